@@ -1,0 +1,1 @@
+//! Carries messages at least once: RabbitMQ, and its in-process twin.

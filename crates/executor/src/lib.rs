@@ -1,0 +1,1 @@
+//! The one writer: inputs to the scheduler, commit, then effects.

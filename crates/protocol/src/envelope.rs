@@ -1,0 +1,380 @@
+//! The envelope around every payload, and how a body of one or many is read.
+//!
+//! A publisher may leave out all but `message_type` and `payload`: the AMQP properties of the same names fill in.
+//! A body is one envelope or an array of envelopes; of an array only the unreadable members are refused.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::Timestamp;
+use crate::message::Message;
+
+/// The most bytes one envelope may have.
+pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
+/// The most bytes a body, that is all envelopes of an array, may have.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// The most characters a `message_id` may have.
+pub const MESSAGE_ID_CHARS_MAX: usize = 128;
+/// The deepest nesting of arrays and objects that is read.
+pub const DEPTH_MAX: usize = 100;
+
+/// A message on the broker.
+#[derive(Clone, Debug, Serialize)]
+pub struct Envelope {
+    /// The idempotency key of a request. `None`: the publisher named none, and takes its request at least once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    pub message_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    pub payload: Box<RawValue>,
+}
+
+/// What the AMQP properties say where an envelope is silent.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    pub message_id: Option<String>,
+    /// The `type` property.
+    pub message_type: Option<String>,
+    /// The `app_id` property.
+    pub source: Option<String>,
+    pub timestamp: Option<Timestamp>,
+    pub correlation_id: Option<String>,
+    /// The trace part of the header `traceparent`.
+    pub trace_id: Option<String>,
+}
+
+/// Why a message was put aside; the code in the header `x-slotline-reason` and in a rejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No JSON, or no envelope.
+    Malformed,
+    /// Larger than [`ENVELOPE_BYTES_MAX`], or a body larger than [`BODY_BYTES_MAX`].
+    Oversized,
+    /// No message of this type is known where it arrived.
+    UnknownType,
+    /// The payload does not fit its type.
+    InvalidPayload,
+    /// No action bears this name.
+    UnknownAction,
+    /// The parameters do not fit the action's schema.
+    InvalidParameters,
+    /// The line has `max_queue_length` waiting.
+    LineFull,
+    /// The same `message_id` came with another body before.
+    IdempotencyConflict,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Oversized => "oversized",
+            Self::UnknownType => "unknown_type",
+            Self::InvalidPayload => "invalid_payload",
+            Self::UnknownAction => "unknown_action",
+            Self::InvalidParameters => "invalid_parameters",
+            Self::LineFull => "line_full",
+            Self::IdempotencyConflict => "idempotency_conflict",
+        }
+    }
+}
+
+/// A message, or a member of one, that can't be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {detail}", reason.as_str())]
+pub struct Unreadable {
+    pub reason: Reason,
+    pub detail: String,
+    /// The `message_id`, as far as it could be told.
+    pub message_id: Option<String>,
+    /// The member as it came; `None` where the whole body is meant.
+    pub member: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(default)]
+    message_id: Option<String>,
+    #[serde(default)]
+    message_type: Option<String>,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    timestamp: Option<Timestamp>,
+    #[serde(default)]
+    correlation_id: Option<String>,
+    #[serde(default)]
+    trace_id: Option<String>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+/// Just enough of a broken envelope to name it in a refusal.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    message_id: Option<serde_json::Value>,
+}
+
+impl Envelope {
+    /// Wraps `payload`.
+    pub fn new<M: Message>(payload: &M, source: &str, now: Timestamp) -> Self {
+        Self {
+            message_id: None,
+            message_type: M::TYPE.to_owned(),
+            source: Some(source.to_owned()),
+            timestamp: Some(now),
+            correlation_id: None,
+            trace_id: None,
+            payload: serde_json::value::to_raw_value(payload).expect("messages are plain data with string keys"),
+        }
+    }
+
+    /// Reads the payload as `M`; names the offending field otherwise.
+    pub fn open<M: Message>(&self) -> Result<M, Unreadable> {
+        let mut deserializer = serde_json::Deserializer::from_str(self.payload.get());
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." { "payload".to_owned() } else { format!("payload.{path}") };
+            Unreadable {
+                reason: Reason::InvalidPayload,
+                detail: format!("{field}: {}", error.inner()),
+                message_id: self.message_id.clone(),
+                member: None,
+            }
+        })
+    }
+}
+
+/// Reads a body: one envelope, or an array of them. The outer error puts the whole body aside, an inner one only its
+/// member.
+pub fn read(body: &[u8], defaults: &Defaults) -> Result<Vec<Result<Envelope, Unreadable>>, Unreadable> {
+    let whole =
+        |reason, detail: String| Unreadable { reason, detail, message_id: defaults.message_id.clone(), member: None };
+    if body.len() > BODY_BYTES_MAX {
+        let detail = format!("the body has {} bytes: expected at most {BODY_BYTES_MAX}", body.len());
+        return Err(whole(Reason::Oversized, detail));
+    }
+    let text = std::str::from_utf8(body)
+        .map_err(|error| whole(Reason::Malformed, format!("the body is not UTF-8: {error}")))?
+        .trim_start_matches('\u{feff}')
+        .trim();
+    check_depth(text).map_err(|detail| whole(Reason::Malformed, detail))?;
+    if !text.starts_with('[') {
+        return match member(text, defaults, None) {
+            Ok(envelope) => Ok(vec![Ok(envelope)]),
+            Err(unreadable) => Err(Unreadable { member: None, ..unreadable }),
+        };
+    }
+    let members: Vec<&RawValue> = serde_json::from_str(text)
+        .map_err(|error| whole(Reason::Malformed, format!("the body is no JSON array: {error}")))?;
+    Ok(members.iter().enumerate().map(|(index, raw)| member(raw.get(), defaults, Some(index))).collect())
+}
+
+/// Writes envelopes as one body: a single one bare, several as an array.
+pub fn write(envelopes: &[Envelope]) -> Vec<u8> {
+    match envelopes {
+        [one] => serde_json::to_vec(one),
+        many => serde_json::to_vec(many),
+    }
+    .expect("envelopes are plain data with string keys")
+}
+
+fn member(text: &str, defaults: &Defaults, index: Option<usize>) -> Result<Envelope, Unreadable> {
+    let derived_id = || match (&defaults.message_id, index) {
+        (Some(id), Some(index)) => Some(member_id(id, index)),
+        (id, _) => id.clone(),
+    };
+    let refuse = |reason, detail: String| Unreadable {
+        reason,
+        detail,
+        message_id: serde_json::from_str::<Named>(text)
+            .ok()
+            .and_then(|named| named.message_id?.as_str().map(clip))
+            .or_else(derived_id),
+        member: Some(text.to_owned()),
+    };
+    if text.len() > ENVELOPE_BYTES_MAX {
+        let detail = format!("the envelope has {} bytes: expected at most {ENVELOPE_BYTES_MAX}", text.len());
+        return Err(refuse(Reason::Oversized, detail));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let wire: Wire<'_> = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let detail = match error.path().to_string().as_str() {
+            "." | "?" => error.inner().to_string(),
+            path => format!("{path}: {}", error.inner()),
+        };
+        refuse(Reason::Malformed, detail)
+    })?;
+    deserializer.end().map_err(|error| refuse(Reason::Malformed, error.to_string()))?;
+    let message_id = wire.message_id.filter(|id| !id.is_empty()).or_else(derived_id);
+    if let Some(id) = &message_id
+        && (id.chars().count() > MESSAGE_ID_CHARS_MAX || id.contains('\0'))
+    {
+        let detail = format!("message_id: expected at most {MESSAGE_ID_CHARS_MAX} characters and no NUL");
+        return Err(refuse(Reason::Malformed, detail));
+    }
+    let message_type = wire
+        .message_type
+        .or_else(|| defaults.message_type.clone())
+        .ok_or_else(|| refuse(Reason::Malformed, "missing field `message_type`".to_owned()))?;
+    Ok(Envelope {
+        message_id,
+        message_type,
+        source: wire.source.or_else(|| defaults.source.clone()),
+        timestamp: wire.timestamp.or(defaults.timestamp),
+        correlation_id: wire.correlation_id.or_else(|| defaults.correlation_id.clone()),
+        trace_id: wire.trace_id.or_else(|| defaults.trace_id.clone()),
+        payload: wire.payload.to_owned(),
+    })
+}
+
+/// The id of member `index` of the array message `id`: `uuid5(id, index)`, with an `id` that is no UUID made one first.
+pub fn member_id(id: &str, index: usize) -> String {
+    let namespace = Uuid::parse_str(id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()));
+    Uuid::new_v5(&namespace, index.to_string().as_bytes()).to_string()
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(MESSAGE_ID_CHARS_MAX).collect()
+}
+
+/// Refuses nesting that a recursive reader further down would not survive.
+fn check_depth(text: &str) -> Result<(), String> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (true, b'"') => in_string = false,
+            (true, _) => {}
+            (false, b'"') => in_string = true,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            (false, _) => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err(format!("the body is nested deeper than {DEPTH_MAX}"));
+        }
+    }
+    Ok(())
+}
+
+/// The trace id within a `traceparent` header (W3C Trace Context), if it is well formed.
+pub fn trace_id(traceparent: &str) -> Option<String> {
+    let id = traceparent.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Requested;
+
+    fn one(body: &str) -> Envelope {
+        read(body.as_bytes(), &Defaults::default()).expect(body).remove(0).expect(body)
+    }
+
+    #[test]
+    fn a_type_and_a_payload_are_enough() {
+        let envelope = one(r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#);
+        let requested: Requested = envelope.open().expect("a request");
+        assert_eq!(requested.action_ref.as_str(), "demo.echo");
+        assert_eq!(requested.parameters.get(), "{}");
+        assert_eq!(envelope.message_id, None);
+    }
+
+    #[test]
+    fn properties_fill_in_what_the_envelope_leaves_out() {
+        let defaults = Defaults {
+            message_id: Some("m-1".into()),
+            message_type: Some("execution.requested".into()),
+            source: Some("billing".into()),
+            correlation_id: Some("c-1".into()),
+            ..Defaults::default()
+        };
+        let envelope =
+            read(br#"{"payload": {}, "source": "mine", "new_field": 1}"#, &defaults).expect("readable").remove(0);
+        let envelope = envelope.expect("readable");
+        assert_eq!(envelope.message_id.as_deref(), Some("m-1"));
+        assert_eq!(envelope.message_type, "execution.requested");
+        assert_eq!(envelope.source.as_deref(), Some("mine"));
+        assert_eq!(envelope.correlation_id.as_deref(), Some("c-1"));
+    }
+
+    #[test]
+    fn of_an_array_only_the_bad_members_are_refused() {
+        let defaults =
+            Defaults { message_id: Some("5f0c1b1e-8f9e-4a53-8a3e-0d8f4f5c1a11".into()), ..Defaults::default() };
+        let body = br#"[{"message_type":"t","payload":1}, 7, {"message_id":"x","message_type":"t"}, {"message_id":"y","message_type":"t","payload":{}}]"#;
+        let members = read(body, &defaults).expect("an array");
+        let ids: Vec<_> = members
+            .iter()
+            .map(|member| match member {
+                Ok(envelope) => (true, envelope.message_id.clone().expect("every member has an id")),
+                Err(unreadable) => (false, unreadable.message_id.clone().expect("every member has an id")),
+            })
+            .collect();
+        let derived = |index| member_id("5f0c1b1e-8f9e-4a53-8a3e-0d8f4f5c1a11", index);
+        assert_eq!(ids, [(true, derived(0)), (false, derived(1)), (false, "x".into()), (true, "y".into())]);
+    }
+
+    #[test]
+    fn what_can_not_be_read_says_why() {
+        for (body, expected) in [
+            ("", "EOF"),
+            ("nonsense", "expected"),
+            ("{\"message_type\":5,\"payload\":{}}", "message_type"),
+            ("{\"payload\":{}}", "message_type"),
+            ("{\"message_type\":\"t\"}", "payload"),
+            ("{\"message_type\":\"t\",\"payload\":{}} trailing", "trailing"),
+            ("[{\"message_type\":\"t\",\"payload\":{}}", "array"),
+        ] {
+            let error = read(body.as_bytes(), &Defaults::default()).expect_err(body);
+            assert_eq!(error.reason, Reason::Malformed);
+            assert!(error.detail.contains(expected), "{body}: {}", error.detail);
+        }
+        assert!(read(b"\xff\xfe", &Defaults::default()).expect_err("not UTF-8").detail.contains("UTF-8"));
+        let deep = format!("{{\"message_type\":\"t\",\"payload\":{}1{}}}", "[".repeat(500), "]".repeat(500));
+        assert!(read(deep.as_bytes(), &Defaults::default()).expect_err("deep").detail.contains("nested"));
+    }
+
+    #[test]
+    fn the_caps_are_for_one_envelope_and_for_a_body() {
+        let envelope = |bytes: usize| {
+            let shell = r#"{"message_type":"t","payload":""}"#.len();
+            format!(r#"{{"message_type":"t","payload":"{}"}}"#, "x".repeat(bytes - shell))
+        };
+        assert!(read(envelope(ENVELOPE_BYTES_MAX).as_bytes(), &Defaults::default()).is_ok());
+        let error = read(envelope(ENVELOPE_BYTES_MAX + 1).as_bytes(), &Defaults::default()).expect_err("one byte more");
+        assert_eq!(error.reason, Reason::Oversized);
+        let array = format!("[{}]", vec![envelope(ENVELOPE_BYTES_MAX - 1); 8].join(","));
+        assert!(array.len() > BODY_BYTES_MAX - 1024);
+        let error = read(&vec![b' '; BODY_BYTES_MAX + 1], &Defaults::default()).expect_err("too large");
+        assert_eq!(error.reason, Reason::Oversized);
+    }
+
+    #[test]
+    fn a_bad_field_of_a_payload_is_named() {
+        let envelope =
+            one(r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo","timeout_seconds":"x"}}"#);
+        let error = envelope.open::<Requested>().expect_err("a string is no number");
+        assert_eq!(error.reason, Reason::InvalidPayload);
+        assert!(error.detail.starts_with("payload.timeout_seconds"), "{}", error.detail);
+    }
+
+    #[test]
+    fn a_trace_id_is_taken_from_a_well_formed_traceparent_only() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(trace_id(good).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace_id("00-xyz-1"), None);
+    }
+}

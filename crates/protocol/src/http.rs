@@ -1,0 +1,271 @@
+//! Request and response bodies of the HTTP API.
+//!
+//! Every answer is `{"data": ...}`, a page adds `next_cursor`; every refusal is `{"error": {"code", "message", ...}}`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::message::{Failure, Served};
+use crate::{
+    ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
+};
+
+/// One answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer<T> {
+    pub data: T,
+}
+
+/// One page of a list, newest first; `next_cursor` is absent on the last page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub data: Vec<T>,
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// One refusal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refused {
+    pub error: Refusal,
+}
+
+/// Why a request was refused, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub code: String,
+    pub message: String,
+    /// The offending field, as a path such as `retry.max_attempts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+}
+
+impl Refusal {
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), field: None, details: None }
+    }
+
+    #[must_use]
+    pub fn at(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
+    }
+}
+
+/// An action and its policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    pub action_id: ActionId,
+    pub action_ref: ActionRef,
+    pub paused: bool,
+    pub policy: Policy,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// How the line of an action stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueStats {
+    pub action_id: ActionId,
+    pub action_ref: ActionRef,
+    /// Executions in line, those waiting for a retry included.
+    pub queue_length: u64,
+    /// Slots in use.
+    pub active_count: u64,
+    /// The limit; null where there is none.
+    pub max_concurrent: Option<u32>,
+    pub oldest_enqueued_at: Option<Timestamp>,
+    pub total_enqueued: u64,
+    /// Executions that reached any terminal status.
+    pub total_completed: u64,
+    pub last_updated: Timestamp,
+    pub paused: bool,
+    /// From the line to the first start, over the newest executions; null before any started.
+    pub wait_seconds: Option<Percentiles>,
+    /// From start to end, over the newest executions.
+    pub run_seconds: Option<Percentiles>,
+    /// The lines of the concurrency keys, where the action has a `key_limit`; the longest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyStats>,
+}
+
+/// How the line of one concurrency key stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStats {
+    pub key: String,
+    pub queue_length: u64,
+    pub active_count: u64,
+}
+
+/// Percentiles in seconds over the newest `count` executions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    pub count: u64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+}
+
+/// Body of `POST /api/v1/executions`; the same members as `execution.requested`.
+pub type Submit = crate::message::Requested;
+
+/// Answer to a submission: 201 once accepted, 202 while no leader has answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    pub message_id: String,
+    /// Absent on 202.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<ExecutionId>,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+}
+
+/// Body of `POST /api/v1/executions/{id}/cancel`; may be empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CancelBody {
+    pub reason: Option<String>,
+}
+
+/// One execution, whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Execution {
+    pub execution_id: ExecutionId,
+    pub action_id: ActionId,
+    pub action_ref: ActionRef,
+    pub status: Status,
+    /// The current or last attempt, 1-based; 0 before the first.
+    pub attempt: u32,
+    pub concurrency_key: Option<String>,
+    pub parameters: Arc<RawValue>,
+    pub timeout_seconds: Option<f64>,
+    pub progress_detail: Detail,
+    pub message_id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub trace_id: Option<String>,
+    pub source: Option<String>,
+    pub enqueued_at: Timestamp,
+    pub scheduled_at: Option<Timestamp>,
+    /// Start of the last attempt, as its worker stamped it.
+    pub start_time: Option<Timestamp>,
+    pub end_time: Option<Timestamp>,
+    pub worker: Option<WorkerName>,
+    pub fence: Option<Fence>,
+    pub result: Option<Arc<RawValue>>,
+    pub error: Option<Failure>,
+    /// 1-based place in the line, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Why it is not running, while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Attempts that ended without settling it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_attempts: Vec<Attempt>,
+}
+
+/// An attempt that did not settle its execution.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    pub attempt: u32,
+    pub fence: Fence,
+    pub worker: Option<WorkerName>,
+    pub outcome: OutcomeKind,
+    pub error: Option<Failure>,
+    pub start_time: Option<Timestamp>,
+    pub end_time: Timestamp,
+}
+
+/// Why an execution waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub reason: WaitReason,
+    /// One sentence for people.
+    pub message: String,
+    /// Executions that hold the slots it waits for; at most 100 are listed.
+    pub held_by: Vec<ExecutionId>,
+    pub position: u64,
+    /// Earliest next try, while it backs off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// Every slot of the action is taken.
+    Limit,
+    /// Every slot of its concurrency key is taken.
+    KeyLimit,
+    /// No live worker serves the action.
+    NoWorker,
+    /// Workers serve the action, but none has room.
+    Capacity,
+    Paused,
+    /// It failed and waits for its next try.
+    Backoff,
+    /// Others of its line go first.
+    Line,
+}
+
+/// A worker as the leader sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    pub worker: WorkerName,
+    pub incarnation: Incarnation,
+    pub capacity: u32,
+    /// Leases it holds.
+    pub active_count: u32,
+    pub holding: Vec<ExecutionId>,
+    pub draining: bool,
+    pub actions: Vec<Served>,
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub last_heartbeat_at: Timestamp,
+}
+
+/// A message that was put aside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Names it for `show`, `replay` and `drop`.
+    pub id: String,
+    pub reason: String,
+    pub detail: String,
+    pub message_id: Option<String>,
+    pub routing_key: String,
+    pub dead_at: Option<Timestamp>,
+    pub body_bytes: u64,
+    /// The body as text, invalid UTF-8 replaced; only in `show`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// Whether this executor can take work: `GET /readyz`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    pub role: Role,
+    pub database: Part,
+    pub broker: Part,
+    /// What start-up checks found unfit, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Leader,
+    Standby,
+}
+
+/// One thing an executor depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}

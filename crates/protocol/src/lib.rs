@@ -1,0 +1,24 @@
+//! What the processes of Slotline say to each other, and to publishers and people.
+//!
+//! Ids, statuses, the envelope, every message on the broker, the policy of an action, and the bodies of the HTTP API.
+//! Parse at the edge, once: what leaves this crate as a value is valid, and nobody inside re-checks.
+//!
+//! Deliberately absent: I/O, async, clocks, randomness, and any decision. Wire shapes only grow; `tests/wire.rs` holds
+//! them against golden files.
+
+pub mod detail;
+pub mod duration;
+pub mod envelope;
+pub mod http;
+pub mod id;
+pub mod message;
+pub mod policy;
+pub mod status;
+pub mod time;
+
+pub use detail::Detail;
+pub use envelope::{Envelope, Reason, Unreadable};
+pub use id::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, InvalidName, WorkerName};
+pub use policy::Policy;
+pub use status::{OutcomeKind, Status};
+pub use time::Timestamp;

@@ -1,0 +1,439 @@
+//! Every message on the broker: one struct per `message_type`, named as it is.
+//!
+//! What the executor says to a worker carries `(epoch, n)`, rising; the worker drops whatever is not above the highest
+//! it has seen. What a worker says of an attempt carries its fence; a stale fence changes nothing.
+//! Unknown fields are ignored, so shapes can grow.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{
+    ActionId, ActionRef, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
+};
+
+/// A payload that knows the `message_type` it travels under.
+pub trait Message: Serialize + for<'de> Deserialize<'de> {
+    const TYPE: &'static str;
+}
+
+macro_rules! messages {
+    ($($name:ident = $type:literal),* $(,)?) => {
+        $(impl Message for $name { const TYPE: &'static str = $type; })*
+
+        /// Every `message_type` there is.
+        pub const TYPES: &[&str] = &[$($type),*];
+    };
+}
+
+messages! {
+    Requested = "execution.requested",
+    CancelRequested = "execution.cancel_requested",
+    Accepted = "execution.accepted",
+    Rejected = "execution.rejected",
+    Settled = "execution.settled",
+    Scheduled = "execution.scheduled",
+    Cancel = "execution.cancel",
+    Recall = "execution.recall",
+    Recorded = "execution.recorded",
+    Hello = "executor.hello",
+    Completed = "execution.completed",
+    Returned = "execution.returned",
+    StatusChanged = "execution.status_changed",
+    Progress = "execution.progress",
+    Heartbeat = "worker.heartbeat",
+    Ended = "worker.ended",
+    Probe = "probe",
+}
+
+/// `(execution, attempt)`: what a worker's table is keyed by.
+pub type AttemptKey = (ExecutionId, u32);
+
+// ---- publisher -> executor ----
+
+/// Asks for one execution of an action.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Requested {
+    pub action_ref: ActionRef,
+    /// Any JSON object; kept as the publisher wrote it.
+    #[serde(default = "empty_object")]
+    pub parameters: Arc<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<String>,
+    /// Overrides the action's `timeout`.
+    #[serde(default, with = "crate::duration::seconds", skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<Duration>,
+    #[serde(default)]
+    pub progress: Detail,
+    /// What is answered to the request's `reply_to`.
+    #[serde(default)]
+    pub reply: Reply,
+}
+
+/// When the publisher is answered, if it named a `reply_to`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// [`Accepted`] or [`Rejected`], once the journal has decided.
+    #[default]
+    Accepted,
+    /// [`Settled`] (or [`Rejected`]) only.
+    Settled,
+}
+
+fn empty_object() -> Arc<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("valid JSON").into()
+}
+
+/// Asks to end an execution, named by its id or by the `message_id` of its request.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CancelRequested {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<ExecutionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+// ---- executor -> publisher ----
+
+/// The journal has the request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    pub message_id: String,
+    pub execution_id: ExecutionId,
+    /// 1-based place in the line at that moment.
+    pub position: u64,
+}
+
+/// The request can't be taken; nothing of it remains.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rejected {
+    pub message_id: Option<String>,
+    pub error: Failure,
+}
+
+/// The execution reached its terminal status.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settled {
+    pub message_id: Option<String>,
+    pub execution_id: ExecutionId,
+    pub action_ref: ActionRef,
+    pub status: Status,
+    pub attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Arc<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    pub settled_at: Timestamp,
+}
+
+/// Why something did not succeed. `code` is one of DESIGN's error codes or a handler's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack_trace: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+}
+
+impl Failure {
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), stack_trace: None, details: None }
+    }
+}
+
+// ---- executor -> worker ----
+
+/// Grants one attempt a slot on this worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Scheduled {
+    pub epoch: Epoch,
+    pub n: u64,
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub action_id: ActionId,
+    pub action_ref: ActionRef,
+    pub parameters: Arc<RawValue>,
+    #[serde(default, with = "crate::duration::seconds")]
+    pub timeout_seconds: Option<Duration>,
+    #[serde(default, with = "crate::duration::seconds", skip_serializing_if = "Option::is_none")]
+    pub start_timeout_seconds: Option<Duration>,
+    #[serde(default, with = "crate::duration::seconds", skip_serializing_if = "Option::is_none")]
+    pub stall_timeout_seconds: Option<Duration>,
+    #[serde(default)]
+    pub progress: Detail,
+    /// The attempt whose `completed` starts this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_after: Option<AttemptKey>,
+    pub scheduled_at: Timestamp,
+    /// Continue past the fence: the action gave up promise 1 for itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub continue_when_isolated: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+}
+
+/// Orders an attempt to end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cancel {
+    pub epoch: Epoch,
+    pub n: u64,
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    /// Only if its process or handler has not started yet.
+    #[serde(default)]
+    pub if_not_started: bool,
+    /// Time between the request to end and the kill; `None` is the action's own on the worker.
+    #[serde(default, with = "crate::duration::seconds")]
+    pub grace_seconds: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Takes back an attempt that has not started; answered by [`Returned`] or by its start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recall {
+    pub epoch: Epoch,
+    pub n: u64,
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub reason: String,
+}
+
+/// The journal has these outcomes; the worker may forget the attempts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recorded {
+    pub epoch: Epoch,
+    pub n: u64,
+    pub attempts: Vec<AttemptKey>,
+}
+
+/// A leader introduces itself; every worker answers with a heartbeat and repeats what is unrecorded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub epoch: Epoch,
+    pub n: u64,
+    #[serde(with = "crate::duration::seconds")]
+    pub lease_seconds: Option<Duration>,
+    #[serde(with = "crate::duration::seconds")]
+    pub fence_seconds: Option<Duration>,
+    #[serde(with = "crate::duration::seconds")]
+    pub heartbeat_seconds: Option<Duration>,
+    /// Addressed to one incarnation: it is over for ever; the process must go on as a new one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+// ---- worker -> executor ----
+
+/// How an attempt ended. Repeated until [`Recorded`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Completed {
+    pub execution_id: ExecutionId,
+    pub action_id: ActionId,
+    pub action_ref: ActionRef,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub worker: WorkerName,
+    pub incarnation: Incarnation,
+    /// The number of the attempt's last event.
+    pub last_sequence: u64,
+    /// Never `lost`: that is the executor's conclusion, not a worker's word.
+    pub status: OutcomeKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Arc<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// When the process or handler really started; `None` if it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Timestamp,
+}
+
+/// Hands an attempt back. Repeated until [`Recorded`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Returned {
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub worker: WorkerName,
+    pub incarnation: Incarnation,
+    /// For people: `drain`, `recall`, `unknown_action`, `predecessor`.
+    pub reason: String,
+    /// It had started and was ended; its number is used up.
+    #[serde(default)]
+    pub started: bool,
+}
+
+/// An execution moved from one status to the next.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusChanged {
+    pub execution_id: ExecutionId,
+    pub action_ref: ActionRef,
+    pub attempt: u32,
+    /// Number within the attempt, from 1. Absent on the executor's own announcements, which the worker did not number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// The worker that holds the attempt, if any does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerName>,
+    /// On a worker's word: the fence of the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
+    pub previous_status: Status,
+    pub new_status: Status,
+    pub changed_at: Timestamp,
+}
+
+/// One event of an attempt, numbered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub execution_id: ExecutionId,
+    pub action_ref: ActionRef,
+    pub attempt: u32,
+    pub sequence: u64,
+    pub timestamp: Timestamp,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened, by `kind`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    Started {},
+    Progress(Report),
+    Log {
+        stream: Stream,
+        lines: Vec<String>,
+    },
+    Finished {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        return_code: Option<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+}
+
+/// How far an attempt has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// `[done, total]` steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<(u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `[done, total]` units; the total may be unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<(u64, Option<u64>)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent: Option<f64>,
+    pub level: Level,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    #[default]
+    Info,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Everything a worker holds, every few seconds. Whatever was lost on the way shows here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub worker: WorkerName,
+    pub incarnation: Incarnation,
+    pub capacity: u32,
+    /// Attempts started or waiting to start.
+    pub holding: Vec<(ExecutionId, u32, Holding)>,
+    /// Attempts that ended, not yet known to be in the journal.
+    pub unrecorded: Vec<AttemptKey>,
+    /// The highest `(epoch, n)` received.
+    pub seen: (Epoch, u64),
+    pub actions: Vec<Served>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub draining: bool,
+    pub sent_at: Timestamp,
+}
+
+/// What a worker does with an attempt it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holding {
+    /// Waits for its predecessor.
+    Pending,
+    Running,
+    Cancelling,
+}
+
+/// An action a worker serves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Served {
+    #[serde(rename = "ref")]
+    pub action_ref: ActionRef,
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+}
+
+/// An incarnation's last word: nothing of it runs any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    pub worker: WorkerName,
+    pub incarnation: Incarnation,
+    pub reason: EndReason,
+    /// The outcomes not known to be recorded; every other lease of the incarnation is lost.
+    pub outcomes: Vec<Completed>,
+    /// Attempts handed back, not known to be recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<Returned>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    Drain,
+    Fence,
+    Replaced,
+}
+
+/// The executor's message to itself: what comes out behind it was published behind it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    pub generation: u64,
+    pub nonce: Uuid,
+    /// Stamped before it was published.
+    pub published_at: Timestamp,
+}

@@ -1,0 +1,104 @@
+//! A moment, in microseconds since the Unix epoch; RFC 3339 in UTC on the wire.
+//!
+//! Microseconds, because a hand-over takes well under a millisecond and the journal must still tell an end from the
+//! start that follows it. Not here: reading a clock. Whoever decides is handed `now`.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The latest moment RFC 3339 can spell: 9999-12-31T23:59:59.999999Z.
+    pub const MAX: Self = Self(253_402_300_799_999_999);
+
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The time since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(moment: DateTime<Utc>) -> Self {
+        Self(moment.timestamp_micros())
+    }
+}
+
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(moment: Timestamp) -> Self {
+        DateTime::from_timestamp_micros(moment.0).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros)).min(Self::MAX)
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&DateTime::<Utc>::from(*self).to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        DateTime::parse_from_rfc3339(&text)
+            .map(|moment| moment.with_timezone(&Utc).into())
+            .map_err(|_| serde::de::Error::custom(format!("{text:?} is no RFC 3339 time such as 2026-11-21T08:30:00Z")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_rfc_3339_on_the_wire_and_keeps_its_microseconds() {
+        let moment = Timestamp::from_micros(1_763_713_800_000_123);
+        let json = serde_json::to_string(&moment).expect("a string");
+        assert_eq!(json, "\"2025-11-21T08:30:00.000123Z\"");
+        assert_eq!(serde_json::from_str::<Timestamp>(&json).expect("reads back"), moment);
+        let offset: Timestamp = serde_json::from_str("\"2025-11-21T09:30:00+01:00\"").expect("offsets are understood");
+        assert_eq!(offset.as_micros(), 1_763_713_800_000_000);
+    }
+
+    #[test]
+    fn sums_stop_at_the_last_moment_that_can_be_written() {
+        assert_eq!(Timestamp::from_micros(0) + Duration::MAX, Timestamp::MAX);
+        assert!(Timestamp::MAX.to_string().starts_with("9999-12-31"));
+    }
+}

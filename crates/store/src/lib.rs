@@ -1,0 +1,1 @@
+//! The journal: whole operations on PostgreSQL and SQLite.

@@ -1,0 +1,1 @@
+//! The library to write workers with: the duty book, and the process runner.
