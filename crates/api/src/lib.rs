@@ -1,1 +1,5 @@
 //! HTTP over the executor: actions, executions, workers, health.
+
+pub mod control;
+
+pub use control::{Control, Kind, Refused, Submission};
