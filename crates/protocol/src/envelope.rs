@@ -248,7 +248,7 @@ fn clip(text: &str) -> String {
 }
 
 /// Refuses nesting that a recursive reader further down would not survive.
-fn check_depth(text: &str) -> Result<(), String> {
+pub fn check_depth(text: &str) -> Result<(), String> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         match (in_string, byte) {

@@ -1,0 +1,59 @@
+//! What types alone can't say about a request. The executor checks every one; the API earlier, to answer at once.
+
+use crate::message::Requested;
+
+/// The most characters a concurrency key may have.
+pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
+
+/// Which member of a request can't be taken, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct InvalidRequest {
+    pub field: &'static str,
+    pub message: String,
+}
+
+impl Requested {
+    pub fn check(&self) -> Result<(), InvalidRequest> {
+        let refuse = |field, message: &str| Err(InvalidRequest { field, message: message.to_owned() });
+        if !self.parameters.get().trim_start().starts_with('{') {
+            return refuse("parameters", "expected a JSON object");
+        }
+        if let Some(key) = &self.concurrency_key {
+            check_key(key).map_err(|message| InvalidRequest { field: "concurrency_key", message })?;
+        }
+        if self.timeout_seconds.is_some_and(|timeout| timeout.is_zero()) {
+            return refuse("timeout_seconds", "expected more than zero, or null for the action's own");
+        }
+        Ok(())
+    }
+}
+
+/// Whether `key` can be a concurrency key, also where it was found in the parameters.
+pub fn check_key(key: &str) -> Result<(), String> {
+    if key.is_empty() || key.chars().count() > CONCURRENCY_KEY_CHARS_MAX || key.contains('\0') {
+        return Err(format!("expected 1 to {CONCURRENCY_KEY_CHARS_MAX} characters and no NUL"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_meant_is_refused_by_name() {
+        for (json, field) in [
+            (r#"{"action_ref": "a.b", "parameters": [1]}"#, "parameters"),
+            (r#"{"action_ref": "a.b", "parameters": null}"#, "parameters"),
+            (r#"{"action_ref": "a.b", "concurrency_key": ""}"#, "concurrency_key"),
+            (r#"{"action_ref": "a.b", "concurrency_key": "a\u0000b"}"#, "concurrency_key"),
+            (r#"{"action_ref": "a.b", "timeout_seconds": 0}"#, "timeout_seconds"),
+        ] {
+            let request: Requested = serde_json::from_str(json).expect(json);
+            assert_eq!(request.check().expect_err(json).field, field);
+        }
+        let request: Requested = serde_json::from_str(r#"{"action_ref": "a.b"}"#).expect("the least request");
+        assert_eq!(request.check(), Ok(()));
+    }
+}
