@@ -1,1 +1,23 @@
-//! The harness: private RabbitMQ and PostgreSQL nodes on free ports, and daemons to kill.
+//! The harness: private RabbitMQ and PostgreSQL nodes on free loopback ports, and real daemons to kill.
+//!
+//! Whatever a test starts lives in a [`Sandbox`]: it ends, and its files go, when the value is dropped, when the test
+//! panics, and when the whole test process is killed.
+//!
+//! Deliberately absent: anything that knows Slotline's messages or tables. Other crates' tests use these nodes too.
+
+mod daemon;
+mod port;
+mod postgres;
+mod rabbit;
+mod sandbox;
+mod stamps;
+mod wait;
+
+pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
+pub use nix::sys::signal::Signal;
+pub use port::Port;
+pub use postgres::Postgres;
+pub use rabbit::{Output, Rabbit};
+pub use sandbox::{Guarded, Sandbox};
+pub use stamps::{Stamp, Stamps, most_at_once, now_ns};
+pub use wait::{eventually, eventually_blocking};

@@ -1,0 +1,46 @@
+//! Waiting for a condition with a deadline, in place of sleeping and hoping.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Repeats `look` until it finds something. Fails past `deadline`, saying `what` was waited for and the last error.
+pub async fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        let seen = look().await;
+        match seen {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) if begun.elapsed() > deadline => bail!("waited {deadline:?} in vain: {what}"),
+            Err(error) if begun.elapsed() > deadline => {
+                return Err(error).with_context(|| format!("waited {deadline:?} in vain: {what}"));
+            }
+            Ok(None) | Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// [`eventually`] for code that is not async.
+pub fn eventually_blocking<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) if begun.elapsed() > deadline => bail!("waited {deadline:?} in vain: {what}"),
+            Err(error) if begun.elapsed() > deadline => {
+                return Err(error).with_context(|| format!("waited {deadline:?} in vain: {what}"));
+            }
+            Ok(None) | Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
