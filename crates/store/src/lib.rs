@@ -1,1 +1,160 @@
 //! The journal: whole operations on PostgreSQL and SQLite.
+//!
+//! ```text
+//!   Store ──── read by any executor: executions, actions, message ids
+//!     └─ lead ──> Leadership ── the one writer: recover once, then commit batch after batch
+//! ```
+//!
+//! There is one way to change an execution: a [`Batch`] committed under the epoch of the [`Leadership`] that made it.
+//! Every commit locks the epoch row and compares it first, so a deposed leader writes nothing; batches are chained
+//! there, so none commits without the one before. Whatever ends badly ends the leadership, and nothing is guessed.
+//!
+//! Deliberately absent: any decision about an execution, any clock that is not the caller's, and SQL built at run time.
+//! SQLite is for one process; two that share a file are kept from harm by the epoch, not from each other's way.
+
+mod batch;
+mod browse;
+mod deadline;
+mod durations;
+mod error;
+mod leadership;
+mod migrate;
+mod postgres;
+mod row;
+mod sqlite;
+mod text;
+mod verify;
+
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Timestamp, http};
+
+pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
+pub use browse::{Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
+pub use deadline::CALL_DEADLINE;
+pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
+pub use error::{CommitError, Error};
+pub use leadership::{ActionState, Leadership, Recovered};
+pub use verify::{VIOLATIONS_MAX, Verdict};
+
+/// The journal, as everybody may read it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    backend: Backend,
+}
+
+#[derive(Clone, Debug)]
+enum Backend {
+    Postgres(postgres::Journal),
+    Sqlite(sqlite::Journal),
+}
+
+/// An earlier request, found by its `message_id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub message_id: String,
+    pub execution_id: ExecutionId,
+    pub digest: [u8; 32],
+}
+
+/// Calls the same operation on whichever database this is.
+macro_rules! on {
+    ($self:ident, $journal:ident => $call:expr) => {
+        match &$self.backend {
+            Backend::Postgres($journal) => $call.await,
+            Backend::Sqlite($journal) => $call.await,
+        }
+    };
+}
+
+impl Store {
+    /// Opens `postgres://...`, `sqlite:/path/file.db` (created if missing) or `sqlite::memory:`.
+    ///
+    /// Every later call has a deadline of [`CALL_DEADLINE`] or says otherwise; a connection that misses it, or fails,
+    /// is thrown away. The password of the URL appears in no error.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let backend = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => Backend::Postgres(postgres::Journal::open(url).await?),
+            Some("sqlite") => Backend::Sqlite(sqlite::Journal::open(url).await?),
+            _ => {
+                let expected = "expected postgres://user@host/database, sqlite:/path/file.db or sqlite::memory:";
+                return Err(Error::InvalidUrl(expected.to_owned()));
+            }
+        };
+        Ok(Self { backend })
+    }
+
+    /// Brings the schema up to date. Does nothing if it is; several may call it at once.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        on!(self, journal => journal.migrate())
+    }
+
+    /// Waits until this process leads, and raises the epoch. `leader` names it for people.
+    ///
+    /// Safe to drop while it waits: the place among the waiting is given up with it.
+    pub async fn lead(&self, leader: &str) -> Result<Leadership, Error> {
+        match &self.backend {
+            Backend::Postgres(journal) => journal.lead(leader).await.map(Leadership::from),
+            Backend::Sqlite(journal) => journal.lead(leader).await.map(Leadership::from),
+        }
+    }
+
+    /// The requests known under these `message_id`s, live or settled.
+    pub async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
+        on!(self, journal => journal.find_messages(ids))
+    }
+
+    /// The execution that the request of this `message_id` became.
+    pub async fn find_request(&self, message_id: &str) -> Result<Option<ExecutionId>, Error> {
+        let known = self.find_messages(&[message_id.to_owned()]).await?;
+        Ok(known.first().map(|known| known.execution_id))
+    }
+
+    /// The requests of those of `ids` that live, in no particular order.
+    pub async fn requests(&self, ids: &[ExecutionId]) -> Result<Vec<(ExecutionId, Request)>, Error> {
+        on!(self, journal => journal.requests(ids))
+    }
+
+    /// One execution, live or settled, with its earlier attempts. Where it stands in its line only the leader knows.
+    pub async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
+        on!(self, journal => journal.execution(id))
+    }
+
+    /// A page of executions, live and settled, newest first.
+    pub async fn executions(&self, filter: &Filter, page: PageRequest) -> Result<http::Page<http::Execution>, Error> {
+        on!(self, journal => journal.executions(filter, page))
+    }
+
+    /// All actions that are not deleted, by name.
+    pub async fn actions(&self) -> Result<Vec<http::Action>, Error> {
+        on!(self, journal => journal.actions())
+    }
+
+    /// The action of this name, unless it is deleted.
+    pub async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
+        on!(self, journal => journal.action(action))
+    }
+
+    /// How long the `newest` settled executions of an action (at most [`DURATIONS_SAMPLE_MAX`]) waited and ran.
+    pub async fn durations(&self, action: ActionId, newest: u32) -> Result<Durations, Error> {
+        on!(self, journal => journal.durations(action, newest))
+    }
+
+    /// Holds the executions enqueued at `since` or later against the promises, by the journal alone.
+    pub async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
+        on!(self, journal => journal.verify(since))
+    }
+
+    /// What makes this database unfit to be the one truth, in sentences for people; empty if all is well.
+    pub async fn check(&self) -> Result<Vec<String>, Error> {
+        on!(self, journal => journal.check())
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        on!(self, journal => journal.ping())
+    }
+
+    /// Closes the connections. A leadership keeps its own until it is dropped.
+    pub async fn close(&self) {
+        on!(self, journal => journal.close());
+    }
+}

@@ -1,0 +1,127 @@
+//! What one commit writes: everything a leader decided since the last one, as plain data.
+//!
+//! A batch is written whole or not at all. An execution appears at most once in each of its lists.
+//! Not here: how a batch reaches a database (`postgres`, `sqlite`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::{
+    ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName, http,
+};
+use slotline_scheduler::{Lease, Snapshot};
+
+/// One commit of one leader.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// A leader's batches count 1, 2, 3, ...; batch k+1 can't commit without k.
+    pub number: i64,
+    pub counters: Counters,
+    pub actions: Vec<ActionChange>,
+    /// New executions; an accepted one may already hold its lease.
+    pub accepted: Vec<Accepted>,
+    /// The new state of executions accepted by an earlier batch. Action, key and `enqueued_at` never change.
+    pub live: Vec<Snapshot>,
+    /// Attempts that ended without settling their executions.
+    pub attempts: Vec<EndedAttempt>,
+    /// Executions that reached their terminal status; one may have been accepted by this very batch.
+    pub settled: Vec<Settled>,
+    /// What to add to an action's totals: executions enqueued, and executions settled.
+    pub totals: Vec<(ActionId, u64, u64)>,
+    pub ended_incarnations: Vec<(Incarnation, WorkerName, Timestamp)>,
+}
+
+impl Batch {
+    /// Whether nothing but the counters would be written.
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+            && self.accepted.is_empty()
+            && self.live.is_empty()
+            && self.attempts.is_empty()
+            && self.settled.is_empty()
+            && self.totals.is_empty()
+            && self.ended_incarnations.is_empty()
+    }
+}
+
+/// The next numbers to give away. Each starts at 1 and never falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// The next execution id, and the next place in a line.
+    pub next_id: i64,
+    pub next_fence: i64,
+    pub next_action: i64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { next_id: 1, next_fence: 1, next_action: 1 }
+    }
+}
+
+/// A change to the actions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActionChange {
+    /// Adds the action, or replaces the one with its id.
+    Put(http::Action),
+    /// Removes the action from every list; its history still shows its name.
+    Delete { id: ActionId, at: Timestamp },
+}
+
+/// A request the journal takes.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    pub snapshot: Snapshot,
+    pub request: Request,
+}
+
+/// What the publisher asked for, as far as it does not change while the execution lives.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub message_id: Option<String>,
+    /// Digest of the request; tells a repetition from a different request under the same `message_id`.
+    pub digest: [u8; 32],
+    pub parameters: Arc<RawValue>,
+    pub timeout: Option<Duration>,
+    pub detail: Detail,
+    pub correlation_id: Option<String>,
+    pub trace_id: Option<String>,
+    pub source: Option<String>,
+    pub reply_to: Option<String>,
+    pub reply: Reply,
+}
+
+/// An attempt that ended without settling its execution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedAttempt {
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub worker: Option<WorkerName>,
+    pub outcome: OutcomeKind,
+    pub error: Option<Failure>,
+    /// By the worker's stamp; `None` if it never started as far as is known.
+    pub started_at: Option<Timestamp>,
+    pub scheduled_at: Timestamp,
+    /// By the worker's stamp where there is one, so that it compares with the next start.
+    pub ended_at: Timestamp,
+}
+
+/// An execution's end. Its live row moves to the history.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub id: ExecutionId,
+    /// A terminal status.
+    pub status: Status,
+    pub attempt: u32,
+    pub failures: u32,
+    pub losses: u32,
+    /// The last attempt's; `None` where none was out.
+    pub lease: Option<Lease>,
+    pub result: Option<Arc<RawValue>>,
+    pub error: Option<Failure>,
+    /// By the worker's stamp where there is one, so that it compares with the next start.
+    pub ended_at: Timestamp,
+}

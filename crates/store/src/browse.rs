@@ -1,0 +1,75 @@
+//! What a list of executions shows: the filter, and the page by its cursor.
+//!
+//! Pages are keyed by id, newest first, so that neither new executions nor ended ones shift a page.
+
+use slotline_protocol::{ActionRef, ExecutionId, Status};
+
+use crate::Error;
+
+/// The most executions on one page.
+pub const PAGE_LIMIT_MAX: u32 = 1000;
+/// The most bytes of parameters and results on one page; the page ends early beyond it.
+pub const PAGE_BYTES_MAX: usize = 32 << 20;
+
+/// Which executions to list. The default is all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of actions of this name, deleted ones included.
+    pub action_ref: Option<ActionRef>,
+    /// In one of these statuses; empty is any.
+    pub statuses: Vec<Status>,
+    pub concurrency_key: Option<String>,
+}
+
+/// Which part of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The `next_cursor` of the page before; `None` is the first page.
+    pub cursor: Option<String>,
+    /// At least 1 and at most [`PAGE_LIMIT_MAX`]; brought into that range otherwise.
+    pub limit: u32,
+}
+
+impl PageRequest {
+    pub(crate) fn limit(&self) -> usize {
+        usize::try_from(self.limit.clamp(1, PAGE_LIMIT_MAX)).expect("a thousand fits")
+    }
+
+    /// The id below which the page begins.
+    pub(crate) fn below(&self) -> Result<i64, Error> {
+        match &self.cursor {
+            None => Ok(i64::MAX),
+            Some(cursor) => parse(cursor),
+        }
+    }
+}
+
+/// Marks the format, so that a later one can be told apart.
+const PREFIX: &str = "b1-";
+
+/// The cursor of the page that begins below `last`.
+pub(crate) fn cursor(last: ExecutionId) -> String {
+    format!("{PREFIX}{:x}", last.0)
+}
+
+fn parse(cursor: &str) -> Result<i64, Error> {
+    let digits = cursor.strip_prefix(PREFIX).ok_or(Error::InvalidCursor)?;
+    let id = i64::from_str_radix(digits, 16).map_err(|_| Error::InvalidCursor)?;
+    // Only the spelling that `cursor` gives: no sign, no leading zeros.
+    if id >= 1 && self::cursor(ExecutionId(id)) == cursor { Ok(id) } else { Err(Error::InvalidCursor) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_does() {
+        for id in [1, 42, i64::MAX] {
+            assert_eq!(parse(&cursor(ExecutionId(id))).expect("our own cursor"), id);
+        }
+        for bad in ["", "1", "b1-", "b1-0", "b1-+1", "b1--1", "b1-01", "b1-1 ", "b1-g", "b1-ffffffffffffffff", "b2-1"] {
+            assert!(matches!(parse(bad), Err(Error::InvalidCursor)), "{bad}");
+        }
+    }
+}

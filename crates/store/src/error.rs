@@ -1,0 +1,61 @@
+//! Why the journal did not do as asked, by what the caller can do about it.
+
+use slotline_protocol::{Epoch, ExecutionId};
+
+/// Why a read, or a step towards leadership, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL names no database this program can use. It is not repeated here, since it may hold a password.
+    #[error("database URL can't be used: {0}")]
+    InvalidUrl(String),
+    /// The database did not answer, or not as it should; the same call may succeed later.
+    #[error("database unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// No answer within the deadline; the connection was thrown away.
+    #[error("database did not answer within {} s", .0.as_secs())]
+    TimedOut(std::time::Duration),
+    /// This server takes no writes: a standby, or a primary that was stood down. Another one may.
+    #[error("database is read-only")]
+    ReadOnly,
+    /// The database lacks what Slotline needs; a person must change it.
+    #[error("database is unfit: {0}")]
+    Unfit(String),
+    /// The schema could not be brought up to date.
+    #[error("migration failed")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The leadership ended with an earlier call; lead again.
+    #[error("leadership is over")]
+    LeadershipOver,
+    /// No page begins with this cursor; start again without one.
+    #[error("invalid cursor: expected the next_cursor of an earlier page")]
+    InvalidCursor,
+    /// No version of this program wrote this row; a person must look.
+    #[error("execution {id} has unknown status {found:?}")]
+    UnknownStatus { id: ExecutionId, found: String },
+    /// No version of this program wrote this value; a person must look.
+    #[error("column {column} of row {id} can't be read: {reason}")]
+    Corrupt { column: &'static str, id: i64, reason: String },
+}
+
+/// SQLSTATE of a write on a read-only server.
+const READ_ONLY: &str = "25006";
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match error.as_database_error().and_then(|error| error.code()) {
+            Some(code) if code == READ_ONLY => Self::ReadOnly,
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// Why a batch is not known to be committed. After either, the leadership is over: drop state and effects, lead again.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another executor leads by now. Nothing was written.
+    #[error("epoch {ours} is over, {theirs} leads")]
+    Deposed { ours: Epoch, theirs: Epoch },
+    /// The batch may be written or not; only the journal, read under a new epoch, can tell.
+    #[error("outcome of the commit is unknown")]
+    Unknown(#[source] Error),
+}

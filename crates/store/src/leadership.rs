@@ -1,0 +1,112 @@
+//! The one writer: whoever holds a [`Leadership`] recovers the journal once and commits batches to it.
+//!
+//! Not here: how leadership is held. On PostgreSQL that is the session of an advisory lock (`postgres::lead`), on
+//! SQLite a lock of this process (`sqlite::lead`).
+
+use slotline_protocol::{Epoch, Incarnation, Timestamp, http};
+use slotline_scheduler::Snapshot;
+
+use crate::{Batch, CommitError, Counters, Error, postgres, sqlite};
+
+/// The right to write, for one epoch. Dropping it gives leadership up.
+///
+/// A call that fails, or is dropped before it ends, ends the leadership: every later one fails.
+#[derive(Debug)]
+pub struct Leadership {
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Postgres(postgres::Lead),
+    Sqlite(sqlite::Lead),
+}
+
+/// All a new leader has to know.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Every action that is not deleted, by id.
+    pub actions: Vec<ActionState>,
+    /// Every execution that has not settled, by place.
+    pub live: Vec<Snapshot>,
+    /// Incarnations that are over for ever, as far as they are remembered.
+    pub ended: Vec<Incarnation>,
+    pub counters: Counters,
+}
+
+/// An action with its totals.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActionState {
+    pub action: http::Action,
+    pub total_enqueued: u64,
+    /// Executions that reached any terminal status.
+    pub total_completed: u64,
+}
+
+impl Leadership {
+    pub fn epoch(&self) -> Epoch {
+        match &self.backend {
+            Backend::Postgres(lead) => lead.epoch(),
+            Backend::Sqlite(lead) => lead.epoch(),
+        }
+    }
+
+    /// Reads everything that lives. Since the epoch was raised before, no older leader can change it any more.
+    ///
+    /// May take longer than a call's deadline, but never waits longer than that for the next row.
+    pub async fn recover(&mut self) -> Result<Recovered, Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.recover().await,
+            Backend::Sqlite(lead) => lead.recover().await,
+        }
+    }
+
+    /// Writes a batch, whole or not at all; once this returns `Ok` it is durable.
+    pub async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.commit(batch).await,
+            Backend::Sqlite(lead) => lead.commit(batch).await,
+        }
+    }
+
+    /// Shows the database that this leader is alive. Due every few seconds without a commit: a session silent for
+    /// longer than [`Leadership::SILENCE_MAX`] loses its lock.
+    pub async fn ping(&mut self) -> Result<(), Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.ping().await,
+            Backend::Sqlite(lead) => lead.ping().await,
+        }
+    }
+
+    /// How long the database bears a leader's silence.
+    pub const SILENCE_MAX: std::time::Duration = postgres::IDLE_SESSION_TIMEOUT;
+
+    /// Forgets up to `max` executions that ended before `settled_before`, with their attempts, and as old
+    /// incarnations. Returns how many executions; as many as `max` means that there may be more.
+    pub async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.prune(settled_before, max).await,
+            Backend::Sqlite(lead) => lead.prune(settled_before, max).await,
+        }
+    }
+
+    /// Hands leadership over at once. Returns when the next in line can have it.
+    pub async fn release(self) {
+        match self.backend {
+            Backend::Postgres(lead) => lead.release().await,
+            Backend::Sqlite(lead) => drop(lead),
+        }
+    }
+}
+
+impl From<postgres::Lead> for Leadership {
+    fn from(lead: postgres::Lead) -> Self {
+        Self { backend: Backend::Postgres(lead) }
+    }
+}
+
+impl From<sqlite::Lead> for Leadership {
+    fn from(lead: sqlite::Lead) -> Self {
+        Self { backend: Backend::Sqlite(lead) }
+    }
+}
