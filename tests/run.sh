@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Formats, lints and tests everything, on private RabbitMQ and PostgreSQL nodes below a temporary directory.
+#
+# What is missing of the system's packages is installed first, which needs root or sudo (Debian, Ubuntu). Their
+# services are not started: no test uses them. Everything else needs only the Rust toolchain.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+step() {
+  local name=$1 begun=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  if ! "$@"; then
+    printf '\n== %s FAILED after %d s\n' "$name" $((SECONDS - begun)) >&2
+    exit 1
+  fi
+  printf -- '-- %s: %d s\n' "$name" $((SECONDS - begun))
+}
+
+missing_packages() {
+  [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || echo postgresql
+  # The system's Python: another one on the PATH does not see the system's packages.
+  /usr/bin/python3 -c 'import pika' 2>/dev/null || echo python3-pika
+  command -v cc >/dev/null || echo gcc libc6-dev
+}
+
+install_packages() {
+  local packages
+  packages=$(missing_packages | tr '\n' ' ')
+  if [ -z "$packages" ]; then
+    echo "nothing is missing"
+    return
+  fi
+  if ! command -v apt-get >/dev/null; then
+    echo "missing: $packages(names of Debian's packages); install them by hand, there is no apt-get here" >&2
+    return 1
+  fi
+  local root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+      echo "missing: $packages- run this as root, or have sudo, or install them by hand" >&2
+      return 1
+    }
+    root=(sudo)
+  fi
+  # The real services would take the default ports and start at once; this file tells the packages not to.
+  local policy=/usr/sbin/policy-rc.d made=no
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null && "${root[@]}" chmod 755 $policy && made=yes
+  fi
+  local status=0
+  { "${root[@]}" apt-get update -qq &&
+    # shellcheck disable=SC2086  # one word per package
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages; } || status=$?
+  [ $made = no ] || "${root[@]}" rm -f $policy
+  return $status
+}
+
+toolchain() {
+  command -v cargo >/dev/null || {
+    echo "cargo is missing: install Rust with rustup" >&2
+    return 1
+  }
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+  cargo --version
+}
+
+step "packages" install_packages
+step "toolchain" toolchain
+step "format" cargo fmt --all --check
+step "lints" cargo lint
+step "build" cargo test --workspace --locked --no-run
+# Built by the step before; tests that start the program need not ask cargo for it.
+export SLOTLINE_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/slotline
+case ${CARGO_TARGET_DIR:-} in /*) SLOTLINE_BIN=$CARGO_TARGET_DIR/debug/slotline ;; esac
+step "the program is there" test -x "$SLOTLINE_BIN"
+step "layering" cargo test --workspace --locked --test layering
+step "every test" cargo test --workspace --locked --no-fail-fast
+printf '\nall is well after %d s\n' $SECONDS
