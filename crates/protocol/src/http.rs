@@ -209,8 +209,6 @@ pub enum WaitReason {
     Paused,
     /// It failed and waits for its next try.
     Backoff,
-    /// Others of its line go first.
-    Line,
 }
 
 /// A worker as the leader sees it.

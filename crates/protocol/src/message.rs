@@ -50,6 +50,9 @@ messages! {
     Probe = "probe",
 }
 
+/// A JSON value as it was written, never re-encoded.
+pub type Json = Arc<RawValue>;
+
 /// `(execution, attempt)`: what a worker's table is keyed by.
 pub type AttemptKey = (ExecutionId, u32);
 
@@ -61,7 +64,7 @@ pub struct Requested {
     pub action_ref: ActionRef,
     /// Any JSON object; kept as the publisher wrote it.
     #[serde(default = "empty_object")]
-    pub parameters: Arc<RawValue>,
+    pub parameters: Json,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<String>,
     /// Overrides the action's `timeout`.
@@ -85,7 +88,7 @@ pub enum Reply {
     Settled,
 }
 
-fn empty_object() -> Arc<RawValue> {
+fn empty_object() -> Json {
     RawValue::from_string("{}".to_owned()).expect("valid JSON").into()
 }
 
@@ -127,14 +130,14 @@ pub struct Settled {
     pub status: Status,
     pub attempt: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Arc<RawValue>>,
+    pub result: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     pub settled_at: Timestamp,
 }
 
 /// Why something did not succeed. `code` is one of DESIGN's error codes or a handler's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     pub code: String,
     pub message: String,
@@ -162,7 +165,7 @@ pub struct Scheduled {
     pub fence: Fence,
     pub action_id: ActionId,
     pub action_ref: ActionRef,
-    pub parameters: Arc<RawValue>,
+    pub parameters: Json,
     #[serde(default, with = "crate::duration::seconds")]
     pub timeout_seconds: Option<Duration>,
     #[serde(default, with = "crate::duration::seconds", skip_serializing_if = "Option::is_none")]
@@ -254,7 +257,7 @@ pub struct Completed {
     /// Never `lost`: that is the executor's conclusion, not a worker's word.
     pub status: OutcomeKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Arc<RawValue>>,
+    pub result: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// When the process or handler really started; `None` if it never did.
@@ -400,7 +403,7 @@ pub enum Holding {
 }
 
 /// An action a worker serves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Served {
     #[serde(rename = "ref")]
     pub action_ref: ActionRef,

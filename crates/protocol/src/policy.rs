@@ -60,7 +60,7 @@ impl Default for Policy {
 }
 
 /// What happens after an attempt that failed or timed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// Attempts in all, lost ones not counted.

@@ -1,5 +1,42 @@
 //! What should happen next: the pure machine of lines and leases.
+//!
+//! ```text
+//!   requests, cancels ─┐                          ┌─ accepted, refused
+//!   heartbeats, probes ├─> Scheduler::handle ─────┼─ journal: changed, attempts, settled
+//!   completions        │   (input, now)           ├─ orders to workers, numbered (epoch, n)
+//!   policies, time     ┘   Scheduler::take_effects└─ announcements, probe, hello
+//! ```
+//!
+//! A line waits in order; a slot exists only as a lease (or as the claim of an execution that keeps its slot while it
+//! backs off), and the slots in use are the set of those. Ready actions take turns for the capacity of workers, and
+//! within an action its concurrency keys do.
+//!
+//! Deliberately absent: I/O, clocks, randomness, logging, hash iteration, and the bodies of executions. The caller
+//! commits the effects of a batch under its epoch before any of them leaves the process.
 
-pub mod snapshot;
+mod action;
+mod deadline;
+mod effect;
+mod execution;
+mod heartbeat;
+mod input;
+mod line;
+mod orders;
+mod pool;
+mod recovery;
+mod retry;
+mod scheduler;
+mod snapshot;
+mod view;
+mod worker;
 
+pub use action::Limits;
+pub use effect::{
+    Accepted, Announcement, AttemptEnded, Dispatch, Effects, Order, RefusedRequest, Sent, Settled, Unacceptable,
+};
+pub use execution::{Event, Illegal, Phase, Verdict, step};
+pub use input::{Input, Outcome, ProbedQueue, Token};
+pub use recovery::RecoveredAction;
+pub use scheduler::{Config, Counters, Scheduler};
 pub use snapshot::{Lease, Snapshot};
+pub use view::WorkerView;

@@ -1,0 +1,126 @@
+//! What the world is owed after a batch of inputs. Nothing here may leave the process before it is committed.
+
+use std::collections::BTreeSet;
+
+use slotline_protocol::message::{AttemptKey, Failure, Json};
+use slotline_protocol::{
+    ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
+};
+
+use crate::{Lease, Token};
+
+/// The effects of a batch, in the order in which each kind came about.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    pub accepted: Vec<Accepted>,
+    pub refused: Vec<RefusedRequest>,
+    /// Live executions whose journaled state changed; read each with `Scheduler::snapshot` before the next input.
+    pub changed: BTreeSet<ExecutionId>,
+    pub attempts: Vec<AttemptEnded>,
+    pub settled: Vec<Settled>,
+    pub ended_incarnations: Vec<(Incarnation, WorkerName)>,
+    pub announcements: Vec<Announcement>,
+    /// To be published in this order: `n` rises.
+    pub orders: Vec<Sent>,
+    /// Greet every worker with this `n`, before the orders.
+    pub hello: Option<u64>,
+    /// Publish one probe into each probed queue.
+    pub probe: bool,
+}
+
+/// A request took its place in the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub token: Token,
+    pub id: ExecutionId,
+    /// 1-based.
+    pub position: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedRequest {
+    pub token: Token,
+    pub reason: Unacceptable,
+}
+
+/// Why a request takes no place in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unacceptable {
+    UnknownAction,
+    LineFull { max_queue_length: u64 },
+}
+
+/// An attempt ended without settling its execution.
+#[derive(Clone, Debug)]
+pub struct AttemptEnded {
+    pub id: ExecutionId,
+    pub attempt: u32,
+    pub lease: Lease,
+    pub outcome: OutcomeKind,
+    pub error: Option<Failure>,
+    pub ended_at: Timestamp,
+}
+
+/// An execution reached its terminal status and left the scheduler.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub id: ExecutionId,
+    pub action: ActionId,
+    pub action_ref: ActionRef,
+    pub status: Status,
+    pub attempt: u32,
+    pub failures: u32,
+    pub losses: u32,
+    /// Of the last attempt; absent if it never had one.
+    pub lease: Option<Lease>,
+    pub result: Option<Json>,
+    pub error: Option<Failure>,
+    pub ended_at: Timestamp,
+}
+
+/// A move from one status to the next, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    pub id: ExecutionId,
+    pub action_ref: ActionRef,
+    pub attempt: u32,
+    pub worker: Option<WorkerName>,
+    pub from: Status,
+    pub to: Status,
+    pub at: Timestamp,
+}
+
+/// An order to one incarnation, with its number in this epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub incarnation: Incarnation,
+    pub n: u64,
+    pub order: Order,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The journal has these outcomes.
+    Recorded {
+        attempts: Vec<AttemptKey>,
+    },
+    Dispatch(Dispatch),
+    Cancel {
+        key: AttemptKey,
+        fence: Fence,
+        reason: Option<String>,
+    },
+    /// The incarnation is over for ever.
+    Lost,
+}
+
+/// One attempt, granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dispatch {
+    pub id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub action: ActionId,
+    pub action_ref: ActionRef,
+    pub scheduled_at: Timestamp,
+}

@@ -1,0 +1,252 @@
+//! One execution: the one table that says which moves are legal, and how the end of an attempt is judged.
+//!
+//! Not here: slots and lines (`action`, `line`), and what the world hears of a move (`scheduler`).
+
+use std::sync::Arc;
+
+use slotline_protocol::{ActionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
+
+use crate::action::Limits;
+
+/// Where an execution stands, with nothing attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Waiting,
+    BackingOff,
+    Scheduled,
+    Running,
+    Cancelling,
+    Done(Status),
+}
+
+/// What can happen to an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    Granted,
+    Started,
+    CancelAsked,
+    AttemptEnded(Verdict),
+    BackoffOver,
+    QueueTimedOut,
+}
+
+/// What the end of an attempt means for its execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    Settle(Status),
+    /// Try again after a while.
+    Retry,
+    /// Back to its place in the line: the attempt was lost or handed back.
+    Requeue,
+}
+
+/// A move that no input may cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{event:?} does not apply to an execution that is {phase:?}")]
+pub struct Illegal {
+    pub phase: Phase,
+    pub event: Event,
+}
+
+/// Moves one execution by one event. Every pair is answered.
+pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
+    use Phase::{BackingOff, Cancelling, Done, Running, Scheduled, Waiting};
+    match (phase, event) {
+        (Waiting, Event::Granted) => Ok(Scheduled),
+        (Waiting | BackingOff, Event::CancelAsked) => Ok(Done(Status::Cancelled)),
+        (Waiting, Event::QueueTimedOut) => Ok(Done(Status::Timeout)),
+        (BackingOff, Event::BackoffOver) => Ok(Waiting),
+
+        (Scheduled | Running, Event::Started) => Ok(Running),
+        // The order to end it stands, whenever it began.
+        (Cancelling, Event::Started) => Ok(Cancelling),
+        // Asking is not ending: the slot stays taken until the worker's word.
+        (Scheduled | Running | Cancelling, Event::CancelAsked) => Ok(Cancelling),
+
+        (Scheduled | Running, Event::AttemptEnded(Verdict::Settle(status))) => Ok(Done(status)),
+        (Scheduled | Running, Event::AttemptEnded(Verdict::Retry)) => Ok(BackingOff),
+        (Scheduled | Running, Event::AttemptEnded(Verdict::Requeue)) => Ok(Waiting),
+        // It finished its work before the order reached it.
+        (Cancelling, Event::AttemptEnded(Verdict::Settle(Status::Completed))) => Ok(Done(Status::Completed)),
+        // Failed, timed out, lost or handed back: it was to end, and is never tried again.
+        (Cancelling, Event::AttemptEnded(Verdict::Settle(_) | Verdict::Retry | Verdict::Requeue)) => {
+            Ok(Done(Status::Cancelled))
+        }
+
+        (Waiting | BackingOff, Event::Started | Event::AttemptEnded(_))
+        | (Waiting, Event::BackoffOver)
+        | (BackingOff, Event::Granted | Event::QueueTimedOut)
+        | (Scheduled | Running | Cancelling, Event::Granted | Event::BackoffOver | Event::QueueTimedOut)
+        | (
+            Done(_),
+            Event::Granted
+            | Event::Started
+            | Event::CancelAsked
+            | Event::AttemptEnded(_)
+            | Event::BackoffOver
+            | Event::QueueTimedOut,
+        ) => Err(Illegal { phase, event }),
+    }
+}
+
+/// A live execution. Small, since millions wait: a lease is boxed, and bodies stay in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Execution {
+    pub(crate) action: ActionId,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) place: i64,
+    pub(crate) attempt: u32,
+    pub(crate) failures: u32,
+    pub(crate) losses: u32,
+    pub(crate) enqueued_at: Timestamp,
+    pub(crate) queued_at: Timestamp,
+    pub(crate) state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    /// In its line; or, keeping its slot, next in turn whatever the line does.
+    Waiting {
+        keeps_slot: bool,
+    },
+    BackingOff {
+        until: Timestamp,
+        keeps_slot: bool,
+    },
+    Leased(Box<Leased>),
+}
+
+/// An attempt that is out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Leased {
+    pub(crate) worker: Incarnation,
+    pub(crate) fence: Fence,
+    /// Number of the newest dispatch of it in this epoch; 0 if an earlier leader sent it.
+    pub(crate) n: u64,
+    pub(crate) sent_at: Timestamp,
+    pub(crate) scheduled_at: Timestamp,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) at_work: AtWork,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum AtWork {
+    Scheduled,
+    Running,
+    /// Asked to end; `n` is the number of the newest such order, 0 if an earlier leader gave it.
+    Cancelling {
+        n: u64,
+        reason: Option<String>,
+    },
+}
+
+impl Execution {
+    pub(crate) fn phase(&self) -> Phase {
+        match &self.state {
+            State::Waiting { .. } => Phase::Waiting,
+            State::BackingOff { .. } => Phase::BackingOff,
+            State::Leased(leased) => match leased.at_work {
+                AtWork::Scheduled => Phase::Scheduled,
+                AtWork::Running => Phase::Running,
+                AtWork::Cancelling { .. } => Phase::Cancelling,
+            },
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.phase().status()
+    }
+
+    pub(crate) fn leased(&self) -> Option<&Leased> {
+        match &self.state {
+            State::Leased(leased) => Some(leased),
+            State::Waiting { .. } | State::BackingOff { .. } => None,
+        }
+    }
+
+    pub(crate) fn leased_mut(&mut self) -> Option<&mut Leased> {
+        match &mut self.state {
+            State::Leased(leased) => Some(leased),
+            State::Waiting { .. } | State::BackingOff { .. } => None,
+        }
+    }
+}
+
+impl Phase {
+    pub fn status(self) -> Status {
+        match self {
+            Self::Waiting | Self::BackingOff => Status::Queued,
+            Self::Scheduled => Status::Scheduled,
+            Self::Running => Status::Running,
+            Self::Cancelling => Status::Cancelling,
+            Self::Done(status) => status,
+        }
+    }
+}
+
+/// Judges an attempt that ended by its worker's word. `failures` counts this one if it failed.
+pub(crate) fn judge(outcome: OutcomeKind, failures: u32, limits: &Limits) -> Verdict {
+    let may_retry = failures < limits.retry.max_attempts;
+    match outcome {
+        OutcomeKind::Completed => Verdict::Settle(Status::Completed),
+        OutcomeKind::Cancelled => Verdict::Settle(Status::Cancelled),
+        OutcomeKind::Failed | OutcomeKind::Timeout if may_retry => Verdict::Retry,
+        OutcomeKind::Failed => Verdict::Settle(Status::Failed),
+        OutcomeKind::Timeout => Verdict::Settle(Status::Timeout),
+        OutcomeKind::Lost => Verdict::Requeue,
+    }
+}
+
+/// Judges an attempt that was lost with its incarnation. `losses` counts this one if it is charged.
+pub(crate) fn judge_loss(losses: u32, limits: &Limits) -> Verdict {
+    if losses > limits.max_lost_attempts { Verdict::Settle(Status::Failed) } else { Verdict::Requeue }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 6] = [
+        Phase::Waiting,
+        Phase::BackingOff,
+        Phase::Scheduled,
+        Phase::Running,
+        Phase::Cancelling,
+        Phase::Done(Status::Completed),
+    ];
+    const EVENTS: [Event; 8] = [
+        Event::Granted,
+        Event::Started,
+        Event::CancelAsked,
+        Event::AttemptEnded(Verdict::Settle(Status::Failed)),
+        Event::AttemptEnded(Verdict::Retry),
+        Event::AttemptEnded(Verdict::Requeue),
+        Event::BackoffOver,
+        Event::QueueTimedOut,
+    ];
+
+    #[test]
+    fn nothing_follows_a_terminal_status() {
+        for event in EVENTS {
+            assert!(step(Phase::Done(Status::Completed), event).is_err(), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_cancelling_attempt_only_ever_ends() {
+        for event in EVENTS {
+            if let Ok(next) = step(Phase::Cancelling, event) {
+                assert!(matches!(next, Phase::Cancelling | Phase::Done(Status::Cancelled)), "{event:?} -> {next:?}");
+            }
+        }
+        let completed = Event::AttemptEnded(Verdict::Settle(Status::Completed));
+        assert_eq!(step(Phase::Cancelling, completed), Ok(Phase::Done(Status::Completed)));
+    }
+
+    #[test]
+    fn only_what_waits_can_be_granted() {
+        for phase in PHASES {
+            assert_eq!(step(phase, Event::Granted).is_ok(), phase == Phase::Waiting, "{phase:?}");
+        }
+    }
+}

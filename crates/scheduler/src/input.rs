@@ -1,0 +1,94 @@
+//! Everything that can happen to the scheduler: past facts, read on one screen.
+
+use slotline_protocol::message::{AttemptKey, EndReason, Failure, Heartbeat, Json};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp};
+use std::sync::Arc;
+
+use crate::Limits;
+
+/// Names a request within the caller's batch, so that its answer finds it.
+pub type Token = u64;
+
+/// One happening. Facts about an attempt carry its fence; a stale fence changes nothing.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// An action was created, or its policy changed.
+    ActionPut {
+        id: ActionId,
+        action_ref: ActionRef,
+        limits: Limits,
+        paused: bool,
+    },
+    /// An action without live executions was deleted.
+    ActionDeleted {
+        id: ActionId,
+    },
+    /// A request was accepted by the broker and is no duplicate.
+    Requested {
+        token: Token,
+        action: ActionId,
+        key: Option<Arc<str>>,
+    },
+    CancelRequested {
+        id: ExecutionId,
+        reason: Option<String>,
+    },
+    /// A worker says what it is, what it holds, and what it has seen.
+    Heartbeat(Heartbeat),
+    /// An attempt really began.
+    Started {
+        key: AttemptKey,
+        fence: Fence,
+        started_at: Timestamp,
+    },
+    /// An attempt is over, by its worker's word.
+    Completed {
+        key: AttemptKey,
+        fence: Fence,
+        incarnation: Incarnation,
+        outcome: Outcome,
+    },
+    /// An attempt was handed back. `started`: it had begun, and its number is used up.
+    Returned {
+        key: AttemptKey,
+        fence: Fence,
+        incarnation: Incarnation,
+        started: bool,
+        reason: String,
+    },
+    /// An incarnation is over and nothing of it runs; what it had to report was told before this.
+    IncarnationEnded {
+        incarnation: Incarnation,
+        reason: EndReason,
+    },
+    /// An order could not be routed to the incarnation's queue.
+    OrderReturned {
+        incarnation: Incarnation,
+    },
+    /// A probe of this session came back out of a queue.
+    Probed {
+        queue: ProbedQueue,
+        published_at: Timestamp,
+    },
+    /// A session with the broker began: every silence counts from now, and workers are greeted.
+    SessionOpened,
+    /// A deadline may have passed.
+    Ticked,
+}
+
+/// How an attempt ended, and with what.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub kind: OutcomeKind,
+    pub result: Option<Json>,
+    pub error: Option<Failure>,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+}
+
+/// The two queues whose emptiness a loss is proven with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProbedQueue {
+    Completions,
+    Heartbeats,
+}
