@@ -314,7 +314,7 @@ impl Scheduler {
         } else if let Some(execution) = self.executions.get_mut(&key.0) {
             // It never began, so its number is not used up.
             execution.attempt -= 1;
-            self.conclude(key.0, Verdict::Requeue, None, None, now);
+            self.conclude(key.0, Verdict::Requeue, None, None, now, now);
         }
     }
 
@@ -333,7 +333,7 @@ impl Scheduler {
         let verdict = judge(outcome.kind, execution.failures, &action.limits);
         let Outcome { kind, result, error, ended_at, .. } = outcome;
         self.log_attempt(id, kind, error.clone(), ended_at, verdict);
-        self.conclude(id, verdict, result, error, now);
+        self.conclude(id, verdict, result, error, ended_at, now);
     }
 
     /// The lease ended without the worker's outcome.
@@ -348,7 +348,7 @@ impl Scheduler {
         let message = format!("Execution {id} ({}): attempt {attempt} on worker {name} {how}", action.action_ref);
         let error = Some(Failure::new("worker_lost", message));
         self.log_attempt(id, OutcomeKind::Lost, error.clone(), now, verdict);
-        self.conclude(id, verdict, None, error, now);
+        self.conclude(id, verdict, None, error, now, now);
     }
 
     /// Keeps a record of an attempt that does not settle its execution.
@@ -374,13 +374,14 @@ impl Scheduler {
         }
     }
 
-    /// Ends the lease of `id` and moves the execution on as `verdict` says.
+    /// Ends the lease of `id` and moves the execution on as `verdict` says. `ended_at` is the worker's stamp, if it gave one.
     fn conclude(
         &mut self,
         id: ExecutionId,
         verdict: Verdict,
         result: Option<Json>,
         error: Option<Failure>,
+        ended_at: Timestamp,
         now: Timestamp,
     ) {
         let Some(execution) = self.executions.get(&id) else { return };
@@ -406,7 +407,7 @@ impl Scheduler {
             action.free_slot(id, &key);
         }
         match next {
-            Phase::Done(status) => self.settle(id, status, from, lease, result, error, now),
+            Phase::Done(status) => self.settle(id, status, from, lease, result, error, ended_at, now),
             Phase::BackingOff => {
                 let Some(execution) = self.executions.get_mut(&id) else { return };
                 let until = now + retry::backoff(&retry, id, execution.failures);
@@ -444,7 +445,7 @@ impl Scheduler {
         action.withdraw(id, execution, &self.executions);
         action.free_slot(id, &key);
         let error = Failure::new(code, format!("Execution {id} ({}) {what}", action.action_ref));
-        self.settle(id, status, from, None, None, Some(error), now);
+        self.settle(id, status, from, None, None, Some(error), now, now);
         self.offer(action_id);
     }
 
@@ -457,6 +458,7 @@ impl Scheduler {
         lease: Option<Lease>,
         result: Option<Json>,
         error: Option<Failure>,
+        ended_at: Timestamp,
         now: Timestamp,
     ) {
         self.announce_move(id, from, status, now);
@@ -488,7 +490,7 @@ impl Scheduler {
             lease,
             result,
             error,
-            ended_at: now,
+            ended_at,
         });
     }
 
