@@ -1,0 +1,151 @@
+//! From errors to answers: the only place where one becomes a status code.
+//!
+//! Every refusal has the shape `{"error": {"code", "message", "field"?, "details"?}}`, also those that axum makes itself
+//! ([`uniform`]).
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use slotline_protocol::http::{self, Refusal};
+
+use crate::control::{Kind, Refused};
+
+/// When to ask again after a 503: about the time in which another executor takes the lead.
+const RETRY_UNAVAILABLE: &str = "2";
+/// When to ask again after a 429: a line shortens no faster than its executions run.
+const RETRY_FULL: &str = "5";
+
+/// The API would be open to the network with no token to guard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("listening on {0} would let anybody on the network in: set SLOTLINE_API_TOKEN, or listen on 127.0.0.1")]
+pub struct Exposed(pub SocketAddr);
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The question can't be read: bad JSON, a bad query.
+    #[error("{0}")]
+    Malformed(Refusal),
+    /// The question reads well, and asks for what can't be.
+    #[error("{0}")]
+    Invalid(Refusal),
+    #[error("expected the content type application/json, found {0}")]
+    MediaType(String),
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("a bearer token is needed")]
+    Unauthorized,
+    #[error("a request from another site or under a foreign name; to be reached beyond this machine, set an API token")]
+    Foreign,
+    #[error("no such route")]
+    NoRoute,
+    #[error("there are too many requests at once")]
+    Busy,
+    #[error("there was no answer in time")]
+    Overdue,
+    /// What `/readyz` found, whole if details were asked for.
+    #[error("not ready: {message}")]
+    NotReady { message: String, details: Option<serde_json::Value> },
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Store(#[from] slotline_store::Error),
+}
+
+impl Error {
+    pub(crate) fn malformed(field: &str, message: impl Into<String>) -> Self {
+        Self::Malformed(Refusal::new("invalid_request", message).at(field))
+    }
+
+    pub(crate) fn invalid(field: &str, message: impl Into<String>) -> Self {
+        Self::Invalid(Refusal::new("invalid_request", message).at(field))
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let text = self.to_string();
+        let (status, refusal) = match self {
+            Self::Malformed(refusal) => (StatusCode::BAD_REQUEST, refusal),
+            Self::Invalid(refusal) => (StatusCode::UNPROCESSABLE_ENTITY, refusal),
+            Self::MediaType(_) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, Refusal::new("unsupported_media_type", text).at("content-type"))
+            }
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Refusal::new("too_large", text)),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, Refusal::new("unauthorized", text)),
+            Self::Foreign => (StatusCode::FORBIDDEN, Refusal::new("foreign_origin", text)),
+            Self::NoRoute => (StatusCode::NOT_FOUND, Refusal::new("no_such_route", text)),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("busy", text)),
+            Self::Overdue => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("overdue", text)),
+            Self::NotReady { details, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Refusal { details, ..Refusal::new("not_ready", text) })
+            }
+            Self::Refused(Refused { kind, refusal }) => {
+                let status = match kind {
+                    Kind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+                    Kind::NotFound => StatusCode::NOT_FOUND,
+                    Kind::Conflict => StatusCode::CONFLICT,
+                    Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    Kind::Full => StatusCode::TOO_MANY_REQUESTS,
+                    Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                (status, refusal)
+            }
+            Self::Store(error) => of_store(&error),
+        };
+        respond(status, refusal)
+    }
+}
+
+fn of_store(error: &slotline_store::Error) -> (StatusCode, Refusal) {
+    if let slotline_store::Error::InvalidCursor = error {
+        return (StatusCode::BAD_REQUEST, Refusal::new("invalid_request", error.to_string()).at("cursor"));
+    }
+    // The cause may name hosts and tables, which are nobody's business out there.
+    tracing::warn!(error = error as &dyn std::error::Error, "the journal did not answer a request");
+    (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("unavailable", "the journal can't be read now"))
+}
+
+fn respond(status: StatusCode, refusal: Refusal) -> Response {
+    let mut response = (status, Json(http::Refused { error: refusal })).into_response();
+    let headers = response.headers_mut();
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_UNAVAILABLE));
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_FULL));
+        }
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"slotline\""));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Gives the refusals that axum makes by itself (a method that a route does not take, a path that is no UTF-8) the shape
+/// of ours. Their headers stay, such as `Allow`.
+pub(crate) async fn uniform(response: Response) -> Response {
+    let status = response.status();
+    let is_ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if is_ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (code, message) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this route does not take this method"),
+        StatusCode::NOT_FOUND => ("no_such_route", "no such route"),
+        _ if status.is_client_error() => ("invalid_request", "the request can't be read"),
+        _ => ("internal", "the request failed"),
+    };
+    let mut ours = respond(status, Refusal::new(code, message));
+    for (name, value) in response.headers() {
+        if name != CONTENT_TYPE && name != axum::http::header::CONTENT_LENGTH {
+            ours.headers_mut().insert(name, value.clone());
+        }
+    }
+    ours
+}

@@ -1,0 +1,145 @@
+//! `/api/v1/executions` and `/api/v1/requests`: submitting, looking, cancelling.
+//!
+//! What an execution is comes from the journal; why it waits comes from the leader, and is left out while nobody leads.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::{HeaderName, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use slotline_protocol::envelope::{self, MESSAGE_ID_CHARS_MAX};
+use slotline_protocol::http::{Answer, CancelBody, Execution, Page, Submit, Submitted};
+use slotline_protocol::{ActionRef, Status};
+use slotline_store::{Filter, PageRequest};
+
+use crate::control::{Refused, Submission};
+use crate::error::Error;
+use crate::{Api, input};
+
+/// How long an answer waits for the leader to say why executions wait.
+const EXPLAIN_WITHIN: Duration = Duration::from_secs(2);
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+pub(crate) async fn submit(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    input::Json(body): input::Json<Submit>,
+) -> Result<Response, Error> {
+    let submission = Submission {
+        message_id: text_header(&headers, &IDEMPOTENCY_KEY)?,
+        correlation_id: text_header(&headers, &CORRELATION_ID)?,
+        // A header that is no trace is no reason to refuse the work.
+        trace_id: headers.get(&TRACEPARENT).and_then(|value| envelope::trace_id(value.to_str().ok()?)),
+        body,
+    };
+    submission.body.check().map_err(|error| Error::invalid(error.field, error.message))?;
+    require_action(&api, &submission.body.action_ref).await?;
+    let data = api.control.submit(submission).await?;
+    let (status, path) = match data.execution_id {
+        Some(id) => (StatusCode::CREATED, Some(format!("/api/v1/executions/{id}"))),
+        None => (StatusCode::ACCEPTED, None),
+    };
+    let mut response = (status, Json(Answer { data })).into_response();
+    if let Some(location) = path.and_then(|path| HeaderValue::try_from(path).ok()) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Refuses what names no action before it is on the broker, where it could only become a dead letter.
+async fn require_action(api: &Api, action_ref: &ActionRef) -> Result<(), Error> {
+    if !api.known.contains(action_ref) {
+        api.store.action(action_ref).await?.ok_or_else(|| Refused::unknown_action(action_ref))?;
+        api.known.remember(action_ref);
+    }
+    Ok(())
+}
+
+fn text_header(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    let is_valid = values.next().is_none() && (1..=MESSAGE_ID_CHARS_MAX).contains(&text.chars().count());
+    if is_valid {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(Error::malformed(name.as_str(), format!("expected once, with 1 to {MESSAGE_ID_CHARS_MAX} characters")))
+    }
+}
+
+pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<Execution>>, Error> {
+    let id = input::execution_id(&id)?;
+    let mut data = api.store.execution(id).await?.ok_or_else(|| Refused::unknown_execution(id))?;
+    explain(&api, std::slice::from_mut(&mut data)).await;
+    Ok(Json(Answer { data }))
+}
+
+pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<Execution>>, Error> {
+    let pairs = input::query(&uri, &["action", "status", "key", "limit", "cursor"])?;
+    let action_ref = input::once(&pairs, "action")?
+        .map(ActionRef::new)
+        .transpose()
+        .map_err(|error| Error::malformed("action", error.to_string()))?;
+    let statuses = pairs
+        .iter()
+        .filter(|(name, _)| name == "status")
+        .flat_map(|(_, values)| values.split(','))
+        .map(|value| value.trim().parse::<Status>().map_err(|error| Error::malformed("status", error.to_string())))
+        .collect::<Result<Vec<_>, _>>()?;
+    let filter = Filter { action_ref, statuses, concurrency_key: input::once(&pairs, "key")?.map(str::to_owned) };
+    let page = PageRequest {
+        limit: u32::try_from(input::limit(&pairs)?).expect("the limit is bounded"),
+        cursor: input::once(&pairs, "cursor")?.map(str::to_owned),
+    };
+    let mut page = api.store.executions(&filter, page).await?;
+    explain(&api, &mut page.data).await;
+    Ok(Json(page))
+}
+
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    input::OptionalJson(body): input::OptionalJson<CancelBody>,
+) -> Result<Json<Answer<serde_json::Value>>, Error> {
+    let id = input::execution_id(&id)?;
+    let status = api.control.cancel(id, body.reason).await?;
+    Ok(Json(Answer { data: serde_json::json!({"execution_id": id, "status": status}) }))
+}
+
+/// What became of a submission that was answered with 202.
+pub(crate) async fn request(
+    State(api): State<Api>,
+    Path(message_id): Path<String>,
+) -> Result<Json<Answer<Submitted>>, Error> {
+    let unknown = || {
+        let message =
+            format!("the journal has no request {message_id:?}: it still waits, was refused, or was forgotten");
+        Refused::not_found("unknown_request", message)
+    };
+    let id = api.store.find_request(&message_id).await?.ok_or_else(unknown)?;
+    let mut execution = api.store.execution(id).await?.ok_or_else(unknown)?;
+    explain(&api, std::slice::from_mut(&mut execution)).await;
+    let Execution { status, position, .. } = execution;
+    Ok(Json(Answer { data: Submitted { message_id, execution_id: Some(id), status, position } }))
+}
+
+/// Fills in why those of `executions` wait that do.
+async fn explain(api: &Api, executions: &mut [Execution]) {
+    let ids: Vec<_> =
+        executions.iter().filter(|execution| execution.status == Status::Queued).map(|it| it.execution_id).collect();
+    if ids.is_empty() {
+        return;
+    }
+    let Ok(Ok(waiting)) = tokio::time::timeout(EXPLAIN_WITHIN, api.control.explain(ids)).await else { return };
+    let mut waiting: HashMap<_, _> = waiting.into_iter().collect();
+    for execution in executions {
+        execution.waiting = waiting.remove(&execution.execution_id);
+        execution.position = execution.waiting.as_ref().map(|waiting| waiting.position);
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading a request: bodies, query parameters, ids. What is wrong is named by its field.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Query, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, Uri};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
+use slotline_protocol::http::Refusal;
+use slotline_protocol::{ActionRef, ExecutionId};
+
+use crate::control::Refused;
+use crate::error::Error;
+
+/// The largest body of a request.
+pub const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
+/// What is read of a larger one and thrown away. A client that is still sending would take a connection closed in its
+/// face for a failure, and never see why it was refused.
+const DRAIN_BYTES_MAX: usize = 16 << 20;
+
+/// Items of a page where the request does not say.
+pub const LIMIT_DEFAULT: usize = 100;
+/// Most items of a page.
+pub const LIMIT_MAX: usize = 1000;
+
+/// A JSON body.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        check_media_type(request.headers())?;
+        let body = read(request).await?;
+        if body.is_empty() {
+            return Err(Error::malformed("body", "expected a JSON body"));
+        }
+        parse(&body).map(Self)
+    }
+}
+
+/// A JSON body that may be left out.
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        let media_type = check_media_type(request.headers());
+        let body = read(request).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        media_type?;
+        parse(&body).map(Self)
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
+    let Some(found) = headers.get(CONTENT_TYPE) else { return Err(Error::MediaType("none".to_owned())) };
+    let found = String::from_utf8_lossy(found.as_bytes()).to_ascii_lowercase();
+    let essence = found.split(';').next().unwrap_or_default().trim();
+    let is_json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if is_json { Ok(()) } else { Err(Error::MediaType(essence.to_owned())) }
+}
+
+async fn read(request: Request) -> Result<Vec<u8>, Error> {
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > DRAIN_BYTES_MAX as u64) {
+        return Err(Error::TooLarge(BODY_BYTES_MAX));
+    }
+    let mut stream = Body::into_data_stream(request.into_body());
+    let (mut body, mut seen) = (Vec::new(), 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Error::malformed("body", "the body ended early"))?;
+        seen += chunk.len();
+        if seen <= BODY_BYTES_MAX {
+            body.extend_from_slice(&chunk);
+        } else if seen > DRAIN_BYTES_MAX {
+            break;
+        }
+    }
+    if seen > BODY_BYTES_MAX { Err(Error::TooLarge(BODY_BYTES_MAX)) } else { Ok(body) }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let text = std::str::from_utf8(body).map_err(|_| Error::malformed("body", "the body is not UTF-8"))?;
+    slotline_protocol::envelope::check_depth(text).map_err(|message| Error::malformed("body", message))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let field = match error.path().to_string().as_str() {
+            "." | "?" => "body".to_owned(),
+            path => path.to_owned(),
+        };
+        let refusal = Refusal::new("invalid_request", error.inner().to_string()).at(field);
+        match error.inner().classify() {
+            serde_json::error::Category::Data => Error::Invalid(refusal),
+            _ => Error::Malformed(refusal),
+        }
+    })?;
+    deserializer.end().map_err(|error| Error::malformed("body", error.to_string()))?;
+    Ok(value)
+}
+
+/// The query parameters, none but `known` ones.
+pub(crate) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Error> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|_| Error::malformed("query", "the query can't be read"))?;
+    match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        None => Ok(pairs),
+        Some((name, _)) if known.is_empty() => Err(Error::malformed(name, "this route takes no query parameters")),
+        Some((name, _)) => {
+            Err(Error::malformed(name, format!("unknown query parameter: expected one of {}", known.join(", "))))
+        }
+    }
+}
+
+/// The value of a parameter that may be given once.
+pub(crate) fn once<'a>(pairs: &'a [(String, String)], name: &str) -> Result<Option<&'a str>, Error> {
+    let mut values = pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str());
+    let value = values.next();
+    if values.next().is_some() { Err(Error::malformed(name, "expected once")) } else { Ok(value) }
+}
+
+/// The parameter `limit`.
+pub(crate) fn limit(pairs: &[(String, String)]) -> Result<usize, Error> {
+    match once(pairs, "limit")? {
+        None => Ok(LIMIT_DEFAULT),
+        Some(text) => match text.parse() {
+            Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
+            _ => Err(Error::malformed("limit", format!("expected a number from 1 to {LIMIT_MAX}"))),
+        },
+    }
+}
+
+/// An action that is asked about: what can't be a name is no action's.
+pub(crate) fn known_ref(text: &str) -> Result<ActionRef, Error> {
+    ActionRef::new(text)
+        .map_err(|error| Refused::not_found("unknown_action", error.to_string()).at("action_ref").into())
+}
+
+pub(crate) fn execution_id(text: &str) -> Result<ExecutionId, Error> {
+    text.parse().map_err(|_| Error::malformed("execution_id", "expected the number of an execution"))
+}
+
+/// A page of a list that is held in memory, after the item that `cursor` names. `items` ascend by `name`.
+pub(crate) fn page<T>(
+    items: Vec<T>,
+    limit: usize,
+    cursor: Option<&str>,
+    name: impl Fn(&T) -> String,
+) -> slotline_protocol::http::Page<T> {
+    let mut data: Vec<T> =
+        items.into_iter().filter(|item| cursor.is_none_or(|cursor| name(item).as_str() > cursor)).collect();
+    let has_more = data.len() > limit;
+    data.truncate(limit);
+    let next_cursor = if has_more { data.last().map(name) } else { None };
+    slotline_protocol::http::Page { data, next_cursor }
+}

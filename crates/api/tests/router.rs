@@ -1,0 +1,257 @@
+//! The API over a real journal (SQLite) and an executor that only records what it is asked.
+
+mod world;
+
+use axum::http::StatusCode;
+use serde_json::json;
+use slotline_api::{Kind, Refused};
+use world::{Asked, World};
+
+#[tokio::test]
+async fn a_submission_is_answered_with_201_once_accepted_and_202_while_nobody_leads() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let body = json!({"action_ref": "demo.echo", "parameters": {"a": 1}});
+    let asked = || Asked::post("/api/v1/executions").json(&body).header("idempotency-key", "key-1");
+    let answer = world.ask(asked()).await?;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(answer.header("location"), Some("/api/v1/executions/7"));
+    assert_eq!(
+        answer.body,
+        json!({"data": {"message_id": "key-1", "execution_id": 7, "status": "queued", "position": 1}})
+    );
+
+    world.control.nobody_leads();
+    let answer = world.ask(asked()).await?;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(answer.body, json!({"data": {"message_id": "key-1", "status": "requested"}}));
+    assert_eq!(world.control.calls(), ["submit demo.echo key-1 {\"a\":1}", "submit demo.echo key-1 {\"a\":1}"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_execution_says_why_it_waits_and_is_still_shown_while_nobody_leads() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let path = format!("/api/v1/executions/{}", world.waiting);
+    let answer = world.ask(Asked::get(&path)).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    let data = &answer.body["data"];
+    assert_eq!(data["status"], "queued");
+    assert_eq!(data["position"], 3);
+    assert_eq!(data["waiting"]["reason"], "limit");
+    assert_eq!(data["waiting"]["held_by"], json!([1]));
+    assert_eq!(data["parameters"], json!({"n": 1}));
+
+    world.control.nobody_leads();
+    let answer = world.ask(Asked::get(&path)).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.body["data"]["status"], "queued");
+    assert!(answer.body["data"].get("position").is_none());
+    assert!(answer.body["data"].get("waiting").is_none());
+    let answer = world.ask(Asked::get("/api/v1/executions?status=queued,running&action=demo.echo&limit=10")).await?;
+    assert_eq!(answer.body["data"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_is_found_by_its_message_id_once_the_journal_has_it() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let answer = world.ask(Asked::get("/api/v1/requests/message%2F1")).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.body["data"]["execution_id"], json!(world.waiting));
+    let answer = world.ask(Asked::get("/api/v1/requests/other")).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "unknown_request"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_action_is_made_changed_paused_and_deleted() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let policy = json!({"limit": 2, "retry": {"max_attempts": 3}});
+    let answer = world.ask(Asked::put("/api/v1/actions/deploy.app").json(&policy)).await?;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(answer.body["data"]["policy"]["retry"]["max_attempts"], 3);
+    let answer = world.ask(Asked::put("/api/v1/actions/demo.echo").json(&policy)).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    let answer = world.ask(Asked::post("/api/v1/actions/demo.echo/pause")).await?;
+    assert_eq!(answer.body["data"]["paused"], true);
+    let answer = world.ask(Asked::post("/api/v1/actions/demo.echo/resume")).await?;
+    assert_eq!(answer.body["data"]["paused"], false);
+    let answer = world.ask(Asked::delete("/api/v1/actions/demo.echo")).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(
+        world.control.calls(),
+        ["put deploy.app", "put demo.echo", "pause demo.echo true", "pause demo.echo false", "delete demo.echo"]
+    );
+    let answer = world.ask(Asked::get("/api/v1/actions?limit=1")).await?;
+    assert_eq!(answer.body["data"][0]["action_ref"], "demo.echo");
+    assert_eq!(answer.body["next_cursor"], "demo.echo");
+    let answer = world.ask(Asked::get("/api/v1/actions?limit=1&cursor=demo.echo")).await?;
+    assert_eq!(answer.body["data"][0]["action_ref"], "demo.other");
+    assert_eq!(answer.body["next_cursor"], json!(null));
+    Ok(())
+}
+
+#[tokio::test]
+async fn queue_stats_are_zeros_for_an_unused_action_and_404_only_for_an_unknown_one() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let answer = world.ask(Asked::get("/api/v1/actions/demo.echo/queue-stats")).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    let data = answer.body["data"].as_object().expect("an object");
+    for (key, value) in [
+        ("action_ref", json!("demo.echo")),
+        ("queue_length", json!(0)),
+        ("active_count", json!(0)),
+        ("max_concurrent", json!(null)),
+        ("oldest_enqueued_at", json!(null)),
+        ("total_enqueued", json!(0)),
+        ("total_completed", json!(0)),
+        ("paused", json!(false)),
+        ("wait_seconds", json!(null)),
+        ("run_seconds", json!(null)),
+    ] {
+        assert_eq!(data.get(key), Some(&value), "{key}");
+    }
+    assert!(data.contains_key("action_id") && data.contains_key("last_updated"));
+    for unknown in ["demo.nothing", "noname"] {
+        let answer = world.ask(Asked::get(&format!("/api/v1/actions/{unknown}/queue-stats"))).await?;
+        assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "unknown_action"), "{unknown}");
+    }
+    let answer = world.ask(Asked::get("/api/v1/queues")).await?;
+    assert_eq!(answer.body["data"].as_array().map(Vec::len), Some(2));
+    Ok(())
+}
+
+#[tokio::test]
+async fn cancelling_needs_no_body_and_answers_with_the_status_there_is() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let answer = world.ask(Asked::post("/api/v1/executions/5/cancel")).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.body, json!({"data": {"execution_id": 5, "status": "cancelled"}}));
+    let reason = json!({"reason": "no longer needed"});
+    world.ask(Asked::post("/api/v1/executions/5/cancel").json(&reason)).await?;
+    assert_eq!(world.control.calls(), ["cancel 5 None", "cancel 5 Some(\"no longer needed\")"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_letters_and_workers_are_passed_through() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let answer = world.ask(Asked::get("/api/v1/dead?limit=5")).await?;
+    assert_eq!(answer.body["data"][0]["id"], "d-1");
+    assert_eq!(world.ask(Asked::get("/api/v1/dead/d-1")).await?.body["data"]["body"], "rubbish");
+    assert_eq!(world.ask(Asked::post("/api/v1/dead/d-1/replay")).await?.status, StatusCode::OK);
+    assert_eq!(world.ask(Asked::delete("/api/v1/dead/d-1")).await?.status, StatusCode::OK);
+    let answer = world.ask(Asked::delete("/api/v1/dead/other")).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "unknown_dead_letter"));
+    assert_eq!(world.ask(Asked::get("/api/v1/workers")).await?.body["data"], json!([]));
+    assert_eq!(world.control.calls(), ["dead 5", "dead d-1", "replay d-1", "drop d-1", "drop other"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_kind_of_refusal_has_its_status_and_says_when_to_come_back() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    for (kind, status, retry_after) in [
+        (Kind::Invalid, StatusCode::UNPROCESSABLE_ENTITY, None),
+        (Kind::NotFound, StatusCode::NOT_FOUND, None),
+        (Kind::Conflict, StatusCode::CONFLICT, None),
+        (Kind::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, None),
+        (Kind::Full, StatusCode::TOO_MANY_REQUESTS, Some("5")),
+        (Kind::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some("2")),
+    ] {
+        world.control.refuse(Refused::new(kind, "the_code", "the message").at("the_field"));
+        let body = json!({"action_ref": "demo.echo"});
+        let answer = world.ask(Asked::post("/api/v1/executions").json(&body)).await?;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("retry-after"), retry_after);
+        let expected = json!({"error": {"code": "the_code", "message": "the message", "field": "the_field"}});
+        assert_eq!(answer.body, expected);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn health_is_open_its_details_are_not() -> anyhow::Result<()> {
+    let world = World::guarded("s3cret").await?;
+    assert_eq!(world.ask(Asked::get("/livez")).await?.status, StatusCode::OK);
+    let answer = world.ask(Asked::get("/readyz")).await?;
+    assert_eq!(answer.body, json!({"data": {"ready": true, "role": "leader"}}));
+    assert_eq!(world.ask(Asked::get("/readyz?verbose")).await?.status, StatusCode::UNAUTHORIZED);
+    let answer = world.ask(Asked::get("/readyz?verbose").header("authorization", "Bearer s3cret")).await?;
+    assert_eq!(answer.body["data"]["database"]["ok"], true);
+
+    world.control.lose_the_broker();
+    assert_eq!(world.ask(Asked::get("/livez")).await?.status, StatusCode::OK);
+    let answer = world.ask(Asked::get("/readyz")).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "not_ready"));
+    assert!(!answer.body.to_string().contains("amqp.internal"), "{}", answer.body);
+    let answer = world.ask(Asked::get("/readyz?verbose").header("authorization", "Bearer s3cret")).await?;
+    assert!(answer.body.to_string().contains("amqp.internal"), "{}", answer.body);
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_a_token_nothing_else_is_open() -> anyhow::Result<()> {
+    let world = World::guarded("s3cret").await?;
+    let routes = [
+        Asked::get("/api/v1/actions"),
+        Asked::get("/api/v1/actions/demo.echo"),
+        Asked::get("/api/v1/actions/demo.echo/queue-stats"),
+        Asked::put("/api/v1/actions/demo.echo").json(&json!({})),
+        Asked::delete("/api/v1/actions/demo.echo"),
+        Asked::post("/api/v1/actions/demo.echo/pause"),
+        Asked::post("/api/v1/actions/demo.echo/resume"),
+        Asked::get("/api/v1/queues"),
+        Asked::get("/api/v1/executions"),
+        Asked::post("/api/v1/executions").json(&json!({"action_ref": "demo.echo"})),
+        Asked::get("/api/v1/executions/1"),
+        Asked::post("/api/v1/executions/1/cancel"),
+        Asked::get("/api/v1/requests/x"),
+        Asked::get("/api/v1/workers"),
+        Asked::get("/api/v1/dead"),
+        Asked::get("/api/v1/dead/x"),
+        Asked::delete("/api/v1/dead/x"),
+        Asked::post("/api/v1/dead/x/replay"),
+        Asked::get("/api/v1/no-such-route"),
+        Asked::get("/"),
+        Asked::get("//livez"),
+        Asked::get("/livez/"),
+    ];
+    for route in routes {
+        for wrong in [None, Some("Bearer wrong"), Some("Bearer s3cre"), Some("Basic s3cret"), Some("s3cret"), Some("")]
+        {
+            let asked = match wrong {
+                Some(wrong) => route.clone().header("authorization", wrong),
+                None => route.clone(),
+            };
+            let answer = world.ask(asked).await?;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{route:?} {wrong:?}");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"slotline\""));
+            assert_eq!(answer.code(), "unauthorized");
+        }
+    }
+    assert_eq!(world.control.calls(), [""; 0]);
+    let answer = world.ask(Asked::get("/api/v1/actions").header("authorization", "bearer s3cret")).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_token_no_web_page_of_another_site_is_answered() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let asked = || Asked::post("/api/v1/executions/1/cancel");
+    for (name, value) in [
+        ("host", "evil.example"),
+        ("host", "127.0.0.1.evil.example:7070"),
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+    ] {
+        let answer = world.ask(asked().header(name, value)).await?;
+        assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "foreign_origin"), "{name}: {value}");
+    }
+    assert_eq!(world.control.calls(), [""; 0]);
+    for (name, value) in [("host", "localhost:7070"), ("host", "[::1]:7070"), ("origin", "http://127.0.0.1:7070")] {
+        assert_eq!(world.ask(asked().header(name, value)).await?.status, StatusCode::OK, "{name}: {value}");
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Listening for real: shutdown, exposure, and bodies that are too large while they are still being sent.
+
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_api::{Error, State, Token, serve};
+use slotline_store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use world::Recorder;
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn state(token: Option<Token>) -> anyhow::Result<State> {
+    let store = Store::open("sqlite::memory:").await?;
+    store.migrate().await?;
+    Ok(State { control: Arc::new(Recorder::default()), store, token })
+}
+
+#[tokio::test]
+async fn requests_are_answered_until_shutdown_which_waits_for_no_idle_connection() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, state(None).await?, shutdown.clone()));
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    let mut answer = vec![0; 1024];
+    let read = tokio::time::timeout(SOON, stream.read(&mut answer)).await??;
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&answer[..read]));
+    shutdown.cancel();
+    tokio::time::timeout(SOON, serving).await???;
+    let rest = tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await??;
+    assert_eq!(rest, 0);
+    assert!(TcpStream::connect(address).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_too_much_is_told_so() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, state(None).await?, shutdown.clone()));
+    let mut stream = TcpStream::connect(address).await?;
+    let length = 4 << 20;
+    let head = format!(
+        "POST /api/v1/executions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&vec![b' '; length]).await?;
+    let mut answer = vec![0; 1024];
+    let read = tokio::time::timeout(SOON, stream.read(&mut answer)).await??;
+    assert!(answer[..read].starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer[..read]));
+    shutdown.cancel();
+    tokio::time::timeout(SOON, serving).await???;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_listens_beyond_this_machine_without_a_token() -> anyhow::Result<()> {
+    let exposed = || TcpListener::bind("0.0.0.0:0");
+    let refused = serve(exposed().await?, state(None).await?, CancellationToken::new()).await;
+    assert!(matches!(refused, Err(Error::Exposed(_))), "{refused:?}");
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    serve(exposed().await?, state(Some(Token::new("s3cret")?)).await?, shutdown).await?;
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! The API under test: a journal with two actions and one waiting execution, and an executor that records.
+
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use slotline_api::{Control, Refused, State, Submission, Token};
+use slotline_protocol::http::{
+    Action, DeadLetter, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker,
+};
+use slotline_protocol::message::Reply;
+use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Policy, Status, Timestamp};
+use slotline_scheduler::Snapshot;
+use slotline_store::{Accepted, ActionChange, Batch, Counters, Store};
+use tower::ServiceExt;
+
+pub struct World {
+    pub control: Arc<Recorder>,
+    pub waiting: ExecutionId,
+    router: Router,
+}
+
+impl World {
+    pub async fn new() -> anyhow::Result<Self> {
+        Self::build(None).await
+    }
+
+    pub async fn guarded(token: &str) -> anyhow::Result<Self> {
+        Self::build(Some(Token::new(token)?)).await
+    }
+
+    async fn build(token: Option<Token>) -> anyhow::Result<Self> {
+        let store = Store::open("sqlite::memory:").await?;
+        store.migrate().await?;
+        let waiting = fill(&store).await?;
+        let control = Arc::new(Recorder { waiting, ..Recorder::default() });
+        let router = slotline_api::router(State { control: control.clone(), store, token });
+        Ok(Self { control, waiting, router })
+    }
+
+    pub async fn ask(&self, asked: Asked) -> anyhow::Result<Answered> {
+        let mut request = Request::builder().method(asked.method).uri(asked.uri);
+        for (name, value) in asked.headers {
+            request = request.header(name, value);
+        }
+        let response = self.router.clone().oneshot(request.body(Body::from(asked.body))?).await?;
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 24).await?;
+        let kind = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
+        anyhow::ensure!(kind == Some("application/json"), "{kind:?}: {}", String::from_utf8_lossy(&bytes));
+        Ok(Answered { status: parts.status, headers: parts.headers, body: serde_json::from_slice(&bytes)? })
+    }
+}
+
+async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
+    let now = Timestamp::from_micros(1_763_713_800_000_000);
+    let mut leadership = store.lead("test").await?;
+    leadership.recover().await?;
+    let snapshot = Snapshot {
+        id: ExecutionId(3),
+        action: ActionId(1),
+        key: None,
+        status: Status::Queued,
+        place: 3,
+        attempt: 0,
+        failures: 0,
+        losses: 0,
+        enqueued_at: now,
+        queued_at: now,
+        not_before: None,
+        keeps_slot: false,
+        cancel_requested: false,
+        lease: None,
+    };
+    let request = slotline_store::Request {
+        message_id: Some("message/1".to_owned()),
+        digest: [7; 32],
+        parameters: serde_json::value::to_raw_value(&json!({"n": 1}))?.into(),
+        timeout: None,
+        detail: Detail::Default,
+        correlation_id: None,
+        trace_id: None,
+        source: None,
+        reply_to: None,
+        reply: Reply::Accepted,
+    };
+    leadership
+        .commit(&Batch {
+            number: 1,
+            counters: Counters { next_id: 4, next_fence: 1, next_action: 3 },
+            actions: vec![
+                ActionChange::Put(action(1, "demo.echo", Policy::default())),
+                ActionChange::Put(action(2, "demo.other", Policy::default())),
+            ],
+            accepted: vec![Accepted { snapshot, request }],
+            ..Batch::default()
+        })
+        .await?;
+    leadership.release().await;
+    Ok(ExecutionId(3))
+}
+
+fn action(id: i64, name: &str, policy: Policy) -> Action {
+    let moment = Timestamp::from_micros(1_763_713_800_000_000);
+    Action {
+        action_id: ActionId(id),
+        action_ref: ActionRef::new(name).expect("a name"),
+        paused: false,
+        policy,
+        created_at: moment,
+        updated_at: moment,
+    }
+}
+
+/// A request to be.
+#[derive(Clone)]
+pub struct Asked {
+    method: &'static str,
+    uri: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body).chars().take(80).collect::<String>();
+        write!(f, "{} {} {body}", self.method, self.uri)
+    }
+}
+
+impl Asked {
+    fn new(method: &'static str, uri: &str) -> Self {
+        Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub fn get(uri: &str) -> Self {
+        Self::new("GET", uri)
+    }
+
+    pub fn put(uri: &str) -> Self {
+        Self::new("PUT", uri)
+    }
+
+    pub fn post(uri: &str) -> Self {
+        Self::new("POST", uri)
+    }
+
+    pub fn delete(uri: &str) -> Self {
+        Self::new("DELETE", uri)
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.text("application/json; charset=utf-8", &body.to_string())
+    }
+
+    pub fn text(self, kind: &str, body: &str) -> Self {
+        self.bytes(kind, body.as_bytes())
+    }
+
+    pub fn bytes(self, kind: &str, body: &[u8]) -> Self {
+        Self { body: body.to_vec(), ..self.header("content-type", kind) }
+    }
+}
+
+pub struct Answered {
+    pub status: StatusCode,
+    headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answered {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or_default()
+    }
+}
+
+/// An executor that notes what it is asked, and answers as told.
+#[derive(Default)]
+pub struct Recorder {
+    calls: Mutex<Vec<String>>,
+    refusal: Mutex<Option<Refused>>,
+    is_alone: Mutex<bool>,
+    is_cut_off: Mutex<bool>,
+    waiting: ExecutionId,
+}
+
+impl Recorder {
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().expect("no test panics with it").clone()
+    }
+
+    pub fn refuse(&self, refusal: Refused) {
+        *self.refusal.lock().expect("no test panics with it") = Some(refusal);
+    }
+
+    pub fn nobody_leads(&self) {
+        *self.is_alone.lock().expect("no test panics with it") = true;
+    }
+
+    pub fn lose_the_broker(&self) {
+        *self.is_cut_off.lock().expect("no test panics with it") = true;
+    }
+
+    fn answer<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, Refused>> {
+        self.calls.lock().expect("no test panics with it").push(call);
+        self.quietly(answer)
+    }
+
+    fn quietly<T: Send + 'static>(&self, answer: T) -> BoxFuture<'_, Result<T, Refused>> {
+        let refusal = self.refusal.lock().expect("no test panics with it").clone();
+        async move { refusal.map_or(Ok(answer), Err) }.boxed()
+    }
+
+    fn leads(&self) -> bool {
+        !*self.is_alone.lock().expect("no test panics with it")
+    }
+}
+
+fn dead_letter(body: Option<String>) -> DeadLetter {
+    DeadLetter {
+        id: "d-1".to_owned(),
+        reason: "malformed".to_owned(),
+        detail: "no JSON".to_owned(),
+        message_id: None,
+        routing_key: "execution.requested".to_owned(),
+        dead_at: None,
+        body_bytes: 7,
+        body,
+    }
+}
+
+impl Control for Recorder {
+    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
+        let message_id = submission.message_id.unwrap_or_else(|| "made".to_owned());
+        let call = format!("submit {} {message_id} {}", submission.body.action_ref, submission.body.parameters);
+        let submitted = if self.leads() {
+            let execution_id = Some(ExecutionId(7));
+            Submitted { message_id, execution_id, status: Status::Queued, position: Some(1) }
+        } else {
+            Submitted { message_id, execution_id: None, status: Status::Requested, position: None }
+        };
+        self.answer(call, submitted)
+    }
+
+    fn cancel(&self, id: ExecutionId, reason: Option<String>) -> BoxFuture<'_, Result<Status, Refused>> {
+        self.answer(format!("cancel {id} {reason:?}"), Status::Cancelled)
+    }
+
+    fn put_action(&self, action_ref: ActionRef, policy: Policy) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
+        let is_new = !action_ref.as_str().starts_with("demo.");
+        self.answer(format!("put {action_ref}"), (action(9, action_ref.as_str(), policy), is_new))
+    }
+
+    fn delete_action(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<(), Refused>> {
+        self.answer(format!("delete {action_ref}"), ())
+    }
+
+    fn pause(&self, action_ref: ActionRef, paused: bool) -> BoxFuture<'_, Result<Action, Refused>> {
+        let action = Action { paused, ..action(1, action_ref.as_str(), Policy::default()) };
+        self.answer(format!("pause {action_ref} {paused}"), action)
+    }
+
+    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>> {
+        let stats = |id: i64, name: &str| QueueStats {
+            action_id: ActionId(id),
+            action_ref: ActionRef::new(name).expect("a name"),
+            queue_length: 0,
+            active_count: 0,
+            max_concurrent: None,
+            oldest_enqueued_at: None,
+            total_enqueued: 0,
+            total_completed: 0,
+            last_updated: Timestamp::from_micros(0),
+            paused: false,
+            wait_seconds: None,
+            run_seconds: None,
+            keys: Vec::new(),
+        };
+        let all = [stats(1, "demo.echo"), stats(2, "demo.other")];
+        match action_ref {
+            None => self.quietly(all.into()),
+            Some(wanted) => self.quietly(all.into_iter().filter(|stats| stats.action_ref == wanted).collect()),
+        }
+    }
+
+    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>> {
+        if !self.leads() {
+            return async { Err(Refused::unavailable("nobody leads")) }.boxed();
+        }
+        let waiting = Waiting {
+            reason: WaitReason::Limit,
+            message: "all slots are taken".to_owned(),
+            held_by: vec![ExecutionId(1)],
+            position: 3,
+            until: None,
+        };
+        let found = ids.into_iter().filter(|id| *id == self.waiting).map(|id| (id, waiting.clone())).collect();
+        self.quietly(found)
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>> {
+        self.quietly(Vec::new())
+    }
+
+    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, Result<Vec<DeadLetter>, Refused>> {
+        self.answer(format!("dead {limit}"), vec![dead_letter(None)])
+    }
+
+    fn dead_letter(&self, id: String) -> BoxFuture<'_, Result<DeadLetter, Refused>> {
+        self.answer(format!("dead {id}"), dead_letter(Some("rubbish".to_owned())))
+    }
+
+    fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
+        self.answer(format!("replay {id}"), ())
+    }
+
+    fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
+        let done = self.answer(format!("drop {id}"), ());
+        async move { if id == "d-1" { done.await } else { Err(Refused::unknown_dead_letter(&id)) } }.boxed()
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        let ok = !*self.is_cut_off.lock().expect("no test panics with it");
+        let detail = (!ok).then(|| "no connection to amqp.internal".to_owned());
+        let health = Health {
+            role: Role::Leader,
+            database: Part { ok: true, detail: None },
+            broker: Part { ok, detail },
+            warnings: Vec::new(),
+        };
+        async move { health }.boxed()
+    }
+}
