@@ -1,0 +1,116 @@
+//! The program as people meet it.
+
+use std::process::Output;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use slotline_tests::{Launch, Sandbox};
+
+use crate::actions::Action;
+use crate::world::{LATER, SOON, World};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test]
+async fn run_and_wait_exits_as_the_execution_ended() -> anyhow::Result<()> {
+    let world = World::with([
+        Action::command("demo.echo", "", &["/bin/echo", "\"hello\""]),
+        Action::command("demo.fail", "", &["/bin/false"]),
+        Action::stamp("demo.slow", "timeout = \"1s\""),
+        Action::stamp("demo.long", ""),
+    ])
+    .start()
+    .await?;
+    let done = world.slotline(&["run", "demo.echo", "-p", "who=you", "--wait", "--output", "json"]).await?;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("hello"), "{}", text(&done));
+    let recorded = &world.executions("demo.echo").await?[0];
+    assert_eq!(recorded["parameters"], json!({"who": "you"}));
+
+    for (arguments, code) in [
+        (&["run", "demo.fail", "--wait"][..], 1),
+        (&["run", "no.such", "--wait"], 2),
+        (&["run", "demo.slow", "--params", "{\"sleep_ms\": 60000}", "--wait"], 124),
+    ] {
+        let done = world.slotline(arguments).await?;
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", text(&done));
+    }
+    let waiting = world.slotline(&["run", "demo.long", "-p", "sleep_ms=120000", "--wait"]);
+    let cancelling = async {
+        world.stamps.started(2, SOON).await?;
+        let id = world.executions("demo.long").await?[0]["execution_id"].to_string();
+        world.slotline(&["executions", "cancel", &id]).await
+    };
+    let (waited, cancelled) = tokio::join!(waiting, cancelling);
+    let (waited, cancelled) = (waited?, cancelled?);
+    assert_eq!(cancelled.status.code(), Some(0), "{}", text(&cancelled));
+    assert_eq!(waited.status.code(), Some(130), "{}", text(&waited));
+    Ok(())
+}
+
+#[tokio::test]
+async fn lists_and_lines_are_shown_as_tables_and_as_json() -> anyhow::Result<()> {
+    let world = World::with([Action::stamp("line.one", "limit = 1")]).start().await?;
+    let id = world.submit("line.one", json!({"tag": "a"})).await?;
+    world.settled("line.one", 1, LATER).await?;
+    let id = id.to_string();
+    for (arguments, needle) in [
+        (vec!["queue"], "line.one"),
+        (vec!["queue", "line.one"], "line.one"),
+        (vec!["executions", "list"], "completed"),
+        (vec!["executions", "show", &id], "completed"),
+        (vec!["workers"], "worker-0"),
+        (vec!["dead", "list"], ""),
+        (vec!["version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let table = world.slotline(&arguments).await?;
+        assert!(table.status.success(), "{arguments:?}: {}", text(&table));
+        assert!(String::from_utf8_lossy(&table.stdout).contains(needle), "{arguments:?}: {}", text(&table));
+        if arguments != ["version"] {
+            let mut as_json = arguments.clone();
+            as_json.extend(["--output", "json"]);
+            let answer = world.slotline(&as_json).await?;
+            let parsed: Value = serde_json::from_slice(&answer.stdout).with_context(|| text(&answer))?;
+            assert!(parsed.to_string().contains(needle), "{arguments:?}: {parsed}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_demo_ends_by_itself_and_found_order_and_limits_in_the_journal() -> anyhow::Result<()> {
+    let sandbox = Sandbox::new("demo")?;
+    let begun = std::time::Instant::now();
+    let demo = Launch::new("demo", &["demo"]).output(&sandbox).await?;
+    assert!(demo.status.success(), "{}", text(&demo));
+    assert!(!demo.stdout.is_empty());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn dev_serves_until_it_is_asked_to_end_and_keeps_its_journal() -> anyhow::Result<()> {
+    let sandbox = Sandbox::new("dev")?;
+    let data = sandbox.path().join("data").display().to_string();
+    for turn in 1..=2 {
+        let mut dev = Launch::new("dev", &["dev", "--data", &data]).start_listening(&sandbox)?;
+        let url = dev.api_url();
+        slotline_tests::eventually("dev is ready", SOON, async || {
+            Ok(reqwest::get(format!("{url}/readyz")).await?.status().is_success().then_some(()))
+        })
+        .await?;
+        let second =
+            Launch::new("second", &["dev", "--data", &data, "--listen", "127.0.0.1:0"]).output(&sandbox).await?;
+        assert!(!second.status.success(), "two in one directory: {}", text(&second));
+        let run = Launch::new("run", &["run", "demo.echo", "--wait"]).env("SLOTLINE_API_URL", url.clone());
+        let done = run.output(&sandbox).await?;
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done));
+        let answer: Value = reqwest::get(format!("{url}/api/v1/executions?action=demo.echo")).await?.json().await?;
+        assert_eq!(answer["data"].as_array().map(Vec::len), Some(turn), "{answer}");
+        let status = dev.stop(SOON).await?;
+        assert!(status.success(), "{status}");
+    }
+    Ok(())
+}

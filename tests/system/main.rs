@@ -1,0 +1,16 @@
+//! Real `slotline` processes on real servers, judged by what the attempts themselves say of their start and end.
+//!
+//! Every test has its own virtual host and database; those that hurt a server have a server of their own.
+
+mod actions;
+mod message;
+mod world;
+
+mod cancel;
+mod change;
+mod command_line;
+mod crash;
+mod ending;
+mod intake;
+mod order;
+mod watch;

@@ -1,0 +1,400 @@
+//! One installation of Slotline for one test: servers, executors, workers, actions, and eyes on all of it.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stamp, Stamps, eventually, most_at_once};
+
+use crate::actions::{self, Action};
+use crate::message::Message;
+
+/// The system's Python, for which the system's packages provide pika.
+const PYTHON: &str = "/usr/bin/python3";
+const PUBLISHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/system/publish.py");
+
+/// For what takes moments on a quiet machine. Generous, since only a failing test waits that long.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// For a whole run of hundreds of processes on a small machine.
+pub(crate) const LATER: Duration = Duration::from_secs(240);
+
+/// Leases short enough to wait for. The defaults are for tests in which nothing may be lost meanwhile.
+pub(crate) const SHORT_LEASE: &[&str] = &["--lease", "8s", "--fence", "5s", "--heartbeat", "500ms"];
+const SHORT_FENCE: &[&str] = &["--fence", "5s", "--heartbeat", "500ms"];
+
+/// A server that tests share, or one of the test's own that it may hurt.
+pub(crate) enum Node<T: 'static> {
+    Shared(&'static T),
+    Own(Box<T>),
+}
+
+impl<T> Deref for Node<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Shared(node) => node,
+            Self::Own(node) => node,
+        }
+    }
+}
+
+pub(crate) struct Builder {
+    actions: Vec<Action>,
+    own_rabbit: bool,
+    own_postgres: bool,
+    executors: usize,
+    workers: usize,
+    capacity: usize,
+    short_lease: bool,
+}
+
+/// Ends, daemons before servers, on drop.
+pub(crate) struct World {
+    pub(crate) workers: Vec<Daemon>,
+    pub(crate) executors: Vec<Daemon>,
+    pub(crate) rabbit: Node<Rabbit>,
+    pub(crate) postgres: Node<Postgres>,
+    pub(crate) stamps: Stamps,
+    sandbox: Sandbox,
+    database: String,
+    amqp: String,
+    actions: PathBuf,
+    capacity: usize,
+    short_lease: bool,
+    http: reqwest::Client,
+}
+
+impl Builder {
+    pub(crate) fn own_rabbit(mut self) -> Self {
+        self.own_rabbit = true;
+        self
+    }
+
+    pub(crate) fn own_postgres(mut self) -> Self {
+        self.own_postgres = true;
+        self
+    }
+
+    /// 1 by default.
+    pub(crate) fn executors(mut self, count: usize) -> Self {
+        self.executors = count;
+        self
+    }
+
+    /// 1 by default, each of `capacity`.
+    pub(crate) fn workers(mut self, count: usize, capacity: usize) -> Self {
+        (self.workers, self.capacity) = (count, capacity);
+        self
+    }
+
+    pub(crate) fn short_lease(mut self) -> Self {
+        self.short_lease = true;
+        self
+    }
+
+    /// Starts everything; the actions are applied and the workers known when this returns.
+    pub(crate) async fn start(self) -> anyhow::Result<World> {
+        let rabbit = match self.own_rabbit {
+            true => Node::Own(Box::new(Rabbit::start().await?)),
+            false => Node::Shared(Rabbit::shared().await?),
+        };
+        let postgres = match self.own_postgres {
+            true => Node::Own(Box::new(Postgres::start().await?)),
+            false => Node::Shared(Postgres::shared().await?),
+        };
+        let sandbox = Sandbox::new("world")?;
+        let stamps = Stamps::at(sandbox.path().join("stamps"));
+        let actions = sandbox.path().join("actions.toml");
+        std::fs::write(&actions, actions::file(&self.actions, stamps.path()))?;
+        let mut world = World {
+            workers: Vec::new(),
+            executors: Vec::new(),
+            database: postgres.fresh_database("slotline").await?,
+            amqp: rabbit.fresh_vhost().await?,
+            rabbit,
+            postgres,
+            stamps,
+            sandbox,
+            actions,
+            capacity: self.capacity,
+            short_lease: self.short_lease,
+            http: reqwest::Client::builder().timeout(SOON).build()?,
+        };
+        for _ in 0..self.executors {
+            world.start_executor()?;
+        }
+        world.ready().await?;
+        let applied = world.slotline(&["apply", world.actions.to_str().context("UTF-8")?]).await?;
+        ensure!(applied.status.success(), "apply: {applied:?}");
+        for number in 0..self.workers {
+            world.start_worker(&format!("worker-{number}"))?;
+        }
+        world.workers_known(self.workers).await?;
+        Ok(world)
+    }
+}
+
+impl World {
+    pub(crate) fn with(actions: impl IntoIterator<Item = Action>) -> Builder {
+        Builder {
+            actions: actions.into_iter().collect(),
+            own_rabbit: false,
+            own_postgres: false,
+            executors: 1,
+            workers: 1,
+            capacity: 4,
+            short_lease: false,
+        }
+    }
+
+    // ---- daemons ----
+
+    pub(crate) fn start_executor(&mut self) -> anyhow::Result<()> {
+        let name = format!("executor-{}", self.executors.len());
+        let options = if self.short_lease { SHORT_LEASE } else { &[] };
+        self.executors.push(Daemon::executor(&self.sandbox, &name, &self.database, &self.amqp, options)?);
+        Ok(())
+    }
+
+    /// Starts a worker; one of the same name finds the state that its predecessor left.
+    pub(crate) fn start_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let state = self.sandbox.path().join(format!("state-{name}"));
+        let (state, capacity) = (state.to_str().context("UTF-8")?.to_owned(), self.capacity.to_string());
+        let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
+        if self.short_lease {
+            options.extend(SHORT_FENCE);
+        }
+        self.workers.push(Daemon::worker(&self.sandbox, name, &self.amqp, &self.actions, &options)?);
+        Ok(())
+    }
+
+    /// Waits until an executor leads and is ready for work.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
+        eventually("an executor leads", SOON, async || {
+            for executor in &mut self.executors {
+                ensure!(executor.is_running()?, "{} ended:\n{}", executor.name(), executor.log());
+            }
+            Ok(self.leader().await?.map(drop))
+        })
+        .await
+    }
+
+    /// Which of the executors leads.
+    pub(crate) async fn leader(&self) -> anyhow::Result<Option<usize>> {
+        for (index, executor) in self.executors.iter().enumerate() {
+            let url = format!("{}/readyz?verbose", executor.api_url());
+            let Ok(answer) = self.http.get(url).send().await else { continue };
+            let ready = answer.status().is_success();
+            let body: Value = answer.json().await?;
+            if ready && body["data"]["role"] == "leader" {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until the leader knows exactly `count` workers that are not draining.
+    pub(crate) async fn workers_known(&self, count: usize) -> anyhow::Result<()> {
+        eventually(&format!("{count} workers are known"), SOON, async || {
+            let workers = self.get("/api/v1/workers").await?;
+            let live = list(&workers)?.iter().filter(|worker| worker["draining"] == false).count();
+            if live == count { Ok(Some(())) } else { bail!("{workers}") }
+        })
+        .await
+    }
+
+    /// Takes everything from the broker that it holds for this installation: queues, exchanges, messages. Only on a
+    /// node of the test's own.
+    pub(crate) async fn empty_the_broker(&self) -> anyhow::Result<()> {
+        let Node::Own(rabbit) = &self.rabbit else { bail!("others use this node") };
+        let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
+        rabbit.ctl(&["delete_vhost", vhost]).await?;
+        rabbit.ctl(&["add_vhost", vhost]).await?;
+        rabbit.ctl(&["set_permissions", "--vhost", vhost, "guest", ".*", ".*", ".*"]).await.map(drop)
+    }
+
+    /// Runs the command line with this installation's API.
+    pub(crate) async fn slotline(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
+        let url = self.executors.first().context("no executor")?.api_url();
+        Launch::new("cli", arguments).env("SLOTLINE_API_URL", url).output(&self.sandbox).await
+    }
+
+    // ---- what publishers do ----
+
+    /// Publishes in order through a foreign client; all are confirmed when this returns.
+    pub(crate) async fn publish(&self, messages: &[Message]) -> anyhow::Result<()> {
+        self.publisher(messages, 0)?.await.map(drop)
+    }
+
+    /// Publishes with a `reply_to`, and gives the `count` answers that come.
+    pub(crate) async fn publish_for_replies(&self, messages: &[Message], count: usize) -> anyhow::Result<Vec<Value>> {
+        let said = self.publisher(messages, count)?.await?;
+        said.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// The running publisher, to be awaited while other things happen.
+    pub(crate) fn publisher(
+        &self,
+        messages: &[Message],
+        replies: usize,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Result<String>> + use<>> {
+        let mut lines = tempfile::tempfile()?;
+        for message in messages {
+            std::io::Write::write_all(&mut lines, message.line().as_bytes())?;
+        }
+        std::io::Seek::rewind(&mut lines)?;
+        let mut command = Command::new(PYTHON);
+        command.args([PUBLISHER, &self.amqp]).stdin(lines).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if replies > 0 {
+            command.args(["--replies", &replies.to_string()]);
+        }
+        let task = tokio::task::spawn_blocking(move || command.output());
+        Ok(async move {
+            let output = task.await?.with_context(|| format!("{PYTHON}, with Debian's python3-pika"))?;
+            let (said, wrong) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));
+            ensure!(output.status.success(), "the publisher: {}\n{said}{wrong}", output.status);
+            Ok(said)
+        })
+    }
+
+    // ---- HTTP ----
+
+    /// The status and body of the first executor that answers.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<(u16, Value)> {
+        let mut failure = None;
+        for executor in &self.executors {
+            let mut request = self.http.request(method.parse()?, format!("{}{path}", executor.api_url()));
+            if let Some(body) = &body {
+                request = request.json(body);
+            }
+            match request.send().await {
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    let text = answer.text().await?;
+                    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).context(text)? };
+                    return Ok((status, body));
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.map_or_else(|| anyhow::anyhow!("no executor"), Into::into)).context(format!("{method} {path}"))
+    }
+
+    /// The `data` of an answer that must be a success.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let (status, mut answer) = self.call(method, path, body).await?;
+        ensure!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        Ok(answer["data"].take())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask("GET", path, None).await
+    }
+
+    /// Submits over HTTP; the id of the accepted execution.
+    pub(crate) async fn submit(&self, action_ref: &str, parameters: Value) -> anyhow::Result<i64> {
+        let body = serde_json::json!({"action_ref": action_ref, "parameters": parameters});
+        let (status, answer) = self.call("POST", "/api/v1/executions", Some(body)).await?;
+        ensure!(status == 201, "{status} {answer}");
+        answer["data"]["execution_id"].as_i64().with_context(|| format!("an id: {answer}"))
+    }
+
+    pub(crate) async fn execution(&self, id: i64) -> anyhow::Result<Value> {
+        self.get(&format!("/api/v1/executions/{id}")).await
+    }
+
+    /// Waits until an execution has the status, which it must not pass by.
+    pub(crate) async fn reaches(&self, id: i64, status: &str) -> anyhow::Result<Value> {
+        eventually(&format!("execution {id} is {status}"), SOON, async || {
+            let execution = self.execution(id).await?;
+            if execution["status"] == status { Ok(Some(execution)) } else { bail!("{execution}") }
+        })
+        .await
+    }
+
+    pub(crate) async fn stats(&self, action_ref: &str) -> anyhow::Result<Value> {
+        self.get(&format!("/api/v1/actions/{action_ref}/queue-stats")).await
+    }
+
+    /// Waits until `count` executions of the action have ended and none waits or runs.
+    pub(crate) async fn settled(&self, action_ref: &str, count: usize, deadline: Duration) -> anyhow::Result<()> {
+        eventually(&format!("{count} executions of {action_ref} settle"), deadline, async || {
+            let stats = self.stats(action_ref).await?;
+            let idle = stats["queue_length"] == 0 && stats["active_count"] == 0;
+            if idle && stats["total_completed"] == count { Ok(Some(())) } else { bail!("{stats}") }
+        })
+        .await
+    }
+
+    /// Every execution of the action, in order of ids.
+    pub(crate) async fn executions(&self, action_ref: &str) -> anyhow::Result<Vec<Value>> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/api/v1/executions?action={action_ref}&limit=500{cursor}");
+            let (status, page) = self.call("GET", &path, None).await?;
+            ensure!(status == 200, "{path}: {status} {page}");
+            all.extend_from_slice(list(&page["data"])?);
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        all.sort_by_key(|execution| execution["execution_id"].as_i64());
+        Ok(all)
+    }
+
+    /// The dead letters, with their bodies left out.
+    pub(crate) async fn dead(&self) -> anyhow::Result<Vec<Value>> {
+        Ok(list(&self.get("/api/v1/dead").await?)?.clone())
+    }
+
+    // ---- judgement ----
+
+    /// Holds a finished run of a line against the contract: every tag ran to its end once, at its first attempt, in
+    /// order, never more than `limit` at once, and the journal says the same.
+    pub(crate) async fn check_line(&self, action_ref: &str, tags: &[String], limit: usize) -> anyhow::Result<()> {
+        let stamps = self.stamps.read()?;
+        check_stamps(&stamps, tags, limit)?;
+        let journal = self.executions(action_ref).await?;
+        let recorded: Vec<&str> = journal.iter().filter_map(|e| e["parameters"]["tag"].as_str()).collect();
+        ensure!(recorded == tags, "the journal has {recorded:?}");
+        for execution in &journal {
+            ensure!(execution["status"] == "completed" && execution["attempt"] == 1, "{execution}");
+            ensure!(execution["result"]["tag"] == execution["parameters"]["tag"], "{execution}");
+        }
+        let stats = self.stats(action_ref).await?;
+        let idle = stats["queue_length"] == 0 && stats["active_count"] == 0;
+        ensure!(idle && stats["total_completed"] == tags.len(), "{stats}");
+        Ok(())
+    }
+}
+
+/// Every tag ran to its end once, was granted in order, and never more than `limit` ran at once. With one slot the
+/// starts are in order too; with more, two that were granted together may overtake each other on their way up.
+pub(crate) fn check_stamps(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Result<()> {
+    let unfinished: Vec<&Stamp> = stamps.iter().filter(|stamp| stamp.ended.is_none() || stamp.attempt != 1).collect();
+    ensure!(unfinished.is_empty(), "lost or repeated: {unfinished:?}");
+    let most = most_at_once(stamps);
+    ensure!(most <= limit, "{most} ran at once, the limit is {limit}");
+    let mut granted: Vec<&Stamp> = stamps.iter().collect();
+    granted.sort_by_key(|stamp| stamp.fence);
+    ensure!(granted.iter().map(|stamp| &stamp.tag).eq(tags), "granted out of order: {:?}", names(granted));
+    let slack = if limit == 1 { 0 } else { 2 * limit };
+    for (place, stamp) in stamps.iter().enumerate() {
+        let granted_at = granted.iter().position(|other| other.fence == stamp.fence).context("the same stamps")?;
+        ensure!(place.abs_diff(granted_at) <= slack, "started out of order: {:?}", names(stamps));
+    }
+    Ok(())
+}
+
+fn names<'a>(stamps: impl IntoIterator<Item = &'a Stamp>) -> Vec<&'a str> {
+    stamps.into_iter().map(|stamp| stamp.tag.as_str()).collect()
+}
+
+pub(crate) fn list(value: &Value) -> anyhow::Result<&Vec<Value>> {
+    value.as_array().with_context(|| format!("a list: {value}"))
+}
