@@ -1,1 +1,29 @@
-//! Carries messages at least once: RabbitMQ, and its in-process twin.
+//! Carries messages at least once: RabbitMQ, and an in-process twin with the same semantics.
+//!
+//! A [`Broker`] says where; a [`Supervisor`] owns the one session of a process and builds the next when it ends; a
+//! [`Session`] declares, publishes and consumes. Any error ends the whole session, and what was not acked or not
+//! confirmed by then comes again or is sent again: nothing is repaired in place, and nothing is acked across sessions.
+//!
+//! Deliberately absent: what the messages mean, retries of publications, and rejecting or requeueing a delivery.
+
+mod broker;
+mod consumer;
+mod error;
+mod memory;
+mod over;
+mod properties;
+pub mod publisher;
+mod rabbit;
+mod session;
+mod supervisor;
+pub mod topology;
+
+pub use broker::Broker;
+pub use consumer::{Acker, Browser, Consume, Consumer, Delivery, Tag};
+pub use error::{Error, PublishError};
+pub use memory::Faults;
+pub use properties::Properties;
+pub use publisher::{Publication, Receipt};
+pub use session::Session;
+pub use supervisor::Supervisor;
+pub use topology::Topology;

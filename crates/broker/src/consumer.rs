@@ -1,0 +1,169 @@
+//! Messages coming in: a consumer on a channel of its own, and the acker that says they were dealt with.
+//!
+//! What is not acked when its consumer goes is given back in place; nothing is ever rejected or requeued by hand.
+//! An acker knows its own channel only, so that no delivery is acked across sessions.
+
+use bytes::Bytes;
+
+use crate::{Error, Properties, Session, memory, rabbit};
+
+/// How to consume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consume {
+    /// How many deliveries may be unacked; the only back-pressure there is.
+    pub prefetch: u16,
+    /// Among several consumers of a queue the highest is served first; where only one is active, a higher one
+    /// takes over.
+    pub priority: Option<i32>,
+}
+
+/// Names a delivery towards its acker. Rises with every delivery of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag {
+    pub(crate) channel: u64,
+    pub(crate) number: u64,
+}
+
+/// A message that came in, to be acked when it has been dealt with.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub tag: Tag,
+    pub routing_key: String,
+    pub exchange: String,
+    pub body: Bytes,
+    pub properties: Properties,
+    /// It was delivered before, to this or another consumer, and not acked.
+    pub redelivered: bool,
+}
+
+/// Receives the messages of one queue. Dropped, it gives back what is not acked.
+pub struct Consumer {
+    channel: Channel,
+    /// A consumer keeps its session.
+    session: Session,
+}
+
+#[expect(clippy::large_enum_variant, reason = "consumers are few")]
+pub(crate) enum Channel {
+    Rabbit(rabbit::Consumer),
+    Memory(memory::Consumer),
+}
+
+impl Consumer {
+    pub(crate) fn new(channel: Channel, session: Session) -> Self {
+        Self { channel, session }
+    }
+
+    /// The next message; `None` once the session is over. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        let mut one = Vec::with_capacity(1);
+        self.next_batch(&mut one, 1).await;
+        one.pop()
+    }
+
+    /// Waits for a message, then adds what is already there to `into`, at most `max` in all; `false` once the session
+    /// is over. Cancel-safe.
+    pub async fn next_batch(&mut self, into: &mut Vec<Delivery>, max: usize) -> bool {
+        // A queue that is never empty must not keep the other tasks of this thread from running.
+        tokio::task::coop::consume_budget().await;
+        match &mut self.channel {
+            Channel::Rabbit(consumer) => consumer.next_batch(into, max.max(1)).await,
+            Channel::Memory(consumer) => consumer.next_batch(into, max.max(1)).await,
+        }
+    }
+
+    pub fn acker(&self) -> Acker {
+        Acker(match &self.channel {
+            Channel::Rabbit(consumer) => AckerOf::Rabbit(consumer.acker()),
+            Channel::Memory(consumer) => AckerOf::Memory(consumer.acker()),
+        })
+    }
+
+    /// The session this consumer belongs to.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Acks deliveries of one consumer. To ack twice is a bug and ends the session, as it does on RabbitMQ.
+#[derive(Clone)]
+pub struct Acker(AckerOf);
+
+#[derive(Clone)]
+enum AckerOf {
+    Rabbit(rabbit::Acker),
+    Memory(memory::Acker),
+}
+
+impl Acker {
+    /// The broker may forget this delivery. Fire and forget: should it get lost, the message comes again.
+    pub fn ack(&self, tag: Tag) {
+        self.settle(tag, false);
+    }
+
+    /// The same for this delivery and all before it.
+    pub fn ack_up_to(&self, tag: Tag) {
+        self.settle(tag, true);
+    }
+
+    fn settle(&self, tag: Tag, multiple: bool) {
+        let channel = match &self.0 {
+            AckerOf::Rabbit(acker) => acker.channel(),
+            AckerOf::Memory(acker) => acker.channel(),
+        };
+        if tag.channel != channel {
+            tracing::warn!(?tag, channel, "ignored an ack that belongs to another consumer");
+            return;
+        }
+        match &self.0 {
+            AckerOf::Rabbit(acker) => acker.ack(tag.number, multiple),
+            AckerOf::Memory(acker) => acker.ack(tag.number, multiple),
+        }
+    }
+}
+
+impl std::fmt::Debug for Acker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acker")
+    }
+}
+
+/// Messages looked at without consuming the queue. What is not acked goes back in place when it is closed or dropped.
+pub struct Browser {
+    pub deliveries: Vec<Delivery>,
+    channel: BrowserChannel,
+    _session: Session,
+}
+
+pub(crate) enum BrowserChannel {
+    Rabbit(rabbit::Browser),
+    Memory(memory::Browser),
+}
+
+impl Browser {
+    pub(crate) fn new(deliveries: Vec<Delivery>, channel: BrowserChannel, session: Session) -> Self {
+        Self { deliveries, channel, _session: session }
+    }
+
+    /// Takes this message off the queue.
+    pub fn ack(&self, tag: Tag) {
+        match &self.channel {
+            BrowserChannel::Rabbit(browser) => browser.acker().ack(tag.number, false),
+            BrowserChannel::Memory(browser) => browser.acker().ack(tag.number, false),
+        }
+    }
+
+    /// Gives the rest back in place. After `Ok` the acks have arrived.
+    pub async fn close(self) -> Result<(), Error> {
+        match self.channel {
+            BrowserChannel::Rabbit(browser) => browser.close().await,
+            BrowserChannel::Memory(browser) => browser.close(),
+        }
+    }
+}

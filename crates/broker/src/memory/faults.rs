@@ -1,0 +1,85 @@
+//! Faults of the in-process broker, for tests: what a real broker does to its clients on a bad day.
+
+use super::{Attached, Server};
+use crate::Error;
+
+/// Switches that make the in-process broker misbehave. Clones and all sessions share them.
+#[derive(Clone)]
+pub struct Faults(Server);
+
+impl Faults {
+    pub(crate) fn new(server: Server) -> Self {
+        Self(server)
+    }
+
+    /// Cuts the connection of every session. What was withheld or blocked is never confirmed.
+    pub fn end_sessions(&self) {
+        let mut state = self.0.lock();
+        let generations: Vec<u64> = state.sessions.keys().copied().collect();
+        for generation in generations {
+            state.end(generation, Error::Lost("connection reset".to_owned()));
+        }
+    }
+
+    /// Cuts the connection of one session; whether there was one.
+    pub fn end_session(&self, generation: u64) -> bool {
+        let mut state = self.0.lock();
+        let is_open = state.sessions.contains_key(&generation);
+        state.end(generation, Error::Lost("connection reset".to_owned()));
+        is_open
+    }
+
+    /// While on, no session can be opened.
+    pub fn refuse_sessions(&self, on: bool) {
+        self.0.lock().refuses_sessions = on;
+    }
+
+    /// While on, publications are stored but their receipts stay open, as if the confirms were under way. Switched
+    /// off, they arrive.
+    pub fn withhold_confirms(&self, on: bool) {
+        let mut state = self.0.lock();
+        state.withholds_confirms = on;
+        if !on {
+            for attached in state.sessions.values_mut() {
+                for open in attached.unsettled.extract_if(.., |open| open.result.is_some()) {
+                    // Nobody waits for a receipt that was dropped.
+                    let _ = open.receipt.send(open.result.unwrap_or(Ok(())));
+                }
+            }
+        }
+    }
+
+    /// While on, publishers are blocked as by an alarm: publications wait, and are lost with their session.
+    pub fn block(&self, on: bool) {
+        let mut state = self.0.lock();
+        state.is_blocked = on;
+        if on {
+            return;
+        }
+        let generations: Vec<u64> = state.sessions.keys().copied().collect();
+        for generation in generations {
+            let Some(attached) = state.sessions.get_mut(&generation) else { continue };
+            let held = std::mem::take(&mut attached.held);
+            attached.held_bytes = 0;
+            for publication in held {
+                match state.route(publication) {
+                    Ok(result) => settle_next(state.sessions.get_mut(&generation), result),
+                    Err(error) => {
+                        state.end(generation, error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Settles the oldest receipt of a publication that was held back.
+fn settle_next(attached: Option<&mut Attached>, result: Result<(), crate::PublishError>) {
+    if let Some(attached) = attached
+        && let Some(at) = attached.unsettled.iter().position(|open| open.result.is_none())
+    {
+        // Nobody waits for a receipt that was dropped.
+        let _ = attached.unsettled.remove(at).receipt.send(result);
+    }
+}

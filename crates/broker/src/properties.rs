@@ -1,0 +1,51 @@
+//! What travels beside a body.
+
+use std::collections::BTreeMap;
+
+use slotline_protocol::Timestamp;
+use slotline_protocol::envelope::{Defaults, trace_id};
+
+/// The properties of a message, as far as Slotline reads or writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    pub message_id: Option<String>,
+    /// The AMQP property `type`.
+    pub message_type: Option<String>,
+    pub app_id: Option<String>,
+    pub correlation_id: Option<String>,
+    pub reply_to: Option<String>,
+    /// To the second, as AMQP carries no more.
+    pub timestamp: Option<Timestamp>,
+    /// String headers; others are read as text.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Properties {
+    /// What these say where an envelope is silent.
+    pub fn defaults(&self) -> Defaults {
+        Defaults {
+            message_id: self.message_id.clone(),
+            message_type: self.message_type.clone(),
+            source: self.app_id.clone(),
+            timestamp: self.timestamp,
+            correlation_id: self.correlation_id.clone(),
+            trace_id: self.headers.get("traceparent").and_then(|header| trace_id(header)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_id_comes_from_the_traceparent_header() {
+        let mut properties = Properties { app_id: Some("billing".into()), ..Properties::default() };
+        properties
+            .headers
+            .insert("traceparent".into(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
+        let defaults = properties.defaults();
+        assert_eq!(defaults.trace_id.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(defaults.source.as_deref(), Some("billing"));
+    }
+}

@@ -1,0 +1,193 @@
+//! Publications under way: sent, and waiting for their confirms.
+//!
+//! lapin hands a returned message not to the confirm it belongs to, but to whichever confirm of the same
+//! acknowledgement it resolves first. So a mandatory publication carries its number in a header, by which a return is
+//! known again, and no verdict is given before every confirm that was resolved earlier has been looked at. Each
+//! publication has a waker of its own that notes its number in a queue; the queue drained, all of them have been.
+
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use lapin::message::BasicReturnMessage;
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::publisher::{Buffer, Outgoing};
+use super::wire;
+use crate::{Error, Publication, PublishError};
+
+type Confirming = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
+
+/// All publications of one channel that are under way.
+pub(super) struct Flights {
+    channel: Arc<Channel>,
+    buffer: Arc<Buffer>,
+    next: u64,
+    flying: BTreeMap<u64, Flight>,
+    /// Confirmed or refused, the verdict not yet given.
+    landed: Vec<Landed>,
+    returned: HashSet<u64>,
+    wake: mpsc::UnboundedSender<u64>,
+    woken: mpsc::UnboundedReceiver<u64>,
+    /// Woken already, to be looked at first.
+    pending: Option<u64>,
+}
+
+struct Flight {
+    confirming: Confirming,
+    waker: Waker,
+    receipt: Receipt,
+    sent: Instant,
+}
+
+struct Landed {
+    number: u64,
+    result: Result<(), PublishError>,
+    receipt: Receipt,
+}
+
+/// Settles a receipt once, and gives its room in the buffer back however it ends.
+struct Receipt {
+    sender: Option<oneshot::Sender<Result<(), PublishError>>>,
+    bytes: usize,
+    buffer: Arc<Buffer>,
+}
+
+impl Receipt {
+    fn settle(mut self, result: Result<(), PublishError>) {
+        if let Some(sender) = self.sender.take() {
+            // Nobody waits for a receipt that was dropped.
+            let _ = sender.send(result);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.buffer.release(self.bytes);
+    }
+}
+
+struct Notes {
+    number: u64,
+    queue: mpsc::UnboundedSender<u64>,
+}
+
+impl Wake for Notes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // The queue is gone only when the flights are.
+        let _ = self.queue.send(self.number);
+    }
+}
+
+impl Flights {
+    pub(super) fn new(channel: Channel, buffer: Arc<Buffer>) -> Self {
+        let (wake, woken) = mpsc::unbounded_channel();
+        Self {
+            channel: Arc::new(channel),
+            buffer,
+            next: 1,
+            flying: BTreeMap::new(),
+            landed: Vec::new(),
+            returned: HashSet::new(),
+            wake,
+            woken,
+            pending: None,
+        }
+    }
+
+    /// Puts a publication on the wire, after all that were sent before.
+    pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<(), Error> {
+        let number = self.next;
+        self.next += 1;
+        let receipt = Receipt {
+            sender: Some(outgoing.receipt),
+            bytes: outgoing.publication.body.len(),
+            buffer: Arc::clone(&self.buffer),
+        };
+        let confirming = Box::pin(carry(Arc::clone(&self.channel), outgoing.publication, number));
+        let waker = Arc::new(Notes { number, queue: self.wake.clone() }).into();
+        self.flying.insert(number, Flight { confirming, waker, receipt, sent: Instant::now() });
+        // The first look is what numbers the publication and queues its frames, hence at once and in order.
+        self.look(number)
+    }
+
+    /// Resolves when there is something to settle. Cancel-safe.
+    pub(super) async fn woken(&mut self) {
+        if self.pending.is_none() {
+            self.pending = self.woken.recv().await;
+        }
+    }
+
+    /// Looks at all that were woken, and gives the verdicts. An error means that the channel is gone.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        if let Some(number) = self.pending.take() {
+            self.look(number)?;
+        }
+        while let Ok(number) = self.woken.try_recv() {
+            self.look(number)?;
+        }
+        for landed in self.landed.drain(..) {
+            let returned = !self.returned.is_empty() && self.returned.remove(&landed.number);
+            landed.receipt.settle(if returned { Err(PublishError::Returned) } else { landed.result });
+        }
+        Ok(())
+    }
+
+    /// When the oldest publication that is still under way was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.flying.first_key_value().map(|(_, flight)| flight.sent)
+    }
+
+    /// Gives up on all that are under way.
+    pub(super) fn fail(&mut self, error: PublishError) {
+        for flight in std::mem::take(&mut self.flying).into_values() {
+            flight.receipt.settle(Err(error));
+        }
+    }
+
+    fn look(&mut self, number: u64) -> Result<(), Error> {
+        // Woken more than once, it may have landed already.
+        let Some(flight) = self.flying.get_mut(&number) else { return Ok(()) };
+        let confirmation = match flight.confirming.as_mut().poll(&mut Context::from_waker(&flight.waker)) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(confirmation)) => confirmation,
+            Poll::Ready(Err(error)) => return Err(wire::error(&error)),
+        };
+        let (result, returned) = match confirmation {
+            Confirmation::Ack(returned) => (Ok(()), returned),
+            Confirmation::Nack(returned) => (Err(PublishError::Nacked), returned),
+            Confirmation::NotRequested => {
+                return Err(Error::Lost("the publishing channel is not in confirm mode".to_owned()));
+            }
+        };
+        self.returned.extend(returned.as_ref().and_then(number_of));
+        if let Some(flight) = self.flying.remove(&number) {
+            self.landed.push(Landed { number, result, receipt: flight.receipt });
+        }
+        Ok(())
+    }
+}
+
+/// Sends one publication and waits for its confirm.
+async fn carry(channel: Arc<Channel>, publication: Publication, number: u64) -> lapin::Result<Confirmation> {
+    let properties = wire::properties_to_amqp(&publication, number);
+    let options = BasicPublishOptions { mandatory: publication.mandatory, immediate: false };
+    let Publication { exchange, routing_key, body, .. } = publication;
+    let confirm = channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties).await?;
+    drop(body);
+    confirm.await
+}
+
+fn number_of(returned: &BasicReturnMessage) -> Option<u64> {
+    wire::mark_of(&returned.properties)
+}

@@ -1,0 +1,211 @@
+//! What AMQP says, in our words, and the reverse.
+
+use std::collections::BTreeMap;
+
+use lapin::protocol::AMQPError;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, ErrorKind};
+use slotline_protocol::Timestamp;
+
+use crate::consumer::{Delivery, Tag};
+use crate::publisher::NAME_BYTES_MAX;
+use crate::{Error, Properties, Publication};
+
+/// The header by which a returned message is known again.
+const MARK: &str = "x-slotline-publication";
+/// The most bytes the headers of a message may have: all properties must fit into one frame (128 KiB).
+const HEADER_BYTES_MAX: usize = 64 << 10;
+const PERSISTENT: u8 = 2;
+const TRANSIENT: u8 = 1;
+const MICROS: i64 = 1_000_000;
+
+/// A name as AMQP takes it.
+pub(super) fn short(text: &str) -> Result<ShortString, Error> {
+    ShortString::try_new(text).map_err(|_| Error::TooLong(text.chars().take(64).collect()))
+}
+
+pub(super) fn delivery(delivery: lapin::message::Delivery, channel: u64) -> Delivery {
+    Delivery {
+        tag: Tag { channel, number: delivery.delivery_tag },
+        routing_key: delivery.routing_key.into(),
+        exchange: delivery.exchange.into(),
+        body: delivery.data.into(),
+        properties: properties_from_amqp(&delivery.properties),
+        redelivered: delivery.redelivered,
+    }
+}
+
+fn properties_from_amqp(amqp: &BasicProperties) -> Properties {
+    let text = |property: &Option<ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
+    Properties {
+        message_id: text(amqp.message_id()),
+        message_type: text(amqp.kind()),
+        app_id: text(amqp.app_id()),
+        correlation_id: text(amqp.correlation_id()),
+        reply_to: text(amqp.reply_to()),
+        timestamp: amqp
+            .timestamp()
+            .and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(MICROS))
+            .map(Timestamp::from_micros)
+            .filter(|timestamp| *timestamp <= Timestamp::MAX),
+        headers: amqp.headers().as_ref().map(headers_from_amqp).unwrap_or_default(),
+    }
+}
+
+fn headers_from_amqp(table: &FieldTable) -> BTreeMap<String, String> {
+    table
+        .into_iter()
+        .filter(|(name, _)| name.as_str() != MARK)
+        .map(|(name, value)| (name.as_str().to_owned(), text_of(value)))
+        .collect()
+}
+
+fn text_of(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        AMQPValue::ShortString(text) => text.as_str().to_owned(),
+        AMQPValue::Boolean(flag) => flag.to_string(),
+        AMQPValue::ShortShortInt(number) => number.to_string(),
+        AMQPValue::ShortShortUInt(number) => number.to_string(),
+        AMQPValue::ShortInt(number) => number.to_string(),
+        AMQPValue::ShortUInt(number) => number.to_string(),
+        AMQPValue::LongInt(number) => number.to_string(),
+        AMQPValue::LongUInt(number) => number.to_string(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        AMQPValue::Float(number) => number.to_string(),
+        AMQPValue::Double(number) => number.to_string(),
+        AMQPValue::Timestamp(seconds) => seconds.to_string(),
+        AMQPValue::Void => String::new(),
+        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into_owned(),
+        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => format!("{value:?}"),
+    }
+}
+
+/// The properties of a publication; `number` is noted where it may be returned.
+pub(super) fn properties_to_amqp(publication: &Publication, number: u64) -> BasicProperties {
+    let properties = &publication.properties;
+    let mut amqp = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(if publication.persistent { PERSISTENT } else { TRANSIENT });
+    if let Some(id) = fitting(&properties.message_id) {
+        amqp = amqp.with_message_id(id);
+    }
+    if let Some(kind) = fitting(&properties.message_type) {
+        amqp = amqp.with_type(kind);
+    }
+    if let Some(app_id) = fitting(&properties.app_id) {
+        amqp = amqp.with_app_id(app_id);
+    }
+    if let Some(id) = fitting(&properties.correlation_id) {
+        amqp = amqp.with_correlation_id(id);
+    }
+    if let Some(reply_to) = fitting(&properties.reply_to) {
+        amqp = amqp.with_reply_to(reply_to);
+    }
+    if let Some(timestamp) = properties.timestamp
+        && let Ok(seconds) = u64::try_from(timestamp.as_micros() / MICROS)
+    {
+        amqp = amqp.with_timestamp(seconds);
+    }
+    let mut headers = headers_to_amqp(&properties.headers);
+    if publication.mandatory {
+        headers.insert(MARK.into(), AMQPValue::LongLongInt(number.cast_signed()));
+    }
+    amqp.with_headers(headers)
+}
+
+/// A property longer than AMQP takes is left out; where it matters the envelope says it as well.
+fn fitting(property: &Option<String>) -> Option<ShortString> {
+    property.as_deref().filter(|text| text.len() <= NAME_BYTES_MAX).map(ShortString::from)
+}
+
+/// Headers past what fits are cut off and left out.
+fn headers_to_amqp(headers: &BTreeMap<String, String>) -> FieldTable {
+    let mut table = FieldTable::default();
+    let mut room = HEADER_BYTES_MAX;
+    for (name, value) in headers {
+        if name.len() <= NAME_BYTES_MAX && name.len() < room {
+            room -= name.len();
+            let value = &value[..value.floor_char_boundary(room)];
+            room -= value.len();
+            table.insert(name.as_str().into(), AMQPValue::LongString(value.into()));
+        }
+    }
+    table
+}
+
+/// The number of a returned publication.
+pub(super) fn mark_of(amqp: &BasicProperties) -> Option<u64> {
+    match amqp.headers().as_ref()?.inner().get(MARK)? {
+        AMQPValue::LongLongInt(number) => Some(number.cast_unsigned()),
+        _ => None,
+    }
+}
+
+pub(super) fn error(error: &lapin::Error) -> Error {
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp) => refusal(amqp),
+        _ => Error::Lost(error.to_string()),
+    }
+}
+
+fn refusal(amqp: &AMQPError) -> Error {
+    const ACCESS_REFUSED: u16 = 403;
+    const NOT_FOUND: u16 = 404;
+    const RESOURCE_LOCKED: u16 = 405;
+    const NOT_ALLOWED: u16 = 530;
+    let message = amqp.get_message().as_str().to_owned();
+    match amqp.get_id() {
+        ACCESS_REFUSED | RESOURCE_LOCKED | NOT_ALLOWED => Error::Refused(message),
+        NOT_FOUND => Error::Missing(message),
+        _ => Error::Lost(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_come_back_as_they_went_without_the_mark() {
+        let properties = Properties {
+            message_id: Some("m-1".into()),
+            message_type: Some("execution.requested".into()),
+            app_id: Some("billing".into()),
+            correlation_id: Some("c-1".into()),
+            reply_to: Some("answers".into()),
+            timestamp: Some(Timestamp::from_micros(1_763_713_800_000_000)),
+            headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
+        };
+        let publication = Publication { properties: properties.clone(), mandatory: true, ..Publication::default() };
+        let amqp = properties_to_amqp(&publication, u64::MAX);
+        assert_eq!(mark_of(&amqp), Some(u64::MAX));
+        assert_eq!(properties_from_amqp(&amqp), properties);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_headers_are_cut_at_a_character() {
+        let properties = Properties {
+            message_id: Some("x".repeat(256)),
+            headers: [("a".to_owned(), "ä".repeat(HEADER_BYTES_MAX)), ("b".to_owned(), "lost".to_owned())].into(),
+            ..Properties::default()
+        };
+        let publication = Publication { properties, ..Publication::default() };
+        let read = properties_from_amqp(&properties_to_amqp(&publication, 1));
+        assert_eq!(read.message_id, None);
+        assert_eq!(read.headers.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(read.headers["a"].len(), HEADER_BYTES_MAX - 2);
+    }
+
+    #[test]
+    fn foreign_headers_are_read_as_text() {
+        let mut table = FieldTable::default();
+        table.insert("count".into(), AMQPValue::LongInt(3));
+        table.insert("flag".into(), AMQPValue::Boolean(true));
+        let amqp = BasicProperties::default().with_headers(table).with_timestamp(u64::MAX);
+        let read = properties_from_amqp(&amqp);
+        assert_eq!(read.headers["count"], "3");
+        assert_eq!(read.headers["flag"], "true");
+        assert_eq!(read.timestamp, None);
+    }
+}

@@ -1,0 +1,172 @@
+//! One session on a broker: declare, publish, consume, until anything fails.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::consumer::{BrowserChannel, Channel};
+use crate::over::Over;
+use crate::{Browser, Consume, Consumer, Error, Publication, Receipt, Topology, memory, rabbit};
+
+/// RabbitMQ versions whose single active consumer on a quorum queue can stall for ever after a consumer time-out.
+const STALLING_VERSIONS: std::ops::RangeInclusive<(u32, u32, u32)> = (4, 3, 0)..=(4, 3, 5);
+/// The oldest RabbitMQ that knows what the declares ask for.
+const OLDEST_VERSION: (u32, u32, u32) = (3, 10, 0);
+
+/// A handle to one session. It ends when it is closed, when all handles and consumers are dropped, or with the first
+/// error; it is never repaired.
+#[derive(Clone)]
+pub struct Session {
+    generation: u64,
+    over: Arc<Over>,
+    link: Link,
+}
+
+#[derive(Clone)]
+pub(crate) enum Link {
+    Rabbit(Arc<rabbit::Session>),
+    Memory(Arc<memory::Session>),
+}
+
+impl Session {
+    pub(crate) fn new(generation: u64, over: Arc<Over>, link: Link) -> Self {
+        Self { generation, over, link }
+    }
+
+    /// Unique in this process and rising.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes sure that all of `topology` exists. Idempotent. An error ends the session.
+    pub async fn declare(&self, topology: &Topology) -> Result<(), Error> {
+        match &self.link {
+            Link::Rabbit(session) => session.declare(topology).await,
+            Link::Memory(session) => session.declare(topology),
+        }
+    }
+
+    /// Consumes `queue` on a channel of its own. An error ends the session.
+    pub async fn consume(&self, queue: &str, options: Consume) -> Result<Consumer, Error> {
+        let channel = match &self.link {
+            Link::Rabbit(session) => Channel::Rabbit(session.consume(queue, options).await?),
+            Link::Memory(session) => Channel::Memory(session.consume(queue, options)?),
+        };
+        Ok(Consumer::new(channel, self.clone()))
+    }
+
+    /// Sends a message. Never waits; messages go out in the order of the calls.
+    pub fn publish(&self, publication: Publication) -> Receipt {
+        match &self.link {
+            Link::Rabbit(session) => session.publish(publication),
+            Link::Memory(session) => session.publish(publication),
+        }
+    }
+
+    /// Takes up to `max` ready messages of `queue` to look at.
+    pub async fn browse(&self, queue: &str, max: usize) -> Result<Browser, Error> {
+        Ok(match &self.link {
+            Link::Rabbit(session) => {
+                let (deliveries, browser) = session.browse(queue, max).await?;
+                Browser::new(deliveries, BrowserChannel::Rabbit(browser), self.clone())
+            }
+            Link::Memory(session) => {
+                let (deliveries, browser) = session.browse(queue, max)?;
+                Browser::new(deliveries, BrowserChannel::Memory(browser), self.clone())
+            }
+        })
+    }
+
+    /// How many messages of `queue` are ready, that is not yet delivered to anybody.
+    pub async fn depth(&self, queue: &str) -> Result<u64, Error> {
+        match &self.link {
+            Link::Rabbit(session) => session.depth(queue).await,
+            Link::Memory(session) => session.depth(queue),
+        }
+    }
+
+    /// Deletes `queue` with all that is in it, whether it exists or not. Sessions that consume it end.
+    pub async fn delete_queue(&self, queue: &str) -> Result<(), Error> {
+        match &self.link {
+            Link::Rabbit(session) => session.delete_queue(queue).await,
+            Link::Memory(session) => session.delete_queue(queue),
+        }
+    }
+
+    /// Resolves when the session is over, with the cause. Cancel-safe.
+    pub async fn ended(&self) -> Error {
+        self.over.wait().await
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.is_over()
+    }
+
+    /// Ends the session in order: waits a little for outstanding confirms, lets acks arrive, and gives the unacked
+    /// back in place. Publications from now on get `SessionEnded`.
+    pub async fn close(&self) {
+        match &self.link {
+            Link::Rabbit(session) => session.close().await,
+            Link::Memory(session) => session.end(Error::Closed),
+        }
+    }
+
+    /// Whether the broker makes publishers wait, because it is short of memory or disk.
+    pub fn is_blocked(&self) -> bool {
+        match &self.link {
+            Link::Rabbit(session) => session.is_blocked(),
+            Link::Memory(session) => session.is_blocked(),
+        }
+    }
+
+    /// The version of RabbitMQ, if it could be told.
+    pub fn server_version(&self) -> Option<String> {
+        match &self.link {
+            Link::Rabbit(session) => session.server_version(),
+            Link::Memory(_) => None,
+        }
+    }
+
+    /// What is unfit about this broker, in sentences for an operator. Empty is good.
+    pub fn findings(&self) -> Vec<String> {
+        let mut findings: Vec<String> = self.server_version().as_deref().and_then(unfit).into_iter().collect();
+        if self.is_blocked() {
+            findings.push("the broker blocks publishers: an alarm for memory or disk is on".to_owned());
+        }
+        findings
+    }
+}
+
+fn unfit(version: &str) -> Option<String> {
+    let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().ok());
+    let numbers = (parts.next()??, parts.next()??, parts.next()??);
+    if STALLING_VERSIONS.contains(&numbers) {
+        return Some(format!(
+            "RabbitMQ {version} can stall the requests queue for ever (rabbitmq-server#17317): upgrade past 4.3.5"
+        ));
+    }
+    (numbers < OLDEST_VERSION).then(|| format!("RabbitMQ {version} is too old: 3.10 or newer is needed"))
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("generation", &self.generation)
+            .field("over", &self.over.cause())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_stall_or_are_too_old_are_named() {
+        for version in ["4.3.0", "4.3.5", "3.9.29", "3.8.0-rc.1"] {
+            assert!(unfit(version).expect(version).contains(version));
+        }
+        for version in ["3.10.8", "3.13.7", "4.2.1", "4.3.6", "4.4.0", "5.0.0-beta.1", "unknown"] {
+            assert_eq!(unfit(version), None, "{version}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Every exchange, queue and binding as data, and every name on the broker.
+//!
+//! The declares are valid on RabbitMQ 3.10 to 4.x: the queue type is always said, no queue is transient, and the
+//! arguments are few and frozen, since a changed argument is refused by every broker that has the queue already.
+//! What may be tuned belongs into a policy on the broker. Not here: declaring (`Session::declare`).
+
+use std::time::Duration;
+
+use slotline_protocol::{Epoch, Incarnation, WorkerName};
+use uuid::Uuid;
+
+/// The prefix of all names where none is configured.
+pub const DEFAULT_PREFIX: &str = "slotline";
+/// How often a message of a quorum queue may come back. Out of reach, and said explicitly: with a limit returned
+/// messages keep their place, without one they go to the back (3.x) or are dropped after 20 returns (4.x).
+pub const DELIVERY_LIMIT: u32 = 1_000_000;
+/// How many requests may wait to be read by the leader; further ones are not confirmed.
+pub const REQUESTS_MAX: u32 = 1_000_000;
+/// How many dead letters are kept; the oldest go first.
+pub const DEAD_MAX: u32 = 1_000_000;
+/// How many events may wait to be read by the leader; the oldest go first, and the gap is asked for again.
+pub const EVENTS_MAX: u32 = 100_000;
+/// How many calls of other executors may wait for the leader; further ones are not confirmed.
+pub const CALLS_MAX: u32 = 10_000;
+/// How many answers may wait for one executor; the oldest go first.
+pub const REPLIES_MAX: u32 = 10_000;
+/// How long a queue that belongs to one leader or one worker outlives its last consumer: ten leases.
+pub const EXPIRES: Duration = Duration::from_secs(600);
+
+/// What is to exist on the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    pub exchanges: Vec<Exchange>,
+    pub queues: Vec<Queue>,
+    pub bindings: Vec<Binding>,
+}
+
+/// A durable topic exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    pub name: String,
+}
+
+/// A durable queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    pub name: String,
+    pub kind: Kind,
+    /// One consumer at a time, the next takes over when it goes.
+    pub single_active_consumer: bool,
+    /// The queue that takes what exceeds `delivery_limit`, at least once.
+    pub dead_letters: Option<String>,
+    pub delivery_limit: Option<u32>,
+    pub max_length: Option<u32>,
+    pub overflow: Overflow,
+    /// Deleted after so long without a consumer.
+    pub expires: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Classic,
+    Quorum,
+}
+
+/// What happens to a publication into a full queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// It is taken, and the oldest message goes.
+    DropHead,
+    /// It is not confirmed.
+    RejectPublish,
+}
+
+/// Messages whose routing key matches `pattern` go from `exchange` to `queue`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub exchange: String,
+    pub pattern: String,
+    pub queue: String,
+}
+
+/// The value of a queue argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+}
+
+impl Queue {
+    /// A classic queue without bounds.
+    pub fn classic(name: String) -> Self {
+        Self {
+            name,
+            kind: Kind::Classic,
+            single_active_consumer: false,
+            dead_letters: None,
+            delivery_limit: None,
+            max_length: None,
+            overflow: Overflow::DropHead,
+            expires: None,
+        }
+    }
+
+    /// A quorum queue that keeps returned messages in place.
+    pub fn quorum(name: String) -> Self {
+        Self { kind: Kind::Quorum, delivery_limit: Some(DELIVERY_LIMIT), ..Self::classic(name) }
+    }
+
+    pub fn bounded(self, max_length: u32, overflow: Overflow) -> Self {
+        Self { max_length: Some(max_length), overflow, ..self }
+    }
+
+    pub fn expiring(self, expires: Duration) -> Self {
+        Self { expires: Some(expires), ..self }
+    }
+
+    /// The arguments of the declare.
+    pub fn arguments(&self) -> Vec<(&'static str, Argument)> {
+        let mut arguments = vec![(
+            "x-queue-type",
+            Argument::Text(match self.kind {
+                Kind::Classic => "classic".to_owned(),
+                Kind::Quorum => "quorum".to_owned(),
+            }),
+        )];
+        if self.single_active_consumer {
+            arguments.push(("x-single-active-consumer", Argument::Flag(true)));
+        }
+        if let Some(queue) = &self.dead_letters {
+            arguments.push(("x-dead-letter-exchange", Argument::Text(String::new())));
+            arguments.push(("x-dead-letter-routing-key", Argument::Text(queue.clone())));
+            arguments.push(("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())));
+        }
+        if let Some(limit) = self.delivery_limit {
+            arguments.push(("x-delivery-limit", Argument::Number(limit.into())));
+        }
+        if let Some(max) = self.max_length {
+            arguments.push(("x-max-length", Argument::Number(max.into())));
+            arguments.push((
+                "x-overflow",
+                Argument::Text(match self.overflow {
+                    Overflow::DropHead => "drop-head".to_owned(),
+                    Overflow::RejectPublish => "reject-publish".to_owned(),
+                }),
+            ));
+        }
+        if let Some(expires) = self.expires {
+            let millis = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
+            arguments.push(("x-expires", Argument::Number(millis)));
+        }
+        arguments
+    }
+}
+
+/// The one exchange.
+pub fn exchange(prefix: &str) -> String {
+    format!("{prefix}.executions")
+}
+
+/// Where requests and cancellations wait for the leader.
+pub fn requests_queue(prefix: &str) -> String {
+    format!("{prefix}.requests")
+}
+
+/// Where what can't be read is put aside.
+pub fn dead_queue(prefix: &str) -> String {
+    format!("{prefix}.dead")
+}
+
+pub fn completions_queue(prefix: &str, epoch: Epoch) -> String {
+    format!("{prefix}.completions.{epoch}")
+}
+
+pub fn events_queue(prefix: &str, epoch: Epoch) -> String {
+    format!("{prefix}.events.{epoch}")
+}
+
+pub fn heartbeats_queue(prefix: &str, epoch: Epoch) -> String {
+    format!("{prefix}.heartbeats.{epoch}")
+}
+
+/// Where other executors ask the leader of `epoch`.
+pub fn calls_queue(prefix: &str, epoch: Epoch) -> String {
+    format!("{prefix}.calls.{epoch}")
+}
+
+pub fn worker_queue(prefix: &str, name: &WorkerName, incarnation: Incarnation) -> String {
+    format!("{prefix}.worker.{name}.{incarnation}")
+}
+
+pub fn replies_queue(prefix: &str, executor: Uuid) -> String {
+    format!("{prefix}.replies.{executor}")
+}
+
+/// The routing key of a message to one incarnation of a worker, such as `execution.scheduled.<incarnation>`.
+pub fn to_worker(message_type: &str, incarnation: Incarnation) -> String {
+    format!("{message_type}.{incarnation}")
+}
+
+impl Topology {
+    /// What requests need: declared by executors, and by whoever publishes before one ever ran.
+    pub fn requests(prefix: &str) -> Self {
+        let requests = Queue {
+            single_active_consumer: true,
+            dead_letters: Some(dead_queue(prefix)),
+            ..Queue::quorum(requests_queue(prefix)).bounded(REQUESTS_MAX, Overflow::RejectPublish)
+        };
+        let dead = Queue::quorum(dead_queue(prefix)).bounded(DEAD_MAX, Overflow::DropHead);
+        Self::of(
+            prefix,
+            [
+                (requests, &["execution.requested", "execution.requested.#", "execution.cancel_requested"][..]),
+                (dead, &[]),
+            ],
+        )
+    }
+
+    /// What one leader reads; declared and bound before it counts anything.
+    pub fn leader(prefix: &str, epoch: Epoch) -> Self {
+        let completions = Queue::classic(completions_queue(prefix, epoch)).expiring(EXPIRES);
+        let events =
+            Queue::classic(events_queue(prefix, epoch)).bounded(EVENTS_MAX, Overflow::DropHead).expiring(EXPIRES);
+        let heartbeats = Queue::classic(heartbeats_queue(prefix, epoch)).expiring(EXPIRES);
+        let calls =
+            Queue::classic(calls_queue(prefix, epoch)).bounded(CALLS_MAX, Overflow::RejectPublish).expiring(EXPIRES);
+        Self::of(
+            prefix,
+            [
+                (completions, &["execution.completed", "execution.returned"][..]),
+                (events, &["execution.status_changed", "execution.progress"]),
+                (heartbeats, &["worker.heartbeat", "worker.ended"]),
+                (calls, &[]),
+            ],
+        )
+    }
+
+    /// What one incarnation of a worker reads.
+    pub fn worker(prefix: &str, name: &WorkerName, incarnation: Incarnation) -> Self {
+        let queue = Queue::classic(worker_queue(prefix, name, incarnation)).expiring(EXPIRES);
+        let own =
+            ["execution.scheduled", "execution.cancel", "execution.recall", "execution.recorded", "executor.hello"]
+                .map(|message_type| to_worker(message_type, incarnation));
+        let patterns: Vec<&str> = own.iter().map(String::as_str).chain(["executor.hello"]).collect();
+        Self::of(prefix, [(queue, &patterns[..])])
+    }
+
+    /// Where one executor receives answers.
+    pub fn replies(prefix: &str, executor: Uuid) -> Self {
+        let queue =
+            Queue::classic(replies_queue(prefix, executor)).bounded(REPLIES_MAX, Overflow::DropHead).expiring(EXPIRES);
+        Self::of(prefix, [(queue, &[][..])])
+    }
+
+    fn of<'a>(prefix: &str, queues: impl IntoIterator<Item = (Queue, &'a [&'a str])>) -> Self {
+        let mut topology = Self { exchanges: vec![Exchange { name: exchange(prefix) }], ..Self::default() };
+        for (queue, patterns) in queues {
+            topology.bindings.extend(patterns.iter().map(|pattern| Binding {
+                exchange: exchange(prefix),
+                pattern: (*pattern).to_owned(),
+                queue: queue.name.clone(),
+            }));
+            topology.queues.push(queue);
+        }
+        topology
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Topology> {
+        let incarnation = Incarnation(Uuid::nil());
+        vec![
+            Topology::requests("p"),
+            Topology::leader("p", Epoch(7)),
+            Topology::worker("p", &WorkerName::new("w-1").expect("a name"), incarnation),
+            Topology::replies("p", Uuid::nil()),
+        ]
+    }
+
+    fn argument(queue: &Queue, name: &str) -> Option<Argument> {
+        queue.arguments().into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn every_declare_says_its_type_and_nothing_that_a_broker_refuses() {
+        let allowed = [
+            "x-queue-type",
+            "x-single-active-consumer",
+            "x-dead-letter-exchange",
+            "x-dead-letter-routing-key",
+            "x-dead-letter-strategy",
+            "x-delivery-limit",
+            "x-max-length",
+            "x-overflow",
+            "x-expires",
+        ];
+        for queue in all().iter().flat_map(|topology| &topology.queues) {
+            let arguments = queue.arguments();
+            assert_eq!(arguments[0].0, "x-queue-type");
+            assert!(arguments.iter().all(|(name, _)| allowed.contains(name)), "{arguments:?}");
+            if queue.kind == Kind::Quorum {
+                assert_eq!(argument(queue, "x-delivery-limit"), Some(Argument::Number(DELIVERY_LIMIT.into())));
+                assert_eq!(queue.expires, None, "{}", queue.name);
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_dead_lettered_at_least_once_which_needs_reject_publish() {
+        let topology = Topology::requests("p");
+        let requests = topology.queues.iter().find(|queue| queue.name == "p.requests").expect("declared");
+        assert!(requests.single_active_consumer);
+        assert_eq!(argument(requests, "x-dead-letter-strategy"), Some(Argument::Text("at-least-once".into())));
+        assert_eq!(argument(requests, "x-overflow"), Some(Argument::Text("reject-publish".into())));
+        assert!(topology.queues.iter().any(|queue| Some(&queue.name) == requests.dead_letters.as_ref()));
+    }
+
+    #[test]
+    fn heartbeats_have_neither_a_length_limit_nor_a_time_to_live() {
+        let topology = Topology::leader("p", Epoch(7));
+        let heartbeats = topology.queues.iter().find(|queue| queue.name == "p.heartbeats.7").expect("declared");
+        let names: Vec<_> = heartbeats.arguments().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["x-queue-type", "x-expires"]);
+    }
+
+    #[test]
+    fn every_binding_is_between_what_the_same_topology_declares() {
+        for topology in all() {
+            for binding in &topology.bindings {
+                assert!(topology.exchanges.iter().any(|exchange| exchange.name == binding.exchange));
+                assert!(topology.queues.iter().any(|queue| queue.name == binding.queue));
+            }
+        }
+    }
+}
