@@ -28,7 +28,7 @@ pub use auth::{InvalidToken, Token, check_exposure};
 pub use control::{Control, Kind, Refused, Submission};
 pub use error::Exposed;
 pub use input::{BODY_BYTES_MAX, LIMIT_DEFAULT, LIMIT_MAX};
-pub use serve::{Error, listen, serve};
+pub use serve::{Error as ServeError, listen, serve};
 
 /// What the API answers from.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_api::{Error, State, Token, serve};
+use slotline_api::{ServeError, State, Token, serve};
 use slotline_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,7 +64,7 @@ async fn a_client_that_is_still_sending_too_much_is_told_so() -> anyhow::Result<
 async fn nobody_listens_beyond_this_machine_without_a_token() -> anyhow::Result<()> {
     let exposed = || TcpListener::bind("0.0.0.0:0");
     let refused = serve(exposed().await?, state(None).await?, CancellationToken::new()).await;
-    assert!(matches!(refused, Err(Error::Exposed(_))), "{refused:?}");
+    assert!(matches!(refused, Err(ServeError::Exposed(_))), "{refused:?}");
     let shutdown = CancellationToken::new();
     shutdown.cancel();
     serve(exposed().await?, state(Some(Token::new("s3cret")?)).await?, shutdown).await?;
