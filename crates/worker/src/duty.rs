@@ -1,0 +1,320 @@
+//! The duty book: what a worker owes for every attempt it was granted.
+//!
+//! `(state, now, input) -> effects`, and nothing else: no I/O, no clock, no chance, no logging. The daemon plugs it into
+//! the broker and into processes, the simulator into a hostile world.
+//!
+//! - An order whose `(epoch, n)` is not above the highest seen changes nothing. An entry is kept until it is recorded,
+//!   so no `(execution, attempt)` starts twice.
+//! - **The fence is a latch.** Attempts may run only while the last confirmed heartbeat was sent less than the fence
+//!   ago, and a confirm counts only if it is handled before that. Past it the incarnation is over for ever: what runs is
+//!   killed, what ended is told as its last word, and the worker goes on under a new name.
+//! - Whatever ended is told until it is recorded.
+//! - Whoever waits for a predecessor starts when that one has *completed* here, and is handed back on any other ending.
+//!
+//! Not here: what a name runs (`command`, handlers), and how effects are carried out (`run`).
+
+mod alarm;
+mod effect;
+mod entry;
+mod farewell;
+mod former;
+mod input;
+mod life;
+mod orders;
+mod pace;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use slotline_protocol::message::{self, AttemptKey, EndReason};
+use slotline_protocol::{Epoch, Incarnation};
+
+pub use effect::{Effect, Start, Traced};
+use entry::{Cause, Entry, Stage, Word};
+use former::Former;
+pub use input::{Action, Config, Ending, Input, Json, Now, OnDrain, Order, Terms, Told};
+pub use pace::NEWS_PER_SECOND;
+
+/// The most attempts held at once, so that a heartbeat fits its envelope. A dispatch past it is not taken, and the
+/// executor sees that it was not.
+pub const ENTRIES_MAX: usize = 10_000;
+/// How long a drained worker waits for the last outcomes to be recorded, and for its last word to be confirmed.
+pub const FAREWELL_WAIT: Duration = Duration::from_secs(5);
+/// How long after its kill an attempt may be there still before the worker gives itself up.
+pub const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// The state of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Duty {
+    config: Config,
+    terms: Terms,
+    incarnation: Incarnation,
+    life: Life,
+    drain: Option<Drain>,
+    /// The highest order seen by this incarnation.
+    seen: (Epoch, u64),
+    entries: BTreeMap<AttemptKey, Entry>,
+    /// Who waits for whom.
+    successors: BTreeMap<AttemptKey, BTreeSet<AttemptKey>>,
+    /// When an entry must be looked at, one row for each that must.
+    alarms: BTreeSet<(Duration, AttemptKey)>,
+    /// How many entries run, kept beside the table so that a look at an idle worker costs nothing.
+    running: BTreeSet<AttemptKey>,
+    beat_at: Duration,
+    formers: Vec<Former>,
+}
+
+/// Where the incarnation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Life {
+    /// `confirmed`: when the last confirmed heartbeat was sent. Nothing starts before the first.
+    Alive {
+        confirmed: Option<Duration>,
+    },
+    /// Over; what runs is being killed.
+    Over {
+        since: Duration,
+    },
+    /// Waits for its next name.
+    Between,
+    /// Drained; its last word is on the way.
+    Leaving {
+        until: Duration,
+    },
+    Finished,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Drain {
+    /// When running work is ended.
+    deadline: Duration,
+    ended: bool,
+    /// Until when records are waited for, once nothing runs.
+    farewell_at: Option<Duration>,
+}
+
+impl Duty {
+    pub fn new(config: Config, incarnation: Incarnation, now: Now) -> Self {
+        let terms = config.terms;
+        Self {
+            config,
+            terms,
+            incarnation,
+            life: Life::Alive { confirmed: None },
+            drain: None,
+            seen: (Epoch(0), 0),
+            entries: BTreeMap::new(),
+            successors: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            running: BTreeSet::new(),
+            beat_at: now.boot,
+            formers: Vec::new(),
+        }
+    }
+
+    /// Takes what happened; pushes what is to be done, in order.
+    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        if self.life == Life::Finished {
+            return;
+        }
+        // First of all, so that nothing is judged under a fence that has passed.
+        self.check_fence(now, fx);
+        match input {
+            Input::Ordered { incarnation, order } => {
+                if incarnation == self.incarnation && matches!(self.life, Life::Alive { .. }) {
+                    self.ordered(now, order, fx);
+                }
+            }
+            Input::Started { key, at } => self.started(key, at, fx),
+            Input::Reported { key, event } => self.reported(now, key, event, fx),
+            Input::Ended { key, ending } => self.ended(now, key, ending, fx),
+            Input::HeartbeatConfirmed { incarnation, sent } => self.confirmed(now, incarnation, sent, fx),
+            Input::FarewellConfirmed { incarnation } => self.farewell_confirmed(now, incarnation),
+            Input::SessionOpened { incarnation } => {
+                if incarnation == self.incarnation && matches!(self.life, Life::Alive { .. }) {
+                    self.beat(now, fx);
+                    self.tell_all(now, fx);
+                }
+                self.say_farewells(now, fx);
+            }
+            Input::DrainRequested => self.drain(now, fx),
+            Input::StopRequested => self.stop(now, fx),
+            Input::NewIncarnation(incarnation) => {
+                if self.life == Life::Between {
+                    self.incarnation = incarnation;
+                    self.life = Life::Alive { confirmed: None };
+                    self.seen = (Epoch(0), 0);
+                    self.beat_at = now.boot;
+                }
+            }
+            Input::Tick => {}
+        }
+        self.ring(now, fx);
+        self.settle(now, fx);
+    }
+
+    /// When a `Tick` is due, if nothing happens before. `None`: never.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let life = match self.life {
+            Life::Alive { confirmed } => [Some(self.beat_at), confirmed.map(|sent| sent + self.terms.fence)],
+            Life::Over { since } => [Some(since + KILL_WAIT), None],
+            Life::Between => [None, None],
+            Life::Leaving { until } => [Some(until), None],
+            Life::Finished => return None,
+        };
+        let drain = self.drain.filter(|_| matches!(self.life, Life::Alive { .. })).and_then(|drain| {
+            match (self.running.is_empty(), drain.ended) {
+                (true, _) => drain.farewell_at,
+                (false, true) => self.give_up_at(drain),
+                (false, false) => Some(drain.deadline),
+            }
+        });
+        let formers = self.formers.iter().filter_map(Former::next_alarm).min();
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        life.into_iter().chain([drain, formers, alarm]).flatten().min()
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Whether new work is turned away.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Attempts started, or being started, and not known to have ended; in the order of their keys.
+    pub fn running(&self) -> impl Iterator<Item = AttemptKey> + '_ {
+        self.running.iter().copied()
+    }
+
+    /// Attempts that ended and are not known to be recorded.
+    pub fn unrecorded(&self) -> impl Iterator<Item = AttemptKey> + '_ {
+        self.entries.values().filter(|entry| entry.word().is_some()).map(|entry| entry.task.key)
+    }
+
+    /// Until when attempts may run, as far as is known now. `None`: nothing may start.
+    pub fn fence_deadline(&self) -> Option<Duration> {
+        match self.life {
+            Life::Alive { confirmed } => confirmed.map(|sent| sent + self.terms.fence),
+            Life::Over { .. } | Life::Between | Life::Leaving { .. } | Life::Finished => None,
+        }
+    }
+
+    // ---- the latch ----
+
+    fn check_fence(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        if self.fence_deadline().is_some_and(|deadline| now.boot >= deadline) {
+            self.end_incarnation(now, fx);
+        }
+    }
+
+    /// The latch falls: nothing starts under this name any more, and what runs is killed.
+    fn end_incarnation(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        self.life = Life::Over { since: now.boot };
+        let waiting: Vec<_> = self.entries.values().filter(|entry| entry.is_waiting()).map(|e| e.task.key).collect();
+        for key in waiting {
+            self.forget(key);
+        }
+        let running: Vec<_> = self.running.iter().copied().filter(|key| self.entries.contains_key(key)).collect();
+        for key in running {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            if entry.task.is_isolated_ok {
+                continue;
+            }
+            if let Some(run) = entry.run_mut() {
+                // Who was asked to end before is judged by what was asked then.
+                run.cause.get_or_insert(Cause::Fenced);
+                run.kill_at = None;
+                fx.push(Effect::Kill { key });
+            }
+            self.rearm(key);
+        }
+    }
+
+    fn confirmed(&mut self, now: Now, incarnation: Incarnation, sent: Duration, fx: &mut Vec<Effect>) {
+        let Life::Alive { confirmed } = &mut self.life else { return };
+        // A confirm that took longer than the fence says nothing about now.
+        if incarnation != self.incarnation || now.boot >= sent + self.terms.fence {
+            return;
+        }
+        let is_first = confirmed.is_none();
+        if confirmed.is_some_and(|before| before >= sent) {
+            return;
+        }
+        *confirmed = Some(sent);
+        fx.push(Effect::Extend { deadline: sent + self.terms.fence });
+        if is_first {
+            let mut ready: Vec<_> = self
+                .entries
+                .values()
+                .filter(|entry| matches!(entry.stage, Stage::Waiting { after: None, .. }))
+                .map(|entry| (entry.task.fence, entry.task.key))
+                .collect();
+            ready.sort_unstable();
+            for (_, key) in ready {
+                self.start(now, key, fx);
+            }
+        }
+    }
+
+    fn beat(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let isolated: usize = self.formers.iter().map(|former| former.isolated.len()).sum();
+        self.beat_at = now.boot + self.terms.heartbeat;
+        let heartbeat = message::Heartbeat {
+            worker: self.config.worker.clone(),
+            incarnation: self.incarnation,
+            capacity: self.config.capacity.saturating_sub(u32::try_from(isolated).unwrap_or(u32::MAX)),
+            holding: self
+                .entries
+                .values()
+                .filter_map(|entry| Some((entry.task.key.0, entry.task.key.1, entry.holding()?)))
+                .collect(),
+            unrecorded: self.unrecorded().collect(),
+            seen: self.seen,
+            actions: self
+                .config
+                .actions
+                .iter()
+                .map(|(action_ref, action)| message::Served {
+                    action_ref: action_ref.clone(),
+                    capabilities: action.capabilities.clone(),
+                })
+                .collect(),
+            labels: self.config.labels.clone(),
+            draining: self.drain.is_some(),
+            sent_at: now.wall,
+        };
+        fx.push(Effect::Beat { heartbeat, sent: now.boot });
+    }
+
+    // ---- the table ----
+
+    fn entry_mut(&mut self, key: AttemptKey) -> Option<&mut Entry> {
+        match self.entries.get_mut(&key) {
+            Some(entry) => Some(entry),
+            None => self.formers.iter_mut().find_map(|former| former.isolated.get_mut(&key)),
+        }
+    }
+
+    /// The incarnation under which an attempt was granted.
+    fn incarnation_of(&self, key: AttemptKey) -> Incarnation {
+        let former = self.formers.iter().find(|former| former.isolated.contains_key(&key));
+        former.map_or(self.incarnation, |former| former.incarnation)
+    }
+
+    fn forget(&mut self, key: AttemptKey) {
+        if let Some(entry) = self.entries.remove(&key) {
+            if let Some(at) = entry.alarm {
+                self.alarms.remove(&(at, key));
+            }
+            if let Stage::Waiting { after: Some(predecessor), .. } = entry.stage
+                && let Some(others) = self.successors.get_mut(&predecessor)
+            {
+                others.remove(&key);
+            }
+            self.successors.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the duty book owes the world: carried out by `run.rs`, in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_protocol::message::{self, AttemptKey};
+use slotline_protocol::{ActionRef, Detail, Fence, Incarnation};
+
+use super::input::Json;
+
+/// What is to be done now.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Start the attempt. Answered by `Started`, if it could be, and always by `Ended`.
+    Start(Start),
+    /// Ask the attempt to end: SIGTERM, or the handler's token.
+    Interrupt {
+        key: AttemptKey,
+        grace: Duration,
+    },
+    /// End the attempt whatever it does.
+    Kill {
+        key: AttemptKey,
+    },
+    /// The attempts that obey the fence may run until then, should this process not be heard of again.
+    Extend {
+        deadline: Duration,
+    },
+    Complete(Traced<message::Completed>),
+    Return(Traced<message::Returned>),
+    ChangeStatus(Traced<message::StatusChanged>),
+    Progress(Traced<message::Progress>),
+    /// Publish; its confirm is told by `HeartbeatConfirmed` with the same `sent`.
+    Beat {
+        heartbeat: message::Heartbeat,
+        sent: Duration,
+    },
+    /// Publish an incarnation's last word; its confirm is told by `FarewellConfirmed`.
+    Farewell(message::Ended),
+    /// Nothing of this incarnation runs under its name any more: choose a new one, and consume its queue.
+    IncarnationOver(Incarnation),
+    /// These ignore their end. Only the end of the process ends them, and nothing may go on beside them.
+    GiveUp(Vec<AttemptKey>),
+    /// All is said; the process may exit.
+    Finish,
+}
+
+/// One attempt to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub key: AttemptKey,
+    pub fence: Fence,
+    pub action_ref: ActionRef,
+    pub parameters: Json,
+    pub progress: Detail,
+    /// When it must be gone if nobody extends it; `None` where the action goes on when isolated.
+    pub deadline: Option<Duration>,
+    pub correlation_id: Option<Arc<str>>,
+    pub trace_id: Option<Arc<str>>,
+}
+
+/// A message, and the request's thread that it belongs to.
+#[derive(Clone, Debug)]
+pub struct Traced<M> {
+    pub message: M,
+    pub correlation_id: Option<Arc<str>>,
+    pub trace_id: Option<Arc<str>>,
+}

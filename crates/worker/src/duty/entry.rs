@@ -1,0 +1,265 @@
+//! One attempt in the book: what was granted, where it stands, what it last said.
+//!
+//! Not here: what any of that leads to (`duty.rs`), nor how an ending is judged (`verdict.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_protocol::message::{self, AttemptKey, Event, Holding};
+use slotline_protocol::{ActionId, ActionRef, Detail, Fence, Incarnation, Status, Timestamp, WorkerName};
+
+use super::effect::{Effect, Traced};
+use super::input::{Json, Now};
+use super::pace::Pace;
+use super::verdict::Outcome;
+
+/// The wait before an unrecorded outcome is told a second time; doubles with each further one.
+pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// The longest wait between two tellings.
+pub(super) const REPEAT_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// An attempt that this worker was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    pub(super) task: Task,
+    pub(super) stage: Stage,
+    /// The number of its last event.
+    pub(super) sequence: u64,
+    pub(super) pace: Pace,
+    /// Where it stands in the table of alarms.
+    pub(super) alarm: Option<Duration>,
+}
+
+/// What was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Task {
+    pub(super) key: AttemptKey,
+    pub(super) fence: Fence,
+    pub(super) action_id: ActionId,
+    pub(super) action_ref: ActionRef,
+    pub(super) timeout: Option<Duration>,
+    pub(super) stall_timeout: Option<Duration>,
+    pub(super) start_timeout: Option<Duration>,
+    pub(super) detail: Detail,
+    /// Not ended at the fence: the action gave up its limit for itself.
+    pub(super) is_isolated_ok: bool,
+    pub(super) correlation_id: Option<Arc<str>>,
+    pub(super) trace_id: Option<Arc<str>>,
+}
+
+/// Where an attempt stands on its worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Stage {
+    /// Not started; may still be taken back.
+    Waiting { parameters: Json, after: Option<AttemptKey>, give_up_at: Option<Duration> },
+    /// Started, or being started, or being ended.
+    Running(Run),
+    /// Ended; kept until recorded.
+    Done { word: Word, told: u32, repeat_at: Duration },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Run {
+    /// When its process or handler really started.
+    pub(super) started: Option<Now>,
+    /// When it last gave a sign of life.
+    pub(super) heard_at: Duration,
+    /// Why it was asked to end, if it was.
+    pub(super) cause: Option<Cause>,
+    pub(super) kill_at: Option<Duration>,
+}
+
+/// Why an attempt was asked to end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    Cancelled {
+        reason: Option<String>,
+    },
+    TimedOut {
+        after: Duration,
+    },
+    Stalled {
+        after: Duration,
+    },
+    Drained,
+    /// The incarnation is over.
+    Fenced,
+}
+
+/// What the executor is told of an attempt that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Word {
+    Completed(Outcome),
+    Returned { reason: &'static str, started: bool },
+}
+
+impl Entry {
+    pub(super) fn granted(order: message::Scheduled, now: Now) -> Self {
+        // A chained grant is no slot until it fires, so its wait is its predecessor's and not its own.
+        let give_up_at = match order.starts_after {
+            None => order.start_timeout_seconds.map(|timeout| now.boot + timeout),
+            Some(_) => None,
+        };
+        Self {
+            task: Task {
+                key: (order.execution_id, order.attempt),
+                fence: order.fence,
+                action_id: order.action_id,
+                action_ref: order.action_ref,
+                timeout: order.timeout_seconds,
+                stall_timeout: order.stall_timeout_seconds,
+                start_timeout: order.start_timeout_seconds,
+                detail: order.progress,
+                is_isolated_ok: order.continue_when_isolated,
+                correlation_id: order.correlation_id.map(Into::into),
+                trace_id: order.trace_id.map(Into::into),
+            },
+            stage: Stage::Waiting { parameters: Json(order.parameters), after: order.starts_after, give_up_at },
+            sequence: 0,
+            pace: Pace::default(),
+            alarm: None,
+        }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.stage, Stage::Waiting { .. })
+    }
+
+    pub(super) fn run(&self) -> Option<&Run> {
+        match &self.stage {
+            Stage::Running(run) => Some(run),
+            Stage::Waiting { .. } | Stage::Done { .. } => None,
+        }
+    }
+
+    pub(super) fn run_mut(&mut self) -> Option<&mut Run> {
+        match &mut self.stage {
+            Stage::Running(run) => Some(run),
+            Stage::Waiting { .. } | Stage::Done { .. } => None,
+        }
+    }
+
+    pub(super) fn word(&self) -> Option<&Word> {
+        match &self.stage {
+            Stage::Done { word, .. } => Some(word),
+            Stage::Waiting { .. } | Stage::Running(_) => None,
+        }
+    }
+
+    /// How a heartbeat names it; `None` once it has ended.
+    pub(super) fn holding(&self) -> Option<Holding> {
+        match &self.stage {
+            Stage::Waiting { .. } => Some(Holding::Pending),
+            Stage::Running(Run { cause: None, .. }) => Some(Holding::Running),
+            Stage::Running(Run { cause: Some(_), .. }) => Some(Holding::Cancelling),
+            Stage::Done { .. } => None,
+        }
+    }
+
+    /// When somebody must look at it again, if nothing happens before.
+    pub(super) fn next_alarm(&self) -> Option<Duration> {
+        match &self.stage {
+            Stage::Waiting { give_up_at, .. } => *give_up_at,
+            Stage::Running(run) => {
+                let limits = match run.cause {
+                    Some(_) => [run.kill_at, None],
+                    None => [self.timeout_at(run), self.stall_at(run)],
+                };
+                limits.into_iter().chain([self.pace.flush_at()]).flatten().min()
+            }
+            Stage::Done { repeat_at, .. } => Some(*repeat_at),
+        }
+    }
+
+    pub(super) fn timeout_at(&self, run: &Run) -> Option<Duration> {
+        Some(run.started?.boot + self.task.timeout?)
+    }
+
+    pub(super) fn stall_at(&self, run: &Run) -> Option<Duration> {
+        run.started?;
+        Some(run.heard_at + self.task.stall_timeout?)
+    }
+
+    pub(super) fn traced<M>(&self, message: M) -> Traced<M> {
+        Traced { message, correlation_id: self.task.correlation_id.clone(), trace_id: self.task.trace_id.clone() }
+    }
+
+    /// Its next event, numbered.
+    pub(super) fn event(&mut self, event: Event, at: Timestamp) -> Effect {
+        self.sequence += 1;
+        Effect::Progress(self.traced(message::Progress {
+            execution_id: self.task.key.0,
+            action_ref: self.task.action_ref.clone(),
+            attempt: self.task.key.1,
+            sequence: self.sequence,
+            timestamp: at,
+            event,
+        }))
+    }
+
+    /// Says that it runs.
+    pub(super) fn running(&mut self, worker: &WorkerName, incarnation: Incarnation, at: Timestamp) -> Effect {
+        self.sequence += 1;
+        Effect::ChangeStatus(self.traced(message::StatusChanged {
+            execution_id: self.task.key.0,
+            action_ref: self.task.action_ref.clone(),
+            attempt: self.task.key.1,
+            sequence: Some(self.sequence),
+            worker: Some(worker.clone()),
+            fence: Some(self.task.fence),
+            incarnation: Some(incarnation),
+            previous_status: Status::Scheduled,
+            new_status: Status::Running,
+            changed_at: at,
+        }))
+    }
+
+    /// What was said of it last, for a message to the executor; `None` while it has not ended.
+    pub(super) fn last_word(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<Effect> {
+        Some(match self.word()? {
+            Word::Completed(_) => Effect::Complete(self.traced(self.completed(worker, incarnation)?)),
+            Word::Returned { .. } => Effect::Return(self.traced(self.returned(worker, incarnation)?)),
+        })
+    }
+
+    pub(super) fn completed(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<message::Completed> {
+        let Word::Completed(outcome) = self.word()? else { return None };
+        Some(message::Completed {
+            execution_id: self.task.key.0,
+            action_id: self.task.action_id,
+            action_ref: self.task.action_ref.clone(),
+            attempt: self.task.key.1,
+            fence: self.task.fence,
+            worker: worker.clone(),
+            incarnation,
+            last_sequence: self.sequence,
+            status: outcome.status,
+            result: outcome.result.as_ref().map(|Json(json)| json.clone()),
+            error: outcome.error.clone(),
+            started_at: outcome.started_at,
+            completed_at: outcome.completed_at,
+        })
+    }
+
+    pub(super) fn returned(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<message::Returned> {
+        let Word::Returned { reason, started } = self.word()? else { return None };
+        Some(message::Returned {
+            execution_id: self.task.key.0,
+            attempt: self.task.key.1,
+            fence: self.task.fence,
+            worker: worker.clone(),
+            incarnation,
+            reason: (*reason).to_owned(),
+            started: *started,
+        })
+    }
+
+    /// Notes that its last word was said just now, and when to say it again.
+    pub(super) fn told(&mut self, now: Duration) {
+        if let Stage::Done { told, repeat_at, .. } = &mut self.stage {
+            let wait = REPEAT_AFTER.saturating_mul(1 << (*told).min(8)).min(REPEAT_AFTER_MAX);
+            *told += 1;
+            *repeat_at = now + wait;
+        }
+    }
+}

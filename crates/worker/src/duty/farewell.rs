@@ -1,0 +1,192 @@
+//! The ends of an incarnation: the fence, the drain, and the last word on either.
+
+use std::time::Duration;
+
+use super::former::{Former, SAY_AGAIN_AFTER};
+use super::{
+    AttemptKey, Cause, Drain, Duty, Effect, EndReason, Entry, FAREWELL_WAIT, Incarnation, KILL_WAIT, Life, Now,
+    OnDrain, Stage, Word,
+};
+
+/// The most former incarnations remembered for a leader that has not heard their last word.
+const FORMERS_MAX: usize = 16;
+
+impl Duty {
+    /// No new work; what waits is handed back, what runs may finish in time.
+    pub(super) fn drain(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        if self.drain.is_some() {
+            return;
+        }
+        let deadline = now.boot + self.config.drain_timeout;
+        self.drain = Some(Drain { deadline, ended: false, farewell_at: None });
+        if matches!(self.life, Life::Alive { .. }) {
+            let waiting: Vec<_> = self.entries.values().filter(|e| e.is_waiting()).map(|e| e.task.key).collect();
+            for key in waiting {
+                self.hand_back(now, key, "drain", fx);
+            }
+            self.beat(now, fx);
+        }
+    }
+
+    /// Ends everything at once.
+    pub(super) fn stop(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        self.drain(now, fx);
+        for key in self.running.iter().copied().collect::<Vec<_>>() {
+            if let Some(run) = self.entry_mut(key).and_then(Entry::run_mut) {
+                run.cause.get_or_insert(Cause::Drained);
+                run.kill_at = None;
+                fx.push(Effect::Kill { key });
+            }
+            self.rearm(key);
+        }
+        self.drain = Some(Drain { deadline: now.boot, ended: true, farewell_at: Some(now.boot) });
+    }
+
+    /// Moves the incarnation on, once nothing stands in its way.
+    pub(super) fn settle(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        match self.life {
+            Life::Alive { .. } => self.settle_drain(now, fx),
+            Life::Over { since } => {
+                let left: Vec<_> = self.killed().collect();
+                if left.is_empty() {
+                    self.lay_down(EndReason::Fence);
+                    if self.drain.is_some() {
+                        self.life = Life::Leaving { until: now.boot + FAREWELL_WAIT };
+                    } else {
+                        self.life = Life::Between;
+                        fx.push(Effect::IncarnationOver(self.incarnation));
+                    }
+                } else if now.boot >= since + KILL_WAIT {
+                    self.give_up(left, fx);
+                }
+            }
+            Life::Between if self.drain.is_some() => self.life = Life::Leaving { until: now.boot + FAREWELL_WAIT },
+            Life::Between | Life::Leaving { .. } | Life::Finished => {}
+        }
+        self.farewells_due(now, fx);
+        if let Life::Leaving { until } = self.life
+            && (now.boot >= until || self.formers.iter().all(|former| former.forget_at.is_some()))
+        {
+            self.life = Life::Finished;
+            fx.push(Effect::Finish);
+        }
+    }
+
+    fn settle_drain(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let Some(drain) = self.drain else { return };
+        if !drain.ended && now.boot >= drain.deadline {
+            for key in self.running.iter().copied().collect::<Vec<_>>() {
+                let action_ref = self.entry_mut(key).map(|entry| entry.task.action_ref.clone());
+                let on_drain = action_ref.and_then(|action_ref| self.config.actions.get(&action_ref));
+                let cause = match on_drain.map(|action| action.on_drain).unwrap_or_default() {
+                    OnDrain::Return => Cause::Drained,
+                    OnDrain::Cancel => Cause::Cancelled { reason: Some("the worker was drained".to_owned()) },
+                };
+                self.interrupt(now, key, cause, None, fx);
+            }
+            self.drain = Some(Drain { ended: true, ..drain });
+        }
+        let Some(drain) = self.drain else { return };
+        if self.running.is_empty() {
+            let farewell_at = drain.farewell_at.unwrap_or(now.boot + FAREWELL_WAIT);
+            self.drain = Some(Drain { ended: true, farewell_at: Some(farewell_at), ..drain });
+            // What is recorded needs no last word; a leader that is there records in no time.
+            if self.entries.is_empty() || now.boot >= farewell_at {
+                self.lay_down(EndReason::Drain);
+                self.life = Life::Leaving { until: now.boot + FAREWELL_WAIT };
+            }
+        } else if drain.ended && self.give_up_at(drain).is_some_and(|at| now.boot >= at) {
+            let left = self.running.iter().copied().collect();
+            self.give_up(left, fx);
+        }
+    }
+
+    /// When a drain that does not come to its end is given up.
+    pub(super) fn give_up_at(&self, drain: Drain) -> Option<Duration> {
+        if self.running.is_empty() {
+            return None;
+        }
+        let grace = self.config.actions.values().map(|action| action.grace).max().unwrap_or_default();
+        Some(drain.deadline + grace + KILL_WAIT)
+    }
+
+    fn give_up(&mut self, left: Vec<AttemptKey>, fx: &mut Vec<Effect>) {
+        self.life = Life::Finished;
+        fx.push(Effect::GiveUp(left));
+    }
+
+    /// What runs and has to be gone before the incarnation's last word.
+    fn killed(&self) -> impl Iterator<Item = AttemptKey> + '_ {
+        self.entries.values().filter(|e| e.run().is_some() && !e.task.is_isolated_ok).map(|e| e.task.key)
+    }
+
+    /// The incarnation becomes a former one; its table is empty afterwards.
+    fn lay_down(&mut self, reason: EndReason) {
+        let (isolated, ended) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition::<std::collections::BTreeMap<_, _>, _>(|(_, entry)| entry.run().is_some());
+        for entry in ended.values() {
+            if let Some(at) = entry.alarm {
+                self.alarms.remove(&(at, entry.task.key));
+            }
+        }
+        self.successors.clear();
+        self.formers.push(Former {
+            incarnation: self.incarnation,
+            reason,
+            isolated,
+            ended: ended.into_values().map(|entry| Entry { alarm: None, ..entry }).collect(),
+            say_at: None,
+            forget_at: None,
+        });
+        if self.formers.len() > FORMERS_MAX
+            && let Some(index) = self.formers.iter().position(|former| former.isolated.is_empty())
+        {
+            self.formers.remove(index);
+        }
+    }
+
+    /// An isolated attempt is no more.
+    pub(super) fn conclude_isolated(&mut self, key: AttemptKey, word: Word) {
+        for former in &mut self.formers {
+            if let Some(mut entry) = former.isolated.remove(&key) {
+                if let Some(at) = entry.alarm.take() {
+                    self.alarms.remove(&(at, key));
+                }
+                entry.stage = Stage::Done { word, told: 0, repeat_at: Duration::ZERO };
+                former.ended.push(entry);
+                return;
+            }
+        }
+    }
+
+    /// Says what is due: a new last word at once, an unconfirmed one again; forgets what was heard.
+    fn farewells_due(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        self.formers.retain(|former| former.forget_at.is_none_or(|at| now.boot < at) || !former.isolated.is_empty());
+        for former in self.formers.iter_mut().filter(|former| former.isolated.is_empty()) {
+            if former.forget_at.is_none() && former.say_at.is_none_or(|at| at <= now.boot) {
+                former.say_at = Some(now.boot + SAY_AGAIN_AFTER);
+                fx.push(Effect::Farewell(former.last_word(&self.config.worker)));
+            }
+        }
+    }
+
+    /// Repeats every last word that may not have been heard: to a new session, and to a new leader.
+    pub(super) fn say_farewells(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        for former in self.formers.iter_mut().filter(|former| former.isolated.is_empty()) {
+            if former.forget_at.is_none() {
+                former.say_at = Some(now.boot + SAY_AGAIN_AFTER);
+            }
+            fx.push(Effect::Farewell(former.last_word(&self.config.worker)));
+        }
+    }
+
+    pub(super) fn farewell_confirmed(&mut self, now: Now, incarnation: Incarnation) {
+        // Whoever leads by then has either heard it or declared the incarnation lost.
+        let forget_at = now.boot + self.terms.lease * 2;
+        for former in self.formers.iter_mut().filter(|former| former.incarnation == incarnation) {
+            former.say_at = None;
+            former.forget_at.get_or_insert(forget_at);
+        }
+    }
+}

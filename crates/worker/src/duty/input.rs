@@ -1,0 +1,164 @@
+//! What can happen to a worker, and what it knows about itself: the arguments of the duty book.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use slotline_protocol::message::{self, AttemptKey, Failure};
+use slotline_protocol::{ActionRef, Epoch, Incarnation, Timestamp, WorkerName};
+
+/// A moment on both clocks: deadlines are judged on the first, the second is for people and the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Now {
+    /// Since boot, suspended time included (`CLOCK_BOOTTIME`).
+    pub boot: Duration,
+    pub wall: Timestamp,
+}
+
+/// What a worker is: fixed for the life of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    pub worker: WorkerName,
+    pub capacity: u32,
+    pub actions: BTreeMap<ActionRef, Action>,
+    pub labels: BTreeMap<String, String>,
+    /// Until a leader's hello says otherwise.
+    pub terms: Terms,
+    /// How long running work may go on once a drain was asked for.
+    pub drain_timeout: Duration,
+}
+
+/// The lengths that executor and worker must agree on; the leader's hello has the last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    pub lease: Duration,
+    /// Attempts may run only while the last confirmed heartbeat was sent less than this ago.
+    pub fence: Duration,
+    pub heartbeat: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(60), fence: Duration::from_secs(45), heartbeat: Duration::from_secs(5) }
+    }
+}
+
+impl Terms {
+    /// Whether the fence falls before the lease ends, and a heartbeat may be late once without it falling.
+    pub fn are_sound(&self) -> bool {
+        !self.heartbeat.is_zero() && self.heartbeat * 2 <= self.fence && self.fence < self.lease
+    }
+}
+
+/// How this worker runs one action.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Action {
+    pub capabilities: Vec<String>,
+    /// Between the request to end and the kill, where an order names none.
+    pub grace: Duration,
+    pub on_drain: OnDrain,
+}
+
+/// What becomes of an attempt that still runs when the drain's time is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDrain {
+    /// Ended and handed back: another worker runs the execution again.
+    #[default]
+    Return,
+    /// Ended for good, as `cancelled`.
+    Cancel,
+}
+
+/// What happened, in the past tense. Whatever is stale or repeated changes nothing.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The executor said this, through the queue of that incarnation.
+    Ordered { incarnation: Incarnation, order: Order },
+    /// The process or handler of an attempt really started at that moment.
+    Started { key: AttemptKey, at: Now },
+    /// An attempt told of itself.
+    Reported { key: AttemptKey, event: Told },
+    /// Nothing of the attempt is left.
+    Ended { key: AttemptKey, ending: Ending },
+    /// The broker has the heartbeat that was sent at `sent` for that incarnation.
+    HeartbeatConfirmed { incarnation: Incarnation, sent: Duration },
+    /// The broker has the last word of that incarnation.
+    FarewellConfirmed { incarnation: Incarnation },
+    /// There is a new session, and the queue of that incarnation is consumed.
+    SessionOpened { incarnation: Incarnation },
+    /// No new work; what runs may finish in time.
+    DrainRequested,
+    /// End everything now.
+    StopRequested,
+    /// Go on under this name; answers [`super::Effect::IncarnationOver`].
+    NewIncarnation(Incarnation),
+    /// Time passed.
+    Tick,
+}
+
+/// What an executor says to one incarnation.
+#[derive(Clone, Debug)]
+pub enum Order {
+    Scheduled(message::Scheduled),
+    Cancel(message::Cancel),
+    Recall(message::Recall),
+    Recorded(message::Recorded),
+    Hello(message::Hello),
+}
+
+impl Order {
+    /// Rises from one order to the next; what is not above the highest seen is dropped.
+    pub fn number(&self) -> (Epoch, u64) {
+        match self {
+            Self::Scheduled(order) => (order.epoch, order.n),
+            Self::Cancel(order) => (order.epoch, order.n),
+            Self::Recall(order) => (order.epoch, order.n),
+            Self::Recorded(order) => (order.epoch, order.n),
+            Self::Hello(order) => (order.epoch, order.n),
+        }
+    }
+}
+
+/// What an attempt tells of itself while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    Progress(message::Report),
+    Log { stream: message::Stream, lines: Vec<String> },
+}
+
+/// How the process or handler of an attempt ended, before anyone asks why it was ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ending {
+    /// `Err`: it failed of itself.
+    pub result: Result<Json, Failure>,
+    pub return_code: Option<i32>,
+    pub ended_at: Timestamp,
+}
+
+/// JSON as somebody else wrote it, compared by its text.
+#[derive(Clone, Debug)]
+pub struct Json(pub Arc<RawValue>);
+
+impl Json {
+    pub fn null() -> Self {
+        Self(RawValue::NULL.to_owned().into())
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Json {}
+
+impl Hash for Json {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.get().hash(state);
+    }
+}

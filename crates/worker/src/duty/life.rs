@@ -1,0 +1,201 @@
+//! The life of an attempt on its worker: started, heard of, asked to end, ended, told of.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use slotline_protocol::OutcomeKind;
+use slotline_protocol::message::{AttemptKey, Event};
+
+use super::entry::{Cause, Entry, REPEAT_AFTER, Run, Stage, Word};
+use super::verdict::judge;
+use super::{Duty, Effect, Ending, Life, Now, Start, Told};
+
+impl Duty {
+    /// Starts an attempt that waits, if the latch allows it.
+    pub(super) fn start(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
+        let Some(deadline) = self.fence_deadline().filter(|deadline| now.boot < *deadline) else { return };
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let run = Stage::Running(Run { heard_at: now.boot, ..Run::default() });
+        let parameters = match std::mem::replace(&mut entry.stage, run) {
+            Stage::Waiting { parameters, .. } => parameters,
+            before @ (Stage::Running(_) | Stage::Done { .. }) => {
+                entry.stage = before;
+                return;
+            }
+        };
+        fx.push(Effect::Start(Start {
+            key,
+            fence: entry.task.fence,
+            action_ref: entry.task.action_ref.clone(),
+            parameters,
+            progress: entry.task.detail,
+            deadline: (!entry.task.is_isolated_ok).then_some(deadline),
+            correlation_id: entry.task.correlation_id.clone(),
+            trace_id: entry.task.trace_id.clone(),
+        }));
+        self.running.insert(key);
+        self.rearm(key);
+    }
+
+    pub(super) fn started(&mut self, key: AttemptKey, at: Now, fx: &mut Vec<Effect>) {
+        let (worker, incarnation) = (self.config.worker.clone(), self.incarnation_of(key));
+        let Some(entry) = self.entry_mut(key) else { return };
+        let Some(run) = entry.run_mut() else { return };
+        if run.started.is_some() {
+            return;
+        }
+        run.started = Some(at);
+        run.heard_at = at.boot;
+        fx.push(entry.running(&worker, incarnation, at.wall));
+        fx.push(entry.event(Event::Started {}, at.wall));
+        self.rearm(key);
+    }
+
+    pub(super) fn reported(&mut self, now: Now, key: AttemptKey, told: Told, fx: &mut Vec<Effect>) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        let detail = entry.task.detail;
+        let Some(run) = entry.run_mut() else { return };
+        run.heard_at = now.boot;
+        let event = match told {
+            Told::Progress(report) => entry.pace.report(detail, report, now.boot).map(Event::Progress),
+            Told::Log { stream, lines } => Some(Event::Log { stream, lines }),
+        };
+        if let Some(event) = event {
+            fx.push(entry.event(event, now.wall));
+        }
+        self.rearm(key);
+    }
+
+    pub(super) fn ended(&mut self, now: Now, key: AttemptKey, ending: Ending, fx: &mut Vec<Effect>) {
+        let (worker, incarnation) = (self.config.worker.clone(), self.incarnation_of(key));
+        let Some(entry) = self.entry_mut(key) else { return };
+        let Some(run) = entry.run() else { return };
+        let never_started = run.started.is_none();
+        let (return_code, at) = (ending.return_code, ending.ended_at);
+        let word = judge(entry, ending);
+        if never_started && matches!(word, Some(Word::Completed(_))) {
+            fx.push(entry.running(&worker, incarnation, at));
+        }
+        if let Some(report) = entry.pace.flush(now.boot) {
+            fx.push(entry.event(Event::Progress(report), at));
+        }
+        let message = match &word {
+            Some(Word::Completed(outcome)) => outcome.error.as_ref().map(|error| error.message.clone()),
+            Some(Word::Returned { reason, .. }) => Some((*reason).to_owned()),
+            None => Some("the worker was isolated".to_owned()),
+        };
+        fx.push(entry.event(Event::Finished { return_code, message }, at));
+        self.running.remove(&key);
+        match word {
+            Some(word) => self.conclude(now, key, word, fx),
+            None => self.forget(key),
+        }
+    }
+
+    /// An attempt is no more: says so, and starts or hands back who waited for it.
+    pub(super) fn conclude(&mut self, now: Now, key: AttemptKey, word: Word, fx: &mut Vec<Effect>) {
+        if !self.entries.contains_key(&key) {
+            return self.conclude_isolated(key, word);
+        }
+        let completed = matches!(&word, Word::Completed(outcome) if outcome.status == OutcomeKind::Completed);
+        let successors = self.close(now, key, word);
+        if completed {
+            // Before it is told: the hand-over is what someone waits for.
+            for successor in successors {
+                self.release(now, successor, fx);
+            }
+            return self.tell_alive(now, key, fx);
+        }
+        self.tell_alive(now, key, fx);
+        let mut left: Vec<_> = successors.into_iter().collect();
+        while let Some(successor) = left.pop() {
+            if self.entries.get(&successor).is_some_and(Entry::is_waiting) {
+                let word = Word::Returned { reason: "predecessor", started: false };
+                left.extend(self.close(now, successor, word));
+                self.tell_alive(now, successor, fx);
+            }
+        }
+    }
+
+    /// Notes the last word of an attempt; gives back who waits for it.
+    pub(super) fn close(&mut self, now: Now, key: AttemptKey, word: Word) -> BTreeSet<AttemptKey> {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            if let Stage::Waiting { after: Some(predecessor), .. } = entry.stage
+                && let Some(others) = self.successors.get_mut(&predecessor)
+            {
+                others.remove(&key);
+            }
+            entry.stage = Stage::Done { word, told: 0, repeat_at: now.boot + REPEAT_AFTER };
+            self.rearm(key);
+        }
+        self.successors.remove(&key).unwrap_or_default()
+    }
+
+    /// The predecessor of a waiting attempt has completed.
+    pub(super) fn release(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
+        if let Some(Entry { stage: Stage::Waiting { after, .. }, .. }) = self.entries.get_mut(&key) {
+            *after = None;
+            self.start(now, key, fx);
+        }
+    }
+
+    /// Hands back an attempt that waits; nothing if it does not.
+    pub(super) fn hand_back(&mut self, now: Now, key: AttemptKey, reason: &'static str, fx: &mut Vec<Effect>) {
+        if self.entries.get(&key).is_some_and(Entry::is_waiting) {
+            self.conclude(now, key, Word::Returned { reason, started: false }, fx);
+        }
+    }
+
+    /// Outcomes of an incarnation that is over are told in its last word, and only there.
+    pub(super) fn tell_alive(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
+        if matches!(self.life, Life::Alive { .. }) {
+            self.tell(now, key, fx);
+        }
+    }
+
+    /// Says how an attempt ended, and when to say it again.
+    pub(super) fn tell(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if let Some(word) = entry.last_word(&self.config.worker, self.incarnation) {
+            fx.push(word);
+            entry.told(now.boot);
+            self.rearm(key);
+        }
+    }
+
+    pub(super) fn tell_all(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        for key in self.unrecorded().collect::<Vec<_>>() {
+            self.tell(now, key, fx);
+        }
+    }
+
+    /// Asks a running attempt to end. A cancellation outweighs every other reason; else the first one stays.
+    pub(super) fn interrupt(
+        &mut self,
+        now: Now,
+        key: AttemptKey,
+        cause: Cause,
+        grace: Option<Duration>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = self.entry_mut(key) else { return };
+        let action_ref = entry.task.action_ref.clone();
+        let Some(run) = entry.run_mut() else { return };
+        match (&run.cause, &cause) {
+            (None, _) => run.cause = Some(cause),
+            (Some(Cause::Cancelled { .. }), _) => return,
+            (Some(_), Cause::Cancelled { .. }) => {
+                run.cause = Some(cause);
+                return;
+            }
+            (Some(_), _) => return,
+        }
+        let own = self.config.actions.get(&action_ref).map(|action| action.grace);
+        let grace = grace.or(own).unwrap_or_default();
+        if let Some(run) = self.entry_mut(key).and_then(Entry::run_mut) {
+            run.kill_at = Some(now.boot + grace);
+        }
+        fx.push(Effect::Interrupt { key, grace });
+        self.rearm(key);
+    }
+}
