@@ -3,6 +3,7 @@
 //! A batch is written whole or not at all. An execution appears at most once in each of its lists.
 //! Not here: how a batch reaches a database (`postgres`, `sqlite`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,4 +125,47 @@ pub struct Settled {
     pub error: Option<Failure>,
     /// By the worker's stamp where there is one, so that it compares with the next start.
     pub ended_at: Timestamp,
+}
+
+/// Changes to actions in an order that can be written set by set: each action at most once, its last state.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Collapsed<'b> {
+    /// Deleted by this batch and not put by it. To be written first, since each may free a name.
+    pub(crate) deleted: Vec<(ActionId, Timestamp)>,
+    /// Put by this batch, and when it was deleted again if it was; ordered by the last change.
+    pub(crate) put: Vec<(&'b http::Action, Option<Timestamp>)>,
+}
+
+pub(crate) fn collapse(changes: &[ActionChange]) -> Collapsed<'_> {
+    let mut collapsed = Collapsed::default();
+    for change in changes {
+        match change {
+            ActionChange::Put(action) => {
+                collapsed.deleted.retain(|(id, _)| *id != action.action_id);
+                collapsed.put.retain(|(earlier, _)| earlier.action_id != action.action_id);
+                collapsed.put.push((action, None));
+            }
+            ActionChange::Delete { id, at } => match collapsed.put.iter().position(|(put, _)| put.action_id == *id) {
+                Some(index) => {
+                    let (action, _) = collapsed.put.remove(index);
+                    collapsed.put.push((action, Some(*at)));
+                }
+                None => {
+                    collapsed.deleted.retain(|(earlier, _)| earlier != id);
+                    collapsed.deleted.push((*id, *at));
+                }
+            },
+        }
+    }
+    collapsed
+}
+
+/// Totals with each action once.
+pub(crate) fn sum(totals: &[(ActionId, u64, u64)]) -> Vec<(ActionId, u64, u64)> {
+    let mut sums: BTreeMap<ActionId, (u64, u64)> = BTreeMap::new();
+    for &(action, enqueued, completed) in totals {
+        let sum = sums.entry(action).or_default();
+        *sum = (sum.0.saturating_add(enqueued), sum.1.saturating_add(completed));
+    }
+    sums.into_iter().map(|(action, (enqueued, completed))| (action, enqueued, completed)).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Pages are keyed by id, newest first, so that neither new executions nor ended ones shift a page.
 
-use slotline_protocol::{ActionRef, ExecutionId, Status};
+use slotline_protocol::{ActionRef, ExecutionId, Status, http};
 
 use crate::Error;
 
@@ -57,6 +57,52 @@ fn parse(cursor: &str) -> Result<i64, Error> {
     let id = i64::from_str_radix(digits, 16).map_err(|_| Error::InvalidCursor)?;
     // Only the spelling that `cursor` gives: no sign, no leading zeros.
     if id >= 1 && self::cursor(ExecutionId(id)) == cursor { Ok(id) } else { Err(Error::InvalidCursor) }
+}
+
+/// A page while it fills, newest first.
+pub(crate) struct PageBuilder {
+    limit: usize,
+    executions: Vec<http::Execution>,
+    bytes: usize,
+    /// There is more than fits.
+    cut: bool,
+}
+
+impl PageBuilder {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, executions: Vec::new(), bytes: 0, cut: false }
+    }
+
+    /// How many rows to ask for: one more than fits, to see whether there is a next page.
+    pub(crate) fn rows_wanted(&self) -> i64 {
+        i64::try_from(self.limit).expect("at most a thousand") + 1
+    }
+
+    /// Adds the next execution if there is room; `false` if there is none, and nothing more need be read.
+    pub(crate) fn push(&mut self, execution: http::Execution) -> bool {
+        let result = execution.result.as_ref().map_or(0, |result| result.get().len());
+        self.bytes = self.bytes.saturating_add(execution.parameters.get().len()).saturating_add(result);
+        let is_first = self.executions.is_empty();
+        if self.executions.len() == self.limit || (self.bytes > PAGE_BYTES_MAX && !is_first) {
+            self.cut = true;
+            return false;
+        }
+        self.executions.push(execution);
+        true
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(crate) fn executions(&mut self) -> &mut [http::Execution] {
+        &mut self.executions
+    }
+
+    pub(crate) fn finish(self) -> http::Page<http::Execution> {
+        let last = self.executions.last().map(|execution| execution.execution_id);
+        http::Page { next_cursor: last.filter(|_| self.cut).map(cursor), data: self.executions }
+    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ mod tests {
         let never =
             Sample { enqueued_at: moment(0), first_started_at: None, started_at: None, ended_at: moment(5_000_000) };
         assert_eq!(of(&[never]), Durations::default());
-        let retried = Sample { first_started_at: Some(moment(1_000_000)), started_at: Some(moment(3_000_000)), ..never };
+        let retried =
+            Sample { first_started_at: Some(moment(1_000_000)), started_at: Some(moment(3_000_000)), ..never };
         let durations = of(&[never, retried]);
         assert_eq!(durations.wait.map(|wait| (wait.count, wait.p50)), Some((1, 1.0)));
         assert_eq!(durations.run.map(|run| (run.count, run.p50)), Some((1, 2.0)));

@@ -37,13 +37,13 @@ pub enum Error {
     Corrupt { column: &'static str, id: i64, reason: String },
 }
 
-/// SQLSTATE of a write on a read-only server.
-const READ_ONLY: &str = "25006";
+/// How the databases say that they take no writes: PostgreSQL's SQLSTATE, and SQLite's code with its variants.
+const READ_ONLY: [&str; 7] = ["25006", "8", "264", "520", "776", "1032", "1544"];
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error().and_then(|error| error.code()) {
-            Some(code) if code == READ_ONLY => Self::ReadOnly,
+            Some(code) if READ_ONLY.contains(&&*code) => Self::ReadOnly,
             _ => Self::Unavailable(error),
         }
     }

@@ -8,6 +8,11 @@ use slotline_scheduler::Snapshot;
 
 use crate::{Batch, CommitError, Counters, Error, postgres, sqlite};
 
+/// The partition that is led. There is one so far.
+pub(crate) const PARTITION: i32 = 0;
+/// The most executions forgotten by one statement, so that no commit waits long behind it.
+pub(crate) const PRUNE_CHUNK: i64 = 1000;
+
 /// The right to write, for one epoch. Dropping it gives leadership up.
 ///
 /// A call that fails, or is dropped before it ends, ends the leadership: every later one fails.

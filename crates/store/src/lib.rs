@@ -21,7 +21,9 @@ mod leadership;
 mod migrate;
 mod postgres;
 mod row;
+mod sql;
 mod sqlite;
+mod stamp;
 mod text;
 mod verify;
 

@@ -1,1 +1,69 @@
+//! The migrations, embedded; `migrations/README.md` says what one may do.
 
+use std::time::Duration;
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// How long bringing the schema up to date may take, waiting for others that do the same included.
+pub(crate) const MIGRATION_DEADLINE: Duration = Duration::from_secs(600);
+
+type Embedded = (i64, &'static str, &'static str);
+
+macro_rules! embedded {
+    ($database:literal: $($number:literal $name:literal),* $(,)?) => {
+        &[$((
+            $number,
+            $name,
+            include_str!(concat!("../../../migrations/", $database, "/000", $number, "_", $name, ".sql")),
+        )),*]
+    };
+}
+
+const POSTGRES: &[Embedded] = embedded!("postgres": 1 "journal");
+const SQLITE: &[Embedded] = embedded!("sqlite": 1 "journal");
+
+pub(crate) fn postgres() -> Migrator {
+    migrator(POSTGRES)
+}
+
+pub(crate) fn sqlite() -> Migrator {
+    migrator(SQLITE)
+}
+
+fn migrator(embedded: &[Embedded]) -> Migrator {
+    let migrations = embedded.iter().map(|&(number, name, sql)| {
+        let without_transaction = sql.starts_with("-- no-transaction");
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), without_transaction)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    // An older version runs on a newer schema while executors are replaced.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(database: &str) -> Vec<String> {
+        let directory = format!("{}/../../migrations/{database}", env!("CARGO_MANIFEST_DIR"));
+        let mut names: Vec<String> = std::fs::read_dir(directory)
+            .expect("migrations are beside the crates")
+            .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn both_databases_have_the_same_migrations_and_all_are_embedded() {
+        let embedded = |list: &[Embedded]| -> Vec<String> {
+            list.iter().map(|(number, name, _)| format!("{number:04}_{name}.sql")).collect()
+        };
+        assert!(!files("postgres").is_empty());
+        assert_eq!(files("postgres"), files("sqlite"));
+        assert_eq!(files("postgres"), embedded(POSTGRES));
+        assert_eq!(files("sqlite"), embedded(SQLITE));
+    }
+}

@@ -1,32 +1,131 @@
-//! Being written.
-use crate::*;
-use slotline_protocol::*;
+//! The journal on PostgreSQL: a small pool for reads, and one connection of its own for whoever leads.
+
+mod commit;
+mod lead;
+mod read;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::{ConnectOptions, Connection, Row};
+
+use crate::Error;
+use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
+use crate::migrate::{self, MIGRATION_DEADLINE};
+
+pub(crate) use lead::{IDLE_SESSION_TIMEOUT, Lead};
+
+/// Connections for reads.
+const READERS: u32 = 4;
+/// How long to wait for one of them, or for a new one.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection unused for longer is asked first whether it still leads to a primary.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// PostgreSQL 14, the first with `idle_session_timeout` and `client_connection_check_interval`.
+const VERSION_MIN: i32 = 140_000;
+
+crate::row::columns!(PgRow, i32);
+
 #[derive(Clone, Debug)]
-pub(crate) struct Journal;
-#[derive(Debug)]
-pub(crate) struct Lead;
-pub(crate) const IDLE_SESSION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-impl Journal {
-    pub(crate) async fn open(_url: &str) -> Result<Self, Error> { unimplemented!() }
-    pub(crate) async fn migrate(&self) -> Result<(), Error> { unimplemented!() }
-    pub(crate) async fn lead(&self, _leader: &str) -> Result<Lead, Error> { unimplemented!() }
-    pub(crate) async fn find_messages(&self, _ids: &[String]) -> Result<Vec<Known>, Error> { unimplemented!() }
-    pub(crate) async fn requests(&self, _ids: &[ExecutionId]) -> Result<Vec<(ExecutionId, Request)>, Error> { unimplemented!() }
-    pub(crate) async fn execution(&self, _id: ExecutionId) -> Result<Option<http::Execution>, Error> { unimplemented!() }
-    pub(crate) async fn executions(&self, _f: &Filter, _p: PageRequest) -> Result<http::Page<http::Execution>, Error> { unimplemented!() }
-    pub(crate) async fn actions(&self) -> Result<Vec<http::Action>, Error> { unimplemented!() }
-    pub(crate) async fn action(&self, _a: &ActionRef) -> Result<Option<http::Action>, Error> { unimplemented!() }
-    pub(crate) async fn durations(&self, _a: ActionId, _n: u32) -> Result<Durations, Error> { unimplemented!() }
-    pub(crate) async fn verify(&self, _s: Option<Timestamp>) -> Result<Verdict, Error> { unimplemented!() }
-    pub(crate) async fn check(&self) -> Result<Vec<String>, Error> { unimplemented!() }
-    pub(crate) async fn ping(&self) -> Result<(), Error> { unimplemented!() }
-    pub(crate) async fn close(&self) { unimplemented!() }
+pub(crate) struct Journal {
+    pool: PgPool,
+    options: PgConnectOptions,
 }
-impl Lead {
-    pub(crate) fn epoch(&self) -> Epoch { unimplemented!() }
-    pub(crate) async fn recover(&mut self) -> Result<Recovered, Error> { unimplemented!() }
-    pub(crate) async fn commit(&mut self, _b: &Batch) -> Result<(), CommitError> { unimplemented!() }
-    pub(crate) async fn ping(&mut self) -> Result<(), Error> { unimplemented!() }
-    pub(crate) async fn prune(&mut self, _t: Timestamp, _m: u32) -> Result<u64, Error> { unimplemented!() }
-    pub(crate) async fn release(self) { unimplemented!() }
+
+impl Journal {
+    pub(crate) async fn open(url: &str) -> Result<Self, Error> {
+        let expected = || Error::InvalidUrl("expected postgres://user:password@host:port/database".to_owned());
+        let mut options = PgConnectOptions::from_str(url).map_err(|_| expected())?.disable_statement_logging();
+        if options.get_application_name().is_none() {
+            options = options.application_name("slotline");
+        }
+        // The server ends what we no longer wait for.
+        let options = options.options([
+            ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),
+            ("default_transaction_isolation", "read\\ committed".to_owned()),
+        ]);
+        // Directly, since a pool hides why it can't connect behind its own time-out.
+        let first = within(options.connect()).await?;
+        within(first.close()).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TRUSTED_FOR {
+                        return Ok(true);
+                    }
+                    // After a fail-over a connection may lead to the old primary, which would answer from the past.
+                    let read_only: String =
+                        sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
+                    Ok(read_only == "off")
+                })
+            })
+            .connect_lazy_with(options.clone());
+        Ok(Self { pool, options })
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<(), Error> {
+        let mut connection = within(self.options.clone().options([("statement_timeout", "0")]).connect()).await?;
+        // The migrator takes an advisory lock first, so that one runs after the other.
+        within_time(MIGRATION_DEADLINE, async {
+            migrate::postgres().run_direct(None, &mut connection, false).await.map_err(Error::Migrate)
+        })
+        .await?;
+        within(connection.close()).await
+    }
+
+    pub(crate) async fn check(&self) -> Result<Vec<String>, Error> {
+        let mut connection = borrow(&self.pool).await?;
+        let row = within(
+            sqlx::query(
+                "SELECT current_setting('server_version_num')::integer AS version, \
+                 current_setting('server_version') AS version_text, \
+                 current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes, \
+                 current_setting('synchronous_commit') AS synchronous_commit, \
+                 current_setting('transaction_read_only') AS read_only, \
+                 current_setting('server_encoding') AS encoding",
+            )
+            .fetch_one(&mut *connection),
+        )
+        .await?;
+        connection.give_back();
+        let mut findings = Vec::new();
+        if row.try_get::<i32, _>("version")? < VERSION_MIN {
+            let version: &str = row.try_get("version_text")?;
+            findings.push(format!("PostgreSQL is {version}: leading needs 14 or later"));
+        }
+        for (setting, consequence) in [
+            ("fsync", "a crash of the database's host loses or spoils what was confirmed"),
+            ("full_page_writes", "a crash of the database's host can spoil what was confirmed"),
+            ("synchronous_commit", "a crash of the database loses what was confirmed last"),
+        ] {
+            if row.try_get::<&str, _>(setting)? == "off" {
+                findings.push(format!("PostgreSQL has {setting} off: {consequence}"));
+            }
+        }
+        if row.try_get::<&str, _>("read_only")? == "on" {
+            findings.push("PostgreSQL is read-only here: nothing can be scheduled".to_owned());
+        }
+        let encoding: &str = row.try_get("encoding")?;
+        if encoding != "UTF8" {
+            findings
+                .push(format!("the database is encoded in {encoding}: text beyond it would spoil a commit; use UTF8"));
+        }
+        Ok(findings)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        let mut connection = borrow(&self.pool).await?;
+        within(connection.ping()).await?;
+        connection.give_back();
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        // A connection that does not close in time is dropped with the process.
+        let _ = tokio::time::timeout(CALL_DEADLINE, self.pool.close()).await;
+    }
 }

@@ -1,1 +1,349 @@
+//! From rows to values: the only place where strings become enums.
+//!
+//! What this program did not write is an error that names the row, never a guess. Not here: values to rows; their
+//! order is each database's own (`postgres::columns`, `sqlite::commit`).
 
+use std::collections::HashSet;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::{
+    ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
+};
+use slotline_scheduler::{Lease, Snapshot};
+use sqlx::types::Uuid;
+
+use crate::durations::Sample;
+use crate::text::show;
+use crate::verify::Grant;
+use crate::{ActionState, Counters, Error, Known, Request};
+
+/// A row of either database, by the names of its columns.
+pub(crate) trait Columns {
+    fn flag(&self, column: &'static str) -> Result<bool, sqlx::Error>;
+    fn count(&self, column: &'static str) -> Result<i64, sqlx::Error>;
+    fn number(&self, column: &'static str) -> Result<i64, sqlx::Error>;
+    fn maybe_number(&self, column: &'static str) -> Result<Option<i64>, sqlx::Error>;
+    fn time(&self, column: &'static str) -> Result<Timestamp, sqlx::Error>;
+    fn maybe_time(&self, column: &'static str) -> Result<Option<Timestamp>, sqlx::Error>;
+    fn text(&self, column: &'static str) -> Result<&str, sqlx::Error>;
+    fn maybe_text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error>;
+    fn bytes(&self, column: &'static str) -> Result<&[u8], sqlx::Error>;
+    fn maybe_uuid(&self, column: &'static str) -> Result<Option<Uuid>, sqlx::Error>;
+}
+
+/// Concurrency keys seen so far: a million executions of one key share one string.
+#[derive(Default)]
+pub(crate) struct Keys(HashSet<Arc<str>>);
+
+impl Keys {
+    fn shared(&mut self, key: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(key) {
+            return known.clone();
+        }
+        let key: Arc<str> = key.into();
+        self.0.insert(key.clone());
+        key
+    }
+}
+
+pub(crate) fn snapshot(row: &impl Columns, keys: &mut Keys) -> Result<Snapshot, Error> {
+    let id = ExecutionId(row.number("id")?);
+    Ok(Snapshot {
+        id,
+        action: ActionId(row.number("action_id")?),
+        key: row.maybe_text("concurrency_key")?.map(|key| keys.shared(&show(key))),
+        status: status(row, id)?,
+        place: row.number("place")?,
+        attempt: count(row, "attempt", id)?,
+        failures: count(row, "failures", id)?,
+        losses: count(row, "losses", id)?,
+        enqueued_at: row.time("enqueued_at")?,
+        queued_at: row.time("queued_at")?,
+        not_before: row.maybe_time("not_before")?,
+        keeps_slot: row.flag("keeps_slot")?,
+        cancel_requested: row.flag("cancel_requested")?,
+        lease: lease(row, id)?,
+    })
+}
+
+/// A lease is there whole or not at all; its fence tells which.
+fn lease(row: &impl Columns, id: ExecutionId) -> Result<Option<Lease>, Error> {
+    let Some(fence) = row.maybe_number("fence")? else {
+        return Ok(None);
+    };
+    let missing = |column| Error::Corrupt { column, id: id.0, reason: "a lease lacks it".to_owned() };
+    Ok(Some(Lease {
+        worker: worker(row, id)?.ok_or_else(|| missing("worker"))?,
+        incarnation: Incarnation(row.maybe_uuid("incarnation")?.ok_or_else(|| missing("incarnation"))?),
+        fence: Fence(fence),
+        scheduled_at: row.maybe_time("scheduled_at")?.ok_or_else(|| missing("scheduled_at"))?,
+        started_at: row.maybe_time("started_at")?,
+    }))
+}
+
+pub(crate) fn request(row: &impl Columns) -> Result<(ExecutionId, Request), Error> {
+    let id = ExecutionId(row.number("id")?);
+    let request = Request {
+        message_id: shown(row, "message_id")?,
+        digest: digest(row, id)?,
+        parameters: raw(row.text("parameters")?, "parameters", id)?,
+        timeout: timeout(row, id)?,
+        detail: detail(row, id)?,
+        correlation_id: shown(row, "correlation_id")?,
+        trace_id: shown(row, "trace_id")?,
+        source: shown(row, "source")?,
+        reply_to: shown(row, "reply_to")?,
+        reply: match row.text("reply")? {
+            "accepted" => Reply::Accepted,
+            "settled" => Reply::Settled,
+            other => return Err(corrupt("reply", id, &format!("{other:?} is no reply"))),
+        },
+    };
+    Ok((id, request))
+}
+
+/// How a [`Reply`] is spelt in the journal.
+pub(crate) fn reply_text(reply: Reply) -> &'static str {
+    match reply {
+        Reply::Accepted => "accepted",
+        Reply::Settled => "settled",
+    }
+}
+
+/// How a [`Detail`] is spelt in the journal; the default, which nearly all have, is left out.
+pub(crate) fn detail_text(detail: Detail) -> Option<String> {
+    match detail {
+        Detail::Default => None,
+        Detail::Quiet | Detail::Negotiated { .. } => Some(json(&detail)),
+    }
+}
+
+/// JSON of a plain value.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data with string keys")
+}
+
+/// A time-out in nanoseconds; no policy or message allows more than a year.
+pub(crate) fn timeout_ns(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
+    let id = ExecutionId(row.number("id")?);
+    Ok(http::Execution {
+        execution_id: id,
+        action_id: ActionId(row.number("action_id")?),
+        action_ref: parsed(row.text("ref")?, "ref", id)?,
+        status: status(row, id)?,
+        attempt: count(row, "attempt", id)?,
+        concurrency_key: shown(row, "concurrency_key")?,
+        parameters: raw(row.text("parameters")?, "parameters", id)?,
+        timeout_seconds: timeout(row, id)?.map(|timeout| timeout.as_secs_f64()),
+        progress_detail: detail(row, id)?,
+        message_id: shown(row, "message_id")?,
+        correlation_id: shown(row, "correlation_id")?,
+        trace_id: shown(row, "trace_id")?,
+        source: shown(row, "source")?,
+        enqueued_at: row.time("enqueued_at")?,
+        scheduled_at: row.maybe_time("scheduled_at")?,
+        start_time: row.maybe_time("started_at")?,
+        end_time: row.maybe_time("ended_at")?,
+        worker: worker(row, id)?,
+        fence: row.maybe_number("fence")?.map(Fence),
+        result: row.maybe_text("result")?.map(|text| raw(text, "result", id)).transpose()?,
+        error: failure(row, id)?,
+        position: None,
+        waiting: None,
+        earlier_attempts: Vec::new(),
+    })
+}
+
+pub(crate) fn attempt(row: &impl Columns) -> Result<(ExecutionId, http::Attempt), Error> {
+    let id = ExecutionId(row.number("execution_id")?);
+    let attempt = http::Attempt {
+        attempt: count(row, "attempt", id)?,
+        fence: Fence(row.number("fence")?),
+        worker: worker(row, id)?,
+        outcome: {
+            let text = row.text("outcome")?;
+            OutcomeKind::from_str(text).map_err(|_| Error::UnknownStatus { id, found: text.to_owned() })?
+        },
+        error: failure(row, id)?,
+        start_time: row.maybe_time("started_at")?,
+        end_time: row.time("ended_at")?,
+    };
+    Ok((id, attempt))
+}
+
+pub(crate) fn action(row: &impl Columns) -> Result<http::Action, Error> {
+    let id = row.number("id")?;
+    let policy: Policy = serde_json::from_str(row.text("policy")?).map_err(|error| Error::Corrupt {
+        column: "policy",
+        id,
+        reason: error.to_string(),
+    })?;
+    Ok(http::Action {
+        action_id: ActionId(id),
+        action_ref: parsed(row.text("ref")?, "ref", ExecutionId(id))?,
+        paused: row.flag("paused")?,
+        policy,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+    })
+}
+
+pub(crate) fn action_state(row: &impl Columns) -> Result<ActionState, Error> {
+    let action = action(row)?;
+    let total = |column| {
+        u64::try_from(row.number(column)?).map_err(|_| Error::Corrupt {
+            column,
+            id: action.action_id.0,
+            reason: "negative".to_owned(),
+        })
+    };
+    Ok(ActionState { total_enqueued: total("enqueued")?, total_completed: total("completed")?, action })
+}
+
+pub(crate) fn known(row: &impl Columns) -> Result<Known, Error> {
+    let execution_id = ExecutionId(row.number("id")?);
+    Ok(Known { message_id: show(row.text("message_id")?), execution_id, digest: digest(row, execution_id)? })
+}
+
+pub(crate) fn counters(row: &impl Columns) -> Result<Counters, Error> {
+    Ok(Counters {
+        next_id: row.number("next_id")?,
+        next_fence: row.number("next_fence")?,
+        next_action: row.number("next_action")?,
+    })
+}
+
+pub(crate) fn sample(row: &impl Columns) -> Result<Sample, Error> {
+    let started_at = row.maybe_time("started_at")?;
+    let earlier = row.maybe_time("earlier_started_at")?;
+    Ok(Sample {
+        enqueued_at: row.time("enqueued_at")?,
+        first_started_at: earlier.into_iter().chain(started_at).min(),
+        started_at,
+        ended_at: row.time("ended_at")?,
+    })
+}
+
+pub(crate) fn grant(row: &impl Columns) -> Result<Grant, Error> {
+    let execution = ExecutionId(row.number("id")?);
+    Ok(Grant {
+        execution,
+        action: ActionId(row.number("action_id")?),
+        key: shown(row, "concurrency_key")?,
+        attempt: count(row, "attempt", execution)?,
+        fence: row.maybe_number("fence")?.map(Fence),
+        started_at: row.maybe_time("started_at")?,
+        ended_at: row.maybe_time("ended_at")?,
+    })
+}
+
+fn status(row: &impl Columns, id: ExecutionId) -> Result<Status, Error> {
+    let text = row.text("status")?;
+    text.parse().map_err(|_| Error::UnknownStatus { id, found: text.to_owned() })
+}
+
+fn count(row: &impl Columns, column: &'static str, id: ExecutionId) -> Result<u32, Error> {
+    u32::try_from(row.count(column)?).map_err(|_| corrupt(column, id, "negative"))
+}
+
+fn worker(row: &impl Columns, id: ExecutionId) -> Result<Option<WorkerName>, Error> {
+    row.maybe_text("worker")?.map(|name| parsed(name, "worker", id)).transpose()
+}
+
+fn digest(row: &impl Columns, id: ExecutionId) -> Result<[u8; 32], Error> {
+    row.bytes("digest")?.try_into().map_err(|_| corrupt("digest", id, "expected 32 bytes"))
+}
+
+fn timeout(row: &impl Columns, id: ExecutionId) -> Result<Option<Duration>, Error> {
+    row.maybe_number("timeout_ns")?
+        .map(|ns| u64::try_from(ns).map(Duration::from_nanos).map_err(|_| corrupt("timeout_ns", id, "negative")))
+        .transpose()
+}
+
+fn detail(row: &impl Columns, id: ExecutionId) -> Result<Detail, Error> {
+    match row.maybe_text("detail")? {
+        None => Ok(Detail::Default),
+        Some(text) => serde_json::from_str(text).map_err(|error| corrupt("detail", id, &error.to_string())),
+    }
+}
+
+fn failure(row: &impl Columns, id: ExecutionId) -> Result<Option<Failure>, Error> {
+    row.maybe_text("error")?
+        .map(|text| serde_json::from_str(text).map_err(|error| corrupt("error", id, &error.to_string())))
+        .transpose()
+}
+
+fn raw(text: &str, column: &'static str, id: ExecutionId) -> Result<Arc<RawValue>, Error> {
+    let value = RawValue::from_string(text.to_owned()).map_err(|error| corrupt(column, id, &error.to_string()))?;
+    Ok(value.into())
+}
+
+fn shown(row: &impl Columns, column: &'static str) -> Result<Option<String>, Error> {
+    Ok(row.maybe_text(column)?.map(show))
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str, column: &'static str, id: ExecutionId) -> Result<T, Error> {
+    text.parse().map_err(|error: T::Err| corrupt(column, id, &error.to_string()))
+}
+
+fn corrupt(column: &'static str, id: ExecutionId, reason: &str) -> Error {
+    Error::Corrupt { column, id: id.0, reason: reason.to_owned() }
+}
+
+/// Reads the columns of a row type; the databases differ only in the size of a count.
+macro_rules! columns {
+    ($row:ty, $count:ty) => {
+        impl crate::row::Columns for $row {
+            fn flag(&self, column: &'static str) -> Result<bool, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn count(&self, column: &'static str) -> Result<i64, sqlx::Error> {
+                self.try_get::<$count, _>(column).map(i64::from)
+            }
+
+            fn number(&self, column: &'static str) -> Result<i64, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn maybe_number(&self, column: &'static str) -> Result<Option<i64>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn time(&self, column: &'static str) -> Result<slotline_protocol::Timestamp, sqlx::Error> {
+                self.try_get(column).map(|crate::stamp::Stamp(time)| time)
+            }
+
+            fn maybe_time(&self, column: &'static str) -> Result<Option<slotline_protocol::Timestamp>, sqlx::Error> {
+                let stamp: Option<crate::stamp::Stamp> = self.try_get(column)?;
+                Ok(stamp.map(|crate::stamp::Stamp(time)| time))
+            }
+
+            fn text(&self, column: &'static str) -> Result<&str, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn maybe_text(&self, column: &'static str) -> Result<Option<&str>, sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn bytes(&self, column: &'static str) -> Result<&[u8], sqlx::Error> {
+                self.try_get(column)
+            }
+
+            fn maybe_uuid(&self, column: &'static str) -> Result<Option<sqlx::types::Uuid>, sqlx::Error> {
+                self.try_get(column)
+            }
+        }
+    };
+}
+
+pub(crate) use columns;

@@ -1,32 +1,111 @@
-//! Being written.
-use crate::*;
-use slotline_protocol::*;
+//! The journal on SQLite: one writing connection, a few reading ones, one process.
+//!
+//! Write-ahead log with `synchronous = FULL`: what was committed survives a loss of power. In memory all share the one
+//! connection, since SQLite's shared cache would refuse readers instead of letting them wait.
+
+mod commit;
+mod lead;
+mod read;
+
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Row};
+
+use crate::Error;
+use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
+use crate::migrate::{self, MIGRATION_DEADLINE};
+
+pub(crate) use lead::Lead;
+
+/// Connections for reads.
+const READERS: u32 = 4;
+/// How long to wait for another process that writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The log is cut back to this size after a checkpoint.
+const LOG_BYTES: &str = "67108864";
+/// Rows that are read ahead.
+const ROW_BUFFER: usize = 1000;
+
+crate::row::columns!(SqliteRow, i64);
+
 #[derive(Clone, Debug)]
-pub(crate) struct Journal;
-#[derive(Debug)]
-pub(crate) struct Lead;
-pub(crate) const IDLE_SESSION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-impl Journal {
-    pub(crate) async fn open(_url: &str) -> Result<Self, Error> { unimplemented!() }
-    pub(crate) async fn migrate(&self) -> Result<(), Error> { unimplemented!() }
-    pub(crate) async fn lead(&self, _leader: &str) -> Result<Lead, Error> { unimplemented!() }
-    pub(crate) async fn find_messages(&self, _ids: &[String]) -> Result<Vec<Known>, Error> { unimplemented!() }
-    pub(crate) async fn requests(&self, _ids: &[ExecutionId]) -> Result<Vec<(ExecutionId, Request)>, Error> { unimplemented!() }
-    pub(crate) async fn execution(&self, _id: ExecutionId) -> Result<Option<http::Execution>, Error> { unimplemented!() }
-    pub(crate) async fn executions(&self, _f: &Filter, _p: PageRequest) -> Result<http::Page<http::Execution>, Error> { unimplemented!() }
-    pub(crate) async fn actions(&self) -> Result<Vec<http::Action>, Error> { unimplemented!() }
-    pub(crate) async fn action(&self, _a: &ActionRef) -> Result<Option<http::Action>, Error> { unimplemented!() }
-    pub(crate) async fn durations(&self, _a: ActionId, _n: u32) -> Result<Durations, Error> { unimplemented!() }
-    pub(crate) async fn verify(&self, _s: Option<Timestamp>) -> Result<Verdict, Error> { unimplemented!() }
-    pub(crate) async fn check(&self) -> Result<Vec<String>, Error> { unimplemented!() }
-    pub(crate) async fn ping(&self) -> Result<(), Error> { unimplemented!() }
-    pub(crate) async fn close(&self) { unimplemented!() }
+pub(crate) struct Journal {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Held by whoever leads.
+    leading: Arc<tokio::sync::Mutex<()>>,
+    /// Keeps a database in memory alive when its one working connection has to be replaced.
+    anchor: Option<Arc<Mutex<SqliteConnection>>>,
 }
-impl Lead {
-    pub(crate) fn epoch(&self) -> Epoch { unimplemented!() }
-    pub(crate) async fn recover(&mut self) -> Result<Recovered, Error> { unimplemented!() }
-    pub(crate) async fn commit(&mut self, _b: &Batch) -> Result<(), CommitError> { unimplemented!() }
-    pub(crate) async fn ping(&mut self) -> Result<(), Error> { unimplemented!() }
-    pub(crate) async fn prune(&mut self, _t: Timestamp, _m: u32) -> Result<u64, Error> { unimplemented!() }
-    pub(crate) async fn release(self) { unimplemented!() }
+
+impl Journal {
+    pub(crate) async fn open(url: &str) -> Result<Self, Error> {
+        let expected = || Error::InvalidUrl("expected sqlite:/path/file.db or sqlite::memory:".to_owned());
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|_| expected())?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("journal_size_limit", LOG_BYTES)
+            .row_buffer_size(ROW_BUFFER)
+            .disable_statement_logging();
+        let anchor = match in_memory {
+            true => Some(Arc::new(Mutex::new(within(options.connect()).await?))),
+            false => None,
+        };
+        let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).acquire_timeout(CALL_DEADLINE);
+        let writer = within(pool().max_connections(1).connect_with(options.clone())).await?;
+        let readers = match in_memory {
+            true => writer.clone(),
+            false => pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "on")),
+        };
+        Ok(Self { writer, readers, leading: Arc::default(), anchor })
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<(), Error> {
+        let mut connection = borrow(&self.writer).await?;
+        within_time(MIGRATION_DEADLINE, async {
+            // SQLite has no lock for migrators, so all of them run in one transaction, which lets one writer in.
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            migrate::sqlite().run_direct(None, &mut *transaction, false).await.map_err(Error::Migrate)?;
+            transaction.commit().await?;
+            Ok::<_, Error>(())
+        })
+        .await?;
+        connection.give_back();
+        Ok(())
+    }
+
+    pub(crate) async fn check(&self) -> Result<Vec<String>, Error> {
+        self.ping().await?;
+        let mut findings = Vec::new();
+        if self.anchor.is_some() {
+            findings.push("the journal is kept in memory: it ends with this process".to_owned());
+        }
+        Ok(findings)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        let mut connection = borrow(&self.readers).await?;
+        within(sqlx::query("SELECT 1").execute(&mut *connection)).await?;
+        connection.give_back();
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        let closing = async {
+            self.readers.close().await;
+            self.writer.close().await;
+        };
+        // What does not close in time is closed by the end of the process; the log is replayed when it is opened next.
+        let _ = tokio::time::timeout(CALL_DEADLINE, closing).await;
+    }
 }

@@ -1,0 +1,177 @@
+//! A batch as one call of `slotline_commit`: one statement, one transaction, one round trip.
+//!
+//! Rows travel as columns, an array each, in the order of the function's arguments. A column without any value is sent
+//! empty: `unnest` fills it up with nulls.
+
+use std::borrow::Cow;
+
+use slotline_protocol::message::Failure;
+use slotline_protocol::{Epoch, Timestamp};
+use slotline_scheduler::{Lease, Snapshot};
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgDatabaseError};
+use sqlx::query::Query;
+
+use crate::batch::{Accepted, ActionChange, EndedAttempt, Request, Settled};
+use crate::leadership::PARTITION;
+use crate::row::{detail_text, json, reply_text, timeout_ns};
+use crate::stamp::Stamp;
+use crate::text::hide;
+use crate::{Batch, CommitError, Error};
+
+const CALL: &str = "SELECT slotline_commit(\
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
+    $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
+    $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, \
+    $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86)";
+
+/// What `slotline_commit` raises when another leads; the detail is the current epoch.
+const DEPOSED: &str = "SL001";
+
+type Call<'q> = Query<'q, Postgres, PgArguments>;
+
+/// The call that writes `batch` under `epoch`.
+pub(super) fn call(epoch: Epoch, batch: &Batch) -> Call<'static> {
+    let call = sqlx::query(CALL)
+        .bind(PARTITION)
+        .bind(epoch.0)
+        .bind(batch.number)
+        .bind(batch.counters.next_id)
+        .bind(batch.counters.next_fence)
+        .bind(batch.counters.next_action);
+    let call = actions(call, &batch.actions);
+    let call = accepted(call, &batch.accepted);
+    let call = state(call, &batch.live, |snapshot| snapshot);
+    let call = attempts(call, &batch.attempts);
+    let call = settled(call, &batch.settled);
+    let total = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let totals = crate::batch::sum(&batch.totals);
+    call.bind(column(&totals, |(action, ..)| action.0))
+        .bind(column(&totals, |(_, enqueued, _)| total(*enqueued)))
+        .bind(column(&totals, |(_, _, completed)| total(*completed)))
+        .bind(column(&batch.ended_incarnations, |(incarnation, ..)| incarnation.0))
+        .bind(column(&batch.ended_incarnations, |(_, worker, _)| worker.as_str()))
+        .bind(column(&batch.ended_incarnations, |(.., at)| Stamp(*at)))
+}
+
+/// What a failed call means for the leader.
+pub(super) fn outcome(ours: Epoch, error: Error) -> CommitError {
+    if let Error::Unavailable(cause) = &error
+        && let Some(raised) = cause.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+        && raised.code() == DEPOSED
+    {
+        let theirs = raised.detail().and_then(|detail| detail.parse().ok()).unwrap_or_default();
+        return CommitError::Deposed { ours, theirs };
+    }
+    CommitError::Unknown(error)
+}
+
+fn column<'r, T, U>(rows: &'r [T], value: impl Fn(&'r T) -> U) -> Vec<U> {
+    rows.iter().map(value).collect()
+}
+
+fn sparse<'r, T, U>(rows: &'r [T], value: impl Fn(&'r T) -> Option<U>) -> Vec<Option<U>> {
+    let values: Vec<Option<U>> = rows.iter().map(value).collect();
+    if values.iter().all(Option::is_none) { Vec::new() } else { values }
+}
+
+fn stamp(time: Timestamp) -> Stamp {
+    Stamp(time)
+}
+
+fn small(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn shown(text: &Option<String>) -> Option<Cow<'_, str>> {
+    text.as_deref().map(hide)
+}
+
+fn error(failure: &Option<Failure>) -> Option<String> {
+    failure.as_ref().map(json)
+}
+
+fn actions<'q>(call: Call<'q>, changes: &[ActionChange]) -> Call<'q> {
+    let changes = crate::batch::collapse(changes);
+    let (deleted, put) = (changes.deleted, changes.put);
+    call.bind(column(&deleted, |(id, _)| id.0))
+        .bind(column(&deleted, |(_, at)| Stamp(*at)))
+        .bind(column(&put, |(action, _)| action.action_id.0))
+        .bind(column(&put, |(action, _)| action.action_ref.as_str()))
+        .bind(column(&put, |(action, _)| json(&action.policy)))
+        .bind(column(&put, |(action, _)| action.paused))
+        .bind(column(&put, |(action, _)| Stamp(action.created_at)))
+        .bind(column(&put, |(action, _)| Stamp(action.updated_at)))
+        .bind(sparse(&put, |(_, deleted_at)| deleted_at.map(stamp)))
+}
+
+fn accepted<'q>(call: Call<'q>, rows: &[Accepted]) -> Call<'q> {
+    fn request(row: &Accepted) -> &Request {
+        &row.request
+    }
+    state(call, rows, |row| &row.snapshot)
+        .bind(column(rows, |row| row.snapshot.action.0))
+        .bind(column(rows, |row| Stamp(row.snapshot.enqueued_at)))
+        .bind(sparse(rows, |row| request(row).timeout.map(timeout_ns)))
+        .bind(sparse(rows, |row| row.snapshot.key.as_deref().map(hide)))
+        .bind(sparse(rows, |row| shown(&request(row).message_id)))
+        .bind(column(rows, |row| request(row).digest.as_slice()))
+        .bind(sparse(rows, |row| detail_text(request(row).detail)))
+        .bind(sparse(rows, |row| shown(&request(row).correlation_id)))
+        .bind(sparse(rows, |row| shown(&request(row).trace_id)))
+        .bind(sparse(rows, |row| shown(&request(row).source)))
+        .bind(sparse(rows, |row| shown(&request(row).reply_to)))
+        .bind(column(rows, |row| reply_text(request(row).reply)))
+        .bind(column(rows, |row| request(row).parameters.get()))
+}
+
+/// The columns that may change while an execution lives.
+fn state<'q, T>(call: Call<'q>, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) -> Call<'q> {
+    let lease = |row| snapshot(row).lease.as_ref();
+    call.bind(column(rows, |row| snapshot(row).id.0))
+        .bind(column(rows, |row| snapshot(row).place))
+        .bind(column(rows, |row| Stamp(snapshot(row).queued_at)))
+        .bind(sparse(rows, |row| snapshot(row).not_before.map(stamp)))
+        .bind(sparse(rows, |row| lease(row).map(|lease| lease.fence.0)))
+        .bind(sparse(rows, |row| lease(row).map(|lease| Stamp(lease.scheduled_at))))
+        .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.started_at).map(stamp)))
+        .bind(sparse(rows, |row| lease(row).map(|lease| lease.incarnation.0)))
+        .bind(column(rows, |row| small(snapshot(row).attempt)))
+        .bind(column(rows, |row| small(snapshot(row).failures)))
+        .bind(column(rows, |row| small(snapshot(row).losses)))
+        .bind(column(rows, |row| snapshot(row).keeps_slot))
+        .bind(column(rows, |row| snapshot(row).cancel_requested))
+        .bind(column(rows, |row| snapshot(row).status.as_str()))
+        .bind(sparse(rows, |row| lease(row).map(|lease| lease.worker.as_str())))
+}
+
+fn attempts<'q>(call: Call<'q>, rows: &[EndedAttempt]) -> Call<'q> {
+    call.bind(column(rows, |row| row.execution_id.0))
+        .bind(column(rows, |row| row.fence.0))
+        .bind(column(rows, |row| small(row.attempt)))
+        .bind(column(rows, |row| row.outcome.as_str()))
+        .bind(sparse(rows, |row| row.worker.as_ref().map(|worker| worker.as_str())))
+        .bind(column(rows, |row| Stamp(row.scheduled_at)))
+        .bind(sparse(rows, |row| row.started_at.map(stamp)))
+        .bind(column(rows, |row| Stamp(row.ended_at)))
+        .bind(sparse(rows, |row| error(&row.error)))
+}
+
+fn settled<'q>(call: Call<'q>, rows: &[Settled]) -> Call<'q> {
+    fn lease(row: &Settled) -> Option<&Lease> {
+        row.lease.as_ref()
+    }
+    call.bind(column(rows, |row| row.id.0))
+        .bind(sparse(rows, |row| lease(row).map(|lease| Stamp(lease.scheduled_at))))
+        .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.started_at).map(stamp)))
+        .bind(column(rows, |row| Stamp(row.ended_at)))
+        .bind(sparse(rows, |row| lease(row).map(|lease| lease.fence.0)))
+        .bind(sparse(rows, |row| lease(row).map(|lease| lease.incarnation.0)))
+        .bind(column(rows, |row| small(row.attempt)))
+        .bind(column(rows, |row| small(row.failures)))
+        .bind(column(rows, |row| small(row.losses)))
+        .bind(column(rows, |row| row.status.as_str()))
+        .bind(sparse(rows, |row| lease(row).map(|lease| lease.worker.as_str())))
+        .bind(sparse(rows, |row| row.result.as_ref().map(|result| result.get())))
+        .bind(sparse(rows, |row| error(&row.error)))
+}

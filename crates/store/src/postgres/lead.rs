@@ -1,0 +1,216 @@
+//! Leading on PostgreSQL: a session that holds an advisory lock, and all the leader writes goes through it.
+//!
+//! So leadership ends with the connection, whichever side loses it. The session is guarded from both: the server drops
+//! a leader that is silent for [`IDLE_SESSION_TIMEOUT`] or whose host is gone, and every call here has a deadline.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use slotline_protocol::{Epoch, Incarnation, Timestamp};
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Row};
+
+use super::{Journal, VERSION_MIN, commit};
+use crate::deadline::{CALL_DEADLINE, borrow, within};
+use crate::leadership::{PARTITION, PRUNE_CHUNK};
+use crate::row::{self, Keys};
+use crate::{Batch, CommitError, Error, Recovered, sql};
+
+/// A leader silent for longer loses its session, and so its lock: also one that is frozen.
+pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon the server notices that one who waits for the lock has gone.
+const WAITER_CHECK: Duration = Duration::from_secs(1);
+/// How often one who waits makes sure that its session still does. Not on the way to leadership: the lock itself is
+/// granted without asking again.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+/// One lock for each partition of each schema.
+const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('slotline leader of ' || current_schema(), $1))";
+
+/// Guards the session: what the server does when it no longer hears of us.
+const GUARD: &str = "SELECT set_config('idle_session_timeout', $1, false), \
+    set_config('idle_in_transaction_session_timeout', $1, false), \
+    set_config('tcp_user_timeout', $1, false), \
+    set_config('client_connection_check_interval', $2, false), \
+    set_config('tcp_keepalives_idle', '4', false), \
+    set_config('tcp_keepalives_interval', '2', false), \
+    set_config('tcp_keepalives_count', '3', false)";
+
+const SET_STATEMENT_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, false)";
+
+const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, led_since = now() \
+    WHERE partition_id = $1 RETURNING epoch";
+
+const PRUNE: &str = "WITH old AS MATERIALIZED (SELECT id FROM history WHERE ended_at < $1 ORDER BY ended_at LIMIT $2), \
+    gone AS (DELETE FROM history USING old WHERE history.id = old.id RETURNING history.id), \
+    tries AS (DELETE FROM attempts USING gone WHERE execution_id = gone.id) \
+    SELECT count(*) FROM gone";
+
+const PRUNE_INCARNATIONS: &str = "DELETE FROM ended_incarnations WHERE ended_at < $1";
+
+const PRUNE_ACTIONS: &str = "WITH gone AS (DELETE FROM actions WHERE deleted_at < $1 \
+    AND NOT EXISTS (SELECT FROM history WHERE action_id = actions.id) \
+    AND NOT EXISTS (SELECT FROM live WHERE action_id = actions.id) RETURNING id) \
+    DELETE FROM action_totals USING gone WHERE action_id = gone.id";
+
+/// Leadership of one epoch.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    epoch: Epoch,
+    /// Taken out for the time of a call and put back when it ended well, so that a call that fails, or is dropped,
+    /// takes the session and its lock with it.
+    connection: Option<PgConnection>,
+}
+
+impl Journal {
+    pub(crate) async fn lead(&self, leader: &str) -> Result<Lead, Error> {
+        let mut connection = within(self.options.connect()).await?;
+        let pid = admit(&mut connection).await?;
+        let millis = |duration: Duration| duration.as_millis().to_string();
+        within(
+            sqlx::query(GUARD).bind(millis(IDLE_SESSION_TIMEOUT)).bind(millis(WAITER_CHECK)).execute(&mut connection),
+        )
+        .await?;
+        set_statement_timeout(&mut connection, Duration::ZERO).await?;
+        tokio::select! {
+            locked = sqlx::query(LOCK).bind(PARTITION).execute(&mut connection) => { locked?; }
+            gone = watch(&self.pool, pid) => return Err(gone),
+        }
+        set_statement_timeout(&mut connection, CALL_DEADLINE).await?;
+        let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut connection);
+        let epoch = Epoch(within(raise).await?);
+        tracing::debug!(epoch = epoch.0, "took the journal's lock and raised the epoch");
+        Ok(Lead { epoch, connection: Some(connection) })
+    }
+}
+
+/// Checks that this server can be led on; gives the number of our session on it.
+async fn admit(connection: &mut PgConnection) -> Result<i32, Error> {
+    let row = within(
+        sqlx::query(
+            "SELECT current_setting('server_version_num')::integer AS version, pg_backend_pid() AS pid, \
+             pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only",
+        )
+        .fetch_one(connection),
+    )
+    .await?;
+    if row.try_get::<i32, _>("version")? < VERSION_MIN {
+        return Err(Error::Unfit("leading needs PostgreSQL 14 or later".to_owned()));
+    }
+    if row.try_get("read_only")? {
+        return Err(Error::ReadOnly);
+    }
+    Ok(row.try_get("pid")?)
+}
+
+async fn set_statement_timeout(connection: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
+    let millis = timeout.as_millis().to_string();
+    within(sqlx::query(SET_STATEMENT_TIMEOUT).bind(millis).execute(connection)).await?;
+    Ok(())
+}
+
+/// Returns once the session `pid` waits no more as far as can be told: a wait has no deadline, and a half-open
+/// connection would never end it.
+async fn watch(pool: &PgPool, pid: i32) -> Error {
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        match is_there(pool, pid).await {
+            Ok(true) => {}
+            Ok(false) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()).into(),
+            Err(error) => return error,
+        }
+    }
+}
+
+async fn is_there(pool: &PgPool, pid: i32) -> Result<bool, Error> {
+    let mut connection = borrow(pool).await?;
+    let asked = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND locktype = 'advisory')")
+        .bind(pid)
+        .fetch_one(&mut *connection);
+    let there = within(asked).await?;
+    connection.give_back();
+    Ok(there)
+}
+
+impl Lead {
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn take(&mut self) -> Result<PgConnection, Error> {
+        self.connection.take().ok_or(Error::LeadershipOver)
+    }
+
+    pub(crate) async fn recover(&mut self) -> Result<Recovered, Error> {
+        let mut connection = self.take()?;
+        // Reading everything may take long; instead, each row has a deadline.
+        set_statement_timeout(&mut connection, Duration::ZERO).await?;
+        let actions = within(sqlx::query(sql::ACTION_STATES).fetch_all(&mut connection)).await?;
+        let actions = actions.iter().map(row::action_state).collect::<Result<_, _>>()?;
+        let counters = within(sqlx::query(sql::COUNTERS).bind(PARTITION).fetch_one(&mut connection)).await?;
+        let ended = within(sqlx::query_scalar(sql::ENDED_INCARNATIONS).fetch_all(&mut connection)).await?;
+        let mut live = Vec::new();
+        let mut keys = Keys::default();
+        let mut rows = sqlx::query(sql::LIVE).fetch(&mut connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            live.push(row::snapshot(&row, &mut keys)?);
+        }
+        drop(rows);
+        // Here and not in the database, which would write a million rows to disk to sort them.
+        live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
+        set_statement_timeout(&mut connection, CALL_DEADLINE).await?;
+        self.connection = Some(connection);
+        Ok(Recovered {
+            actions,
+            live,
+            ended: ended.into_iter().map(Incarnation).collect(),
+            counters: row::counters(&counters)?,
+        })
+    }
+
+    pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let mut connection = self.take().map_err(CommitError::Unknown)?;
+        let call = commit::call(self.epoch, batch);
+        match within(call.execute(&mut connection)).await {
+            Ok(_) => {
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Err(error) => Err(commit::outcome(self.epoch, error)),
+        }
+    }
+
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        let mut connection = self.take()?;
+        within(connection.ping()).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    pub(crate) async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
+        let before = crate::stamp::Stamp(settled_before);
+        let mut connection = self.take()?;
+        let mut pruned = 0;
+        while pruned < i64::from(max) {
+            let chunk = (i64::from(max) - pruned).min(PRUNE_CHUNK);
+            let gone: i64 =
+                within(sqlx::query_scalar(PRUNE).bind(before).bind(chunk).fetch_one(&mut connection)).await?;
+            pruned += gone;
+            if gone < chunk {
+                within(sqlx::query(PRUNE_INCARNATIONS).bind(before).execute(&mut connection)).await?;
+                within(sqlx::query(PRUNE_ACTIONS).bind(before).execute(&mut connection)).await?;
+                break;
+            }
+        }
+        self.connection = Some(connection);
+        Ok(u64::try_from(pruned).unwrap_or(0))
+    }
+
+    pub(crate) async fn release(mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            // Best effort: where it fails, dropping the connection does the same a moment later.
+            let _ = within(sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection)).await;
+            let _ = within(connection.close()).await;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What anybody may ask of the journal on PostgreSQL.
+
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Status, Timestamp, http};
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+
+use super::Journal;
+use crate::browse::PageBuilder;
+use crate::deadline::{borrow, within};
+use crate::stamp::Stamp;
+use crate::text::hide;
+use crate::verify::{self, Grant};
+use crate::{
+    DURATIONS_SAMPLE_MAX, Durations, Error, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
+};
+
+const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live WHERE message_id = ANY($1) \
+    UNION ALL SELECT message_id, id, digest FROM history WHERE message_id = ANY($1)";
+
+const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, detail, correlation_id, trace_id, \
+    source, reply_to, reply FROM live WHERE id = ANY($1)";
+
+const ACTION_IDS: &str = "SELECT id FROM actions WHERE ref = $1";
+
+/// Planned anew for each call, so that what was not asked for costs nothing and each filter finds its index. One
+/// action, as nearly always, is compared as such, since only then the index on actions gives the order too.
+const EXECUTIONS: &str = sql::page_of_executions!(
+    "AND ($3::bigint IS NULL OR e.action_id = $3) AND ($4::bigint[] IS NULL OR e.action_id = ANY($4)) \
+     AND ($5::text[] IS NULL OR e.status = ANY($5)) AND ($6::text IS NULL OR e.concurrency_key = $6)"
+);
+
+const ATTEMPTS: &str = "SELECT execution_id, attempt, fence, worker, outcome, error, started_at, ended_at \
+    FROM attempts WHERE execution_id = ANY($1) ORDER BY execution_id, fence";
+
+impl Journal {
+    pub(crate) async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
+        let ids: Vec<_> = ids.iter().map(|id| hide(id)).collect();
+        self.rows(sqlx::query(FIND_MESSAGES).bind(ids)).await?.iter().map(row::known).collect()
+    }
+
+    pub(crate) async fn requests(&self, ids: &[ExecutionId]) -> Result<Vec<(ExecutionId, Request)>, Error> {
+        self.rows(sqlx::query(REQUESTS).bind(numbers(ids))).await?.iter().map(row::request).collect()
+    }
+
+    pub(crate) async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
+        let rows = self.rows(sqlx::query(sql::EXECUTION).bind(id.0)).await?;
+        let mut found: Vec<_> = rows.iter().map(row::execution).collect::<Result<_, _>>()?;
+        self.add_attempts(&mut found).await?;
+        Ok(found.pop())
+    }
+
+    pub(crate) async fn executions(
+        &self,
+        filter: &Filter,
+        page: PageRequest,
+    ) -> Result<http::Page<http::Execution>, Error> {
+        let below = page.below()?;
+        let mut page = PageBuilder::new(page.limit());
+        let (mut action, mut actions) = (None, None);
+        if let Some(name) = &filter.action_ref {
+            let mut ids: Vec<i64> = self.scalars(sqlx::query(ACTION_IDS).bind(name.as_str())).await?;
+            match ids.len() {
+                0 => return Ok(page.finish()),
+                1 => action = ids.pop(),
+                _ => actions = Some(ids),
+            }
+        }
+        let statuses: Option<Vec<&str>> =
+            (!filter.statuses.is_empty()).then(|| filter.statuses.iter().copied().map(Status::as_str).collect());
+        let mut connection = borrow(&self.pool).await?;
+        let mut rows = sqlx::query(EXECUTIONS)
+            .bind(below)
+            .bind(page.rows_wanted())
+            .bind(action)
+            .bind(actions)
+            .bind(statuses)
+            .bind(filter.concurrency_key.as_deref().map(hide))
+            .persistent(false)
+            .fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            if !page.push(row::execution(&row)?) {
+                break;
+            }
+        }
+        drop(rows);
+        // Of a page cut short by its size the rest is still under way.
+        if !page.is_cut() {
+            connection.give_back();
+        }
+        self.add_attempts(page.executions()).await?;
+        Ok(page.finish())
+    }
+
+    async fn add_attempts(&self, executions: &mut [http::Execution]) -> Result<(), Error> {
+        let retried: Vec<i64> =
+            executions.iter().filter(|e| e.attempt > 0).map(|execution| execution.execution_id.0).collect();
+        if retried.is_empty() {
+            return Ok(());
+        }
+        let mut attempts: HashMap<ExecutionId, Vec<http::Attempt>> = HashMap::new();
+        for row in self.rows(sqlx::query(ATTEMPTS).bind(retried)).await? {
+            let (id, attempt) = row::attempt(&row)?;
+            attempts.entry(id).or_default().push(attempt);
+        }
+        for execution in executions {
+            execution.earlier_attempts = attempts.remove(&execution.execution_id).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn actions(&self) -> Result<Vec<http::Action>, Error> {
+        self.rows(sqlx::query(sql::ACTIONS)).await?.iter().map(row::action).collect()
+    }
+
+    pub(crate) async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
+        let rows = self.rows(sqlx::query(sql::ACTION).bind(action.as_str())).await?;
+        rows.first().map(row::action).transpose()
+    }
+
+    pub(crate) async fn durations(&self, action: ActionId, newest: u32) -> Result<Durations, Error> {
+        let newest = i64::from(newest.min(DURATIONS_SAMPLE_MAX));
+        let rows = self.rows(sqlx::query(sql::DURATIONS).bind(action.0).bind(newest)).await?;
+        let samples = rows.iter().map(row::sample).collect::<Result<Vec<_>, _>>()?;
+        Ok(durations::of(&samples))
+    }
+
+    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
+        let since = Stamp(since.unwrap_or_default());
+        let mut connection = borrow(&self.pool).await?;
+        let mut grants: Vec<Grant> = Vec::new();
+        let mut rows = sqlx::query(sql::GRANTS).bind(since).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            grants.push(row::grant(&row)?);
+        }
+        drop(rows);
+        connection.give_back();
+        let both: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_AND_LIVE)).await?;
+        let endless: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_WITHOUT_END).bind(since)).await?;
+        Ok(verify::judge(&self.actions().await?, grants, &both, &endless))
+    }
+
+    async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, Error> {
+        let mut connection = borrow(&self.pool).await?;
+        let rows = within(query.fetch_all(&mut *connection)).await?;
+        connection.give_back();
+        Ok(rows)
+    }
+
+    /// The first column of each row.
+    async fn scalars(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<i64>, Error> {
+        use sqlx::Row;
+        self.rows(query).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+}
+
+fn numbers(ids: &[ExecutionId]) -> Vec<i64> {
+    ids.iter().map(|id| id.0).collect()
+}

@@ -1,0 +1,88 @@
+//! The statements that read the same on both databases.
+
+/// The columns of a live execution that recovery needs.
+pub(crate) const LIVE: &str = "SELECT id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, \
+    attempt, failures, losses, keeps_slot, cancel_requested, status, worker, action_id, enqueued_at, concurrency_key \
+    FROM live";
+
+pub(crate) const ACTIONS: &str = "SELECT id, ref, policy, paused, created_at, updated_at FROM actions \
+    WHERE deleted_at IS NULL ORDER BY ref";
+
+pub(crate) const ACTION: &str = "SELECT id, ref, policy, paused, created_at, updated_at FROM actions \
+    WHERE deleted_at IS NULL AND ref = $1";
+
+pub(crate) const ACTION_STATES: &str = "SELECT id, ref, policy, paused, created_at, updated_at, \
+    coalesce(enqueued, 0) AS enqueued, coalesce(completed, 0) AS completed \
+    FROM actions LEFT JOIN action_totals ON action_id = id WHERE deleted_at IS NULL ORDER BY id";
+
+pub(crate) const ENDED_INCARNATIONS: &str = "SELECT incarnation FROM ended_incarnations ORDER BY ended_at";
+
+pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action FROM leadership WHERE partition_id = $1";
+
+/// The newest settled executions of an action; the first start is looked up only where there was more than one attempt.
+pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CASE WHEN attempt > 1 THEN \
+    (SELECT min(t.started_at) FROM attempts t WHERE t.execution_id = history.id) END AS earlier_started_at \
+    FROM history WHERE action_id = $1 ORDER BY id DESC LIMIT $2";
+
+/// A query for whole executions that have settled.
+macro_rules! settled_executions {
+    ($($rest:literal)*) => {
+        concat!(
+            "SELECT e.id, e.action_id, a.ref, e.status, e.attempt, e.concurrency_key, e.parameters, e.timeout_ns, ",
+            "e.detail, e.message_id, e.correlation_id, e.trace_id, e.source, e.enqueued_at, e.scheduled_at, ",
+            "e.started_at, e.ended_at, e.worker, e.fence, e.result, e.error ",
+            "FROM history e JOIN actions a ON a.id = e.action_id ",
+            $($rest,)*
+        )
+    };
+}
+
+/// The same columns of executions that live.
+macro_rules! live_executions {
+    ($($rest:literal)*) => {
+        concat!(
+            "SELECT e.id, e.action_id, a.ref, e.status, e.attempt, e.concurrency_key, e.parameters, e.timeout_ns, ",
+            "e.detail, e.message_id, e.correlation_id, e.trace_id, e.source, e.enqueued_at, e.scheduled_at, ",
+            "e.started_at, CAST(NULL AS timestamptz) AS ended_at, e.worker, e.fence, CAST(NULL AS text) AS result, ",
+            "CAST(NULL AS text) AS error ",
+            "FROM live e JOIN actions a ON a.id = e.action_id ",
+            $($rest,)*
+        )
+    };
+}
+
+/// A page of executions, live and settled, newest first, in one statement: an execution that settles meanwhile is on
+/// one side or the other, never on both or neither. `$1` is the cursor and `$2` the most rows.
+macro_rules! page_of_executions {
+    ($filter:literal) => {
+        concat!(
+            "SELECT * FROM (",
+            crate::sql::settled_executions!("WHERE e.id < $1 " $filter " ORDER BY e.id DESC LIMIT $2"),
+            ") AS settled UNION ALL SELECT * FROM (",
+            crate::sql::live_executions!("WHERE e.id < $1 " $filter " ORDER BY e.id DESC LIMIT $2"),
+            ") AS living ORDER BY id DESC LIMIT $2",
+        )
+    };
+}
+
+pub(crate) const EXECUTION: &str =
+    concat!(settled_executions!("WHERE e.id = $1"), " UNION ALL ", live_executions!("WHERE e.id = $1"));
+
+/// Every attempt that was granted to executions enqueued at `$1` or later, in the order of their lines.
+pub(crate) const GRANTS: &str = "SELECT e.id, e.action_id, e.concurrency_key, t.attempt, t.fence, t.started_at, \
+    t.ended_at FROM (SELECT id, action_id, concurrency_key, enqueued_at FROM history \
+    UNION ALL SELECT id, action_id, concurrency_key, enqueued_at FROM live) AS e \
+    JOIN attempts t ON t.execution_id = e.id WHERE e.enqueued_at >= $1 \
+    UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, started_at, ended_at FROM history \
+    WHERE enqueued_at >= $1 \
+    UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, started_at, CAST(NULL AS timestamptz) FROM live \
+    WHERE enqueued_at >= $1";
+
+/// Executions that live although they have settled.
+pub(crate) const SETTLED_AND_LIVE: &str = "SELECT live.id FROM live JOIN history ON history.id = live.id";
+
+/// Settled executions whose status is none to end in.
+pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id, status FROM history \
+    WHERE status NOT IN ('completed', 'failed', 'timeout', 'cancelled') AND enqueued_at >= $1";
+
+pub(crate) use {live_executions, page_of_executions, settled_executions};

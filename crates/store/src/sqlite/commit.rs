@@ -1,0 +1,336 @@
+//! A batch as one transaction of a few statements, none per execution: rows travel as one JSON array each list.
+//!
+//! Bytes (digests, incarnations) travel as hexadecimal digits.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use slotline_protocol::{Epoch, Timestamp};
+use slotline_scheduler::Snapshot;
+use sqlx::{Connection, SqliteConnection};
+
+use crate::batch::{Accepted, EndedAttempt, Settled, collapse, sum};
+use crate::deadline::within;
+use crate::leadership::PARTITION;
+use crate::row::{detail_text, json, reply_text, timeout_ns};
+use crate::text::hide;
+use crate::{Batch, CommitError};
+
+const CHAIN: &str = "UPDATE leadership SET batch = $3, next_id = $4, next_fence = $5, next_action = $6 \
+    WHERE partition_id = $1 AND epoch = $2 AND batch = $3 - 1";
+
+const EPOCH: &str = "SELECT epoch FROM leadership WHERE partition_id = $1";
+
+const DELETE_ACTIONS: &str = "UPDATE actions SET deleted_at = d.at, updated_at = d.at \
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS at FROM json_each($1)) AS d WHERE actions.id = d.id";
+
+const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at) \
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+    FROM json_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
+    paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
+
+const SETTLED_BEFORE: &str = "SELECT EXISTS (SELECT 1 FROM history WHERE message_id IN \
+    (SELECT value ->> 19 FROM json_each($1) WHERE value ->> 19 IS NOT NULL))";
+
+const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
+    incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, action_id, enqueued_at, \
+    timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
+    parameters) \
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
+    unhex(value ->> 7), value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
+    value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, unhex(value ->> 20), \
+    value ->> 21, value ->> 22, value ->> 23, value ->> 24, value ->> 25, value ->> 26, value ->> 27 \
+    FROM json_each($1)";
+
+const CHANGE: &str = "UPDATE live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
+    fence = c.value ->> 4, scheduled_at = c.value ->> 5, started_at = c.value ->> 6, \
+    incarnation = unhex(c.value ->> 7), attempt = c.value ->> 8, failures = c.value ->> 9, losses = c.value ->> 10, \
+    keeps_slot = c.value ->> 11, cancel_requested = c.value ->> 12, status = c.value ->> 13, worker = c.value ->> 14 \
+    FROM json_each($1) AS c WHERE live.id = c.value ->> 0";
+
+const END_ATTEMPTS: &str = "INSERT INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
+    started_at, ended_at, error) \
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
+    value ->> 8 FROM json_each($1)";
+
+const SETTLE: &str = "INSERT INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
+    timeout_ns, incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, digest, detail, \
+    correlation_id, trace_id, source, parameters, result, error) \
+    SELECT live.id, live.action_id, live.enqueued_at, s.value ->> 1, s.value ->> 2, s.value ->> 3, s.value ->> 4, \
+    live.timeout_ns, unhex(s.value ->> 5), s.value ->> 6, s.value ->> 7, s.value ->> 8, s.value ->> 9, \
+    s.value ->> 10, live.concurrency_key, live.message_id, live.digest, live.detail, live.correlation_id, \
+    live.trace_id, live.source, live.parameters, s.value ->> 11, s.value ->> 12 \
+    FROM json_each($1) AS s CROSS JOIN live ON live.id = s.value ->> 0";
+
+const LEAVE: &str = "DELETE FROM live WHERE id IN (SELECT value ->> 0 FROM json_each($1))";
+
+const ADD_TOTALS: &str = "INSERT INTO action_totals (action_id, enqueued, completed) \
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true \
+    ON CONFLICT (action_id) DO UPDATE SET enqueued = enqueued + excluded.enqueued, \
+    completed = completed + excluded.completed";
+
+const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, worker, ended_at) \
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each($1) WHERE true ON CONFLICT DO NOTHING";
+
+/// Writes `batch` under `epoch`, whole or not at all.
+pub(super) async fn write(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch) -> Result<(), CommitError> {
+    match within(transact(connection, epoch, batch)).await {
+        Ok(Chained::Yes) => Ok(()),
+        Ok(Chained::Deposed(theirs)) => Err(CommitError::Deposed { ours: epoch, theirs }),
+        Err(error) => Err(CommitError::Unknown(error)),
+    }
+}
+
+enum Chained {
+    Yes,
+    Deposed(Epoch),
+}
+
+async fn transact(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch) -> Result<Chained, sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let db = &mut *transaction;
+    let chained = sqlx::query(CHAIN)
+        .bind(PARTITION)
+        .bind(epoch.0)
+        .bind(batch.number)
+        .bind(batch.counters.next_id)
+        .bind(batch.counters.next_fence)
+        .bind(batch.counters.next_action)
+        .execute(&mut *db)
+        .await?;
+    if chained.rows_affected() == 0 {
+        let theirs = Epoch(sqlx::query_scalar(EPOCH).bind(PARTITION).fetch_one(&mut *db).await?);
+        transaction.rollback().await?;
+        if theirs == epoch {
+            return Err(violated(format!("batch {} does not follow the last one", batch.number)));
+        }
+        return Ok(Chained::Deposed(theirs));
+    }
+    let actions = collapse(&batch.actions);
+    write_rows(db, DELETE_ACTIONS, &actions.deleted, |(id, at)| [number(id.0), time(*at)]).await?;
+    write_rows(db, PUT_ACTIONS, &actions.put, |(action, deleted_at)| {
+        [
+            number(action.action_id.0),
+            plain(action.action_ref.as_str()),
+            Cell::Text(json(&action.policy).into()),
+            Cell::Flag(action.paused),
+            time(action.created_at),
+            time(action.updated_at),
+            maybe(*deleted_at, time),
+        ]
+    })
+    .await?;
+    if !batch.accepted.is_empty() {
+        let rows = encode(&batch.accepted, accepted);
+        // One that has settled must be refused here, since it would keep the new execution from ever settling.
+        if sqlx::query_scalar(SETTLED_BEFORE).bind(&rows).fetch_one(&mut *db).await? {
+            return Err(violated("a message_id was settled before".to_owned()));
+        }
+        sqlx::query(ACCEPT).bind(rows).execute(&mut *db).await?;
+    }
+    let changed = write_rows(db, CHANGE, &batch.live, state).await?;
+    expect_all("changed", batch.live.len(), changed)?;
+    write_rows(db, END_ATTEMPTS, &batch.attempts, attempt).await?;
+    if !batch.settled.is_empty() {
+        let rows = encode(&batch.settled, settled);
+        let moved = sqlx::query(SETTLE).bind(&rows).execute(&mut *db).await?.rows_affected();
+        expect_all("settled", batch.settled.len(), moved)?;
+        sqlx::query(LEAVE).bind(rows).execute(&mut *db).await?;
+    }
+    write_rows(db, ADD_TOTALS, &sum(&batch.totals), |(action, enqueued, completed)| {
+        let total = |count: u64| number(i64::try_from(count).unwrap_or(i64::MAX));
+        [number(action.0), total(*enqueued), total(*completed)]
+    })
+    .await?;
+    write_rows(db, END_INCARNATIONS, &batch.ended_incarnations, |(incarnation, worker, at)| {
+        [Cell::Text(incarnation.0.simple().to_string().into()), plain(worker.as_str()), time(*at)]
+    })
+    .await?;
+    transaction.commit().await?;
+    Ok(Chained::Yes)
+}
+
+/// The journal does not hold what the batch says; nothing of the batch is written.
+fn violated(reason: String) -> sqlx::Error {
+    sqlx::Error::Protocol(reason)
+}
+
+fn expect_all(what: &str, expected: usize, found: u64) -> Result<(), sqlx::Error> {
+    if u64::try_from(expected) == Ok(found) {
+        return Ok(());
+    }
+    Err(violated(format!("{expected} executions {what}, but {found} of them live")))
+}
+
+/// Runs `statement` over the rows, if there are any; gives how many it touched.
+async fn write_rows<'r, T, const N: usize>(
+    db: &mut SqliteConnection,
+    statement: &'static str,
+    rows: &'r [T],
+    cells: impl Fn(&'r T) -> [Cell<'r>; N],
+) -> Result<u64, sqlx::Error>
+where
+    [Cell<'r>; N]: Serialize,
+{
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let rows = encode(rows, cells);
+    Ok(sqlx::query(statement).bind(rows).execute(db).await?.rows_affected())
+}
+
+/// One value of a row.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cell<'r> {
+    Null,
+    Flag(bool),
+    Number(i64),
+    Text(Cow<'r, str>),
+}
+
+fn encode<'r, T, const N: usize>(rows: &'r [T], cells: impl Fn(&'r T) -> [Cell<'r>; N]) -> String
+where
+    [Cell<'r>; N]: Serialize,
+{
+    json(&rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+fn number<'r>(number: i64) -> Cell<'r> {
+    Cell::Number(number)
+}
+
+fn count<'r>(count: u32) -> Cell<'r> {
+    Cell::Number(count.into())
+}
+
+fn time<'r>(time: Timestamp) -> Cell<'r> {
+    Cell::Number(time.as_micros())
+}
+
+fn plain(text: &str) -> Cell<'_> {
+    Cell::Text(text.into())
+}
+
+fn hidden(text: &str) -> Cell<'_> {
+    Cell::Text(hide(text))
+}
+
+fn hex<'r>(bytes: &[u8]) -> Cell<'r> {
+    use std::fmt::Write;
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(digits, "{byte:02x}").expect("writing to a string can't fail");
+    }
+    Cell::Text(digits.into())
+}
+
+fn maybe<'r, T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'r>) -> Cell<'r> {
+    value.map_or(Cell::Null, cell)
+}
+
+fn accepted(row: &Accepted) -> [Cell<'_>; 28] {
+    let (snapshot, request) = (&row.snapshot, &row.request);
+    let [
+        id,
+        place,
+        queued,
+        not_before,
+        fence,
+        scheduled,
+        started,
+        incarnation,
+        attempt,
+        failures,
+        losses,
+        keeps,
+        cancel,
+        status,
+        worker,
+    ] = state(snapshot);
+    [
+        id,
+        place,
+        queued,
+        not_before,
+        fence,
+        scheduled,
+        started,
+        incarnation,
+        attempt,
+        failures,
+        losses,
+        keeps,
+        cancel,
+        status,
+        worker,
+        number(snapshot.action.0),
+        time(snapshot.enqueued_at),
+        maybe(request.timeout, |timeout| number(timeout_ns(timeout))),
+        maybe(snapshot.key.as_deref(), hidden),
+        maybe(request.message_id.as_deref(), hidden),
+        hex(&request.digest),
+        maybe(detail_text(request.detail), |text| Cell::Text(text.into())),
+        maybe(request.correlation_id.as_deref(), hidden),
+        maybe(request.trace_id.as_deref(), hidden),
+        maybe(request.source.as_deref(), hidden),
+        maybe(request.reply_to.as_deref(), hidden),
+        plain(reply_text(request.reply)),
+        plain(request.parameters.get()),
+    ]
+}
+
+/// The columns that may change while an execution lives.
+fn state(snapshot: &Snapshot) -> [Cell<'_>; 15] {
+    let lease = snapshot.lease.as_ref();
+    [
+        number(snapshot.id.0),
+        number(snapshot.place),
+        time(snapshot.queued_at),
+        maybe(snapshot.not_before, time),
+        maybe(lease, |lease| number(lease.fence.0)),
+        maybe(lease, |lease| time(lease.scheduled_at)),
+        maybe(lease.and_then(|lease| lease.started_at), time),
+        maybe(lease, |lease| hex(lease.incarnation.0.as_bytes())),
+        count(snapshot.attempt),
+        count(snapshot.failures),
+        count(snapshot.losses),
+        Cell::Flag(snapshot.keeps_slot),
+        Cell::Flag(snapshot.cancel_requested),
+        plain(snapshot.status.as_str()),
+        maybe(lease, |lease| plain(lease.worker.as_str())),
+    ]
+}
+
+fn attempt(row: &EndedAttempt) -> [Cell<'_>; 9] {
+    [
+        number(row.execution_id.0),
+        number(row.fence.0),
+        count(row.attempt),
+        plain(row.outcome.as_str()),
+        maybe(row.worker.as_ref(), |worker| plain(worker.as_str())),
+        time(row.scheduled_at),
+        maybe(row.started_at, time),
+        time(row.ended_at),
+        maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
+    ]
+}
+
+fn settled(row: &Settled) -> [Cell<'_>; 13] {
+    let lease = row.lease.as_ref();
+    [
+        number(row.id.0),
+        maybe(lease, |lease| time(lease.scheduled_at)),
+        maybe(lease.and_then(|lease| lease.started_at), time),
+        time(row.ended_at),
+        maybe(lease, |lease| number(lease.fence.0)),
+        maybe(lease, |lease| hex(lease.incarnation.0.as_bytes())),
+        count(row.attempt),
+        count(row.failures),
+        count(row.losses),
+        plain(row.status.as_str()),
+        maybe(lease, |lease| plain(lease.worker.as_str())),
+        maybe(row.result.as_deref(), |result| plain(result.get())),
+        maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
+    ]
+}

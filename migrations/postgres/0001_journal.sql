@@ -1,0 +1,362 @@
+-- The journal: who leads, which actions there are, what lives, and what has ended.
+
+-- One row per partition. Every commit updates it first, and only under the epoch and after the batch it knows.
+CREATE TABLE leadership (
+    partition_id integer     PRIMARY KEY,
+    epoch        bigint      NOT NULL,
+    batch        bigint      NOT NULL,
+    next_id      bigint      NOT NULL,
+    next_fence   bigint      NOT NULL,
+    next_action  bigint      NOT NULL,
+    leader       text        NOT NULL,
+    led_since    timestamptz NOT NULL
+) WITH (fillfactor = 10);
+
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, '', '-infinity');
+
+CREATE TABLE actions (
+    id         bigint      PRIMARY KEY,
+    ref        text        NOT NULL,
+    policy     text        NOT NULL,
+    paused     boolean     NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    deleted_at timestamptz
+);
+
+-- A name may be used again once its action is deleted.
+CREATE UNIQUE INDEX actions_ref ON actions (ref) WHERE deleted_at IS NULL;
+
+-- Apart from the actions, since it changes with every batch.
+CREATE TABLE action_totals (
+    action_id bigint PRIMARY KEY,
+    enqueued  bigint NOT NULL,
+    completed bigint NOT NULL
+) WITH (fillfactor = 10);
+
+-- Executions that have not settled. The columns down to `worker` may change, so none of them is indexed.
+CREATE TABLE live (
+    id               bigint      PRIMARY KEY,
+    place            bigint      NOT NULL,
+    queued_at        timestamptz NOT NULL,
+    not_before       timestamptz,
+    fence            bigint,
+    scheduled_at     timestamptz,
+    started_at       timestamptz,
+    incarnation      uuid,
+    attempt          integer     NOT NULL,
+    failures         integer     NOT NULL,
+    losses           integer     NOT NULL,
+    keeps_slot       boolean     NOT NULL,
+    cancel_requested boolean     NOT NULL,
+    status           text        NOT NULL,
+    worker           text,
+
+    action_id        bigint      NOT NULL,
+    enqueued_at      timestamptz NOT NULL,
+    timeout_ns       bigint,
+    concurrency_key  text,
+    message_id       text,
+    digest           bytea       NOT NULL,
+    detail           text,
+    correlation_id   text,
+    trace_id         text,
+    source           text,
+    reply_to         text,
+    reply            text        NOT NULL,
+    parameters       text        NOT NULL
+) WITH (
+    fillfactor = 70,
+    -- Rows come and go all the time: sweep before the dead outnumber the living by far, also in a large table.
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 10000,
+    autovacuum_analyze_scale_factor = 0.2,
+    autovacuum_analyze_threshold = 10000
+);
+
+CREATE UNIQUE INDEX live_message_id ON live (message_id) WHERE message_id IS NOT NULL;
+
+CREATE TABLE history (
+    id              bigint      PRIMARY KEY,
+    action_id       bigint      NOT NULL,
+    enqueued_at     timestamptz NOT NULL,
+    scheduled_at    timestamptz,
+    started_at      timestamptz,
+    ended_at        timestamptz NOT NULL,
+    fence           bigint,
+    timeout_ns      bigint,
+    incarnation     uuid,
+    attempt         integer     NOT NULL,
+    failures        integer     NOT NULL,
+    losses          integer     NOT NULL,
+    status          text        NOT NULL,
+    worker          text,
+    concurrency_key text,
+    message_id      text,
+    digest          bytea       NOT NULL,
+    detail          text,
+    correlation_id  text,
+    trace_id        text,
+    source          text,
+    parameters      text        NOT NULL,
+    result          text,
+    error           text
+);
+
+CREATE UNIQUE INDEX history_message_id ON history (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX history_action ON history (action_id, id DESC);
+-- What people look for among many that went well.
+CREATE INDEX history_trouble ON history (status, id) WHERE status <> 'completed';
+CREATE INDEX history_ended_at ON history (ended_at);
+
+-- Attempts that ended without settling their executions.
+CREATE TABLE attempts (
+    execution_id bigint      NOT NULL,
+    fence        bigint      NOT NULL,
+    attempt      integer     NOT NULL,
+    outcome      text        NOT NULL,
+    worker       text,
+    scheduled_at timestamptz NOT NULL,
+    started_at   timestamptz,
+    ended_at     timestamptz NOT NULL,
+    error        text,
+    PRIMARY KEY (execution_id, fence)
+);
+
+CREATE TABLE ended_incarnations (
+    incarnation uuid        PRIMARY KEY,
+    worker      text        NOT NULL,
+    ended_at    timestamptz NOT NULL
+);
+
+-- One commit of one leader: one call, one transaction, one round trip.
+--
+-- Raises SL001 (detail: the current epoch) if another leads, SL002 if a batch before this one is missing, SL003 if the
+-- journal does not hold what the batch says it changes, SL004 if a message_id was settled before.
+--
+-- The settings make every plan of this function a walk through the arrays with one look-up by key a row. Without them
+-- a plan made while the tables were small (a scan, a hash) would be kept while they grow.
+CREATE FUNCTION slotline_commit(
+    p_partition   integer,
+    p_epoch       bigint,
+    p_batch       bigint,
+    p_next_id     bigint,
+    p_next_fence  bigint,
+    p_next_action bigint,
+
+    -- actions deleted that this batch does not put
+    d_id          bigint[],
+    d_at          timestamptz[],
+    -- actions put
+    a_id          bigint[],
+    a_ref         text[],
+    a_policy      text[],
+    a_paused      boolean[],
+    a_created_at  timestamptz[],
+    a_updated_at  timestamptz[],
+    a_deleted_at  timestamptz[],
+
+    -- accepted
+    n_id               bigint[],
+    n_place            bigint[],
+    n_queued_at        timestamptz[],
+    n_not_before       timestamptz[],
+    n_fence            bigint[],
+    n_scheduled_at     timestamptz[],
+    n_started_at       timestamptz[],
+    n_incarnation      uuid[],
+    n_attempt          integer[],
+    n_failures         integer[],
+    n_losses           integer[],
+    n_keeps_slot       boolean[],
+    n_cancel_requested boolean[],
+    n_status           text[],
+    n_worker           text[],
+    n_action_id        bigint[],
+    n_enqueued_at      timestamptz[],
+    n_timeout_ns       bigint[],
+    n_concurrency_key  text[],
+    n_message_id       text[],
+    n_digest           bytea[],
+    n_detail           text[],
+    n_correlation_id   text[],
+    n_trace_id         text[],
+    n_source           text[],
+    n_reply_to         text[],
+    n_reply            text[],
+    n_parameters       text[],
+
+    -- live, changed
+    l_id               bigint[],
+    l_place            bigint[],
+    l_queued_at        timestamptz[],
+    l_not_before       timestamptz[],
+    l_fence            bigint[],
+    l_scheduled_at     timestamptz[],
+    l_started_at       timestamptz[],
+    l_incarnation      uuid[],
+    l_attempt          integer[],
+    l_failures         integer[],
+    l_losses           integer[],
+    l_keeps_slot       boolean[],
+    l_cancel_requested boolean[],
+    l_status           text[],
+    l_worker           text[],
+
+    -- attempts that ended
+    t_execution_id bigint[],
+    t_fence        bigint[],
+    t_attempt      integer[],
+    t_outcome      text[],
+    t_worker       text[],
+    t_scheduled_at timestamptz[],
+    t_started_at   timestamptz[],
+    t_ended_at     timestamptz[],
+    t_error        text[],
+
+    -- settled
+    s_id           bigint[],
+    s_scheduled_at timestamptz[],
+    s_started_at   timestamptz[],
+    s_ended_at     timestamptz[],
+    s_fence        bigint[],
+    s_incarnation  uuid[],
+    s_attempt      integer[],
+    s_failures     integer[],
+    s_losses       integer[],
+    s_status       text[],
+    s_worker       text[],
+    s_result       text[],
+    s_error        text[],
+
+    -- totals
+    c_action_id bigint[],
+    c_enqueued  bigint[],
+    c_completed bigint[],
+
+    -- incarnations that ended
+    i_incarnation uuid[],
+    i_worker      text[],
+    i_ended_at    timestamptz[]
+) RETURNS void
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+DECLARE
+    theirs  bigint;
+    touched bigint;
+BEGIN
+    UPDATE leadership
+       SET batch = p_batch, next_id = p_next_id, next_fence = p_next_fence, next_action = p_next_action
+     WHERE partition_id = p_partition AND epoch = p_epoch AND batch = p_batch - 1;
+    IF NOT FOUND THEN
+        SELECT epoch INTO theirs FROM leadership WHERE partition_id = p_partition;
+        IF theirs IS DISTINCT FROM p_epoch THEN
+            RAISE EXCEPTION USING ERRCODE = 'SL001', MESSAGE = 'another leader took over', DETAIL = coalesce(theirs::text, '');
+        END IF;
+        RAISE EXCEPTION USING ERRCODE = 'SL002', MESSAGE = format('batch %s does not follow the last one', p_batch);
+    END IF;
+
+    IF cardinality(d_id) > 0 THEN
+        UPDATE actions SET deleted_at = d.at, updated_at = d.at
+          FROM unnest(d_id, d_at) AS d(id, at)
+         WHERE actions.id = d.id;
+    END IF;
+
+    IF cardinality(a_id) > 0 THEN
+        INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at)
+        SELECT * FROM unnest(a_id, a_ref, a_policy, a_paused, a_created_at, a_updated_at, a_deleted_at)
+            ON CONFLICT (id) DO UPDATE
+           SET ref = excluded.ref, policy = excluded.policy, paused = excluded.paused,
+               updated_at = excluded.updated_at, deleted_at = excluded.deleted_at;
+    END IF;
+
+    IF cardinality(n_id) > 0 THEN
+        -- The index of `live` refuses a message_id that lives; one that has settled must be refused here, since it
+        -- would keep the new execution from ever settling.
+        IF cardinality(n_message_id) > 0
+           AND EXISTS (SELECT FROM unnest(n_message_id) AS n(message_id) JOIN history USING (message_id)) THEN
+            RAISE EXCEPTION USING ERRCODE = 'SL004', MESSAGE = 'a message_id was settled before';
+        END IF;
+        INSERT INTO live (
+            id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt, failures, losses,
+            keeps_slot, cancel_requested, status, worker, action_id, enqueued_at, timeout_ns, concurrency_key,
+            message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, parameters)
+        SELECT * FROM unnest(
+            n_id, n_place, n_queued_at, n_not_before, n_fence, n_scheduled_at, n_started_at, n_incarnation, n_attempt,
+            n_failures, n_losses, n_keeps_slot, n_cancel_requested, n_status, n_worker, n_action_id, n_enqueued_at,
+            n_timeout_ns, n_concurrency_key, n_message_id, n_digest, n_detail, n_correlation_id, n_trace_id, n_source,
+            n_reply_to, n_reply, n_parameters);
+    END IF;
+
+    IF cardinality(l_id) > 0 THEN
+        UPDATE live
+           SET place = l.place, queued_at = l.queued_at, not_before = l.not_before, fence = l.fence,
+               scheduled_at = l.scheduled_at, started_at = l.started_at, incarnation = l.incarnation,
+               attempt = l.attempt, failures = l.failures, losses = l.losses, keeps_slot = l.keeps_slot,
+               cancel_requested = l.cancel_requested, status = l.status, worker = l.worker
+          FROM unnest(
+            l_id, l_place, l_queued_at, l_not_before, l_fence, l_scheduled_at, l_started_at, l_incarnation, l_attempt,
+            l_failures, l_losses, l_keeps_slot, l_cancel_requested, l_status, l_worker)
+            AS l(id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt,
+            failures, losses, keeps_slot, cancel_requested, status, worker)
+         WHERE live.id = l.id;
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        IF touched <> cardinality(l_id) THEN
+            RAISE EXCEPTION USING ERRCODE = 'SL003',
+                MESSAGE = format('%s executions changed, but %s of them live', cardinality(l_id), touched);
+        END IF;
+    END IF;
+
+    IF cardinality(t_execution_id) > 0 THEN
+        INSERT INTO attempts (
+            execution_id, fence, attempt, outcome, worker, scheduled_at, started_at, ended_at, error)
+        SELECT * FROM unnest(
+            t_execution_id, t_fence, t_attempt, t_outcome, t_worker, t_scheduled_at, t_started_at, t_ended_at, t_error);
+    END IF;
+
+    IF cardinality(s_id) > 0 THEN
+        WITH gone AS (
+            DELETE FROM live
+             USING unnest(
+                s_id, s_scheduled_at, s_started_at, s_ended_at, s_fence, s_incarnation, s_attempt, s_failures,
+                s_losses, s_status, s_worker, s_result, s_error)
+                AS s(id, scheduled_at, started_at, ended_at, fence, incarnation, attempt, failures,
+                losses, status, worker, result, error)
+             WHERE live.id = s.id
+            RETURNING live.id, live.action_id, live.enqueued_at, s.scheduled_at, s.started_at, s.ended_at, s.fence,
+                live.timeout_ns, s.incarnation, s.attempt, s.failures, s.losses, s.status, s.worker,
+                live.concurrency_key, live.message_id, live.digest, live.detail, live.correlation_id, live.trace_id,
+                live.source, live.parameters, s.result, s.error
+        )
+        INSERT INTO history (
+            id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, timeout_ns, incarnation, attempt,
+            failures, losses, status, worker, concurrency_key, message_id, digest, detail, correlation_id, trace_id,
+            source, parameters, result, error)
+        SELECT * FROM gone;
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        IF touched <> cardinality(s_id) THEN
+            RAISE EXCEPTION USING ERRCODE = 'SL003',
+                MESSAGE = format('%s executions settled, but %s of them lived', cardinality(s_id), touched);
+        END IF;
+    END IF;
+
+    IF cardinality(c_action_id) > 0 THEN
+        INSERT INTO action_totals (action_id, enqueued, completed)
+        SELECT * FROM unnest(c_action_id, c_enqueued, c_completed)
+            ON CONFLICT (action_id) DO UPDATE
+           SET enqueued = action_totals.enqueued + excluded.enqueued,
+               completed = action_totals.completed + excluded.completed;
+    END IF;
+
+    IF cardinality(i_incarnation) > 0 THEN
+        INSERT INTO ended_incarnations (incarnation, worker, ended_at)
+        SELECT * FROM unnest(i_incarnation, i_worker, i_ended_at)
+            ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;

@@ -1,0 +1,123 @@
+-- The journal: who leads, which actions there are, what lives, and what has ended.
+-- The same tables and columns as on PostgreSQL; times are microseconds since 1970, booleans are 0 and 1.
+
+-- One row per partition. Every commit updates it first, and only under the epoch and after the batch it knows.
+CREATE TABLE leadership (
+    partition_id INTEGER PRIMARY KEY,
+    epoch        INTEGER NOT NULL,
+    batch        INTEGER NOT NULL,
+    next_id      INTEGER NOT NULL,
+    next_fence   INTEGER NOT NULL,
+    next_action  INTEGER NOT NULL,
+    leader       TEXT    NOT NULL,
+    led_since    INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, '', 0);
+
+CREATE TABLE actions (
+    id         INTEGER PRIMARY KEY,
+    ref        TEXT    NOT NULL,
+    policy     TEXT    NOT NULL,
+    paused     INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    deleted_at INTEGER
+) STRICT;
+
+-- A name may be used again once its action is deleted.
+CREATE UNIQUE INDEX actions_ref ON actions (ref) WHERE deleted_at IS NULL;
+
+CREATE TABLE action_totals (
+    action_id INTEGER PRIMARY KEY,
+    enqueued  INTEGER NOT NULL,
+    completed INTEGER NOT NULL
+) STRICT;
+
+-- Executions that have not settled.
+CREATE TABLE live (
+    id               INTEGER PRIMARY KEY,
+    place            INTEGER NOT NULL,
+    queued_at        INTEGER NOT NULL,
+    not_before       INTEGER,
+    fence            INTEGER,
+    scheduled_at     INTEGER,
+    started_at       INTEGER,
+    incarnation      BLOB,
+    attempt          INTEGER NOT NULL,
+    failures         INTEGER NOT NULL,
+    losses           INTEGER NOT NULL,
+    keeps_slot       INTEGER NOT NULL,
+    cancel_requested INTEGER NOT NULL,
+    status           TEXT    NOT NULL,
+    worker           TEXT,
+
+    action_id        INTEGER NOT NULL,
+    enqueued_at      INTEGER NOT NULL,
+    timeout_ns       INTEGER,
+    concurrency_key  TEXT,
+    message_id       TEXT,
+    digest           BLOB    NOT NULL,
+    detail           TEXT,
+    correlation_id   TEXT,
+    trace_id         TEXT,
+    source           TEXT,
+    reply_to         TEXT,
+    reply            TEXT    NOT NULL,
+    parameters       TEXT    NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX live_message_id ON live (message_id) WHERE message_id IS NOT NULL;
+
+CREATE TABLE history (
+    id              INTEGER PRIMARY KEY,
+    action_id       INTEGER NOT NULL,
+    enqueued_at     INTEGER NOT NULL,
+    scheduled_at    INTEGER,
+    started_at      INTEGER,
+    ended_at        INTEGER NOT NULL,
+    fence           INTEGER,
+    timeout_ns      INTEGER,
+    incarnation     BLOB,
+    attempt         INTEGER NOT NULL,
+    failures        INTEGER NOT NULL,
+    losses          INTEGER NOT NULL,
+    status          TEXT    NOT NULL,
+    worker          TEXT,
+    concurrency_key TEXT,
+    message_id      TEXT,
+    digest          BLOB    NOT NULL,
+    detail          TEXT,
+    correlation_id  TEXT,
+    trace_id        TEXT,
+    source          TEXT,
+    parameters      TEXT    NOT NULL,
+    result          TEXT,
+    error           TEXT
+) STRICT;
+
+CREATE UNIQUE INDEX history_message_id ON history (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX history_action ON history (action_id, id DESC);
+-- What people look for among many that went well.
+CREATE INDEX history_trouble ON history (status, id) WHERE status <> 'completed';
+CREATE INDEX history_ended_at ON history (ended_at);
+
+-- Attempts that ended without settling their executions.
+CREATE TABLE attempts (
+    execution_id INTEGER NOT NULL,
+    fence        INTEGER NOT NULL,
+    attempt      INTEGER NOT NULL,
+    outcome      TEXT    NOT NULL,
+    worker       TEXT,
+    scheduled_at INTEGER NOT NULL,
+    started_at   INTEGER,
+    ended_at     INTEGER NOT NULL,
+    error        TEXT,
+    PRIMARY KEY (execution_id, fence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ended_incarnations (
+    incarnation BLOB    PRIMARY KEY,
+    worker      TEXT    NOT NULL,
+    ended_at    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
