@@ -19,5 +19,5 @@ pub use port::Port;
 pub use postgres::Postgres;
 pub use rabbit::{Output, Rabbit};
 pub use sandbox::{Guarded, Sandbox};
-pub use stamps::{Stamp, Stamps, most_at_once, now_ns};
+pub use stamps::{Stamp, Stamps, check_line, most_at_once, now_ns};
 pub use wait::{eventually, eventually_blocking};

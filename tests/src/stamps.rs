@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::eventually;
@@ -94,6 +94,32 @@ pub fn most_at_once<'a>(stamps: impl IntoIterator<Item = &'a Stamp>) -> usize {
     usize::try_from(most).expect("never fewer than none")
 }
 
+/// Holds a finished run of one line against the contract: every tag ran to its end once, at its first attempt, was
+/// granted in order, and never more than `limit` ran at once.
+///
+/// With one slot the starts are in order too; with more, two that were granted together may overtake each other on
+/// their way up.
+pub fn check_line(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Result<()> {
+    let unfinished: Vec<&Stamp> = stamps.iter().filter(|stamp| stamp.ended.is_none() || stamp.attempt != 1).collect();
+    ensure!(unfinished.is_empty(), "lost or repeated: {unfinished:?}");
+    let most = most_at_once(stamps);
+    ensure!(most <= limit, "{most} ran at once, the limit is {limit}");
+    let mut granted: Vec<&Stamp> = stamps.iter().collect();
+    granted.sort_by_key(|stamp| stamp.fence);
+    ensure!(granted.iter().map(|stamp| &stamp.tag).eq(tags), "granted out of order: {:?}", names(granted));
+    let mut started: Vec<&Stamp> = stamps.iter().collect();
+    started.sort_by_key(|stamp| stamp.started);
+    let place: BTreeMap<u64, usize> = granted.iter().enumerate().map(|(place, stamp)| (stamp.fence, place)).collect();
+    let slack = if limit == 1 { 0 } else { 2 * limit };
+    let overtaken = started.iter().enumerate().any(|(at, stamp)| at.abs_diff(place[&stamp.fence]) > slack);
+    ensure!(!overtaken, "started out of order: {:?}", names(started));
+    Ok(())
+}
+
+fn names<'a>(stamps: impl IntoIterator<Item = &'a Stamp>) -> Vec<&'a str> {
+    stamps.into_iter().map(|stamp| stamp.tag.as_str()).collect()
+}
+
 fn note(line: &str, attempts: &mut BTreeMap<(i64, u32), Stamp>) -> anyhow::Result<()> {
     let words: Vec<&str> = line.split(' ').collect();
     let &[what, execution, attempt, fence, at, tag, extra] = words.as_slice() else { bail!("expected 7 words") };
@@ -150,6 +176,36 @@ mod tests {
         assert_eq!((read[0].ended, read[0].last_seen), (None, 15));
         assert_eq!(most_at_once(&read), 2);
         Ok(())
+    }
+
+    /// `(tag, fence, attempt, start, end)` of each, held against `a`, `b`, `c`.
+    fn check(attempts: &[(&str, u64, u32, u64, u64)], limit: usize) -> Result<(), String> {
+        let stamp = |&(tag, fence, attempt, started, end): &(&str, u64, u32, u64, u64)| {
+            let ended = (end > started).then_some(end);
+            let (tag, pid, execution) = (tag.to_owned(), 1, i64::try_from(fence).expect("small"));
+            Stamp { execution, attempt, fence, tag, pid, started, ended, last_seen: end }
+        };
+        let stamps: Vec<Stamp> = attempts.iter().map(stamp).collect();
+        check_line(&stamps, &["a", "b", "c"].map(str::to_owned), limit).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_judge_of_a_line_finds_each_way_to_break_it() {
+        let good = [("a", 1, 1, 10, 20), ("b", 2, 1, 21, 30), ("c", 3, 1, 31, 40)];
+        assert_eq!(check(&good, 1), Ok(()));
+        for (broken, expected) in [
+            (vec![good[0], good[1]], "granted out of order"),
+            (vec![good[0], ("b", 2, 1, 21, 21), good[2]], "lost or repeated"),
+            (vec![good[0], ("b", 2, 2, 21, 30), good[2]], "lost or repeated"),
+            (vec![good[0], good[1], ("b", 3, 1, 31, 40)], "granted out of order"),
+            (vec![good[0], ("b", 3, 1, 21, 30), ("c", 2, 1, 31, 40)], "granted out of order"),
+            (vec![good[0], ("b", 2, 1, 20, 30), good[2]], "2 ran at once"),
+            (vec![good[0], ("b", 2, 1, 31, 40), ("c", 3, 1, 21, 30)], "started out of order"),
+        ] {
+            let error = check(&broken, 1).expect_err(expected);
+            assert!(error.starts_with(expected), "{broken:?}: {error}");
+        }
+        assert_eq!(check(&[good[0], ("b", 2, 1, 12, 30), ("c", 3, 1, 11, 15)], 3), Ok(()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 use serde_json::json;
-use slotline_tests::{Stamp, most_at_once};
+use slotline_tests::{Stamp, check_line, most_at_once};
 
 use crate::actions::Action;
 use crate::message::{Message, tags};
@@ -118,7 +118,7 @@ async fn fast_and_slow_executions_of_several_actions_neither_deadlock_nor_starve
         let tags: Vec<_> = (0..*count).map(|n| format!("{short}-{n:05}")).collect();
         let mine = of(&format!("{short}-"));
         if *limit > 0 {
-            crate::world::check_stamps(&mine, &tags, *limit)?;
+            check_line(&mine, &tags, *limit)?;
         }
         ensure!(mine.len() == *count, "{name} ran {} times", mine.len());
     }

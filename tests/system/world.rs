@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stamp, Stamps, eventually, most_at_once};
+use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stamps, eventually};
 
 use crate::actions::{self, Action};
 use crate::message::Message;
@@ -358,7 +358,7 @@ impl World {
     /// order, never more than `limit` at once, and the journal says the same.
     pub(crate) async fn check_line(&self, action_ref: &str, tags: &[String], limit: usize) -> anyhow::Result<()> {
         let stamps = self.stamps.read()?;
-        check_stamps(&stamps, tags, limit)?;
+        slotline_tests::check_line(&stamps, tags, limit)?;
         let journal = self.executions(action_ref).await?;
         let recorded: Vec<&str> = journal.iter().filter_map(|e| e["parameters"]["tag"].as_str()).collect();
         ensure!(recorded == tags, "the journal has {recorded:?}");
@@ -371,28 +371,6 @@ impl World {
         ensure!(idle && stats["total_completed"] == tags.len(), "{stats}");
         Ok(())
     }
-}
-
-/// Every tag ran to its end once, was granted in order, and never more than `limit` ran at once. With one slot the
-/// starts are in order too; with more, two that were granted together may overtake each other on their way up.
-pub(crate) fn check_stamps(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Result<()> {
-    let unfinished: Vec<&Stamp> = stamps.iter().filter(|stamp| stamp.ended.is_none() || stamp.attempt != 1).collect();
-    ensure!(unfinished.is_empty(), "lost or repeated: {unfinished:?}");
-    let most = most_at_once(stamps);
-    ensure!(most <= limit, "{most} ran at once, the limit is {limit}");
-    let mut granted: Vec<&Stamp> = stamps.iter().collect();
-    granted.sort_by_key(|stamp| stamp.fence);
-    ensure!(granted.iter().map(|stamp| &stamp.tag).eq(tags), "granted out of order: {:?}", names(granted));
-    let slack = if limit == 1 { 0 } else { 2 * limit };
-    for (place, stamp) in stamps.iter().enumerate() {
-        let granted_at = granted.iter().position(|other| other.fence == stamp.fence).context("the same stamps")?;
-        ensure!(place.abs_diff(granted_at) <= slack, "started out of order: {:?}", names(stamps));
-    }
-    Ok(())
-}
-
-fn names<'a>(stamps: impl IntoIterator<Item = &'a Stamp>) -> Vec<&'a str> {
-    stamps.into_iter().map(|stamp| stamp.tag.as_str()).collect()
 }
 
 pub(crate) fn list(value: &Value) -> anyhow::Result<&Vec<Value>> {
