@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use slotline_protocol::envelope::{self, MESSAGE_ID_CHARS_MAX};
 use slotline_protocol::http::{Answer, CancelBody, Execution, Page, Submit, Submitted};
-use slotline_protocol::{ActionRef, Status};
+use slotline_protocol::{ActionRef, Status, requested};
 use slotline_store::{Filter, PageRequest};
 
 use crate::control::{Refused, Submission};
@@ -92,7 +92,11 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<E
         .flat_map(|(_, values)| values.split(','))
         .map(|value| value.trim().parse::<Status>().map_err(|error| Error::malformed("status", error.to_string())))
         .collect::<Result<Vec<_>, _>>()?;
-    let filter = Filter { action_ref, statuses, concurrency_key: input::once(&pairs, "key")?.map(str::to_owned) };
+    let concurrency_key = input::once(&pairs, "key")?.map(str::to_owned);
+    if let Some(key) = &concurrency_key {
+        requested::check_key(key).map_err(|message| Error::malformed("key", message))?;
+    }
+    let filter = Filter { action_ref, statuses, concurrency_key };
     let page = PageRequest {
         limit: u32::try_from(input::limit(&pairs)?).expect("the limit is bounded"),
         cursor: input::once(&pairs, "cursor")?.map(str::to_owned),
@@ -122,6 +126,10 @@ pub(crate) async fn request(
             format!("the journal has no request {message_id:?}: it still waits, was refused, or was forgotten");
         Refused::not_found("unknown_request", message)
     };
+    // No request could have had such an id, and not every database takes the question.
+    if message_id.contains('\0') || message_id.chars().count() > MESSAGE_ID_CHARS_MAX {
+        return Err(unknown().into());
+    }
     let id = api.store.find_request(&message_id).await?.ok_or_else(unknown)?;
     let mut execution = api.store.execution(id).await?.ok_or_else(unknown)?;
     explain(&api, std::slice::from_mut(&mut execution)).await;

@@ -99,6 +99,7 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         (list("cursor=x"), 400, "invalid_request", "cursor"),
         (list("status=done"), 400, "invalid_request", "status"),
         (list("action=noname"), 400, "invalid_request", "action"),
+        (list("key=%00"), 400, "invalid_request", "key"),
         (list("sort=asc"), 400, "invalid_request", "sort"),
         (Asked::get("/api/v1/executions/x"), 400, "invalid_request", "execution_id"),
         (Asked::get("/api/v1/executions/99999999999999999999"), 400, "invalid_request", "execution_id"),

@@ -20,18 +20,18 @@ use slotline_scheduler::Snapshot;
 use slotline_store::{Accepted, ActionChange, Batch, Counters, Store};
 use tower::ServiceExt;
 
-pub struct World {
-    pub control: Arc<Recorder>,
-    pub waiting: ExecutionId,
+pub(crate) struct World {
+    pub(crate) control: Arc<Recorder>,
+    pub(crate) waiting: ExecutionId,
     router: Router,
 }
 
 impl World {
-    pub async fn new() -> anyhow::Result<Self> {
+    pub(crate) async fn new() -> anyhow::Result<Self> {
         Self::build(None).await
     }
 
-    pub async fn guarded(token: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn guarded(token: &str) -> anyhow::Result<Self> {
         Self::build(Some(Token::new(token)?)).await
     }
 
@@ -44,7 +44,7 @@ impl World {
         Ok(Self { control, waiting, router })
     }
 
-    pub async fn ask(&self, asked: Asked) -> anyhow::Result<Answered> {
+    pub(crate) async fn ask(&self, asked: Asked) -> anyhow::Result<Answered> {
         let mut request = Request::builder().method(asked.method).uri(asked.uri);
         for (name, value) in asked.headers {
             request = request.header(name, value);
@@ -120,7 +120,7 @@ fn action(id: i64, name: &str, policy: Policy) -> Action {
 
 /// A request to be.
 #[derive(Clone)]
-pub struct Asked {
+pub(crate) struct Asked {
     method: &'static str,
     uri: String,
     headers: Vec<(String, String)>,
@@ -139,59 +139,59 @@ impl Asked {
         Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new() }
     }
 
-    pub fn get(uri: &str) -> Self {
+    pub(crate) fn get(uri: &str) -> Self {
         Self::new("GET", uri)
     }
 
-    pub fn put(uri: &str) -> Self {
+    pub(crate) fn put(uri: &str) -> Self {
         Self::new("PUT", uri)
     }
 
-    pub fn post(uri: &str) -> Self {
+    pub(crate) fn post(uri: &str) -> Self {
         Self::new("POST", uri)
     }
 
-    pub fn delete(uri: &str) -> Self {
+    pub(crate) fn delete(uri: &str) -> Self {
         Self::new("DELETE", uri)
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn json(self, body: &Value) -> Self {
+    pub(crate) fn json(self, body: &Value) -> Self {
         self.text("application/json; charset=utf-8", &body.to_string())
     }
 
-    pub fn text(self, kind: &str, body: &str) -> Self {
+    pub(crate) fn text(self, kind: &str, body: &str) -> Self {
         self.bytes(kind, body.as_bytes())
     }
 
-    pub fn bytes(self, kind: &str, body: &[u8]) -> Self {
+    pub(crate) fn bytes(self, kind: &str, body: &[u8]) -> Self {
         Self { body: body.to_vec(), ..self.header("content-type", kind) }
     }
 }
 
-pub struct Answered {
-    pub status: StatusCode,
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answered {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
 }
 
 /// An executor that notes what it is asked, and answers as told.
 #[derive(Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     calls: Mutex<Vec<String>>,
     refusal: Mutex<Option<Refused>>,
     is_alone: Mutex<bool>,
@@ -200,19 +200,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().expect("no test panics with it").clone()
     }
 
-    pub fn refuse(&self, refusal: Refused) {
+    pub(crate) fn refuse(&self, refusal: Refused) {
         *self.refusal.lock().expect("no test panics with it") = Some(refusal);
     }
 
-    pub fn nobody_leads(&self) {
+    pub(crate) fn nobody_leads(&self) {
         *self.is_alone.lock().expect("no test panics with it") = true;
     }
 
-    pub fn lose_the_broker(&self) {
+    pub(crate) fn lose_the_broker(&self) {
         *self.is_cut_off.lock().expect("no test panics with it") = true;
     }
 
