@@ -1,0 +1,151 @@
+//! Cases about what is declared, and about the life and end of a session.
+
+use slotline_broker::topology::{Overflow, Queue, exchange, requests_queue, to_worker, worker_queue};
+use slotline_broker::{Error, Publication, PublishError, Topology};
+use slotline_protocol::{Epoch, Incarnation, WorkerName};
+use uuid::Uuid;
+
+use crate::world::{World, numbers, prefetch, publish, range, soon, take, to_queue, until_depth};
+
+pub(crate) async fn declaring_twice_changes_nothing(world: World) -> anyhow::Result<()> {
+    let topology = Topology::requests(world.broker.prefix());
+    let session = world.session().await?;
+    session.declare(&topology).await?;
+    let requests = requests_queue(world.broker.prefix());
+    publish(&session, &requests, 0..3).await?;
+    session.declare(&topology).await?;
+    world.session().await?.declare(&topology).await?;
+    until_depth(&session, &requests, 3).await
+}
+
+pub(crate) async fn every_topology_is_accepted(world: World) -> anyhow::Result<()> {
+    let (prefix, session) = (world.broker.prefix(), world.session().await?);
+    let name = WorkerName::new("w-1")?;
+    for topology in [
+        Topology::requests(prefix),
+        Topology::leader(prefix, Epoch(1)),
+        Topology::worker(prefix, &name, Incarnation(Uuid::from_u128(1))),
+        Topology::replies(prefix, Uuid::from_u128(2)),
+    ] {
+        session.declare(&topology).await?;
+        for queue in &topology.queues {
+            assert_eq!(session.depth(&queue.name).await?, 0, "{}", queue.name);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_declare_with_other_settings_is_a_mismatch(world: World) -> anyhow::Result<()> {
+    let queue = Queue::classic(world.name("q"));
+    world.with_queue(queue.clone()).await?;
+    let session = world.session().await?;
+    let other = world.topology([queue.clone().bounded(5, Overflow::DropHead)]);
+    let error = session.declare(&other).await.expect_err("other settings");
+    assert!(matches!(&error, Error::Mismatch { name, .. } if *name == queue.name), "{error:?}");
+    assert_eq!(soon(session.ended()).await?, error);
+    Ok(())
+}
+
+pub(crate) async fn a_worker_gets_its_own_messages_and_the_broadcasts(world: World) -> anyhow::Result<()> {
+    let (prefix, session) = (world.broker.prefix(), world.session().await?);
+    let name = WorkerName::new("w-1")?;
+    let (ours, theirs) = (Incarnation(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2)));
+    session.declare(&Topology::worker(prefix, &name, ours)).await?;
+    session.declare(&Topology::worker(prefix, &name, theirs)).await?;
+    let keys = [
+        to_worker("execution.scheduled", ours),
+        to_worker("execution.scheduled", theirs),
+        "executor.hello".to_owned(),
+        to_worker("execution.recorded", ours),
+        to_worker("executor.hello", ours),
+    ];
+    for (number, key) in (0..).zip(&keys) {
+        let publication =
+            Publication { exchange: exchange(prefix), routing_key: key.clone(), ..to_queue("", number as u32) };
+        soon(session.publish(publication)).await??;
+    }
+    let stray = Publication { exchange: exchange(prefix), ..to_queue("execution.scheduled", 9) };
+    assert_eq!(soon(session.publish(stray)).await?, Err(PublishError::Returned));
+    let mut consumer = session.consume(&worker_queue(prefix, &name, ours), prefetch(10)).await?;
+    let deliveries = take(&mut consumer, 4).await?;
+    assert_eq!(numbers(&deliveries), [0, 2, 3, 4]);
+    assert_eq!(deliveries[0].routing_key, keys[0]);
+    assert_eq!(deliveries[0].exchange, exchange(prefix));
+    until_depth(&session, &worker_queue(prefix, &name, theirs), 2).await
+}
+
+pub(crate) async fn deleting_a_queue_ends_the_sessions_that_consume_it(world: World) -> anyhow::Result<()> {
+    let queue = world.name("q");
+    let session = world.with_queue(Queue::classic(queue.clone())).await?;
+    let mut consumer = session.consume(&queue, prefetch(10)).await?;
+    let other = world.session().await?;
+    other.delete_queue(&queue).await?;
+    assert!(soon(consumer.next()).await?.is_none());
+    assert_eq!(soon(session.ended()).await?, Error::ConsumerCancelled { queue: queue.clone() });
+    assert!(!other.is_over());
+    other.delete_queue(&queue).await?;
+    Ok(())
+}
+
+pub(crate) async fn a_missing_queue_is_an_error_that_leaves_the_session_alone(world: World) -> anyhow::Result<()> {
+    let (queue, missing) = (world.name("q"), world.name("missing"));
+    let session = world.with_queue(Queue::classic(queue.clone())).await?;
+    let error = session.depth(&missing).await.expect_err("missing");
+    assert!(matches!(error, Error::Missing(_)), "{error:?}");
+    let error = session.browse(&missing, 10).await.map(drop).expect_err("missing");
+    assert!(matches!(error, Error::Missing(_)), "{error:?}");
+    publish(&session, &queue, 0..3).await?;
+    assert!(!session.is_over());
+    Ok(())
+}
+
+pub(crate) async fn consuming_a_missing_queue_ends_the_session(world: World) -> anyhow::Result<()> {
+    let session = world.session().await?;
+    let error = session.consume(&world.name("missing"), prefetch(1)).await.map(drop).expect_err("missing");
+    assert!(matches!(error, Error::Missing(_)), "{error:?}");
+    assert_eq!(soon(session.ended()).await?, error);
+    Ok(())
+}
+
+pub(crate) async fn a_deleted_queue_is_declared_again_empty(world: World) -> anyhow::Result<()> {
+    let queue = world.name("q");
+    let session = world.with_queue(Queue::classic(queue.clone())).await?;
+    publish(&session, &queue, 0..3).await?;
+    session.delete_queue(&queue).await?;
+    assert_eq!(soon(session.publish(to_queue(&queue, 3))).await?, Err(PublishError::Returned));
+    session.declare(&world.topology([Queue::classic(queue.clone())])).await?;
+    publish(&session, &queue, 4..6).await?;
+    let mut consumer = session.consume(&queue, prefetch(10)).await?;
+    assert_eq!(numbers(&take(&mut consumer, 2).await?), range(4..6));
+    Ok(())
+}
+
+pub(crate) async fn after_the_end_everything_says_so(world: World) -> anyhow::Result<()> {
+    let queue = world.name("q");
+    let session = world.with_queue(Queue::classic(queue.clone())).await?;
+    publish(&session, &queue, 0..3).await?;
+    let mut consumer = session.consume(&queue, prefetch(10)).await?;
+    take(&mut consumer, 1).await?;
+    session.close().await;
+    session.close().await;
+    assert!(session.is_over());
+    assert_eq!(session.publish(to_queue(&queue, 1)).await, Err(PublishError::SessionEnded));
+    assert!(consumer.next().await.is_none());
+    assert!(session.depth(&queue).await.is_err());
+    assert!(session.declare(&world.topology([])).await.is_err());
+    assert_eq!(session.ended().await, Error::Closed);
+    Ok(())
+}
+
+pub(crate) async fn a_session_ends_when_nobody_holds_it(world: World) -> anyhow::Result<()> {
+    let queue = world.name("q");
+    let session = world.with_queue(Queue::classic(queue.clone())).await?;
+    publish(&session, &queue, 0..3).await?;
+    let mut consumer = session.consume(&queue, prefetch(10)).await?;
+    drop(session);
+    // A consumer keeps its session.
+    assert_eq!(numbers(&take(&mut consumer, 3).await?), range(0..3));
+    drop(consumer);
+    let next = world.session().await?;
+    until_depth(&next, &queue, 3).await
+}
