@@ -111,12 +111,16 @@ impl Rabbit {
         tokio::task::spawn_blocking(move || settings.ctl(&arguments)).await?
     }
 
-    /// Messages, ready and unacknowledged, in a queue of the virtual host that `url` names; 0 if there is no such queue.
+    /// Messages ready in a queue of the virtual host that `url` names; 0 if there is no such queue.
     pub async fn queue_depth_in(&self, url: &str, queue: &str) -> anyhow::Result<u64> {
         let vhost = url.rsplit('/').next().unwrap_or("%2f").replace("%2f", "/");
-        let listed = self.ctl(&["list_queues", "--silent", "--vhost", &vhost, "name", "messages"]).await?;
-        let row = listed.stdout.lines().find_map(|line| line.strip_prefix(queue)?.strip_prefix('\t'));
-        row.map_or(Ok(0), |count| count.trim().parse().with_context(|| format!("a count: {count}")))
+        // The queue itself is asked: what `list_queues` shows is seconds old.
+        let ask = format!(
+            "case rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, <<\"{queue}\">>)) of \
+             {{ok, Q}} -> element(2, rabbit_amqqueue:stat(Q)); {{error, not_found}} -> 0 end."
+        );
+        let said = self.ctl(&["eval", &ask]).await?.stdout;
+        said.trim().parse().with_context(|| format!("a count: {said}"))
     }
 
     /// [`Rabbit::queue_depth_in`] the default virtual host.
