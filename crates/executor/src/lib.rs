@@ -1,1 +1,36 @@
 //! The one writer: inputs to the scheduler, commit, then effects.
+//!
+//! ```text
+//!   link    ── one session with the broker at a time, for the whole process
+//!   run     ── serves HTTP; waits for leadership; leads, and again
+//!    └ term ── one leadership: arrivals ─> scheduler ─> batch ─> commit ─> publications, acks, answers
+//!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
+//!        outbox   effects ─> batch and letters                  mail     letters ─> publications
+//!   handle  ── what HTTP asks: of the leader here, or of the one elsewhere through the broker
+//! ```
+//!
+//! The FIFO queue manager is `slotline_scheduler`; the completion listener is [`term`]'s reading of the completions
+//! queue. Deliberately absent: any decision about an execution, and any effect before its commit.
+
+mod answer;
+mod ask;
+mod bodies;
+mod clock;
+mod config;
+mod dead;
+mod error;
+mod feed;
+mod handle;
+mod inbox;
+mod intake;
+mod link;
+mod mail;
+mod outbox;
+mod registry;
+mod replies;
+mod run;
+mod term;
+
+pub use config::{Api, Config};
+pub use error::Error;
+pub use run::run;

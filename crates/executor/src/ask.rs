@@ -1,0 +1,56 @@
+//! Questions that only the leader can answer, from its own HTTP server or from another executor's.
+//!
+//! A follower sends them through the broker to `executor.call`; the answer comes back to its reply queue.
+
+use serde::{Deserialize, Serialize};
+use slotline_api::control::Refused;
+use slotline_broker::Properties;
+use slotline_protocol::http::{Action, QueueStats, Waiting, Worker};
+use slotline_protocol::{ActionRef, ExecutionId, Policy, Status};
+use tokio::sync::oneshot;
+
+/// Routing key of a question to whoever leads.
+pub(crate) const CALL: &str = "executor.call";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Ask {
+    PutAction { action_ref: ActionRef, policy: Box<Policy> },
+    DeleteAction { action_ref: ActionRef },
+    Pause { action_ref: ActionRef, paused: bool },
+    Cancel { id: ExecutionId, reason: Option<String> },
+    QueueStats { action_ref: Option<ActionRef> },
+    Explain { ids: Vec<ExecutionId> },
+    Workers,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "data", rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Action {
+        action: Box<Action>,
+        created: bool,
+    },
+    Deleted,
+    /// `None`: it does not live; the journal knows how it ended, if it ever was.
+    Cancelled(Option<Status>),
+    QueueStats(Vec<QueueStats>),
+    Explained(Vec<(ExecutionId, Waiting)>),
+    Workers(Vec<Worker>),
+}
+
+pub(crate) type Answered = Result<Answer, Refused>;
+
+/// A question and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) ask: Ask,
+    pub(crate) asker: Asker,
+}
+
+#[derive(Debug)]
+pub(crate) enum Asker {
+    Here(oneshot::Sender<Answered>),
+    /// Another executor: the properties of its question name its reply queue.
+    Elsewhere(Properties),
+}

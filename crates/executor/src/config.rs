@@ -1,0 +1,58 @@
+//! What an executor is told at start.
+
+use std::time::Duration;
+
+use slotline_api::Token;
+use tokio::net::TcpListener;
+
+/// The executor's settings. Lengths are announced to workers, so they hold for the whole installation.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Names this executor for people.
+    pub name: String,
+    /// `L`: silence after which a worker's incarnation is lost.
+    pub lease: Duration,
+    /// `F`: silence after which a worker ends its own attempts; less than `lease`.
+    pub fence: Duration,
+    /// `H`: time between two heartbeats.
+    pub heartbeat: Duration,
+    /// How long settled executions and their `message_id`s are kept.
+    pub retention: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "executor".to_owned(),
+            lease: Duration::from_secs(60),
+            fence: Duration::from_secs(45),
+            heartbeat: Duration::from_secs(5),
+            retention: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
+
+impl Config {
+    /// The fence must fall before its loss is declared, whatever clock rates differ by.
+    pub(crate) fn check(&self) -> Result<(), crate::Error> {
+        let invalid = |message| Err(crate::Error::InvalidConfig(message));
+        if self.heartbeat.is_zero() {
+            return invalid("heartbeat: expected more than zero");
+        }
+        if self.fence < self.heartbeat * 2 {
+            return invalid("fence: expected at least two heartbeats");
+        }
+        if self.lease < self.fence + self.fence / 10 {
+            return invalid("lease: expected at least a tenth more than the fence");
+        }
+        Ok(())
+    }
+}
+
+/// Where the executor serves HTTP, and for whom.
+#[derive(Debug)]
+pub struct Api {
+    pub listener: TcpListener,
+    /// `None`: everybody who can reach the listener.
+    pub token: Option<Token>,
+}

@@ -1,0 +1,13 @@
+//! Why an executor stopped by itself. Weather (a lost broker or database) is waited out and never shows here.
+
+/// What a person has to change before it can run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("invalid setting {0}")]
+    InvalidConfig(&'static str),
+    #[error("the HTTP server stopped")]
+    Api(#[source] slotline_api::ServeError),
+    /// The journal holds what this version can't read.
+    #[error("the journal can't be used")]
+    Journal(#[source] slotline_store::Error),
+}

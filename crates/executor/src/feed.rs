@@ -1,0 +1,132 @@
+//! What a leader consumes, for one session: its own three queues, the questions of other executors, and the requests.
+//!
+//! Urgent and slow arrivals come through channels of their own, so that a flood of events or requests delays neither a
+//! completion nor a heartbeat. Not here: what the arrivals mean (`inbox`, `intake`).
+
+use slotline_broker::topology::{self, Binding};
+use slotline_broker::{Acker, Consume, Consumer, Delivery, Session, Tag, Topology};
+use slotline_protocol::Epoch;
+use slotline_scheduler::ProbedQueue;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::ask::CALL;
+use crate::intake::{Checked, Intake};
+
+/// Unacked deliveries of one queue.
+const PREFETCH: u16 = 1000;
+/// Deliveries handed over at once.
+const DELIVERIES_MAX: usize = 256;
+/// Groups of deliveries between a queue and the loop.
+const CHANNEL: usize = 4;
+
+/// Deliveries of one of the leader's queues.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) from: Source,
+    pub(crate) deliveries: Vec<Delivery>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Completions,
+    Heartbeats,
+    Events,
+    Calls,
+}
+
+impl Source {
+    pub(crate) fn probed(self) -> Option<ProbedQueue> {
+        match self {
+            Self::Completions => Some(ProbedQueue::Completions),
+            Self::Heartbeats => Some(ProbedQueue::Heartbeats),
+            Self::Events | Self::Calls => None,
+        }
+    }
+}
+
+/// One session's consumers. Ends with it, or when dropped; what was not acked then goes back in place.
+pub(crate) struct Feed {
+    pub(crate) session: Session,
+    pub(crate) urgent: mpsc::Receiver<Arrival>,
+    pub(crate) events: mpsc::Receiver<Arrival>,
+    pub(crate) requests: mpsc::Receiver<Checked>,
+    ackers: [(Source, Acker); 4],
+    requests_acker: Acker,
+    _readers: JoinSet<()>,
+}
+
+impl Feed {
+    /// Declares and binds the queues of this epoch, and consumes them; the requests last, when all else is in place.
+    pub(crate) async fn open(
+        session: Session,
+        prefix: &str,
+        epoch: Epoch,
+        intake: Intake,
+    ) -> Result<Self, slotline_broker::Error> {
+        let mut topology = Topology::leader(prefix, epoch);
+        topology.bindings.push(Binding {
+            queue: topology::calls_queue(prefix, epoch),
+            exchange: topology::exchange(prefix),
+            pattern: CALL.to_owned(),
+        });
+        session.declare(&topology).await?;
+        let consume =
+            async |queue: String| session.consume(&queue, Consume { prefetch: PREFETCH, priority: None }).await;
+        let completions = consume(topology::completions_queue(prefix, epoch)).await?;
+        let heartbeats = consume(topology::heartbeats_queue(prefix, epoch)).await?;
+        let events = consume(topology::events_queue(prefix, epoch)).await?;
+        let calls = consume(topology::calls_queue(prefix, epoch)).await?;
+        // A later leader ranks higher, so that it gets the requests at once where the broker honours it.
+        let priority = Some(i32::try_from(epoch.0).unwrap_or(i32::MAX));
+        let requests =
+            session.consume(&topology::requests_queue(prefix), Consume { prefetch: PREFETCH, priority }).await?;
+        let ackers = [
+            (Source::Completions, completions.acker()),
+            (Source::Heartbeats, heartbeats.acker()),
+            (Source::Events, events.acker()),
+            (Source::Calls, calls.acker()),
+        ];
+        let requests_acker = requests.acker();
+        let mut readers = JoinSet::new();
+        let (urgent_sender, urgent) = mpsc::channel(CHANNEL);
+        let (events_sender, events_receiver) = mpsc::channel(CHANNEL);
+        let (requests_sender, requests_receiver) = mpsc::channel(CHANNEL);
+        readers.spawn(forward(completions, Source::Completions, urgent_sender.clone()));
+        readers.spawn(forward(heartbeats, Source::Heartbeats, urgent_sender.clone()));
+        readers.spawn(forward(calls, Source::Calls, urgent_sender));
+        readers.spawn(forward(events, Source::Events, events_sender));
+        readers.spawn(intake.run(requests, requests_sender));
+        Ok(Self {
+            session,
+            urgent,
+            events: events_receiver,
+            requests: requests_receiver,
+            ackers,
+            requests_acker,
+            _readers: readers,
+        })
+    }
+
+    pub(crate) fn ack(&self, from: Source, tag: Tag) {
+        for (source, acker) in &self.ackers {
+            if *source == from {
+                acker.ack_up_to(tag);
+            }
+        }
+    }
+
+    pub(crate) fn requests_acker(&self) -> Acker {
+        self.requests_acker.clone()
+    }
+}
+
+async fn forward(mut consumer: Consumer, from: Source, arrivals: mpsc::Sender<Arrival>) {
+    let mut deliveries = Vec::new();
+    while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
+        let arrival = Arrival { from, deliveries: std::mem::take(&mut deliveries) };
+        if arrivals.send(arrival).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What HTTP asks of this executor. It answers itself if it leads, and otherwise passes the question to the leader.
+//!
+//! Submissions go through the requests queue like all others, from any executor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use slotline_api::control::{Control, Kind, Refused, Submission};
+use slotline_broker::{Delivery, Properties, Publication, PublishError, Session, topology};
+use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::http::{Action, DeadLetter, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
+use slotline_protocol::message::{Accepted, Message, Rejected, Reply, Requested};
+use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status};
+use slotline_store::Store;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
+use crate::clock::Clock;
+use crate::dead;
+use crate::link::Current;
+use crate::replies::Replies;
+
+/// How long an answer of the leader is waited for.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+pub(crate) struct Handle {
+    pub(crate) id: Uuid,
+    pub(crate) source: String,
+    pub(crate) prefix: String,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) current: Current,
+    pub(crate) replies: Arc<Replies>,
+    pub(crate) leads: Arc<AtomicBool>,
+    pub(crate) questions: mpsc::Sender<Question>,
+    /// What the start-up checks found.
+    pub(crate) warnings: Vec<String>,
+    /// One look at the dead letters at a time: what one holds, another would not see.
+    pub(crate) dead: Mutex<()>,
+}
+
+impl Handle {
+    fn session(&self) -> Result<Session, Refused> {
+        self.current.borrow().clone().ok_or_else(|| Refused::unavailable("there is no connection to the broker"))
+    }
+
+    async fn ask(&self, ask: Ask) -> Answered {
+        let answered = if self.leads.load(Ordering::Acquire) {
+            self.ask_here(ask).boxed()
+        } else {
+            self.ask_elsewhere(ask).boxed()
+        };
+        tokio::time::timeout(ANSWER_DEADLINE, answered)
+            .await
+            .unwrap_or_else(|_| Err(Refused::unavailable("no leader answered in time")))
+    }
+
+    async fn ask_here(&self, ask: Ask) -> Answered {
+        let (sender, receiver) = oneshot::channel();
+        let gone = || Refused::unavailable("the leader stood down; ask again");
+        self.questions.send(Question { ask, asker: Asker::Here(sender) }).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())?
+    }
+
+    async fn ask_elsewhere(&self, ask: Ask) -> Answered {
+        let session = self.session()?;
+        let correlation_id = Uuid::new_v4().to_string();
+        let mut waiter = self.replies.wait_for(correlation_id.clone());
+        let published = session.publish(Publication {
+            exchange: topology::exchange(&self.prefix),
+            routing_key: CALL.to_owned(),
+            body: serde_json::to_vec(&ask).expect("questions are plain data with string keys").into(),
+            properties: Properties {
+                message_type: Some(CALL.to_owned()),
+                app_id: Some(self.source.clone()),
+                correlation_id: Some(correlation_id),
+                reply_to: Some(topology::replies_queue(&self.prefix, self.id)),
+                ..Properties::default()
+            },
+            mandatory: true,
+            persistent: false,
+        });
+        published.await.map_err(|error| match error {
+            PublishError::Returned => Refused::unavailable("no executor leads"),
+            other => Refused::unavailable(format!("the leader can't be asked: {other}")),
+        })?;
+        let reply = waiter.reply().await.ok_or_else(|| Refused::unavailable("the leader's answer was lost"))?;
+        serde_json::from_slice(&reply.body).unwrap_or_else(|_| {
+            Err(Refused::unavailable("the leader's answer can't be read; it may run another version"))
+        })
+    }
+
+    async fn submit_request(&self, submission: Submission) -> Result<Submitted, Refused> {
+        let session = self.session()?;
+        let message_id = submission.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        let body = Requested { reply: Reply::Accepted, ..submission.body };
+        let routing_key = format!("{}.{}", Requested::TYPE, body.action_ref);
+        let mut request = Envelope::new(&body, &self.source, self.clock.now());
+        request.message_id = Some(message_id.clone());
+        request.correlation_id = submission.correlation_id;
+        request.trace_id = submission.trace_id;
+        // The reply finds its waiter by a correlation id of its own: two may submit under one key at once.
+        let ticket = request.correlation_id.get_or_insert_with(|| Uuid::new_v4().to_string()).clone();
+        let mut waiter = self.replies.wait_for(ticket.clone());
+        let published = session.publish(Publication {
+            exchange: topology::exchange(&self.prefix),
+            routing_key,
+            body: envelope::write(std::slice::from_ref(&request)).into(),
+            properties: Properties {
+                message_id: Some(message_id.clone()),
+                message_type: Some(Requested::TYPE.to_owned()),
+                app_id: Some(self.source.clone()),
+                correlation_id: Some(ticket),
+                reply_to: Some(topology::replies_queue(&self.prefix, self.id)),
+                ..Properties::default()
+            },
+            mandatory: true,
+            persistent: true,
+        });
+        match tokio::time::timeout(ANSWER_DEADLINE, published).await {
+            Ok(Ok(())) => {}
+            Ok(Err(PublishError::Nacked | PublishError::Full)) => {
+                return Err(Refused::new(Kind::Full, "requests_full", "the requests queue is full; try again later"));
+            }
+            Ok(Err(error)) => {
+                return Err(Refused::unavailable(format!("the broker did not take the request: {error}")));
+            }
+            Err(_) => return Err(Refused::unavailable("the broker did not confirm the request in time")),
+        }
+        let unanswered = Submitted { message_id, execution_id: None, status: Status::Requested, position: None };
+        match tokio::time::timeout(ANSWER_DEADLINE, waiter.reply()).await {
+            Ok(Some(reply)) => self.submitted(&reply, unanswered).await,
+            Ok(None) | Err(_) => Ok(unanswered),
+        }
+    }
+
+    async fn submitted(&self, reply: &Delivery, unanswered: Submitted) -> Result<Submitted, Refused> {
+        let envelopes = envelope::read(&reply.body, &reply.properties.defaults()).unwrap_or_default();
+        let Some(Ok(envelope)) = envelopes.into_iter().next() else { return Ok(unanswered) };
+        if let Ok(accepted) = envelope.open::<Accepted>() {
+            let id = accepted.execution_id;
+            let status = match self.store.execution(id).await {
+                Ok(Some(execution)) => execution.status,
+                Ok(None) | Err(_) => Status::Queued,
+            };
+            let position = Some(accepted.position).filter(|_| status == Status::Queued);
+            return Ok(Submitted { execution_id: Some(id), status, position, ..unanswered });
+        }
+        match envelope.open::<Rejected>() {
+            Ok(rejected) => Err(refused(&rejected)),
+            Err(_) => Ok(unanswered),
+        }
+    }
+
+    async fn cancelled(&self, id: ExecutionId, reason: Option<String>) -> Result<Status, Refused> {
+        match self.ask(Ask::Cancel { id, reason }).await? {
+            Answer::Cancelled(Some(status)) => Ok(status),
+            _ => {
+                let execution =
+                    self.store.execution(id).await.map_err(|error| Refused::unavailable(error.to_string()))?;
+                execution.map(|execution| execution.status).ok_or_else(|| Refused::unknown_execution(id))
+            }
+        }
+    }
+}
+
+fn refused(rejected: &Rejected) -> Refused {
+    let kind = match rejected.error.code.as_str() {
+        code if code == Reason::UnknownAction.as_str() => Kind::NotFound,
+        code if code == Reason::LineFull.as_str() => Kind::Full,
+        code if code == Reason::IdempotencyConflict.as_str() => Kind::Conflict,
+        code if code == Reason::Oversized.as_str() => Kind::TooLarge,
+        _ => Kind::Invalid,
+    };
+    let refused = Refused::new(kind, &rejected.error.code, rejected.error.message.clone());
+    match rejected.error.message.split_once(": ") {
+        Some((field, _)) if !field.contains(' ') => refused.at(field.trim_start_matches("payload.")),
+        _ => refused,
+    }
+}
+
+/// An answer of another kind than asked for: the leader runs a version that answers otherwise.
+fn unexpected() -> Refused {
+    Refused::unavailable("the leader's answer can't be read; it may run another version")
+}
+
+impl Control for Handle {
+    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
+        self.submit_request(submission).boxed()
+    }
+
+    fn cancel(&self, id: ExecutionId, reason: Option<String>) -> BoxFuture<'_, Result<Status, Refused>> {
+        self.cancelled(id, reason).boxed()
+    }
+
+    fn put_action(&self, action_ref: ActionRef, policy: Policy) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
+        async move {
+            match self.ask(Ask::PutAction { action_ref, policy: Box::new(policy) }).await? {
+                Answer::Action { action, created } => Ok((*action, created)),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn delete_action(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<(), Refused>> {
+        async move { self.ask(Ask::DeleteAction { action_ref }).await.map(|_| ()) }.boxed()
+    }
+
+    fn pause(&self, action_ref: ActionRef, paused: bool) -> BoxFuture<'_, Result<Action, Refused>> {
+        async move {
+            match self.ask(Ask::Pause { action_ref, paused }).await? {
+                Answer::Action { action, .. } => Ok(*action),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>> {
+        async move {
+            match self.ask(Ask::QueueStats { action_ref }).await? {
+                Answer::QueueStats(stats) => Ok(stats),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>> {
+        async move {
+            match self.ask(Ask::Explain { ids }).await? {
+                Answer::Explained(explained) => Ok(explained),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>> {
+        async move {
+            match self.ask(Ask::Workers).await? {
+                Answer::Workers(workers) => Ok(workers),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, Result<Vec<DeadLetter>, Refused>> {
+        async move {
+            let _one_at_a_time = self.dead.lock().await;
+            dead::list(&self.session()?, &self.prefix, limit).await
+        }
+        .boxed()
+    }
+
+    fn dead_letter(&self, id: String) -> BoxFuture<'_, Result<DeadLetter, Refused>> {
+        async move {
+            let _one_at_a_time = self.dead.lock().await;
+            dead::show(&self.session()?, &self.prefix, &id).await
+        }
+        .boxed()
+    }
+
+    fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
+        async move {
+            let _one_at_a_time = self.dead.lock().await;
+            dead::replay(&self.session()?, &self.prefix, &id).await
+        }
+        .boxed()
+    }
+
+    fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
+        async move {
+            let _one_at_a_time = self.dead.lock().await;
+            dead::discard(&self.session()?, &self.prefix, &id).await
+        }
+        .boxed()
+    }
+
+    fn health(&self) -> BoxFuture<'_, Health> {
+        async move {
+            let database = match self.store.ping().await {
+                Ok(()) => Part { ok: true, detail: None },
+                Err(error) => Part { ok: false, detail: Some(error.to_string()) },
+            };
+            let broker = match self.session() {
+                Ok(session) if session.is_blocked() => {
+                    Part { ok: false, detail: Some("the broker blocks publishers: an alarm is on".to_owned()) }
+                }
+                Ok(_) => Part { ok: true, detail: None },
+                Err(refused) => Part { ok: false, detail: Some(refused.to_string()) },
+            };
+            let role = if self.leads.load(Ordering::Acquire) { Role::Leader } else { Role::Standby };
+            Health { role, database, broker, warnings: self.warnings.clone() }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,219 @@
+//! From deliveries of the requests queue to checked requests, in order.
+//!
+//! What needs a look into the journal or costs time is done here, beside the leader's loop: reading envelopes, schemas,
+//! and whether a `message_id` is known. The loop decides; a batch says up to which commit its look-ups saw.
+//!
+//! Nothing is acked here: a delivery is acked once the batch that took it is committed and its dead copies confirmed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use sha2::{Digest, Sha256};
+use slotline_broker::{Consumer, Delivery, Properties, Tag};
+use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::message::{CancelRequested, Message, Requested};
+use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable};
+use slotline_store::{Known, Request, Store};
+use tokio::sync::mpsc;
+
+use crate::outbox::Asked;
+use crate::registry::Registry;
+
+/// Deliveries that are checked together.
+const DELIVERIES_MAX: usize = 500;
+
+/// Deliveries, checked, in the order of the queue.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) generation: u64,
+    /// The last batch that was committed before the look-ups.
+    pub(crate) seen_batch: i64,
+    pub(crate) members: Vec<Member>,
+    /// Of the last delivery; acks it and all before.
+    pub(crate) tag: Tag,
+}
+
+/// What one envelope asks for.
+#[derive(Debug)]
+pub(crate) enum Member {
+    Request { action: ActionId, asked: Asked, known: Option<Known> },
+    Cancel { target: Target, reason: Option<String> },
+    Refused(Box<Refusal>),
+}
+
+/// Which execution is to be cancelled.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Execution(ExecutionId),
+    Message { message_id: String, known: Option<Known> },
+}
+
+/// What could not be taken, and all that is needed to say so and to put it aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+    pub(crate) message_id: Option<String>,
+    pub(crate) reply_to: Option<String>,
+    pub(crate) correlation_id: Option<String>,
+    /// The copy for the dead letters, and how it came.
+    pub(crate) body: bytes::Bytes,
+    pub(crate) properties: Properties,
+    pub(crate) routing_key: String,
+}
+
+pub(crate) struct Intake {
+    pub(crate) store: Store,
+    pub(crate) registry: Arc<Registry>,
+    /// The last committed batch of this leader.
+    pub(crate) committed: Arc<AtomicI64>,
+    pub(crate) generation: u64,
+}
+
+impl Intake {
+    /// Reads the requests queue until its session or the leader is gone.
+    pub(crate) async fn run(self, mut consumer: Consumer, checked: mpsc::Sender<Checked>) {
+        let mut deliveries = Vec::new();
+        while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
+            let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
+            let mut members: Vec<Member> = deliveries.drain(..).flat_map(|delivery| self.read(&delivery)).collect();
+            let seen_batch = self.committed.load(Ordering::Acquire);
+            if let Err(error) = self.look_up(&mut members).await {
+                // Unacked, they come again; meanwhile the commits fail as well and end the leadership.
+                tracing::warn!(%error, "requests can't be looked up; waiting for the database");
+                return;
+            }
+            let batch = Checked { generation: self.generation, seen_batch, members, tag };
+            if checked.send(batch).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn read(&self, delivery: &Delivery) -> Vec<Member> {
+        let defaults = delivery.properties.defaults();
+        let refuse = |unreadable: Unreadable, envelope: Option<&Envelope>| {
+            let body = match (&unreadable.member, envelope) {
+                (Some(member), _) => member.clone().into(),
+                (None, Some(envelope)) => envelope::write(std::slice::from_ref(envelope)).into(),
+                (None, None) => delivery.body.clone(),
+            };
+            Member::Refused(Box::new(Refusal {
+                reason: unreadable.reason,
+                detail: unreadable.detail,
+                message_id: unreadable.message_id,
+                reply_to: delivery.properties.reply_to.clone(),
+                correlation_id: delivery.properties.correlation_id.clone(),
+                body,
+                properties: delivery.properties.clone(),
+                routing_key: delivery.routing_key.clone(),
+            }))
+        };
+        match envelope::read(&delivery.body, &defaults) {
+            Err(unreadable) => vec![refuse(unreadable, None)],
+            Ok(envelopes) => envelopes
+                .into_iter()
+                .map(|envelope| match envelope {
+                    Ok(envelope) => self
+                        .member(&envelope, &delivery.properties)
+                        .unwrap_or_else(|unreadable| refuse(unreadable, Some(&envelope))),
+                    Err(unreadable) => refuse(unreadable, None),
+                })
+                .collect(),
+        }
+    }
+
+    fn member(&self, envelope: &Envelope, properties: &Properties) -> Result<Member, Unreadable> {
+        match envelope.message_type.as_str() {
+            Requested::TYPE => self.request(envelope, properties),
+            CancelRequested::TYPE => cancel(envelope),
+            other => {
+                Err(unreadable(envelope, Reason::UnknownType, format!("message_type: {other:?} is not read here")))
+            }
+        }
+    }
+
+    fn request(&self, envelope: &Envelope, properties: &Properties) -> Result<Member, Unreadable> {
+        let requested: Requested = envelope.open()?;
+        for (field, text) in [
+            ("correlation_id", &envelope.correlation_id),
+            ("trace_id", &envelope.trace_id),
+            ("source", &envelope.source),
+        ] {
+            if text.as_ref().is_some_and(|text| text.contains('\0')) {
+                return Err(unreadable(envelope, Reason::Malformed, format!("{field}: expected no NUL")));
+            }
+        }
+        let registered = self.registry.get(&requested.action_ref).ok_or_else(|| {
+            let detail = format!("payload.action_ref: no action is called {}", requested.action_ref);
+            unreadable(envelope, Reason::UnknownAction, detail)
+        })?;
+        let key = registered
+            .admit(requested.parameters.get(), requested.concurrency_key)
+            .map_err(|detail| unreadable(envelope, Reason::InvalidParameters, format!("payload.{detail}")))?;
+        let digest = match envelope.message_id {
+            Some(_) => Sha256::digest(envelope.payload.get().as_bytes()).into(),
+            None => [0; 32],
+        };
+        let request = Request {
+            message_id: envelope.message_id.clone(),
+            digest,
+            parameters: requested.parameters,
+            timeout: requested.timeout_seconds,
+            detail: requested.progress,
+            correlation_id: envelope.correlation_id.clone(),
+            trace_id: envelope.trace_id.clone(),
+            source: envelope.source.clone(),
+            reply_to: properties.reply_to.clone(),
+            reply: requested.reply,
+        };
+        let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request) };
+        Ok(Member::Request { action: registered.action.action_id, asked, known: None })
+    }
+
+    /// Finds every `message_id` of the batch in the journal at once.
+    async fn look_up(&self, members: &mut [Member]) -> Result<(), slotline_store::Error> {
+        let ids: Vec<String> = members.iter().filter_map(message_id).cloned().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let found = self.store.find_messages(&ids).await?;
+        let found: BTreeMap<&str, &Known> = found.iter().map(|known| (known.message_id.as_str(), known)).collect();
+        for member in members {
+            let known_now = message_id(member).and_then(|id| found.get(id.as_str())).map(|known| (*known).clone());
+            match member {
+                Member::Request { known, .. } | Member::Cancel { target: Target::Message { known, .. }, .. } => {
+                    *known = known_now;
+                }
+                Member::Cancel { target: Target::Execution(_), .. } | Member::Refused(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn message_id(member: &Member) -> Option<&String> {
+    match member {
+        Member::Request { asked, .. } => asked.request.message_id.as_ref(),
+        Member::Cancel { target: Target::Message { message_id, .. }, .. } => Some(message_id),
+        Member::Cancel { target: Target::Execution(_), .. } | Member::Refused(_) => None,
+    }
+}
+
+fn cancel(envelope: &Envelope) -> Result<Member, Unreadable> {
+    let asked: CancelRequested = envelope.open()?;
+    let target = match (asked.execution_id, asked.message_id) {
+        (Some(id), None) => Target::Execution(id),
+        (None, Some(message_id)) => Target::Message { message_id, known: None },
+        (Some(_), Some(_)) | (None, None) => {
+            let detail = "payload: expected either execution_id or message_id".to_owned();
+            return Err(unreadable(envelope, Reason::InvalidPayload, detail));
+        }
+    };
+    Ok(Member::Cancel { target, reason: asked.reason })
+}
+
+fn unreadable(envelope: &Envelope, reason: Reason, detail: String) -> Unreadable {
+    Unreadable { reason, detail, message_id: envelope.message_id.clone(), member: None }
+}

@@ -1,0 +1,72 @@
+//! The process's one session with the broker at a time, for whoever needs it.
+//!
+//! Every executor, leading or not, declares what is common to all and listens for replies. Not here: what only a leader
+//! consumes (`feed`).
+
+use std::sync::Arc;
+
+use slotline_broker::{Broker, Consume, Session, Supervisor, Topology};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::replies::Replies;
+
+/// Replies that may be on their way to this process at once.
+const REPLIES_PREFETCH: u16 = 1000;
+
+/// The current session, if there is one.
+pub(crate) type Current = watch::Receiver<Option<Session>>;
+
+/// Keeps a session alive until `shutdown`, and shows it to everyone.
+pub(crate) async fn keep(
+    broker: Broker,
+    name: String,
+    id: Uuid,
+    replies: Arc<Replies>,
+    current: watch::Sender<Option<Session>>,
+    shutdown: CancellationToken,
+) {
+    let mut supervisor = Supervisor::new(broker.clone(), &name);
+    while let Some(session) = shutdown.run_until_cancelled(supervisor.next()).await {
+        for finding in session.findings() {
+            tracing::warn!(%finding, "the broker is not as it should be");
+        }
+        match listen(&broker, &session, id, &replies, &current, &shutdown).await {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "session with the broker is over"),
+        }
+        current.send_replace(None);
+        session.close().await;
+    }
+}
+
+async fn listen(
+    broker: &Broker,
+    session: &Session,
+    id: Uuid,
+    replies: &Replies,
+    current: &watch::Sender<Option<Session>>,
+    shutdown: &CancellationToken,
+) -> Result<(), slotline_broker::Error> {
+    let prefix = broker.prefix();
+    session.declare(&Topology::requests(prefix)).await?;
+    session.declare(&Topology::replies(prefix, id)).await?;
+    let queue = slotline_broker::topology::replies_queue(prefix, id);
+    let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH, priority: None }).await?;
+    let acker = consumer.acker();
+    current.send_replace(Some(session.clone()));
+    loop {
+        tokio::select! {
+            delivery = consumer.next() => match delivery {
+                Some(delivery) => {
+                    acker.ack(delivery.tag);
+                    replies.deliver(delivery);
+                }
+                None => return Err(session.ended().await),
+            },
+            error = session.ended() => return Err(error),
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Letters written out as publications. One message carries many orders or announcements of one type.
+//!
+//! Not here: when they leave (`term`). To one worker's queue `n` rises, whatever travels together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slotline_broker::{Properties, Publication, topology};
+use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::message::{
+    Accepted, Cancel, Failure, Hello, Message, Probe, Recorded, Rejected, Requested, Scheduled, StatusChanged,
+};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp, message};
+use slotline_scheduler::{Announcement, Dispatch, Order, Sent, Settled};
+use slotline_store::Request;
+
+use crate::ask::{Answered, CALL};
+use crate::config::Config;
+use crate::inbox::ProbeMark;
+use crate::intake::Refusal;
+use crate::outbox::{Letters, Turned};
+use crate::registry::Registered;
+
+/// The most envelopes in one message.
+const ARRAY_MAX: usize = 500;
+/// The most bytes of payloads in one message, before the next is begun.
+const ARRAY_BYTES_MAX: usize = envelope::BODY_BYTES_MAX / 4;
+
+/// Headers of a dead letter.
+pub(crate) const REASON_HEADER: &str = "x-slotline-reason";
+pub(crate) const DETAIL_HEADER: &str = "x-slotline-detail";
+pub(crate) const ROUTING_KEY_HEADER: &str = "x-slotline-routing-key";
+pub(crate) const DEAD_ID_HEADER: &str = "x-slotline-dead-id";
+/// The most characters of the detail header.
+const DETAIL_CHARS_MAX: usize = 500;
+
+/// Writes letters for one term.
+#[derive(Clone, Debug)]
+pub(crate) struct Postman {
+    pub(crate) prefix: String,
+    pub(crate) source: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) config: Config,
+}
+
+/// Publications in the order in which they must leave.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    pub(crate) publications: Vec<(Publication, Purpose)>,
+    /// Copies for the dead letters; the requests behind them are acked once these are confirmed.
+    pub(crate) dead: Vec<Publication>,
+}
+
+/// What a publication is for, as far as its fate matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// If it comes back, the incarnation's queue is gone.
+    Order(Incarnation),
+    /// Lost or not, someone else sees to it.
+    Other,
+}
+
+impl Postman {
+    /// Writes everything but the probes, whose session is known only when they leave.
+    pub(crate) fn write(
+        &self,
+        letters: Letters,
+        actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,
+        now: Timestamp,
+    ) -> Mail {
+        let mut mail = Mail::default();
+        if let Some(n) = letters.hello {
+            let envelope = self.numbered(&self.hello(n, false), n, now);
+            let publication = self.topic(Hello::TYPE, &[envelope]);
+            mail.publications.push((publication, Purpose::Other));
+        }
+        self.orders(&mut mail, letters.orders, &letters.requests, actions, now);
+        for (request, id, position) in letters.accepted {
+            let payload =
+                Accepted { message_id: request.message_id.clone().unwrap_or_default(), execution_id: id, position };
+            self.reply(&mut mail, &request, &payload, now);
+        }
+        for turned in letters.refused {
+            self.refused(&mut mail, turned, now);
+        }
+        for refusal in letters.refusals {
+            self.refusal(&mut mail, &refusal, now);
+        }
+        for (request, settled) in letters.settled {
+            self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
+        }
+        for chunk in letters.announcements.chunks(ARRAY_MAX) {
+            let envelopes: Vec<_> =
+                chunk.iter().map(|announcement| Envelope::new(&changed(announcement), &self.source, now)).collect();
+            mail.publications.push((self.topic(StatusChanged::TYPE, &envelopes), Purpose::Other));
+        }
+        mail
+    }
+
+    /// One probe for each of the two queues, straight into them.
+    pub(crate) fn probes(&self, mark: ProbeMark, published_at: Timestamp) -> [Publication; 2] {
+        let payload = Probe { generation: mark.generation, nonce: mark.nonce, published_at };
+        let envelope = Envelope::new(&payload, &self.source, published_at);
+        [topology::completions_queue(&self.prefix, self.epoch), topology::heartbeats_queue(&self.prefix, self.epoch)]
+            .map(|queue| self.publication("", queue, Probe::TYPE, std::slice::from_ref(&envelope)))
+    }
+
+    /// The answer to another executor's question.
+    pub(crate) fn answer(&self, asker: &Properties, answer: &Answered) -> Option<Publication> {
+        let reply_to = asker.reply_to.clone()?;
+        Some(Publication {
+            exchange: String::new(),
+            routing_key: reply_to,
+            body: serde_json::to_vec(answer).expect("answers are plain data with string keys").into(),
+            properties: Properties {
+                message_type: Some(CALL.to_owned()),
+                app_id: Some(self.source.clone()),
+                correlation_id: asker.correlation_id.clone(),
+                ..Properties::default()
+            },
+            mandatory: false,
+            persistent: false,
+        })
+    }
+
+    fn orders(
+        &self,
+        mail: &mut Mail,
+        orders: Vec<Sent>,
+        requests: &BTreeMap<ExecutionId, Arc<Request>>,
+        actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,
+        now: Timestamp,
+    ) {
+        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Envelope)>> = BTreeMap::new();
+        for Sent { incarnation, n, order } in orders {
+            let envelope = match order {
+                Order::Lost => Some((Hello::TYPE, self.numbered(&self.hello(n, true), n, now))),
+                Order::Recorded { attempts } => {
+                    let payload = Recorded { epoch: self.epoch, n, attempts };
+                    Some((Recorded::TYPE, self.numbered(&payload, n, now)))
+                }
+                Order::Cancel { key: (execution_id, attempt), fence, reason } => {
+                    let payload = Cancel {
+                        epoch: self.epoch,
+                        n,
+                        execution_id,
+                        attempt,
+                        fence,
+                        if_not_started: false,
+                        grace_seconds: None,
+                        reason,
+                    };
+                    Some((Cancel::TYPE, self.numbered(&payload, n, now)))
+                }
+                Order::Dispatch(dispatch) => requests.get(&dispatch.id).map(|request| {
+                    let payload = self.scheduled(n, &dispatch, request, actions(&dispatch).as_deref());
+                    let mut envelope = self.numbered(&payload, n, now);
+                    envelope.correlation_id.clone_from(&request.correlation_id);
+                    envelope.trace_id.clone_from(&request.trace_id);
+                    (Scheduled::TYPE, envelope)
+                }),
+            };
+            by_worker.entry(incarnation).or_default().extend(envelope);
+        }
+        for (incarnation, envelopes) in by_worker {
+            for run in envelopes.chunk_by(|(one, _), (other, _)| one == other) {
+                for array in arrays(run) {
+                    let message_type = run[0].0;
+                    let routing_key = format!("{message_type}.{incarnation}");
+                    let exchange = topology::exchange(&self.prefix);
+                    let mut publication = self.publication(&exchange, routing_key, message_type, &array);
+                    publication.mandatory = true;
+                    mail.publications.push((publication, Purpose::Order(incarnation)));
+                }
+            }
+        }
+    }
+
+    fn scheduled(&self, n: u64, dispatch: &Dispatch, request: &Request, action: Option<&Registered>) -> Scheduled {
+        let policy = action.map(|registered| &registered.action.policy);
+        Scheduled {
+            epoch: self.epoch,
+            n,
+            execution_id: dispatch.id,
+            attempt: dispatch.attempt,
+            fence: dispatch.fence,
+            action_id: dispatch.action,
+            action_ref: dispatch.action_ref.clone(),
+            parameters: request.parameters.clone(),
+            timeout_seconds: request.timeout.or(policy.and_then(|policy| policy.timeout)),
+            start_timeout_seconds: policy.and_then(|policy| policy.start_timeout),
+            stall_timeout_seconds: policy.and_then(|policy| policy.stall_timeout),
+            progress: request.detail,
+            starts_after: None,
+            scheduled_at: dispatch.scheduled_at,
+            continue_when_isolated: policy
+                .is_some_and(|policy| policy.on_isolation == slotline_protocol::policy::OnIsolation::Continue),
+            correlation_id: request.correlation_id.clone(),
+            trace_id: request.trace_id.clone(),
+        }
+    }
+
+    fn hello(&self, n: u64, lost: bool) -> Hello {
+        Hello {
+            epoch: self.epoch,
+            n,
+            lease_seconds: Some(self.config.lease),
+            fence_seconds: Some(self.config.fence),
+            heartbeat_seconds: Some(self.config.heartbeat),
+            lost,
+        }
+    }
+
+    /// Turns a request away: its publisher is told, or, if it named no address, the request is put aside.
+    fn refused(&self, mail: &mut Mail, turned: Turned, now: Timestamp) {
+        let Turned { asked, reason, detail } = turned;
+        let request = &asked.request;
+        if request.reply_to.is_some() {
+            let error = Failure::new(reason.as_str(), detail);
+            self.reply(mail, request, &Rejected { message_id: request.message_id.clone(), error }, now);
+            return;
+        }
+        let payload = Requested {
+            action_ref: asked.action_ref.clone(),
+            parameters: request.parameters.clone(),
+            concurrency_key: asked.key.as_deref().map(str::to_owned),
+            timeout_seconds: request.timeout,
+            progress: request.detail,
+            reply: request.reply,
+        };
+        let mut envelope = Envelope::new(&payload, &self.source, now);
+        envelope.source.clone_from(&request.source);
+        envelope.message_id.clone_from(&request.message_id);
+        envelope.correlation_id.clone_from(&request.correlation_id);
+        envelope.trace_id.clone_from(&request.trace_id);
+        mail.dead.push(self.dead_letter(&Refusal {
+            reason,
+            detail,
+            message_id: request.message_id.clone(),
+            reply_to: None,
+            correlation_id: request.correlation_id.clone(),
+            body: envelope::write(&[envelope]).into(),
+            properties: Properties { message_type: Some(Requested::TYPE.to_owned()), ..Properties::default() },
+            routing_key: Requested::TYPE.to_owned(),
+        }));
+    }
+
+    fn refusal(&self, mail: &mut Mail, refusal: &Refusal, now: Timestamp) {
+        let Refusal { reason, detail, message_id, .. } = refusal;
+        tracing::warn!(reason = reason.as_str(), %detail, message.id = message_id, "put a message aside");
+        if refusal.reply_to.is_some() {
+            let payload =
+                Rejected { message_id: message_id.clone(), error: Failure::new(reason.as_str(), detail.clone()) };
+            let reply_to = refusal.reply_to.clone();
+            self.reply_to(mail, reply_to, refusal.correlation_id.as_ref(), message_id.as_ref(), &payload, now);
+        }
+        mail.dead.push(self.dead_letter(refusal));
+    }
+
+    /// The copy of a refused message for the dead letters.
+    fn dead_letter(&self, refusal: &Refusal) -> Publication {
+        let mut properties = refusal.properties.clone();
+        properties.message_id.clone_from(&refusal.message_id);
+        let detail: String = refusal.detail.chars().take(DETAIL_CHARS_MAX).collect();
+        properties.headers.extend([
+            (REASON_HEADER.to_owned(), refusal.reason.as_str().to_owned()),
+            (DETAIL_HEADER.to_owned(), detail),
+            (ROUTING_KEY_HEADER.to_owned(), refusal.routing_key.clone()),
+            (DEAD_ID_HEADER.to_owned(), uuid::Uuid::now_v7().to_string()),
+        ]);
+        Publication {
+            exchange: String::new(),
+            routing_key: topology::dead_queue(&self.prefix),
+            body: refusal.body.clone(),
+            properties,
+            mandatory: true,
+            persistent: true,
+        }
+    }
+
+    fn reply<M: Message>(&self, mail: &mut Mail, request: &Request, payload: &M, now: Timestamp) {
+        let reply_to = request.reply_to.clone();
+        self.reply_to(mail, reply_to, request.correlation_id.as_ref(), request.message_id.as_ref(), payload, now);
+    }
+
+    fn reply_to<M: Message>(
+        &self,
+        mail: &mut Mail,
+        reply_to: Option<String>,
+        correlation_id: Option<&String>,
+        message_id: Option<&String>,
+        payload: &M,
+        now: Timestamp,
+    ) {
+        let Some(reply_to) = reply_to else { return };
+        let mut envelope = Envelope::new(payload, &self.source, now);
+        // A publisher that set no correlation id knows its request by the message id.
+        envelope.correlation_id = correlation_id.or(message_id).cloned();
+        let mut publication = self.publication("", reply_to, M::TYPE, std::slice::from_ref(&envelope));
+        publication.properties.correlation_id = envelope.correlation_id;
+        mail.publications.push((publication, Purpose::Other));
+    }
+
+    fn numbered<M: Message>(&self, payload: &M, n: u64, now: Timestamp) -> Envelope {
+        let mut envelope = Envelope::new(payload, &self.source, now);
+        envelope.message_id = Some(format!("{}-{n}", self.epoch));
+        envelope
+    }
+
+    fn topic(&self, message_type: &str, envelopes: &[Envelope]) -> Publication {
+        self.publication(&topology::exchange(&self.prefix), message_type.to_owned(), message_type, envelopes)
+    }
+
+    fn publication(
+        &self,
+        exchange: &str,
+        routing_key: String,
+        message_type: &str,
+        envelopes: &[Envelope],
+    ) -> Publication {
+        Publication {
+            exchange: exchange.to_owned(),
+            routing_key,
+            body: Bytes::from(envelope::write(envelopes)),
+            properties: Properties {
+                message_type: Some(message_type.to_owned()),
+                app_id: Some(self.source.clone()),
+                ..Properties::default()
+            },
+            mandatory: false,
+            persistent: false,
+        }
+    }
+}
+
+/// Cuts a run of envelopes into arrays within the bounds.
+fn arrays(run: &[(&'static str, Envelope)]) -> Vec<Vec<Envelope>> {
+    let mut arrays: Vec<Vec<Envelope>> = Vec::new();
+    let mut bytes = 0;
+    for (_, envelope) in run {
+        bytes += envelope.payload.get().len();
+        match arrays.last_mut() {
+            Some(array) if array.len() < ARRAY_MAX && bytes <= ARRAY_BYTES_MAX => array.push(envelope.clone()),
+            Some(_) | None => {
+                bytes = envelope.payload.get().len();
+                arrays.push(vec![envelope.clone()]);
+            }
+        }
+    }
+    arrays
+}
+
+fn changed(announcement: &Announcement) -> StatusChanged {
+    StatusChanged {
+        execution_id: announcement.id,
+        action_ref: announcement.action_ref.clone(),
+        attempt: announcement.attempt,
+        sequence: None,
+        worker: announcement.worker.clone(),
+        fence: None,
+        incarnation: None,
+        previous_status: announcement.from,
+        new_status: announcement.to,
+        changed_at: announcement.at,
+    }
+}
+
+fn settled_payload(request: &Request, settled: Settled) -> message::Settled {
+    message::Settled {
+        message_id: request.message_id.clone(),
+        execution_id: settled.id,
+        action_ref: settled.action_ref,
+        status: settled.status,
+        attempt: settled.attempt,
+        result: settled.result,
+        error: settled.error,
+        settled_at: settled.ended_at,
+    }
+}

@@ -1,0 +1,231 @@
+//! Effects of the scheduler, joined with what only the executor knows: one batch for the journal, and letters that may
+//! leave once it is committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slotline_protocol::message::Reply;
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Reason, Timestamp};
+use slotline_scheduler::{Announcement, Effects, Order, Scheduler, Sent, Settled, Token, Unacceptable};
+use slotline_store::{self as store, Batch, Request};
+
+use crate::ask::{Answered, Asker};
+use crate::bodies::Bodies;
+use crate::intake::Refusal;
+
+/// What has come in since the last cut, beside what the scheduler remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// Requests given to the scheduler, by token.
+    pub(crate) requests: BTreeMap<Token, Asked>,
+    pub(crate) actions: Vec<store::ActionChange>,
+    pub(crate) answers: Vec<(Asker, Answered)>,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) refused: Vec<Turned>,
+    /// Requests that were accepted before, by their `message_id`.
+    pub(crate) repeated: Vec<(Arc<Request>, ExecutionId, u64)>,
+    /// How many inputs; bounds what gathers while a commit is under way.
+    pub(crate) inputs: usize,
+}
+
+/// A request under way through the scheduler.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) action_ref: ActionRef,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) request: Arc<Request>,
+}
+
+/// A request that was read but can't be taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Turned {
+    pub(crate) asked: Asked,
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+}
+
+/// What leaves the process after the commit.
+#[derive(Debug, Default)]
+pub(crate) struct Letters {
+    pub(crate) hello: Option<u64>,
+    pub(crate) orders: Vec<Sent>,
+    /// Requests of the dispatches among the orders, as far as they are at hand.
+    pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
+    pub(crate) accepted: Vec<(Arc<Request>, ExecutionId, u64)>,
+    pub(crate) refused: Vec<Turned>,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) settled: Vec<(Arc<Request>, Settled)>,
+    /// Ends of executions that an earlier term accepted: only the journal knows who waits for them.
+    pub(crate) inherited: Vec<Settled>,
+    pub(crate) announcements: Vec<Announcement>,
+    pub(crate) probe: bool,
+}
+
+/// Executions whose publishers wait for the end.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
+    /// Executions below were accepted by an earlier term.
+    pub(crate) inherited_below: ExecutionId,
+}
+
+impl Letters {
+    /// Dispatches whose requests have to be read from the journal.
+    pub(crate) fn missing(&self) -> Vec<ExecutionId> {
+        let dispatched = self.orders.iter().filter_map(|sent| match &sent.order {
+            Order::Dispatch(dispatch) => Some(dispatch.id),
+            Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
+        });
+        dispatched.filter(|id| !self.requests.contains_key(id)).collect()
+    }
+}
+
+/// Packs everything since the last cut.
+pub(crate) fn pack(
+    scheduler: &mut Scheduler,
+    pending: &mut Pending,
+    bodies: &mut Bodies,
+    awaited: &mut Awaited,
+    now: Timestamp,
+) -> (Batch, Letters) {
+    let mut effects = scheduler.take_effects();
+    let mut batch = Batch { actions: std::mem::take(&mut pending.actions), ..Batch::default() };
+    let mut letters = Letters {
+        hello: effects.hello,
+        orders: std::mem::take(&mut effects.orders),
+        announcements: std::mem::take(&mut effects.announcements),
+        refusals: std::mem::take(&mut pending.refusals),
+        refused: std::mem::take(&mut pending.refused),
+        accepted: std::mem::take(&mut pending.repeated),
+        probe: effects.probe,
+        ..Letters::default()
+    };
+    let mut totals: BTreeMap<ActionId, (u64, u64)> = BTreeMap::new();
+    pack_accepted(scheduler, &mut effects, pending, bodies, awaited, &mut batch, &mut letters, &mut totals);
+    for refused in effects.refused {
+        if let Some(asked) = pending.requests.remove(&refused.token) {
+            letters.refused.push(turned(asked, refused.reason));
+        }
+    }
+    batch.live = effects.changed.iter().filter_map(|id| scheduler.snapshot(*id)).collect();
+    batch.attempts = effects
+        .attempts
+        .into_iter()
+        .map(|ended| store::EndedAttempt {
+            execution_id: ended.id,
+            attempt: ended.attempt,
+            fence: ended.lease.fence,
+            worker: Some(ended.lease.worker),
+            outcome: ended.outcome,
+            error: ended.error,
+            started_at: ended.lease.started_at,
+            scheduled_at: ended.lease.scheduled_at,
+            ended_at: ended.ended_at,
+        })
+        .collect();
+    for settled in effects.settled {
+        totals.entry(settled.action).or_default().1 += 1;
+        bodies.take(settled.id);
+        batch.settled.push(store::Settled {
+            id: settled.id,
+            status: settled.status,
+            attempt: settled.attempt,
+            failures: settled.failures,
+            losses: settled.losses,
+            lease: settled.lease.clone(),
+            result: settled.result.clone(),
+            error: settled.error.clone(),
+            ended_at: settled.ended_at,
+        });
+        if settled.id < awaited.inherited_below {
+            letters.inherited.push(settled);
+        } else if let Some(request) = awaited.requests.remove(&settled.id) {
+            letters.settled.push((request, settled));
+        }
+    }
+    batch.totals = totals.into_iter().map(|(id, (enqueued, completed))| (id, enqueued, completed)).collect();
+    batch.ended_incarnations =
+        effects.ended_incarnations.into_iter().map(|(incarnation, name)| (incarnation, name, now)).collect();
+    for sent in &letters.orders {
+        if let Order::Dispatch(dispatch) = &sent.order
+            && let Some(request) = bodies.take(dispatch.id)
+        {
+            letters.requests.insert(dispatch.id, request);
+        }
+    }
+    let counters = scheduler.counters();
+    batch.counters = store::Counters {
+        next_id: counters.next_id,
+        next_fence: counters.next_fence,
+        next_action: counters.next_action,
+    };
+    (batch, letters)
+}
+
+fn turned(asked: Asked, reason: Unacceptable) -> Turned {
+    let line = &asked.action_ref;
+    let (reason, detail) = match reason {
+        Unacceptable::UnknownAction => {
+            (Reason::UnknownAction, format!("payload.action_ref: no action is called {line}"))
+        }
+        Unacceptable::LineFull { max_queue_length } => {
+            (Reason::LineFull, format!("the line of {line} is full: {max_queue_length} wait (max_queue_length)"))
+        }
+    };
+    Turned { asked, reason, detail }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of packing, split off to be read alone")]
+fn pack_accepted(
+    scheduler: &Scheduler,
+    effects: &mut Effects,
+    pending: &mut Pending,
+    bodies: &mut Bodies,
+    awaited: &mut Awaited,
+    batch: &mut Batch,
+    letters: &mut Letters,
+    totals: &mut BTreeMap<ActionId, (u64, u64)>,
+) {
+    for accepted in std::mem::take(&mut effects.accepted) {
+        let Some(Asked { key, request, .. }) = pending.requests.remove(&accepted.token) else { continue };
+        effects.changed.remove(&accepted.id);
+        let snapshot = scheduler.snapshot(accepted.id).or_else(|| accepted_and_settled(effects, accepted.id, key));
+        let Some(snapshot) = snapshot else { continue };
+        totals.entry(snapshot.action).or_default().0 += 1;
+        batch.accepted.push(store::Accepted { snapshot, request: Request::clone(&request) });
+        if request.reply_to.is_some() {
+            match request.reply {
+                Reply::Accepted => letters.accepted.push((request.clone(), accepted.id, accepted.position)),
+                Reply::Settled => {
+                    awaited.requests.insert(accepted.id, request.clone());
+                }
+            }
+        }
+        bodies.keep(accepted.id, request);
+    }
+}
+
+/// An execution that was cancelled in the very batch that accepted it: the journal still gets its row first.
+fn accepted_and_settled(
+    effects: &Effects,
+    id: ExecutionId,
+    key: Option<Arc<str>>,
+) -> Option<slotline_scheduler::Snapshot> {
+    let settled = effects.settled.iter().find(|settled| settled.id == id)?;
+    Some(slotline_scheduler::Snapshot {
+        id,
+        action: settled.action,
+        key,
+        status: slotline_protocol::Status::Queued,
+        place: id.0,
+        attempt: settled.attempt,
+        failures: settled.failures,
+        losses: settled.losses,
+        enqueued_at: settled.ended_at,
+        queued_at: settled.ended_at,
+        not_before: None,
+        keeps_slot: false,
+        cancel_requested: false,
+        lease: None,
+    })
+}

@@ -1,0 +1,148 @@
+//! The actions of this leader with their compiled schemas: written by its loop, read by whoever checks requests.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use jsonschema::Validator;
+use serde_json::Value;
+use slotline_protocol::http::Action;
+use slotline_protocol::policy::InvalidPolicy;
+use slotline_protocol::{ActionRef, Policy};
+
+/// The most characters a concurrency key may have.
+pub(crate) const KEY_CHARS_MAX: usize = 256;
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    actions: DashMap<ActionRef, Arc<Registered>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) action: Action,
+    validator: Option<Validator>,
+}
+
+impl Registry {
+    pub(crate) fn get(&self, action_ref: &ActionRef) -> Option<Arc<Registered>> {
+        self.actions.get(action_ref).map(|registered| registered.value().clone())
+    }
+
+    pub(crate) fn put(&self, registered: Registered) {
+        self.actions.insert(registered.action.action_ref.clone(), Arc::new(registered));
+    }
+
+    pub(crate) fn remove(&self, action_ref: &ActionRef) {
+        self.actions.remove(action_ref);
+    }
+}
+
+/// Checks a policy whole, its schema included.
+pub(crate) fn check(policy: &Policy) -> Result<Option<Validator>, InvalidPolicy> {
+    policy.check()?;
+    let compile = |schema| {
+        // Built without resolvers: a remote or file `$ref` is an error, never a request.
+        jsonschema::validator_for(schema).map_err(|error| InvalidPolicy {
+            field: "schema",
+            message: format!("expected a valid JSON Schema: {error}"),
+        })
+    };
+    policy.schema.as_ref().map(compile).transpose()
+}
+
+impl Registered {
+    pub(crate) fn new(action: Action) -> Result<Self, InvalidPolicy> {
+        let validator = check(&action.policy)?;
+        Ok(Self { action, validator })
+    }
+
+    /// Checks the parameters of a request, and finds its concurrency key: the request's own, or where the policy points.
+    pub(crate) fn admit(&self, parameters: &str, key: Option<String>) -> Result<Option<Arc<str>>, String> {
+        if !parameters.trim_start().starts_with('{') {
+            return Err("parameters: expected an object".to_owned());
+        }
+        let pointer = self.action.policy.key.as_deref().filter(|_| key.is_none());
+        let key = if self.validator.is_some() || pointer.is_some() {
+            let value: Value = serde_json::from_str(parameters).map_err(|error| format!("parameters: {error}"))?;
+            if let Some(validator) = &self.validator
+                && let Some(error) = validator.iter_errors(&value).next()
+            {
+                return Err(format!("parameters{}: {error}", error.instance_path()));
+            }
+            key.map_or_else(|| pointer.and_then(|pointer| key_at(&value, pointer)).transpose(), |key| Ok(Some(key)))?
+        } else {
+            key
+        };
+        match key {
+            Some(key) if key.chars().count() > KEY_CHARS_MAX || key.contains('\0') => {
+                Err(format!("concurrency_key: expected at most {KEY_CHARS_MAX} characters and no NUL"))
+            }
+            key => Ok(key.map(Into::into)),
+        }
+    }
+}
+
+fn key_at(parameters: &Value, pointer: &str) -> Option<Result<String, String>> {
+    match parameters.pointer(pointer)? {
+        Value::Null => None,
+        Value::String(text) => Some(Ok(text.clone())),
+        Value::Number(number) => Some(Ok(number.to_string())),
+        Value::Bool(flag) => Some(Ok(flag.to_string())),
+        Value::Array(_) | Value::Object(_) => {
+            Some(Err(format!("parameters{pointer}: expected a string or number, since it is the concurrency key")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotline_protocol::{ActionId, Timestamp};
+
+    fn registered(policy: &str) -> Registered {
+        let policy = serde_json::from_str(policy).expect("a policy");
+        let moment = Timestamp::from_micros(0);
+        let action_ref = ActionRef::new("demo.echo").expect("a name");
+        let action = Action {
+            action_id: ActionId(1),
+            action_ref,
+            paused: false,
+            policy,
+            created_at: moment,
+            updated_at: moment,
+        };
+        Registered::new(action).expect("a valid policy")
+    }
+
+    #[test]
+    fn the_key_is_the_requests_own_or_where_the_policy_points() {
+        let action = registered(r#"{"key": "/tenant"}"#);
+        let key = |parameters, own: Option<&str>| action.admit(parameters, own.map(str::to_owned));
+        assert_eq!(key(r#"{"tenant": "a"}"#, None), Ok(Some("a".into())));
+        assert_eq!(key(r#"{"tenant": 7}"#, None), Ok(Some("7".into())));
+        assert_eq!(key(r#"{"tenant": "a"}"#, Some("b")), Ok(Some("b".into())));
+        assert_eq!(key(r#"{"tenant": null}"#, None), Ok(None));
+        assert_eq!(key("{}", None), Ok(None));
+        assert!(key(r#"{"tenant": {}}"#, None).expect_err("an object is no key").contains("/tenant"));
+        assert!(key("{}", Some(&"k".repeat(257))).expect_err("too long").contains("concurrency_key"));
+    }
+
+    #[test]
+    fn parameters_are_held_against_the_schema_by_path() {
+        let action = registered(
+            r#"{"schema": {"type": "object", "required": ["app"], "properties": {"app": {"type": "string"}}}}"#,
+        );
+        assert!(action.admit(r#"{"app": "web"}"#, None).is_ok());
+        assert!(action.admit("{}", None).expect_err("app is required").contains("app"));
+        assert!(action.admit(r#"{"app": 5}"#, None).expect_err("app is a string").contains("/app"));
+        assert!(action.admit("[]", None).expect_err("an array").contains("expected an object"));
+    }
+
+    #[test]
+    fn a_schema_that_reaches_out_is_refused() {
+        for reference in ["http://example.invalid/schema.json", "file:///etc/passwd"] {
+            let policy = Policy { schema: Some(serde_json::json!({ "$ref": reference })), ..Policy::default() };
+            assert_eq!(check(&policy).expect_err(reference).field, "schema");
+        }
+    }
+}

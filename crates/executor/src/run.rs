@@ -1,0 +1,113 @@
+//! One executor process: its session with the broker, its HTTP server, and leadership whenever it can have it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use slotline_broker::Broker;
+use slotline_store::{Error as StoreError, Store};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::{Api, Config};
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::link;
+use crate::replies::Replies;
+use crate::term::{self, Context, End};
+
+/// Questions that may wait for the leader's loop.
+const QUESTIONS_MAX: usize = 1000;
+/// Wait before leadership is sought again after it failed; spread by the process, so that two do not keep step.
+const SEEK_AGAIN: Duration = Duration::from_millis(300);
+
+/// Runs until `shutdown`, and then hands leadership over. The schema must be up to date.
+///
+/// A broker or database that is away is waited for; what comes back as an error needs a person.
+pub async fn run(
+    config: Config,
+    store: Store,
+    broker: Broker,
+    api: Option<Api>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    config.check()?;
+    let id = Uuid::new_v4();
+    let clock = Clock::start();
+    let replies = Arc::new(Replies::default());
+    let leads = Arc::new(AtomicBool::new(false));
+    let (current_sender, current) = watch::channel(None);
+    let (questions_sender, mut questions) = mpsc::channel(QUESTIONS_MAX);
+    let warnings = store.check().await.unwrap_or_else(|error| vec![format!("the database can't be checked: {error}")]);
+    for warning in &warnings {
+        tracing::warn!(%warning, "the database is not as it should be");
+    }
+    let prefix = broker.prefix().to_owned();
+    let handle = Handle {
+        id,
+        source: format!("executor/{}", config.name),
+        prefix: prefix.clone(),
+        clock,
+        store: store.clone(),
+        current: current.clone(),
+        replies: replies.clone(),
+        leads: leads.clone(),
+        questions: questions_sender,
+        warnings,
+        dead: Mutex::new(()),
+    };
+    let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
+    // The link outlives the term, so that what leaves last finds a session.
+    let link_over = CancellationToken::new();
+    let link = tokio::spawn(link::keep(broker, config.name.clone(), id, replies, current_sender, link_over.clone()));
+    if let Some(Api { listener, token }) = api {
+        let state = slotline_api::State { control: Arc::new(handle), store: store.clone(), token };
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) });
+    }
+    let context = Context { config, store: store.clone(), prefix, clock, current, shutdown: shutdown.clone() };
+    let result = tokio::select! {
+        result = seek(&context, &leads, &mut questions) => result,
+        Some(Ok(Err(error))) = tasks.join_next() => Err(error),
+    };
+    shutdown.cancel();
+    while tasks.join_next().await.is_some() {}
+    link_over.cancel();
+    drop(link.await);
+    result
+}
+
+/// Leads whenever this process can, until shutdown.
+async fn seek(
+    context: &Context,
+    leads: &AtomicBool,
+    questions: &mut mpsc::Receiver<crate::ask::Question>,
+) -> Result<(), Error> {
+    let name = context.config.name.clone();
+    while let Some(lead) = context.shutdown.run_until_cancelled(Box::pin(context.store.lead(&name))).await {
+        match lead {
+            Ok(leadership) => {
+                leads.store(true, Ordering::Release);
+                let end = term::lead(context, leadership, questions).await;
+                leads.store(false, Ordering::Release);
+                match end {
+                    Ok(End::Shutdown) => return Ok(()),
+                    Ok(End::Over) => {}
+                    Err(error @ (StoreError::UnknownStatus { .. } | StoreError::Corrupt { .. })) => {
+                        return Err(Error::Journal(error));
+                    }
+                    Err(error) => tracing::warn!(%error, "the journal can't be read; leadership is over"),
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leadership can't be sought; trying again"),
+        }
+        let spread = Duration::from_millis(u64::from(std::process::id() % 200));
+        if context.shutdown.run_until_cancelled(tokio::time::sleep(SEEK_AGAIN + spread)).await.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}

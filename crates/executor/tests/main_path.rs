@@ -1,0 +1,436 @@
+//! The whole executor on the in-process broker and an in-memory journal, with a worker played by the test.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publication, Session, Topology, topology};
+use slotline_executor::{Config, run};
+use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::message::{
+    Accepted, Cancel, Completed, Heartbeat, Hello, Message, Recorded, Rejected, Requested, Scheduled, Served, Settled,
+    StatusChanged,
+};
+use slotline_protocol::{ActionRef, Epoch, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
+use slotline_store::{Filter, PageRequest, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An executor in this process, with everything it stands on.
+struct Installation {
+    broker: Broker,
+    store: Store,
+    session: Session,
+    shutdown: CancellationToken,
+    executor: JoinHandle<Result<(), slotline_executor::Error>>,
+    replies: Consumer,
+}
+
+impl Installation {
+    async fn start(policies: &[(&str, &str)]) -> Result<Self> {
+        let store = Store::open("sqlite::memory:").await?;
+        store.migrate().await?;
+        let broker = Broker::memory("slotline");
+        let session = broker.open("test").await?;
+        session.declare(&Topology::requests("slotline")).await?;
+        let replies_to = Uuid::nil();
+        session.declare(&Topology::replies("slotline", replies_to)).await?;
+        let queue = topology::replies_queue("slotline", replies_to);
+        let replies = session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
+        let mut installation = Self {
+            executor: tokio::spawn(async { Ok(()) }),
+            shutdown: CancellationToken::new(),
+            broker,
+            store,
+            session,
+            replies,
+        };
+        installation.start_executor();
+        for (action_ref, policy) in policies {
+            installation.put(action_ref, policy).await?;
+        }
+        Ok(installation)
+    }
+
+    fn start_executor(&mut self) {
+        self.shutdown = CancellationToken::new();
+        let config = Config { name: "test".to_owned(), ..Config::default() };
+        self.executor = tokio::spawn(run(config, self.store.clone(), self.broker.clone(), None, self.shutdown.clone()));
+    }
+
+    async fn stop_executor(&mut self) -> Result<()> {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, &mut self.executor).await.context("the executor did not stop")???;
+        Ok(())
+    }
+
+    /// Asks the leader as another executor would.
+    async fn put(&mut self, action_ref: &str, policy: &str) -> Result<()> {
+        let ask = format!(r#"{{"ask":"put_action","action_ref":"{action_ref}","policy":{policy}}}"#);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let publication = Publication {
+                exchange: topology::exchange("slotline"),
+                routing_key: "executor.call".to_owned(),
+                body: ask.clone().into(),
+                properties: self.properties(None),
+                mandatory: true,
+                persistent: false,
+            };
+            if self.session.publish(publication).await.is_ok() {
+                break;
+            }
+            ensure!(tokio::time::Instant::now() < deadline, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let reply = self.reply().await?;
+        ensure!(reply.body.starts_with(b"{\"Ok\""), "{}", String::from_utf8_lossy(&reply.body));
+        Ok(())
+    }
+
+    fn properties(&self, message_id: Option<&str>) -> Properties {
+        Properties {
+            message_id: message_id.map(str::to_owned),
+            correlation_id: message_id.map(str::to_owned),
+            reply_to: Some(topology::replies_queue("slotline", Uuid::nil())),
+            ..Properties::default()
+        }
+    }
+
+    async fn reply(&mut self) -> Result<Delivery> {
+        let delivery = tokio::time::timeout(PATIENCE, self.replies.next()).await.context("no reply")?;
+        let delivery = delivery.context("the session is over")?;
+        self.replies.acker().ack(delivery.tag);
+        Ok(delivery)
+    }
+
+    async fn replied<M: Message>(&mut self) -> Result<M> {
+        let delivery = self.reply().await?;
+        let envelope = envelope::read(&delivery.body, &delivery.properties.defaults())?.remove(0)?;
+        ensure!(envelope.message_type == M::TYPE, "expected {}: {}", M::TYPE, String::from_utf8_lossy(&delivery.body));
+        Ok(envelope.open::<M>()?)
+    }
+
+    /// Publishes a body as a foreign client would, and waits for the broker's confirm.
+    async fn publish(&self, body: impl Into<bytes::Bytes>, properties: Properties) -> Result<()> {
+        let publication = Publication {
+            exchange: topology::exchange("slotline"),
+            routing_key: Requested::TYPE.to_owned(),
+            body: body.into(),
+            properties,
+            mandatory: true,
+            persistent: true,
+        };
+        Ok(self.session.publish(publication).await?)
+    }
+
+    async fn request(&mut self, action_ref: &str, message_id: &str) -> Result<()> {
+        let body = format!(r#"{{"message_type":"execution.requested","payload":{{"action_ref":"{action_ref}"}}}}"#);
+        self.publish(body, self.properties(Some(message_id))).await
+    }
+
+    async fn status(&self, id: i64) -> Result<Status> {
+        let execution = self.store.execution(slotline_protocol::ExecutionId(id)).await?;
+        Ok(execution.context("no such execution")?.status)
+    }
+
+    async fn reaches(&self, id: i64, status: Status) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.status(id).await? != status {
+            ensure!(tokio::time::Instant::now() < deadline, "execution {id} is {}", self.status(id).await?);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+}
+
+/// A worker that does as the test says.
+struct PlayedWorker {
+    name: WorkerName,
+    incarnation: Incarnation,
+    session: Session,
+    orders: Consumer,
+    seen: (Epoch, u64),
+    actions: Vec<Served>,
+    inbox: std::collections::VecDeque<Envelope>,
+}
+
+impl PlayedWorker {
+    async fn start(broker: &Broker, actions: &[&str]) -> Result<Self> {
+        let session = broker.open("worker").await?;
+        let (name, incarnation) = (WorkerName::new("played")?, Incarnation(Uuid::new_v4()));
+        session.declare(&Topology::worker("slotline", &name, incarnation)).await?;
+        let queue = topology::worker_queue("slotline", &name, incarnation);
+        let orders = session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
+        let served = |action: &&str| Ok(Served { action_ref: ActionRef::new(action)?, capabilities: Vec::new() });
+        let actions = actions.iter().map(served).collect::<Result<_>>()?;
+        let seen = (Epoch(0), 0);
+        let mut worker =
+            Self { name, incarnation, session, orders, seen, actions, inbox: std::collections::VecDeque::new() };
+        worker.heartbeat(10).await?;
+        Ok(worker)
+    }
+
+    async fn heartbeat(&mut self, capacity: u32) -> Result<()> {
+        let heartbeat = Heartbeat {
+            worker: self.name.clone(),
+            incarnation: self.incarnation,
+            capacity,
+            holding: Vec::new(),
+            unrecorded: Vec::new(),
+            seen: self.seen,
+            actions: self.actions.clone(),
+            labels: BTreeMap::new(),
+            draining: false,
+            sent_at: Timestamp::from_micros(0),
+        };
+        self.say(&heartbeat).await
+    }
+
+    async fn say<M: Message>(&self, payload: &M) -> Result<()> {
+        let publication = Publication {
+            exchange: topology::exchange("slotline"),
+            routing_key: M::TYPE.to_owned(),
+            body: envelope::write(&[Envelope::new(payload, "worker/played", Timestamp::from_micros(0))]).into(),
+            properties: Properties::default(),
+            mandatory: false,
+            persistent: false,
+        };
+        Ok(self.session.publish(publication).await?)
+    }
+
+    /// The next order of this type; checks that `(epoch, n)` rises over all orders.
+    async fn order<M: Message>(&mut self) -> Result<M> {
+        #[derive(serde::Deserialize)]
+        struct Numbered {
+            epoch: Epoch,
+            n: u64,
+        }
+        loop {
+            while let Some(envelope) = self.inbox.pop_front() {
+                let Numbered { epoch, n } = serde_json::from_str(envelope.payload.get())?;
+                ensure!((epoch, n) > self.seen, "{:?} does not rise above {:?}", (epoch, n), self.seen);
+                self.seen = (epoch, n);
+                if envelope.message_type == Hello::TYPE {
+                    self.heartbeat(10).await?;
+                }
+                if envelope.message_type == M::TYPE {
+                    return Ok(envelope.open::<M>()?);
+                }
+            }
+            let delivery = tokio::time::timeout(PATIENCE, self.orders.next()).await;
+            let delivery = delivery.with_context(|| format!("no {}", M::TYPE))?.context("the session is over")?;
+            self.orders.acker().ack(delivery.tag);
+            for envelope in envelope::read(&delivery.body, &delivery.properties.defaults())? {
+                self.inbox.push_back(envelope?);
+            }
+        }
+    }
+
+    async fn complete(&self, scheduled: &Scheduled, status: OutcomeKind) -> Result<()> {
+        let completed = Completed {
+            execution_id: scheduled.execution_id,
+            action_id: scheduled.action_id,
+            action_ref: scheduled.action_ref.clone(),
+            attempt: scheduled.attempt,
+            fence: scheduled.fence,
+            worker: self.name.clone(),
+            incarnation: self.incarnation,
+            last_sequence: 0,
+            status,
+            result: Some(serde_json::value::to_raw_value(&42)?.into()),
+            error: None,
+            started_at: Some(Timestamp::from_micros(1)),
+            completed_at: Timestamp::from_micros(2),
+        };
+        self.say(&completed).await
+    }
+}
+
+#[tokio::test]
+async fn a_completion_starts_the_next_in_line_and_each_leaves_after_its_commit() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    for n in 1..=3 {
+        slotline.request("demo.echo", &format!("m{n}")).await?;
+    }
+    for n in 1..=3 {
+        let accepted: Accepted = slotline.replied().await?;
+        assert_eq!((accepted.execution_id.0, accepted.message_id), (n, format!("m{n}")));
+    }
+    let mut fences = Vec::new();
+    for n in 1..=3 {
+        let scheduled: Scheduled = worker.order().await?;
+        assert_eq!((scheduled.execution_id.0, scheduled.attempt), (n, 1));
+        assert_eq!(slotline.status(n).await?, Status::Scheduled, "a dispatch leaves after its commit");
+        fences.push(scheduled.fence);
+        worker.complete(&scheduled, OutcomeKind::Completed).await?;
+        let recorded: Recorded = worker.order().await?;
+        assert_eq!(recorded.attempts, [(scheduled.execution_id, 1)]);
+        assert_eq!(slotline.status(n).await?, Status::Completed, "`recorded` leaves after its commit");
+    }
+    assert!(fences.is_sorted_by(|one, other| one < other), "{fences:?}");
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn the_same_message_id_runs_once_and_another_body_under_it_is_refused() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    for _ in 0..2 {
+        slotline.request("demo.echo", "once").await?;
+    }
+    let first: Accepted = slotline.replied().await?;
+    let second: Accepted = slotline.replied().await?;
+    assert_eq!(first.execution_id, second.execution_id);
+    let body =
+        r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo","parameters":{"other":1}}}"#;
+    slotline.publish(body, slotline.properties(Some("once"))).await?;
+    let rejected: Rejected = slotline.replied().await?;
+    assert_eq!(rejected.error.code, "idempotency_conflict");
+    let page = PageRequest { cursor: None, limit: 10 };
+    assert_eq!(slotline.store.executions(&Filter::default(), page).await?.data.len(), 1);
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn bad_messages_are_put_aside_with_their_reason_and_the_good_ones_beside_them_run() -> Result<()> {
+    let mut slotline =
+        Installation::start(&[("demo.echo", r#"{"schema": {"type": "object", "required": ["app"]}}"#)]).await?;
+    let cases = [
+        ("no json", "malformed"),
+        (r#"{"message_type":"execution.bogus","payload":{}}"#, "unknown_type"),
+        (r#"{"message_type":"execution.requested","payload":{"action_ref":"no.such"}}"#, "unknown_action"),
+        (r#"{"message_type":"execution.requested","payload":{"action_ref":5}}"#, "invalid_payload"),
+        (r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#, "invalid_parameters"),
+        (r#"{"message_type":"execution.cancel_requested","payload":{}}"#, "invalid_payload"),
+    ];
+    for (body, reason) in cases {
+        slotline.publish(body, slotline.properties(Some("bad"))).await?;
+        let rejected: Rejected = slotline.replied().await?;
+        assert_eq!(rejected.error.code, reason, "{body}");
+    }
+    let array = r#"[{"message_type":"execution.requested","payload":{"action_ref":"no.such"}},
+                    {"message_type":"execution.requested","payload":{"action_ref":"demo.echo","parameters":{"app":1}}}]"#;
+    slotline.publish(array, slotline.properties(Some("mixed"))).await?;
+    let (mut accepted, mut rejected) = (0, 0);
+    for _ in 0..2 {
+        match slotline.reply().await?.properties.message_type.as_deref() {
+            Some(Accepted::TYPE) => accepted += 1,
+            Some(Rejected::TYPE) => rejected += 1,
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    assert_eq!((accepted, rejected), (1, 1));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let dead = topology::dead_queue("slotline");
+    while slotline.session.depth(&dead).await? < cases.len() as u64 + 1 {
+        ensure!(tokio::time::Instant::now() < deadline, "dead letters are missing");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let browser = slotline.session.browse(&dead, 100).await?;
+    let reasons: Vec<_> =
+        browser.deliveries.iter().map(|letter| letter.properties.headers["x-slotline-reason"].as_str()).collect();
+    let expected: Vec<_> = cases.iter().map(|(_, reason)| *reason).chain(["unknown_action"]).collect();
+    assert_eq!(reasons, expected);
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn a_restarted_executor_goes_on_where_the_line_stood() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    for n in 1..=3 {
+        slotline.request("demo.echo", &format!("m{n}")).await?;
+        let _: Accepted = slotline.replied().await?;
+    }
+    let first: Scheduled = worker.order().await?;
+    slotline.stop_executor().await?;
+    slotline.request("demo.echo", "m4").await?;
+    slotline.start_executor();
+    let hello: Hello = worker.order().await?;
+    assert!(hello.epoch > first.epoch);
+    worker.complete(&first, OutcomeKind::Completed).await?;
+    for n in 2..=4 {
+        let next: Scheduled = worker.order().await?;
+        if next.execution_id == first.execution_id {
+            // Its heartbeat said that it holds nothing, so the dispatch came again, with the same fence.
+            assert_eq!(next.fence, first.fence);
+            continue;
+        }
+        assert_eq!(next.execution_id.0, n);
+        worker.complete(&next, OutcomeKind::Completed).await?;
+    }
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn a_running_execution_is_cancelled_by_a_message() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    slotline.request("demo.echo", "m1").await?;
+    let _: Accepted = slotline.replied().await?;
+    let scheduled: Scheduled = worker.order().await?;
+    worker
+        .say(&StatusChanged {
+            execution_id: scheduled.execution_id,
+            action_ref: scheduled.action_ref.clone(),
+            attempt: 1,
+            sequence: Some(1),
+            worker: Some(worker.name.clone()),
+            fence: Some(scheduled.fence),
+            incarnation: Some(worker.incarnation),
+            previous_status: Status::Scheduled,
+            new_status: Status::Running,
+            changed_at: Timestamp::from_micros(7),
+        })
+        .await?;
+    slotline.reaches(1, Status::Running).await?;
+    let body = r#"{"message_type":"execution.cancel_requested","payload":{"message_id":"m1","reason":"enough"}}"#;
+    slotline.publish(body, Properties::default()).await?;
+    let cancel: Cancel = worker.order().await?;
+    assert_eq!(
+        (cancel.execution_id, cancel.fence, cancel.reason.as_deref()),
+        (scheduled.execution_id, scheduled.fence, Some("enough"))
+    );
+    slotline.reaches(1, Status::Cancelling).await?;
+    worker.complete(&scheduled, OutcomeKind::Failed).await?;
+    slotline.reaches(1, Status::Cancelled).await?;
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn a_publisher_that_wants_the_end_is_told_it_even_by_the_next_leader() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let body = r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo","reply":"settled"}}"#;
+    slotline.publish(body, slotline.properties(Some("m1"))).await?;
+    slotline.request("demo.echo", "m2").await?;
+    let _: Accepted = slotline.replied().await?;
+    slotline.stop_executor().await?;
+    slotline.start_executor();
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    let scheduled: Scheduled = worker.order().await?;
+    worker.complete(&scheduled, OutcomeKind::Completed).await?;
+    let settled: Settled = slotline.replied().await?;
+    assert_eq!((settled.message_id.as_deref(), settled.status), (Some("m1"), Status::Completed));
+    assert_eq!(settled.result.context("a result")?.get(), "42");
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn a_stale_fence_changes_nothing() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    slotline.request("demo.echo", "m1").await?;
+    let scheduled: Scheduled = worker.order().await?;
+    let stale = Scheduled { fence: Fence(scheduled.fence.0 - 1), ..scheduled.clone() };
+    worker.complete(&stale, OutcomeKind::Failed).await?;
+    // It is told to forget the attempt all the same, and the execution stays where it is.
+    let _: Recorded = worker.order().await?;
+    assert_eq!(slotline.status(1).await?, Status::Scheduled);
+    worker.complete(&scheduled, OutcomeKind::Completed).await?;
+    slotline.reaches(1, Status::Completed).await?;
+    slotline.stop_executor().await
+}
