@@ -1,1 +1,196 @@
-fn main() {}
+//! The one binary: the daemons, the embedded set-ups, and the commands that ask the API.
+//!
+//! Exit codes: 0 done, 1 failed, 2 refused or wrongly used; `run --wait` ends as the execution did (124 time-out, 130
+//! cancelled). Not here: what any command does; each has its file.
+
+mod actions;
+mod apply;
+mod client;
+mod config;
+mod dead;
+mod demo;
+mod dev;
+mod document;
+mod embedded;
+mod executions;
+mod executor;
+mod follow;
+mod host;
+mod log;
+mod migrate;
+mod output;
+mod queue;
+mod run;
+mod signals;
+mod worker;
+mod workers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+use config::{File, LogFormat, Output};
+
+/// What a command ends with when the API refuses, or a setting is wrong.
+const REFUSED: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "slotline", version, about = "First-in-first-out executions over RabbitMQ", max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// File with settings (TOML); flags and SLOTLINE_* variables go first
+    #[arg(long, global = true, env = "SLOTLINE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The API to ask [default: http://127.0.0.1:7070]
+    #[arg(long, global = true, env = "SLOTLINE_API_URL", value_name = "URL")]
+    api_url: Option<String>,
+    /// File with the API token; or set SLOTLINE_API_TOKEN
+    #[arg(long, global = true, env = "SLOTLINE_API_TOKEN_FILE", value_name = "FILE")]
+    api_token_file: Option<PathBuf>,
+    /// How results are printed [default: table]
+    #[arg(long, global = true, env = "SLOTLINE_OUTPUT", value_enum)]
+    output: Option<Output>,
+    /// How logs are written, to stderr [default: text]
+    #[arg(long, global = true, env = "SLOTLINE_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or a filter as RUST_LOG takes it
+    #[arg(long, global = true, env = "SLOTLINE_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process, with example actions, and stay
+    Dev(dev::Args),
+    /// Show executions lining up and handing over, then check order and limits in the journal
+    Demo(demo::Args),
+    /// Run an executor
+    Executor(Box<executor::Args>),
+    /// Run a worker
+    Worker(Box<worker::Args>),
+    /// Bring the database's schema up to date
+    Migrate(migrate::Args),
+    /// Create or change the actions of a file
+    Apply(apply::Args),
+    /// Submit an execution
+    Run(run::Args),
+    /// Show how lines stand
+    Queue(queue::Args),
+    /// List, show and cancel executions
+    #[command(subcommand)]
+    Executions(executions::Command),
+    /// List, show, replay and drop messages that were put aside
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// List workers
+    Workers,
+    /// Print the version
+    Version,
+}
+
+/// What every command is given.
+struct Settings {
+    file: File,
+    global: Global,
+}
+
+impl Settings {
+    fn token(&self) -> Result<Option<slotline_api::Token>, config::Error> {
+        config::token(std::env::var(config::TOKEN_VARIABLE).ok(), self.global.api_token_file.as_deref(), &self.file)
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        let url = self.global.api_url.as_deref().or(self.file.api_url.as_deref()).unwrap_or(config::DEFAULT_API_URL);
+        Ok(Client::new(url, self.token()?)?)
+    }
+
+    fn output(&self) -> Output {
+        self.global.output.or(self.file.output).unwrap_or_default()
+    }
+
+    /// Starts logging; `level` where nobody says otherwise.
+    fn log(&self, level: &str) -> Result<(), config::Error> {
+        let format = self.global.log_format.or(self.file.log_format).unwrap_or(LogFormat::Text);
+        log::start(format, self.global.log_level.as_deref().or(self.file.log_level.as_deref()), level)
+    }
+}
+
+fn main() -> ExitCode {
+    // A worker starts this very program again, as the keeper of one command.
+    slotline_worker::shim::run_if_asked();
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(format!("slotline: {}", told(&error)));
+            ExitCode::from(if is_refusal(&error) { REFUSED } else { 1 })
+        }
+    }
+}
+
+#[tokio::main]
+async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    rustls::crypto::ring::default_provider().install_default().ok().context("another TLS provider was installed")?;
+    let file = File::read(cli.global.config.as_deref())?;
+    let settings = Settings { file, global: cli.global };
+    match cli.command {
+        Command::Dev(args) => dev::dev(&settings, args).await,
+        Command::Demo(args) => demo::demo(&settings, args).await,
+        Command::Executor(args) => executor::executor(&settings, *args).await,
+        Command::Worker(args) => worker::worker(&settings, *args).await,
+        Command::Migrate(args) => migrate::migrate(&settings, args).await,
+        Command::Apply(args) => apply::apply(&settings, args).await,
+        Command::Run(args) => run::run(&settings, args).await,
+        Command::Queue(args) => queue::queue(&settings, args).await,
+        Command::Executions(command) => executions::executions(&settings, command).await,
+        Command::Dead(command) => dead::dead(&settings, command).await,
+        Command::Workers => workers::workers(&settings).await,
+        Command::Version => {
+            output::line(concat!("slotline ", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The error and its causes in one line, each said once.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Whether the one who asked must ask differently.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(client::Error::Refused { .. } | client::Error::InvalidUrl(_)))
+        || error.is::<config::Error>()
+        || error.is::<document::Error>()
+        || error.is::<slotline_api::Exposed>()
+        || matches!(error.downcast_ref(), Some(slotline_api::ServeError::Exposed(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

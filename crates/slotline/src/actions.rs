@@ -1,0 +1,214 @@
+//! The actions file: one for `apply` (policies), `worker --actions` (what each name runs), `dev` and `demo` (both).
+//!
+//! Not here: what the keys of a policy or of `[action.run]` mean; those are `Policy` and `RunConfig`.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use slotline_protocol::{ActionRef, Policy};
+use slotline_worker::RunConfig;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::document::{Document, Error, did_you_mean, locate};
+
+/// The actions that `dev` and `demo` bring along.
+const EXAMPLES: &str = include_str!("../examples/actions.toml");
+
+/// One `[[action]]`.
+#[derive(Clone, Debug)]
+pub struct Action {
+    pub action_ref: ActionRef,
+    pub policy: Policy,
+    /// What a worker runs for it, if this file says so.
+    pub run: Option<RunConfig>,
+}
+
+/// Reads the file at `path`. Relative paths in it are meant from the folder it is in.
+pub fn read(path: &Path) -> Result<Vec<Action>, Error> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    parse(&Document::read(path)?, &folder)
+}
+
+/// The example actions.
+pub fn examples() -> Vec<Action> {
+    let document = Document::new(Path::new("examples/actions.toml"), EXAMPLES.to_owned());
+    parse(&document, Path::new("/")).expect("the examples that come with the program are sound")
+}
+
+/// The example actions and those of `path`, which go first where names meet.
+pub fn with_examples(path: Option<&Path>) -> Result<Vec<Action>, Error> {
+    let mut actions = path.map(read).transpose()?.unwrap_or_default();
+    let own: HashSet<ActionRef> = actions.iter().map(|action| action.action_ref.clone()).collect();
+    actions.extend(examples().into_iter().filter(|example| !own.contains(&example.action_ref)));
+    Ok(actions)
+}
+
+fn parse(document: &Document, folder: &Path) -> Result<Vec<Action>, Error> {
+    let mut table = document.table()?.into_inner();
+    let entries = table.remove("action");
+    if let Some((key, _)) = table.iter().next() {
+        let hint = did_you_mean(key.get_ref(), &["action"]);
+        return Err(document.wrong(Some(key.span()), format!("unknown key `{}`{hint}", key.get_ref())));
+    }
+    let Some(entries) = entries else { return Ok(Vec::new()) };
+    let span = entries.span();
+    let DeValue::Array(entries) = entries.into_inner() else {
+        return Err(document.wrong(Some(span), "action: expected tables, each headed [[action]]"));
+    };
+    let mut actions = Vec::new();
+    let mut lines = HashMap::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let span = entry.span();
+        let line = document.line(span.start);
+        let DeValue::Table(entry) = entry.into_inner() else {
+            return Err(document.wrong(Some(span), format!("action[{index}]: expected a table, headed [[action]]")));
+        };
+        let action = action(document, folder, Spanned::new(span.clone(), entry), index)?;
+        if let Some(earlier) = lines.insert(action.action_ref.clone(), line) {
+            let message = format!("{} is there already, at line {earlier}", action.action_ref);
+            return Err(document.wrong(Some(span), message));
+        }
+        actions.push(action);
+    }
+    Ok(actions)
+}
+
+fn action(document: &Document, folder: &Path, entry: Spanned<DeTable<'_>>, index: usize) -> Result<Action, Error> {
+    let whole = entry.span();
+    let mut entry = entry.into_inner();
+    let Some(name) = entry.remove("ref") else {
+        return Err(document.wrong(Some(whole), format!("action[{index}]: the key `ref` is missing")));
+    };
+    let action_ref = match name.get_ref().as_str() {
+        Some(text) => ActionRef::new(text).map_err(|error| error.to_string()),
+        None => Err("expected a string".to_owned()),
+    }
+    .map_err(|message| document.wrong(Some(name.span()), format!("action[{index}].ref: {message}")))?;
+    let run = match entry.remove("run") {
+        Some(run) => Some(self::run(document, folder, run, &format!("{action_ref}: run"))?),
+        None => None,
+    };
+    let policy: Policy = document.parse(Spanned::new(whole.clone(), entry.clone()), action_ref.as_str())?;
+    policy.check().map_err(|error| {
+        let span = locate(&entry, error.field).unwrap_or(whole);
+        document.wrong(Some(span), format!("{action_ref}.{}: {}", error.field, error.message))
+    })?;
+    Ok(Action { action_ref, policy, run })
+}
+
+fn run(document: &Document, folder: &Path, run: Spanned<DeValue<'_>>, name: &str) -> Result<RunConfig, Error> {
+    let span = run.span();
+    let DeValue::Table(table) = run.into_inner() else {
+        return Err(document.wrong(Some(span), format!("{name}: expected a table, headed [action.run]")));
+    };
+    let mut run: RunConfig = document.parse(Spanned::new(span.clone(), table), name)?;
+    let Some(program) = run.command.first_mut().filter(|program| !program.is_empty()) else {
+        return Err(document.wrong(Some(span), format!("{name}.command: expected a program and its arguments")));
+    };
+    // A bare name is looked up in PATH; a path is meant from the folder of the file.
+    if program.contains('/') {
+        *program = below(folder, Path::new(program)).to_string_lossy().into_owned();
+    }
+    run.cwd = Some(match run.cwd.take() {
+        Some(cwd) => below(folder, &cwd),
+        None => folder.to_owned(),
+    });
+    Ok(run)
+}
+
+fn below(folder: &Path, path: &Path) -> PathBuf {
+    let path = path.strip_prefix(".").unwrap_or(path);
+    if path == Path::new("") { folder.to_owned() } else { folder.join(path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<Action>, String> {
+        let document = Document::new(Path::new("actions.toml"), text.to_owned());
+        parse(&document, Path::new("/srv")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_action_has_a_policy_and_what_to_run() {
+        let actions = read(
+            r#"
+            [[action]]
+            ref = "deploy.app"
+            limit = 1
+            key = "/tenant"
+            timeout = "60s"
+            retry = { max_attempts = 3, backoff = "1s" }
+            schema = { type = "object", required = ["app"] }
+            [action.run]
+            command = ["./deploy.sh", "./untouched"]
+            cwd = "work"
+            env = { STAGE = "prod" }
+            [[action]]
+            ref = "demo.echo"
+            "#,
+        )
+        .expect("a sound file");
+        assert_eq!(actions.len(), 2);
+        assert_eq!(actions[0].policy.limit, Some(1));
+        assert_eq!(actions[0].policy.retry.max_attempts, 3);
+        let run = actions[0].run.as_ref().expect("what to run");
+        assert_eq!(run.command, ["/srv/deploy.sh", "./untouched"]);
+        assert_eq!(run.cwd.as_deref(), Some(Path::new("/srv/work")));
+        assert!(actions[1].run.is_none());
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_said_with_its_line_and_key() {
+        for (text, expected) in [
+            ("[[actions]]\nref = 'a.b'", "actions.toml:1: unknown key `actions`: did you mean `action`?"),
+            (
+                "[[action]]\nref = 'a.b'\nlimits = 1",
+                "actions.toml:3: a.b.limits: unknown key `limits`: did you mean `limit`?",
+            ),
+            (
+                "[[action]]\nref = 'a.b'\n\nretry = { max_attempt = 1 }",
+                "actions.toml:4: a.b.retry.max_attempt: unknown key `max_attempt`: did you mean `max_attempts`?",
+            ),
+            (
+                "[[action]]\nref = 'a.b'\n[action.run]\ncomand = ['x']",
+                "actions.toml:4: a.b: run.comand: unknown key `comand`: did you mean `command`?",
+            ),
+            ("[[action]]\nref = 'a.b'\nlimit = 'one'", "actions.toml:3: a.b.limit: "),
+            ("[[action]]\nref = 'a.b'\ntimeout = 'soon'", "actions.toml:3: a.b.timeout: \"soon\" is no duration"),
+            ("[[action]]\nref = 'a.b'\nlimit = 0", "actions.toml:3: a.b.limit: expected at least 1"),
+            (
+                "[[action]]\nref = 'a.b'\n[action.retry]\nmax_attempts = 0",
+                "actions.toml:4: a.b.retry.max_attempts: expected at least 1",
+            ),
+            ("[[action]]\nlimit = 1", "actions.toml:1: action[0]: the key `ref` is missing"),
+            ("[[action]]\nref = 'nodot'", "actions.toml:2: action[0].ref: \"nodot\" is no valid action_ref"),
+            ("[[action]]\nref = 'a.b'\n[[action]]\nref = 'a.b'", "actions.toml:3: a.b is there already, at line 1"),
+            (
+                "[[action]]\nref = 'a.b'\n[action.run]\ncommand = []",
+                "actions.toml:3: a.b: run.command: expected a program",
+            ),
+            ("action = 5", "actions.toml:1: action: expected tables"),
+            ("[[action]]\nref = ", "actions.toml:2: "),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text}\n  expected {expected}\n  found    {error}");
+        }
+    }
+
+    #[test]
+    fn the_examples_all_run_something_that_every_machine_has() {
+        let examples = examples();
+        assert!(examples.iter().any(|action| action.action_ref.as_str() == "demo.echo"));
+        for action in examples {
+            let run = action.run.expect("every example runs something");
+            assert_eq!(run.command[0], "/bin/sh", "{}", action.action_ref);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `slotline dead`: messages that were put aside.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use slotline_protocol::http::{DeadLetter, Page};
+
+use crate::config::Output;
+use crate::{Settings, output};
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// List the oldest
+    List {
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Show one, with its body
+    Show { id: String },
+    /// Put one back where it came from
+    Replay { id: String },
+    /// Throw one away
+    Drop { id: String },
+}
+
+pub async fn dead(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
+    let client = settings.client()?;
+    match command {
+        Command::List { limit } => {
+            let page: Page<DeadLetter> = client.page(&["dead"], &[("limit", limit.to_string())]).await?;
+            match settings.output() {
+                Output::Json => output::json(&page.data),
+                Output::Table => list(&page.data),
+            }
+        }
+        Command::Show { id } => {
+            let letter: DeadLetter = client.get(&["dead", &id]).await?;
+            match settings.output() {
+                Output::Json => output::json(&letter),
+                Output::Table => show(letter),
+            }
+        }
+        Command::Replay { id } => {
+            client.post::<Value>(&["dead", &id, "replay"], &json!({})).await?;
+            output::note(format!("{id} was put back"));
+        }
+        Command::Drop { id } => {
+            client.delete::<Value>(&["dead", &id]).await?;
+            output::note(format!("{id} was dropped"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(letters: &[DeadLetter]) {
+    output::table(
+        ["ID", "REASON", "SINCE", "BYTES", "MESSAGE ID", "DETAIL"],
+        letters.iter().map(|letter| {
+            [
+                letter.id.clone(),
+                letter.reason.clone(),
+                letter.dead_at.map(output::moment).unwrap_or_default(),
+                letter.body_bytes.to_string(),
+                letter.message_id.clone().unwrap_or_default(),
+                letter.detail.clone(),
+            ]
+        }),
+    );
+}
+
+fn show(letter: DeadLetter) {
+    output::fields(&[
+        ("id", letter.id),
+        ("reason", letter.reason),
+        ("detail", letter.detail),
+        ("since", letter.dead_at.map(output::moment).unwrap_or_default()),
+        ("message id", letter.message_id.unwrap_or_default()),
+        ("routing key", letter.routing_key),
+        ("bytes", letter.body_bytes.to_string()),
+        ("body", letter.body.unwrap_or_default()),
+    ]);
+}

@@ -1,0 +1,200 @@
+//! `slotline demo`: a few dozen executions of three actions, seen lining up, and then checked in the journal.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use slotline_protocol::http::{Execution, Submitted};
+use slotline_protocol::{ExecutionId, Policy, Status, Timestamp};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::embedded::{Embedded, Plan};
+use crate::signals::Signals;
+use crate::{Settings, actions, output};
+
+/// Rounds of submissions; each is one deployment, two pictures and one tenant's turn.
+const ROUNDS: usize = 12;
+const TENANTS: [&str; 3] = ["ada", "bob", "cyd"];
+const APPS: [&str; 4] = ["shop", "blog", "mail", "wiki"];
+/// Room for all slots there are: one, three, and one for each tenant.
+const CAPACITY: u32 = 8;
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// The demo has failed if it takes longer; it should take about five seconds.
+const WITHIN: Duration = Duration::from_secs(60);
+/// Ids that are shown of a line.
+const SHOWN_MAX: usize = 12;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder for the journal [default: a new one, removed afterwards]
+    #[arg(long, env = "SLOTLINE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// File with further actions
+    #[arg(long, env = "SLOTLINE_ACTIONS", value_name = "FILE")]
+    actions: Option<PathBuf>,
+}
+
+pub async fn demo(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    settings.log("warn")?;
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let plan = Plan {
+        data: args.data.or(settings.file.data.clone()).unwrap_or_else(|| folder.path().to_owned()),
+        actions: actions::with_examples(args.actions.as_deref().or(settings.file.actions.as_deref()))?,
+        listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        token: settings.token()?,
+        capacity: CAPACITY,
+    };
+    let mut signals = Signals::catch()?;
+    let embedded = Embedded::start(plan).await?;
+    let shown = tokio::select! {
+        shown = tokio::time::timeout(WITHIN, show(&embedded)) => {
+            shown.context("the demo took too long").and_then(|shown| shown)
+        }
+        () = signals.next() => Ok(ExitCode::from(130)),
+    };
+    embedded.stop().await?;
+    shown
+}
+
+async fn show(embedded: &Embedded) -> anyhow::Result<ExitCode> {
+    let client = &embedded.client;
+    let begun = Instant::now();
+    output::line("Three actions: demo.deploy has one slot, demo.resize three, demo.sync one for each tenant.");
+    let mut watched: BTreeMap<ExecutionId, Execution> = BTreeMap::new();
+    let ids = submit(client).await?;
+    output::line(format!("Submitted {} executions; watch them line up:\n", ids.len()));
+    let is_live = std::io::stdout().is_terminal();
+    let mut drawn = 0;
+    loop {
+        let latest: Vec<Execution> = client.list(&["executions"], &[], ids.len()).await?;
+        let latest = latest.into_iter().filter(|execution| ids.contains(&execution.execution_id));
+        for execution in latest {
+            let known = watched.get(&execution.execution_id).map(|known| known.status);
+            if !is_live && known != Some(execution.status) && execution.status != Status::Queued {
+                output::line(moved(&execution, begun.elapsed()));
+            }
+            watched.insert(execution.execution_id, execution);
+        }
+        if is_live {
+            drawn = redraw(&picture(&watched), drawn);
+        }
+        if watched.values().filter(|execution| execution.status.is_terminal()).count() == ids.len() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    summary(embedded, &watched, begun.elapsed()).await
+}
+
+/// Submits everything, one after the other, so that the order of submission is known.
+async fn submit(client: &Client) -> anyhow::Result<Vec<ExecutionId>> {
+    let mut ids = Vec::new();
+    for round in 0..ROUNDS {
+        for (action_ref, parameters) in [
+            ("demo.deploy", json!({"app": APPS[round % APPS.len()]})),
+            ("demo.resize", json!({"picture": 2 * round})),
+            ("demo.sync", json!({"tenant": TENANTS[round % TENANTS.len()]})),
+            ("demo.resize", json!({"picture": 2 * round + 1})),
+        ] {
+            ids.push(one(client, action_ref, parameters).await?);
+        }
+    }
+    Ok(ids)
+}
+
+async fn one(client: &Client, action_ref: &str, parameters: Value) -> anyhow::Result<ExecutionId> {
+    let body = json!({"action_ref": action_ref, "parameters": parameters});
+    let submitted: Submitted = client.post_once(&["executions"], &Uuid::new_v4().to_string(), &body).await?;
+    submitted.execution_id.context("the executor did not take a submission in time")
+}
+
+fn moved(execution: &Execution, after: Duration) -> String {
+    let key = execution.concurrency_key.as_ref().map(|key| format!(" ({key})")).unwrap_or_default();
+    let place = execution.position.map(|place| format!(", number {place} in line")).unwrap_or_default();
+    format!(
+        "{:6.2} s  {:11}  #{}{key} {}{place}",
+        after.as_secs_f64(),
+        execution.action_ref,
+        execution.execution_id,
+        execution.status
+    )
+}
+
+/// One line an action: who runs, who is next, how many are done.
+fn picture(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
+    let mut lines =
+        vec![format!("{:11}  {:9}  {:22}  {:40}  {}", "ACTION", "SLOTS", "RUNNING", "NEXT IN LINE", "DONE")];
+    let policies: BTreeMap<String, Policy> =
+        actions::examples().into_iter().map(|action| (action.action_ref.to_string(), action.policy)).collect();
+    for (name, policy) in policies {
+        let of_it: Vec<&Execution> =
+            watched.values().filter(|execution| execution.action_ref.as_str() == name).collect();
+        if of_it.is_empty() {
+            continue;
+        }
+        let ids = |statuses: &[Status]| {
+            let ids: Vec<String> =
+                of_it.iter().filter(|it| statuses.contains(&it.status)).map(|it| it.execution_id.to_string()).collect();
+            let more = if ids.len() > SHOWN_MAX { " ..." } else { "" };
+            format!("{}{more}", ids[..ids.len().min(SHOWN_MAX)].join(" "))
+        };
+        let slots = match (policy.limit, policy.key_limit) {
+            (Some(limit), _) => limit.to_string(),
+            (None, Some(limit)) => format!("{limit} a key"),
+            (None, None) => "any".to_owned(),
+        };
+        let running = ids(&[Status::Scheduled, Status::Running, Status::Cancelling]);
+        let done = of_it.iter().filter(|execution| execution.status.is_terminal()).count();
+        lines.push(format!(
+            "{name:11}  {slots:9}  {running:22}  {:40}  {done}/{}",
+            ids(&[Status::Queued]),
+            of_it.len()
+        ));
+    }
+    lines
+}
+
+/// Draws `lines` over the `drawn` lines of the last time.
+fn redraw(lines: &[String], drawn: usize) -> usize {
+    let mut out = std::io::stdout().lock();
+    let up = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
+    let text: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
+    // A terminal that went away ends the process by its own signal.
+    let _ = out.write_all(format!("{up}{text}").as_bytes()).and_then(|()| out.flush());
+    lines.len()
+}
+
+async fn summary(
+    embedded: &Embedded,
+    watched: &BTreeMap<ExecutionId, Execution>,
+    took: Duration,
+) -> anyhow::Result<ExitCode> {
+    let since: Option<Timestamp> = watched.values().map(|execution| execution.enqueued_at).min();
+    let verdict = embedded.store.verify(since).await?;
+    let completed = watched.values().filter(|execution| execution.status == Status::Completed).count();
+    output::line(format!(
+        "\n{} executions, {completed} completed, {} attempts, in {:.1} s.",
+        verdict.executions,
+        verdict.attempts,
+        took.as_secs_f64()
+    ));
+    for execution in watched.values().filter(|execution| execution.status != Status::Completed) {
+        let why = execution.error.as_ref().map(crate::executions::failure).unwrap_or_default();
+        output::line(output::clean(&format!("#{} is {}: {why}", execution.execution_id, execution.status)));
+    }
+    if verdict.violations.is_empty() {
+        output::line("Checked from the journal: every line first in, first out; no limit ever exceeded; one end each.");
+    }
+    for violation in &verdict.violations {
+        output::line(format!("VIOLATED: {}", output::clean(violation)));
+    }
+    let is_sound = verdict.violations.is_empty() && completed == watched.len() && verdict.executions > 0;
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,79 @@
+//! `slotline dev`: everything in one process, for as long as it is wanted.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::embedded::{Embedded, Plan};
+use crate::signals::Signals;
+use crate::{Settings, actions, config, host, output};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// File with further actions: what each is, and what it runs
+    #[arg(long, env = "SLOTLINE_ACTIONS", value_name = "FILE")]
+    actions: Option<PathBuf>,
+    /// Folder for the journal [default: $XDG_STATE_HOME/slotline/dev or ~/.local/state/slotline/dev]
+    #[arg(long, env = "SLOTLINE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to serve HTTP; beyond this machine only with a token [default: 127.0.0.1:7070]
+    #[arg(long, env = "SLOTLINE_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Attempts that may run at once [default: twice the cores, at least 8]
+    #[arg(long, env = "SLOTLINE_CAPACITY", value_parser = clap::value_parser!(u32).range(1..))]
+    capacity: Option<u32>,
+}
+
+/// So that every example has room.
+const CAPACITY_MIN: u32 = 8;
+
+pub async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    settings.log("warn")?;
+    let file = &settings.file;
+    let data = match args.data.or(file.data.clone()) {
+        Some(data) => data,
+        None => default_data().context("no home folder: name a folder with --data")?,
+    };
+    let plan = Plan {
+        data: data.clone(),
+        actions: actions::with_examples(args.actions.as_deref().or(file.actions.as_deref()))?,
+        listen: args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN),
+        token: settings.token()?,
+        capacity: args.capacity.or(file.capacity).unwrap_or((2 * host::cores()).max(CAPACITY_MIN)),
+    };
+    let mut signals = Signals::catch()?;
+    let mut embedded = tokio::select! {
+        embedded = Embedded::start(plan) => embedded?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let url = &embedded.url;
+    let option = if *url == config::DEFAULT_API_URL { String::new() } else { format!(" --api-url {url}") };
+    output::line(format!("Slotline serves {url}, its journal is in {}", data.display()));
+    output::line(format!("Try:   {} run demo.echo -p message=hello --wait{option}", program()));
+    output::line("Stop:  Ctrl-C");
+    tokio::select! {
+        ended = embedded.ended() => ended?,
+        () = signals.next() => output::note("ends in order; once more ends at once"),
+    }
+    tokio::select! {
+        stopped = embedded.stop() => stopped?,
+        () = signals.next() => return Ok(ExitCode::FAILURE),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn default_data() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("slotline/dev"))
+}
+
+/// How this program is called from here.
+fn program() -> String {
+    let is_in_path = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("slotline").is_file()));
+    let called = std::env::args().next().filter(|_| !is_in_path);
+    called.unwrap_or_else(|| "slotline".to_owned())
+}

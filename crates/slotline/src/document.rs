@@ -1,0 +1,117 @@
+//! Our TOML files: whatever is wrong in one is said with its file, line and key, and the name that was meant.
+//!
+//! Not here: which keys there are (`config`, `actions`).
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A file and its text.
+pub struct Document {
+    path: PathBuf,
+    text: String,
+}
+
+/// Why a file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("can't read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}:{line}: {message}", path.display())]
+    Wrong { path: PathBuf, line: usize, message: String },
+}
+
+impl Document {
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let read = || {
+            if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+                return Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+            }
+            fs::read_to_string(path)
+        };
+        let text = read().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Ok(Self::new(path, text))
+    }
+
+    pub fn new(path: &Path, text: String) -> Self {
+        Self { path: path.to_owned(), text }
+    }
+
+    pub fn table(&self) -> Result<Spanned<DeTable<'_>>, Error> {
+        DeTable::parse(&self.text).map_err(|error| self.wrong(error.span(), first_line(error.message())))
+    }
+
+    /// Reads `table`, found in the file under `name` (empty: the file itself).
+    pub fn parse<T: DeserializeOwned>(&self, table: Spanned<DeTable<'_>>, name: &str) -> Result<T, Error> {
+        let whole = table.span();
+        serde_path_to_error::deserialize(toml::Deserializer::from(table)).map_err(|error| {
+            let path = error.path().to_string();
+            let span = error.inner().span().or(Some(whole));
+            let key = match (name, path.as_str()) {
+                ("", "." | "?") => String::new(),
+                (name, "." | "?") => format!("{name}: "),
+                ("", path) => format!("{path}: "),
+                (name, path) => format!("{name}.{path}: "),
+            };
+            self.wrong(span, format!("{key}{}", suggest(error.inner().message())))
+        })
+    }
+
+    /// An error at `span`.
+    pub fn wrong(&self, span: Option<Range<usize>>, message: impl Into<String>) -> Error {
+        let line = span.map_or(1, |span| self.line(span.start));
+        Error::Wrong { path: self.path.clone(), line, message: message.into() }
+    }
+
+    /// The 1-based line of a byte.
+    pub fn line(&self, offset: usize) -> usize {
+        self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+    }
+}
+
+/// Where `path` (`retry.max_attempts`) stands in `table`, as far as it is spelt out there.
+pub fn locate(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first)?;
+    match (value.get_ref(), rest) {
+        (DeValue::Table(inner), Some(rest)) => locate(inner, rest).or_else(|| Some(key.span())),
+        _ => Some(key.span()),
+    }
+}
+
+/// Turns serde's "unknown field `a`, expected one of `b`, `c`" into the one name that was probably meant.
+fn suggest(message: &str) -> String {
+    let message = first_line(message);
+    let Some(rest) = message.strip_prefix("unknown field `") else { return message };
+    let mut names = rest.split('`').step_by(2);
+    let unknown = names.next().unwrap_or_default();
+    let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    format!("unknown key `{unknown}`{}", did_you_mean(unknown, &known))
+}
+
+/// `: did you mean ...`, or what there is.
+pub fn did_you_mean(unknown: &str, known: &[&str]) -> String {
+    /// Names less alike than this are no help.
+    const ALIKE: f64 = 0.6;
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&unknown.to_lowercase(), name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((alike, name)) if alike >= ALIKE => format!(": did you mean `{name}`?"),
+        Some(_) => format!(": expected one of {}", known.join(", ")),
+        None => String::new(),
+    }
+}
+
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,130 @@
+//! `slotline executions`: list, show, cancel.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use slotline_protocol::http::{CancelBody, Execution};
+use slotline_protocol::message::Failure;
+use slotline_protocol::{ActionRef, ExecutionId, Status};
+
+use crate::config::Output;
+use crate::{Settings, output};
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// List the newest
+    List {
+        #[arg(long, value_name = "ACTION")]
+        action: Option<ActionRef>,
+        /// One of these, separated by commas
+        #[arg(long, value_delimiter = ',')]
+        status: Vec<Status>,
+        /// Of this concurrency key
+        #[arg(long)]
+        key: Option<String>,
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
+    /// Show one: where it stands, why it waits, how it ended
+    Show { id: ExecutionId },
+    /// End one, waiting or running; what has ended stays as it is
+    Cancel {
+        id: ExecutionId,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+/// What a cancellation is answered with.
+#[derive(Deserialize, serde::Serialize)]
+struct Cancelled {
+    execution_id: ExecutionId,
+    status: Status,
+}
+
+pub async fn executions(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
+    let client = settings.client()?;
+    match command {
+        Command::List { action, status, key, limit } => {
+            let mut query = Vec::new();
+            query.extend(action.map(|action| ("action", action.to_string())));
+            query.extend(status.iter().map(|status| ("status", status.to_string())));
+            query.extend(key.map(|key| ("key", key)));
+            let most = usize::try_from(limit).expect("a small number fits");
+            let executions: Vec<Execution> = client.list(&["executions"], &query, most).await?;
+            match settings.output() {
+                Output::Json => output::json(&executions),
+                Output::Table => list(&executions),
+            }
+        }
+        Command::Show { id } => {
+            let execution: Execution = client.get(&["executions", &id.to_string()]).await?;
+            match settings.output() {
+                Output::Json => output::json(&execution),
+                Output::Table => show(&execution),
+            }
+        }
+        Command::Cancel { id, reason } => {
+            let path = ["executions", &id.to_string(), "cancel"];
+            let cancelled: Cancelled = client.post(&path, &CancelBody { reason }).await?;
+            match settings.output() {
+                Output::Json => output::json(&cancelled),
+                Output::Table => output::line(format!("execution {id} is {}", cancelled.status)),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(executions: &[Execution]) {
+    output::table(
+        ["ID", "ACTION", "STATUS", "PLACE", "KEY", "ENQUEUED", "WORKER", "NOTE"],
+        executions.iter().map(|execution| {
+            let waiting = execution.waiting.as_ref().map(|waiting| waiting.message.clone());
+            let error = execution.error.as_ref().map(|error| error.code.clone());
+            [
+                execution.execution_id.to_string(),
+                execution.action_ref.to_string(),
+                execution.status.to_string(),
+                output::optional(execution.position),
+                execution.concurrency_key.clone().unwrap_or_default(),
+                output::moment(execution.enqueued_at),
+                output::optional(execution.worker.as_ref()),
+                waiting.or(error).unwrap_or_default(),
+            ]
+        }),
+    );
+}
+
+pub fn show(execution: &Execution) {
+    let waiting = execution.waiting.as_ref();
+    let held_by = waiting.map(|waiting| waiting.held_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    let optional_moment = |moment: Option<_>| moment.map(output::moment).unwrap_or_default();
+    output::fields(&[
+        ("execution", execution.execution_id.to_string()),
+        ("action", execution.action_ref.to_string()),
+        ("status", execution.status.to_string()),
+        ("place", output::optional(execution.position)),
+        ("waits", waiting.map(|waiting| waiting.message.clone()).unwrap_or_default()),
+        ("held by", held_by.unwrap_or_default()),
+        ("key", execution.concurrency_key.clone().unwrap_or_default()),
+        ("message id", execution.message_id.clone().unwrap_or_default()),
+        ("attempt", execution.attempt.to_string()),
+        ("worker", output::optional(execution.worker.as_ref())),
+        ("enqueued", output::moment(execution.enqueued_at)),
+        ("started", optional_moment(execution.start_time)),
+        ("ended", optional_moment(execution.end_time)),
+        ("parameters", execution.parameters.get().to_owned()),
+        ("result", execution.result.as_ref().map(|result| result.get().to_owned()).unwrap_or_default()),
+        ("error", execution.error.as_ref().map(failure).unwrap_or_default()),
+    ]);
+    for attempt in &execution.earlier_attempts {
+        let why = attempt.error.as_ref().map(|error| format!(": {}", failure(error))).unwrap_or_default();
+        output::line(output::clean(&format!("attempt {} {}{why}", attempt.attempt, attempt.outcome)));
+    }
+}
+
+/// `code: message`.
+pub fn failure(failure: &Failure) -> String {
+    format!("{}: {}", failure.code, failure.message)
+}

@@ -1,0 +1,131 @@
+//! `slotline executor`: one executor, from its settings to its end.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use slotline_broker::Broker;
+use slotline_executor::{Api, Config};
+use slotline_protocol::duration;
+use slotline_store::{Error, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Secret, require};
+use crate::signals::Signals;
+use crate::{Settings, host};
+
+/// Pauses between two tries to reach the database at start.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// postgres://user:password@host/database
+    #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<Secret>,
+    /// amqp://user:password@host:5672/vhost [default: RabbitMQ on this machine]
+    #[arg(long, env = "SLOTLINE_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    amqp_url: Option<Secret>,
+    /// First part of the names of all exchanges and queues [default: slotline]
+    #[arg(long, env = "SLOTLINE_PREFIX")]
+    prefix: Option<String>,
+    /// Where to serve HTTP; beyond this machine only with a token [default: 127.0.0.1:7070]
+    #[arg(long, env = "SLOTLINE_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// What people call this executor [default: the host's name]
+    #[arg(long, env = "SLOTLINE_NAME")]
+    name: Option<String>,
+    /// Silence after which a worker is given up [default: 60s]
+    #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = duration::parse)]
+    lease: Option<Duration>,
+    /// Silence after which a worker ends its own attempts; less than the lease [default: 45s]
+    #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = duration::parse)]
+    fence: Option<Duration>,
+    /// Time between two heartbeats of a worker [default: 5s]
+    #[arg(long, env = "SLOTLINE_HEARTBEAT", value_name = "DURATION", value_parser = duration::parse)]
+    heartbeat: Option<Duration>,
+    /// How long what has ended is kept [default: 7days]
+    #[arg(long, env = "SLOTLINE_RETENTION", value_name = "DURATION", value_parser = duration::parse)]
+    retention: Option<Duration>,
+    /// Leave the schema to `slotline migrate`
+    #[arg(long, env = "SLOTLINE_NO_MIGRATE")]
+    no_migrate: bool,
+}
+
+pub async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    settings.log("info")?;
+    let file = &settings.file;
+    let url = args.database_url.or(file.database_url.clone());
+    let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
+    let token = settings.token()?;
+    let broker = broker(args.amqp_url.as_ref(), args.prefix.as_deref(), file)?;
+    let default = Config::default();
+    let config = Config {
+        name: args.name.or(file.name.clone()).unwrap_or_else(host::name),
+        lease: args.lease.or(file.lease).unwrap_or(default.lease),
+        fence: args.fence.or(file.fence).unwrap_or(default.fence),
+        heartbeat: args.heartbeat.or(file.heartbeat).unwrap_or(default.heartbeat),
+        retention: args.retention.or(file.retention).unwrap_or(default.retention),
+    };
+    let listen = args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN);
+    let listener = slotline_api::listen(listen, token.as_ref()).await?;
+    let shutdown = stop_on_signals()?;
+    let opening = open(url.expose(), !(args.no_migrate || file.no_migrate));
+    let Some(store) = shutdown.run_until_cancelled(opening).await else { return Ok(ExitCode::SUCCESS) };
+    let store = store?;
+    tracing::info!(name = config.name, address = %listener.local_addr()?, "executor starts");
+    slotline_executor::run(config, store.clone(), broker, Some(Api { listener, token }), shutdown).await?;
+    store.close().await;
+    tracing::info!("executor ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The broker that the settings name.
+pub fn broker(
+    url: Option<&Secret>,
+    prefix: Option<&str>,
+    file: &config::File,
+) -> Result<Broker, slotline_broker::Error> {
+    let url = url.or(file.amqp_url.as_ref()).map_or(config::DEFAULT_AMQP_URL, Secret::expose);
+    Broker::rabbit(url, prefix.or(file.prefix.as_deref()).unwrap_or(config::DEFAULT_PREFIX))
+}
+
+/// Cancelled by the first signal; a second one ends the process.
+fn stop_on_signals() -> std::io::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let mut signals = Signals::catch()?;
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::info!("asked to end; hands over");
+        stop.cancel();
+        signals.next().await;
+        tracing::warn!("asked twice; ends at once");
+        std::process::exit(1);
+    });
+    Ok(shutdown)
+}
+
+/// Opens the journal. A database that is not there yet is waited for: it may be started after us.
+async fn open(url: &str, migrate: bool) -> Result<Store, Error> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let opened = async {
+            let store = Store::open(url).await?;
+            if migrate {
+                store.migrate().await?;
+            }
+            store.ping().await?;
+            Ok(store)
+        };
+        match opened.await {
+            Ok(store) => return Ok(store),
+            Err(error @ (Error::Unavailable(_) | Error::TimedOut(_) | Error::ReadOnly)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the database is not there yet; waiting");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `slotline queue`: how the lines stand.
+
+use std::process::ExitCode;
+
+use slotline_protocol::ActionRef;
+use slotline_protocol::http::{Percentiles, QueueStats};
+
+use crate::config::Output;
+use crate::{Settings, output};
+
+/// The most actions that are listed.
+const ACTIONS_MAX: usize = 10_000;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// One action, in detail
+    action: Option<ActionRef>,
+}
+
+pub async fn queue(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    let client = settings.client()?;
+    match args.action {
+        Some(action) => {
+            let stats: QueueStats = client.get(&["actions", action.as_str(), "queue-stats"]).await?;
+            match settings.output() {
+                Output::Json => output::json(&stats),
+                Output::Table => one(&stats),
+            }
+        }
+        None => {
+            let stats: Vec<QueueStats> = client.list(&["queues"], &[], ACTIONS_MAX).await?;
+            match settings.output() {
+                Output::Json => output::json(&stats),
+                Output::Table => all(&stats),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(stats: &[QueueStats]) {
+    output::table(
+        ["ACTION", "RUNNING", "LIMIT", "WAITING", "OLDEST", "TAKEN", "ENDED", "STATE"],
+        stats.iter().map(|stats| {
+            [
+                stats.action_ref.to_string(),
+                stats.active_count.to_string(),
+                limit(stats),
+                stats.queue_length.to_string(),
+                stats.oldest_enqueued_at.map(output::moment).unwrap_or_default(),
+                stats.total_enqueued.to_string(),
+                stats.total_completed.to_string(),
+                state(stats),
+            ]
+        }),
+    );
+}
+
+fn one(stats: &QueueStats) {
+    output::fields(&[
+        ("action", stats.action_ref.to_string()),
+        ("state", state(stats)),
+        ("running", stats.active_count.to_string()),
+        ("limit", limit(stats)),
+        ("waiting", stats.queue_length.to_string()),
+        ("oldest", stats.oldest_enqueued_at.map(output::moment).unwrap_or_default()),
+        ("taken", stats.total_enqueued.to_string()),
+        ("ended", stats.total_completed.to_string()),
+        ("wait", percentiles(stats.wait_seconds)),
+        ("run", percentiles(stats.run_seconds)),
+    ]);
+    if !stats.keys.is_empty() {
+        output::line("");
+        let keys = stats.keys.iter();
+        output::table(
+            ["KEY", "RUNNING", "WAITING"],
+            keys.map(|key| [key.key.clone(), key.active_count.to_string(), key.queue_length.to_string()]),
+        );
+    }
+}
+
+fn limit(stats: &QueueStats) -> String {
+    stats.max_concurrent.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+}
+
+fn state(stats: &QueueStats) -> String {
+    if stats.paused { "paused" } else { "open" }.to_owned()
+}
+
+fn percentiles(percentiles: Option<Percentiles>) -> String {
+    match percentiles {
+        None => String::new(),
+        Some(Percentiles { count, p50, p90, p99 }) => {
+            format!("p50 {p50:.3} s, p90 {p90:.3} s, p99 {p99:.3} s, over the newest {count}")
+        }
+    }
+}
