@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use slotline_tests::{Launch, Sandbox};
 
 use crate::actions::Action;
-use crate::world::{LATER, SOON, World};
+use crate::world::{LATER, SOON, World, http};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -98,7 +98,7 @@ async fn dev_serves_until_it_is_asked_to_end_and_keeps_its_journal() -> anyhow::
         let mut dev = Launch::new("dev", &["dev", "--data", &data]).start_listening(&sandbox)?;
         let url = dev.api_url();
         slotline_tests::eventually("dev is ready", SOON, async || {
-            Ok(reqwest::get(format!("{url}/readyz")).await?.status().is_success().then_some(()))
+            Ok(http()?.get(format!("{url}/readyz")).send().await?.status().is_success().then_some(()))
         })
         .await?;
         let second =
@@ -107,7 +107,8 @@ async fn dev_serves_until_it_is_asked_to_end_and_keeps_its_journal() -> anyhow::
         let run = Launch::new("run", &["run", "demo.echo", "--wait"]).env("SLOTLINE_API_URL", url.clone());
         let done = run.output(&sandbox).await?;
         assert_eq!(done.status.code(), Some(0), "{}", text(&done));
-        let answer: Value = reqwest::get(format!("{url}/api/v1/executions?action=demo.echo")).await?.json().await?;
+        let answer: Value =
+            http()?.get(format!("{url}/api/v1/executions?action=demo.echo")).send().await?.json().await?;
         assert_eq!(answer["data"].as_array().map(Vec::len), Some(turn), "{answer}");
         let status = dev.stop(SOON).await?;
         assert!(status.success(), "{status}");

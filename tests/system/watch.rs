@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::actions::Action;
-use crate::world::{LATER, SOON, World, list};
+use crate::world::{LATER, SOON, World, http, list};
 
 #[tokio::test]
 async fn the_stats_of_an_unused_action_are_zeros_and_of_an_unknown_one_not_found() -> anyhow::Result<()> {
@@ -44,7 +44,7 @@ async fn whoever_waits_is_told_where_and_for_whom_by_every_executor() -> anyhow:
             [(waits, 1, "limit", holder), (last, 2, "limit", holder), (behind, 1, "key_limit", keyed)]
         {
             let url = format!("{}/api/v1/executions/{id}", world.executors[turn].api_url());
-            let body: serde_json::Value = reqwest::get(url).await?.json().await?;
+            let body: serde_json::Value = http()?.get(url).send().await?.json().await?;
             let execution = &body["data"];
             assert_eq!((&execution["status"], &execution["position"]), (&json!("queued"), &json!(position)), "{body}");
             let waiting = &execution["waiting"];
@@ -75,7 +75,7 @@ async fn whoever_waits_is_told_where_and_for_whom_by_every_executor() -> anyhow:
 #[tokio::test]
 async fn an_idempotency_key_over_http_runs_once_whichever_executor_takes_it() -> anyhow::Result<()> {
     let world = World::with([Action::stamp("line.one", "limit = 1")]).executors(2).start().await?;
-    let client = reqwest::Client::new();
+    let client = http()?;
     let mut answers = Vec::new();
     for turn in 0..4 {
         let url = format!("{}/api/v1/executions", world.executors[turn % 2].api_url());

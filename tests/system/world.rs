@@ -122,7 +122,7 @@ impl Builder {
             actions,
             capacity: self.capacity,
             short_lease: self.short_lease,
-            http: reqwest::Client::builder().timeout(SOON).build()?,
+            http: http()?,
         };
         for _ in 0..self.executors {
             world.start_executor()?;
@@ -375,4 +375,11 @@ impl World {
 
 pub(crate) fn list(value: &Value) -> anyhow::Result<&Vec<Value>> {
     value.as_array().with_context(|| format!("a list: {value}"))
+}
+
+/// A client with a deadline. It speaks no TLS here, but does not start without someone who could.
+pub(crate) fn http() -> reqwest::Result<reqwest::Client> {
+    // Only the first of a process installs it; all the others find it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(SOON).build()
 }
