@@ -12,14 +12,17 @@
 //! The FIFO queue manager is `slotline_scheduler`; the completion listener is [`term`]'s reading of the completions
 //! queue. Deliberately absent: any decision about an execution, and any effect before its commit.
 
+mod admission;
 mod answer;
 mod ask;
 mod bodies;
 mod clock;
 mod config;
 mod dead;
+mod errands;
 mod error;
 mod feed;
+mod flight;
 mod handle;
 mod inbox;
 mod intake;

@@ -11,7 +11,7 @@ use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::message::{
     Accepted, Cancel, Failure, Hello, Message, Probe, Recorded, Rejected, Requested, Scheduled, StatusChanged,
 };
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp, message};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, message};
 use slotline_scheduler::{Announcement, Dispatch, Order, Sent, Settled};
 use slotline_store::Request;
 

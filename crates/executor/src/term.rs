@@ -9,29 +9,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag};
-use slotline_protocol::message::Reply;
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp};
+use slotline_broker::{Publication, Receipt, Session, Tag};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
-use slotline_store::{Batch, CommitError, Leadership, Recovered, Store};
+use slotline_store::{Batch, Leadership, Recovered, Store};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::answer::answer;
-use crate::ask::{Answered, Asker, Question};
+use crate::ask::{Asker, Question};
 use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::errands::{ack_requests, watch_orders};
 use crate::feed::{Arrival, Feed, Source};
+use crate::flight::{Cargo, Crew, Flight, fly, landed};
 use crate::inbox::{self, ProbeMark};
-use crate::intake::{Checked, Intake, Member, Target};
+use crate::intake::Intake;
 use crate::link::Current;
 use crate::mail::{Mail, Postman, Purpose};
-use crate::outbox::{Asked, Awaited, Letters, Pending, Turned, pack};
+use crate::outbox::{Awaited, Pending, pack};
 use crate::registry::{Registered, Registry};
 
 /// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker.
@@ -45,8 +44,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_MAX: u32 = 1000;
 /// How long what left last may take to be confirmed when leadership is handed over.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// Wait before a refused dead letter is tried again.
-const DEAD_RETRY: Duration = Duration::from_millis(500);
 
 /// What a term needs of its process.
 pub(crate) struct Context {
@@ -80,10 +77,10 @@ pub(crate) async fn lead(
     Ok(end)
 }
 
-struct Term {
+pub(crate) struct Term {
     epoch: Epoch,
     clock: Clock,
-    scheduler: Scheduler,
+    pub(crate) scheduler: Scheduler,
     registry: Arc<Registry>,
     postman: Arc<Postman>,
     store: Store,
@@ -92,51 +89,26 @@ struct Term {
     leadership: Option<Leadership>,
     flight: Option<JoinHandle<Flight>>,
     /// The last batch handed to a commit, and the last that is committed.
-    batch: i64,
+    pub(crate) batch: i64,
     committed: Arc<AtomicI64>,
-    pending: Pending,
+    pub(crate) pending: Pending,
     bodies: Bodies,
     awaited: Awaited,
     /// `message_id`s accepted by batches that a look-up may not have seen: id -> (execution, digest, batch).
-    recent: BTreeMap<String, (ExecutionId, [u8; 32], i64)>,
-    next_token: u64,
-    feed: Option<Feed>,
+    pub(crate) recent: BTreeMap<String, (ExecutionId, [u8; 32], i64)>,
+    pub(crate) next_token: u64,
+    pub(crate) feed: Option<Feed>,
     mark: ProbeMark,
     /// Acks that may go out with the batch now gathering.
     acks: Vec<(Source, Tag)>,
-    requests: Option<Tag>,
+    pub(crate) requests: Option<Tag>,
     /// Since when something waits that is worth a commit, and whether at once.
     lazy_since: Option<Timestamp>,
-    is_urgent: bool,
+    pub(crate) is_urgent: bool,
     returned: (mpsc::UnboundedSender<Incarnation>, mpsc::UnboundedReceiver<Incarnation>),
     watch: Option<mpsc::UnboundedSender<(Receipt, Incarnation)>>,
     requests_out: Option<mpsc::UnboundedSender<(Tag, Vec<Publication>)>>,
-}
-
-/// A batch under way, with all that may leave once it is committed.
-struct Flight {
-    leadership: Leadership,
-    result: Result<Mail, FlightError>,
-    cargo: Cargo,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FlightError {
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    #[error("requests of dispatches can't be read")]
-    Requests(#[source] slotline_store::Error),
-}
-
-#[derive(Default)]
-struct Cargo {
-    batch: i64,
-    /// When the probes of this batch were due; `None` if none were.
-    probe: Option<Timestamp>,
-    answers: Vec<(Asker, Answered)>,
-    acks: Vec<(Source, Tag)>,
-    requests: Option<Tag>,
-    generation: Option<u64>,
+    requests_acked: Option<JoinHandle<()>>,
 }
 
 impl Term {
@@ -203,6 +175,7 @@ impl Term {
             returned: mpsc::unbounded_channel(),
             watch: None,
             requests_out: None,
+            requests_acked: None,
         }
     }
 
@@ -293,7 +266,7 @@ impl Term {
 
     // ---- what comes in ----
 
-    fn apply(&mut self, input: Input) {
+    pub(crate) fn apply(&mut self, input: Input) {
         if matches!(input, Input::Started { .. }) {
             // A start needs no commit of its own; what follows it takes it along.
             self.lazy_since.get_or_insert(self.clock.now());
@@ -327,68 +300,6 @@ impl Term {
         self.lazy_since.get_or_insert(self.clock.now());
     }
 
-    fn admit(&mut self, checked: Checked) {
-        if Some(checked.generation) != self.feed.as_ref().map(|feed| feed.session.generation()) {
-            // Of a session that is over: unacked, it comes again, in its place.
-            return;
-        }
-        self.recent.retain(|_, (_, _, batch)| *batch > checked.seen_batch);
-        self.requests = Some(checked.tag);
-        self.is_urgent = true;
-        for member in checked.members {
-            self.pending.inputs += 1;
-            match member {
-                Member::Request { action, asked, known } => {
-                    let known = known.map(|known| (known.execution_id, known.digest));
-                    match known.or_else(|| self.recently(asked.request.message_id.as_ref())) {
-                        Some((id, digest)) => self.repeat(asked, id, digest),
-                        None => self.request(action, asked),
-                    }
-                }
-                Member::Cancel { target: Target::Execution(id), reason } => {
-                    self.apply(Input::CancelRequested { id, reason });
-                }
-                Member::Cancel { target: Target::Message { message_id, known }, reason } => {
-                    let known = known.map(|known| known.execution_id);
-                    match known.or_else(|| self.recently(Some(&message_id)).map(|(id, _)| id)) {
-                        Some(id) => self.apply(Input::CancelRequested { id, reason }),
-                        None => tracing::warn!(message.id = message_id, "no request to cancel has this message_id"),
-                    }
-                }
-                Member::Refused(refusal) => self.pending.refusals.push(*refusal),
-            }
-        }
-    }
-
-    fn recently(&self, message_id: Option<&String>) -> Option<(ExecutionId, [u8; 32])> {
-        self.recent.get(message_id?).map(|(id, digest, _)| (*id, *digest))
-    }
-
-    fn request(&mut self, action: slotline_protocol::ActionId, asked: Asked) {
-        let token = self.next_token;
-        self.next_token += 1;
-        let key = asked.key.clone();
-        let request = asked.request.clone();
-        self.pending.requests.insert(token, asked);
-        let id = ExecutionId(self.scheduler.counters().next_id);
-        self.apply(Input::Requested { token, action, key });
-        if let Some(message_id) = &request.message_id
-            && self.scheduler.counters().next_id > id.0
-        {
-            self.recent.insert(message_id.clone(), (id, request.digest, self.batch + 1));
-        }
-    }
-
-    fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
-        if digest == asked.request.digest {
-            let position = self.scheduler.explain(id).map_or(1, |waiting| waiting.position);
-            self.pending.repeated.push((asked.request, id, position));
-            return;
-        }
-        let detail = format!("message_id: it was used for another request, execution {id}");
-        self.pending.refused.push(Turned { asked, reason: Reason::IdempotencyConflict, detail });
-    }
-
     fn answer(&mut self, question: Question) {
         self.is_urgent = true;
         self.pending.inputs += 1;
@@ -415,7 +326,7 @@ impl Term {
                 let (watch, receipts) = mpsc::unbounded_channel();
                 tokio::spawn(watch_orders(receipts, self.returned.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();
-                tokio::spawn(ack_requests(handled, session, feed.requests_acker()));
+                self.requests_acked = Some(tokio::spawn(ack_requests(handled, session, feed.requests_acker())));
                 self.watch = Some(watch);
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);
@@ -456,31 +367,11 @@ impl Term {
             self.release(mail, cargo);
             return;
         }
+        let Some(leadership) = self.leadership.take() else { return };
         self.batch += 1;
-        self.fly(Batch { number: self.batch, ..batch }, letters, cargo, now);
-    }
-
-    /// Commits, and meanwhile writes the letters.
-    fn fly(&mut self, batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) {
-        let Some(mut leadership) = self.leadership.take() else { return };
-        let (store, postman, registry) = (self.store.clone(), self.postman.clone(), self.registry.clone());
-        self.flight = Some(tokio::spawn(async move {
-            if let Err(error) = find_heirs(&store, &mut letters).await {
-                return Flight { leadership, result: Err(FlightError::Requests(error)), cargo };
-            }
-            let commit = leadership.commit(&batch);
-            let write = async {
-                let missing = letters.missing();
-                if !missing.is_empty() {
-                    let found = store.requests(&missing).await.map_err(FlightError::Requests)?;
-                    letters.requests.extend(found.into_iter().map(|(id, request)| (id, Arc::new(request))));
-                }
-                Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), now))
-            };
-            let (committed, written) = tokio::join!(commit, write);
-            let result = committed.map_err(FlightError::Commit).and(written);
-            Flight { leadership, result, cargo }
-        }));
+        let batch = Batch { number: self.batch, ..batch };
+        let crew = Crew { store: self.store.clone(), postman: self.postman.clone(), registry: self.registry.clone() };
+        self.flight = Some(tokio::spawn(fly(crew, leadership, batch, letters, cargo, now)));
     }
 
     fn land(&mut self, flight: Flight) -> Result<(), End> {
@@ -545,42 +436,24 @@ impl Term {
         }
         let session = self.feed.as_ref().map(|feed| feed.session.clone());
         if let Some(session) = session {
-            // What left last gets confirmed; what was not acked goes back to its place, for the next leader.
-            self.feed = None;
-            if tokio::time::timeout(FAREWELL, session.close()).await.is_err() {
-                tracing::debug!("the session did not close in time");
+            // What was taken is acked, what left last gets confirmed, and the rest goes back to its place.
+            self.requests_out = None;
+            let acked = self.requests_acked.take();
+            let farewell = async {
+                if let Some(acked) = acked {
+                    drop(acked.await);
+                }
+                session.close().await;
+            };
+            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+                tracing::warn!("the session did not close in time; what it did not ack comes again");
             }
+            self.feed = None;
         }
         if let (End::Shutdown, Some(leadership)) = (end, self.leadership.take()) {
             leadership.release().await;
             tracing::info!(epoch = %self.epoch, "handed leadership over");
         }
-    }
-}
-
-/// Finds who waits for the ends of executions that an earlier term accepted; after the commit their requests are history.
-async fn find_heirs(store: &Store, letters: &mut Letters) -> Result<(), slotline_store::Error> {
-    let inherited = std::mem::take(&mut letters.inherited);
-    if inherited.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<ExecutionId> = inherited.iter().map(|settled| settled.id).collect();
-    let requests: BTreeMap<_, _> = store.requests(&ids).await?.into_iter().collect();
-    letters.settled.extend(inherited.into_iter().filter_map(|settled| {
-        let request = requests.get(&settled.id).filter(|request| request.reply == Reply::Settled)?;
-        Some((Arc::new(request.clone()), settled))
-    }));
-    Ok(())
-}
-
-async fn landed(flight: &mut Option<JoinHandle<Flight>>) -> Flight {
-    match flight {
-        Some(handle) => {
-            let landed = handle.await.expect("a commit task neither panics nor is aborted");
-            *flight = None;
-            landed
-        }
-        None => std::future::pending().await,
     }
 }
 
@@ -592,42 +465,5 @@ async fn arrived<T>(receiver: Option<&mut mpsc::Receiver<T>>) -> T {
             None => std::future::pending().await,
         },
         None => std::future::pending().await,
-    }
-}
-
-/// Tells the loop which incarnations' queues are gone.
-async fn watch_orders(
-    mut receipts: mpsc::UnboundedReceiver<(Receipt, Incarnation)>,
-    returned: mpsc::UnboundedSender<Incarnation>,
-) {
-    let mut waiting = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            order = receipts.recv() => match order {
-                Some((receipt, incarnation)) => waiting.push(async move { (receipt.await, incarnation) }),
-                None => return,
-            },
-            Some((result, incarnation)) = waiting.next() => {
-                if result == Err(PublishError::Returned) && returned.send(incarnation).is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Acks requests in order, each once its dead copies are confirmed.
-async fn ack_requests(mut handled: mpsc::UnboundedReceiver<(Tag, Vec<Publication>)>, session: Session, acker: Acker) {
-    while let Some((tag, dead)) = handled.recv().await {
-        for publication in dead {
-            while let Err(error) = session.publish(publication.clone()).await {
-                if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
-                    return;
-                }
-                tracing::warn!(%error, "a dead letter can't be stored; its request stays unacked meanwhile");
-                tokio::time::sleep(DEAD_RETRY).await;
-            }
-        }
-        acker.ack_up_to(tag);
     }
 }

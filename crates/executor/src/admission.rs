@@ -1,0 +1,75 @@
+//! Checked requests into the scheduler, each `message_id` once.
+//!
+//! A look-up sees what was committed before it. What was accepted since is remembered here until a later look-up has
+//! seen it as well.
+
+use slotline_protocol::{ActionId, ExecutionId, Reason};
+use slotline_scheduler::Input;
+
+use crate::intake::{Checked, Member, Target};
+use crate::outbox::{Asked, Turned};
+use crate::term::Term;
+
+impl Term {
+    pub(crate) fn admit(&mut self, checked: Checked) {
+        if Some(checked.generation) != self.feed.as_ref().map(|feed| feed.session.generation()) {
+            // Of a session that is over: unacked, it comes again, in its place.
+            return;
+        }
+        self.recent.retain(|_, (_, _, batch)| *batch > checked.seen_batch);
+        self.requests = Some(checked.tag);
+        self.is_urgent = true;
+        for member in checked.members {
+            self.pending.inputs += 1;
+            match member {
+                Member::Request { action, asked, known } => {
+                    let known = known.map(|known| (known.execution_id, known.digest));
+                    match known.or_else(|| self.recently(asked.request.message_id.as_ref())) {
+                        Some((id, digest)) => self.repeat(asked, id, digest),
+                        None => self.request(action, asked),
+                    }
+                }
+                Member::Cancel { target: Target::Execution(id), reason } => {
+                    self.apply(Input::CancelRequested { id, reason });
+                }
+                Member::Cancel { target: Target::Message { message_id, known }, reason } => {
+                    let known = known.map(|known| known.execution_id);
+                    match known.or_else(|| self.recently(Some(&message_id)).map(|(id, _)| id)) {
+                        Some(id) => self.apply(Input::CancelRequested { id, reason }),
+                        None => tracing::warn!(message.id = message_id, "no request to cancel has this message_id"),
+                    }
+                }
+                Member::Refused(refusal) => self.pending.refusals.push(*refusal),
+            }
+        }
+    }
+
+    fn recently(&self, message_id: Option<&String>) -> Option<(ExecutionId, [u8; 32])> {
+        self.recent.get(message_id?).map(|(id, digest, _)| (*id, *digest))
+    }
+
+    fn request(&mut self, action: ActionId, asked: Asked) {
+        let token = self.next_token;
+        self.next_token += 1;
+        let key = asked.key.clone();
+        let request = asked.request.clone();
+        self.pending.requests.insert(token, asked);
+        let id = ExecutionId(self.scheduler.counters().next_id);
+        self.apply(Input::Requested { token, action, key });
+        if let Some(message_id) = &request.message_id
+            && self.scheduler.counters().next_id > id.0
+        {
+            self.recent.insert(message_id.clone(), (id, request.digest, self.batch + 1));
+        }
+    }
+
+    fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
+        if digest == asked.request.digest {
+            let position = self.scheduler.explain(id).map_or(1, |waiting| waiting.position);
+            self.pending.repeated.push((asked.request, id, position));
+            return;
+        }
+        let detail = format!("message_id: it was used for another request, execution {id}");
+        self.pending.refused.push(Turned { asked, reason: Reason::IdempotencyConflict, detail });
+    }
+}

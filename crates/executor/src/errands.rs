@@ -1,0 +1,53 @@
+//! What is owed after a publication: learning that an order came back, and acking requests once all of them is safe.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag};
+use slotline_protocol::Incarnation;
+use tokio::sync::mpsc;
+
+/// Wait before a refused dead letter is tried again.
+const DEAD_RETRY: Duration = Duration::from_millis(500);
+
+/// Tells the loop which incarnations' queues are gone.
+pub(crate) async fn watch_orders(
+    mut receipts: mpsc::UnboundedReceiver<(Receipt, Incarnation)>,
+    returned: mpsc::UnboundedSender<Incarnation>,
+) {
+    let mut waiting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            order = receipts.recv() => match order {
+                Some((receipt, incarnation)) => waiting.push(async move { (receipt.await, incarnation) }),
+                None => return,
+            },
+            Some((result, incarnation)) = waiting.next() => {
+                if result == Err(PublishError::Returned) && returned.send(incarnation).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Acks requests in order, each once its dead copies are confirmed.
+pub(crate) async fn ack_requests(
+    mut handled: mpsc::UnboundedReceiver<(Tag, Vec<Publication>)>,
+    session: Session,
+    acker: Acker,
+) {
+    while let Some((tag, dead)) = handled.recv().await {
+        for publication in dead {
+            while let Err(error) = session.publish(publication.clone()).await {
+                if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
+                    return;
+                }
+                tracing::warn!(%error, "a dead letter can't be stored; its request stays unacked meanwhile");
+                tokio::time::sleep(DEAD_RETRY).await;
+            }
+        }
+        acker.ack_up_to(tag);
+    }
+}

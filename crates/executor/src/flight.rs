@@ -1,0 +1,103 @@
+//! One commit under way: the batch, the letters written meanwhile, and all that may leave once it has landed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slotline_broker::Tag;
+use slotline_protocol::message::Reply;
+use slotline_protocol::{ExecutionId, Timestamp};
+use slotline_store::{Batch, CommitError, Leadership, Store};
+use tokio::task::JoinHandle;
+
+use crate::ask::{Answered, Asker};
+use crate::feed::Source;
+use crate::mail::{Mail, Postman};
+use crate::outbox::Letters;
+use crate::registry::Registry;
+
+/// A batch under way, with all that may leave once it is committed.
+pub(crate) struct Flight {
+    pub(crate) leadership: Leadership,
+    pub(crate) result: Result<Mail, Error>,
+    pub(crate) cargo: Cargo,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error("requests of dispatches can't be read")]
+    Requests(#[source] slotline_store::Error),
+}
+
+#[derive(Default)]
+pub(crate) struct Cargo {
+    pub(crate) batch: i64,
+    /// When the probes of this batch were due; `None` if none were.
+    pub(crate) probe: Option<Timestamp>,
+    pub(crate) answers: Vec<(Asker, Answered)>,
+    pub(crate) acks: Vec<(Source, Tag)>,
+    pub(crate) requests: Option<Tag>,
+    pub(crate) generation: Option<u64>,
+}
+
+/// What a flight needs beside its batch.
+pub(crate) struct Crew {
+    pub(crate) store: Store,
+    pub(crate) postman: Arc<Postman>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// Commits, and meanwhile reads what dispatches lack and writes the letters.
+pub(crate) async fn fly(
+    crew: Crew,
+    mut leadership: Leadership,
+    batch: Batch,
+    mut letters: Letters,
+    cargo: Cargo,
+    now: Timestamp,
+) -> Flight {
+    let Crew { store, postman, registry } = crew;
+    if let Err(error) = find_heirs(&store, &mut letters).await {
+        return Flight { leadership, result: Err(Error::Requests(error)), cargo };
+    }
+    let commit = leadership.commit(&batch);
+    let write = async {
+        let missing = letters.missing();
+        if !missing.is_empty() {
+            let found = store.requests(&missing).await.map_err(Error::Requests)?;
+            letters.requests.extend(found.into_iter().map(|(id, request)| (id, Arc::new(request))));
+        }
+        Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), now))
+    };
+    let (committed, written) = tokio::join!(commit, write);
+    let result = committed.map_err(Error::Commit).and(written);
+    Flight { leadership, result, cargo }
+}
+
+/// Finds who waits for the ends of executions that an earlier term accepted; after the commit their requests are history.
+async fn find_heirs(store: &Store, letters: &mut Letters) -> Result<(), slotline_store::Error> {
+    let inherited = std::mem::take(&mut letters.inherited);
+    if inherited.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<ExecutionId> = inherited.iter().map(|settled| settled.id).collect();
+    let requests: BTreeMap<_, _> = store.requests(&ids).await?.into_iter().collect();
+    letters.settled.extend(inherited.into_iter().filter_map(|settled| {
+        let request = requests.get(&settled.id).filter(|request| request.reply == Reply::Settled)?;
+        Some((Arc::new(request.clone()), settled))
+    }));
+    Ok(())
+}
+
+/// The flight, once it has landed; never if there is none.
+pub(crate) async fn landed(flight: &mut Option<JoinHandle<Flight>>) -> Flight {
+    match flight {
+        Some(handle) => {
+            let landed = handle.await.expect("a commit task neither panics nor is aborted");
+            *flight = None;
+            landed
+        }
+        None => std::future::pending().await,
+    }
+}
