@@ -1,46 +1,23 @@
 //! One action: its lines, its slots, and which of its executions may start next.
 //!
-//! Invariant: no execution is granted while `slots` has `limit` members or its key's line has `key_limit`; a blocked
-//! key never blocks another. Not here: which action's turn it is (`pool`), and on which worker (`worker`).
+//! Invariants: no execution is granted while `slots` has `limit` members or its key's line has `key_limit`; a blocked
+//! key never blocks another; a line stands in `turns` exactly while it is ready. Not here: which action's turn it is
+//! (`pool`), on which worker (`worker`), and what a change of limits means for the rest (`limits`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use slotline_protocol::policy::Retry;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Policy};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId};
 
 use crate::execution::Execution;
+use crate::limits::Limits;
 use crate::line::Line;
+use crate::pool::{PoolId, Ticket};
 
 pub(crate) type Executions = BTreeMap<ExecutionId, Execution>;
 /// Names a line within its action; `None` is the line of executions without a key, and the only one where keys do not
 /// matter.
 pub(crate) type LineKey = Option<Arc<str>>;
-
-/// The part of a policy that the scheduler decides by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Limits {
-    pub limit: Option<u32>,
-    pub key_limit: Option<u32>,
-    pub queue_timeout: Option<Duration>,
-    pub max_queue_length: Option<u64>,
-    pub max_lost_attempts: u32,
-    pub retry: Retry,
-}
-
-impl From<&Policy> for Limits {
-    fn from(policy: &Policy) -> Self {
-        Self {
-            limit: policy.limit,
-            key_limit: policy.key_limit,
-            queue_timeout: policy.queue_timeout,
-            max_queue_length: policy.max_queue_length,
-            max_lost_attempts: policy.max_lost_attempts,
-            retry: policy.retry,
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Action {
@@ -49,19 +26,20 @@ pub(crate) struct Action {
     pub(crate) limits: Limits,
     pub(crate) paused: bool,
     pub(crate) lines: BTreeMap<LineKey, Line>,
-    /// Lines that may have someone to start, in turn.
-    turns: VecDeque<LineKey>,
-    /// Executions that kept their slot and are due again: they start before anyone, whatever the limits say by now.
-    resuming: VecDeque<ExecutionId>,
+    /// The ready lines, in turn.
+    turns: BTreeMap<Ticket, LineKey>,
+    last_ticket: Ticket,
+    /// Executions that kept their slot and are due again, by place: they start before anyone in line.
+    pub(crate) resuming: BTreeSet<(i64, ExecutionId)>,
     /// Executions that hold a slot.
     pub(crate) slots: BTreeSet<ExecutionId>,
     /// How many wait in the lines.
     waiting: usize,
     /// Executions that back off without a slot.
     pub(crate) backing_off: BTreeSet<ExecutionId>,
-    /// Stands in the ring of its pool.
-    pub(crate) in_turn: bool,
-    pub(crate) pool: usize,
+    /// Where it stands in the ring of its pool; it stands there exactly while someone of it may start.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) pool: PoolId,
     pub(crate) total_enqueued: u64,
     pub(crate) total_completed: u64,
 }
@@ -74,13 +52,14 @@ impl Action {
             limits,
             paused,
             lines: BTreeMap::new(),
-            turns: VecDeque::new(),
-            resuming: VecDeque::new(),
+            turns: BTreeMap::new(),
+            last_ticket: Ticket::default(),
+            resuming: BTreeSet::new(),
             slots: BTreeSet::new(),
             waiting: 0,
             backing_off: BTreeSet::new(),
-            in_turn: false,
-            pool: 0,
+            ticket: None,
+            pool: PoolId::default(),
             total_enqueued: 0,
             total_completed: 0,
         }
@@ -101,30 +80,26 @@ impl Action {
         let line = self.lines.entry(key.clone()).or_default();
         let position = line.insert(id, execution.place, |id| place(executions, id));
         self.waiting += 1;
-        self.offer_turn(key);
+        self.update_turn(&key);
         position
     }
 
-    /// Puts an execution that holds its slot already before everyone else.
-    pub(crate) fn resume(&mut self, id: ExecutionId) {
-        self.resuming.push_back(id);
-    }
-
-    /// Takes `id` out of its line, or from among those due again.
+    /// Takes `id` out from wherever it waits, and its slot if it kept one.
     pub(crate) fn withdraw(&mut self, id: ExecutionId, execution: &Execution, executions: &Executions) {
-        self.resuming.retain(|other| *other != id);
+        self.resuming.remove(&(execution.place, id));
         self.backing_off.remove(&id);
         let key = self.line_key(&execution.key);
         if let Some(line) = self.lines.get_mut(&key) {
-            self.waiting -= usize::from(line.remove(execution.place, |id| place(executions, id)));
+            self.waiting -= usize::from(line.remove(id, execution.place, |id| place(executions, id)));
         }
-        self.drop_if_idle(&key);
+        self.free_slot(id, &execution.key);
     }
 
     pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &LineKey) {
         let key = self.line_key(key);
         self.slots.insert(id);
-        self.lines.entry(key).or_default().slots.insert(id);
+        self.lines.entry(key.clone()).or_default().slots.insert(id);
+        self.update_turn(&key);
     }
 
     pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &LineKey) {
@@ -133,105 +108,108 @@ impl Action {
         if let Some(line) = self.lines.get_mut(&key) {
             line.slots.remove(&id);
         }
-        self.offer_turn(key.clone());
-        self.drop_if_idle(&key);
+        self.update_turn(&key);
     }
 
     /// Whether someone may start now.
-    pub(crate) fn has_next(&mut self) -> bool {
-        if self.paused {
-            return false;
-        }
-        if !self.resuming.is_empty() {
-            return true;
-        }
-        if self.is_full() {
-            return false;
-        }
-        while let Some(key) = self.turns.front().cloned() {
-            if self.is_ready(&key) {
-                return true;
-            }
-            self.turns.pop_front();
-            if let Some(line) = self.lines.get_mut(&key) {
-                line.in_turn = false;
-            }
-            self.drop_if_idle(&key);
-        }
-        false
+    pub(crate) fn has_next(&self) -> bool {
+        !self.paused && (!self.resuming.is_empty() || !self.is_full() && !self.turns.is_empty())
     }
 
-    /// Takes who starts next and gives it its slot; call only after [`Self::has_next`] said yes.
+    /// Takes who starts next and gives it its slot; `None` exactly when [`Self::has_next`] says no.
     pub(crate) fn pop_next(&mut self) -> Option<ExecutionId> {
-        if let Some(id) = self.resuming.pop_front() {
+        if !self.has_next() {
+            return None;
+        }
+        if let Some((_, id)) = self.resuming.pop_first() {
             return Some(id);
         }
-        let key = self.turns.pop_front()?;
+        let (_, key) = self.turns.pop_first()?;
         let line = self.lines.get_mut(&key)?;
-        line.in_turn = false;
+        line.ticket = None;
         let id = line.pop()?;
-        self.waiting -= 1;
         line.slots.insert(id);
+        self.waiting -= 1;
         self.slots.insert(id);
-        self.offer_turn(key);
+        self.update_turn(&key);
         Some(id)
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.limits.limit.is_some_and(|limit| self.slots.len() >= limit as usize)
+        reached(self.limits.limit, self.slots.len())
     }
 
     pub(crate) fn is_key_full(&self, line: &Line) -> bool {
-        self.limits.key_limit.is_some_and(|limit| line.slots.len() >= limit as usize)
+        reached(self.limits.key_limit, line.slots.len())
     }
 
-    /// Takes a new policy; rebuilds the lines if keys began or ceased to matter.
+    /// Whether more slots are held than the limits allow by now, of the action or of the line of `key`.
+    pub(crate) fn has_surplus(&self, key: &LineKey) -> bool {
+        let key = self.line_key(key);
+        let of_line = key.is_some().then(|| self.lines.get(&key)).flatten().map_or(0, |line| line.slots.len());
+        exceeded(self.limits.limit, self.slots.len()) || exceeded(self.limits.key_limit, of_line)
+    }
+
+    /// Takes new limits; rebuilds the lines if keys began or ceased to matter.
     pub(crate) fn relimit(&mut self, limits: Limits, executions: &Executions) {
-        let keyed = |limits: &Limits| limits.key_limit.is_some();
-        let rebuild = keyed(&self.limits) != keyed(&limits);
-        self.limits = limits;
-        if rebuild {
-            let lines = std::mem::take(&mut self.lines);
-            self.turns.clear();
-            self.waiting = 0;
-            let mut waiting: Vec<_> =
-                lines.values().flat_map(Line::iter).map(|id| (place(executions, id), id)).collect();
-            waiting.sort_unstable();
-            for id in self.slots.clone() {
-                if let Some(execution) = executions.get(&id) {
-                    self.take_slot(id, &execution.key);
-                }
-            }
-            for (_, id) in waiting {
-                if let Some(execution) = executions.get(&id) {
-                    self.enqueue(id, execution, executions);
-                }
+        let before = std::mem::replace(&mut self.limits, limits);
+        if before.key_limit.is_some() != self.limits.key_limit.is_some() {
+            self.rebuild_lines(executions);
+        } else if before.key_limit != self.limits.key_limit {
+            for key in self.lines.keys().cloned().collect::<Vec<_>>() {
+                self.update_turn(&key);
             }
         }
-        for key in self.lines.keys().cloned().collect::<Vec<_>>() {
-            self.offer_turn(key);
+    }
+
+    fn rebuild_lines(&mut self, executions: &Executions) {
+        let lines = std::mem::take(&mut self.lines);
+        self.turns.clear();
+        self.waiting = 0;
+        let mut waiting: Vec<_> = lines.values().flat_map(Line::iter).map(|id| (place(executions, id), id)).collect();
+        waiting.sort_unstable();
+        for id in self.slots.clone() {
+            if let Some(execution) = executions.get(&id) {
+                self.take_slot(id, &execution.key);
+            }
+        }
+        for (_, id) in waiting {
+            if let Some(execution) = executions.get(&id) {
+                self.enqueue(id, execution, executions);
+            }
         }
     }
 
-    pub(crate) fn is_ready(&self, key: &LineKey) -> bool {
-        self.lines.get(key).is_some_and(|line| line.len() > 0 && !(key.is_some() && self.is_key_full(line)))
-    }
-
-    fn offer_turn(&mut self, key: LineKey) {
-        if self.is_ready(&key)
-            && let Some(line) = self.lines.get_mut(&key)
-            && !line.in_turn
-        {
-            line.in_turn = true;
-            self.turns.push_back(key);
+    /// Brings a line's turn up to date after any change of it; a line that came to nothing is dropped.
+    fn update_turn(&mut self, key: &LineKey) {
+        let Some(line) = self.lines.get(key) else { return };
+        let is_ready = line.len() > 0 && !(key.is_some() && self.is_key_full(line));
+        let is_idle = line.is_idle();
+        let Some(line) = self.lines.get_mut(key) else { return };
+        match line.ticket {
+            None if is_ready => {
+                self.last_ticket = self.last_ticket.next();
+                line.ticket = Some(self.last_ticket);
+                self.turns.insert(self.last_ticket, key.clone());
+            }
+            Some(ticket) if !is_ready => {
+                line.ticket = None;
+                self.turns.remove(&ticket);
+            }
+            Some(_) | None => {}
         }
-    }
-
-    fn drop_if_idle(&mut self, key: &LineKey) {
-        if self.lines.get(key).is_some_and(Line::is_idle) {
+        if is_idle {
             self.lines.remove(key);
         }
     }
+}
+
+fn reached(limit: Option<u32>, used: usize) -> bool {
+    limit.is_some_and(|limit| used >= limit as usize)
+}
+
+fn exceeded(limit: Option<u32>, used: usize) -> bool {
+    limit.is_some_and(|limit| used > limit as usize)
 }
 
 pub(crate) fn place(executions: &Executions, id: ExecutionId) -> i64 {

@@ -1,4 +1,5 @@
-//! One table of timers. A timer that no longer applies when it fires changes nothing, so none is ever hunted down.
+//! One table of timers. Whoever set one clears it once it no longer applies, so that the table stays as small as what
+//! it is about.
 
 use std::collections::BTreeSet;
 

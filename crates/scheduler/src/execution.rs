@@ -1,12 +1,12 @@
 //! One execution: the one table that says which moves are legal, and how the end of an attempt is judged.
 //!
-//! Not here: slots and lines (`action`, `line`), and what the world hears of a move (`scheduler`).
+//! Not here: slots and lines (`action`, `line`), and what the world hears of a move (`attempt`, `waiting`).
 
 use std::sync::Arc;
 
 use slotline_protocol::{ActionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
 
-use crate::action::Limits;
+use crate::limits::Limits;
 
 /// Where an execution stands, with nothing attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,7 +105,7 @@ pub(crate) struct Execution {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
-    /// In its line; or, keeping its slot, next in turn whatever the line does.
+    /// In its line; or, keeping its slot, due again before anyone in line.
     Waiting {
         keeps_slot: bool,
     },
@@ -121,7 +121,7 @@ pub(crate) enum State {
 pub(crate) struct Leased {
     pub(crate) worker: Incarnation,
     pub(crate) fence: Fence,
-    /// Number of the newest dispatch of it in this epoch; 0 if an earlier leader sent it.
+    /// Number of the newest dispatch of it in this epoch, or one of the two that `orders` gives a meaning.
     pub(crate) n: u64,
     pub(crate) sent_at: Timestamp,
     pub(crate) scheduled_at: Timestamp,
@@ -133,7 +133,7 @@ pub(crate) struct Leased {
 pub(crate) enum AtWork {
     Scheduled,
     Running,
-    /// Asked to end; `n` is the number of the newest such order, 0 if an earlier leader gave it.
+    /// Asked to end; `n` is the number of the newest such order, as above.
     Cancelling {
         n: u64,
         reason: Option<String>,

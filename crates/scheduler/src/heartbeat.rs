@@ -2,95 +2,90 @@
 //!
 //! Only re-sends and facts follow from a heartbeat: a missing entry never ends a lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use slotline_protocol::message::{AttemptKey, Heartbeat, Holding};
-use slotline_protocol::{ExecutionId, Incarnation, Timestamp};
+use slotline_protocol::{Epoch, ExecutionId, Timestamp};
 
-use crate::execution::AtWork;
+use crate::execution::{AtWork, Execution};
+use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 use crate::worker::Worker;
 
+/// The part of a heartbeat that is about attempts.
+struct Account {
+    holding: BTreeMap<AttemptKey, Holding>,
+    unrecorded: BTreeSet<AttemptKey>,
+    seen: (Epoch, u64),
+}
+
 impl Scheduler {
-    pub(crate) fn heartbeat(&mut self, mut heartbeat: Heartbeat, now: Timestamp) {
-        let incarnation = heartbeat.incarnation;
-        if self.ended.contains(&incarnation) {
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, now: Timestamp) {
+        let Heartbeat { worker: name, incarnation, mut actions, .. } = heartbeat;
+        if self.ended.contains(incarnation) {
             self.orders.lost.insert(incarnation);
             return;
         }
-        heartbeat.actions.sort_unstable();
-        heartbeat.actions.dedup_by(|one, other| one.action_ref == other.action_ref);
-        let worker =
-            self.workers.entry(incarnation).or_insert_with(|| Worker::remembered(heartbeat.worker.clone(), now));
-        let serves_others = !worker.introduced || worker.actions != heartbeat.actions;
-        if serves_others {
-            worker.actions = std::mem::take(&mut heartbeat.actions);
-            worker.disowned.clear();
+        actions.sort_unstable();
+        actions.dedup_by(|one, other| one.action_ref == other.action_ref);
+        let worker = self.workers.entry(incarnation).or_insert_with(|| Worker::remembered(name, now));
+        if !worker.introduced || worker.actions != actions {
+            let serves = actions.iter().map(|served| served.action_ref.clone()).collect();
+            self.pools.serve(incarnation, serves, &mut self.actions);
+            worker.actions = actions;
         }
         worker.introduced = true;
         worker.reachable = true;
         worker.capacity = heartbeat.capacity;
         worker.draining = heartbeat.draining;
-        worker.labels = std::mem::take(&mut heartbeat.labels);
+        worker.labels = heartbeat.labels;
         worker.last_heartbeat_at = now;
         worker.silent_since = now;
-        if serves_others {
-            self.rebuild_pools();
-        }
-        self.reconcile(incarnation, &heartbeat, now);
-    }
+        let leases = worker.leases.clone();
+        self.update_room(incarnation);
 
-    fn reconcile(&mut self, incarnation: Incarnation, heartbeat: &Heartbeat, now: Timestamp) {
-        let holding: BTreeMap<AttemptKey, Holding> =
-            heartbeat.holding.iter().map(|(id, attempt, state)| ((*id, *attempt), *state)).collect();
-        let Some(worker) = self.workers.get(&incarnation) else { return };
-        for id in worker.leases.clone() {
-            self.reconcile_lease(id, heartbeat, &holding, now);
+        let account = Account {
+            holding: heartbeat.holding.into_iter().map(|(id, attempt, state)| ((id, attempt), state)).collect(),
+            unrecorded: heartbeat.unrecorded.into_iter().collect(),
+            seen: heartbeat.seen,
+        };
+        for id in leases {
+            self.reconcile(id, &account, now);
         }
-        for key in &heartbeat.unrecorded {
-            let leased = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1);
-            let live =
-                leased.and_then(|execution| execution.leased()).is_some_and(|leased| leased.worker == incarnation);
-            if !live {
-                self.orders.recorded(incarnation, *key);
-            }
+        for key in account.unrecorded {
+            self.forget(key, incarnation);
         }
     }
 
-    fn reconcile_lease(
-        &mut self,
-        id: ExecutionId,
-        heartbeat: &Heartbeat,
-        holding: &BTreeMap<AttemptKey, Holding>,
-        now: Timestamp,
-    ) {
-        let covers = |n: u64| (self.epoch, n) <= heartbeat.seen;
+    fn reconcile(&mut self, id: ExecutionId, account: &Account, now: Timestamp) {
+        let covers = |n: u64| (self.epoch, n) <= account.seen;
         let patience = self.config.heartbeat * 2;
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let key = (id, execution.attempt);
-        let Some(leased) = execution.leased_mut() else { return };
-        match holding.get(&key) {
-            Some(Holding::Running) if leased.at_work == AtWork::Scheduled => {
-                leased.at_work = AtWork::Running;
-                self.effects.changed.insert(id);
-            }
-            // The order to end it got lost: by the time of this heartbeat it had arrived, or should have.
-            Some(Holding::Running | Holding::Pending) if matches!(leased.at_work, AtWork::Cancelling { n, .. } if covers(n)) =>
+        let Some(leased) = Execution::leased_mut(execution) else { return };
+        match account.holding.get(&key) {
+            // By the time of this heartbeat the order to end it had arrived, or should have.
+            Some(Holding::Running | Holding::Pending)
+                if let AtWork::Cancelling { n, .. } = &mut leased.at_work
+                    && covers(*n) =>
             {
+                *n = UNSENT;
                 self.orders.cancel.push(id);
             }
-            Some(Holding::Running | Holding::Pending | Holding::Cancelling) => {}
-            None if heartbeat.unrecorded.contains(&key) => {}
-            None => {
-                let overdue = now.since(leased.sent_at) > patience;
-                if covers(leased.n) || overdue {
-                    leased.sent_at = now;
-                    self.orders.dispatch.push(id);
-                    if matches!(leased.at_work, AtWork::Cancelling { .. }) {
-                        self.orders.cancel.push(id);
-                    }
+            Some(Holding::Running) => self.runs(id),
+            Some(Holding::Pending | Holding::Cancelling) => {}
+            // Its end is on the way, and is told again until it is recorded.
+            None if account.unrecorded.contains(&key) => {}
+            None if covers(leased.n) || now.since(leased.sent_at) > patience => {
+                leased.n = UNSENT;
+                leased.sent_at = now;
+                self.orders.dispatch.push(id);
+                if let AtWork::Cancelling { n, .. } = &mut leased.at_work {
+                    *n = UNSENT;
+                    self.orders.cancel.push(id);
                 }
             }
+            None => {}
         }
     }
 }

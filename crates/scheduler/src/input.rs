@@ -48,7 +48,7 @@ pub enum Input {
         incarnation: Incarnation,
         outcome: Outcome,
     },
-    /// An attempt was handed back. `started`: it had begun, and its number is used up.
+    /// An attempt was handed back; its number is used up. `started`: it had begun, and counts as lost without charge.
     Returned {
         key: AttemptKey,
         fence: Fence,

@@ -15,12 +15,16 @@
 //! commits the effects of a batch under its epoch before any of them leaves the process.
 
 mod action;
+mod attempt;
 mod deadline;
 mod effect;
 mod execution;
+mod grant;
 mod heartbeat;
 mod input;
+mod limits;
 mod line;
+mod loss;
 mod orders;
 mod pool;
 mod recovery;
@@ -28,14 +32,15 @@ mod retry;
 mod scheduler;
 mod snapshot;
 mod view;
+mod waiting;
 mod worker;
 
-pub use action::Limits;
 pub use effect::{
     Accepted, Announcement, AttemptEnded, Dispatch, Effects, Order, RefusedRequest, Sent, Settled, Unacceptable,
 };
 pub use execution::{Event, Illegal, Phase, Verdict, step};
 pub use input::{Input, Outcome, ProbedQueue, Token};
+pub use limits::Limits;
 pub use recovery::RecoveredAction;
 pub use scheduler::{Config, Counters, Scheduler};
 pub use snapshot::{Lease, Snapshot};

@@ -8,18 +8,98 @@ use std::collections::{BTreeMap, BTreeSet};
 use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{ExecutionId, Incarnation};
 
+use crate::effect::{Dispatch, Effects, Order, Sent};
+use crate::execution::AtWork;
+use crate::scheduler::Scheduler;
+
+/// Stands for the number of an order that still waits for it: no heartbeat can have seen it.
+pub(crate) const UNSENT: u64 = u64::MAX;
+/// Stands for the number of an order that an earlier leader gave: whoever has seen anything of this epoch has seen all
+/// that will ever come of it.
+pub(crate) const FORMER: u64 = 0;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Orders {
+    /// The last number given in this epoch.
+    n: u64,
+    pub(crate) greet: bool,
     pub(crate) lost: BTreeSet<Incarnation>,
-    pub(crate) recorded: BTreeMap<Incarnation, BTreeSet<AttemptKey>>,
-    /// Executions whose current lease is to be sent, in order of grant.
+    recorded: BTreeMap<Incarnation, BTreeSet<AttemptKey>>,
+    /// Executions whose lease is to be sent, in order of grant; those among them that are [`UNSENT`] are.
     pub(crate) dispatch: Vec<ExecutionId>,
-    /// Executions whose current lease is to be ended.
+    /// Executions whose lease is to be ended; those among them whose order is [`UNSENT`] are.
     pub(crate) cancel: Vec<ExecutionId>,
 }
 
 impl Orders {
     pub(crate) fn recorded(&mut self, incarnation: Incarnation, attempt: AttemptKey) {
         self.recorded.entry(incarnation).or_default().insert(attempt);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.n += 1;
+        self.n
+    }
+}
+
+impl Scheduler {
+    /// What the world is owed since the last call. Numbers the orders; read changed executions with
+    /// [`Self::snapshot`] before the next input.
+    pub fn take_effects(&mut self) -> Effects {
+        if std::mem::take(&mut self.orders.greet) {
+            self.effects.hello = Some(self.orders.number());
+        }
+        for incarnation in std::mem::take(&mut self.orders.lost) {
+            self.send(incarnation, Order::Lost);
+        }
+        for (incarnation, attempts) in std::mem::take(&mut self.orders.recorded) {
+            self.send(incarnation, Order::Recorded { attempts: attempts.into_iter().collect() });
+        }
+        for id in std::mem::take(&mut self.orders.dispatch) {
+            self.send_dispatch(id);
+        }
+        for id in std::mem::take(&mut self.orders.cancel) {
+            self.send_cancel(id);
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.changed.retain(|id| self.executions.contains_key(id));
+        effects
+    }
+
+    fn send(&mut self, incarnation: Incarnation, order: Order) -> u64 {
+        let n = self.orders.number();
+        self.effects.orders.push(Sent { incarnation, n, order });
+        n
+    }
+
+    fn send_dispatch(&mut self, id: ExecutionId) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let Some(leased) = execution.leased().filter(|leased| leased.n == UNSENT) else { return };
+        let Some(action) = self.actions.get(&execution.action) else { return };
+        let dispatch = Dispatch {
+            id,
+            attempt: execution.attempt,
+            fence: leased.fence,
+            action: action.id,
+            action_ref: action.action_ref.clone(),
+            scheduled_at: leased.scheduled_at,
+        };
+        let n = self.send(leased.worker, Order::Dispatch(dispatch));
+        if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut()) {
+            leased.n = n;
+        }
+    }
+
+    fn send_cancel(&mut self, id: ExecutionId) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let Some(leased) = execution.leased() else { return };
+        let AtWork::Cancelling { n: UNSENT, reason } = &leased.at_work else { return };
+        let order = Order::Cancel { key: (id, execution.attempt), fence: leased.fence, reason: reason.clone() };
+        let number = self.send(leased.worker, order);
+        if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut())
+            && let AtWork::Cancelling { n, .. } = &mut leased.at_work
+        {
+            *n = number;
+        }
     }
 }

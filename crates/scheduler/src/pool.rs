@@ -1,86 +1,239 @@
-//! Whose turn it is: actions that are served by the same set of workers take turns for their capacity.
+//! Whose turn it is, and on which worker: actions that are served by the same set of workers form a pool and take turns
+//! for its capacity.
 //!
-//! Grouping by the set of workers keeps a turn cheap: an action that nobody serves, or whose workers are all busy, is
-//! never looked at again until one of them has room.
+//! Every step is logarithmic in lines, actions and workers: an action that nobody serves, or whose workers are all busy,
+//! is never looked at until one of them has room. Not here: what a worker is (`worker`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use slotline_protocol::{ActionId, Incarnation};
+use slotline_protocol::{ActionId, ActionRef, Incarnation};
 
 use crate::action::Action;
-use crate::worker::{Workers, least_loaded};
+use crate::worker::{Seat, Worker};
+
+/// A place in a ring of turns: whoever draws later stands further back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PoolId(u64);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Pools {
-    pools: Vec<Pool>,
-    ticket: u64,
+    pools: BTreeMap<PoolId, Pool>,
+    by_servers: BTreeMap<BTreeSet<Incarnation>, PoolId>,
+    servers: BTreeMap<Incarnation, Server>,
+    actions: BTreeMap<ActionRef, ActionId>,
+    /// Pools with someone to start and a worker with room, by the ticket of who is first there.
+    open: BTreeMap<Ticket, PoolId>,
+    last_ticket: Ticket,
+    last_pool: PoolId,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Pool {
-    servers: Vec<Incarnation>,
-    /// Actions with someone to start, each with the ticket it drew when it came.
-    ring: VecDeque<(u64, ActionId)>,
+    servers: BTreeSet<Incarnation>,
+    /// How many actions belong to it; a pool without any is dropped.
+    members: usize,
+    /// Actions with someone to start, in turn.
+    ring: BTreeMap<Ticket, ActionId>,
+    /// Workers with room, the least loaded first.
+    room: BTreeSet<Seat>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Server {
+    serves: BTreeSet<ActionRef>,
+    pools: BTreeSet<PoolId>,
+    /// As it stands in the `room` of its pools.
+    seat: Option<Seat>,
+}
+
+impl Pool {
+    fn turn(&self) -> Option<Ticket> {
+        if self.room.is_empty() { None } else { self.ring.keys().next().copied() }
+    }
 }
 
 impl Pools {
-    /// Sorts every action into the pool of its servers; turns already drawn are kept.
-    pub(crate) fn rebuild(&mut self, actions: &mut BTreeMap<ActionId, Action>, workers: &Workers) {
-        let mut drawn: Vec<(u64, ActionId)> = self.pools.drain(..).flat_map(|pool| pool.ring).collect();
-        drawn.sort_unstable();
-        let mut by_servers: BTreeMap<Vec<Incarnation>, usize> = BTreeMap::new();
-        for action in actions.values_mut() {
-            let servers: Vec<_> =
-                workers.iter().filter(|(_, worker)| worker.serves(&action.action_ref)).map(|(id, _)| *id).collect();
-            action.pool = *by_servers.entry(servers).or_insert_with_key(|servers| {
-                self.pools.push(Pool { servers: servers.clone(), ring: VecDeque::new() });
-                self.pools.len() - 1
-            });
-        }
-        for (ticket, id) in drawn {
-            if let Some(action) = actions.get(&id) {
-                self.pools[action.pool].ring.push_back((ticket, id));
-            }
+    /// The action whose turn it is among those with a worker that has room, and the least loaded such worker.
+    pub(crate) fn next(&self) -> Option<(ActionId, Incarnation)> {
+        let pool = self.pools.get(self.open.values().next()?)?;
+        Some((*pool.ring.values().next()?, pool.room.first()?.incarnation))
+    }
+
+    /// Brings an action's turn up to date after any change of it.
+    pub(crate) fn update_turn(&mut self, action: &mut Action) {
+        match (action.has_next(), action.ticket) {
+            (true, None) => self.draw(action),
+            (false, Some(_)) => self.surrender(action),
+            (true, Some(_)) | (false, None) => {}
         }
     }
 
-    /// Sorts one new action into its pool.
-    pub(crate) fn admit(&mut self, action: &mut Action, workers: &Workers) {
-        let servers: Vec<_> =
-            workers.iter().filter(|(_, worker)| worker.serves(&action.action_ref)).map(|(id, _)| *id).collect();
-        action.pool = self.pools.iter().position(|pool| pool.servers == servers).unwrap_or_else(|| {
-            self.pools.push(Pool { servers, ring: VecDeque::new() });
-            self.pools.len() - 1
+    /// Sends an action that had its turn to the end of its ring, or out of it.
+    pub(crate) fn end_turn(&mut self, action: &mut Action) {
+        self.surrender(action);
+        self.update_turn(action);
+    }
+
+    fn draw(&mut self, action: &mut Action) {
+        self.last_ticket = self.last_ticket.next();
+        let ticket = self.last_ticket;
+        action.ticket = Some(ticket);
+        self.change(action.pool, |pool| {
+            pool.ring.insert(ticket, action.id);
         });
     }
 
-    /// Puts the action at the end of its ring, if someone of it may start and it does not stand there already.
-    pub(crate) fn offer(&mut self, action: &mut Action) {
-        if !action.in_turn && action.has_next() {
-            action.in_turn = true;
-            self.ticket += 1;
-            self.pools[action.pool].ring.push_back((self.ticket, action.id));
+    fn surrender(&mut self, action: &mut Action) {
+        if let Some(ticket) = action.ticket.take() {
+            self.change(action.pool, |pool| {
+                pool.ring.remove(&ticket);
+            });
         }
     }
 
-    /// The action whose turn it is among those with a worker that has room, and that worker. It leaves its ring.
-    pub(crate) fn next(&mut self, workers: &Workers) -> Option<(ActionId, Incarnation)> {
-        let mut best: Option<(u64, usize, Incarnation)> = None;
-        for (index, pool) in self.pools.iter().enumerate() {
-            let Some((ticket, _)) = pool.ring.front() else { continue };
-            if best.is_some_and(|(earliest, _, _)| earliest < *ticket) {
-                continue;
-            }
-            if let Some(worker) = least_loaded(workers, &pool.servers) {
-                best = Some((*ticket, index, worker));
-            }
-        }
-        let (_, index, worker) = best?;
-        let (_, action) = self.pools[index].ring.pop_front()?;
-        Some((action, worker))
+    /// Takes a new action, and finds the pool of those who serve it.
+    pub(crate) fn admit(&mut self, action: &mut Action) {
+        self.actions.insert(action.action_ref.clone(), action.id);
+        let serves = |server: &Server| server.serves.contains(&action.action_ref);
+        let servers = self.servers.iter().filter(|(_, server)| serves(server)).map(|(id, _)| *id).collect();
+        action.pool = self.pool_of(servers);
+        self.change(action.pool, |pool| pool.members += 1);
     }
 
-    pub(crate) fn servers(&self, action: &Action) -> &[Incarnation] {
-        &self.pools[action.pool].servers
+    pub(crate) fn dismiss_action(&mut self, action: &mut Action) {
+        self.surrender(action);
+        self.actions.remove(&action.action_ref);
+        self.leave(action.pool);
+    }
+
+    /// Takes what a worker serves from now on; the actions concerned change pools and keep their turns.
+    pub(crate) fn serve(
+        &mut self,
+        incarnation: Incarnation,
+        serves: BTreeSet<ActionRef>,
+        actions: &mut BTreeMap<ActionId, Action>,
+    ) {
+        let server = self.servers.entry(incarnation).or_default();
+        let changed: Vec<_> = server.serves.symmetric_difference(&serves).cloned().collect();
+        server.serves = serves;
+        let mut moves: BTreeMap<PoolId, PoolId> = BTreeMap::new();
+        for action_ref in changed {
+            let Some(action) = self.actions.get(&action_ref).and_then(|id| actions.get_mut(id)) else { continue };
+            let from = action.pool;
+            let to = match moves.get(&from) {
+                Some(to) => *to,
+                None => {
+                    let mut servers = self.servers_of(action).clone();
+                    if !servers.remove(&incarnation) {
+                        servers.insert(incarnation);
+                    }
+                    *moves.entry(from).or_insert(self.pool_of(servers))
+                }
+            };
+            self.change(from, |pool| {
+                action.ticket.map(|ticket| pool.ring.remove(&ticket));
+            });
+            self.change(to, |pool| {
+                pool.members += 1;
+                pool.ring.extend(action.ticket.map(|ticket| (ticket, action.id)));
+            });
+            action.pool = to;
+            self.leave(from);
+        }
+    }
+
+    /// A worker no longer serves this one action.
+    pub(crate) fn unserve(
+        &mut self,
+        incarnation: Incarnation,
+        action_ref: &ActionRef,
+        actions: &mut BTreeMap<ActionId, Action>,
+    ) {
+        let Some(server) = self.servers.get(&incarnation) else { return };
+        let mut serves = server.serves.clone();
+        if serves.remove(action_ref) {
+            self.serve(incarnation, serves, actions);
+        }
+    }
+
+    /// An incarnation is no more.
+    pub(crate) fn dismiss_worker(&mut self, incarnation: Incarnation, actions: &mut BTreeMap<ActionId, Action>) {
+        self.serve(incarnation, BTreeSet::new(), actions);
+        self.servers.remove(&incarnation);
+    }
+
+    /// Brings a worker's room up to date after any change of what it holds or can hold.
+    pub(crate) fn update_room(&mut self, incarnation: Incarnation, worker: &Worker) {
+        let seat = worker.seat(incarnation);
+        let Some(server) = self.servers.get_mut(&incarnation) else { return };
+        if server.seat == seat {
+            return;
+        }
+        let before = std::mem::replace(&mut server.seat, seat);
+        for pool in server.pools.clone() {
+            self.change(pool, |pool| {
+                before.map(|seat| pool.room.remove(&seat));
+                pool.room.extend(seat);
+            });
+        }
+    }
+
+    /// The workers that serve the action.
+    pub(crate) fn servers_of(&self, action: &Action) -> &BTreeSet<Incarnation> {
+        static NOBODY: BTreeSet<Incarnation> = BTreeSet::new();
+        self.pools.get(&action.pool).map_or(&NOBODY, |pool| &pool.servers)
+    }
+
+    fn pool_of(&mut self, servers: BTreeSet<Incarnation>) -> PoolId {
+        if let Some(id) = self.by_servers.get(&servers) {
+            return *id;
+        }
+        self.last_pool = PoolId(self.last_pool.0 + 1);
+        let id = self.last_pool;
+        let mut room = BTreeSet::new();
+        for incarnation in &servers {
+            if let Some(server) = self.servers.get_mut(incarnation) {
+                server.pools.insert(id);
+                room.extend(server.seat);
+            }
+        }
+        self.by_servers.insert(servers.clone(), id);
+        self.pools.insert(id, Pool { servers, members: 0, ring: BTreeMap::new(), room });
+        id
+    }
+
+    fn leave(&mut self, id: PoolId) {
+        self.change(id, |pool| pool.members -= 1);
+        if self.pools.get(&id).is_some_and(|pool| pool.members == 0)
+            && let Some(pool) = self.pools.remove(&id)
+        {
+            self.by_servers.remove(&pool.servers);
+            for incarnation in pool.servers {
+                if let Some(server) = self.servers.get_mut(&incarnation) {
+                    server.pools.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// Changes a pool, and keeps `open` true.
+    fn change(&mut self, id: PoolId, change: impl FnOnce(&mut Pool)) {
+        let Some(pool) = self.pools.get_mut(&id) else { return };
+        let before = pool.turn();
+        change(pool);
+        let after = pool.turn();
+        if before != after {
+            before.map(|ticket| self.open.remove(&ticket));
+            after.map(|ticket| self.open.insert(ticket, id));
+        }
     }
 }

@@ -5,9 +5,11 @@
 use slotline_protocol::message::{AttemptKey, Holding};
 use slotline_protocol::{ActionId, ActionRef, Epoch, Incarnation, Status, Timestamp};
 
-use crate::action::{Action, Limits};
+use crate::action::Action;
 use crate::deadline::Timer;
 use crate::execution::{AtWork, Execution, Leased, State};
+use crate::limits::Limits;
+use crate::orders::FORMER;
 use crate::scheduler::{Config, Counters, Scheduler};
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
@@ -40,19 +42,20 @@ impl Scheduler {
             let mut action = Action::new(id, action_ref, limits, paused);
             action.total_enqueued = total_enqueued;
             action.total_completed = total_completed;
+            scheduler.pools.admit(&mut action);
             scheduler.actions.insert(id, action);
         }
-        scheduler.ended.extend(ended);
-        scheduler.rebuild_pools();
+        for incarnation in ended {
+            scheduler.ended.insert(incarnation);
+        }
         for snapshot in live {
             scheduler.restore(snapshot, now);
         }
         let ids: Vec<_> = scheduler.actions.keys().copied().collect();
         for id in ids {
-            scheduler.rearm_queue_timeouts(id);
-            if let Some(action) = scheduler.actions.get_mut(&id) {
-                scheduler.pools.offer(action);
-            }
+            scheduler.rearm_queue_timeouts(id, None);
+            scheduler.shed_surplus(id, now);
+            scheduler.offer(id);
         }
         scheduler
     }
@@ -70,12 +73,12 @@ impl Scheduler {
                 State::Leased(Box::new(Leased {
                     worker: lease.incarnation,
                     fence: lease.fence,
-                    n: 0,
+                    n: FORMER,
                     sent_at: now,
                     scheduled_at: lease.scheduled_at,
                     started_at: lease.started_at,
                     at_work: match snapshot.status {
-                        Status::Cancelling => AtWork::Cancelling { n: 0, reason: None },
+                        Status::Cancelling => AtWork::Cancelling { n: FORMER, reason: None },
                         Status::Running => AtWork::Running,
                         Status::Requested
                         | Status::Queued
@@ -113,7 +116,9 @@ impl Scheduler {
                     action.backing_off.insert(id);
                 }
             }
-            State::Waiting { keeps_slot: true } => action.resume(id),
+            State::Waiting { keeps_slot: true } => {
+                action.resuming.insert((execution.place, id));
+            }
             State::Waiting { keeps_slot: false } | State::Leased(_) => {}
         }
         self.executions.insert(id, execution);

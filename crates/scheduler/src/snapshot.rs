@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub queued_at: Timestamp,
     /// Backs off until then.
     pub not_before: Option<Timestamp>,
-    /// Holds its slot although no attempt is out: `keep_place` while it backs off, or an attempt handed back to it.
+    /// Holds its slot although no attempt is out: `keep_place` while it backs off, and then until a worker has room.
     pub keeps_slot: bool,
     /// A cancellation was asked for.
     pub cancel_requested: bool,

@@ -6,9 +6,10 @@ use slotline_protocol::{ActionId, ExecutionId, Incarnation, Status, Timestamp, W
 use std::collections::BTreeMap;
 
 use crate::action::{Action, place};
-use crate::execution::{Execution, State};
+use crate::execution::{Execution, Phase, State};
 use crate::line::Line;
 use crate::scheduler::Scheduler;
+use crate::snapshot::{Lease, Snapshot};
 
 /// The most executions that `held_by` names.
 const HELD_BY_MAX: usize = 100;
@@ -34,6 +35,43 @@ impl Scheduler {
         self.actions.get(&id).is_some_and(|action| action.queue_length() > 0 || !action.slots.is_empty())
     }
 
+    /// What the journal keeps of a live execution.
+    pub fn snapshot(&self, id: ExecutionId) -> Option<Snapshot> {
+        let execution = self.executions.get(&id)?;
+        let (not_before, keeps_slot) = match execution.state {
+            State::Waiting { keeps_slot } => (None, keeps_slot),
+            State::BackingOff { until, keeps_slot } => (Some(until), keeps_slot),
+            State::Leased(_) => (None, false),
+        };
+        Some(Snapshot {
+            id,
+            action: execution.action,
+            key: execution.key.clone(),
+            status: execution.status(),
+            place: execution.place,
+            attempt: execution.attempt,
+            failures: execution.failures,
+            losses: execution.losses,
+            enqueued_at: execution.enqueued_at,
+            queued_at: execution.queued_at,
+            not_before,
+            keeps_slot,
+            cancel_requested: execution.phase() == Phase::Cancelling,
+            lease: self.lease(execution),
+        })
+    }
+
+    pub(crate) fn lease(&self, execution: &Execution) -> Option<Lease> {
+        let leased = execution.leased()?;
+        Some(Lease {
+            worker: self.workers.get(&leased.worker)?.name.clone(),
+            incarnation: leased.worker,
+            fence: leased.fence,
+            scheduled_at: leased.scheduled_at,
+            started_at: leased.started_at,
+        })
+    }
+
     pub fn status(&self, id: ExecutionId) -> Option<Status> {
         self.executions.get(&id).map(Execution::status)
     }
@@ -42,19 +80,6 @@ impl Scheduler {
         let action = self.actions.get(&id)?;
         let backing_off = action.backing_off.iter().copied();
         let oldest = action.lines.values().filter_map(Line::head).chain(backing_off);
-        let mut keys: Vec<KeyStats> = action
-            .lines
-            .iter()
-            .filter_map(|(key, line)| {
-                Some(KeyStats {
-                    key: key.as_deref()?.to_owned(),
-                    queue_length: line.len() as u64,
-                    active_count: line.slots.len() as u64,
-                })
-            })
-            .collect();
-        keys.sort_by(|one, other| other.queue_length.cmp(&one.queue_length).then_with(|| one.key.cmp(&other.key)));
-        keys.truncate(KEYS_MAX);
         Some(QueueStats {
             action_id: id,
             action_ref: action.action_ref.clone(),
@@ -68,7 +93,7 @@ impl Scheduler {
             paused: action.paused,
             wait_seconds: None,
             run_seconds: None,
-            keys,
+            keys: longest_lines(action),
         })
     }
 
@@ -83,9 +108,10 @@ impl Scheduler {
         };
         let key = action.line_key(&execution.key);
         let line = action.lines.get(&key);
-        let position = line
-            .and_then(|line| line.position(execution.place, |id| place(&self.executions, id)))
-            .map_or(1, |position| position as u64);
+        let position = match line {
+            Some(line) if !keeps_slot => line.position(execution.place, |id| place(&self.executions, id)) as u64,
+            Some(_) | None => 1,
+        };
         let name = &action.action_ref;
         let (reason, message, held_by) = if let Some(until) = until {
             let message = format!("an attempt failed; the next one is due at {until}");
@@ -109,7 +135,7 @@ impl Scheduler {
 
     fn explain_workers(&self, action: &Action) -> (WaitReason, String, Vec<ExecutionId>) {
         let name = &action.action_ref;
-        let servers = self.pools.servers(action);
+        let servers = self.pools.servers_of(action);
         if servers.is_empty() {
             return (WaitReason::NoWorker, format!("no live worker serves {name}"), Vec::new());
         }
@@ -135,4 +161,24 @@ impl Scheduler {
     pub fn action_ids(&self) -> impl Iterator<Item = ActionId> {
         self.actions.keys().copied()
     }
+}
+
+/// The lines of an action's keys, the longest first.
+fn longest_lines(action: &Action) -> Vec<KeyStats> {
+    let mut lines: Vec<(&str, &Line)> =
+        action.lines.iter().filter_map(|(key, line)| Some((key.as_deref()?, line))).collect();
+    let longer =
+        |one: &(&str, &Line), other: &(&str, &Line)| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0));
+    // Of a million keys only those that are shown are put in order.
+    if lines.len() > KEYS_MAX {
+        lines.select_nth_unstable_by(KEYS_MAX, longer);
+        lines.truncate(KEYS_MAX);
+    }
+    lines.sort_unstable_by(longer);
+    let stats = |(key, line): (&str, &Line)| KeyStats {
+        key: key.to_owned(),
+        queue_length: line.len() as u64,
+        active_count: line.slots.len() as u64,
+    };
+    lines.into_iter().map(stats).collect()
 }

@@ -1,12 +1,12 @@
 //! One incarnation of a worker: what it serves, what it holds, and how long it has been silent.
 //!
-//! Not here: what a heartbeat changes (`heartbeat`), and what becomes of its leases when it is lost (`scheduler`).
+//! Not here: what a heartbeat changes (`heartbeat`), and what becomes of its leases when it is lost (`loss`).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use slotline_protocol::message::Served;
-use slotline_protocol::{ActionRef, ExecutionId, Incarnation, Timestamp, WorkerName};
+use slotline_protocol::{ExecutionId, Incarnation, Timestamp, WorkerName};
 
 pub(crate) type Workers = BTreeMap<Incarnation, Worker>;
 
@@ -14,10 +14,8 @@ pub(crate) type Workers = BTreeMap<Incarnation, Worker>;
 pub(crate) struct Worker {
     pub(crate) name: WorkerName,
     pub(crate) capacity: u32,
-    /// Sorted.
+    /// As its heartbeat lists them, sorted. What it is offered may be less: `pool` knows.
     pub(crate) actions: Vec<Served>,
-    /// Actions it said it serves and then handed back as unknown; offered again once its list changes.
-    pub(crate) disowned: BTreeSet<ActionRef>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) draining: bool,
     /// False from a returned order until the next heartbeat.
@@ -37,7 +35,6 @@ impl Worker {
             name,
             capacity: 0,
             actions: Vec::new(),
-            disowned: BTreeSet::new(),
             labels: BTreeMap::new(),
             draining: false,
             reachable: false,
@@ -48,29 +45,34 @@ impl Worker {
         }
     }
 
-    pub(crate) fn serves(&self, action_ref: &ActionRef) -> bool {
-        self.introduced
-            && self.actions.binary_search_by(|served| served.action_ref.cmp(action_ref)).is_ok()
-            && !self.disowned.contains(action_ref)
-    }
-
-    pub(crate) fn has_room(&self) -> bool {
-        self.introduced && self.reachable && !self.draining && self.leases.len() < self.capacity as usize
-    }
-
-    /// Less loaded first, by the share of capacity in use.
-    pub(crate) fn by_load(&self, other: &Self) -> Ordering {
-        let share = |mine: &Self, theirs: &Self| mine.leases.len() as u64 * u64::from(theirs.capacity);
-        share(self, other).cmp(&share(other, self))
+    /// Its place among workers with room; `None` if it can take nothing now.
+    pub(crate) fn seat(&self, incarnation: Incarnation) -> Option<Seat> {
+        let leases = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
+        let has_room = self.introduced && self.reachable && !self.draining && leases < self.capacity;
+        has_room.then_some(Seat { leases, capacity: self.capacity, incarnation })
     }
 }
 
-/// The least loaded of `candidates` that has room; the first by incarnation among equals.
-pub(crate) fn least_loaded(workers: &Workers, candidates: &[Incarnation]) -> Option<Incarnation> {
-    candidates
-        .iter()
-        .filter_map(|incarnation| workers.get_key_value(incarnation))
-        .filter(|(_, worker)| worker.has_room())
-        .min_by(|(_, one), (_, other)| one.by_load(other))
-        .map(|(incarnation, _)| *incarnation)
+/// A worker with room. Ordered by the share of its capacity in use, and among equals by incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Seat {
+    leases: u32,
+    capacity: u32,
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Ord for Seat {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let share = |mine: &Self, theirs: &Self| u64::from(mine.leases) * u64::from(theirs.capacity);
+        share(self, other)
+            .cmp(&share(other, self))
+            .then_with(|| self.incarnation.cmp(&other.incarnation))
+            .then_with(|| (self.leases, self.capacity).cmp(&(other.leases, other.capacity)))
+    }
+}
+
+impl PartialOrd for Seat {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }

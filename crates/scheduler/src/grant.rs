@@ -1,0 +1,56 @@
+//! Granting: free slots go to whose turn it is, as long as workers have room.
+
+use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
+
+use crate::execution::{AtWork, Event, Leased, Phase, State};
+use crate::orders::UNSENT;
+use crate::scheduler::Scheduler;
+
+impl Scheduler {
+    /// Lets an action stand in turn if someone of it may start. To be called after every change of it.
+    pub(crate) fn offer(&mut self, id: ActionId) {
+        if let Some(action) = self.actions.get_mut(&id) {
+            self.pools.update_turn(action);
+        }
+    }
+
+    /// To be called after every change of what a worker holds or can hold.
+    pub(crate) fn update_room(&mut self, incarnation: Incarnation) {
+        if let Some(worker) = self.workers.get(&incarnation) {
+            self.pools.update_room(incarnation, worker);
+        }
+    }
+
+    pub(crate) fn grant(&mut self, now: Timestamp) {
+        while let Some((action_id, incarnation)) = self.pools.next() {
+            let action = self.actions.get_mut(&action_id).expect("a deleted action has left its ring");
+            let id = action.pop_next().expect("an action stands in turn only while someone of it may start");
+            self.pools.end_turn(action);
+            self.lease_out(id, incarnation, now);
+        }
+    }
+
+    fn lease_out(&mut self, id: ExecutionId, incarnation: Incarnation, now: Timestamp) {
+        let Some(Phase::Scheduled) = self.next_phase(id, Event::Granted) else { return };
+        self.disarm(id);
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        execution.attempt += 1;
+        execution.state = State::Leased(Box::new(Leased {
+            worker: incarnation,
+            fence: Fence(self.counters.next_fence),
+            n: UNSENT,
+            sent_at: now,
+            scheduled_at: now,
+            started_at: None,
+            at_work: AtWork::Scheduled,
+        }));
+        self.counters.next_fence += 1;
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.leases.insert(id);
+        }
+        self.update_room(incarnation);
+        self.orders.dispatch.push(id);
+        self.effects.changed.insert(id);
+        self.announce(id, Status::Queued, Status::Scheduled, now);
+    }
+}

@@ -1,0 +1,102 @@
+//! What an action may use, and what happens when that changes under a backlog: raising promotes at once, lowering lets
+//! the surplus run out.
+
+use std::time::Duration;
+
+use slotline_protocol::policy::Retry;
+use slotline_protocol::{ActionId, ActionRef, Policy, Timestamp};
+
+use crate::action::Action;
+use crate::deadline::Timer;
+use crate::execution::State;
+use crate::scheduler::Scheduler;
+
+/// The part of a policy that the scheduler decides by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    pub limit: Option<u32>,
+    pub key_limit: Option<u32>,
+    pub queue_timeout: Option<Duration>,
+    pub max_queue_length: Option<u64>,
+    pub max_lost_attempts: u32,
+    pub retry: Retry,
+}
+
+impl From<&Policy> for Limits {
+    fn from(policy: &Policy) -> Self {
+        Self {
+            limit: policy.limit,
+            key_limit: policy.key_limit,
+            queue_timeout: policy.queue_timeout,
+            max_queue_length: policy.max_queue_length,
+            max_lost_attempts: policy.max_lost_attempts,
+            retry: policy.retry,
+        }
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn put_action(
+        &mut self,
+        id: ActionId,
+        action_ref: ActionRef,
+        limits: Limits,
+        paused: bool,
+        now: Timestamp,
+    ) {
+        let Some(action) = self.actions.get_mut(&id) else {
+            let mut action = Action::new(id, action_ref, limits, paused);
+            self.pools.admit(&mut action);
+            self.actions.insert(id, action);
+            return;
+        };
+        let queue_timeout = action.limits.queue_timeout;
+        action.paused = paused;
+        action.relimit(limits, &self.executions);
+        if action.limits.queue_timeout != queue_timeout {
+            self.rearm_queue_timeouts(id, queue_timeout);
+        }
+        self.shed_surplus(id, now);
+        self.offer(id);
+    }
+
+    pub(crate) fn delete_action(&mut self, id: ActionId) {
+        debug_assert!(!self.has_live(id), "the caller refuses to delete an action with live executions");
+        if !self.has_live(id)
+            && let Some(mut action) = self.actions.remove(&id)
+        {
+            self.pools.dismiss_action(&mut action);
+        }
+    }
+
+    /// Moves the queue time-outs of everyone in line from what they were to what they are.
+    pub(crate) fn rearm_queue_timeouts(&mut self, id: ActionId, before: Option<Duration>) {
+        let Some(action) = self.actions.get(&id) else { return };
+        let after = action.limits.queue_timeout;
+        for waiting in action.lines.values().flat_map(crate::line::Line::iter) {
+            let Some(execution) = self.executions.get(&waiting) else { continue };
+            if let Some(timeout) = before {
+                self.deadlines.clear(execution.queued_at + timeout, Timer::QueueTimeout(waiting));
+            }
+            if let Some(timeout) = after {
+                self.deadlines.set(execution.queued_at + timeout, Timer::QueueTimeout(waiting));
+            }
+        }
+    }
+
+    /// Lets executions that kept their slot, but run nothing, give it up where more slots are held than allowed; the
+    /// last in place goes first. At the head of their line they are the next to get one back.
+    pub(crate) fn shed_surplus(&mut self, id: ActionId, now: Timestamp) {
+        let Some(action) = self.actions.get(&id) else { return };
+        for (place, execution_id) in action.resuming.iter().rev().copied().collect::<Vec<_>>() {
+            let Some(action) = self.actions.get_mut(&id) else { return };
+            let Some(execution) = self.executions.get_mut(&execution_id) else { continue };
+            if action.has_surplus(&execution.key) {
+                action.resuming.remove(&(place, execution_id));
+                action.free_slot(execution_id, &execution.key);
+                execution.state = State::Waiting { keeps_slot: false };
+                self.join_line(execution_id, now);
+            }
+        }
+    }
+}

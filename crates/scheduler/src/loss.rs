@@ -1,0 +1,144 @@
+//! The end of incarnations, by their own word or by proof of their silence, and what becomes of what they held.
+//!
+//! Silence is never counted in seconds alone: an incarnation is lost once a probe that was published a whole lease after
+//! its last message has come back from both queues, since whatever it had got confirmed would have come out before.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use slotline_protocol::message::{EndReason, Failure};
+use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp};
+
+use crate::attempt::Ending;
+use crate::deadline::Timer;
+use crate::execution::{Execution, Verdict, judge_loss};
+use crate::input::ProbedQueue;
+use crate::scheduler::Scheduler;
+
+/// The most ended incarnations that are remembered; the longest gone is forgotten first.
+const ENDED_MAX: usize = 100_000;
+
+/// Incarnations that are over for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Ended {
+    known: BTreeSet<Incarnation>,
+    by_age: VecDeque<Incarnation>,
+}
+
+impl Ended {
+    pub(crate) fn insert(&mut self, incarnation: Incarnation) {
+        if self.known.insert(incarnation) {
+            self.by_age.push_back(incarnation);
+        }
+        if self.by_age.len() > ENDED_MAX
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn contains(&self, incarnation: Incarnation) -> bool {
+        self.known.contains(&incarnation)
+    }
+}
+
+/// The probes of this session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Probes {
+    /// When the newest probe that came back from each queue was published.
+    back: BTreeMap<ProbedQueue, Timestamp>,
+    next: Option<Timestamp>,
+}
+
+impl Probes {
+    /// Whatever was published before this has come out of both queues.
+    fn proven(&self) -> Option<Timestamp> {
+        let back = |queue| self.back.get(&queue).copied();
+        Some(back(ProbedQueue::Completions)?.min(back(ProbedQueue::Heartbeats)?))
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn session_opened(&mut self, now: Timestamp) {
+        for worker in self.workers.values_mut() {
+            worker.silent_since = now;
+        }
+        self.orders.greet = true;
+        if let Some(at) = self.probes.next {
+            self.deadlines.clear(at, Timer::Probe);
+        }
+        self.probes = Probes { back: BTreeMap::new(), next: Some(now) };
+        self.deadlines.set(now, Timer::Probe);
+    }
+
+    pub(crate) fn probe(&mut self, now: Timestamp) {
+        self.effects.probe = true;
+        let next = now + self.config.heartbeat;
+        self.probes.next = Some(next);
+        self.deadlines.set(next, Timer::Probe);
+    }
+
+    pub(crate) fn probed(&mut self, queue: ProbedQueue, published_at: Timestamp, now: Timestamp) {
+        let newest = self.probes.back.entry(queue).or_insert(published_at);
+        *newest = published_at.max(*newest);
+        let Some(proven) = self.probes.proven() else { return };
+        let lease = self.config.lease;
+        let silent = self.workers.iter().filter(|(_, worker)| worker.silent_since + lease <= proven);
+        for incarnation in silent.map(|(incarnation, _)| *incarnation).collect::<Vec<_>>() {
+            self.lose(incarnation, true, now);
+        }
+    }
+
+    pub(crate) fn heard_from(&mut self, incarnation: Incarnation, now: Timestamp) {
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.silent_since = now;
+        }
+    }
+
+    pub(crate) fn incarnation_ended(&mut self, incarnation: Incarnation, reason: EndReason, now: Timestamp) {
+        let charged = match reason {
+            EndReason::Drain | EndReason::Fence => false,
+            EndReason::Replaced => true,
+        };
+        self.lose(incarnation, charged, now);
+        self.ended.insert(incarnation);
+    }
+
+    /// The queue of the incarnation could not be reached. That ends nothing; its next heartbeat shows it reachable.
+    pub(crate) fn order_returned(&mut self, incarnation: Incarnation) {
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.reachable = false;
+        }
+        self.update_room(incarnation);
+    }
+
+    /// The incarnation is over: nothing of it runs, or by the probes its fence has fallen.
+    fn lose(&mut self, incarnation: Incarnation, charged: bool, now: Timestamp) {
+        let Some(worker) = self.workers.get(&incarnation) else { return };
+        let name = worker.name.clone();
+        for id in worker.leases.clone() {
+            self.lose_attempt(id, charged, "was lost with it", now);
+        }
+        self.workers.remove(&incarnation);
+        self.pools.dismiss_worker(incarnation, &mut self.actions);
+        self.ended.insert(incarnation);
+        self.effects.ended_incarnations.push((incarnation, name));
+    }
+
+    /// The lease ended without an outcome by its worker's word.
+    pub(crate) fn lose_attempt(&mut self, id: ExecutionId, charged: bool, how: &str, now: Timestamp) {
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let Some(action) = self.actions.get(&execution.action) else { return };
+        let verdict = if charged {
+            execution.losses += 1;
+            judge_loss(execution.losses, &action.limits)
+        } else {
+            Verdict::Requeue
+        };
+        let worker = Execution::leased(execution).and_then(|leased| self.workers.get(&leased.worker));
+        let name = worker.map_or("unknown", |worker| worker.name.as_str());
+        let attempt = execution.attempt;
+        let message = format!("Execution {id} ({}): attempt {attempt} on worker {name} {how}", action.action_ref);
+        let ending = Ending { result: None, error: Some(Failure::new("worker_lost", message)), ended_at: now };
+        self.conclude(id, verdict, Some(OutcomeKind::Lost), ending, now);
+    }
+}

@@ -1,0 +1,613 @@
+//! A small world around the scheduler: workers that do as they are told, virtual time, a journal, and names for
+//! executions. Tests say what happens and ask what came of it; nothing here decides anything.
+#![allow(dead_code, reason = "every test binary uses its own part of the world")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_protocol::http::Waiting;
+use slotline_protocol::message::{AttemptKey, EndReason, Failure, Heartbeat, Holding, Served};
+use slotline_protocol::policy::Retry;
+use slotline_protocol::{
+    ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
+};
+use slotline_scheduler::{
+    AttemptEnded, Config, Counters, Effects, Input, Limits, Order, Outcome, ProbedQueue, RecoveredAction,
+    RefusedRequest, Scheduler, Sent, Settled, Snapshot,
+};
+use uuid::Uuid;
+
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(crate) const CONFIG: Config = Config { lease: LEASE, heartbeat: HEARTBEAT };
+/// The worker that `World::with_line` starts; it has more room than any test fills.
+pub(crate) const WORKER: &str = "w1";
+
+pub(crate) fn unlimited() -> Limits {
+    Limits::from(&Policy::default())
+}
+
+pub(crate) fn slots(limit: u32) -> Limits {
+    Limits { limit: Some(limit), ..unlimited() }
+}
+
+pub(crate) fn key_slots(key_limit: u32) -> Limits {
+    Limits { key_limit: Some(key_limit), ..unlimited() }
+}
+
+/// Retries after exactly one second, give or take the spread of a fifth.
+pub(crate) fn tries(max_attempts: u32) -> Retry {
+    Retry { max_attempts, backoff: Duration::from_secs(1), backoff_max: Duration::from_secs(1), keep_place: false }
+}
+
+pub(crate) fn strict_tries(max_attempts: u32) -> Retry {
+    Retry { keep_place: true, ..tries(max_attempts) }
+}
+
+/// Longer than any back-off of `tries`.
+pub(crate) const BACKOFF: Duration = Duration::from_millis(1_201);
+
+pub(crate) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(1_000_000_000_000_000) + Duration::from_secs(seconds)
+}
+
+/// A worker as the scheduler's messages leave it: no fence, no processes, no mistakes.
+pub(crate) struct FakeWorker {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) name: WorkerName,
+    pub(crate) capacity: u32,
+    pub(crate) serves: Vec<ActionRef>,
+    pub(crate) draining: bool,
+    pub(crate) holding: BTreeMap<AttemptKey, (Fence, Holding)>,
+    pub(crate) unrecorded: BTreeMap<AttemptKey, Fence>,
+    pub(crate) seen: (Epoch, u64),
+    pub(crate) is_lost: bool,
+    /// Orders to it vanish.
+    pub(crate) is_deaf: bool,
+    /// Every attempt it ever began.
+    pub(crate) begun: BTreeSet<AttemptKey>,
+}
+
+impl FakeWorker {
+    pub(crate) fn heartbeat(&self, sent_at: Timestamp) -> Heartbeat {
+        Heartbeat {
+            worker: self.name.clone(),
+            incarnation: self.incarnation,
+            capacity: self.capacity,
+            holding: self.holding.iter().map(|((id, attempt), (_, state))| (*id, *attempt, *state)).collect(),
+            unrecorded: self.unrecorded.keys().copied().collect(),
+            seen: self.seen,
+            actions: self
+                .serves
+                .iter()
+                .map(|action_ref| Served { action_ref: action_ref.clone(), capabilities: Vec::new() })
+                .collect(),
+            labels: BTreeMap::new(),
+            draining: self.draining,
+            sent_at,
+        }
+    }
+
+    /// As a real one: drops what is not above the highest number seen, and a dispatch of something it has.
+    pub(crate) fn receive(&mut self, epoch: Epoch, sent: &Sent) {
+        if self.is_deaf || (epoch, sent.n) <= self.seen {
+            return;
+        }
+        self.seen = (epoch, sent.n);
+        match &sent.order {
+            Order::Recorded { attempts } => {
+                for key in attempts {
+                    assert!(!self.holding.contains_key(key), "{key:?} was recorded while it was held");
+                    self.unrecorded.remove(key);
+                }
+            }
+            Order::Dispatch(dispatch) => {
+                let key = (dispatch.id, dispatch.attempt);
+                if !self.holding.contains_key(&key) && !self.unrecorded.contains_key(&key) {
+                    assert!(self.begun.insert(key), "{key:?} was dispatched to one worker twice");
+                    self.holding.insert(key, (dispatch.fence, Holding::Running));
+                }
+            }
+            Order::Cancel { key, fence, .. } => {
+                if let Some((held, state)) = self.holding.get_mut(key)
+                    && held == fence
+                {
+                    *state = Holding::Cancelling;
+                }
+            }
+            Order::Lost => self.is_lost = true,
+        }
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) epoch: Epoch,
+    pub(crate) now: Timestamp,
+    pub(crate) actions: BTreeMap<String, (ActionId, Limits, bool)>,
+    pub(crate) workers: BTreeMap<String, FakeWorker>,
+    names: BTreeMap<String, ExecutionId>,
+    tokens: u64,
+    incarnations: u128,
+    /// What a database would hold, by the effects alone.
+    pub(crate) journal: BTreeMap<ExecutionId, Snapshot>,
+    pub(crate) settled: Vec<Settled>,
+    pub(crate) attempts: Vec<AttemptEnded>,
+    pub(crate) refused: Vec<RefusedRequest>,
+    pub(crate) positions: Vec<u64>,
+    /// Every order of this epoch.
+    pub(crate) orders: Vec<Sent>,
+    pub(crate) probes: u64,
+    pub(crate) hellos: u64,
+    pub(crate) ended: Vec<Incarnation>,
+    statuses: BTreeMap<ExecutionId, Status>,
+    granted: BTreeMap<Fence, ExecutionId>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let counters = Counters { next_id: 1, next_fence: 1, next_action: 1 };
+        let mut world = Self {
+            scheduler: Scheduler::new(CONFIG, Epoch(1), counters),
+            epoch: Epoch(1),
+            now: at(0),
+            actions: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            names: BTreeMap::new(),
+            tokens: 0,
+            incarnations: 0,
+            journal: BTreeMap::new(),
+            settled: Vec::new(),
+            attempts: Vec::new(),
+            refused: Vec::new(),
+            positions: Vec::new(),
+            orders: Vec::new(),
+            probes: 0,
+            hellos: 0,
+            ended: Vec::new(),
+            statuses: BTreeMap::new(),
+            granted: BTreeMap::new(),
+        };
+        world.tell(Input::SessionOpened);
+        world
+    }
+
+    /// One action, and a worker with all the room in the world.
+    pub(crate) fn with_line(name: &str, limits: Limits) -> Self {
+        Self::without_workers(name, limits).with_worker(WORKER, 1_000_000)
+    }
+
+    pub(crate) fn without_workers(name: &str, limits: Limits) -> Self {
+        Self::new().and_line(name, limits)
+    }
+
+    #[must_use]
+    pub(crate) fn and_line(mut self, name: &str, limits: Limits) -> Self {
+        self.put(name, limits);
+        for worker in self.workers.keys().cloned().collect::<Vec<_>>() {
+            self.serve_all(&worker);
+        }
+        self
+    }
+
+    /// Another worker, which serves every action there is.
+    #[must_use]
+    pub(crate) fn with_worker(mut self, name: &str, capacity: u32) -> Self {
+        self.start_worker(name, capacity);
+        self
+    }
+
+    // ---- what happens ----
+
+    /// Tells the scheduler, and lets the world hear what it owes.
+    pub(crate) fn tell(&mut self, input: Input) {
+        self.scheduler.handle(input, self.now);
+        self.settle_batch();
+    }
+
+    pub(crate) fn settle_batch(&mut self) {
+        let effects = self.scheduler.take_effects();
+        self.hear(effects);
+    }
+
+    pub(crate) fn put(&mut self, name: &str, limits: Limits) {
+        let paused = self.actions.get(name).is_some_and(|(_, _, paused)| *paused);
+        self.put_paused(name, limits, paused);
+    }
+
+    fn put_paused(&mut self, name: &str, limits: Limits, paused: bool) {
+        let id = match self.actions.get(name) {
+            Some((id, _, _)) => *id,
+            None => self.scheduler.new_action_id(),
+        };
+        self.actions.insert(name.to_owned(), (id, limits.clone(), paused));
+        self.tell(Input::ActionPut { id, action_ref: action_ref(name), limits, paused });
+    }
+
+    pub(crate) fn pause(&mut self, name: &str) {
+        let limits = self.actions[name].1.clone();
+        self.put_paused(name, limits, true);
+    }
+
+    pub(crate) fn resume(&mut self, name: &str) {
+        let limits = self.actions[name].1.clone();
+        self.put_paused(name, limits, false);
+    }
+
+    pub(crate) fn delete(&mut self, name: &str) {
+        let (id, _, _) = self.actions.remove(name).expect("a known action");
+        self.tell(Input::ActionDeleted { id });
+    }
+
+    /// Submits to the only action there is.
+    pub(crate) fn submit<const N: usize>(&mut self, names: [&str; N]) {
+        let action = self.only_action();
+        self.submit_to(&action, None, names);
+    }
+
+    pub(crate) fn submit_key<const N: usize>(&mut self, key: &str, names: [&str; N]) {
+        let action = self.only_action();
+        self.submit_to(&action, Some(key), names);
+    }
+
+    pub(crate) fn submit_to<const N: usize>(&mut self, action: &str, key: Option<&str>, names: [&str; N]) {
+        for name in names {
+            self.submit_one(action, key, name);
+        }
+    }
+
+    pub(crate) fn submit_many(&mut self, count: usize) {
+        let action = self.only_action();
+        for number in 0..count {
+            self.submit_one(&action, None, &format!("{number:06}"));
+        }
+    }
+
+    pub(crate) fn submit_one(&mut self, action: &str, key: Option<&str>, name: &str) {
+        self.tokens += 1;
+        let token = self.tokens;
+        let action = self.actions.get(action).map_or(ActionId(-1), |(id, _, _)| *id);
+        self.scheduler.handle(Input::Requested { token, action, key: key.map(Arc::from) }, self.now);
+        let effects = self.scheduler.take_effects();
+        if let Some(accepted) = effects.accepted.first() {
+            assert_eq!(accepted.token, token);
+            self.names.insert(name.to_owned(), accepted.id);
+        }
+        self.hear(effects);
+    }
+
+    pub(crate) fn cancel(&mut self, name: &str) {
+        self.tell(Input::CancelRequested { id: self.id(name), reason: None });
+    }
+
+    pub(crate) fn complete(&mut self, name: &str) {
+        self.end(name, OutcomeKind::Completed);
+    }
+
+    pub(crate) fn complete_all<const N: usize>(&mut self, names: [&str; N]) {
+        for name in names {
+            self.complete(name);
+        }
+    }
+
+    pub(crate) fn fail(&mut self, name: &str) {
+        self.end(name, OutcomeKind::Failed);
+    }
+
+    /// The worker that holds it says how it ended.
+    pub(crate) fn end(&mut self, name: &str, kind: OutcomeKind) {
+        let input = self.word(name, kind);
+        self.tell(input);
+    }
+
+    /// What the worker that holds it would say of its end; the worker then only waits for `recorded`.
+    pub(crate) fn word(&mut self, name: &str, kind: OutcomeKind) -> Input {
+        let (key, fence, incarnation) = self.let_go(name);
+        Input::Completed { key, fence, incarnation, outcome: outcome(kind, self.now) }
+    }
+
+    /// What the worker that holds it would say to hand it back.
+    pub(crate) fn hand_back(&mut self, name: &str, started: bool, reason: &str) -> Input {
+        let (key, fence, incarnation) = self.let_go(name);
+        Input::Returned { key, fence, incarnation, started, reason: reason.to_owned() }
+    }
+
+    fn let_go(&mut self, name: &str) -> (AttemptKey, Fence, Incarnation) {
+        let id = self.id(name);
+        let holds = |worker: &&mut FakeWorker| worker.holding.keys().any(|(held, _)| *held == id);
+        let worker = self.workers.values_mut().find(holds).unwrap_or_else(|| panic!("no worker holds {name}"));
+        let key = *worker.holding.keys().find(|(held, _)| *held == id).expect("found above");
+        let (fence, _) = worker.holding.remove(&key).expect("found above");
+        worker.unrecorded.insert(key, fence);
+        (key, fence, worker.incarnation)
+    }
+
+    pub(crate) fn start_worker(&mut self, name: &str, capacity: u32) {
+        let serves = self.actions.keys().map(|name| action_ref(name)).collect();
+        self.start_worker_for(name, capacity, serves);
+    }
+
+    /// A new process under this name, as a new incarnation.
+    pub(crate) fn start_worker_for(&mut self, name: &str, capacity: u32, serves: Vec<ActionRef>) {
+        self.incarnations += 1;
+        let worker = FakeWorker {
+            incarnation: Incarnation(Uuid::from_u128(self.incarnations)),
+            name: WorkerName::new(name).expect("a worker's name"),
+            capacity,
+            serves,
+            draining: false,
+            holding: BTreeMap::new(),
+            unrecorded: BTreeMap::new(),
+            seen: (Epoch(0), 0),
+            is_lost: false,
+            is_deaf: false,
+            begun: BTreeSet::new(),
+        };
+        self.workers.insert(name.to_owned(), worker);
+        self.beat(name);
+    }
+
+    fn serve_all(&mut self, worker: &str) {
+        let serves = self.actions.keys().map(|name| action_ref(name)).collect();
+        self.worker_mut(worker).serves = serves;
+        self.beat(worker);
+    }
+
+    /// A heartbeat of the worker as it stands.
+    pub(crate) fn beat(&mut self, name: &str) {
+        let heartbeat = self.worker(name).heartbeat(self.now);
+        self.tell(Input::Heartbeat(heartbeat));
+    }
+
+    /// Orders to the worker vanish until it hears again.
+    pub(crate) fn deafen(&mut self, name: &str) {
+        self.worker_mut(name).is_deaf = true;
+    }
+
+    /// Orders reach the worker again; it has meanwhile seen others, so that the lost ones will not come late.
+    pub(crate) fn undeafen(&mut self, name: &str) {
+        let n = self.orders.last().map_or(0, |sent| sent.n);
+        let epoch = self.epoch;
+        let worker = self.worker_mut(name);
+        worker.is_deaf = false;
+        worker.seen = worker.seen.max((epoch, n));
+    }
+
+    pub(crate) fn end_worker(&mut self, name: &str, reason: EndReason) {
+        let incarnation = self.incarnation(name);
+        self.tell(Input::IncarnationEnded { incarnation, reason });
+    }
+
+    /// Time passes; the scheduler is woken at each of its deadlines.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(due) = self.scheduler.next_deadline().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.tell(Input::Ticked);
+        }
+        self.now = end;
+    }
+
+    /// A probe published now comes back from this queue.
+    pub(crate) fn probe(&mut self, queue: ProbedQueue) {
+        self.tell(Input::Probed { queue, published_at: self.now });
+    }
+
+    pub(crate) fn probe_both(&mut self) {
+        self.probe(ProbedQueue::Completions);
+        self.probe(ProbedQueue::Heartbeats);
+    }
+
+    /// Everyone completes what they hold, in the order of the grants, until nothing is left to start.
+    pub(crate) fn run_until_idle(&mut self) {
+        while let Some(name) = self.running().first().cloned() {
+            self.complete(&name);
+        }
+    }
+
+    /// The leader dies; the next one knows only the journal.
+    pub(crate) fn change_leader(&mut self) {
+        let counters = self.scheduler.counters();
+        let ended = self.ended.clone();
+        let mut live: Vec<_> = self.journal.values().cloned().collect();
+        live.sort_by_key(|snapshot| snapshot.place);
+        let actions = self.actions.iter().map(|(name, (id, limits, paused))| {
+            let stats = self.scheduler.queue_stats(*id, self.now).expect("a known action");
+            RecoveredAction {
+                id: *id,
+                action_ref: action_ref(name),
+                limits: limits.clone(),
+                paused: *paused,
+                total_enqueued: stats.total_enqueued,
+                total_completed: stats.total_completed,
+            }
+        });
+        let actions: Vec<_> = actions.collect();
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.scheduler = Scheduler::recover(CONFIG, self.epoch, counters, actions, live, ended, self.now);
+        self.orders.clear();
+        self.tell(Input::SessionOpened);
+    }
+
+    fn hear(&mut self, effects: Effects) {
+        let Effects {
+            accepted,
+            refused,
+            changed,
+            attempts,
+            settled,
+            ended_incarnations,
+            announcements,
+            orders,
+            hello,
+            probe,
+        } = effects;
+        self.positions.extend(accepted.iter().map(|accepted| accepted.position));
+        self.refused.extend(refused);
+        for announced in announcements {
+            let last = self.statuses.insert(announced.id, announced.to).unwrap_or(Status::Requested);
+            let is_running = (last, announced.from) == (Status::Scheduled, Status::Running);
+            assert!(last == announced.from || is_running, "{announced:?} after {last:?}");
+            assert!(!last.is_terminal(), "{announced:?} after {last:?}");
+        }
+        for id in changed {
+            let snapshot = self.scheduler.snapshot(id).expect("what changed is live");
+            if let Some(lease) = &snapshot.lease {
+                let first = self.granted.keys().next_back().is_none_or(|newest| lease.fence > *newest);
+                let known = self.granted.insert(lease.fence, id);
+                assert!(known.map_or(first, |known| known == id), "fences rise, and none is given twice: {lease:?}");
+            }
+            self.journal.insert(id, snapshot);
+        }
+        for settled in settled {
+            self.journal.remove(&settled.id).expect("an execution settles once, and was journaled before");
+            assert!(settled.status.is_terminal());
+            self.settled.push(settled);
+        }
+        self.attempts.extend(attempts);
+        self.ended.extend(ended_incarnations.into_iter().map(|(incarnation, _)| incarnation));
+        self.probes += u64::from(probe);
+        self.hellos += u64::from(hello.is_some());
+        if let Some(n) = hello {
+            assert!(self.orders.last().is_none_or(|last| last.n < n), "n rises");
+            for worker in self.workers.values_mut().filter(|worker| !worker.is_deaf) {
+                worker.seen = worker.seen.max((self.epoch, n));
+            }
+        }
+        for sent in orders {
+            assert!(self.orders.last().is_none_or(|last| last.n < sent.n), "n rises");
+            if let Some(worker) = self.workers.values_mut().find(|worker| worker.incarnation == sent.incarnation) {
+                worker.receive(self.epoch, &sent);
+            }
+            self.orders.push(sent);
+        }
+    }
+
+    // ---- what came of it ----
+
+    pub(crate) fn id(&self, name: &str) -> ExecutionId {
+        *self.names.get(name).unwrap_or_else(|| panic!("{name} was never accepted"))
+    }
+
+    pub(crate) fn name(&self, id: ExecutionId) -> String {
+        let (name, _) = self.names.iter().find(|(_, known)| **known == id).expect("a known execution");
+        name.clone()
+    }
+
+    pub(crate) fn action(&self, name: &str) -> ActionId {
+        self.actions[name].0
+    }
+
+    fn only_action(&self) -> String {
+        assert_eq!(self.actions.len(), 1, "name the action: there are several");
+        self.actions.keys().next().expect("one action").clone()
+    }
+
+    pub(crate) fn worker(&self, name: &str) -> &FakeWorker {
+        &self.workers[name]
+    }
+
+    pub(crate) fn worker_mut(&mut self, name: &str) -> &mut FakeWorker {
+        self.workers.get_mut(name).expect("a known worker")
+    }
+
+    pub(crate) fn incarnation(&self, name: &str) -> Incarnation {
+        self.worker(name).incarnation
+    }
+
+    /// Executions in the order in which they were granted, once for each grant of this epoch.
+    pub(crate) fn started(&self) -> Vec<String> {
+        let mut fences = BTreeSet::new();
+        let dispatches = self.orders.iter().filter_map(|sent| match &sent.order {
+            Order::Dispatch(dispatch) => Some(dispatch),
+            Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
+        });
+        dispatches.filter(|dispatch| fences.insert(dispatch.fence)).map(|dispatch| self.name(dispatch.id)).collect()
+    }
+
+    /// Executions that hold a lease, in order of grant.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let mut leases: Vec<_> =
+            self.journal.values().filter_map(|live| Some((live.lease.as_ref()?.fence, live.id))).collect();
+        leases.sort_unstable();
+        leases.into_iter().map(|(_, id)| self.name(id)).collect()
+    }
+
+    /// Executions that the worker holds, by the scheduler's word.
+    pub(crate) fn held_by(&self, worker: &str) -> Vec<String> {
+        let leases = self.scheduler.leases_of(self.incarnation(worker));
+        leases.into_iter().map(|((id, _), _)| self.name(id)).collect()
+    }
+
+    pub(crate) fn orders_to(&self, worker: &str) -> Vec<Order> {
+        let incarnation = self.incarnation(worker);
+        self.orders.iter().filter(|sent| sent.incarnation == incarnation).map(|sent| sent.order.clone()).collect()
+    }
+
+    pub(crate) fn status(&self, name: &str) -> Status {
+        let id = self.id(name);
+        match self.scheduler.status(id) {
+            Some(status) => status,
+            None => self.ending(name).status,
+        }
+    }
+
+    pub(crate) fn ending(&self, name: &str) -> &Settled {
+        let id = self.id(name);
+        self.settled.iter().find(|settled| settled.id == id).unwrap_or_else(|| panic!("{name} has not settled"))
+    }
+
+    /// The code of the error that it ended with.
+    pub(crate) fn code(&self, name: &str) -> &str {
+        self.ending(name).error.as_ref().map_or("", |error| &error.code)
+    }
+
+    /// Executions in the order in which they settled.
+    pub(crate) fn finished(&self) -> Vec<String> {
+        self.settled.iter().map(|settled| self.name(settled.id)).collect()
+    }
+
+    pub(crate) fn snapshot(&self, name: &str) -> Snapshot {
+        self.scheduler.snapshot(self.id(name)).unwrap_or_else(|| panic!("{name} is not live"))
+    }
+
+    pub(crate) fn why(&self, name: &str) -> Waiting {
+        self.scheduler.explain(self.id(name)).unwrap_or_else(|| panic!("{name} does not wait"))
+    }
+
+    /// Nothing is held, waiting or timed any more.
+    #[track_caller]
+    pub(crate) fn assert_nothing_is_left(&self) {
+        for (name, (id, _, _)) in &self.actions {
+            let stats = self.scheduler.queue_stats(*id, self.now).expect("a known action");
+            assert_eq!((stats.queue_length, stats.active_count), (0, 0), "{name}");
+            assert_eq!(stats.keys, [], "{name}");
+            assert!(!self.scheduler.has_live(*id), "{name}");
+        }
+        assert!(self.journal.is_empty());
+        for worker in self.scheduler.workers() {
+            assert!(worker.leases.is_empty(), "{worker:?}");
+        }
+        let probe_only = self.scheduler.next_deadline().is_none_or(|due| due <= self.now + HEARTBEAT);
+        assert!(probe_only, "a timer was left behind");
+    }
+}
+
+pub(crate) fn action_ref(name: &str) -> ActionRef {
+    ActionRef::new(&format!("test.{name}")).expect("an action's name")
+}
+
+pub(crate) fn outcome(kind: OutcomeKind, now: Timestamp) -> Outcome {
+    let error = match kind {
+        OutcomeKind::Completed | OutcomeKind::Lost => None,
+        OutcomeKind::Failed => Some(Failure::new("exit_status", "exit status 1")),
+        OutcomeKind::Timeout => Some(Failure::new("timeout", "too slow")),
+        OutcomeKind::Cancelled => Some(Failure::new("cancelled", "ended as asked")),
+    };
+    Outcome { kind, result: None, error, started_at: Some(now), ended_at: now }
+}
