@@ -17,15 +17,15 @@ const EXAMPLES: &str = include_str!("../examples/actions.toml");
 
 /// One `[[action]]`.
 #[derive(Clone, Debug)]
-pub struct Action {
-    pub action_ref: ActionRef,
-    pub policy: Policy,
+pub(crate) struct Action {
+    pub(crate) action_ref: ActionRef,
+    pub(crate) policy: Policy,
     /// What a worker runs for it, if this file says so.
-    pub run: Option<RunConfig>,
+    pub(crate) run: Option<RunConfig>,
 }
 
 /// Reads the file at `path`. Relative paths in it are meant from the folder it is in.
-pub fn read(path: &Path) -> Result<Vec<Action>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Action>, Error> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -35,13 +35,13 @@ pub fn read(path: &Path) -> Result<Vec<Action>, Error> {
 }
 
 /// The example actions.
-pub fn examples() -> Vec<Action> {
+pub(crate) fn examples() -> Vec<Action> {
     let document = Document::new(Path::new("examples/actions.toml"), EXAMPLES.to_owned());
     parse(&document, Path::new("/")).expect("the examples that come with the program are sound")
 }
 
 /// The example actions and those of `path`, which go first where names meet.
-pub fn with_examples(path: Option<&Path>) -> Result<Vec<Action>, Error> {
+pub(crate) fn with_examples(path: Option<&Path>) -> Result<Vec<Action>, Error> {
     let mut actions = path.map(read).transpose()?.unwrap_or_default();
     let own: HashSet<ActionRef> = actions.iter().map(|action| action.action_ref.clone()).collect();
     actions.extend(examples().into_iter().filter(|example| !own.contains(&example.action_ref)));

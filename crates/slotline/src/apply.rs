@@ -10,12 +10,12 @@ use crate::config::Output;
 use crate::{Settings, actions, output};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Actions file (TOML); what its [action.run] tables say is for workers only
     file: PathBuf,
 }
 
-pub async fn apply(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn apply(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     // The whole file is read before the first action changes.
     let actions = actions::read(&args.file)?;
     let client = settings.client()?;
@@ -43,6 +43,6 @@ pub async fn apply(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> 
 }
 
 /// Whether it is new.
-pub async fn put(client: &Client, action: &actions::Action) -> Result<bool, crate::client::Error> {
+pub(crate) async fn put(client: &Client, action: &actions::Action) -> Result<bool, crate::client::Error> {
     client.put(&["actions", action.action_ref.as_str()], &action.policy).await
 }

@@ -18,7 +18,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(35);
 
 /// The API of one executor.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
     token: Option<Token>,
@@ -26,7 +26,7 @@ pub struct Client {
 
 /// Why the API did not do as asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("{0:?} is no URL of an API: expected for example http://127.0.0.1:7070")]
     InvalidUrl(String),
     /// Nobody is there, or not now; the same call may succeed later.
@@ -43,7 +43,7 @@ pub enum Error {
 
 impl Error {
     /// Whether the same call may well succeed later.
-    pub fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
@@ -73,7 +73,7 @@ fn told(status: StatusCode, refusal: &Refusal) -> String {
 }
 
 impl Client {
-    pub fn new(url: &str, token: Option<Token>) -> Result<Self, Error> {
+    pub(crate) fn new(url: &str, token: Option<Token>) -> Result<Self, Error> {
         let invalid = || Error::InvalidUrl(url.to_owned());
         let base = Url::parse(url).map_err(|_| invalid())?;
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
@@ -95,16 +95,20 @@ impl Client {
         Ok(Self { http, base, token })
     }
 
-    pub async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
         self.answer(self.request(Method::GET, path)).await
     }
 
-    pub async fn page<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<Page<T>, Error> {
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Page<T>, Error> {
         self.send(self.request(Method::GET, path).query(query)).await
     }
 
     /// Items of all pages, up to `most`.
-    pub async fn list<T: DeserializeOwned>(
+    pub(crate) async fn list<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, String)],
@@ -126,12 +130,12 @@ impl Client {
         }
     }
 
-    pub async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, Error> {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, Error> {
         self.answer(self.request(Method::POST, path).json(body)).await
     }
 
     /// Posts what must not happen twice: under the same `key` it happens once.
-    pub async fn post_once<T: DeserializeOwned>(
+    pub(crate) async fn post_once<T: DeserializeOwned>(
         &self,
         path: &[&str],
         key: &str,
@@ -141,12 +145,12 @@ impl Client {
     }
 
     /// Whether it is new.
-    pub async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<bool, Error> {
+    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<bool, Error> {
         let (status, _) = self.receive(self.request(Method::PUT, path).json(body)).await?;
         Ok(status == StatusCode::CREATED)
     }
 
-    pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
         self.answer(self.request(Method::DELETE, path)).await
     }
 

@@ -16,19 +16,20 @@ use slotline_protocol::duration;
 
 use crate::document::{self, Document};
 
-pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
-pub const DEFAULT_API_URL: &str = "http://127.0.0.1:7070";
+pub(crate) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
+pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:7070";
 /// Where RabbitMQ listens, and whom it knows, as it is installed.
-pub const DEFAULT_AMQP_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
-pub const DEFAULT_PREFIX: &str = "slotline";
+pub(crate) const DEFAULT_AMQP_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
+pub(crate) const DEFAULT_PREFIX: &str = "slotline";
 
 /// The environment variable of the API token.
-pub const TOKEN_VARIABLE: &str = "SLOTLINE_API_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "SLOTLINE_API_TOKEN";
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Output {
+pub(crate) enum Output {
     #[default]
     Table,
     Json,
@@ -37,7 +38,7 @@ pub enum Output {
 /// How logs are written, to stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
@@ -45,10 +46,10 @@ pub enum LogFormat {
 /// A value that is never shown whole.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -70,46 +71,45 @@ impl fmt::Debug for Secret {
 /// What a file may say; every key may be left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct File {
-    pub database_url: Option<Secret>,
-    pub amqp_url: Option<Secret>,
-    pub prefix: Option<String>,
-    pub listen: Option<SocketAddr>,
-    pub api_url: Option<String>,
-    pub api_token: Option<Secret>,
-    pub api_token_file: Option<PathBuf>,
-    pub output: Option<Output>,
-    pub log_format: Option<LogFormat>,
-    pub log_level: Option<String>,
-    pub name: Option<String>,
-    pub capacity: Option<u32>,
-    pub actions: Option<PathBuf>,
-    pub state_dir: Option<PathBuf>,
-    pub data: Option<PathBuf>,
+pub(crate) struct File {
+    pub(crate) database_url: Option<Secret>,
+    pub(crate) amqp_url: Option<Secret>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) api_url: Option<String>,
+    pub(crate) api_token: Option<Secret>,
+    pub(crate) api_token_file: Option<PathBuf>,
+    pub(crate) output: Option<Output>,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) log_level: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) capacity: Option<u32>,
+    pub(crate) actions: Option<PathBuf>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     #[serde(with = "duration::optional")]
-    pub lease: Option<Duration>,
+    pub(crate) lease: Option<Duration>,
     #[serde(with = "duration::optional")]
-    pub fence: Option<Duration>,
+    pub(crate) fence: Option<Duration>,
     #[serde(with = "duration::optional")]
-    pub heartbeat: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
     #[serde(with = "duration::optional")]
-    pub drain_timeout: Option<Duration>,
+    pub(crate) drain_timeout: Option<Duration>,
     #[serde(with = "duration::optional")]
-    pub retention: Option<Duration>,
-    pub no_migrate: bool,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) no_migrate: bool,
 }
 
 impl File {
     /// The file of `--config`; without one there is nothing to read.
-    pub fn read(path: Option<&Path>) -> Result<Self, document::Error> {
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self, document::Error> {
         let Some(path) = path else { return Ok(Self::default()) };
         let document = Document::read(path)?;
         let mut file: Self = document.parse(document.table()?, "")?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for inner in [&mut file.api_token_file, &mut file.actions, &mut file.state_dir, &mut file.data] {
-            if let Some(inner) = inner {
-                *inner = folder.join(&*inner);
-            }
+        let paths = [&mut file.api_token_file, &mut file.actions, &mut file.state_dir, &mut file.data];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
         }
         Ok(file)
     }
@@ -117,7 +117,7 @@ impl File {
 
 /// Why a setting can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("{what} is not set: give --{flag}, SLOTLINE_{variable} or `{key}` in the file of --config")]
     Missing { what: &'static str, flag: &'static str, variable: &'static str, key: &'static str },
     #[error("can't read the API token from {}", path.display())]
@@ -129,7 +129,7 @@ pub enum Error {
 }
 
 /// A setting without which there is nothing to do.
-pub fn require<T>(
+pub(crate) fn require<T>(
     value: Option<T>,
     what: &'static str,
     flag: &'static str,
@@ -140,7 +140,7 @@ pub fn require<T>(
 }
 
 /// The API token: from the variable or the file that `flag_file` names, else from what the configuration names.
-pub fn token(variable: Option<String>, flag_file: Option<&Path>, file: &File) -> Result<Option<Token>, Error> {
+pub(crate) fn token(variable: Option<String>, flag_file: Option<&Path>, file: &File) -> Result<Option<Token>, Error> {
     let check = |from: &str, text: &str| Token::new(text).map_err(|error| Error::Token(from.to_owned(), error));
     let read = |path: &Path| {
         let text =

@@ -9,7 +9,7 @@ use crate::config::Output;
 use crate::{Settings, output};
 
 #[derive(clap::Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List the oldest
     List {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -23,7 +23,7 @@ pub enum Command {
     Drop { id: String },
 }
 
-pub async fn dead(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) async fn dead(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     match command {
         Command::List { limit } => {

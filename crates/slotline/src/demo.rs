@@ -32,7 +32,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const SHOWN_MAX: usize = 12;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder for the journal [default: a new one, removed afterwards]
     #[arg(long, env = "SLOTLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub struct Args {
     actions: Option<PathBuf>,
 }
 
-pub async fn demo(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("warn")?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let plan = Plan {

@@ -11,7 +11,7 @@ use crate::signals::Signals;
 use crate::{Settings, actions, config, host, output};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// File with further actions: what each is, and what it runs
     #[arg(long, env = "SLOTLINE_ACTIONS", value_name = "FILE")]
     actions: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Args {
 /// So that every example has room.
 const CAPACITY_MIN: u32 = 8;
 
-pub async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("warn")?;
     let file = &settings.file;
     let data = match args.data.or(file.data.clone()) {

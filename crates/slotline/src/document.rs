@@ -15,14 +15,14 @@ use toml::de::{DeTable, DeValue};
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A file and its text.
-pub struct Document {
+pub(crate) struct Document {
     path: PathBuf,
     text: String,
 }
 
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("can't read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}:{line}: {message}", path.display())]
@@ -30,7 +30,7 @@ pub enum Error {
 }
 
 impl Document {
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let read = || {
             if fs::metadata(path)?.len() > FILE_BYTES_MAX {
                 return Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
@@ -41,16 +41,16 @@ impl Document {
         Ok(Self::new(path, text))
     }
 
-    pub fn new(path: &Path, text: String) -> Self {
+    pub(crate) fn new(path: &Path, text: String) -> Self {
         Self { path: path.to_owned(), text }
     }
 
-    pub fn table(&self) -> Result<Spanned<DeTable<'_>>, Error> {
+    pub(crate) fn table(&self) -> Result<Spanned<DeTable<'_>>, Error> {
         DeTable::parse(&self.text).map_err(|error| self.wrong(error.span(), first_line(error.message())))
     }
 
     /// Reads `table`, found in the file under `name` (empty: the file itself).
-    pub fn parse<T: DeserializeOwned>(&self, table: Spanned<DeTable<'_>>, name: &str) -> Result<T, Error> {
+    pub(crate) fn parse<T: DeserializeOwned>(&self, table: Spanned<DeTable<'_>>, name: &str) -> Result<T, Error> {
         let whole = table.span();
         serde_path_to_error::deserialize(toml::Deserializer::from(table)).map_err(|error| {
             let path = error.path().to_string();
@@ -66,19 +66,19 @@ impl Document {
     }
 
     /// An error at `span`.
-    pub fn wrong(&self, span: Option<Range<usize>>, message: impl Into<String>) -> Error {
+    pub(crate) fn wrong(&self, span: Option<Range<usize>>, message: impl Into<String>) -> Error {
         let line = span.map_or(1, |span| self.line(span.start));
         Error::Wrong { path: self.path.clone(), line, message: message.into() }
     }
 
     /// The 1-based line of a byte.
-    pub fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
     }
 }
 
 /// Where `path` (`retry.max_attempts`) stands in `table`, as far as it is spelt out there.
-pub fn locate(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
+pub(crate) fn locate(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
     let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first)?;
     match (value.get_ref(), rest) {
@@ -98,7 +98,7 @@ fn suggest(message: &str) -> String {
 }
 
 /// `: did you mean ...`, or what there is.
-pub fn did_you_mean(unknown: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean(unknown: &str, known: &[&str]) -> String {
     /// Names less alike than this are no help.
     const ALIKE: f64 = 0.6;
     let nearest = known

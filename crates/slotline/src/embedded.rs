@@ -31,20 +31,20 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is wanted.
-pub struct Plan {
+pub(crate) struct Plan {
     /// Folder of the journal, made if missing.
-    pub data: PathBuf,
-    pub actions: Vec<Action>,
-    pub listen: SocketAddr,
-    pub token: Option<Token>,
-    pub capacity: u32,
+    pub(crate) data: PathBuf,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) token: Option<Token>,
+    pub(crate) capacity: u32,
 }
 
 /// A whole installation.
-pub struct Embedded {
-    pub client: Client,
-    pub url: String,
-    pub store: Store,
+pub(crate) struct Embedded {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) store: Store,
     executor: JoinHandle<anyhow::Result<()>>,
     worker: JoinHandle<anyhow::Result<()>>,
     stop_executor: CancellationToken,
@@ -55,7 +55,7 @@ pub struct Embedded {
 
 impl Embedded {
     /// Returns once the actions can be used.
-    pub async fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plan: Plan) -> anyhow::Result<Self> {
         let lock = lock(&plan.data)?;
         let listener = slotline_api::listen(plan.listen, plan.token.as_ref()).await?;
         let url = format!("http://{}", reachable(listener.local_addr()?));
@@ -93,12 +93,12 @@ impl Embedded {
     }
 
     /// Waits until a part ends by itself, which none should.
-    pub async fn ended(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         Err(ended(&mut self.executor, &mut self.worker).await)
     }
 
     /// Ends in order: the worker while somebody records what it reports, then the executor.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.stop_worker.drain();
         self.worker.await.context("the worker panicked")??;
         self.stop_executor.cancel();

@@ -11,7 +11,7 @@ use crate::config::Output;
 use crate::{Settings, output};
 
 #[derive(clap::Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List the newest
     List {
         #[arg(long, value_name = "ACTION")]
@@ -42,7 +42,7 @@ struct Cancelled {
     status: Status,
 }
 
-pub async fn executions(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) async fn executions(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     match command {
         Command::List { action, status, key, limit } => {
@@ -96,7 +96,7 @@ fn list(executions: &[Execution]) {
     );
 }
 
-pub fn show(execution: &Execution) {
+pub(crate) fn show(execution: &Execution) {
     let waiting = execution.waiting.as_ref();
     let held_by = waiting.map(|waiting| waiting.held_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     let optional_moment = |moment: Option<_>| moment.map(output::moment).unwrap_or_default();
@@ -125,6 +125,6 @@ pub fn show(execution: &Execution) {
 }
 
 /// `code: message`.
-pub fn failure(failure: &Failure) -> String {
+pub(crate) fn failure(failure: &Failure) -> String {
     format!("{}: {}", failure.code, failure.message)
 }

@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// postgres://user:password@host/database
     #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
@@ -52,7 +52,7 @@ pub struct Args {
     no_migrate: bool,
 }
 
-pub async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
     let file = &settings.file;
     let url = args.database_url.or(file.database_url.clone());
@@ -70,7 +70,7 @@ pub async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCod
     let listen = args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN);
     let listener = slotline_api::listen(listen, token.as_ref()).await?;
     let shutdown = stop_on_signals()?;
-    let opening = open(url.expose(), !(args.no_migrate || file.no_migrate));
+    let opening = Box::pin(open(url.expose(), !(args.no_migrate || file.no_migrate)));
     let Some(store) = shutdown.run_until_cancelled(opening).await else { return Ok(ExitCode::SUCCESS) };
     let store = store?;
     tracing::info!(name = config.name, address = %listener.local_addr()?, "executor starts");
@@ -81,7 +81,7 @@ pub async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCod
 }
 
 /// The broker that the settings name.
-pub fn broker(
+pub(crate) fn broker(
     url: Option<&Secret>,
     prefix: Option<&str>,
     file: &config::File,

@@ -30,7 +30,7 @@ impl Pace {
 }
 
 /// Waits until the journal has the request `message_id`.
-pub async fn accepted(client: &Client, message_id: &str) -> Result<ExecutionId, Error> {
+pub(crate) async fn accepted(client: &Client, message_id: &str) -> Result<ExecutionId, Error> {
     let mut pace = Pace::new();
     let mut patience = Patience::default();
     loop {
@@ -45,7 +45,7 @@ pub async fn accepted(client: &Client, message_id: &str) -> Result<ExecutionId, 
 }
 
 /// Waits for the end. Tells what changes on the way if `is_watched`.
-pub async fn end(client: &Client, id: ExecutionId, is_watched: bool) -> Result<Execution, Error> {
+pub(crate) async fn end(client: &Client, id: ExecutionId, is_watched: bool) -> Result<Execution, Error> {
     let path = ["executions", &id.to_string()];
     let mut pace = Pace::new();
     let mut patience = Patience::default();

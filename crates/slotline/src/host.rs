@@ -1,12 +1,12 @@
 //! What this machine is called and how many cores it has: the defaults of names and capacities.
 
 /// The host's name, with what no worker's name may have replaced.
-pub fn name() -> String {
+pub(crate) fn name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     as_name(name.trim())
 }
 
-pub fn cores() -> u32 {
+pub(crate) fn cores() -> u32 {
     std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()).unwrap_or(1)
 }
 

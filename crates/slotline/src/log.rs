@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Error, LogFormat};
 
 /// Starts logging for the whole process. `level` is the setting, if there is one; then comes `RUST_LOG`, then `default`.
-pub fn start(format: LogFormat, level: Option<&str>, default: &str) -> Result<(), Error> {
+pub(crate) fn start(format: LogFormat, level: Option<&str>, default: &str) -> Result<(), Error> {
     let from_environment = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
     let text = level.map(str::to_owned).or(from_environment).unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|error| {

@@ -8,13 +8,13 @@ use crate::config::{Secret, require};
 use crate::{Settings, output};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// postgres://user:password@host/database
     #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
 }
 
-pub async fn migrate(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn migrate(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("warn")?;
     let url = args.database_url.or(settings.file.database_url.clone());
     let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;

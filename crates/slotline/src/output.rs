@@ -8,7 +8,7 @@ use serde::Serialize;
 use slotline_protocol::Timestamp;
 
 /// Prints a line to stdout. A reader that has seen enough (`| head`) ends the program, without a complaint.
-pub fn line(text: impl AsRef<str>) {
+pub(crate) fn line(text: impl AsRef<str>) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n"))
         && error.kind() == io::ErrorKind::BrokenPipe
@@ -18,17 +18,17 @@ pub fn line(text: impl AsRef<str>) {
 }
 
 /// Prints a line to stderr, where news go.
-pub fn note(text: impl AsRef<str>) {
+pub(crate) fn note(text: impl AsRef<str>) {
     // Who closed stderr does not want to know.
     let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
 }
 
-pub fn json(value: &impl Serialize) {
+pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).expect("bodies are plain data with string keys"));
 }
 
 /// A table without lines, that `cut` and `awk` can also read.
-pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     for row in rows {
@@ -40,7 +40,7 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
 }
 
 /// `name  value` lines, names aligned; empty values are left out.
-pub fn fields(fields: &[(&str, String)]) {
+pub(crate) fn fields(fields: &[(&str, String)]) {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
         let value = value.lines().map(clean).collect::<Vec<_>>().join(&format!("\n{:width$}  ", ""));
@@ -49,12 +49,12 @@ pub fn fields(fields: &[(&str, String)]) {
 }
 
 /// What others wrote must not steer the terminal.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// To the second.
-pub fn moment(moment: Timestamp) -> String {
+pub(crate) fn moment(moment: Timestamp) -> String {
     let text = moment.to_string();
     match text.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
@@ -62,7 +62,7 @@ pub fn moment(moment: Timestamp) -> String {
     }
 }
 
-pub fn optional<T: ToString>(value: Option<T>) -> String {
+pub(crate) fn optional<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 

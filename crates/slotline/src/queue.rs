@@ -12,12 +12,12 @@ use crate::{Settings, output};
 const ACTIONS_MAX: usize = 10_000;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// One action, in detail
     action: Option<ActionRef>,
 }
 
-pub async fn queue(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     match args.action {
         Some(action) => {

@@ -22,7 +22,7 @@ const TIMED_OUT: u8 = 124;
 const CANCELLED: u8 = 130;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     action: ActionRef,
     /// A parameter; the value is taken as JSON if it is any, else as a string (repeat for more)
     #[arg(short, long = "param", value_name = "KEY=VALUE")]
@@ -47,7 +47,7 @@ pub struct Args {
     watch: bool,
 }
 
-pub async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let parameters = parameters(args.params.as_deref(), &args.param)?;
     let client = settings.client()?;
     let message_id = args.message_id.unwrap_or_else(|| Uuid::new_v4().to_string());

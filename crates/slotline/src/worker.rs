@@ -13,7 +13,7 @@ use crate::signals::Signals;
 use crate::{Settings, actions, host};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// amqp://user:password@host:5672/vhost [default: RabbitMQ on this machine]
     #[arg(long, env = "SLOTLINE_AMQP_URL", hide_env_values = true, value_name = "URL")]
     amqp_url: Option<Secret>,
@@ -43,7 +43,7 @@ pub struct Args {
     heartbeat: Option<Duration>,
 }
 
-pub async fn worker(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
     let file = &settings.file;
     let path = args.actions.or(file.actions.clone());

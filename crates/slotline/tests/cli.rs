@@ -1,0 +1,173 @@
+//! The command line without any server: where settings come from, and what wrong ones are told.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A folder to work in, and the program in it with nothing but what a test says.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.path().join(name), text)?)
+    }
+
+    fn slotline(&self, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Output> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slotline"));
+        command.current_dir(self.path()).env_clear().args(arguments).envs(environment.iter().copied());
+        Ok(command.output()?)
+    }
+
+    /// What it says and how it ends.
+    fn fails(&self, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<(Option<i32>, String)> {
+        let output = self.slotline(arguments, environment)?;
+        anyhow::ensure!(!output.status.success(), "{arguments:?} did not fail");
+        anyhow::ensure!(output.stdout.is_empty(), "{arguments:?} failed and still gave a result");
+        Ok((output.status.code(), String::from_utf8(output.stderr)?))
+    }
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_which_goes_before_the_file() -> anyhow::Result<()> {
+    for (flag, variable, expected) in
+        [(true, true, "flag.db"), (false, true, "variable.db"), (false, false, "file.db"), (true, false, "flag.db")]
+    {
+        let desk = Desk::new()?;
+        desk.write("slotline.toml", "database_url = 'sqlite:file.db'\n")?;
+        let mut arguments = vec!["migrate", "--config", "slotline.toml"];
+        if flag {
+            arguments.extend(["--database-url", "sqlite:flag.db"]);
+        }
+        let environment: &[_] = if variable { &[("SLOTLINE_DATABASE_URL", "sqlite:variable.db")] } else { &[] };
+        let output = desk.slotline(&arguments, environment)?;
+        assert!(output.status.success(), "{output:?}");
+        for name in ["flag.db", "variable.db", "file.db"] {
+            assert_eq!(desk.path().join(name).exists(), name == expected, "{name}, for {expected}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_file_can_be_named_in_the_environment() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    desk.write("slotline.toml", "database_url = 'sqlite:file.db'\n")?;
+    let output = desk.slotline(&["migrate"], &[("SLOTLINE_CONFIG", "slotline.toml")])?;
+    assert!(output.status.success(), "{output:?}");
+    assert!(desk.path().join("file.db").exists());
+    Ok(())
+}
+
+#[test]
+fn wrong_settings_are_refused_with_their_place_and_the_name_that_was_meant() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    desk.write("typo.toml", "# settings\nlisten = '127.0.0.1:0'\namqp_ulr = 'amqp://h'\n")?;
+    desk.write("both.toml", "api_token = 'a'\napi_token_file = 'b'\n")?;
+    desk.write("actions.toml", "[[action]]\nref = 'a.b'\nlimt = 1\n")?;
+    desk.write("idle.toml", "[[action]]\nref = 'a.b'\n")?;
+    let database = ["--database-url", "sqlite::memory:"];
+    let executor = |more: &[&'static str]| {
+        ["executor", database[0], database[1]].into_iter().chain(more.iter().copied()).collect()
+    };
+    let cases: Vec<(Vec<&str>, &str)> = vec![
+        (
+            vec!["workers", "--config", "typo.toml"],
+            "typo.toml:3: amqp_ulr: unknown key `amqp_ulr`: did you mean `amqp_url`?",
+        ),
+        (vec!["workers", "--config", "none.toml"], "can't read none.toml: No such file"),
+        (vec!["workers", "--config", "both.toml"], "both `api_token` and `api_token_file` are set"),
+        (vec!["apply", "actions.toml"], "actions.toml:3: a.b.limt: unknown key `limt`: did you mean `limit`?"),
+        (vec!["apply", "none.toml"], "can't read none.toml"),
+        (vec!["worker"], "the actions file is not set: give --actions, SLOTLINE_ACTIONS or `actions`"),
+        (vec!["worker", "--actions", "actions.toml"], "actions.toml:3: a.b.limt: unknown key"),
+        (vec!["worker", "--actions", "idle.toml"], "idle.toml: no action has an [action.run] table"),
+        (vec!["migrate"], "the database is not set: give --database-url, SLOTLINE_DATABASE_URL or `database_url`"),
+        (
+            executor(&["--listen", "0.0.0.0:0"]),
+            "listening on 0.0.0.0:0 would let anybody on the network in: set SLOTLINE_API_TOKEN",
+        ),
+        (executor(&["--log-level", "=loud="]), "log level \"=loud=\""),
+        (vec!["workers", "--api-url", "nonsense"], "\"nonsense\" is no URL of an API"),
+        (vec!["run", "a.b", "-p", "novalue"], "-p novalue: expected KEY=VALUE"),
+        (vec!["run", "a.b", "--params", "[1]"], "--params: expected a JSON object"),
+    ];
+    for (arguments, expected) in cases {
+        let (code, told) = desk.fails(&arguments, &[])?;
+        assert!(told.starts_with(&format!("slotline: {expected}")), "{arguments:?}: {told}");
+        assert_eq!(code, Some(2), "{arguments:?}: {told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_use_ends_with_2_and_says_what_is_wrong() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    for (arguments, expected) in [
+        (&["runn"][..], "run"),
+        (&["run", "noname"], "pack.name"),
+        (&["run"], "ACTION"),
+        (&["executions", "show", "x"], "invalid"),
+        (&["executions", "list", "--status", "done"], "unknown status"),
+        (&["executor", "--lease", "soon"], "is no duration"),
+        (&["worker", "--capacity", "0"], "0"),
+        (&["workers", "--output", "yaml"], "table"),
+    ] {
+        let (code, told) = desk.fails(arguments, &[])?;
+        assert_eq!(code, Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(expected), "{arguments:?}: {told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn where_nothing_answers_the_next_step_is_told() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    // Nobody else gets the port while it is held, and nobody accepts on it once it is not.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let url = format!("http://127.0.0.1:{port}");
+    let (code, told) = desk.fails(&["run", "demo.echo", "--wait"], &[("SLOTLINE_API_URL", &url)])?;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains(&url) && told.contains("slotline dev") && told.contains("--api-url"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn secrets_show_neither_in_help_nor_in_errors() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    let environment = [
+        ("SLOTLINE_DATABASE_URL", "postgres://u:geheim@127.0.0.1:1/d?connect_timeout=x"),
+        ("SLOTLINE_AMQP_URL", "amqp://u:geheim@127.0.0.1:1/%2f?heartbeat=x"),
+        ("SLOTLINE_API_TOKEN", "geheim und mehr"),
+    ];
+    for arguments in [
+        &["executor", "--help"][..],
+        &["worker", "--help"],
+        &["migrate", "--help"],
+        &["executor", "--listen", "127.0.0.1:0"],
+        &["workers"],
+    ] {
+        let output = desk.slotline(arguments, &environment)?;
+        let told = format!("{}{}", String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        assert!(!told.is_empty() && !told.contains("geheim"), "{arguments:?}: {told}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_version_is_told_twice() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    let expected = format!("slotline {}\n", env!("CARGO_PKG_VERSION"));
+    for arguments in [["version"], ["--version"]] {
+        assert_eq!(String::from_utf8(desk.slotline(&arguments, &[])?.stdout)?, expected);
+    }
+    Ok(())
+}
