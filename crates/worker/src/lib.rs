@@ -1,3 +1,47 @@
-//! The library to write workers with: the duty book, and the process runner.
+//! The library to write workers with.
+//!
+//! ```no_run
+//! # use slotline_worker::{Context, HandlerError, RunConfig, Shutdown, Worker};
+//! # async fn example(broker: slotline_broker::Broker) -> Result<(), slotline_worker::Error> {
+//! async fn echo(context: Context) -> Result<serde_json::Value, HandlerError> {
+//!     context.info("echoing");
+//!     Ok(context.parameters()?)
+//! }
+//!
+//! let worker = Worker::builder("worker-1")
+//!     .capacity(4)
+//!     .action("demo.echo", echo)
+//!     .command("deploy.app", RunConfig::new(["./deploy.sh"]))
+//!     .build()?;
+//! worker.run(broker, Shutdown::new()).await
+//! # }
+//! ```
+//!
+//! A worker runs what it is granted and says how it went, until that is recorded; it decides nothing about order or
+//! limits, and never touches the journal. What it owes is decided in [`duty`], a pure book; everything else here carries
+//! that out. Deliberately absent: retries (the executor's), and any claim on work (it is assigned).
 
+mod clock;
+mod command;
+mod context;
 pub mod duty;
+mod feed;
+mod handler;
+mod limit;
+mod link;
+mod panic;
+mod process;
+mod report;
+mod run;
+mod scratch;
+pub mod shim;
+mod shutdown;
+mod worker;
+
+pub use command::{ENV_VALUE_BYTES_MAX, GRACE, OUTPUT_MAX, RunConfig};
+pub use context::Context;
+pub use handler::HandlerError;
+pub use limit::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX};
+pub use shutdown::Shutdown;
+pub use slotline_protocol::message::{Level, Report};
+pub use worker::{Builder, CAPACITY_MAX, DRAIN_TIMEOUT, Error, Worker};

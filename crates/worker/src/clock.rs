@@ -1,0 +1,45 @@
+//! The only place where this crate reads a clock.
+//!
+//! Deadlines are on `CLOCK_BOOTTIME`, which counts while the machine sleeps; the wall clock is for people.
+
+use std::time::Duration;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+use slotline_protocol::Timestamp;
+
+use crate::duty::Now;
+
+/// This moment, on both clocks.
+pub(crate) fn now() -> Now {
+    let wall = clock_gettime(ClockId::Realtime);
+    Now { boot: boot(), wall: Timestamp::from_micros(wall.tv_sec * 1_000_000 + wall.tv_nsec / 1_000) }
+}
+
+/// Since boot, suspended time included.
+pub(crate) fn boot() -> Duration {
+    let boot = clock_gettime(ClockId::Boottime);
+    Duration::new(boot.tv_sec.unsigned_abs(), u32::try_from(boot.tv_nsec).unwrap_or(0))
+}
+
+/// A timer on the same clock that becomes readable when its time has come.
+pub(crate) fn timer() -> rustix::io::Result<OwnedFd> {
+    timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+}
+
+/// Sets the timer to `at`; `None` disarms it.
+pub(crate) fn arm(timer: impl AsFd, at: Option<Duration>) -> rustix::io::Result<()> {
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let it_value = match at {
+        None => zero,
+        // Zero would disarm it.
+        Some(at) => Timespec {
+            tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(at.subsec_nanos()).max(1),
+        },
+    };
+    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: zero, it_value }).map(drop)
+}

@@ -1,0 +1,168 @@
+//! What a worker runs for an action: a command of its own configuration, never of the wire.
+//!
+//! Not here: how it is run (`process`), nor reading files; relative paths are resolved by whoever read the file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use slotline_protocol::{duration, message::AttemptKey};
+
+use crate::duty::{OnDrain, Start};
+
+/// The longest value of a parameter that is put into the environment.
+pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;
+/// The most bytes of parameters in the environment; the system allows some two megabytes in all.
+pub(crate) const ENV_BYTES_MAX: usize = 512 << 10;
+/// How much of a command's output is kept, where its configuration does not say.
+pub const OUTPUT_MAX: usize = 1 << 20;
+/// Between SIGTERM and SIGKILL, where the configuration does not say.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How a command is run: `[action.run]` of an actions file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Program and arguments; no shell unless it is named.
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub cwd: Option<PathBuf>,
+    /// Beside the worker's own environment, of which `SLOTLINE_*` is left out.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Between SIGTERM and SIGKILL.
+    #[serde(default = "grace", with = "duration")]
+    pub grace: Duration,
+    /// What becomes of it when the worker is drained and its time is up.
+    #[serde(default)]
+    pub on_drain: OnDrain,
+    /// The most bytes of output that are kept and forwarded; what is cut is marked.
+    #[serde(default = "output_max")]
+    pub output_max: usize,
+}
+
+fn grace() -> Duration {
+    GRACE
+}
+
+fn output_max() -> usize {
+    OUTPUT_MAX
+}
+
+impl RunConfig {
+    /// A command with everything else as by default.
+    pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            cwd: None,
+            env: BTreeMap::new(),
+            grace: GRACE,
+            on_drain: OnDrain::default(),
+            output_max: OUTPUT_MAX,
+        }
+    }
+
+    /// Resolves a relative `cwd`, and a program given by a relative path, against the folder that they were written in.
+    #[must_use]
+    pub fn resolved(mut self, folder: &Path) -> Self {
+        if let Some(program) = self.command.first_mut()
+            && program.contains('/')
+            && Path::new(program.as_str()).is_relative()
+        {
+            let base = self.cwd.as_ref().map_or_else(|| folder.to_owned(), |cwd| folder.join(cwd));
+            *program = base.join(&*program).to_string_lossy().into_owned();
+        }
+        self.cwd = Some(self.cwd.map_or_else(|| folder.to_owned(), |cwd| folder.join(cwd)));
+        self
+    }
+}
+
+/// What one attempt adds to a command's environment.
+pub(crate) fn environment(config: &RunConfig, start: &Start, result_file: &Path) -> Vec<(String, String)> {
+    let (id, attempt): AttemptKey = start.key;
+    let mut env: Vec<(String, String)> = config.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
+    set("SLOTLINE_EXECUTION_ID", id.to_string());
+    set("SLOTLINE_ATTEMPT", attempt.to_string());
+    set("SLOTLINE_FENCE", start.fence.to_string());
+    set("SLOTLINE_ACTION_REF", start.action_ref.to_string());
+    set("SLOTLINE_RESULT_FILE", result_file.to_string_lossy().into_owned());
+    env.extend(parameters(start.parameters.0.get()));
+    env
+}
+
+/// `SLOTLINE_PARAM_<NAME>` of each top-level parameter: strings as they are, everything else as JSON. What is too long
+/// or holds a NUL is left out; stdin has it all.
+fn parameters(json: &str) -> Vec<(String, String)> {
+    let Ok(Value::Object(parameters)) = serde_json::from_str(json) else { return Vec::new() };
+    let mut bytes = 0;
+    parameters
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let value = match value {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            let name = format!("SLOTLINE_PARAM_{}", variable(&name));
+            if value.len() > ENV_VALUE_BYTES_MAX || value.contains('\0') || name.len() > ENV_VALUE_BYTES_MAX {
+                return None;
+            }
+            // The system counts a pointer for each.
+            bytes += name.len() + value.len() + 10;
+            (bytes <= ENV_BYTES_MAX).then_some((name, value))
+        })
+        .collect()
+}
+
+/// Upper case, and `_` for whatever a shell could not name.
+fn variable(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_upper_case_and_strings_are_bare() {
+        let env = parameters(r#"{"app": "web", "max-size": 3, "on": true, "list": [1, "a"], "none": null}"#);
+        let find = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        assert_eq!(find("SLOTLINE_PARAM_APP"), Some("web"));
+        assert_eq!(find("SLOTLINE_PARAM_MAX_SIZE"), Some("3"));
+        assert_eq!(find("SLOTLINE_PARAM_ON"), Some("true"));
+        assert_eq!(find("SLOTLINE_PARAM_LIST"), Some("[1,\"a\"]"));
+        assert_eq!(find("SLOTLINE_PARAM_NONE"), Some("null"));
+    }
+
+    #[test]
+    fn a_parameter_at_the_limit_is_passed_and_one_past_it_or_with_a_nul_is_not() {
+        let json = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length));
+        assert_eq!(parameters(&json(ENV_VALUE_BYTES_MAX)).len(), 1);
+        assert_eq!(parameters(&json(ENV_VALUE_BYTES_MAX + 1)).len(), 0);
+        assert_eq!(parameters(r#"{"a": "x\u0000y"}"#).len(), 0);
+    }
+
+    #[test]
+    fn many_parameters_never_exceed_what_the_system_takes() {
+        let many: Vec<String> = (0..40_000).map(|i| format!("\"p{i}\": {i}")).collect();
+        let env = parameters(&format!("{{{}}}", many.join(",")));
+        assert!(!env.is_empty() && env.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() <= ENV_BYTES_MAX);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let error = serde_json::from_str::<RunConfig>(r#"{"command": ["a"], "comand": 1}"#).expect_err("unknown key");
+        assert!(error.to_string().contains("comand"), "{error}");
+    }
+
+    #[test]
+    fn relative_paths_are_taken_from_the_folder_of_the_file() {
+        let config = RunConfig::new(["./deploy.sh", "./x"]).resolved(Path::new("/etc/slotline"));
+        assert_eq!(config.command, ["/etc/slotline/./deploy.sh", "./x"]);
+        assert_eq!(config.cwd.as_deref(), Some(Path::new("/etc/slotline")));
+        let config = RunConfig { cwd: Some("jobs".into()), ..RunConfig::new(["sh"]) }.resolved(Path::new("/etc"));
+        assert_eq!((config.command[0].as_str(), config.cwd.as_deref()), ("sh", Some(Path::new("/etc/jobs"))));
+    }
+}

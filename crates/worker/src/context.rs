@@ -1,0 +1,102 @@
+//! What a handler gets: its parameters, who it is, whether it should end, and a way to tell how far it has come.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use slotline_protocol::message::{Level, Report};
+use slotline_protocol::{ActionRef, ExecutionId, Fence};
+use tokio_util::sync::CancellationToken;
+
+use crate::duty::{Start, Told};
+use crate::feed::Feed;
+use crate::handler::HandlerError;
+
+/// One attempt, as its handler sees it. Cheap to clone; may be used from any task or thread.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    start: Start,
+    token: CancellationToken,
+    feed: Arc<Feed>,
+}
+
+impl Context {
+    pub(crate) fn new(start: Start, token: CancellationToken, feed: Arc<Feed>) -> Self {
+        Self(Arc::new(Inner { start, token, feed }))
+    }
+
+    /// The parameters as `T`; the error names the field that does not fit.
+    pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
+        let mut deserializer = serde_json::Deserializer::from_str(self.parameters_json());
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." { "parameters".to_owned() } else { format!("parameters.{path}") };
+            HandlerError::invalid_parameters(format!("{field}: {}", error.inner()))
+        })
+    }
+
+    /// The parameters as they were published.
+    pub fn parameters_json(&self) -> &str {
+        self.0.start.parameters.0.get()
+    }
+
+    pub fn execution_id(&self) -> ExecutionId {
+        self.0.start.key.0
+    }
+
+    /// 1-based.
+    pub fn attempt(&self) -> u32 {
+        self.0.start.key.1
+    }
+
+    /// Rises with every grant of a slot. Hand it to whatever this attempt writes to, so that an older one can be refused.
+    pub fn fence(&self) -> Fence {
+        self.0.start.fence
+    }
+
+    pub fn action_ref(&self) -> &ActionRef {
+        &self.0.start.action_ref
+    }
+
+    /// What the publisher gave to follow its request by, if anything.
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.0.start.correlation_id.as_deref()
+    }
+
+    pub fn trace_id(&self) -> Option<&str> {
+        self.0.start.trace_id.as_deref()
+    }
+
+    /// Cancelled when the attempt is to end: by order, by a time-out, or because the worker is drained. It is dropped at
+    /// its next await when its grace is over.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.0.token
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.0.token.is_cancelled()
+    }
+
+    /// Tells how far the attempt has come. Returns at once and never fails.
+    pub fn progress(&self, report: Report) {
+        self.0.feed.tell(Told::Progress(report));
+    }
+
+    /// Tells something worth knowing.
+    pub fn info(&self, message: impl Into<String>) {
+        self.progress(Report { message: Some(message.into()), ..Report::default() });
+    }
+
+    /// Tells of something that went wrong, without failing.
+    pub fn error(&self, message: impl Into<String>) {
+        self.progress(Report { level: Level::Error, message: Some(message.into()), ..Report::default() });
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("start", &self.0.start).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! Handlers: attempts that run inside the worker's process, each as a task of its own on a runtime of their own.
+//!
+//! A panic is a failure with its message and backtrace. A handler that blocks its thread delays others, but neither
+//! heartbeats nor commands.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+use slotline_protocol::message::Failure;
+use tokio::runtime;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::context::Context;
+use crate::duty::{Ending, Json, Start};
+use crate::feed::Feed;
+use crate::{limit, panic};
+
+/// A handler, as it is kept: whatever it gives back is JSON by then.
+pub(crate) type Handler = Arc<dyn Fn(Context) -> BoxFuture + Send + Sync>;
+
+type BoxFuture = Pin<Box<dyn Future<Output = Result<Json, Failure>> + Send>>;
+
+/// Why a handler failed. Made from any error with `?`; its message then names the causes, too.
+///
+/// Not an [`std::error::Error`] itself, which is what makes that conversion possible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerError(Failure);
+
+impl HandlerError {
+    /// An error in words, with the code `handler_error`.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(Failure::new("handler_error", message))
+    }
+
+    /// With a code of the handler's own, for whoever reads the execution's error.
+    #[must_use]
+    pub fn code(mut self, code: &str) -> Self {
+        code.clone_into(&mut self.0.code);
+        self
+    }
+
+    #[must_use]
+    pub fn details(mut self, details: Value) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
+    pub(crate) fn invalid_parameters(message: String) -> Self {
+        Self::new(message).code("invalid_parameters")
+    }
+}
+
+impl<E: std::error::Error> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        Self::new(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
+    }
+}
+
+/// Boxes an async function.
+pub(crate) fn boxed<H, F, R>(handler: H) -> Handler
+where
+    H: Fn(Context) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<R, HandlerError>> + Send + 'static,
+    R: Serialize,
+{
+    Arc::new(move |context| {
+        let attempt = handler(context);
+        Box::pin(async move {
+            let result = attempt.await.map_err(|HandlerError(failure)| failure)?;
+            let json = to_raw_value(&result)
+                .map_err(|error| Failure::new("handler_error", format!("the result is no JSON: {error}")))?;
+            limit::result(Json(json.into()))
+        })
+    })
+}
+
+/// What the loop holds of a running handler.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    token: CancellationToken,
+    task: AbortHandle,
+}
+
+impl Handle {
+    pub(crate) fn interrupt(&self) {
+        self.token.cancel();
+    }
+
+    /// Drops the handler at its next await; one that never awaits ends with the process.
+    pub(crate) fn kill(&self) {
+        self.token.cancel();
+        self.task.abort();
+    }
+}
+
+/// Starts a handler; its feed hears when it starts and how it ends.
+pub(crate) fn start(handlers: &runtime::Handle, handler: &Handler, start: Start, feed: Arc<Feed>) -> Handle {
+    let token = CancellationToken::new();
+    let context = Context::new(start, token.clone(), feed.clone());
+    let handler = handler.clone();
+    let task = handlers.spawn(async move {
+        // Dropped when the task is, however that comes about: then, and only then, nothing of it is left.
+        let mut last_word = LastWord { feed: Some(feed), ending: None };
+        if let Some(feed) = &last_word.feed {
+            feed.started(clock::now());
+        }
+        let caught = panic::Caught::default();
+        // The call itself may panic, before there is a future.
+        let attempt = AssertUnwindSafe(async move { handler(context).await }).catch_unwind();
+        let result = match panic::scope(caught.clone(), attempt).await {
+            Ok(result) => result,
+            Err(payload) => Err(caught.failure(payload.as_ref())),
+        };
+        last_word.ending = Some(result);
+    });
+    Handle { token, task: task.abort_handle() }
+}
+
+struct LastWord {
+    feed: Option<Arc<Feed>>,
+    ending: Option<Result<Json, Failure>>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let result = self.ending.take().unwrap_or_else(|| Err(Failure::new("cancelled", "the handler was aborted")));
+        if let Some(feed) = self.feed.take() {
+            feed.ended(Ending {
+                result: result.map_err(limit::failure),
+                return_code: None,
+                ended_at: clock::now().wall,
+            });
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a command prints: lines for the record, up to a cap, and the tails that its result and its error are read from.
+
+use std::sync::Arc;
+
+use slotline_protocol::message::Stream;
+
+use crate::duty::Told;
+use crate::feed::Feed;
+use crate::limit::RESULT_BYTES_MAX;
+
+/// A longer line is cut into several.
+const LINE_BYTES_MAX: usize = 8 << 10;
+/// How much of stderr an error carries.
+const ERROR_TAIL_BYTES: usize = 4 << 10;
+
+/// One stream of a command.
+#[derive(Debug)]
+pub(super) struct Output {
+    stream: Stream,
+    partial: Vec<u8>,
+    tail: Tail,
+}
+
+/// What both streams may forward together.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: usize,
+    most: usize,
+    is_cut: bool,
+}
+
+impl Allowance {
+    pub(super) fn new(most: usize) -> Self {
+        Self { left: most, most, is_cut: false }
+    }
+}
+
+impl Output {
+    pub(super) fn new(stream: Stream) -> Self {
+        let most = match stream {
+            Stream::Stdout => RESULT_BYTES_MAX + 2,
+            Stream::Stderr => ERROR_TAIL_BYTES,
+        };
+        Self { stream, partial: Vec::new(), tail: Tail { bytes: Vec::new(), most, is_cut: false } }
+    }
+
+    /// Takes what was read, and forwards the lines that it completes.
+    pub(super) fn take(&mut self, bytes: &[u8], allowance: &mut Allowance, feed: &Arc<Feed>) {
+        self.tail.push(bytes);
+        if allowance.is_cut {
+            return;
+        }
+        let mut lines = Vec::new();
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(&rest[..end]);
+            lines.push(self.line());
+            rest = &rest[end + 1..];
+        }
+        self.partial.extend_from_slice(rest);
+        while self.partial.len() > LINE_BYTES_MAX {
+            let further = self.partial.split_off(LINE_BYTES_MAX);
+            lines.push(self.line());
+            self.partial = further;
+        }
+        self.forward(lines, allowance, feed);
+    }
+
+    /// Forwards a last line that no newline ended.
+    pub(super) fn finish(&mut self, allowance: &mut Allowance, feed: &Arc<Feed>) {
+        if !self.partial.is_empty() && !allowance.is_cut {
+            let line = self.line();
+            self.forward(vec![line], allowance, feed);
+        }
+    }
+
+    pub(super) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    fn line(&mut self) -> String {
+        let bytes = std::mem::take(&mut self.partial);
+        String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(&bytes)).into_owned()
+    }
+
+    fn forward(&self, mut lines: Vec<String>, allowance: &mut Allowance, feed: &Arc<Feed>) {
+        let mut kept = 0;
+        for line in &lines {
+            let bytes = line.len() + 1;
+            if bytes > allowance.left {
+                allowance.is_cut = true;
+                break;
+            }
+            allowance.left -= bytes;
+            kept += 1;
+        }
+        lines.truncate(kept);
+        if allowance.is_cut {
+            lines.push(format!("[output cut after {} bytes]", allowance.most));
+        }
+        if !lines.is_empty() {
+            feed.tell(Told::Log { stream: self.stream, lines });
+        }
+    }
+}
+
+/// The last bytes of a stream.
+#[derive(Debug)]
+pub(super) struct Tail {
+    bytes: Vec<u8>,
+    most: usize,
+    is_cut: bool,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        // Cut rarely, so that a byte is moved once at most.
+        if self.bytes.len() > 2 * self.most {
+            self.bytes.drain(..self.bytes.len() - self.most);
+            self.is_cut = true;
+        }
+    }
+
+    /// Whether something came before these bytes.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn text(&self) -> String {
+        let start = self.bytes.len().saturating_sub(self.most);
+        String::from_utf8_lossy(&self.bytes[start..]).trim_end().to_owned()
+    }
+}

@@ -1,0 +1,105 @@
+//! How a command's end is read: its exit status, its result file, the last JSON value on its stdout.
+
+use std::io::Read;
+use std::path::Path;
+
+use rustix::io::Errno;
+use serde_json::json;
+use serde_json::value::RawValue;
+use slotline_protocol::message::Failure;
+
+use super::output::Tail;
+use crate::duty::Json;
+use crate::limit::{self, RESULT_BYTES_MAX, result_too_large};
+
+/// How the command itself ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit {
+    pub(super) code: Option<i32>,
+    pub(super) signal: Option<i32>,
+}
+
+/// The failure of a command that ended badly.
+pub(super) fn failure(exit: Exit, stderr: &Tail) -> Failure {
+    let stderr = stderr.text();
+    let last = stderr.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+    let (code, message, mut details) = match (exit.code, exit.signal) {
+        (Some(status), _) => {
+            ("exit_status", format!("the command exited with status {status}{last}"), json!({ "return_code": status }))
+        }
+        (None, Some(signal)) => {
+            let name = nix::sys::signal::Signal::try_from(signal).map_or("unknown", |signal| signal.as_str());
+            let message = format!("the command was ended by signal {signal} ({name})");
+            ("signal", message, json!({ "signal": signal }))
+        }
+        (None, None) => ("signal", "the command was ended together with its shim".to_owned(), json!({})),
+    };
+    if !stderr.is_empty() {
+        details["stderr"] = stderr.into();
+    }
+    Failure { details: Some(details), ..Failure::new(code, message) }
+}
+
+/// The failure of a command that could not be started.
+pub(super) fn spawn_failure(program: &str, cwd: Option<&Path>, errno: i32) -> Failure {
+    if Errno::from_raw_os_error(errno) == Errno::TIME {
+        return Failure::new("spawn_failed", format!("{program:?} was not started: the worker is isolated"));
+    }
+    let reason = std::io::Error::from_raw_os_error(errno);
+    let message = match cwd {
+        // The system says the same of a missing program and of a missing folder.
+        Some(cwd) if !cwd.is_dir() => format!("can't start {program:?}: its folder {cwd:?} is not there"),
+        Some(_) | None => format!("can't start {program:?}: {reason}"),
+    };
+    Failure::new("spawn_failed", message)
+}
+
+/// The result of a command that ended well: the file's JSON if it wrote one, else the last line of stdout that is a JSON
+/// value, else `null`.
+pub(super) fn result(file: &Path, stdout: &Tail) -> Result<Json, Failure> {
+    match read(file) {
+        Ok(text) if !text.is_empty() => from_file(text),
+        Ok(_) | Err(_) => from_stdout(stdout),
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let most = u64::try_from(RESULT_BYTES_MAX).unwrap_or(u64::MAX) + 1;
+    std::fs::File::open(file)?.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn from_file(text: Vec<u8>) -> Result<Json, Failure> {
+    if text.len() > RESULT_BYTES_MAX {
+        return Err(result_too_large());
+    }
+    let refused = |reason: String| Failure::new("handler_error", format!("the result file holds no JSON: {reason}"));
+    let text = String::from_utf8(text).map_err(|error| refused(error.to_string()))?;
+    let value = RawValue::from_string(text.trim().to_owned()).map_err(|error| refused(error.to_string()))?;
+    limit::result(Json(value.into()))
+}
+
+fn from_stdout(stdout: &Tail) -> Result<Json, Failure> {
+    let bytes = stdout.bytes();
+    for line in bytes.rsplit(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        // The beginning of the first line may be gone.
+        let is_whole = !stdout.is_cut() || line.len() < RESULT_BYTES_MAX;
+        if line.len() > RESULT_BYTES_MAX && matches!(line.first(), Some(b'{' | b'[' | b'"')) {
+            return Err(result_too_large());
+        }
+        if is_whole
+            && may_be_json(line)
+            && let Ok(value) = serde_json::from_slice::<Box<RawValue>>(line)
+        {
+            return limit::result(Json(value.into()));
+        }
+    }
+    Ok(Json::null())
+}
+
+/// Cheap, since a command may print a lot.
+fn may_be_json(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'))
+}

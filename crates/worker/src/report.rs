@@ -1,0 +1,197 @@
+//! What a worker says, on its way out: several of a kind in one message, events bounded and lossy.
+//!
+//! Outcomes and hand-backs leave at once; should one get lost, the duty book says it again. Events are kept while there
+//! is no session, and sent again if their session ended before they were confirmed. When there is no room, the oldest
+//! plain progress goes first, then output; a message, an error or a status only when nothing else is left.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use slotline_broker::{Properties, Publication, Receipt, Session, topology};
+use slotline_protocol::message::{Event, Level, Message, Progress, StatusChanged};
+use slotline_protocol::{Envelope, Timestamp, WorkerName};
+use uuid::Uuid;
+
+use crate::duty::Traced;
+
+/// The most envelopes in one message.
+const ARRAY_MAX: usize = 500;
+/// An array is closed when it has this many bytes; far below what a body may have.
+const ARRAY_BYTES: usize = 1 << 20;
+/// The most events that wait.
+const EVENTS_MAX: usize = 10_000;
+/// The most bytes of events that wait.
+const EVENTS_BYTES_MAX: usize = 32 << 20;
+/// Messages of events on their way at once, so that a flood of them takes no room from outcomes and heartbeats.
+const IN_FLIGHT_MAX: usize = 8;
+
+pub(crate) struct Outbox {
+    exchange: String,
+    source: String,
+    /// Outcomes and hand-backs of this turn.
+    words: Vec<(&'static str, Envelope)>,
+    events: VecDeque<Waiting>,
+    events_bytes: usize,
+    in_flight: FuturesUnordered<BoxFuture<'static, Option<Publication>>>,
+    /// Messages of events whose session ended before their confirm.
+    unconfirmed: VecDeque<Publication>,
+}
+
+struct Waiting {
+    weight: Weight,
+    message_type: &'static str,
+    envelope: Envelope,
+}
+
+/// What goes first when there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Plain,
+    Output,
+    News,
+}
+
+impl Outbox {
+    pub(crate) fn new(prefix: &str, worker: &WorkerName) -> Self {
+        Self {
+            exchange: topology::exchange(prefix),
+            source: format!("worker/{worker}"),
+            words: Vec::new(),
+            events: VecDeque::new(),
+            events_bytes: 0,
+            in_flight: FuturesUnordered::new(),
+            unconfirmed: VecDeque::new(),
+        }
+    }
+
+    /// An outcome or a hand-back: leaves with the next [`Outbox::flush`], or not at all.
+    pub(crate) fn say<M: Message>(&mut self, word: &Traced<M>, now: Timestamp) {
+        let envelope = self.envelope(word, now);
+        self.words.push((M::TYPE, envelope));
+    }
+
+    pub(crate) fn status_changed(&mut self, word: &Traced<StatusChanged>, now: Timestamp) {
+        let envelope = self.envelope(word, now);
+        self.event(Weight::News, StatusChanged::TYPE, envelope);
+    }
+
+    pub(crate) fn progress(&mut self, word: &Traced<Progress>, now: Timestamp) {
+        let weight = match &word.message.event {
+            Event::Progress(report) if report.level == Level::Info && report.message.is_none() => Weight::Plain,
+            Event::Log { .. } => Weight::Output,
+            Event::Progress(_) | Event::Started {} | Event::Finished { .. } => Weight::News,
+        };
+        let envelope = self.envelope(word, now);
+        self.event(weight, Progress::TYPE, envelope);
+    }
+
+    /// One message, now.
+    pub(crate) fn publish<M: Message>(&self, session: &Session, message: &M, now: Timestamp) -> Receipt {
+        let mut envelope = Envelope::new(message, &self.source, now);
+        envelope.message_id = Some(Uuid::new_v4().to_string());
+        session.publish(self.publication(M::TYPE, &[envelope]))
+    }
+
+    /// Sends what waits, as far as it may. Without a session events stay, and everything else is said again in time.
+    pub(crate) fn flush(&mut self, session: Option<&Session>) {
+        let words = std::mem::take(&mut self.words);
+        let Some(session) = session else { return };
+        let mut left = words.into_iter().peekable();
+        while let Some((message_type, first)) = left.next() {
+            let mut bytes = size(&first);
+            let mut array = vec![first];
+            while array.len() < ARRAY_MAX
+                && bytes < ARRAY_BYTES
+                && let Some((_, envelope)) = left.next_if(|(next, _)| *next == message_type)
+            {
+                bytes += size(&envelope);
+                array.push(envelope);
+            }
+            // Whether it arrived is told by `recorded`.
+            drop(session.publish(self.publication(message_type, &array)));
+        }
+        self.flush_events(session);
+    }
+
+    /// Waits until room is made for further events; call [`Outbox::flush`] then. Cancel-safe; never comes back while
+    /// nothing is on its way.
+    pub(crate) async fn confirmed(&mut self) {
+        match self.in_flight.next().await {
+            Some(None) => {}
+            Some(Some(lost)) => self.unconfirmed.push_back(lost),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn flush_events(&mut self, session: &Session) {
+        while self.in_flight.len() < IN_FLIGHT_MAX {
+            let publication = match self.unconfirmed.pop_front() {
+                Some(publication) => publication,
+                None => match self.next_array() {
+                    Some(publication) => publication,
+                    None => return,
+                },
+            };
+            let receipt = session.publish(publication.clone());
+            self.in_flight.push(Box::pin(async move {
+                match receipt.await {
+                    // Nobody listens: so be it.
+                    Ok(()) | Err(slotline_broker::PublishError::Returned { .. }) => None,
+                    Err(_) => Some(publication),
+                }
+            }));
+        }
+    }
+
+    fn next_array(&mut self) -> Option<Publication> {
+        let message_type = self.events.front()?.message_type;
+        let (mut array, mut bytes) = (Vec::new(), 0);
+        while array.len() < ARRAY_MAX
+            && bytes < ARRAY_BYTES
+            && let Some(waiting) = self.events.pop_front_if(|next| next.message_type == message_type)
+        {
+            bytes += size(&waiting.envelope);
+            array.push(waiting.envelope);
+        }
+        self.events_bytes = self.events_bytes.saturating_sub(bytes);
+        Some(self.publication(message_type, &array))
+    }
+
+    fn event(&mut self, weight: Weight, message_type: &'static str, envelope: Envelope) {
+        self.events_bytes += size(&envelope);
+        self.events.push_back(Waiting { weight, message_type, envelope });
+        while self.events.len() > EVENTS_MAX || self.events_bytes > EVENTS_BYTES_MAX {
+            let oldest = |weight| self.events.iter().position(|waiting| waiting.weight == weight);
+            let index = oldest(Weight::Plain).or_else(|| oldest(Weight::Output)).unwrap_or(0);
+            let Some(dropped) = self.events.remove(index) else { break };
+            self.events_bytes = self.events_bytes.saturating_sub(size(&dropped.envelope));
+        }
+    }
+
+    fn envelope<M: Message>(&self, word: &Traced<M>, now: Timestamp) -> Envelope {
+        let mut envelope = Envelope::new(&word.message, &self.source, now);
+        envelope.message_id = Some(Uuid::new_v4().to_string());
+        envelope.correlation_id = word.correlation_id.as_deref().map(str::to_owned);
+        envelope.trace_id = word.trace_id.as_deref().map(str::to_owned);
+        envelope
+    }
+
+    fn publication(&self, message_type: &str, envelopes: &[Envelope]) -> Publication {
+        Publication {
+            exchange: self.exchange.clone(),
+            routing_key: message_type.to_owned(),
+            body: Bytes::from(slotline_protocol::envelope::write(envelopes)),
+            properties: Properties { message_type: Some(message_type.to_owned()), ..Properties::default() },
+            mandatory: false,
+            // The journal is the truth: whatever a broker forgets is said again.
+            persistent: false,
+        }
+    }
+}
+
+fn size(envelope: &Envelope) -> usize {
+    envelope.payload.get().len() + 256
+}

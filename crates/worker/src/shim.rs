@@ -1,0 +1,304 @@
+//! The process between a worker and a command: nothing of an attempt outlives it.
+//!
+//! The same executable, run again as a small single-threaded child. It is the subreaper of all its descendants, so a
+//! process that leaves its group still belongs to it. It holds the deadline of the fence on `CLOCK_BOOTTIME`, so that a
+//! worker that is stopped or hangs can't leave a command running past it; and when the worker is gone, so is the command.
+//! One shim runs one attempt after the other, and says `Gone` only when no descendant is left.
+//!
+//! Not here: output, results and outcomes (`process`). The command writes straight into the worker's pipes.
+
+mod tree;
+pub(crate) mod wire;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
+
+use crate::clock;
+use crate::duty::Now;
+use wire::{Order, Report, Spec, Start};
+
+/// The first argument that makes an executable its own shim.
+pub(crate) const ARGUMENT: &str = "__slotline_shim";
+
+/// After the command has ended, what it started may end by itself for this long before it is asked to.
+const LINGER: Duration = Duration::from_millis(200);
+/// Between two looks at what survived a kill.
+const KILL_AGAIN: Duration = Duration::from_millis(5);
+/// Between two looks for orphans that ended while their command runs on.
+const REAP_EVERY: Duration = Duration::from_secs(2);
+/// The most processes waited for at once.
+const WAITED_MAX: usize = 64;
+
+/// Runs as a shim and never returns, if this process was started as one. To be called first of all in `main`, while
+/// there is only one thread.
+pub fn run_if_asked() {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT) {
+        std::process::exit(match serve() {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("slotline shim: {error}");
+                tree::end_all();
+                1
+            }
+        });
+    }
+}
+
+fn serve() -> std::io::Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // A signal to the whole process group or control group is for the worker and the command, not for their link.
+    let signals: SigSet =
+        [NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGHUP, NixSignal::SIGQUIT].into_iter().collect();
+    signals.thread_block()?;
+    let control = rustix::stdio::stdin();
+    let timer = clock::timer()?;
+    loop {
+        wait_readable(control)?;
+        match wire::receive(control)? {
+            wire::Received::Closed => return Ok(()),
+            wire::Received::Nothing | wire::Received::Order { .. } => {}
+            wire::Received::Start { serial, start, files } => {
+                let Some(mut attempt) = Attempt::start(control, serial, start, files, &signals)? else { continue };
+                attempt.run(&timer)?;
+                if attempt.is_orphaned {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// One command and everything it started.
+struct Attempt<'a> {
+    control: BorrowedFd<'a>,
+    serial: u64,
+    /// The command itself; its number is also its group's. `None` once it is reaped.
+    command: Option<(Pid, OwnedFd)>,
+    deadline: Option<Duration>,
+    grace: Duration,
+    phase: Phase,
+    /// The worker is gone: nobody is there to report to.
+    is_orphaned: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Running,
+    /// The command has ended, something it started has not.
+    Lingering {
+        until: Duration,
+    },
+    /// Asked to end.
+    Interrupted {
+        until: Duration,
+    },
+    Killing,
+}
+
+impl<'a> Attempt<'a> {
+    fn start(
+        control: BorrowedFd<'a>,
+        serial: u64,
+        start: Start,
+        files: wire::Files,
+        signals: &SigSet,
+    ) -> std::io::Result<Option<Self>> {
+        let at = clock::now();
+        if start.deadline.is_some_and(|deadline| at.boot >= deadline) {
+            wire::report(control, serial, &Report::Refused { errno: rustix::io::Errno::TIME.raw_os_error() })?;
+            return Ok(None);
+        }
+        match spawn(files, signals) {
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
+                wire::report(control, serial, &Report::Refused { errno })?;
+                Ok(None)
+            }
+            Ok(pid) => {
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+                wire::report(control, serial, &Report::Started { pid, at })?;
+                Ok(Some(Self {
+                    control,
+                    serial,
+                    command: Some((pid, pidfd)),
+                    deadline: start.deadline,
+                    grace: start.grace,
+                    phase: Phase::Running,
+                    is_orphaned: false,
+                }))
+            }
+        }
+    }
+
+    /// Comes back when no descendant is left.
+    fn run(&mut self, timer: &OwnedFd) -> std::io::Result<()> {
+        loop {
+            if self.reap()? {
+                return self.report(&Report::Gone { at: clock::now() });
+            }
+            self.decide(clock::boot());
+            clock::arm(timer, Some(self.next_look(clock::boot())))?;
+            self.wait(timer)?;
+            self.obey()?;
+        }
+    }
+
+    /// Takes the statuses of all that ended. Whether nothing is left.
+    fn reap(&mut self) -> std::io::Result<bool> {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(None) => return Ok(false),
+                Ok(Some((pid, status))) => {
+                    if self.command.as_ref().is_some_and(|(command, _)| *command == pid) {
+                        self.command = None;
+                        self.report(&exited(status, clock::now()))?;
+                    }
+                }
+                Err(rustix::io::Errno::CHILD) => return Ok(true),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn decide(&mut self, now: Duration) {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.phase = Phase::Killing;
+        }
+        match self.phase {
+            Phase::Running if self.command.is_none() => self.phase = Phase::Lingering { until: now + LINGER },
+            Phase::Lingering { until } if now >= until => {
+                self.phase = Phase::Interrupted { until: now + self.grace };
+                tree::signal_descendants(Signal::TERM);
+            }
+            Phase::Interrupted { until } if now >= until => self.phase = Phase::Killing,
+            Phase::Running | Phase::Lingering { .. } | Phase::Interrupted { .. } | Phase::Killing => {}
+        }
+        if let Phase::Killing = self.phase {
+            self.signal_group(Signal::KILL);
+            tree::signal_descendants(Signal::KILL);
+        }
+    }
+
+    /// While the command is not reaped, its group can't be anybody else's.
+    fn signal_group(&self, signal: Signal) {
+        if let Some((pid, _)) = &self.command {
+            // It may have no other member, or have ended just now.
+            let _ = rustix::process::kill_process_group(*pid, signal);
+        }
+    }
+
+    fn next_look(&self, now: Duration) -> Duration {
+        let phase = match self.phase {
+            Phase::Running => now + REAP_EVERY,
+            Phase::Lingering { until } | Phase::Interrupted { until } => until,
+            Phase::Killing => now + KILL_AGAIN,
+        };
+        self.deadline.map_or(phase, |deadline| if deadline > now { deadline.min(phase) } else { phase })
+    }
+
+    /// Waits for an order, for the time, or for the end of something.
+    fn wait(&self, timer: &OwnedFd) -> std::io::Result<()> {
+        let orphans: Vec<OwnedFd> = match &self.command {
+            Some(_) => Vec::new(),
+            None => tree::children()
+                .into_iter()
+                .take(WAITED_MAX)
+                .filter_map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
+                .collect(),
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(timer.as_fd(), PollFlags::IN)];
+        if !self.is_orphaned {
+            fds.push(PollFd::from_borrowed_fd(self.control, PollFlags::IN));
+        }
+        let ends = self.command.iter().map(|(_, pidfd)| pidfd).chain(&orphans);
+        fds.extend(ends.map(|pidfd| PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)));
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes every order there is.
+    fn obey(&mut self) -> std::io::Result<()> {
+        while !self.is_orphaned {
+            match wire::receive(self.control) {
+                Ok(wire::Received::Nothing) => return Ok(()),
+                Ok(wire::Received::Closed) | Err(_) => {
+                    self.is_orphaned = true;
+                    self.phase = Phase::Killing;
+                }
+                // One attempt at a time; a worker that forgot is no worker of ours.
+                Ok(wire::Received::Start { .. }) => self.phase = Phase::Killing,
+                Ok(wire::Received::Order { serial, .. }) if serial != self.serial => {}
+                Ok(wire::Received::Order { order, .. }) => match order {
+                    Order::Extend { deadline } => self.deadline = self.deadline.map(|before| before.max(deadline)),
+                    Order::Interrupt { grace } => {
+                        let until = clock::boot() + grace;
+                        match self.phase {
+                            Phase::Running | Phase::Lingering { .. } => {
+                                self.phase = Phase::Interrupted { until };
+                                self.signal_group(Signal::TERM);
+                            }
+                            Phase::Interrupted { until: before } => {
+                                self.phase = Phase::Interrupted { until: before.min(until) };
+                            }
+                            Phase::Killing => {}
+                        }
+                    }
+                    Order::Kill => self.phase = Phase::Killing,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report) -> std::io::Result<()> {
+        if !self.is_orphaned && wire::report(self.control, self.serial, report).is_err() {
+            self.is_orphaned = true;
+            self.phase = Phase::Killing;
+        }
+        Ok(())
+    }
+}
+
+/// Starts the command in a process group of its own.
+fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
+    let Spec { command, cwd, env } = Spec::read(files.spec)?;
+    let (program, arguments) = command.split_first().ok_or(rustix::io::Errno::INVAL)?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .envs(env)
+        .process_group(0)
+        .stdin(Stdio::from(files.stdin))
+        .stdout(Stdio::from(files.stdout))
+        .stderr(Stdio::from(files.stderr));
+    if let Some(cwd) = cwd {
+        command.current_dir(cwd);
+    }
+    // The mask is inherited, and a command that can't hear SIGTERM can't end in good order.
+    signals.thread_unblock()?;
+    let spawned = command.spawn();
+    signals.thread_block()?;
+    // Dropping the handle leaves the process alone; whatever ends is reaped in one place.
+    Ok(Pid::from_child(&spawned?))
+}
+
+fn exited(status: WaitStatus, at: Now) -> Report {
+    Report::Exited { code: status.exit_status(), signal: status.terminating_signal(), at }
+}
+
+fn wait_readable(fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

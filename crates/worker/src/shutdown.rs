@@ -1,0 +1,35 @@
+//! How a worker is asked to end: in order, or at once.
+
+use tokio_util::sync::CancellationToken;
+
+/// Asks a worker to end. Cheap to clone; every clone asks for all.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    drain: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Shutdown {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// No new work; what runs may finish within the drain time-out. For the first SIGTERM.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Ends everything now; what ran is handed back. For the second SIGTERM.
+    pub fn stop(&self) {
+        self.drain.cancel();
+        self.stop.cancel();
+    }
+
+    pub(crate) async fn drain_asked(&self) {
+        self.drain.cancelled().await;
+    }
+
+    pub(crate) async fn stop_asked(&self) {
+        self.stop.cancelled().await;
+    }
+}

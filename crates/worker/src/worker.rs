@@ -1,0 +1,275 @@
+//! A worker being put together, and run.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use slotline_broker::Broker;
+use slotline_protocol::message::AttemptKey;
+use slotline_protocol::{ActionRef, InvalidName, WorkerName};
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+use crate::command::{GRACE, RunConfig};
+use crate::context::Context;
+use crate::duty::{Action, Config, OnDrain, Terms};
+use crate::handler::{self, HandlerError};
+use crate::run::{self, Setup, Work};
+use crate::scratch::Scratch;
+use crate::shutdown::Shutdown;
+
+/// What a command can do, as a heartbeat says it.
+const COMMAND_CAPABILITIES: &[&str] = &["report-progress", "cancel", "logs"];
+/// What a handler can do.
+const HANDLER_CAPABILITIES: &[&str] = &["report-progress", "cancel"];
+/// How long running work may go on once a drain was asked for, where nobody says.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most attempts a worker may offer to run at once.
+pub const CAPACITY_MAX: u32 = 8_192;
+
+/// Why a worker could not be put together, or ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Correct the name.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// Correct the configuration.
+    #[error("{0}")]
+    Misconfigured(String),
+    /// The state directory can't be written.
+    #[error("can't use the state directory {path:?}")]
+    StateDir { path: PathBuf, source: std::io::Error },
+    /// The system gave no thread, timer or event queue.
+    #[error("can't start the worker's threads")]
+    Thread(#[source] std::io::Error),
+    /// These attempts ignore that they were ended. Only the end of this process ends them, so end it.
+    #[error("{} attempts ignore that they were ended, and end only with this process: {attempts:?}", attempts.len())]
+    Unstoppable { attempts: Vec<AttemptKey> },
+    /// A bug: the worker's own thread has panicked.
+    #[error("the worker's thread has ended without a word")]
+    Died,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    config: Config,
+    work: BTreeMap<ActionRef, Work>,
+    shim: PathBuf,
+    state_dir: Option<PathBuf>,
+}
+
+/// Puts a worker together.
+pub struct Builder {
+    name: String,
+    capacity: u32,
+    actions: Vec<(String, Action, Work)>,
+    labels: BTreeMap<String, String>,
+    terms: Terms,
+    drain_timeout: Duration,
+    shim: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+}
+
+impl Worker {
+    /// Starts with a name: what people call this worker, unique among those of an installation.
+    pub fn builder(name: impl Into<String>) -> Builder {
+        Builder {
+            name: name.into(),
+            capacity: 1,
+            actions: Vec::new(),
+            labels: BTreeMap::new(),
+            terms: Terms::default(),
+            drain_timeout: DRAIN_TIMEOUT,
+            shim: None,
+            state_dir: None,
+        }
+    }
+
+    /// Runs until `shutdown` is asked for and all is said. Dropping the future ends everything at once.
+    ///
+    /// An error of the kind [`Error::Unstoppable`] means that the process must end.
+    pub async fn run(self, broker: Broker, shutdown: Shutdown) -> Result<(), Error> {
+        let has_commands = self.work.values().any(|work| matches!(work, Work::Command(_)));
+        let scratch = if has_commands {
+            let created = Scratch::create(self.state_dir.as_deref());
+            let path = || self.state_dir.clone().unwrap_or_else(std::env::temp_dir);
+            Some(created.map_err(|source| Error::StateDir { path: path(), source })?)
+        } else {
+            None
+        };
+        crate::panic::install();
+        let (finished, result) = oneshot::channel();
+        let setup = Setup {
+            config: self.config,
+            work: self.work,
+            shim: self.shim,
+            scratch,
+            broker,
+            shutdown: shutdown.clone(),
+        };
+        let _stop_if_dropped = StopOnDrop(shutdown);
+        std::thread::Builder::new()
+            .name("slotline-worker".to_owned())
+            .spawn(move || {
+                // Nobody listens if the future was dropped.
+                let _ = finished.send(on_this_thread(setup));
+            })
+            .map_err(Error::Thread)?;
+        result.await.unwrap_or(Err(Error::Died))
+    }
+}
+
+/// Handlers have a runtime of their own, so that none of them can hold up a heartbeat.
+fn on_this_thread(setup: Setup) -> Result<(), Error> {
+    let handlers = runtime::Builder::new_multi_thread()
+        .thread_name("slotline-handler")
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    let own = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+    let result = own.block_on(run::run(setup, handlers.handle().clone()));
+    handlers.shutdown_background();
+    own.shutdown_background();
+    result
+}
+
+struct StopOnDrop(Shutdown);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl Builder {
+    /// How many attempts may run at once.
+    #[must_use]
+    pub fn capacity(mut self, capacity: u32) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// Serves an action with an async function of this process.
+    #[must_use]
+    pub fn action<H, F, R>(mut self, action_ref: impl Into<String>, handler: H) -> Self
+    where
+        H: Fn(Context) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R, HandlerError>> + Send + 'static,
+        R: Serialize,
+    {
+        let action = Action { capabilities: owned(HANDLER_CAPABILITIES), grace: GRACE, on_drain: OnDrain::default() };
+        self.actions.push((action_ref.into(), action, Work::Handler(handler::boxed(handler))));
+        self
+    }
+
+    /// Serves an action with a command. The executable of this process is run again as the command's shim, so its `main`
+    /// must call [`crate::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
+    #[must_use]
+    pub fn command(mut self, action_ref: impl Into<String>, config: RunConfig) -> Self {
+        let action =
+            Action { capabilities: owned(COMMAND_CAPABILITIES), grace: config.grace, on_drain: config.on_drain };
+        self.actions.push((action_ref.into(), action, Work::Command(Arc::new(config))));
+        self
+    }
+
+    /// What the worker is, for whoever looks at it.
+    #[must_use]
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Until a leader says otherwise: after how much silence it counts the worker as lost.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.terms.lease = lease;
+        self
+    }
+
+    /// Until a leader says otherwise: attempts run only while the last confirmed heartbeat was sent less than this ago.
+    #[must_use]
+    pub fn fence(mut self, fence: Duration) -> Self {
+        self.terms.fence = fence;
+        self
+    }
+
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.terms.heartbeat = heartbeat;
+        self
+    }
+
+    /// How long running work may go on once a drain was asked for.
+    #[must_use]
+    pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
+        self.drain_timeout = drain_timeout;
+        self
+    }
+
+    /// Where the result files of commands live; a private temporary folder otherwise.
+    #[must_use]
+    pub fn state_dir(mut self, state_dir: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(state_dir.into());
+        self
+    }
+
+    /// The executable that is run as a command's shim, if it is not this process's own.
+    #[must_use]
+    pub fn shim_executable(mut self, shim: impl Into<PathBuf>) -> Self {
+        self.shim = Some(shim.into());
+        self
+    }
+
+    /// Checks everything.
+    pub fn build(self) -> Result<Worker, Error> {
+        let misconfigured = |message: String| Err(Error::Misconfigured(message));
+        if self.capacity == 0 || self.capacity > CAPACITY_MAX {
+            return misconfigured(format!("capacity is {}: expected 1 to {CAPACITY_MAX}", self.capacity));
+        }
+        if !self.terms.are_sound() {
+            let Terms { lease, fence, heartbeat } = self.terms;
+            return misconfigured(format!(
+                "a heartbeat every {heartbeat:?}, a fence after {fence:?} and a lease of {lease:?} do not fit: expected the \
+                 fence to be shorter than the lease, and the heartbeat at most half the fence"
+            ));
+        }
+        if self.actions.is_empty() {
+            return misconfigured("a worker needs at least one action to serve".to_owned());
+        }
+        let worker = WorkerName::new(&self.name)?;
+        let (mut actions, mut work) = (BTreeMap::new(), BTreeMap::new());
+        for (name, action, runs) in self.actions {
+            let action_ref = ActionRef::new(&name)?;
+            if let Work::Command(config) = &runs
+                && config.command.first().is_none_or(String::is_empty)
+            {
+                return misconfigured(format!("{action_ref}: its command is empty"));
+            }
+            if work.insert(action_ref.clone(), runs).is_some() {
+                return misconfigured(format!("{action_ref} is given twice"));
+            }
+            actions.insert(action_ref, action);
+        }
+        let shim = match self.shim {
+            Some(shim) => shim,
+            // What is running now, whatever becomes of the file's name by an upgrade.
+            None => PathBuf::from("/proc/self/exe"),
+        };
+        let config = Config {
+            worker,
+            capacity: self.capacity,
+            actions,
+            labels: self.labels,
+            terms: self.terms,
+            drain_timeout: self.drain_timeout,
+        };
+        Ok(Worker { config, work, shim, state_dir: self.state_dir })
+    }
+}
+
+fn owned(capabilities: &[&str]) -> Vec<String> {
+    capabilities.iter().map(|capability| (*capability).to_owned()).collect()
+}
