@@ -1,0 +1,93 @@
+//! The wire shapes, held against golden files: what is written there must be read, and written again, for ever.
+//!
+//! A shape may only grow: add a field to a golden file, never take one away.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use slotline_protocol::envelope::{self, Defaults, Envelope};
+use slotline_protocol::message::{
+    Accepted, Cancel, CancelRequested, Completed, Ended, Heartbeat, Hello, Message, Probe, Progress, Recall, Recorded,
+    Rejected, Requested, Returned, Scheduled, Settled, StatusChanged, TYPES,
+};
+
+fn golden(name: &str) -> Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect(name)
+}
+
+fn check<M: Message>(name: &str) -> &'static str {
+    let golden = golden(name);
+    let message: M = serde_json::from_value(golden.clone()).expect(name);
+    assert_eq!(serde_json::to_value(&message).expect(name), golden, "{name} is written as it was read");
+    let mut grown = golden;
+    grown["a_field_of_tomorrow"] = Value::Bool(true);
+    serde_json::from_value::<M>(grown).expect("unknown fields are ignored");
+    M::TYPE
+}
+
+#[test]
+fn every_message_is_written_as_it_is_read() {
+    let checked: BTreeSet<&str> = [
+        check::<Requested>("execution.requested"),
+        check::<CancelRequested>("execution.cancel_requested"),
+        check::<Accepted>("execution.accepted"),
+        check::<Rejected>("execution.rejected"),
+        check::<Settled>("execution.settled"),
+        check::<Scheduled>("execution.scheduled"),
+        check::<Cancel>("execution.cancel"),
+        check::<Recall>("execution.recall"),
+        check::<Recorded>("execution.recorded"),
+        check::<Hello>("executor.hello"),
+        check::<Completed>("execution.completed"),
+        check::<Returned>("execution.returned"),
+        check::<StatusChanged>("execution.status_changed"),
+        check::<Progress>("execution.progress"),
+        check::<Heartbeat>("worker.heartbeat"),
+        check::<Ended>("worker.ended"),
+        check::<Probe>("probe"),
+    ]
+    .into();
+    assert_eq!(checked, TYPES.iter().copied().collect(), "every message has a golden file");
+    for kind in ["started", "log", "finished"] {
+        check::<Progress>(&format!("execution.progress.{kind}"));
+    }
+}
+
+#[test]
+fn parameters_and_results_pass_through_as_they_were_written() {
+    let written = r#"{"z":1.10,"a":"\u0000 \ud83d\ude00","big":123456789012345678901234567890}"#;
+    let body =
+        format!(r#"{{"message_type":"execution.requested","payload":{{"action_ref":"a.b","parameters":{written}}}}}"#);
+    let envelope =
+        envelope::read(body.as_bytes(), &Defaults::default()).expect("a body").remove(0).expect("an envelope");
+    let requested: Requested = envelope.open().expect("a request");
+    assert_eq!(requested.parameters.get(), written);
+    let again = Envelope::new(&requested, "test", slotline_protocol::Timestamp::from_micros(0));
+    assert!(again.payload.get().contains(written), "{}", again.payload);
+}
+
+proptest! {
+    #[test]
+    fn reading_a_body_never_panics_and_always_says_why(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Err(unreadable) = envelope::read(&body, &Defaults::default()) {
+            prop_assert!(!unreadable.detail.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_written_as_one_or_as_many_is_read_back(count in 1_usize..5, text in "\\PC{0,40}") {
+        let cancel = CancelRequested { message_id: Some(text.clone()), ..CancelRequested::default() };
+        let envelope = Envelope::new(&cancel, "test", slotline_protocol::Timestamp::from_micros(5));
+        let body = envelope::write(&vec![envelope; count]);
+        let members = envelope::read(&body, &Defaults::default()).expect("a body");
+        prop_assert_eq!(members.len(), count);
+        for member in members {
+            let read: CancelRequested = member.expect("an envelope").open().expect("a payload");
+            prop_assert_eq!(read.message_id.as_ref(), Some(&text));
+        }
+    }
+}
