@@ -131,7 +131,8 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) actions: BTreeMap<String, (ActionId, Limits, bool)>,
     pub(crate) workers: BTreeMap<String, FakeWorker>,
-    names: BTreeMap<String, ExecutionId>,
+    ids: BTreeMap<String, ExecutionId>,
+    names: BTreeMap<ExecutionId, String>,
     tokens: u64,
     incarnations: u128,
     /// What a database would hold, by the effects alone.
@@ -158,6 +159,7 @@ impl World {
             now: at(0),
             actions: BTreeMap::new(),
             workers: BTreeMap::new(),
+            ids: BTreeMap::new(),
             names: BTreeMap::new(),
             tokens: 0,
             incarnations: 0,
@@ -276,7 +278,8 @@ impl World {
         let effects = self.scheduler.take_effects();
         if let Some(accepted) = effects.accepted.first() {
             assert_eq!(accepted.token, token);
-            self.names.insert(name.to_owned(), accepted.id);
+            self.ids.insert(name.to_owned(), accepted.id);
+            self.names.insert(accepted.id, name.to_owned());
         }
         self.hear(effects);
     }
@@ -491,12 +494,11 @@ impl World {
     // ---- what came of it ----
 
     pub(crate) fn id(&self, name: &str) -> ExecutionId {
-        *self.names.get(name).unwrap_or_else(|| panic!("{name} was never accepted"))
+        *self.ids.get(name).unwrap_or_else(|| panic!("{name} was never accepted"))
     }
 
     pub(crate) fn name(&self, id: ExecutionId) -> String {
-        let (name, _) = self.names.iter().find(|(_, known)| **known == id).expect("a known execution");
-        name.clone()
+        self.names[&id].clone()
     }
 
     pub(crate) fn action(&self, name: &str) -> ActionId {

@@ -1,0 +1,100 @@
+//! Concurrency keys: each has its own line and slots, an execution needs a slot of its key and of its action, and a
+//! blocked key never blocks another.
+
+mod world;
+
+use slotline_protocol::http::{KeyStats, WaitReason};
+use slotline_scheduler::Limits;
+use world::{World, key_slots, slots};
+
+#[test]
+fn each_key_runs_in_its_own_order_beside_the_others() {
+    let mut world = World::with_line("deploy", key_slots(1));
+    world.submit_key("x", ["x1", "x2"]);
+    world.submit_key("y", ["y1", "y2"]);
+    assert_eq!(world.running(), ["x1", "y1"]);
+    world.complete("y1");
+    assert_eq!(world.running(), ["x1", "y2"]);
+    world.run_until_idle();
+    world.assert_nothing_is_left();
+}
+
+#[test]
+fn a_blocked_key_never_blocks_another() {
+    let mut world = World::with_line("deploy", Limits { limit: Some(2), ..key_slots(1) });
+    world.submit_key("x", ["x1", "x2", "x3"]);
+    world.submit_key("y", ["y1"]);
+    assert_eq!(world.running(), ["x1", "y1"]);
+}
+
+#[test]
+fn an_execution_needs_a_slot_of_its_key_and_of_its_action_and_takes_both_or_neither() {
+    let mut world = World::with_line("deploy", Limits { limit: Some(2), ..key_slots(1) });
+    world.submit_key("x", ["x1"]);
+    world.submit_key("y", ["y1"]);
+    world.submit_key("z", ["z1"]);
+    assert_eq!(world.running(), ["x1", "y1"]);
+    let why = world.why("z1");
+    assert_eq!((why.reason, why.held_by), (WaitReason::Limit, vec![world.id("x1"), world.id("y1")]));
+    let id = world.action("deploy");
+    let stats = world.scheduler.queue_stats(id, world.now).expect("a known action");
+    let z = stats.keys.iter().find(|stats| stats.key == "z");
+    assert_eq!(z, Some(&KeyStats { key: "z".to_owned(), queue_length: 1, active_count: 0 }));
+}
+
+#[test]
+fn who_waits_for_its_key_is_told_who_holds_it() {
+    let mut world = World::with_line("deploy", key_slots(2));
+    world.submit_key("x", ["x1", "x2", "x3", "x4"]);
+    let why = world.why("x4");
+    assert_eq!((why.reason, why.position), (WaitReason::KeyLimit, 2));
+    assert_eq!(why.held_by, [world.id("x1"), world.id("x2")]);
+}
+
+#[test]
+fn keys_take_turns_for_the_slots_of_their_action() {
+    let mut world = World::with_line("deploy", Limits { limit: Some(1), ..key_slots(1) });
+    world.submit_key("x", ["x1", "x2", "x3"]);
+    world.submit_key("y", ["y1", "y2"]);
+    world.submit_key("z", ["z1"]);
+    world.run_until_idle();
+    assert_eq!(world.started(), ["x1", "y1", "z1", "x2", "y2", "x3"]);
+}
+
+#[test]
+fn executions_without_a_key_are_bound_by_the_action_alone() {
+    let mut world = World::with_line("deploy", Limits { limit: Some(3), ..key_slots(1) });
+    world.submit(["a", "b"]);
+    world.submit_key("x", ["x1", "x2"]);
+    world.submit(["c"]);
+    assert_eq!(world.running(), ["a", "b", "x1"]);
+    assert_eq!(world.why("c").reason, WaitReason::Limit);
+    world.complete("a");
+    assert_eq!(world.running(), ["b", "x1", "c"], "x2 waits for its key");
+}
+
+#[test]
+fn without_a_key_limit_keys_do_not_matter() {
+    let mut world = World::with_line("deploy", slots(1));
+    world.submit_key("x", ["a"]);
+    world.submit_key("y", ["b"]);
+    world.submit_key("x", ["c"]);
+    world.run_until_idle();
+    assert_eq!(world.started(), ["a", "b", "c"]);
+}
+
+#[test]
+fn keys_that_came_and_went_leave_nothing_behind() {
+    let mut world = World::with_line("deploy", key_slots(1));
+    world.pause("deploy");
+    for key in 0..100 {
+        let name = format!("name {key}");
+        world.submit_one("deploy", Some(&format!("key {key}")), &name);
+        world.cancel(&name);
+    }
+    world.assert_nothing_is_left();
+    world.resume("deploy");
+    world.submit_key("x", ["x1"]);
+    world.run_until_idle();
+    world.assert_nothing_is_left();
+}
