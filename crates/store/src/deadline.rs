@@ -1,12 +1,14 @@
 //! No call waits for ever: a deadline around each, and connections that did not end well are thrown away.
 //!
-//! The driver sets no TCP keepalive, so a half-open connection would otherwise hang its caller for a quarter of an hour.
+//! The driver of PostgreSQL sets no TCP keepalive, so a half-open connection would otherwise hang its caller for a
+//! quarter of an hour. SQLite has no connection that could be half-open; there, only the deadline is needed.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Database, Pool};
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::Postgres;
 
 use crate::Error;
 
@@ -29,22 +31,22 @@ pub(crate) async fn within_time<T, E: Into<Error>>(
 }
 
 /// A connection borrowed from a pool, which goes back only if its user says that all went well.
-pub(crate) struct Borrowed<DB: Database>(Option<PoolConnection<DB>>);
+pub(crate) struct Borrowed(Option<PoolConnection<Postgres>>);
 
 /// Borrows a connection of `pool`.
-pub(crate) async fn borrow<DB: Database>(pool: &Pool<DB>) -> Result<Borrowed<DB>, Error> {
+pub(crate) async fn borrow(pool: &PgPool) -> Result<Borrowed, Error> {
     let connection = within(pool.acquire()).await?;
     Ok(Borrowed(Some(connection)))
 }
 
-impl<DB: Database> Borrowed<DB> {
+impl Borrowed {
     /// The last answer was read to its end; the connection may serve the next.
     pub(crate) fn give_back(mut self) {
         drop(self.0.take());
     }
 }
 
-impl<DB: Database> Drop for Borrowed<DB> {
+impl Drop for Borrowed {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(connection.detach());
@@ -52,15 +54,15 @@ impl<DB: Database> Drop for Borrowed<DB> {
     }
 }
 
-impl<DB: Database> Deref for Borrowed<DB> {
-    type Target = DB::Connection;
+impl Deref for Borrowed {
+    type Target = PgConnection;
 
     fn deref(&self) -> &Self::Target {
         self.0.as_ref().expect("only dropping takes it out")
     }
 }
 
-impl<DB: Database> DerefMut for Borrowed<DB> {
+impl DerefMut for Borrowed {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.0.as_mut().expect("only dropping takes it out")
     }

@@ -43,7 +43,7 @@ impl Journal {
         // The server ends what we no longer wait for.
         let options = options.options([
             ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),
-            ("default_transaction_isolation", "read\\ committed".to_owned()),
+            ("default_transaction_isolation", "read committed".to_owned()),
         ]);
         // Directly, since a pool hides why it can't connect behind its own time-out.
         let first = within(options.connect()).await?;

@@ -18,7 +18,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::Error;
-use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
+use crate::deadline::{CALL_DEADLINE, within, within_time};
 use crate::migrate::{self, MIGRATION_DEADLINE};
 
 pub(crate) use lead::Lead;
@@ -71,7 +71,7 @@ impl Journal {
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), Error> {
-        let mut connection = borrow(&self.writer).await?;
+        let mut connection = within(self.writer.acquire()).await?;
         within_time(MIGRATION_DEADLINE, async {
             // SQLite has no lock for migrators, so all of them run in one transaction, which lets one writer in.
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -80,7 +80,6 @@ impl Journal {
             Ok::<_, Error>(())
         })
         .await?;
-        connection.give_back();
         Ok(())
     }
 
@@ -94,9 +93,8 @@ impl Journal {
     }
 
     pub(crate) async fn ping(&self) -> Result<(), Error> {
-        let mut connection = borrow(&self.readers).await?;
+        let mut connection = within(self.readers.acquire()).await?;
         within(sqlx::query("SELECT 1").execute(&mut *connection)).await?;
-        connection.give_back();
         Ok(())
     }
 

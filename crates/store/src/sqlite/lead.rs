@@ -6,7 +6,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Journal, commit};
-use crate::deadline::{borrow, within};
+use crate::deadline::{within};
 use crate::leadership::{PARTITION, PRUNE_CHUNK};
 use crate::row::{self, Keys};
 use crate::stamp::Stamp;
@@ -41,10 +41,9 @@ pub(crate) struct Lead {
 impl Journal {
     pub(crate) async fn lead(&self, leader: &str) -> Result<Lead, Error> {
         let lock = self.leading.clone().lock_owned().await;
-        let mut connection = borrow(&self.writer).await?;
+        let mut connection = within(self.writer.acquire()).await?;
         let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);
         let epoch = Epoch(within(raise).await?);
-        connection.give_back();
         tracing::debug!(epoch = epoch.0, "raised the epoch");
         Ok(Lead { epoch, journal: self.clone(), lock: Some(lock) })
     }
@@ -61,7 +60,7 @@ impl Lead {
 
     pub(crate) async fn recover(&mut self) -> Result<Recovered, Error> {
         let lock = self.take()?;
-        let mut connection = borrow(&self.journal.writer).await?;
+        let mut connection = within(self.journal.writer.acquire()).await?;
         let actions = within(sqlx::query(sql::ACTION_STATES).fetch_all(&mut *connection)).await?;
         let actions = actions.iter().map(row::action_state).collect::<Result<_, _>>()?;
         let counters = within(sqlx::query(sql::COUNTERS).bind(PARTITION).fetch_one(&mut *connection)).await?;
@@ -74,7 +73,6 @@ impl Lead {
         }
         drop(rows);
         live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
-        connection.give_back();
         self.lock = Some(lock);
         Ok(Recovered {
             actions,
@@ -86,25 +84,23 @@ impl Lead {
 
     pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let lock = self.take().map_err(CommitError::Unknown)?;
-        let mut connection = borrow(&self.journal.writer).await.map_err(CommitError::Unknown)?;
+        let mut connection = within(self.journal.writer.acquire()).await.map_err(CommitError::Unknown)?;
         commit::write(&mut connection, self.epoch, batch).await?;
-        connection.give_back();
         self.lock = Some(lock);
         Ok(())
     }
 
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         let lock = self.take()?;
-        let mut connection = borrow(&self.journal.writer).await?;
+        let mut connection = within(self.journal.writer.acquire()).await?;
         within(sqlx::query("SELECT 1").execute(&mut *connection)).await?;
-        connection.give_back();
         self.lock = Some(lock);
         Ok(())
     }
 
     pub(crate) async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
         let lock = self.take()?;
-        let mut connection = borrow(&self.journal.writer).await?;
+        let mut connection = within(self.journal.writer.acquire()).await?;
         let mut pruned = 0;
         while pruned < u64::from(max) {
             let chunk = (u64::from(max) - pruned).min(PRUNE_CHUNK.unsigned_abs());
@@ -114,7 +110,6 @@ impl Lead {
                 break;
             }
         }
-        connection.give_back();
         self.lock = Some(lock);
         Ok(pruned)
     }

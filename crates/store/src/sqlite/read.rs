@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::Journal;
 use crate::browse::PageBuilder;
-use crate::deadline::{borrow, within};
+use crate::deadline::{within};
 use crate::row::json;
 use crate::stamp::Stamp;
 use crate::text::hide;
@@ -75,7 +75,7 @@ impl Journal {
         }
         let statement = if actions.is_some() { EXECUTIONS_OF_ACTIONS } else { EXECUTIONS };
         let statuses = (!filter.statuses.is_empty()).then(|| json(&filter.statuses));
-        let mut connection = borrow(&self.readers).await?;
+        let mut connection = within(self.readers.acquire()).await?;
         let mut rows = sqlx::query(statement)
             .bind(below)
             .bind(page.rows_wanted())
@@ -89,10 +89,7 @@ impl Journal {
             }
         }
         drop(rows);
-        // Of a page cut short by its size the rest is still under way.
-        if !page.is_cut() {
-            connection.give_back();
-        }
+        drop(connection);
         self.add_attempts(page.executions()).await?;
         Ok(page.finish())
     }
@@ -132,24 +129,22 @@ impl Journal {
 
     pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
         let since = Stamp(since.unwrap_or_default());
-        let mut connection = borrow(&self.readers).await?;
+        let mut connection = within(self.readers.acquire()).await?;
         let mut grants: Vec<Grant> = Vec::new();
         let mut rows = sqlx::query(sql::GRANTS).bind(since).fetch(&mut *connection);
         while let Some(row) = within(rows.try_next()).await? {
             grants.push(row::grant(&row)?);
         }
         drop(rows);
-        connection.give_back();
+        drop(connection);
         let both: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_AND_LIVE)).await?;
         let endless: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_WITHOUT_END).bind(since)).await?;
         Ok(verify::judge(&self.actions().await?, grants, &both, &endless))
     }
 
     async fn rows(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
-        let mut connection = borrow(&self.readers).await?;
-        let rows = within(query.fetch_all(&mut *connection)).await?;
-        connection.give_back();
-        Ok(rows)
+        let mut connection = within(self.readers.acquire()).await?;
+        within(query.fetch_all(&mut *connection)).await
     }
 
     /// The first column of each row.

@@ -1,0 +1,159 @@
+//! How fast batches commit, and how fast a new leader reads a million live executions. `cargo bench -p slotline-store`.
+//!
+//! Prints plain lines. On a private PostgreSQL with `fsync` on, and on SQLite in a file of the temporary directory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slotline_protocol::message::Reply;
+use slotline_protocol::{ActionId, Detail, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
+use slotline_scheduler::{Lease, Snapshot};
+use slotline_store::{Accepted, Batch, Leadership, Request, Settled, Store};
+use uuid::Uuid;
+
+const MILLION: i64 = 1_000_000;
+
+fn request(id: i64) -> Request {
+    let parameters = serde_json::value::RawValue::from_string(format!(r#"{{"tenant": "a", "n": {id}}}"#));
+    Request {
+        message_id: Some(Uuid::from_u128(0x1234_5678_9abc_def0_0000 + id.unsigned_abs() as u128 * 7_919).to_string()),
+        digest: [7; 32],
+        parameters: parameters.expect("valid JSON").into(),
+        timeout: None,
+        detail: Detail::Default,
+        correlation_id: None,
+        trace_id: None,
+        source: Some("bench".to_owned()),
+        reply_to: None,
+        reply: Reply::Accepted,
+    }
+}
+
+fn queued(id: i64) -> Snapshot {
+    Snapshot {
+        id: ExecutionId(id),
+        action: ActionId(1),
+        key: Some(Arc::from("key")),
+        status: Status::Queued,
+        place: id,
+        attempt: 0,
+        failures: 0,
+        losses: 0,
+        enqueued_at: Timestamp::from_micros(id),
+        queued_at: Timestamp::from_micros(id),
+        not_before: None,
+        keeps_slot: false,
+        cancel_requested: false,
+        lease: None,
+    }
+}
+
+fn lease(id: i64) -> Lease {
+    Lease {
+        worker: WorkerName::new("worker-1").expect("valid"),
+        incarnation: Incarnation(Uuid::from_u128(1)),
+        fence: Fence(id),
+        scheduled_at: Timestamp::from_micros(id),
+        started_at: None,
+    }
+}
+
+fn accept(ids: std::ops::Range<i64>) -> Vec<Accepted> {
+    ids.map(|id| Accepted { snapshot: queued(id), request: request(id) }).collect()
+}
+
+fn schedule(ids: std::ops::Range<i64>) -> Vec<Snapshot> {
+    ids.map(|id| Snapshot { status: Status::Scheduled, attempt: 1, lease: Some(lease(id)), ..queued(id) }).collect()
+}
+
+fn settle(ids: std::ops::Range<i64>) -> Vec<Settled> {
+    ids.map(|id| Settled {
+        id: ExecutionId(id),
+        status: Status::Completed,
+        attempt: 1,
+        failures: 0,
+        losses: 0,
+        lease: Some(lease(id)),
+        result: None,
+        error: None,
+        ended_at: Timestamp::from_micros(id),
+    })
+    .collect()
+}
+
+struct Bench {
+    name: &'static str,
+    lead: Leadership,
+    number: i64,
+    next: i64,
+}
+
+impl Bench {
+    async fn commit(&mut self, batch: Batch) -> anyhow::Result<Duration> {
+        self.number += 1;
+        let batch = Batch { number: self.number, ..batch };
+        let begun = Instant::now();
+        self.lead.commit(&batch).await?;
+        Ok(begun.elapsed())
+    }
+
+    /// Batches as under load: each accepts, schedules and settles `size` executions.
+    async fn pipeline(&mut self, size: i64, batches: i64) -> anyhow::Result<()> {
+        let (first, mut took) = (self.next, Vec::new());
+        self.next += size * (batches + 2);
+        for batch in 0..batches {
+            let ids = |ago: i64| first + (batch - ago) * size..first + (batch - ago + 1) * size;
+            let mut full = Batch { accepted: accept(ids(0)), ..Batch::default() };
+            if batch >= 1 {
+                full.live = schedule(ids(1));
+            }
+            if batch >= 2 {
+                full.settled = settle(ids(2));
+            }
+            took.push(self.commit(full).await?);
+        }
+        let total: Duration = took.iter().skip(2).sum();
+        took.sort();
+        let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+        println!(
+            "{}: accept, schedule and settle {size} each: p50 {:.2?}, p99 {:.2?}, {:.0} executions/s",
+            self.name,
+            at(50),
+            at(99),
+            (batches - 2) as f64 * size as f64 / total.as_secs_f64()
+        );
+        Ok(())
+    }
+}
+
+async fn measure(name: &'static str, url: &str) -> anyhow::Result<()> {
+    let store = Store::open(url).await?;
+    store.migrate().await?;
+    let mut bench = Bench { name, lead: store.lead("bench").await?, number: 0, next: 1 };
+    for (size, batches) in [(1, 2_000), (20, 500), (167, 300), (500, 200), (5_000, 20)] {
+        bench.pipeline(size, batches).await?;
+    }
+    for first in (0..MILLION).step_by(20_000) {
+        let begin = bench.next + first;
+        bench.commit(Batch { accepted: accept(begin..begin + 20_000), ..Batch::default() }).await?;
+    }
+    bench.next += MILLION;
+    let begun = Instant::now();
+    let recovered = bench.lead.recover().await?;
+    println!("{name}: {} live executions read in {:.2?}", recovered.live.len(), begun.elapsed());
+    drop(recovered);
+    println!("{name}: and with them in the journal");
+    for (size, batches) in [(1, 2_000), (500, 100)] {
+        bench.pipeline(size, batches).await?;
+    }
+    bench.lead.release().await;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let server = slotline_tests::Postgres::start().await?;
+    measure("postgres", &server.fresh_database("bench").await?).await?;
+    let directory = tempfile::tempdir()?;
+    measure("sqlite", &format!("sqlite:{}", directory.path().join("bench.db").display())).await
+}

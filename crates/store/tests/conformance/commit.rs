@@ -1,0 +1,272 @@
+//! What a batch writes, and that it is written whole or not at all.
+
+use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, Status, WorkerName};
+use slotline_scheduler::Snapshot;
+use slotline_store::{Accepted, Batch, CommitError, EndedAttempt, Request, Settled};
+
+use crate::world::{
+    World, accepted, assert_same_request, at, cases, counters, failure, full_request, lease, queued, raw, request,
+    running, settled,
+};
+
+cases!(
+    every_field_of_an_accepted_execution_reads_back,
+    a_change_replaces_all_that_may_change,
+    an_execution_settles_in_the_batch_that_accepted_it,
+    a_settled_execution_shows_its_end_and_its_earlier_attempts,
+    an_execution_cancelled_in_line_settles_without_a_lease,
+    totals_add_up,
+    hostile_text_is_stored_as_it_came,
+    a_batch_that_contradicts_the_journal_changes_nothing,
+    a_batch_of_twenty_thousand_is_one_commit,
+    an_empty_batch_still_moves_the_counters,
+);
+
+fn everything(id: i64) -> Snapshot {
+    Snapshot {
+        key: Some("tenant".into()),
+        status: Status::Cancelling,
+        place: id + 100,
+        attempt: 4,
+        failures: 2,
+        losses: 1,
+        queued_at: at(77),
+        not_before: Some(at(88)),
+        keeps_slot: true,
+        cancel_requested: true,
+        lease: Some(lease(9)),
+        ..queued(id)
+    }
+}
+
+async fn every_field_of_an_accepted_execution_reads_back(world: World) -> anyhow::Result<()> {
+    let plain = Accepted { snapshot: queued(1), request: request() };
+    let full = Accepted { snapshot: everything(2), request: full_request(2) };
+    let mut writer = world.writer().await?;
+    writer.commit(Batch { accepted: vec![plain.clone(), full.clone()], ..Batch::default() }).await?;
+
+    let mut requests = world.store.requests(&[ExecutionId(1), ExecutionId(2), ExecutionId(3)]).await?;
+    requests.sort_by_key(|(id, _)| *id);
+    assert_eq!(requests.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [1, 2]);
+    assert_same_request(&requests[0].1, &plain.request);
+    assert_same_request(&requests[1].1, &full.request);
+
+    let shown = world.execution(2).await?;
+    assert_eq!(shown.action_ref.as_str(), "demo.echo");
+    assert_eq!((shown.status, shown.attempt), (Status::Cancelling, 4));
+    assert_eq!(shown.concurrency_key.as_deref(), Some("tenant"));
+    assert_eq!(shown.parameters.get(), full.request.parameters.get());
+    assert_eq!(shown.timeout_seconds, full.request.timeout.map(|timeout| timeout.as_secs_f64()));
+    assert_eq!(shown.progress_detail, full.request.detail);
+    assert_eq!(shown.fence, Some(Fence(9)));
+    assert_eq!((shown.start_time, shown.end_time), (Some(at(2_009)), None));
+
+    drop(writer);
+    assert_eq!(world.recovered().await?.live, [plain.snapshot, full.snapshot]);
+    Ok(())
+}
+
+async fn a_change_replaces_all_that_may_change(world: World) -> anyhow::Result<()> {
+    let keyed = |id| Snapshot { key: Some("tenant".into()), ..queued(id) };
+    let accept = |id| Accepted { snapshot: keyed(id), request: full_request(id) };
+    let mut writer = world.writer().await?;
+    writer.commit(Batch { accepted: vec![accept(1), accept(2)], ..Batch::default() }).await?;
+    writer.commit(Batch { live: vec![everything(1), everything(2)], ..Batch::default() }).await?;
+    // And back to nothing, for one of them.
+    writer.commit(Batch { live: vec![keyed(2)], ..Batch::default() }).await?;
+    let requests = world.store.requests(&[ExecutionId(1)]).await?;
+    assert_same_request(&requests[0].1, &full_request(1));
+    drop(writer);
+    assert_eq!(world.recovered().await?.live, [keyed(2), everything(1)]);
+    Ok(())
+}
+
+async fn an_execution_settles_in_the_batch_that_accepted_it(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let batch = Batch { accepted: vec![accepted(1), accepted(2)], settled: vec![settled(1)], ..Batch::default() };
+    writer.commit(batch).await?;
+    assert_eq!(world.execution(1).await?.status, Status::Completed);
+    assert!(world.store.requests(&[ExecutionId(1)]).await?.is_empty());
+    drop(writer);
+    assert_eq!(world.recovered().await?.live, [queued(2)]);
+    Ok(())
+}
+
+async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let request = full_request(1);
+    let accept = Accepted { snapshot: queued(1), request: request.clone() };
+    writer.commit(Batch { accepted: vec![accept], ..Batch::default() }).await?;
+    let lost = EndedAttempt {
+        execution_id: ExecutionId(1),
+        attempt: 1,
+        fence: Fence(5),
+        worker: Some(WorkerName::new("worker-1")?),
+        outcome: OutcomeKind::Lost,
+        error: None,
+        started_at: None,
+        scheduled_at: at(10),
+        ended_at: at(20),
+    };
+    let failed = EndedAttempt {
+        attempt: 2,
+        fence: Fence(6),
+        worker: None,
+        outcome: OutcomeKind::Failed,
+        error: Some(failure()),
+        started_at: Some(at(30)),
+        ended_at: at(40),
+        ..lost.clone()
+    };
+    writer.commit(Batch { live: vec![running(1)], attempts: vec![lost, failed], ..Batch::default() }).await?;
+    let end = Settled {
+        status: Status::Failed,
+        attempt: 3,
+        failures: 2,
+        losses: 1,
+        lease: Some(lease(7)),
+        result: None,
+        error: Some(failure()),
+        ..settled(1)
+    };
+    writer.commit(Batch { settled: vec![end], ..Batch::default() }).await?;
+
+    let shown = world.execution(1).await?;
+    assert_eq!((shown.status, shown.attempt, shown.fence), (Status::Failed, 3, Some(Fence(7))));
+    assert_eq!(shown.error, Some(failure()));
+    assert!(shown.result.is_none());
+    assert_eq!(shown.message_id, request.message_id);
+    assert_eq!(shown.parameters.get(), request.parameters.get());
+    assert_eq!(shown.enqueued_at, at(1));
+    assert_eq!((shown.scheduled_at, shown.start_time, shown.end_time), (Some(at(1_007)), Some(at(2_007)), Some(at(3_001))));
+    assert_eq!(shown.worker, Some(WorkerName::new("worker-1")?));
+    let earlier = &shown.earlier_attempts;
+    assert_eq!(earlier.iter().map(|e| (e.attempt, e.outcome)).collect::<Vec<_>>(), [(1, OutcomeKind::Lost), (2, OutcomeKind::Failed)]);
+    assert_eq!((earlier[0].start_time, earlier[0].end_time), (None, at(20)));
+    assert_eq!((earlier[1].start_time, earlier[1].end_time), (Some(at(30)), at(40)));
+    assert_eq!(earlier[1].error, Some(failure()));
+    assert_eq!(earlier[1].worker, None);
+    Ok(())
+}
+
+async fn an_execution_cancelled_in_line_settles_without_a_lease(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    writer.accept([1]).await?;
+    let end = Settled { status: Status::Cancelled, attempt: 0, lease: None, result: None, ..settled(1) };
+    writer.commit(Batch { settled: vec![end], ..Batch::default() }).await?;
+    let shown = world.execution(1).await?;
+    assert_eq!((shown.status, shown.attempt, shown.worker, shown.fence), (Status::Cancelled, 0, None, None));
+    assert_eq!((shown.scheduled_at, shown.start_time), (None, None));
+    Ok(())
+}
+
+async fn totals_add_up(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let totals = |totals| Batch { totals, ..Batch::default() };
+    writer.commit(totals(vec![(ActionId(1), 3, 0)])).await?;
+    writer.commit(totals(vec![(ActionId(1), 2, 4), (ActionId(1), 0, 1)])).await?;
+    drop(writer);
+    let recovered = world.recovered().await?;
+    assert_eq!(recovered.actions.iter().map(|a| (a.total_enqueued, a.total_completed)).collect::<Vec<_>>(), [(5, 5)]);
+    Ok(())
+}
+
+async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
+    let texts = [
+        r#"{"a": "\u0000", "b": "\ud800", "c": "'; DROP TABLE live; --", "d": "\\u0000"}"#,
+        "{ \"ünïcödé\" :\n\t\"🦀 \\\" \u{7f}\u{2028}\" }",
+        r#"{"deep": [[[[{"$1": "?1", "%s": "{}"}]]]], "number": 1e400, "big": 123456789012345678901234567890}"#,
+    ];
+    let names = ["nul \0 in it", "\u{1}0 mark", "'quoted\" \\ ; --", "🦀\u{202e}", "", "\0", "\u{1}"];
+    let mut writer = world.writer().await?;
+    let mut expected: Vec<(i64, Request)> = Vec::new();
+    for (id, name) in (1..).zip(names) {
+        let own = Some(name.to_owned());
+        let parameters = raw(texts[usize::try_from(id)? % texts.len()]);
+        let request = Request {
+            message_id: own.clone(),
+            parameters,
+            correlation_id: own.clone(),
+            trace_id: own.clone(),
+            source: own.clone(),
+            reply_to: own,
+            ..request()
+        };
+        expected.push((id, request));
+    }
+    let accept = |(id, request): &(i64, Request)| Accepted {
+        snapshot: Snapshot { key: request.source.as_deref().map(Into::into), ..queued(*id) },
+        request: request.clone(),
+    };
+    writer.commit(Batch { accepted: expected.iter().map(accept).collect(), ..Batch::default() }).await?;
+    for (id, request) in &expected {
+        let found = world.store.requests(&[ExecutionId(*id)]).await?;
+        assert_same_request(&found[0].1, request);
+        let name = request.message_id.clone().expect("set above");
+        assert_eq!(world.store.find_request(&name).await?, Some(ExecutionId(*id)), "{name:?}");
+    }
+    let end = |(id, request): &(i64, Request)| Settled { result: Some(request.parameters.clone()), ..settled(*id) };
+    writer.commit(Batch { settled: expected.iter().map(end).collect(), ..Batch::default() }).await?;
+    for (id, request) in &expected {
+        let shown = world.execution(*id).await?;
+        assert_eq!(shown.parameters.get(), request.parameters.get());
+        assert_eq!(shown.result.as_ref().map(|result| result.get()), Some(request.parameters.get()));
+        assert_eq!((&shown.message_id, &shown.concurrency_key), (&request.message_id, &request.source));
+    }
+    Ok(())
+}
+
+async fn a_batch_that_contradicts_the_journal_changes_nothing(world: World) -> anyhow::Result<()> {
+    let same = |id| Accepted { request: full_request(1), ..accepted(id) };
+    let bad = [
+        Batch { live: vec![running(1), running(99)], ..Batch::default() },
+        Batch { settled: vec![settled(1), settled(99)], ..Batch::default() },
+        Batch { accepted: vec![accepted(50), accepted(1)], ..Batch::default() },
+        Batch { accepted: vec![accepted(50), same(51), same(52)], ..Batch::default() },
+    ];
+    world.writer().await?.accept([1, 2]).await?;
+    for batch in bad {
+        let mut writer = world.writer().await?;
+        let error = writer.commit(batch).await.expect_err("refused");
+        assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
+        // And nothing can follow it.
+        let error = writer.commit(Batch::default()).await.expect_err("over");
+        assert!(matches!(error, CommitError::Unknown(slotline_store::Error::LeadershipOver)), "{error:?}");
+        drop(writer);
+        assert_eq!(world.recovered().await?.live, [queued(1), queued(2)]);
+    }
+    Ok(())
+}
+
+async fn a_batch_of_twenty_thousand_is_one_commit(world: World) -> anyhow::Result<()> {
+    const MANY: i64 = 20_000;
+    let mut writer = world.writer().await?;
+    let message = |id| Request { message_id: Some(format!("m{id}")), ..request() };
+    let accept = |id| Accepted { snapshot: queued(id), request: message(id) };
+    writer.commit(Batch { accepted: (1..=MANY).map(accept).collect(), ..Batch::default() }).await?;
+    writer.commit(Batch { live: (1..=MANY).map(running).collect(), ..Batch::default() }).await?;
+    let batch = Batch {
+        accepted: (MANY + 1..=2 * MANY).map(accept).collect(),
+        settled: (1..=MANY).map(settled).collect(),
+        ..Batch::default()
+    };
+    writer.commit(batch).await?;
+    let ids: Vec<String> = (1..=2 * MANY).map(|id| format!("m{id}")).collect();
+    assert_eq!(world.store.find_messages(&ids).await?.len(), ids.len());
+    drop(writer);
+    let live = world.recovered().await?.live;
+    assert_eq!(live.len(), usize::try_from(MANY)?);
+    assert_eq!(live.first().map(|first| first.id), Some(ExecutionId(MANY + 1)));
+    Ok(())
+}
+
+async fn an_empty_batch_still_moves_the_counters(world: World) -> anyhow::Result<()> {
+    let mut writer = world.lead().await?;
+    assert_eq!(writer.lead.recover().await?.counters, slotline_store::Counters::default());
+    let batch = Batch { counters: counters(40), ..Batch::default() };
+    assert!(batch.is_empty());
+    writer.commit(batch).await?;
+    drop(writer);
+    assert_eq!(world.recovered().await?.counters, counters(40));
+    Ok(())
+}

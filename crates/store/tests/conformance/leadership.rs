@@ -1,0 +1,132 @@
+//! One leader at a time, and nothing written by any other.
+
+use std::time::Duration;
+
+use slotline_store::{Batch, CommitError, Error, Store};
+use sqlx::Connection;
+use tokio::time::timeout;
+
+use crate::world::{World, accepted, cases, queued};
+
+/// Long enough for anything that happens at once.
+const SOON: Duration = Duration::from_secs(20);
+/// How long something has to not happen.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+cases!(
+    every_leader_has_a_higher_epoch,
+    a_second_leader_waits_until_the_first_lets_go,
+    a_leader_that_is_dropped_lets_go,
+    one_who_gave_up_waiting_leads_nothing,
+    batches_are_chained,
+    a_leader_that_pings_goes_on,
+);
+
+async fn every_leader_has_a_higher_epoch(world: World) -> anyhow::Result<()> {
+    let mut last = None;
+    for _ in 0..3 {
+        let lead = world.store.lead("test").await?;
+        assert!(last < Some(lead.epoch()));
+        last = Some(lead.epoch());
+    }
+    Ok(())
+}
+
+async fn a_second_leader_waits_until_the_first_lets_go(world: World) -> anyhow::Result<()> {
+    let mut first = world.writer().await?;
+    let store = world.store.clone();
+    let mut second = tokio::spawn(async move { store.lead("second").await });
+    assert!(timeout(A_WHILE, &mut second).await.is_err());
+    first.accept([1]).await?;
+    first.lead.release().await;
+    let mut second = timeout(SOON, second).await???;
+    assert_eq!(second.recover().await?.live, [queued(1)]);
+    Ok(())
+}
+
+async fn a_leader_that_is_dropped_lets_go(world: World) -> anyhow::Result<()> {
+    let first = world.writer().await?;
+    let store = world.store.clone();
+    let second = tokio::spawn(async move { store.lead("second").await });
+    drop(first);
+    timeout(SOON, second).await???;
+    Ok(())
+}
+
+async fn one_who_gave_up_waiting_leads_nothing(world: World) -> anyhow::Result<()> {
+    let mut first = world.writer().await?;
+    assert!(timeout(A_WHILE, world.store.lead("impatient")).await.is_err());
+    first.accept([1]).await?;
+    let epoch = first.lead.epoch();
+    first.lead.release().await;
+    let third = timeout(SOON, world.store.lead("third")).await??;
+    assert_eq!(third.epoch().0, epoch.0 + 1, "the impatient one took an epoch");
+    Ok(())
+}
+
+async fn batches_are_chained(world: World) -> anyhow::Result<()> {
+    for numbers in [&[2][..], &[1, 1], &[1, 3], &[0]] {
+        let mut writer = world.lead().await?;
+        let (last, before) = numbers.split_last().expect("not empty");
+        for &number in before {
+            writer.lead.commit(&Batch { number, ..Batch::default() }).await?;
+        }
+        let batch = Batch { number: *last, accepted: vec![accepted(1)], ..Batch::default() };
+        let error = writer.lead.commit(&batch).await.expect_err("out of turn");
+        assert!(matches!(error, CommitError::Unknown(_)), "{numbers:?}: {error:?}");
+    }
+    assert!(world.recovered().await?.live.is_empty());
+    Ok(())
+}
+
+async fn a_leader_that_pings_goes_on(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    writer.lead.ping().await?;
+    writer.accept([1]).await?;
+    world.store.ping().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deposed_leader_commits_nothing() -> anyhow::Result<()> {
+    for world in [World::postgres().await?, World::sqlite_file().await?] {
+        let mut old = world.writer().await?;
+        // The next one leads although the old one never let go: that its lock is lost need not be known to it.
+        if world.url.starts_with("postgres") {
+            let mut connection = sqlx::PgConnection::connect(&world.url).await?;
+            sqlx::query("UPDATE leadership SET epoch = epoch + 1, batch = 0").execute(&mut connection).await?;
+        } else {
+            Store::open(&world.url).await?.lead("new").await?;
+        }
+        let ours = old.lead.epoch();
+        let error = old.accept([1]).await.expect_err("deposed");
+        let CommitError::Deposed { ours: named, theirs } = error else {
+            anyhow::bail!("not deposed: {error:?}");
+        };
+        assert_eq!((named, theirs.0), (ours, ours.0 + 1));
+        let error = old.accept([1]).await.expect_err("over");
+        assert!(matches!(error, CommitError::Unknown(Error::LeadershipOver)), "{error:?}");
+        assert!(matches!(old.lead.ping().await, Err(Error::LeadershipOver)));
+        drop(old);
+        assert!(world.recovered().await?.live.is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_that_is_given_up_ends_the_leadership() -> anyhow::Result<()> {
+    for world in [World::postgres().await?, World::sqlite_file().await?, World::sqlite_memory().await?] {
+        let mut writer = world.writer().await?;
+        // Polled once, so that it has begun, and dropped.
+        let begun = timeout(Duration::ZERO, writer.accept(1..=5_000)).await;
+        if begun.is_err() {
+            let error = writer.accept([9_000]).await.expect_err("over");
+            assert!(matches!(error, CommitError::Unknown(Error::LeadershipOver)), "{error:?}");
+        }
+        drop(writer);
+        // Whole or not at all.
+        let live = timeout(SOON, world.recovered()).await??.live.len();
+        assert!(live == 0 || live == 5_000, "{live}");
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Idempotency: a `message_id` is known while its execution lives and as long as its history is kept.
+
+use slotline_protocol::ExecutionId;
+use slotline_store::{Accepted, Batch, CommitError, Known};
+
+use crate::world::{World, accepted, at, cases, full_request, settled};
+
+cases!(
+    a_message_is_known_while_it_lives_and_after_it_settled,
+    a_message_that_settled_can_not_be_accepted_again,
+    nothing_is_known_of_no_messages,
+);
+
+fn named(id: i64) -> Accepted {
+    Accepted { request: full_request(id), ..accepted(id) }
+}
+
+async fn a_message_is_known_while_it_lives_and_after_it_settled(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    writer.commit(Batch { accepted: vec![named(1), named(2), accepted(3)], ..Batch::default() }).await?;
+    writer.settle([1]).await?;
+    let asked: Vec<String> = ["message-1", "message-2", "message-3", ""].map(str::to_owned).to_vec();
+    let mut known = world.store.find_messages(&asked).await?;
+    known.sort_by_key(|known| known.execution_id);
+    let expected = [1, 2].map(|id| Known {
+        message_id: format!("message-{id}"),
+        execution_id: ExecutionId(id),
+        digest: full_request(id).digest,
+    });
+    assert_eq!(known, expected);
+    assert_eq!(world.store.find_request("message-2").await?, Some(ExecutionId(2)));
+    assert_eq!(world.store.find_request("message-3").await?, None);
+
+    assert_eq!(writer.lead.prune(at(4_000), 10).await?, 1);
+    assert_eq!(world.store.find_request("message-1").await?, None);
+    Ok(())
+}
+
+async fn a_message_that_settled_can_not_be_accepted_again(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    writer.commit(Batch { accepted: vec![named(1)], settled: vec![settled(1)], ..Batch::default() }).await?;
+    let again = Accepted { request: full_request(1), ..accepted(2) };
+    let error = writer.commit(Batch { accepted: vec![again], ..Batch::default() }).await.expect_err("refused");
+    assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
+    drop(writer);
+    assert!(world.recovered().await?.live.is_empty());
+    Ok(())
+}
+
+async fn nothing_is_known_of_no_messages(world: World) -> anyhow::Result<()> {
+    assert_eq!(world.store.find_messages(&[]).await?, []);
+    assert!(world.store.requests(&[]).await?.is_empty());
+    assert!(world.store.execution(ExecutionId(1)).await?.is_none());
+    Ok(())
+}

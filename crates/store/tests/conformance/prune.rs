@@ -1,0 +1,86 @@
+//! History is kept for a while and then forgotten, the oldest first.
+
+use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, OutcomeKind, WorkerName};
+use slotline_store::{ActionChange, Batch, EndedAttempt};
+use uuid::Uuid;
+
+use crate::world::{World, accepted, at, cases, running, settled};
+
+cases!(
+    what_ended_before_is_forgotten_with_its_attempts,
+    no_more_is_forgotten_than_was_asked_for,
+    a_deleted_action_goes_with_its_last_execution,
+);
+
+async fn what_ended_before_is_forgotten_with_its_attempts(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let attempt = |id| EndedAttempt {
+        execution_id: ExecutionId(id),
+        attempt: 1,
+        fence: Fence(id),
+        worker: None,
+        outcome: OutcomeKind::Lost,
+        error: None,
+        started_at: None,
+        scheduled_at: at(1),
+        ended_at: at(2),
+    };
+    let ended = |n, second| (Incarnation(Uuid::from_u128(n)), WorkerName::new("w").expect("valid"), at(second));
+    let batch = Batch {
+        accepted: (1..=4).map(accepted).collect(),
+        live: vec![running(4)],
+        attempts: (1..=4).map(attempt).collect(),
+        settled: (1..=3).map(settled).collect(),
+        ended_incarnations: vec![ended(1, 3_000), ended(2, 3_009)],
+        ..Batch::default()
+    };
+    writer.commit(batch).await?;
+    assert_eq!(writer.lead.prune(at(3_003), 100).await?, 2);
+    assert_eq!(writer.lead.prune(at(3_003), 100).await?, 0);
+    for gone in [1, 2] {
+        assert!(world.store.execution(ExecutionId(gone)).await?.is_none());
+    }
+    for kept in [3, 4] {
+        assert_eq!(world.execution(kept).await?.earlier_attempts.len(), 1, "of {kept}");
+    }
+    // The leader goes on.
+    writer.accept([5]).await?;
+    drop(writer);
+    let recovered = world.recovered().await?;
+    assert_eq!(recovered.ended, [Incarnation(Uuid::from_u128(2))]);
+    assert_eq!(recovered.live.len(), 2);
+    Ok(())
+}
+
+async fn no_more_is_forgotten_than_was_asked_for(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    const MANY: i64 = 2_500;
+    writer.accept(1..=MANY).await?;
+    writer.settle(1..=MANY).await?;
+    assert_eq!(writer.lead.prune(at(100_000), 2_300).await?, 2_300);
+    assert!(world.store.execution(ExecutionId(2_300)).await?.is_none());
+    assert!(world.store.execution(ExecutionId(2_301)).await?.is_some());
+    assert_eq!(writer.lead.prune(at(100_000), 2_300).await?, 200);
+    Ok(())
+}
+
+async fn a_deleted_action_goes_with_its_last_execution(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let batch = Batch {
+        accepted: vec![accepted(1)],
+        settled: vec![settled(1)],
+        totals: vec![(ActionId(1), 1, 1)],
+        ..Batch::default()
+    };
+    writer.commit(batch).await?;
+    let delete = ActionChange::Delete { id: ActionId(1), at: at(10) };
+    writer.commit(Batch { actions: vec![delete], ..Batch::default() }).await?;
+    assert_eq!(writer.lead.prune(at(20), 10).await?, 0);
+    assert_eq!(world.execution(1).await?.action_ref.as_str(), "demo.echo");
+    assert_eq!(writer.lead.prune(at(9_000), 10).await?, 1);
+    // Its id may not be taken again by chance: nothing of it is left, not even its totals.
+    writer.commit(Batch { actions: vec![ActionChange::Put(crate::world::action(1, "demo.echo"))], ..Batch::default() }).await?;
+    drop(writer);
+    assert_eq!(world.recovered().await?.actions[0].total_enqueued, 0);
+    Ok(())
+}
