@@ -1,9 +1,15 @@
 //! Publications under way: sent, and waiting for their confirms.
 //!
-//! lapin hands a returned message not to the confirm it belongs to, but to whichever confirm of the same
-//! acknowledgement it resolves first. So a mandatory publication carries its number in a header, by which a return is
-//! known again, and no verdict is given before every confirm that was resolved earlier has been looked at. Each
-//! publication has a waker of its own that notes its number in a queue; the queue drained, all of them have been.
+//! lapin does not hand a returned message to the confirm it belongs to: each confirm it resolves takes the oldest
+//! return that waits, and those of one acknowledgement are resolved in no order. So a mandatory publication carries its
+//! number in a header, by which its return is known again wherever it turns up, and that nothing was returned is said
+//! only when it is certain. A return precedes its own acknowledgement, hence:
+//! - a confirm that took no return found none waiting: its own, if any, was taken by one resolved before;
+//! - a confirm that took a return may have left its own to a later one. But once all publications up to this one are
+//!   confirmed, as many confirms as returns have taken one, and none of theirs still waits.
+//!
+//! "Before" is kept by wakers: each publication notes its number in a queue when it is woken, so that with the queue
+//! drained, all that was resolved before any confirm seen so far has been seen too.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -48,6 +54,8 @@ struct Flight {
 struct Landed {
     number: u64,
     result: Result<(), PublishError>,
+    /// It came with a return, its own or another's, so that its own may yet turn up.
+    took_a_return: bool,
     receipt: Receipt,
 }
 
@@ -136,9 +144,13 @@ impl Flights {
         while let Ok(number) = self.woken.try_recv() {
             self.look(number)?;
         }
-        for landed in self.landed.drain(..) {
-            let returned = !self.returned.is_empty() && self.returned.remove(&landed.number);
-            landed.receipt.settle(if returned { Err(PublishError::Returned) } else { landed.result });
+        let oldest = self.flying.first_key_value().map_or(u64::MAX, |(number, _)| *number);
+        let returned = &mut self.returned;
+        let is_certain =
+            |landed: &mut Landed| !landed.took_a_return || landed.number < oldest || returned.contains(&landed.number);
+        for landed in self.landed.extract_if(.., is_certain).collect::<Vec<_>>() {
+            let result = if self.returned.remove(&landed.number) { Err(PublishError::Returned) } else { landed.result };
+            landed.receipt.settle(result);
         }
         Ok(())
     }
@@ -172,7 +184,8 @@ impl Flights {
         };
         self.returned.extend(returned.as_ref().and_then(number_of));
         if let Some(flight) = self.flying.remove(&number) {
-            self.landed.push(Landed { number, result, receipt: flight.receipt });
+            let took_a_return = returned.is_some();
+            self.landed.push(Landed { number, result, took_a_return, receipt: flight.receipt });
         }
         Ok(())
     }
