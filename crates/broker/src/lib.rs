@@ -27,3 +27,7 @@ pub use publisher::{Publication, Receipt};
 pub use session::Session;
 pub use supervisor::Supervisor;
 pub use topology::Topology;
+
+/// What a log filter should say besides. lapin warns of every returned message, with its whole body, though returns are
+/// ordinary and a body is nobody's business.
+pub const LOG_DIRECTIVES: [&str; 2] = ["lapin=error", "lapin::returned_messages=off"];

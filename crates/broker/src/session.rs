@@ -92,7 +92,8 @@ impl Session {
         }
     }
 
-    /// Resolves when the session is over, with the cause. Cancel-safe.
+    /// Resolves when the session is over, with the cause. That RabbitMQ cancelled a consumer is noticed by whoever waits
+    /// for its next delivery. Cancel-safe.
     pub async fn ended(&self) -> Error {
         self.over.wait().await
     }
