@@ -3,7 +3,7 @@
 //! Not here: what the keys of a policy or of `[action.run]` mean; those are `Policy` and `RunConfig`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use slotline_protocol::{ActionRef, Policy};
 use slotline_worker::RunConfig;
@@ -106,24 +106,11 @@ fn run(document: &Document, folder: &Path, run: Spanned<DeValue<'_>>, name: &str
     let DeValue::Table(table) = run.into_inner() else {
         return Err(document.wrong(Some(span), format!("{name}: expected a table, headed [action.run]")));
     };
-    let mut run: RunConfig = document.parse(Spanned::new(span.clone(), table), name)?;
-    let Some(program) = run.command.first_mut().filter(|program| !program.is_empty()) else {
+    let run: RunConfig = document.parse(Spanned::new(span.clone(), table), name)?;
+    if run.command.first().is_none_or(String::is_empty) {
         return Err(document.wrong(Some(span), format!("{name}.command: expected a program and its arguments")));
-    };
-    // A bare name is looked up in PATH; a path is meant from the folder of the file.
-    if program.contains('/') {
-        *program = below(folder, Path::new(program)).to_string_lossy().into_owned();
     }
-    run.cwd = Some(match run.cwd.take() {
-        Some(cwd) => below(folder, &cwd),
-        None => folder.to_owned(),
-    });
-    Ok(run)
-}
-
-fn below(folder: &Path, path: &Path) -> PathBuf {
-    let path = path.strip_prefix(".").unwrap_or(path);
-    if path == Path::new("") { folder.to_owned() } else { folder.join(path) }
+    Ok(run.resolved(folder))
 }
 
 #[cfg(test)]
@@ -159,7 +146,7 @@ mod tests {
         assert_eq!(actions[0].policy.limit, Some(1));
         assert_eq!(actions[0].policy.retry.max_attempts, 3);
         let run = actions[0].run.as_ref().expect("what to run");
-        assert_eq!(run.command, ["/srv/deploy.sh", "./untouched"]);
+        assert_eq!(run.command, ["/srv/work/./deploy.sh", "./untouched"]);
         assert_eq!(run.cwd.as_deref(), Some(Path::new("/srv/work")));
         assert!(actions[1].run.is_none());
     }

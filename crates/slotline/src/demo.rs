@@ -29,7 +29,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The demo has failed if it takes longer; it should take about five seconds.
 const WITHIN: Duration = Duration::from_secs(60);
 /// Ids that are shown of a line.
-const SHOWN_MAX: usize = 12;
+const SHOWN_MAX: usize = 8;
+/// A wider line would be wrapped by a narrow terminal, and no longer be one line to draw over.
+const COLUMNS_MAX: usize = 79;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -74,13 +76,15 @@ async fn show(embedded: &Embedded) -> anyhow::Result<ExitCode> {
     let mut drawn = 0;
     loop {
         let latest: Vec<Execution> = client.list(&["executions"], &[], ids.len()).await?;
-        let latest = latest.into_iter().filter(|execution| ids.contains(&execution.execution_id));
-        for execution in latest {
-            let known = watched.get(&execution.execution_id).map(|known| known.status);
-            if !is_live && known != Some(execution.status) && execution.status != Status::Queued {
-                output::line(moved(&execution, begun.elapsed()));
-            }
+        let mut news = Vec::new();
+        for execution in latest.into_iter().filter(|execution| ids.contains(&execution.execution_id)) {
+            let known = watched.get(&execution.execution_id);
+            news.extend(moves(known, &execution));
             watched.insert(execution.execution_id, execution);
+        }
+        if !is_live {
+            news.sort_unstable();
+            news.into_iter().for_each(|(moment, text)| output::line(stamped(&watched, moment, &text)));
         }
         if is_live {
             drawn = redraw(&picture(&watched), drawn);
@@ -115,22 +119,33 @@ async fn one(client: &Client, action_ref: &str, parameters: Value) -> anyhow::Re
     submitted.execution_id.context("the executor did not take a submission in time")
 }
 
-fn moved(execution: &Execution, after: Duration) -> String {
+/// What `execution` did since it was `known`, by its worker's stamps.
+fn moves(known: Option<&Execution>, execution: &Execution) -> Vec<(Timestamp, String)> {
     let key = execution.concurrency_key.as_ref().map(|key| format!(" ({key})")).unwrap_or_default();
-    let place = execution.position.map(|place| format!(", number {place} in line")).unwrap_or_default();
-    format!(
-        "{:6.2} s  {:11}  #{}{key} {}{place}",
-        after.as_secs_f64(),
-        execution.action_ref,
-        execution.execution_id,
-        execution.status
-    )
+    let name = format!("{:11}  #{}{key}", execution.action_ref, execution.execution_id);
+    let mut news = Vec::new();
+    if let Some(start) = execution.start_time
+        && known.is_none_or(|known| known.start_time.is_none())
+    {
+        news.push((start, format!("{name} starts")));
+    }
+    if let Some(end) = execution.end_time {
+        let has_ended = known.is_some_and(|known| known.end_time.is_some());
+        news.extend((!has_ended).then(|| (end, format!("{name} is {}", execution.status))));
+    }
+    news
+}
+
+/// Seconds since the first submission, and what happened then.
+fn stamped(watched: &BTreeMap<ExecutionId, Execution>, moment: Timestamp, text: &str) -> String {
+    let first = watched.values().map(|execution| execution.enqueued_at).min().unwrap_or(moment);
+    format!("{:6.3} s  {text}", moment.since(first).as_secs_f64())
 }
 
 /// One line an action: who runs, who is next, how many are done.
 fn picture(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
     let mut lines =
-        vec![format!("{:11}  {:9}  {:22}  {:40}  {}", "ACTION", "SLOTS", "RUNNING", "NEXT IN LINE", "DONE")];
+        vec![format!("{:11}  {:7}  {:14}  {:30}  {}", "ACTION", "SLOTS", "RUNNING", "NEXT IN LINE", "DONE")];
     let policies: BTreeMap<String, Policy> =
         actions::examples().into_iter().map(|action| (action.action_ref.to_string(), action.policy)).collect();
     for (name, policy) in policies {
@@ -153,7 +168,7 @@ fn picture(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
         let running = ids(&[Status::Scheduled, Status::Running, Status::Cancelling]);
         let done = of_it.iter().filter(|execution| execution.status.is_terminal()).count();
         lines.push(format!(
-            "{name:11}  {slots:9}  {running:22}  {:40}  {done}/{}",
+            "{name:11}  {slots:7}  {running:14}  {:30}  {done}/{}",
             ids(&[Status::Queued]),
             of_it.len()
         ));
@@ -165,7 +180,8 @@ fn picture(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
 fn redraw(lines: &[String], drawn: usize) -> usize {
     let mut out = std::io::stdout().lock();
     let up = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
-    let text: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
+    let text: String =
+        lines.iter().map(|line| format!("\x1b[2K{}\n", line.chars().take(COLUMNS_MAX).collect::<String>())).collect();
     // A terminal that went away ends the process by its own signal.
     let _ = out.write_all(format!("{up}{text}").as_bytes()).and_then(|()| out.flush());
     lines.len()

@@ -70,7 +70,7 @@ impl Embedded {
         let executing = slotline_executor::run(config, store.clone(), broker.clone(), Some(api), stop_executor.clone());
         let executor = tokio::spawn(async move { Ok(executing.await?) });
 
-        let mut builder = Worker::builder(&host::name())?.capacity(plan.capacity).drain_timeout(DRAIN_WITHIN);
+        let mut builder = Worker::builder(host::name()).capacity(plan.capacity).drain_timeout(DRAIN_WITHIN);
         for action in &plan.actions {
             if let Some(run) = &action.run {
                 builder = builder.command(action.action_ref.as_str(), run.clone());

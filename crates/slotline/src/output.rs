@@ -34,6 +34,9 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     for row in rows {
         table.add_row(row.map(|cell| clean(&cell)));
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     for row in table.to_string().lines() {
         line(row.trim_end());
     }

@@ -50,7 +50,7 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
     let path = require(path, "the actions file", "actions", "ACTIONS", "actions")?;
     let broker = broker(args.amqp_url.as_ref(), args.prefix.as_deref(), file)?;
     let name = args.name.or(file.name.clone()).unwrap_or_else(host::name);
-    let mut builder = Worker::builder(&name)?.capacity(args.capacity.or(file.capacity).unwrap_or(2 * host::cores()));
+    let mut builder = Worker::builder(&name).capacity(args.capacity.or(file.capacity).unwrap_or(2 * host::cores()));
     if let Some(folder) = args.state_dir.or(file.state_dir.clone()) {
         builder = builder.state_dir(folder);
     }
@@ -92,7 +92,7 @@ fn drain_on_signals() -> std::io::Result<Shutdown> {
         stop.drain();
         signals.next().await;
         tracing::warn!("asked twice; ends at once");
-        stop.now();
+        stop.stop();
     });
     Ok(shutdown)
 }

@@ -1,0 +1,241 @@
+//! The program against its own embedded set-up: what `run` ends with, and that order is what `demo` says it is.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The longest wait for anything.
+const SOON: Duration = Duration::from_secs(60);
+
+const ACTIONS: &str = r#"
+[[action]]
+ref = "test.fail"
+[action.run]
+command = ["/bin/sh", "-c", "echo oh no >&2; exit 3"]
+
+[[action]]
+ref = "test.slow"
+limit = 1
+[action.run]
+command = ["/bin/sh", "-c", "sleep 600"]
+grace = "200ms"
+
+[[action]]
+ref = "test.strict"
+schema = { type = "object", required = ["app"] }
+[action.run]
+command = ["/bin/sh", "-c", "true"]
+"#;
+
+/// A running `slotline dev`; killed when dropped.
+struct Dev {
+    folder: TempDir,
+    process: Child,
+    url: String,
+}
+
+fn program(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slotline"));
+    command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").args(arguments);
+    command
+}
+
+impl Dev {
+    fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join("actions.toml"), ACTIONS)?;
+        Self::start_in(folder)
+    }
+
+    fn start_in(folder: TempDir) -> anyhow::Result<Self> {
+        let arguments = ["dev", "--data", "data", "--actions", "actions.toml", "--listen", "127.0.0.1:0"];
+        let mut process = program(folder.path(), &arguments).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).context(line.clone())?.to_owned();
+        Ok(Self { folder, process, url })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(self.folder.path(), arguments);
+        command.env("SLOTLINE_API_URL", &self.url);
+        command
+    }
+
+    fn slotline(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(self.command(arguments).output()?)
+    }
+
+    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let output = self.command(arguments).args(["--output", "json"]).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Waits until execution `id` has `status`.
+    fn reaches(&self, id: &str, status: &str) -> anyhow::Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let execution = self.json(&["executions", "show", id])?;
+            if execution["status"] == status {
+                return Ok(execution);
+            }
+            ensure!(begun.elapsed() < SOON, "execution {id} does not become {status}: {execution}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks it to end, waits until it has, and gives back its folder.
+    fn stop(mut self) -> anyhow::Result<TempDir> {
+        interrupt(&self.process, Signal::TERM)?;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "{status}");
+        Ok(std::mem::replace(&mut self.folder, tempfile::tempdir()?))
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It has ended already where all went well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn interrupt(process: &Child, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(process.id())?).context("a process id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    let done = dev.slotline(&["run", "demo.echo", "-p", "message=hello", "-p", "n=1.10", "--wait"])?;
+    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
+    assert_eq!(String::from_utf8(done.stdout.clone())?, "{\"message\":\"hello\",\"n\":1.10}\n", "{}", told(&done));
+    for (arguments, code, expected) in [
+        (&["run", "test.fail", "--watch"][..], 1, "exit_status"),
+        (&["run", "test.slow", "--timeout", "300ms", "--wait"], 124, "timeout"),
+        (&["run", "test.nothing", "--wait"], 2, "no action is called test.nothing"),
+        (&["run", "test.strict", "--wait"], 2, "app"),
+    ] {
+        let done = dev.slotline(arguments)?;
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", told(&done));
+        assert!(told(&done).contains(expected), "{arguments:?}: {}", told(&done));
+    }
+    let waits = dev.command(&["run", "test.slow", "--wait", "--output", "json"]).stdout(Stdio::piped()).spawn()?;
+    let begun = Instant::now();
+    let id = loop {
+        let running = dev.json(&["executions", "list", "--action", "test.slow", "--status", "running"])?;
+        match running[0]["execution_id"].as_i64() {
+            Some(id) => break id.to_string(),
+            None => ensure!(begun.elapsed() < SOON, "nothing runs"),
+        }
+    };
+    let cancelled = dev.slotline(&["executions", "cancel", &id, "--reason", "enough"])?;
+    assert!(cancelled.status.success(), "{}", told(&cancelled));
+    let done = waits.wait_with_output()?;
+    assert_eq!(done.status.code(), Some(130));
+    assert_eq!(serde_json::from_slice::<Value>(&done.stdout)?["status"], "cancelled");
+    dev.stop().map(drop)
+}
+
+#[test]
+fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    let mut waits =
+        dev.command(&["run", "test.slow", "--watch"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut news = BufReader::new(waits.stderr.take().context("a pipe")?).lines();
+    let running = news.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains("is running")));
+    assert!(running.is_some());
+    interrupt(&waits, Signal::INT)?;
+    let last = news.next().context("a last word")??;
+    assert!(last.contains("execution 1 goes on") && last.contains("slotline executions cancel 1"), "{last}");
+    assert_eq!(waits.wait()?.code(), Some(130));
+    dev.reaches("1", "running")?;
+    dev.json(&["executions", "cancel", "1"])?;
+    let execution = dev.reaches("1", "cancelled")?;
+    assert_eq!(execution["error"]["code"], "cancelled", "{execution}");
+    dev.stop().map(drop)
+}
+
+#[test]
+fn who_waits_in_line_is_told_for_whom_and_the_same_key_runs_once() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    for turn in 1..=3 {
+        let submitted = dev.json(&["run", "test.slow", "--message-id", &format!("m-{}", turn.min(2))])?;
+        assert_eq!(submitted["execution_id"], turn.min(2));
+    }
+    dev.reaches("1", "running")?;
+    let waits = dev.json(&["executions", "show", "2"])?;
+    assert_eq!((&waits["position"], &waits["waiting"]["reason"]), (&1.into(), &"limit".into()), "{waits}");
+    assert_eq!(waits["waiting"]["held_by"], serde_json::json!([1]));
+    let line = dev.json(&["queue", "test.slow"])?;
+    assert_eq!((&line["queue_length"], &line["active_count"]), (&1.into(), &1.into()), "{line}");
+    for arguments in [&["queue"][..], &["queue", "test.slow"], &["executions", "list"], &["executions", "show", "2"]] {
+        let table = dev.slotline(arguments)?;
+        assert!(table.status.success() && told(&table).contains("test.slow"), "{arguments:?}: {}", told(&table));
+    }
+    let workers = dev.json(&["workers"])?;
+    assert_eq!(workers[0]["active_count"], 1, "{workers}");
+    for id in ["2", "1"] {
+        dev.json(&["executions", "cancel", id])?;
+    }
+    dev.stop().map(drop)
+}
+
+#[test]
+fn applied_actions_are_created_once_and_set_thereafter() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    std::fs::write(dev.folder.path().join("more.toml"), "[[action]]\nref = 'more.one'\nlimit = 2\n")?;
+    for expected in ["more.one created\n", "more.one set\n"] {
+        let applied = dev.slotline(&["apply", "more.toml"])?;
+        assert_eq!(String::from_utf8(applied.stdout.clone())?, expected, "{}", told(&applied));
+    }
+    let bad = "[[action]]\nref = 'more.two'\n[[action]]\nref = 'more.bad'\nschema = { type = 'nonsense' }\n";
+    std::fs::write(dev.folder.path().join("bad.toml"), bad)?;
+    let refused = dev.slotline(&["apply", "bad.toml"])?;
+    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+    assert!(told(&refused).contains("more.bad: 1 of 2 actions were applied before it"), "{}", told(&refused));
+    dev.stop().map(drop)
+}
+
+#[test]
+fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());
+    let second = dev.slotline(&["dev", "--data", "data", "--listen", "127.0.0.1:0"])?;
+    assert_eq!(second.status.code(), Some(1));
+    assert!(told(&second).contains("another slotline works in data"), "{}", told(&second));
+    let dev = Dev::start_in(dev.stop()?)?;
+    assert_eq!(dev.json(&["executions", "show", "1"])?["status"], "completed");
+    assert_eq!(dev.json(&["run", "demo.echo"])?["execution_id"], 2);
+    dev.stop().map(drop)
+}
+
+#[test]
+fn the_demo_shows_lines_checks_them_and_ends_well() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let begun = Instant::now();
+    let done = program(folder.path(), &["demo"]).output()?;
+    assert!(done.status.success(), "{}", told(&done));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    let text = String::from_utf8(done.stdout.clone())?;
+    for expected in
+        ["demo.deploy", "demo.resize", "demo.sync", "48 executions, 48 completed", "Checked from the journal"]
+    {
+        assert!(text.contains(expected), "{}", told(&done));
+    }
+    assert!(!text.contains('\u{1b}'), "no terminal, no escapes: {text}");
+    Ok(())
+}
