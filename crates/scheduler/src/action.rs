@@ -37,6 +37,8 @@ pub(crate) struct Action {
     waiting: usize,
     /// Executions that back off without a slot.
     pub(crate) backing_off: BTreeSet<ExecutionId>,
+    /// Executions that wait, or back off, behind others that came later: the only ones older than who is before them.
+    set_back: BTreeSet<ExecutionId>,
     /// Where it stands in the ring of its pool; it stands there exactly while someone of it may start.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) pool: PoolId,
@@ -58,6 +60,7 @@ impl Action {
             slots: BTreeSet::new(),
             waiting: 0,
             backing_off: BTreeSet::new(),
+            set_back: BTreeSet::new(),
             ticket: None,
             pool: PoolId::default(),
             total_enqueued: 0,
@@ -80,14 +83,29 @@ impl Action {
         let line = self.lines.entry(key.clone()).or_default();
         let position = line.insert(id, execution.place, |id| place(executions, id));
         self.waiting += 1;
+        if execution.place != id.0 {
+            self.set_back.insert(id);
+        }
         self.update_turn(&key);
         position
+    }
+
+    /// Lets `id` back off without a slot, outside its line.
+    pub(crate) fn set_back(&mut self, id: ExecutionId) {
+        self.backing_off.insert(id);
+        self.set_back.insert(id);
+    }
+
+    /// Who has waited longest of all, in line or backing off without a slot. Ids ascend as requests came.
+    pub(crate) fn oldest(&self) -> Option<ExecutionId> {
+        self.lines.values().filter_map(Line::head).chain(self.set_back.first().copied()).min()
     }
 
     /// Takes `id` out from wherever it waits, and its slot if it kept one.
     pub(crate) fn withdraw(&mut self, id: ExecutionId, execution: &Execution, executions: &Executions) {
         self.resuming.remove(&(execution.place, id));
         self.backing_off.remove(&id);
+        self.set_back.remove(&id);
         let key = self.line_key(&execution.key);
         if let Some(line) = self.lines.get_mut(&key) {
             self.waiting -= usize::from(line.remove(id, execution.place, |id| place(executions, id)));
@@ -129,6 +147,7 @@ impl Action {
         line.ticket = None;
         let id = line.pop()?;
         line.slots.insert(id);
+        self.set_back.remove(&id);
         self.waiting -= 1;
         self.slots.insert(id);
         self.update_turn(&key);

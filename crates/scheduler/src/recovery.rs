@@ -113,7 +113,7 @@ impl Scheduler {
             State::BackingOff { until, keeps_slot } => {
                 self.deadlines.set(until, Timer::BackoffOver(id));
                 if !keeps_slot {
-                    action.backing_off.insert(id);
+                    action.set_back(id);
                 }
             }
             State::Waiting { keeps_slot: true } => {

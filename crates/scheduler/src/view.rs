@@ -78,15 +78,16 @@ impl Scheduler {
 
     pub fn queue_stats(&self, id: ActionId, now: Timestamp) -> Option<QueueStats> {
         let action = self.actions.get(&id)?;
-        let backing_off = action.backing_off.iter().copied();
-        let oldest = action.lines.values().filter_map(Line::head).chain(backing_off);
         Some(QueueStats {
             action_id: id,
             action_ref: action.action_ref.clone(),
             queue_length: action.queue_length() as u64,
             active_count: action.slots.len() as u64,
             max_concurrent: action.limits.limit,
-            oldest_enqueued_at: oldest.filter_map(|id| self.executions.get(&id)).map(|e| e.enqueued_at).min(),
+            oldest_enqueued_at: action
+                .oldest()
+                .and_then(|id| self.executions.get(&id))
+                .map(|oldest| oldest.enqueued_at),
             total_enqueued: action.total_enqueued,
             total_completed: action.total_completed,
             last_updated: now,

@@ -126,7 +126,7 @@ impl Scheduler {
         execution.state = State::BackingOff { until, keeps_slot };
         if let Some(place) = place {
             execution.place = place;
-            action.backing_off.insert(id);
+            action.set_back(id);
         }
         self.deadlines.set(until, Timer::BackoffOver(id));
         self.effects.changed.insert(id);

@@ -104,7 +104,8 @@ fn a_request_for_an_unknown_action_is_refused() {
 fn a_request_is_told_its_position() {
     let mut world = World::with_line("email", slots(1));
     world.submit(["a", "b", "c", "d"]);
-    assert_eq!(world.positions, [1, 1, 2, 3], "the first has left the line before the second comes");
+    let positions: Vec<_> = world.accepted.iter().map(|accepted| accepted.position).collect();
+    assert_eq!(positions, [1, 1, 2, 3], "the first has left the line before the second comes");
     assert_eq!(world.why("d").position, 3);
     world.cancel("b");
     assert_eq!(world.why("d").position, 2);

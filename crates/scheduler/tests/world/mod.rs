@@ -2,21 +2,25 @@
 //! executions. Tests say what happens and ask what came of it; nothing here decides anything.
 #![allow(dead_code, reason = "every test binary uses its own part of the world")]
 
+mod answers;
+mod worker;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_protocol::http::Waiting;
-use slotline_protocol::message::{AttemptKey, EndReason, Failure, Heartbeat, Holding, Served};
+use slotline_protocol::message::{AttemptKey, EndReason, Failure};
 use slotline_protocol::policy::Retry;
 use slotline_protocol::{
     ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
 use slotline_scheduler::{
-    AttemptEnded, Config, Counters, Effects, Input, Limits, Order, Outcome, ProbedQueue, RecoveredAction,
+    Accepted, AttemptEnded, Config, Counters, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction,
     RefusedRequest, Scheduler, Sent, Settled, Snapshot,
 };
 use uuid::Uuid;
+
+pub(crate) use worker::FakeWorker;
 
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -56,75 +60,6 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_micros(1_000_000_000_000_000) + Duration::from_secs(seconds)
 }
 
-/// A worker as the scheduler's messages leave it: no fence, no processes, no mistakes.
-pub(crate) struct FakeWorker {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) name: WorkerName,
-    pub(crate) capacity: u32,
-    pub(crate) serves: Vec<ActionRef>,
-    pub(crate) draining: bool,
-    pub(crate) holding: BTreeMap<AttemptKey, (Fence, Holding)>,
-    pub(crate) unrecorded: BTreeMap<AttemptKey, Fence>,
-    pub(crate) seen: (Epoch, u64),
-    pub(crate) is_lost: bool,
-    /// Orders to it vanish.
-    pub(crate) is_deaf: bool,
-    /// Every attempt it ever began.
-    pub(crate) begun: BTreeSet<AttemptKey>,
-}
-
-impl FakeWorker {
-    pub(crate) fn heartbeat(&self, sent_at: Timestamp) -> Heartbeat {
-        Heartbeat {
-            worker: self.name.clone(),
-            incarnation: self.incarnation,
-            capacity: self.capacity,
-            holding: self.holding.iter().map(|((id, attempt), (_, state))| (*id, *attempt, *state)).collect(),
-            unrecorded: self.unrecorded.keys().copied().collect(),
-            seen: self.seen,
-            actions: self
-                .serves
-                .iter()
-                .map(|action_ref| Served { action_ref: action_ref.clone(), capabilities: Vec::new() })
-                .collect(),
-            labels: BTreeMap::new(),
-            draining: self.draining,
-            sent_at,
-        }
-    }
-
-    /// As a real one: drops what is not above the highest number seen, and a dispatch of something it has.
-    pub(crate) fn receive(&mut self, epoch: Epoch, sent: &Sent) {
-        if self.is_deaf || (epoch, sent.n) <= self.seen {
-            return;
-        }
-        self.seen = (epoch, sent.n);
-        match &sent.order {
-            Order::Recorded { attempts } => {
-                for key in attempts {
-                    assert!(!self.holding.contains_key(key), "{key:?} was recorded while it was held");
-                    self.unrecorded.remove(key);
-                }
-            }
-            Order::Dispatch(dispatch) => {
-                let key = (dispatch.id, dispatch.attempt);
-                if !self.holding.contains_key(&key) && !self.unrecorded.contains_key(&key) {
-                    assert!(self.begun.insert(key), "{key:?} was dispatched to one worker twice");
-                    self.holding.insert(key, (dispatch.fence, Holding::Running));
-                }
-            }
-            Order::Cancel { key, fence, .. } => {
-                if let Some((held, state)) = self.holding.get_mut(key)
-                    && held == fence
-                {
-                    *state = Holding::Cancelling;
-                }
-            }
-            Order::Lost => self.is_lost = true,
-        }
-    }
-}
-
 pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
     pub(crate) epoch: Epoch,
@@ -140,7 +75,7 @@ pub(crate) struct World {
     pub(crate) settled: Vec<Settled>,
     pub(crate) attempts: Vec<AttemptEnded>,
     pub(crate) refused: Vec<RefusedRequest>,
-    pub(crate) positions: Vec<u64>,
+    pub(crate) accepted: Vec<Accepted>,
     /// Every order of this epoch.
     pub(crate) orders: Vec<Sent>,
     pub(crate) probes: u64,
@@ -148,6 +83,8 @@ pub(crate) struct World {
     pub(crate) ended: Vec<Incarnation>,
     statuses: BTreeMap<ExecutionId, Status>,
     granted: BTreeMap<Fence, ExecutionId>,
+    /// Every attempt that any worker ever began.
+    begun: BTreeSet<AttemptKey>,
 }
 
 impl World {
@@ -167,13 +104,14 @@ impl World {
             settled: Vec::new(),
             attempts: Vec::new(),
             refused: Vec::new(),
-            positions: Vec::new(),
+            accepted: Vec::new(),
             orders: Vec::new(),
             probes: 0,
             hellos: 0,
             ended: Vec::new(),
             statuses: BTreeMap::new(),
             granted: BTreeMap::new(),
+            begun: BTreeSet::new(),
         };
         world.tell(Input::SessionOpened);
         world
@@ -322,11 +260,12 @@ impl World {
 
     fn let_go(&mut self, name: &str) -> (AttemptKey, Fence, Incarnation) {
         let id = self.id(name);
-        let holds = |worker: &&mut FakeWorker| worker.holding.keys().any(|(held, _)| *held == id);
-        let worker = self.workers.values_mut().find(holds).unwrap_or_else(|| panic!("no worker holds {name}"));
-        let key = *worker.holding.keys().find(|(held, _)| *held == id).expect("found above");
-        let (fence, _) = worker.holding.remove(&key).expect("found above");
-        worker.unrecorded.insert(key, fence);
+        let mut held = self.workers.values_mut().flat_map(|worker| {
+            let key = worker.holding.keys().find(|(held, _)| *held == id).copied();
+            key.map(|key| (key, worker))
+        });
+        let (key, worker) = held.next().unwrap_or_else(|| panic!("no worker holds {name}"));
+        let fence = worker.let_go(key);
         (key, fence, worker.incarnation)
     }
 
@@ -335,8 +274,13 @@ impl World {
         self.start_worker_for(name, capacity, serves);
     }
 
-    /// A new process under this name, as a new incarnation.
     pub(crate) fn start_worker_for(&mut self, name: &str, capacity: u32, serves: Vec<ActionRef>) {
+        self.add_worker(name, capacity, serves);
+        self.beat(name);
+    }
+
+    /// A new process under this name, as a new incarnation that nobody has heard of yet.
+    pub(crate) fn add_worker(&mut self, name: &str, capacity: u32, serves: Vec<ActionRef>) {
         self.incarnations += 1;
         let worker = FakeWorker {
             incarnation: Incarnation(Uuid::from_u128(self.incarnations)),
@@ -349,10 +293,8 @@ impl World {
             seen: (Epoch(0), 0),
             is_lost: false,
             is_deaf: false,
-            begun: BTreeSet::new(),
         };
         self.workers.insert(name.to_owned(), worker);
-        self.beat(name);
     }
 
     fn serve_all(&mut self, worker: &str) {
@@ -450,7 +392,7 @@ impl World {
             hello,
             probe,
         } = effects;
-        self.positions.extend(accepted.iter().map(|accepted| accepted.position));
+        self.accepted.extend(accepted);
         self.refused.extend(refused);
         for announced in announcements {
             let last = self.statuses.insert(announced.id, announced.to).unwrap_or(Status::Requested);
@@ -458,12 +400,13 @@ impl World {
             assert!(last == announced.from || is_running, "{announced:?} after {last:?}");
             assert!(!last.is_terminal(), "{announced:?} after {last:?}");
         }
+        let newest = self.granted.keys().next_back().copied();
         for id in changed {
             let snapshot = self.scheduler.snapshot(id).expect("what changed is live");
             if let Some(lease) = &snapshot.lease {
-                let first = self.granted.keys().next_back().is_none_or(|newest| lease.fence > *newest);
+                let rises = newest.is_none_or(|newest| lease.fence > newest);
                 let known = self.granted.insert(lease.fence, id);
-                assert!(known.map_or(first, |known| known == id), "fences rise, and none is given twice: {lease:?}");
+                assert!(known.map_or(rises, |known| known == id), "fences rise, and none is given twice: {lease:?}");
             }
             self.journal.insert(id, snapshot);
         }
@@ -485,118 +428,10 @@ impl World {
         for sent in orders {
             assert!(self.orders.last().is_none_or(|last| last.n < sent.n), "n rises");
             if let Some(worker) = self.workers.values_mut().find(|worker| worker.incarnation == sent.incarnation) {
-                worker.receive(self.epoch, &sent);
+                worker.receive(self.epoch, &sent, &mut self.begun);
             }
             self.orders.push(sent);
         }
-    }
-
-    // ---- what came of it ----
-
-    pub(crate) fn id(&self, name: &str) -> ExecutionId {
-        *self.ids.get(name).unwrap_or_else(|| panic!("{name} was never accepted"))
-    }
-
-    pub(crate) fn name(&self, id: ExecutionId) -> String {
-        self.names[&id].clone()
-    }
-
-    pub(crate) fn action(&self, name: &str) -> ActionId {
-        self.actions[name].0
-    }
-
-    fn only_action(&self) -> String {
-        assert_eq!(self.actions.len(), 1, "name the action: there are several");
-        self.actions.keys().next().expect("one action").clone()
-    }
-
-    pub(crate) fn worker(&self, name: &str) -> &FakeWorker {
-        &self.workers[name]
-    }
-
-    pub(crate) fn worker_mut(&mut self, name: &str) -> &mut FakeWorker {
-        self.workers.get_mut(name).expect("a known worker")
-    }
-
-    pub(crate) fn incarnation(&self, name: &str) -> Incarnation {
-        self.worker(name).incarnation
-    }
-
-    /// Executions in the order in which they were granted, once for each grant of this epoch.
-    pub(crate) fn started(&self) -> Vec<String> {
-        let mut fences = BTreeSet::new();
-        let dispatches = self.orders.iter().filter_map(|sent| match &sent.order {
-            Order::Dispatch(dispatch) => Some(dispatch),
-            Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
-        });
-        dispatches.filter(|dispatch| fences.insert(dispatch.fence)).map(|dispatch| self.name(dispatch.id)).collect()
-    }
-
-    /// Executions that hold a lease, in order of grant.
-    pub(crate) fn running(&self) -> Vec<String> {
-        let mut leases: Vec<_> =
-            self.journal.values().filter_map(|live| Some((live.lease.as_ref()?.fence, live.id))).collect();
-        leases.sort_unstable();
-        leases.into_iter().map(|(_, id)| self.name(id)).collect()
-    }
-
-    /// Executions that the worker holds, by the scheduler's word.
-    pub(crate) fn held_by(&self, worker: &str) -> Vec<String> {
-        let leases = self.scheduler.leases_of(self.incarnation(worker));
-        leases.into_iter().map(|((id, _), _)| self.name(id)).collect()
-    }
-
-    pub(crate) fn orders_to(&self, worker: &str) -> Vec<Order> {
-        let incarnation = self.incarnation(worker);
-        self.orders.iter().filter(|sent| sent.incarnation == incarnation).map(|sent| sent.order.clone()).collect()
-    }
-
-    pub(crate) fn status(&self, name: &str) -> Status {
-        let id = self.id(name);
-        match self.scheduler.status(id) {
-            Some(status) => status,
-            None => self.ending(name).status,
-        }
-    }
-
-    pub(crate) fn ending(&self, name: &str) -> &Settled {
-        let id = self.id(name);
-        self.settled.iter().find(|settled| settled.id == id).unwrap_or_else(|| panic!("{name} has not settled"))
-    }
-
-    /// The code of the error that it ended with.
-    pub(crate) fn code(&self, name: &str) -> &str {
-        self.ending(name).error.as_ref().map_or("", |error| &error.code)
-    }
-
-    /// Executions in the order in which they settled.
-    pub(crate) fn finished(&self) -> Vec<String> {
-        self.settled.iter().map(|settled| self.name(settled.id)).collect()
-    }
-
-    pub(crate) fn snapshot(&self, name: &str) -> Snapshot {
-        self.scheduler.snapshot(self.id(name)).unwrap_or_else(|| panic!("{name} is not live"))
-    }
-
-    pub(crate) fn why(&self, name: &str) -> Waiting {
-        self.scheduler.explain(self.id(name)).unwrap_or_else(|| panic!("{name} does not wait"))
-    }
-
-    /// Nothing is held, waiting or timed any more.
-    #[track_caller]
-    pub(crate) fn assert_nothing_is_left(&self) {
-        for (name, (id, _, _)) in &self.actions {
-            let stats = self.scheduler.queue_stats(*id, self.now).expect("a known action");
-            assert_eq!((stats.queue_length, stats.active_count), (0, 0), "{name}");
-            assert_eq!(stats.keys, [], "{name}");
-            assert!(!self.scheduler.has_live(*id), "{name}");
-        }
-        assert!(self.journal.is_empty());
-        for worker in self.scheduler.workers() {
-            assert!(worker.leases.is_empty(), "{worker:?}");
-        }
-        let probe_only = self.scheduler.next_deadline().is_none_or(|due| due <= self.now + HEARTBEAT);
-        assert!(probe_only, "a timer was left behind");
     }
 }
 
