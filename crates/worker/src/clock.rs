@@ -10,6 +10,8 @@ use rustix::time::{
     timerfd_settime,
 };
 use slotline_protocol::Timestamp;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::duty::Now;
 
@@ -42,4 +44,10 @@ pub(crate) fn arm(timer: impl AsFd, at: Option<Duration>) -> rustix::io::Result<
         },
     };
     timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: zero, it_value }).map(drop)
+}
+
+/// Has the runtime watch a file for being readable.
+#[expect(deprecated, reason = "what it warns of can't be: an `OwnedFd` keeps its file open, and nobody swaps it")]
+pub(crate) fn watched(file: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(file, Interest::READABLE)
 }

@@ -107,9 +107,11 @@ pub(crate) fn start(handlers: &runtime::Handle, handler: &Handler, start: Start,
     let token = CancellationToken::new();
     let context = Context::new(start, token.clone(), feed.clone());
     let handler = handler.clone();
+    // Dropped when the task is, however that comes about, be it before its first poll: then, and only then, nothing of
+    // it is left.
+    let last_word = LastWord { feed: Some(feed), ending: None };
     let task = handlers.spawn(async move {
-        // Dropped when the task is, however that comes about: then, and only then, nothing of it is left.
-        let mut last_word = LastWord { feed: Some(feed), ending: None };
+        let mut last_word = last_word;
         if let Some(feed) = &last_word.feed {
             feed.started(clock::now());
         }

@@ -14,7 +14,6 @@ use rustix::fd::OwnedFd;
 use slotline_broker::{Broker, Delivery};
 use slotline_protocol::message::{AttemptKey, Cancel, Failure, Hello, Message, Recall, Recorded, Scheduled};
 use slotline_protocol::{ActionRef, Envelope, Incarnation, Unreadable, envelope};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
@@ -82,7 +81,7 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
         handlers,
         over: None,
     };
-    let timer = AsyncFd::register_with_interest(timer, Interest::READABLE).map_err(Error::Thread)?;
+    let timer = clock::watched(timer).map_err(Error::Thread)?;
     let result = looped.turn(happened, &timer, &shutdown).await;
     let Loop { link, pool, live, scratch, .. } = looped;
     // Whatever still lives ends with its channel.

@@ -63,6 +63,9 @@ impl Duty {
             Life::Between if self.drain.is_some() => self.life = Life::Leaving { until: now.boot + FAREWELL_WAIT },
             Life::Between | Life::Leaving { .. } | Life::Finished => {}
         }
+        if self.life == Life::Finished {
+            return;
+        }
         self.farewells_due(now, fx);
         if let Life::Leaving { until } = self.life
             && (now.boot >= until || self.formers.iter().all(|former| former.forget_at.is_some()))

@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::clock::watched;
 use crate::shim::ARGUMENT;
 use crate::shim::wire::{self, Files, Order, Report, Start};
 
@@ -82,7 +82,7 @@ impl Pool {
         self.0.spawner.send(Request::Spawn(sender)).map_err(|_| io::Error::other("no thread starts commands"))?;
         let Spawned { socket, child } = receiver.await.map_err(gone)??;
         let spawner = self.0.spawner.clone();
-        Ok(Shim { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, child: Some(child), spawner })
+        Ok(Shim { socket: watched(socket)?, child: Some(child), spawner })
     }
 
     /// Takes back a shim that said `Gone`.

@@ -188,6 +188,20 @@ impl World {
         self.order(Order::Recorded(message::Recorded { epoch, n, attempts: ids.iter().map(|id| key(*id)).collect() }));
     }
 
+    /// By the same leader.
+    pub(crate) fn hello_again(&mut self) {
+        let (epoch, n) = self.next();
+        let terms = Terms::default();
+        self.order(Order::Hello(message::Hello {
+            epoch,
+            n,
+            lease_seconds: Some(terms.lease),
+            fence_seconds: Some(terms.fence),
+            heartbeat_seconds: Some(terms.heartbeat),
+            lost: false,
+        }));
+    }
+
     pub(crate) fn hello(&mut self, epoch: i64) {
         self.hello_with_terms(epoch, s(60), s(45), s(5));
     }

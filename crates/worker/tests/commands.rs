@@ -1,0 +1,390 @@
+//! Commands, with real processes, through a whole worker.
+
+mod executor;
+
+use std::path::Path;
+use std::time::Duration;
+
+use executor::Executor;
+use serde_json::{Value, json};
+use slotline_broker::Broker;
+use slotline_protocol::message::{Completed, Failure};
+use slotline_protocol::{Incarnation, OutcomeKind};
+use slotline_worker::{Error, RunConfig, Shutdown, Worker};
+use tokio::task::JoinHandle;
+
+const SHIM: &str = env!("CARGO_BIN_EXE_slotline-shim");
+
+/// A worker with one action, `test.run`, that is a shell script.
+struct Stage {
+    executor: Executor,
+    worker: Incarnation,
+    shutdown: Shutdown,
+    running: JoinHandle<Result<(), Error>>,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn with(config: impl FnOnce(&Path) -> RunConfig) -> anyhow::Result<Self> {
+        let broker = Broker::memory(executor::PREFIX);
+        let mut executor = Executor::start(&broker, 1).await?;
+        let folder = tempfile::tempdir()?;
+        let shutdown = Shutdown::new();
+        let worker = Worker::builder("w1")
+            .capacity(8)
+            .command("test.run", config(folder.path()))
+            .drain_timeout(Duration::from_millis(200))
+            .state_dir(folder.path().join("state"))
+            .shim_executable(SHIM)
+            .build()?;
+        let running = tokio::spawn(worker.run(broker, shutdown.clone()));
+        let worker = executor.worker().await?;
+        Ok(Self { executor, worker, shutdown, running, folder })
+    }
+
+    async fn script(script: &str) -> anyhow::Result<Self> {
+        Self::with(|folder| RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", script]) }).await
+    }
+
+    async fn dispatch(&mut self, id: i64, parameters: Value) -> anyhow::Result<()> {
+        self.executor.dispatch(self.worker, id, "test.run", parameters).await
+    }
+
+    async fn run(&mut self, id: i64, parameters: Value) -> anyhow::Result<Completed> {
+        self.dispatch(id, parameters).await?;
+        self.executor.completed(id).await
+    }
+
+    /// What a script wrote into a file of the stage's folder, once it is there.
+    async fn written(&self, name: &str) -> anyhow::Result<String> {
+        let deadline = tokio::time::Instant::now() + executor::PATIENCE;
+        loop {
+            match std::fs::read_to_string(self.folder.path().join(name)) {
+                Ok(text) if text.ends_with('\n') => return Ok(text.trim().to_owned()),
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "{name} was not written");
+        }
+    }
+
+    /// Whether nothing of these processes is left, not even a zombie.
+    fn are_gone(&self, pids: &str) -> bool {
+        pids.split_whitespace().all(|pid| !Path::new("/proc").join(pid).exists())
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        self.shutdown.stop();
+        tokio::time::timeout(executor::PATIENCE, self.running).await???;
+        let state = self.folder.path().join("state");
+        let left: Vec<_> = std::fs::read_dir(state)?.flatten().map(|entry| entry.path()).collect();
+        anyhow::ensure!(left.is_empty(), "the worker left {left:?} behind");
+        Ok(())
+    }
+}
+
+fn result(completed: &Completed) -> Value {
+    assert_eq!(completed.status, OutcomeKind::Completed, "{:?}", completed.error);
+    // `null` and none are the same on the wire.
+    completed.result.as_ref().map_or(Value::Null, |json| serde_json::from_str(json.get()).expect("a result is JSON"))
+}
+
+fn failure(completed: &Completed, status: OutcomeKind) -> Failure {
+    assert_eq!(completed.status, status, "{completed:?}");
+    completed.error.clone().expect("a failure has an error")
+}
+
+#[tokio::test]
+async fn the_result_is_the_last_line_of_stdout_that_is_json() -> anyhow::Result<()> {
+    let mut stage = Stage::script(r#"echo '{"a": 0}'; echo '{"a": 1}'; echo done; echo err >&2"#).await?;
+    let completed = stage.run(1, json!({})).await?;
+    assert_eq!(result(&completed), json!({"a": 1}));
+    assert!(completed.started_at.is_some_and(|started| started < completed.completed_at));
+    let events = stage.executor.events(1, completed.last_sequence).await?;
+    let events: Vec<_> = events.into_values().collect();
+    assert_eq!(events[..2], ["status running".to_owned(), "started".to_owned()]);
+    assert_eq!(events.last().map(String::as_str), Some("finished Some(0)"));
+    assert!(events.iter().any(|event| event.starts_with("Stdout") && event.contains("done")), "{events:?}");
+    assert!(events.iter().any(|event| event == "Stderr err"), "{events:?}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_command_that_prints_no_json_has_a_null_result() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo hello").await?;
+    assert_eq!(result(&stage.run(1, json!({})).await?), Value::Null);
+    stage.end().await
+}
+
+#[tokio::test]
+async fn the_result_file_outweighs_stdout_and_is_removed() -> anyhow::Result<()> {
+    let script = r#"echo 1; echo '{"from": "file"}' > "$SLOTLINE_RESULT_FILE"; echo "$SLOTLINE_RESULT_FILE" > where"#;
+    let mut stage = Stage::script(script).await?;
+    assert_eq!(result(&stage.run(1, json!({})).await?), json!({"from": "file"}));
+    let file = stage.written("where").await?;
+    assert!(file.starts_with('/') && !Path::new(&file).exists(), "{file}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_result_file_that_is_no_json_fails_and_says_so() -> anyhow::Result<()> {
+    let mut stage = Stage::script(r#"echo nonsense > "$SLOTLINE_RESULT_FILE""#).await?;
+    let error = failure(&stage.run(1, json!({})).await?, OutcomeKind::Failed);
+    assert!(error.message.contains("result file holds no JSON"), "{error:?}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_result_larger_than_the_cap_fails_as_too_large() -> anyhow::Result<()> {
+    let script = r#"printf '"'; head -c 1100000 /dev/zero | tr '\0' x; printf '"\n'"#;
+    let mut stage = Stage::script(script).await?;
+    assert_eq!(failure(&stage.run(1, json!({})).await?, OutcomeKind::Failed).code, "result_too_large");
+    let script = r#"printf '"'; head -c 1000000 /dev/zero | tr '\0' x; printf '"\n'"#;
+    let mut stage = Stage::script(script).await?;
+    assert_eq!(result(&stage.run(1, json!({})).await?).as_str().map(str::len), Some(1_000_000));
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_command_is_given_its_identity_its_parameters_and_no_secrets() -> anyhow::Result<()> {
+    let script = r#"printf '{"id":"%s","attempt":"%s","fence":"%s","ref":"%s","app":"%s","big":"%s","stage":"%s","url":"%s","stdin":%s}' \
+        "$SLOTLINE_EXECUTION_ID" "$SLOTLINE_ATTEMPT" "$SLOTLINE_FENCE" "$SLOTLINE_ACTION_REF" "$SLOTLINE_PARAM_APP" \
+        "${SLOTLINE_PARAM_BIG:-none}" "$STAGE" "${CARGO_BIN_EXE_x:-none}" "$(cat)""#;
+    let mut stage = Stage::with(|_| RunConfig {
+        env: [("STAGE".to_owned(), "prod".to_owned())].into(),
+        ..RunConfig::new(["/bin/sh", "-c", script])
+    })
+    .await?;
+    let parameters = json!({"app": "web ö", "big": "x".repeat(9000)});
+    let found = result(&stage.run(7, parameters.clone()).await?);
+    assert_eq!(found["id"], "7");
+    assert_eq!(found["attempt"], "1");
+    assert_eq!(found["fence"], "1007");
+    assert_eq!(found["ref"], "test.run");
+    assert_eq!(found["app"], "web ö");
+    assert_eq!(found["big"], "none", "too long for the environment");
+    assert_eq!(found["stage"], "prod");
+    assert_eq!(found["stdin"], parameters, "stdin has it all");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn an_exit_status_is_a_failure_with_the_tail_of_stderr() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo first >&2; echo last words >&2; exit 3").await?;
+    let completed = stage.run(1, json!({})).await?;
+    let error = failure(&completed, OutcomeKind::Failed);
+    assert_eq!(error.code, "exit_status");
+    assert_eq!(error.message, "the command exited with status 3: last words");
+    assert_eq!(error.details, Some(json!({"return_code": 3, "stderr": "first\nlast words"})));
+    let events = stage.executor.events(1, completed.last_sequence).await?;
+    assert_eq!(events.into_values().next_back().as_deref(), Some("finished Some(3)"));
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_signal_is_a_failure_that_names_it() -> anyhow::Result<()> {
+    let mut stage = Stage::script("kill -USR1 $$").await?;
+    let error = failure(&stage.run(1, json!({})).await?, OutcomeKind::Failed);
+    assert_eq!(error.code, "signal");
+    assert!(error.message.contains("signal 10 (SIGUSR1)"), "{error:?}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_command_that_can_not_be_started_says_which_and_why() -> anyhow::Result<()> {
+    let mut stage = Stage::with(|_| RunConfig::new(["/no/such/program", "x"])).await?;
+    let completed = stage.run(1, json!({})).await?;
+    let error = failure(&completed, OutcomeKind::Failed);
+    assert_eq!(error.code, "spawn_failed");
+    assert!(error.message.contains("/no/such/program") && error.message.contains("No such file"), "{error:?}");
+    assert_eq!(completed.started_at, None);
+    stage.executor.events(1, completed.last_sequence).await?;
+    stage.end().await?;
+    let nowhere = |_: &Path| RunConfig { cwd: Some("/no/such/folder".into()), ..RunConfig::new(["true"]) };
+    let mut stage = Stage::with(nowhere).await?;
+    let error = failure(&stage.run(1, json!({})).await?, OutcomeKind::Failed);
+    assert!(error.message.contains("/no/such/folder"), "{error:?}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_time_out_ends_the_command_and_tells_how_long_it_had() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo $$ > pid; exec sleep 1000").await?;
+    let mut scheduled = stage.executor.scheduled(1, "test.run", &json!({}))?;
+    scheduled.timeout_seconds = Some(Duration::from_millis(300));
+    stage.executor.send(stage.worker, &scheduled).await?;
+    let completed = stage.executor.completed(1).await?;
+    let error = failure(&completed, OutcomeKind::Timeout);
+    assert_eq!(error.code, "timeout");
+    assert_eq!(
+        error.message,
+        "Execution 1 (test.run) has timed out because it was processing longer than 0.3 s."
+    );
+    let ran = completed.completed_at.since(completed.started_at.expect("it started"));
+    assert!(ran >= Duration::from_millis(300), "{ran:?}");
+    let pid = stage.written("pid").await?;
+    assert!(stage.are_gone(&pid));
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_stalled_command_is_ended_and_one_that_prints_is_not() -> anyhow::Result<()> {
+    let script = "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; [ \"$SLOTLINE_PARAM_HANG\" = true ] && exec sleep 1000; true";
+    let mut stage = Stage::script(script).await?;
+    for (id, hang) in [(1, false), (2, true)] {
+        let mut scheduled = stage.executor.scheduled(id, "test.run", &json!({"hang": hang}))?;
+        scheduled.stall_timeout_seconds = Some(Duration::from_millis(400));
+        stage.executor.send(stage.worker, &scheduled).await?;
+    }
+    assert_eq!(stage.executor.completed(1).await?.status, OutcomeKind::Completed);
+    assert_eq!(failure(&stage.executor.completed(2).await?, OutcomeKind::Timeout).code, "stall_timeout");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_cancelled_command_may_tidy_up_within_its_grace() -> anyhow::Result<()> {
+    let script = "trap 'echo tidied > tidied; exit 0' TERM; echo $$ > pid; while :; do sleep 0.01; done";
+    let mut stage = Stage::script(script).await?;
+    stage.dispatch(1, json!({})).await?;
+    let pid = stage.written("pid").await?;
+    stage.executor.cancel(stage.worker, 1, Duration::from_secs(10)).await?;
+    let error = failure(&stage.executor.completed(1).await?, OutcomeKind::Cancelled);
+    assert_eq!((error.code.as_str(), error.message.as_str()), (
+        "cancelled",
+        "Execution 1 (test.run) was cancelled: the test says so."
+    ));
+    assert_eq!(stage.written("tidied").await?, "tidied");
+    assert!(stage.are_gone(&pid));
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_command_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> anyhow::Result<()> {
+    let script = "trap '' TERM; echo $$ > pid; while :; do sleep 0.01; done";
+    let mut stage = Stage::script(script).await?;
+    stage.dispatch(1, json!({})).await?;
+    let pid = stage.written("pid").await?;
+    let asked = std::time::SystemTime::UNIX_EPOCH.elapsed()?;
+    stage.executor.cancel(stage.worker, 1, Duration::from_millis(500)).await?;
+    let completed = stage.executor.completed(1).await?;
+    assert_eq!(completed.status, OutcomeKind::Cancelled);
+    let ended = Duration::from_micros(completed.completed_at.as_micros().unsigned_abs());
+    assert!(ended >= asked + Duration::from_millis(500), "it had its grace");
+    assert!(stage.are_gone(&pid));
+    stage.end().await
+}
+
+#[tokio::test]
+async fn descendants_that_left_the_group_and_ignore_sigterm_are_gone_when_the_end_is_told() -> anyhow::Result<()> {
+    let script = "setsid sh -c \"trap '' TERM; echo \\$\\$ > stray; while :; do sleep 0.01; done\" & \
+                  while [ ! -s stray ]; do sleep 0.01; done; exit 0";
+    let grace = Duration::from_millis(100);
+    let mut stage = Stage::with(|folder| RunConfig {
+        cwd: Some(folder.to_owned()),
+        grace,
+        ..RunConfig::new(["/bin/sh", "-c", script])
+    })
+    .await?;
+    let completed = stage.run(1, json!({})).await?;
+    assert_eq!(completed.status, OutcomeKind::Completed, "{completed:?}");
+    let stray = stage.written("stray").await?;
+    assert!(stage.are_gone(&stray), "{stray} lives");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_may_finish_what_it_is_about_to_say() -> anyhow::Result<()> {
+    let mut stage = Stage::script("(sleep 0.05; echo '\"late\"') & exit 0").await?;
+    assert_eq!(result(&stage.run(1, json!({})).await?), json!("late"));
+    stage.end().await
+}
+
+#[tokio::test]
+async fn output_past_the_cap_is_cut_and_marked_and_the_command_never_blocks() -> anyhow::Result<()> {
+    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i of this very long story; i=$((i+1)); done; echo '{\"end\":true}'";
+    let mut stage =
+        Stage::with(|_| RunConfig { output_max: 1000, ..RunConfig::new(["/bin/sh", "-c", script]) }).await?;
+    let completed = stage.run(1, json!({})).await?;
+    assert_eq!(result(&completed), json!({"end": true}), "the result is read past the cap");
+    let events = stage.executor.events(1, completed.last_sequence).await?;
+    let lines: Vec<&str> = events
+        .values()
+        .filter_map(|event| event.strip_prefix("Stdout "))
+        .flat_map(|lines| lines.split('|'))
+        .collect();
+    let (mark, kept) = lines.split_last().expect("something was printed");
+    assert_eq!(*mark, "[output cut after 1000 bytes]");
+    for (i, line) in kept.iter().enumerate() {
+        assert_eq!(*line, format!("line {i} of this very long story"));
+    }
+    let bytes: usize = kept.iter().map(|line| line.len() + 1).sum();
+    assert!((900..=1000).contains(&bytes), "{bytes}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_chain_of_commands_runs_one_after_the_other_without_being_asked() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo $SLOTLINE_EXECUTION_ID start >> order; sleep 0.02; echo $SLOTLINE_EXECUTION_ID end >> order").await?;
+    for id in 1..=5 {
+        let mut scheduled = stage.executor.scheduled(id, "test.run", &json!({}))?;
+        scheduled.starts_after = (id > 1).then(|| executor::key(id - 1));
+        stage.executor.send(stage.worker, &scheduled).await?;
+    }
+    let mut ends = Vec::new();
+    for id in 1..=5 {
+        ends.push(stage.executor.completed(id).await?);
+    }
+    for pair in ends.windows(2) {
+        assert!(pair[1].started_at.expect("started") >= pair[0].completed_at, "they overlap");
+    }
+    let order = stage.written("order").await?;
+    let expected: Vec<_> = (1..=5).flat_map(|id| [format!("{id} start"), format!("{id} end")]).collect();
+    assert_eq!(order.lines().collect::<Vec<_>>(), expected);
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_drain_out_of_time_hands_back_what_runs() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo $$ > pid; exec sleep 1000").await?;
+    stage.dispatch(1, json!({})).await?;
+    let pid = stage.written("pid").await?;
+    stage.shutdown.drain();
+    let returned = stage.executor.returned(1).await?;
+    assert_eq!((returned.reason.as_str(), returned.started), ("drain", true));
+    assert!(stage.are_gone(&pid));
+    stage.executor.record(stage.worker, &[1]).await?;
+    let ended = stage.executor.until("the last word", |heard| heard.ended.first().cloned()).await?;
+    assert!(ended.returned.is_empty(), "it was recorded");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_shim_that_is_killed_takes_its_attempt_with_it() -> anyhow::Result<()> {
+    let script = "setsid sh -c 'echo $$ > stray; exec sleep 1000' & echo $PPID > shim; wait";
+    let mut stage = Stage::script(script).await?;
+    stage.dispatch(1, json!({})).await?;
+    let (shim, stray) = (stage.written("shim").await?, stage.written("stray").await?);
+    let pid = rustix::process::Pid::from_raw(shim.parse()?).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    let error = failure(&stage.executor.completed(1).await?, OutcomeKind::Failed);
+    assert_eq!(error.code, "signal");
+    // Whoever adopted it reaps it in its own time; what counts is that it runs no more.
+    let is_dead = std::fs::read_to_string(format!("/proc/{stray}/stat")).map_or(true, |stat| stat.contains(") Z "));
+    assert!(is_dead, "{stray} lives");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn many_commands_side_by_side_all_end_and_reuse_their_shims() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo $PPID; exit 0").await?;
+    let mut shims = std::collections::BTreeSet::new();
+    for round in 0..5 {
+        for i in 0..8 {
+            stage.dispatch(round * 8 + i, json!({})).await?;
+        }
+        for i in 0..8 {
+            shims.insert(result(&stage.executor.completed(round * 8 + i).await?).to_string());
+        }
+    }
+    assert!(shims.len() <= 8, "{shims:?}");
+    stage.end().await
+}

@@ -1,0 +1,299 @@
+//! The duty book against chance: whatever an executor, a broker and processes do, in any order.
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use slotline_protocol::Incarnation;
+use slotline_protocol::message::AttemptKey;
+use slotline_worker::duty::{Effect, Input};
+use world::{World, key};
+
+/// Each has up to 120 steps.
+const CASES: u32 = 1_000;
+
+/// One thing that happens. Ids are few, so that things meet.
+#[derive(Clone, Debug)]
+enum Step {
+    Dispatch { id: i64, after: Option<i64>, isolated: bool },
+    /// A copy of an order sent before.
+    Replay { n: u64, id: i64 },
+    Cancel(i64),
+    CancelIfNotStarted(i64),
+    Recall(i64),
+    Record(i64),
+    Hello,
+    NewLeader,
+    Lost,
+    Session,
+    /// The newest or an older heartbeat is confirmed.
+    Confirm { back: usize },
+    Started(usize),
+    Succeed(usize),
+    Fail(usize),
+    Pass(u64),
+    Drain,
+    Stop,
+    FarewellConfirmed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = 0..12_i64;
+    prop_oneof![
+        6 => (id.clone(), prop::option::of(0..12_i64), prop::bool::weighted(0.1))
+            .prop_map(|(id, after, isolated)| Step::Dispatch { id, after, isolated }),
+        1 => (0..40_u64, id.clone()).prop_map(|(n, id)| Step::Replay { n, id }),
+        2 => id.clone().prop_map(Step::Cancel),
+        1 => id.clone().prop_map(Step::CancelIfNotStarted),
+        1 => id.clone().prop_map(Step::Recall),
+        3 => id.prop_map(Step::Record),
+        1 => Just(Step::Hello),
+        1 => Just(Step::NewLeader),
+        1 => Just(Step::Lost),
+        1 => Just(Step::Session),
+        6 => (0..3_usize).prop_map(|back| Step::Confirm { back }),
+        3 => (0..4_usize).prop_map(Step::Started),
+        5 => (0..4_usize).prop_map(Step::Succeed),
+        2 => (0..4_usize).prop_map(Step::Fail),
+        6 => (1..20_000_u64).prop_map(Step::Pass),
+        1 => Just(Step::Drain),
+        1 => Just(Step::Stop),
+        1 => Just(Step::FarewellConfirmed),
+    ]
+}
+
+/// What must hold at every step, seen from outside.
+#[derive(Default)]
+struct Judge {
+    /// Every start of a life, with its incarnation. An attempt handed back unstarted may be granted again.
+    started: BTreeMap<AttemptKey, Incarnation>,
+    ended: BTreeSet<AttemptKey>,
+    killed: BTreeSet<AttemptKey>,
+    isolated: BTreeSet<AttemptKey>,
+    /// What was said of each attempt that started.
+    words: BTreeMap<AttemptKey, String>,
+    beats: Vec<(Incarnation, Duration)>,
+    /// The newest heartbeat confirmed in time, of each incarnation.
+    confirmed: BTreeMap<Incarnation, Duration>,
+    over: BTreeSet<Incarnation>,
+    live: Vec<AttemptKey>,
+    finished: bool,
+    farewells: BTreeSet<Incarnation>,
+}
+
+impl Judge {
+    fn see(&mut self, world: &mut World) {
+        for effect in world.drain_effects() {
+            assert!(!self.finished, "nothing follows the end: {effect:?}");
+            match effect {
+                Effect::Start(start) => {
+                    assert!(self.started.insert(start.key, world.incarnation).is_none(), "{:?} started twice", start.key);
+                    let sent = self.confirmed.get(&world.incarnation).expect("a confirmed heartbeat before any start");
+                    assert!(world.now.boot < *sent + Duration::from_secs(45), "started past the fence");
+                    assert!(!self.over.contains(&world.incarnation), "started under an incarnation that is over");
+                    if start.deadline.is_none() {
+                        self.isolated.insert(start.key);
+                    }
+                    self.live.push(start.key);
+                }
+                Effect::Kill { key } => {
+                    assert!(self.started.contains_key(&key));
+                    self.killed.insert(key);
+                }
+                Effect::Interrupt { key, .. } => assert!(self.live.contains(&key), "nobody is there to be asked"),
+                Effect::Complete(word) => {
+                    let completed = word.message;
+                    assert_eq!(completed.incarnation, world.incarnation);
+                    self.word((completed.execution_id, completed.attempt), format!("{:?}", completed.status));
+                }
+                Effect::Return(word) => {
+                    let returned = word.message;
+                    let key = (returned.execution_id, returned.attempt);
+                    if returned.started {
+                        self.word(key, "returned".to_owned());
+                    } else {
+                        assert!(!self.started.contains_key(&key), "{key:?} started and is handed back as if it had not");
+                    }
+                }
+                Effect::Beat { heartbeat, sent } => {
+                    assert!(!self.over.contains(&heartbeat.incarnation));
+                    for (id, attempt, _) in &heartbeat.holding {
+                        assert!(!heartbeat.unrecorded.contains(&(*id, *attempt)), "both held and ended");
+                    }
+                    self.beats.push((heartbeat.incarnation, sent));
+                }
+                Effect::Farewell(ended) => {
+                    for completed in &ended.outcomes {
+                        self.word((completed.execution_id, completed.attempt), format!("{:?}", completed.status));
+                    }
+                    for key in &self.live {
+                        assert_ne!(self.started.get(key), Some(&ended.incarnation), "{key:?} runs past the last word");
+                    }
+                    self.farewells.insert(ended.incarnation);
+                }
+                Effect::IncarnationOver(incarnation) => {
+                    for key in &self.live {
+                        let is_of_it = self.started.get(key) == Some(&incarnation);
+                        assert!(!is_of_it || self.isolated.contains(key), "{key:?} runs under an incarnation that is over");
+                    }
+                    self.over.insert(incarnation);
+                }
+                Effect::GiveUp(keys) => {
+                    assert!(keys.iter().all(|key| self.live.contains(key)));
+                    self.finished = true;
+                }
+                Effect::Finish => self.finished = true,
+                Effect::Extend { deadline } => {
+                    assert!(deadline > world.now.boot, "extended into the past");
+                }
+                Effect::ChangeStatus(_) | Effect::Progress(_) => {}
+            }
+        }
+        if self.over.contains(&world.incarnation) && !self.finished {
+            world.new_incarnation();
+            self.see(world);
+        }
+    }
+
+    fn word(&mut self, key: AttemptKey, word: String) {
+        if self.started.contains_key(&key) {
+            assert!(self.ended.contains(&key), "told of {key:?} before it ended");
+        }
+        let before = self.words.entry(key).or_insert_with(|| word.clone());
+        assert_eq!(*before, word, "two outcomes of {key:?}");
+    }
+
+    fn act(&mut self, world: &mut World, step: &Step) {
+        let live = |index: usize| self.live.get(index).copied();
+        match step {
+            Step::Dispatch { id, after, isolated } => {
+                // Attempt numbers are never used again once they are started or settled.
+                if self.started.contains_key(&key(*id)) || self.words.contains_key(&key(*id)) {
+                    return;
+                }
+                let fence = i64::try_from(world.n).expect("small") + 1;
+                let mut dispatch = world.dispatch(*id).fence(fence);
+                if let Some(after) = after {
+                    dispatch = dispatch.after(*after);
+                }
+                if *isolated {
+                    dispatch = dispatch.continue_when_isolated();
+                }
+                dispatch.send();
+            }
+            Step::Replay { n, id } => {
+                let n = (*n).min(world.n);
+                let epoch = world.epoch;
+                world.dispatch(*id).number(epoch, n).send();
+            }
+            Step::Cancel(id) => world.cancel(*id, None),
+            Step::CancelIfNotStarted(id) => world.cancel_if_not_started(*id),
+            Step::Recall(id) => world.recall(*id, *id),
+            Step::Record(id) => world.record(&[*id]),
+            Step::Hello => world.hello_again(),
+            Step::NewLeader => world.hello(world.epoch + 1),
+            Step::Lost => world.lost(),
+            Step::Session => world.session_opened(),
+            Step::Confirm { back } => {
+                let index = self.beats.len().checked_sub(back + 1);
+                if let Some((incarnation, sent)) = index.map(|index| self.beats[index]) {
+                    let in_time = world.now.boot < sent + Duration::from_secs(45);
+                    let holds = self.confirmed.get(&incarnation).is_none_or(|before| world.now.boot < *before + Duration::from_secs(45));
+                    if in_time && holds {
+                        let newest = self.confirmed.entry(incarnation).or_insert(sent);
+                        *newest = (*newest).max(sent);
+                    }
+                    world.input(Input::HeartbeatConfirmed { incarnation, sent });
+                }
+            }
+            Step::Started(index) => {
+                if let Some(key) = live(*index) {
+                    world.input(Input::Started { key, at: world.now });
+                }
+            }
+            Step::Succeed(index) | Step::Fail(index) => {
+                if let Some(key) = live(*index) {
+                    self.live.retain(|other| *other != key);
+                    self.ended.insert(key);
+                    match step {
+                        Step::Succeed(_) => world.succeed(key.0.0, "1"),
+                        _ => world.fail(key.0.0),
+                    }
+                }
+            }
+            Step::Pass(millis) => {
+                // Looked at in small steps, as effects are carried out at once.
+                let end = world.now.boot + Duration::from_millis(*millis);
+                while let Some(at) = world.duty.next_deadline().filter(|at| *at <= end) {
+                    world.clock(at.saturating_sub(world.now.boot));
+                    world.input(Input::Tick);
+                    assert!(world.duty.next_deadline().is_none_or(|next| next > world.now.boot), "a tick settles nothing");
+                    self.see(world);
+                }
+                world.clock(end.saturating_sub(world.now.boot));
+            }
+            Step::Drain => world.input(Input::DrainRequested),
+            Step::Stop => world.input(Input::StopRequested),
+            Step::FarewellConfirmed => {
+                for incarnation in self.farewells.clone() {
+                    world.input(Input::FarewellConfirmed { incarnation });
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_no_attempt_starts_twice_or_past_the_fence_or_ends_in_two_ways(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::unconfirmed();
+        let mut judge = Judge::default();
+        for step in &steps {
+            judge.act(&mut world, step);
+            judge.see(&mut world);
+            if judge.finished {
+                break;
+            }
+        }
+        // Once everything has ended and the broker is there, whatever started is told of, or is lost with a last word.
+        if !judge.finished {
+            for key in judge.live.clone() {
+                judge.ended.insert(key);
+                world.fail(key.0.0);
+            }
+            judge.live.clear();
+            judge.see(&mut world);
+            world.session_opened();
+            judge.see(&mut world);
+        }
+        if !judge.finished {
+            for (key, incarnation) in &judge.started {
+                let told = judge.words.contains_key(key);
+                let is_lost = judge.farewells.contains(incarnation);
+                prop_assert!(told || is_lost, "{key:?} is neither told of nor lost");
+            }
+            prop_assert_eq!(world.duty.running().count(), 0);
+        }
+    }
+
+    #[test]
+    fn the_same_inputs_give_the_same_state(steps in prop::collection::vec(step(), 1..60)) {
+        let run = || {
+            let mut world = World::unconfirmed();
+            let mut judge = Judge::default();
+            for step in &steps {
+                judge.act(&mut world, step);
+                judge.see(&mut world);
+                if judge.finished {
+                    break;
+                }
+            }
+            world.duty
+        };
+        prop_assert_eq!(run(), run());
+    }
+}
