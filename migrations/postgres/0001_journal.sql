@@ -66,7 +66,7 @@ CREATE TABLE live (
     reply            text        NOT NULL,
     parameters       text        NOT NULL
 ) WITH (
-    fillfactor = 70,
+    fillfactor = 50,
     -- Rows come and go all the time: sweep before the dead outnumber the living by far, also in a large table.
     autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_vacuum_threshold = 10000,

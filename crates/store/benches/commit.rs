@@ -97,6 +97,17 @@ impl Bench {
         Ok(begun.elapsed())
     }
 
+    /// What a commit costs before it writes anything: a round trip, the epoch row and a flush.
+    async fn empty(&mut self, batches: i64) -> anyhow::Result<()> {
+        let mut took = Vec::new();
+        for _ in 0..batches {
+            took.push(self.commit(Batch::default()).await?);
+        }
+        took.sort();
+        println!("{}: empty: p50 {:.2?}, p99 {:.2?}", self.name, took[took.len() / 2], took[took.len() * 99 / 100]);
+        Ok(())
+    }
+
     /// Batches as under load: each accepts, schedules and settles `size` executions.
     async fn pipeline(&mut self, size: i64, batches: i64) -> anyhow::Result<()> {
         let (first, mut took) = (self.next, Vec::new());
@@ -130,6 +141,7 @@ async fn measure(name: &'static str, url: &str) -> anyhow::Result<()> {
     let store = Store::open(url).await?;
     store.migrate().await?;
     let mut bench = Bench { name, lead: store.lead("bench").await?, number: 0, next: 1 };
+    bench.empty(2_000).await?;
     for (size, batches) in [(1, 2_000), (20, 500), (167, 300), (500, 200), (5_000, 20)] {
         bench.pipeline(size, batches).await?;
     }

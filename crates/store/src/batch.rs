@@ -64,6 +64,7 @@ impl Default for Counters {
 
 /// A change to the actions.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and nearly all are the large one")]
 pub enum ActionChange {
     /// Adds the action, or replaces the one with its id.
     Put(http::Action),

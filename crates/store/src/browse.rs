@@ -11,6 +11,9 @@ pub const PAGE_LIMIT_MAX: u32 = 1000;
 /// The most bytes of parameters and results on one page; the page ends early beyond it.
 pub const PAGE_BYTES_MAX: usize = 32 << 20;
 
+/// The most earlier attempts shown of one execution, the newest.
+pub const ATTEMPTS_SHOWN_MAX: i64 = 100;
+
 /// Which executions to list. The default is all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {

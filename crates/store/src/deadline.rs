@@ -6,9 +6,9 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::Postgres;
 
 use crate::Error;
 

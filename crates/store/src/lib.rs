@@ -30,7 +30,7 @@ mod verify;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Timestamp, http};
 
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
-pub use browse::{Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
+pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
@@ -115,7 +115,8 @@ impl Store {
         on!(self, journal => journal.requests(ids))
     }
 
-    /// One execution, live or settled, with its earlier attempts. Where it stands in its line only the leader knows.
+    /// One execution, live or settled, with its earlier attempts (the newest
+    /// [`ATTEMPTS_SHOWN_MAX`]). Where it stands in its line only the leader knows.
     pub async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
         on!(self, journal => journal.execution(id))
     }

@@ -4,7 +4,9 @@ mod commit;
 mod lead;
 mod read;
 
+use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
@@ -27,10 +29,18 @@ const VERSION_MIN: i32 = 140_000;
 
 crate::row::columns!(PgRow, i32);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Journal {
     pool: PgPool,
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
+}
+
+/// Without the options, which hold the password.
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, database) = (self.options.get_host(), self.options.get_database());
+        f.debug_struct("Journal").field("host", &host).field("database", &database).finish_non_exhaustive()
+    }
 }
 
 impl Journal {
@@ -40,8 +50,10 @@ impl Journal {
         if options.get_application_name().is_none() {
             options = options.application_name("slotline");
         }
-        // The server ends what we no longer wait for.
+        // The server ends what we no longer wait for. And it plans each read for the tables as they are: a plan kept from
+        // when they were empty would scan them long after.
         let options = options.options([
+            ("plan_cache_mode", "force_custom_plan".to_owned()),
             ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),
             ("default_transaction_isolation", "read committed".to_owned()),
         ]);
@@ -64,11 +76,12 @@ impl Journal {
                 })
             })
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options })
+        Ok(Self { pool, options: Arc::new(options) })
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), Error> {
-        let mut connection = within(self.options.clone().options([("statement_timeout", "0")]).connect()).await?;
+        let mut connection =
+            within(PgConnectOptions::clone(&self.options).options([("statement_timeout", "0")]).connect()).await?;
         // The migrator takes an advisory lock first, so that one runs after the other.
         within_time(MIGRATION_DEADLINE, async {
             migrate::postgres().run_direct(None, &mut connection, false).await.map_err(Error::Migrate)

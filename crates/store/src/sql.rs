@@ -24,6 +24,19 @@ pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CA
     (SELECT min(t.started_at) FROM attempts t WHERE t.execution_id = history.id) END AS earlier_started_at \
     FROM history WHERE action_id = $1 ORDER BY id DESC LIMIT $2";
 
+/// The newest of the attempts that ended without settling their executions; `$filter` chooses the executions, `$2` is how
+/// many of each.
+macro_rules! newest_attempts {
+    ($filter:literal) => {
+        concat!(
+            "SELECT * FROM (SELECT execution_id, attempt, fence, worker, outcome, error, started_at, ended_at, ",
+            "row_number() OVER (PARTITION BY execution_id ORDER BY fence DESC) AS newest FROM attempts WHERE ",
+            $filter,
+            ") AS t WHERE newest <= $2 ORDER BY execution_id, fence",
+        )
+    };
+}
+
 /// A query for whole executions that have settled.
 macro_rules! settled_executions {
     ($($rest:literal)*) => {
@@ -85,4 +98,4 @@ pub(crate) const SETTLED_AND_LIVE: &str = "SELECT live.id FROM live JOIN history
 pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id, status FROM history \
     WHERE status NOT IN ('completed', 'failed', 'timeout', 'cancelled') AND enqueued_at >= $1";
 
-pub(crate) use {live_executions, page_of_executions, settled_executions};
+pub(crate) use {live_executions, newest_attempts, page_of_executions, settled_executions};

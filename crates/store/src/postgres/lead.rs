@@ -27,8 +27,10 @@ const WATCH_EVERY: Duration = Duration::from_secs(5);
 /// One lock for each partition of each schema.
 const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('slotline leader of ' || current_schema(), $1))";
 
-/// Guards the session: what the server does when it no longer hears of us.
-const GUARD: &str = "SELECT set_config('idle_session_timeout', $1, false), \
+/// Guards the session: what the server does when it no longer hears of us. And spares the one statement that is run all
+/// the time, which has nothing to plan, its planning.
+const GUARD: &str = "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), \
+    set_config('idle_session_timeout', $1, false), \
     set_config('idle_in_transaction_session_timeout', $1, false), \
     set_config('tcp_user_timeout', $1, false), \
     set_config('client_connection_check_interval', $2, false), \
@@ -194,11 +196,12 @@ impl Lead {
         while pruned < i64::from(max) {
             let chunk = (i64::from(max) - pruned).min(PRUNE_CHUNK);
             let gone: i64 =
-                within(sqlx::query_scalar(PRUNE).bind(before).bind(chunk).fetch_one(&mut connection)).await?;
+                within(sqlx::query_scalar(PRUNE).bind(before).bind(chunk).persistent(false).fetch_one(&mut connection))
+                    .await?;
             pruned += gone;
             if gone < chunk {
-                within(sqlx::query(PRUNE_INCARNATIONS).bind(before).execute(&mut connection)).await?;
-                within(sqlx::query(PRUNE_ACTIONS).bind(before).execute(&mut connection)).await?;
+                within(sqlx::query(PRUNE_INCARNATIONS).bind(before).persistent(false).execute(&mut connection)).await?;
+                within(sqlx::query(PRUNE_ACTIONS).bind(before).persistent(false).execute(&mut connection)).await?;
                 break;
             }
         }

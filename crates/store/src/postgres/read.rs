@@ -9,7 +9,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 
 use super::Journal;
-use crate::browse::PageBuilder;
+use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::text::hide;
@@ -26,15 +26,14 @@ const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, d
 
 const ACTION_IDS: &str = "SELECT id FROM actions WHERE ref = $1";
 
-/// Planned anew for each call, so that what was not asked for costs nothing and each filter finds its index. One
-/// action, as nearly always, is compared as such, since only then the index on actions gives the order too.
+/// What was not asked for costs nothing, since each call is planned for its own values. One action, as nearly always, is
+/// compared as such, since only then the index on actions gives the order too.
 const EXECUTIONS: &str = sql::page_of_executions!(
     "AND ($3::bigint IS NULL OR e.action_id = $3) AND ($4::bigint[] IS NULL OR e.action_id = ANY($4)) \
      AND ($5::text[] IS NULL OR e.status = ANY($5)) AND ($6::text IS NULL OR e.concurrency_key = $6)"
 );
 
-const ATTEMPTS: &str = "SELECT execution_id, attempt, fence, worker, outcome, error, started_at, ended_at \
-    FROM attempts WHERE execution_id = ANY($1) ORDER BY execution_id, fence";
+const ATTEMPTS: &str = sql::newest_attempts!("execution_id = ANY($1)");
 
 impl Journal {
     pub(crate) async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
@@ -79,7 +78,6 @@ impl Journal {
             .bind(actions)
             .bind(statuses)
             .bind(filter.concurrency_key.as_deref().map(hide))
-            .persistent(false)
             .fetch(&mut *connection);
         while let Some(row) = within(rows.try_next()).await? {
             if !page.push(row::execution(&row)?) {
@@ -102,7 +100,7 @@ impl Journal {
             return Ok(());
         }
         let mut attempts: HashMap<ExecutionId, Vec<http::Attempt>> = HashMap::new();
-        for row in self.rows(sqlx::query(ATTEMPTS).bind(retried)).await? {
+        for row in self.rows(sqlx::query(ATTEMPTS).bind(retried).bind(ATTEMPTS_SHOWN_MAX)).await? {
             let (id, attempt) = row::attempt(&row)?;
             attempts.entry(id).or_default().push(attempt);
         }

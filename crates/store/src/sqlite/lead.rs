@@ -6,7 +6,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Journal, commit};
-use crate::deadline::{within};
+use crate::deadline::within;
 use crate::leadership::{PARTITION, PRUNE_CHUNK};
 use crate::row::{self, Keys};
 use crate::stamp::Stamp;

@@ -9,8 +9,8 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::Journal;
-use crate::browse::PageBuilder;
-use crate::deadline::{within};
+use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
+use crate::deadline::within;
 use crate::row::json;
 use crate::stamp::Stamp;
 use crate::text::hide;
@@ -38,8 +38,7 @@ const EXECUTIONS_OF_ACTIONS: &str = sql::page_of_executions!(
      AND ($4 IS NULL OR e.status IN (SELECT value FROM json_each($4))) AND ($5 IS NULL OR e.concurrency_key = $5)"
 );
 
-const ATTEMPTS: &str = "SELECT execution_id, attempt, fence, worker, outcome, error, started_at, ended_at \
-    FROM attempts WHERE execution_id IN (SELECT value FROM json_each($1)) ORDER BY execution_id, fence";
+const ATTEMPTS: &str = sql::newest_attempts!("execution_id IN (SELECT value FROM json_each($1))");
 
 impl Journal {
     pub(crate) async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
@@ -101,7 +100,7 @@ impl Journal {
             return Ok(());
         }
         let mut attempts: HashMap<ExecutionId, Vec<http::Attempt>> = HashMap::new();
-        for row in self.rows(sqlx::query(ATTEMPTS).bind(json(&retried))).await? {
+        for row in self.rows(sqlx::query(ATTEMPTS).bind(json(&retried)).bind(ATTEMPTS_SHOWN_MAX)).await? {
             let (id, attempt) = row::attempt(&row)?;
             attempts.entry(id).or_default().push(attempt);
         }

@@ -36,7 +36,11 @@ async fn an_action_reads_back_with_its_whole_policy(world: World) -> anyhow::Res
 async fn a_change_keeps_the_id_and_the_birth_of_an_action(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
     let mut changed = action(1, "demo.echo");
-    changed.policy = Policy { limit: Some(1), retry: policy::Retry { max_attempts: 9, ..policy::Retry::default() }, ..Policy::default() };
+    changed.policy = Policy {
+        limit: Some(1),
+        retry: policy::Retry { max_attempts: 9, ..policy::Retry::default() },
+        ..Policy::default()
+    };
     changed.paused = true;
     changed.updated_at = at(500);
     // Twice in one batch: the last word counts.

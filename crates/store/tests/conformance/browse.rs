@@ -54,7 +54,13 @@ async fn filters_choose_by_action_status_and_key(world: World) -> anyhow::Result
     };
     let batch = Batch {
         actions: vec![ActionChange::Put(action(2, "demo.other"))],
-        accepted: vec![of(1, 1, Some("a")), of(2, 2, Some("a")), of(3, 1, None), of(4, 2, Some("b")), of(5, 1, Some("a"))],
+        accepted: vec![
+            of(1, 1, Some("a")),
+            of(2, 2, Some("a")),
+            of(3, 1, None),
+            of(4, 2, Some("b")),
+            of(5, 1, Some("a")),
+        ],
         ..Batch::default()
     };
     writer.commit(batch).await?;

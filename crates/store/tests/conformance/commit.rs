@@ -1,8 +1,8 @@
 //! What a batch writes, and that it is written whole or not at all.
 
-use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, Status, WorkerName};
+use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, Status, Timestamp, WorkerName};
 use slotline_scheduler::Snapshot;
-use slotline_store::{Accepted, Batch, CommitError, EndedAttempt, Request, Settled};
+use slotline_store::{ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, EndedAttempt, Request, Settled};
 
 use crate::world::{
     World, accepted, assert_same_request, at, cases, counters, failure, full_request, lease, queued, raw, request,
@@ -15,6 +15,7 @@ cases!(
     an_execution_settles_in_the_batch_that_accepted_it,
     a_settled_execution_shows_its_end_and_its_earlier_attempts,
     an_execution_cancelled_in_line_settles_without_a_lease,
+    of_many_attempts_the_newest_are_shown,
     totals_add_up,
     hostile_text_is_stored_as_it_came,
     a_batch_that_contradicts_the_journal_changes_nothing,
@@ -26,12 +27,12 @@ fn everything(id: i64) -> Snapshot {
     Snapshot {
         key: Some("tenant".into()),
         status: Status::Cancelling,
-        place: id + 100,
+        place: i64::MAX - 10 + id,
         attempt: 4,
         failures: 2,
         losses: 1,
         queued_at: at(77),
-        not_before: Some(at(88)),
+        not_before: Some(Timestamp::MAX),
         keeps_slot: true,
         cancel_requested: true,
         lease: Some(lease(9)),
@@ -138,10 +139,16 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
     assert_eq!(shown.message_id, request.message_id);
     assert_eq!(shown.parameters.get(), request.parameters.get());
     assert_eq!(shown.enqueued_at, at(1));
-    assert_eq!((shown.scheduled_at, shown.start_time, shown.end_time), (Some(at(1_007)), Some(at(2_007)), Some(at(3_001))));
+    assert_eq!(
+        (shown.scheduled_at, shown.start_time, shown.end_time),
+        (Some(at(1_007)), Some(at(2_007)), Some(at(3_001)))
+    );
     assert_eq!(shown.worker, Some(WorkerName::new("worker-1")?));
     let earlier = &shown.earlier_attempts;
-    assert_eq!(earlier.iter().map(|e| (e.attempt, e.outcome)).collect::<Vec<_>>(), [(1, OutcomeKind::Lost), (2, OutcomeKind::Failed)]);
+    assert_eq!(
+        earlier.iter().map(|e| (e.attempt, e.outcome)).collect::<Vec<_>>(),
+        [(1, OutcomeKind::Lost), (2, OutcomeKind::Failed)]
+    );
     assert_eq!((earlier[0].start_time, earlier[0].end_time), (None, at(20)));
     assert_eq!((earlier[1].start_time, earlier[1].end_time), (Some(at(30)), at(40)));
     assert_eq!(earlier[1].error, Some(failure()));
@@ -157,6 +164,31 @@ async fn an_execution_cancelled_in_line_settles_without_a_lease(world: World) ->
     let shown = world.execution(1).await?;
     assert_eq!((shown.status, shown.attempt, shown.worker, shown.fence), (Status::Cancelled, 0, None, None));
     assert_eq!((shown.scheduled_at, shown.start_time), (None, None));
+    Ok(())
+}
+
+async fn of_many_attempts_the_newest_are_shown(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let tried = |attempt: u32| EndedAttempt {
+        execution_id: ExecutionId(1),
+        attempt,
+        fence: Fence(i64::from(attempt)),
+        worker: None,
+        outcome: OutcomeKind::Failed,
+        error: None,
+        started_at: None,
+        scheduled_at: at(1),
+        ended_at: at(2),
+    };
+    let last = u32::try_from(ATTEMPTS_SHOWN_MAX)? + 7;
+    let batch = Batch {
+        accepted: vec![Accepted { snapshot: Snapshot { attempt: last, ..queued(1) }, request: request() }],
+        attempts: (1..=last).map(tried).collect(),
+        ..Batch::default()
+    };
+    writer.commit(batch).await?;
+    let shown: Vec<u32> = world.execution(1).await?.earlier_attempts.iter().map(|earlier| earlier.attempt).collect();
+    assert_eq!(shown, (8..=last).collect::<Vec<_>>());
     Ok(())
 }
 

@@ -31,10 +31,21 @@ async fn several_may_migrate_a_file_at_once() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn urls_that_name_no_database_are_refused_without_repeating_them() -> anyhow::Result<()> {
-    for url in ["", "mysql://u:secret@h/d", "postgres://u:secret@[::bad/d", "secret", "postgres://u:secret@127.0.0.1:1/d"] {
+    for url in
+        ["", "mysql://u:secret@h/d", "postgres://u:secret@[::bad/d", "secret", "postgres://u:secret@127.0.0.1:1/d"]
+    {
         let error = Store::open(url).await.map(|_| ()).expect_err(url);
         let told = format!("{:?}", anyhow::Error::new(error));
         assert!(!told.contains("secret"), "{told}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_does_not_show_its_password() -> anyhow::Result<()> {
+    let server = Postgres::shared().await?;
+    let url = server.fresh_database("shown").await?.replace("postgres@", "postgres:secret@");
+    let told = format!("{:?}", Store::open(&url).await?);
+    assert!(told.contains("127.0.0.1") && !told.contains("secret"), "{told}");
     Ok(())
 }

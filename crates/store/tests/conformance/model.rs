@@ -1,0 +1,183 @@
+//! Random batches against a small model of the journal: three maps, and a rule for each kind of change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use slotline_protocol::{ActionId, ExecutionId, Status};
+use slotline_scheduler::Snapshot;
+use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Settled};
+
+use crate::world::{World, lease, queued, request, settled};
+
+/// Batches in one history.
+const BATCHES_MAX: usize = 12;
+/// Histories on each database.
+const HISTORIES: u32 = 16;
+
+/// One step of one execution; which one is a number that is brought into range when the step is taken.
+#[derive(Clone, Debug)]
+enum Step {
+    Accept { named: bool, key: Option<u8> },
+    Change { which: usize, attempt: u32, leased: bool, to_the_back: bool },
+    Settle { which: usize, status: Status },
+}
+
+/// What the journal should hold.
+#[derive(Default)]
+struct Model {
+    live: BTreeMap<i64, Snapshot>,
+    ended: BTreeMap<i64, Status>,
+    messages: BTreeMap<String, i64>,
+    next: i64,
+    completed: u64,
+}
+
+impl Model {
+    fn nth_live(&self, which: usize, untouched: &BTreeSet<i64>) -> Option<i64> {
+        let free: Vec<i64> = self.live.keys().copied().filter(|id| !untouched.contains(id)).collect();
+        (!free.is_empty()).then(|| free[which % free.len()])
+    }
+
+    /// Takes the steps, and says the batch that does the same.
+    fn take(&mut self, steps: &[Step]) -> Batch {
+        let mut batch = Batch::default();
+        // An execution changes once a batch; one accepted by it may settle, but not change.
+        let (mut changed, mut fresh) = (BTreeSet::new(), BTreeSet::new());
+        for step in steps {
+            match *step {
+                Step::Accept { named, key } => {
+                    self.next += 1;
+                    let id = self.next;
+                    let snapshot = Snapshot { key: key.map(|key| format!("k{key}").into()), ..queued(id) };
+                    let message_id = named.then(|| format!("m{id}"));
+                    if let Some(name) = &message_id {
+                        self.messages.insert(name.clone(), id);
+                    }
+                    self.live.insert(id, snapshot.clone());
+                    fresh.insert(id);
+                    let request = Request { message_id, ..request() };
+                    batch.accepted.push(Accepted { snapshot, request });
+                }
+                Step::Change { which, attempt, leased, to_the_back } => {
+                    let untouchable = &changed | &fresh;
+                    let Some(id) = self.nth_live(which, &untouchable) else { continue };
+                    changed.insert(id);
+                    if to_the_back {
+                        self.next += 1;
+                    }
+                    let snapshot = self.live.get_mut(&id).expect("chosen among the living");
+                    snapshot.attempt = attempt;
+                    snapshot.status = if leased { Status::Running } else { Status::Queued };
+                    snapshot.lease = leased.then(|| lease(i64::from(attempt)));
+                    if to_the_back {
+                        snapshot.place = self.next;
+                    }
+                    batch.live.push(snapshot.clone());
+                }
+                Step::Settle { which, status } => {
+                    let Some(id) = self.nth_live(which, &changed) else { continue };
+                    changed.insert(id);
+                    self.live.remove(&id);
+                    self.ended.insert(id, status);
+                    self.completed += 1;
+                    batch.settled.push(Settled { status, ..settled(id) });
+                }
+            }
+        }
+        batch.totals.push((ActionId(1), batch.accepted.len() as u64, batch.settled.len() as u64));
+        batch
+    }
+
+    fn by_place(&self) -> Vec<Snapshot> {
+        let mut live: Vec<Snapshot> = self.live.values().cloned().collect();
+        live.sort_by_key(|snapshot| snapshot.place);
+        live
+    }
+
+    fn newest_first(&self) -> Vec<(i64, Status)> {
+        let mut all: Vec<(i64, Status)> = self.live.iter().map(|(id, live)| (*id, live.status)).collect();
+        all.extend(self.ended.iter().map(|(id, status)| (*id, *status)));
+        all.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+        all
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let status = prop::sample::select(vec![Status::Completed, Status::Failed, Status::Timeout, Status::Cancelled]);
+    prop_oneof![
+        4 => (any::<bool>(), prop::option::of(0u8..3)).prop_map(|(named, key)| Step::Accept { named, key }),
+        3 => (any::<usize>(), 0u32..5, any::<bool>(), any::<bool>())
+            .prop_map(|(which, attempt, leased, to_the_back)| Step::Change { which, attempt, leased, to_the_back }),
+        3 => (any::<usize>(), status).prop_map(|(which, status)| Step::Settle { which, status }),
+    ]
+}
+
+fn histories() -> impl Strategy<Value = Vec<Vec<Step>>> {
+    prop::collection::vec(prop::collection::vec(step(), 0..20), 1..BATCHES_MAX)
+}
+
+/// Commits the history and compares all that can be read.
+async fn follow(world: World, history: Vec<Vec<Step>>) -> anyhow::Result<()> {
+    let mut model = Model::default();
+    let mut writer = world.writer().await?;
+    for (round, steps) in history.iter().enumerate() {
+        writer.commit(model.take(steps)).await?;
+        // Leaders come and go.
+        if round % 4 == 3 {
+            drop(writer);
+            writer = world.lead().await?;
+            assert_eq!(writer.lead.recover().await?.live, model.by_place());
+        }
+    }
+    let names: Vec<String> = (1..=model.next).map(|id| format!("m{id}")).collect();
+    let known = world.store.find_messages(&names).await?;
+    let known: BTreeMap<String, i64> = known.into_iter().map(|k| (k.message_id, k.execution_id.0)).collect();
+    assert_eq!(known, model.messages);
+
+    let mut listed = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = world.store.executions(&Filter::default(), PageRequest { cursor, limit: 7 }).await?;
+        listed.extend(page.data.iter().map(|execution| (execution.execution_id.0, execution.status)));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, model.newest_first());
+    for id in model.ended.keys() {
+        assert!(world.store.requests(&[ExecutionId(*id)]).await?.is_empty());
+    }
+    drop(writer);
+    let recovered = world.recovered().await?;
+    assert_eq!(recovered.live, model.by_place());
+    assert_eq!(recovered.actions[0].total_completed, model.completed);
+    Ok(())
+}
+
+/// Runs the same random histories on a journal that `open` makes.
+fn check<F: Future<Output = anyhow::Result<World>>>(open: impl Fn() -> F) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runner = TestRunner::new(Config { cases: HISTORIES, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&histories(), |history| {
+        let done = runtime.block_on(async { follow(open().await?, history).await });
+        done.map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    });
+    Ok(outcome?)
+}
+
+#[test]
+fn random_histories_on_postgres_agree_with_the_model() -> anyhow::Result<()> {
+    check(World::postgres)
+}
+
+#[test]
+fn random_histories_in_a_file_agree_with_the_model() -> anyhow::Result<()> {
+    check(World::sqlite_file)
+}
+
+#[test]
+fn random_histories_in_memory_agree_with_the_model() -> anyhow::Result<()> {
+    check(World::sqlite_memory)
+}

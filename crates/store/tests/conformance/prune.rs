@@ -79,7 +79,9 @@ async fn a_deleted_action_goes_with_its_last_execution(world: World) -> anyhow::
     assert_eq!(world.execution(1).await?.action_ref.as_str(), "demo.echo");
     assert_eq!(writer.lead.prune(at(9_000), 10).await?, 1);
     // Its id may not be taken again by chance: nothing of it is left, not even its totals.
-    writer.commit(Batch { actions: vec![ActionChange::Put(crate::world::action(1, "demo.echo"))], ..Batch::default() }).await?;
+    writer
+        .commit(Batch { actions: vec![ActionChange::Put(crate::world::action(1, "demo.echo"))], ..Batch::default() })
+        .await?;
     drop(writer);
     assert_eq!(world.recovered().await?.actions[0].total_enqueued, 0);
     Ok(())

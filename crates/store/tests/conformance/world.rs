@@ -10,7 +10,9 @@ use slotline_protocol::{
     ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, Policy, Status, Timestamp, WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
-use slotline_store::{Accepted, ActionChange, Batch, CommitError, Counters, Leadership, Recovered, Request, Settled, Store};
+use slotline_store::{
+    Accepted, ActionChange, Batch, CommitError, Counters, Leadership, Recovered, Request, Settled, Store,
+};
 use slotline_tests::Postgres;
 use uuid::Uuid;
 
@@ -70,7 +72,9 @@ impl World {
         let mut writer = self.lead().await?;
         let known = writer.lead.recover().await?;
         if known.actions.is_empty() {
-            writer.commit(Batch { actions: vec![ActionChange::Put(action(1, "demo.echo"))], ..Batch::default() }).await?;
+            writer
+                .commit(Batch { actions: vec![ActionChange::Put(action(1, "demo.echo"))], ..Batch::default() })
+                .await?;
         }
         Ok(writer)
     }
