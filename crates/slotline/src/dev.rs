@@ -50,9 +50,9 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     };
     let url = &embedded.url;
     let option = if *url == config::DEFAULT_API_URL { String::new() } else { format!(" --api-url {url}") };
-    output::line(format!("Slotline serves {url}, its journal is in {}", data.display()));
-    output::line(format!("Try:   {} run demo.echo -p message=hello --wait{option}", program()));
-    output::line("Stop:  Ctrl-C");
+    output::announce(format!("Slotline serves {url}, its journal is in {}", data.display()));
+    output::announce(format!("Try:   {} run demo.echo -p message=hello --wait{option}", program()));
+    output::announce("Stop:  Ctrl-C");
     tokio::select! {
         ended = embedded.ended() => ended?,
         () = signals.next() => output::note("ends in order; once more ends at once"),

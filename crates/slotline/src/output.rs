@@ -17,6 +17,11 @@ pub(crate) fn line(text: impl AsRef<str>) {
     }
 }
 
+/// Prints a line to stdout, for what goes on whether somebody reads it or not.
+pub(crate) fn announce(text: impl AsRef<str>) {
+    let _ = writeln!(io::stdout().lock(), "{}", text.as_ref());
+}
+
 /// Prints a line to stderr, where news go.
 pub(crate) fn note(text: impl AsRef<str>) {
     // Who closed stderr does not want to know.

@@ -156,8 +156,10 @@ fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
     let mut waits =
         dev.command(&["run", "test.slow", "--watch"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let mut news = BufReader::new(waits.stderr.take().context("a pipe")?).lines();
-    let running = news.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains("is running")));
-    assert!(running.is_some());
+    let mut told = Vec::new();
+    while !told.last().is_some_and(|line: &String| line.contains("is running")) {
+        told.push(news.next().with_context(|| format!("{told:?}"))??);
+    }
     interrupt(&waits, Signal::INT)?;
     let last = news.next().context("a last word")??;
     assert!(last.contains("execution 1 goes on") && last.contains("slotline executions cancel 1"), "{last}");
