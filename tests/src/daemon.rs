@@ -207,7 +207,8 @@ fn build() -> anyhow::Result<PathBuf> {
     let deps = test.parent().context("a test lies in a folder")?;
     let folder = if deps.ends_with("deps") { deps.parent().context("deps lies in a folder")? } else { deps };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "-p", "slotline", "-p", "slotline-tests", "--bins"]);
+    // With the tests, since they add features to what is shared: this is what `cargo test --workspace` builds anyway.
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }

@@ -19,7 +19,7 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
         (json!({"tag": "well"}), "completed", None),
         (json!({"tag": "badly", "exit": 3}), "failed", Some("exit_status")),
         (json!({"tag": "killed", "signal": "SIGKILL"}), "failed", Some("signal")),
-        (json!({"tag": "crashed", "signal": "SIGSEGV"}), "failed", Some("signal")),
+        (json!({"tag": "crashed", "signal": "SIGABRT"}), "failed", Some("signal")),
         (json!({"tag": "overdue", "sleep_ms": 60_000}), "timeout", Some("timeout")),
         (json!({"tag": "stubborn", "sleep_ms": 60_000, "beat_ms": 50, "ignore_term": 1}), "timeout", Some("timeout")),
         (json!({"tag": "last"}), "completed", None),

@@ -58,6 +58,7 @@ async fn what_is_wrong_is_put_aside_with_its_reason_and_stops_nobody() -> anyhow
     let schema = "limit = 1\nschema = { type = \"object\", required = [\"tag\"] }";
     let world = World::with([Action::stamp("line.one", schema)]).start().await?;
     let good = |tag: &str| Message::request("line.one", json!({"tag": tag}));
+    let no_object = Message::payload("execution.requested", json!({"action_ref": "line.one", "parameters": 7}));
     let cases = [
         ("malformed", Message::raw("execution.requested", "{\"message_type\":")),
         ("oversized", good(&"x".repeat(1024 * 1024))),
@@ -66,10 +67,8 @@ async fn what_is_wrong_is_put_aside_with_its_reason_and_stops_nobody() -> anyhow
             Message::raw("execution.requested", r#"{"message_type":"execution.wished_for","payload":{}}"#),
         ),
         ("unknown_action", Message::request("line.unheard_of", json!({}))),
-        (
-            "invalid_payload",
-            Message::payload("execution.requested", json!({"action_ref": "line.one", "parameters": 7})),
-        ),
+        ("invalid_payload", Message::payload("execution.requested", json!({"action_ref": 7}))),
+        ("invalid_parameters", no_object),
         ("invalid_parameters", Message::request("line.one", json!({}))),
     ];
     let mut messages = vec![good("before")];

@@ -93,7 +93,7 @@ async fn an_idempotency_key_over_http_runs_once_whichever_executor_takes_it() ->
 
 #[tokio::test]
 async fn a_submission_for_an_unknown_action_is_refused_over_http() -> anyhow::Result<()> {
-    let world = World::with([]).start().await?;
+    let world = World::with([]).workers(0, 1).start().await?;
     for (body, status, code) in [
         (json!({"action_ref": "no.such"}), 404, "unknown_action"),
         (json!({"action_ref": "not a name"}), 400, ""),

@@ -172,11 +172,15 @@ impl World {
         Ok(())
     }
 
-    /// Waits until an executor leads and is ready for work.
+    /// Waits until an executor leads and every one passes on to it what only the leader knows.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         eventually("an executor leads", SOON, async || {
             for executor in &mut self.executors {
                 ensure!(executor.is_running()?, "{} ended:\n{}", executor.name(), executor.log());
+            }
+            for executor in &self.executors {
+                let workers = self.http.get(format!("{}/api/v1/workers", executor.api_url())).send().await?;
+                ensure!(workers.status().is_success(), "{}: {}", executor.name(), workers.text().await?);
             }
             Ok(self.leader().await?.map(drop))
         })

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use slotline_tests::now_ns;
@@ -45,6 +45,7 @@ fn main() -> anyhow::Result<()> {
     say("end", &status)?;
     if let Some(name) = parameter("signal") {
         kill(Pid::this(), name.parse::<Signal>()?)?;
+        bail!("{name} did not end this process");
     }
     println!("{{\"tag\":\"{tag}\"}}");
     std::process::exit(status);
