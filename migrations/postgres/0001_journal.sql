@@ -256,7 +256,8 @@ BEGIN
     IF NOT FOUND THEN
         SELECT epoch INTO theirs FROM leadership WHERE partition_id = p_partition;
         IF theirs IS DISTINCT FROM p_epoch THEN
-            RAISE EXCEPTION USING ERRCODE = 'SL001', MESSAGE = 'another leader took over', DETAIL = coalesce(theirs::text, '');
+            RAISE EXCEPTION USING ERRCODE = 'SL001',
+                MESSAGE = 'another leader took over', DETAIL = coalesce(theirs::text, '');
         END IF;
         RAISE EXCEPTION USING ERRCODE = 'SL002', MESSAGE = format('batch %s does not follow the last one', p_batch);
     END IF;

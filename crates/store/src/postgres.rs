@@ -50,8 +50,8 @@ impl Journal {
         if options.get_application_name().is_none() {
             options = options.application_name("slotline");
         }
-        // The server ends what we no longer wait for. And it plans each read for the tables as they are: a plan kept from
-        // when they were empty would scan them long after.
+        // The server ends what we no longer wait for. And it plans each read for the tables as they are: a plan kept
+        // from when they were empty would scan them long after.
         let options = options.options([
             ("plan_cache_mode", "force_custom_plan".to_owned()),
             ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),

@@ -19,13 +19,13 @@ pub(crate) const ENDED_INCARNATIONS: &str = "SELECT incarnation FROM ended_incar
 
 pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action FROM leadership WHERE partition_id = $1";
 
-/// The newest settled executions of an action; the first start is looked up only where there was more than one attempt.
+/// The newest settled executions of an action; earlier starts are looked up only where there was more than one attempt.
 pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CASE WHEN attempt > 1 THEN \
     (SELECT min(t.started_at) FROM attempts t WHERE t.execution_id = history.id) END AS earlier_started_at \
     FROM history WHERE action_id = $1 ORDER BY id DESC LIMIT $2";
 
-/// The newest of the attempts that ended without settling their executions; `$filter` chooses the executions, `$2` is how
-/// many of each.
+/// The newest of the attempts that ended without settling their executions; `$filter` chooses the executions, `$2` is
+/// how many of each.
 macro_rules! newest_attempts {
     ($filter:literal) => {
         concat!(

@@ -26,8 +26,8 @@ const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, d
 
 const ACTION_IDS: &str = "SELECT id FROM actions WHERE ref = $1";
 
-/// What was not asked for costs nothing, since each call is planned for its own values. One action, as nearly always, is
-/// compared as such, since only then the index on actions gives the order too.
+/// What was not asked for costs nothing, since each call is planned for its own values. One action, as nearly always,
+/// is compared as such, since only then the index on actions gives the order too.
 const EXECUTIONS: &str = sql::page_of_executions!(
     "AND ($3::bigint IS NULL OR e.action_id = $3) AND ($4::bigint[] IS NULL OR e.action_id = ANY($4)) \
      AND ($5::text[] IS NULL OR e.status = ANY($5)) AND ($6::text IS NULL OR e.concurrency_key = $6)"

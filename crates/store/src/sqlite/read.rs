@@ -19,7 +19,8 @@ use crate::{
     DURATIONS_SAMPLE_MAX, Durations, Error, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
 };
 
-const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live WHERE message_id IN (SELECT value FROM json_each($1)) \
+const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live \
+    WHERE message_id IN (SELECT value FROM json_each($1)) \
     UNION ALL SELECT message_id, id, digest FROM history WHERE message_id IN (SELECT value FROM json_each($1))";
 
 const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, detail, correlation_id, trace_id, \

@@ -20,7 +20,8 @@ async fn session(url: &str) -> anyhow::Result<PgConnection> {
 async fn end_the_leaders_session(world: &World) -> anyhow::Result<()> {
     let ended: i64 = sqlx::query_scalar(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_locks \
-         WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+         WHERE locktype = 'advisory' AND granted \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     )
     .fetch_one(&mut session(&world.url).await?)
     .await?;
@@ -38,7 +39,8 @@ async fn a_leader_whose_session_dies_is_followed_at_once() -> anyhow::Result<()>
     end_the_leaders_session(&world).await?;
     let died = Instant::now();
     let mut second = timeout(SOON, second).await???;
-    assert!(died.elapsed() < Duration::from_secs(1), "took {:?}", died.elapsed());
+    // Granted, not found by asking now and then.
+    assert!(died.elapsed() < Duration::from_secs(3), "took {:?}", died.elapsed());
     let error = first.accept([2]).await.expect_err("no session");
     assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
     assert_eq!(second.recover().await?.live, [queued(1)]);

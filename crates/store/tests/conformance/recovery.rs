@@ -7,7 +7,11 @@ use uuid::Uuid;
 
 use crate::world::{World, accepted, at, cases, queued};
 
-cases!(live_executions_come_in_the_order_of_their_places, incarnations_that_ended_stay_ended, a_fresh_journal_is_empty,);
+cases! {
+    live_executions_come_in_the_order_of_their_places,
+    incarnations_that_ended_stay_ended,
+    a_fresh_journal_is_empty,
+}
 
 async fn live_executions_come_in_the_order_of_their_places(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
