@@ -255,3 +255,35 @@ async fn without_a_token_no_web_page_of_another_site_is_answered() -> anyhow::Re
     }
     Ok(())
 }
+
+/// As `limits` says.
+const REQUESTS_MAX: usize = 512;
+
+#[tokio::test]
+async fn beyond_so_many_requests_at_once_the_next_is_sent_away_and_health_is_still_told() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    world.control.stall();
+    let asked = Asked::get("/api/v1/workers");
+    world.ask_and_leave(&asked, REQUESTS_MAX);
+    let begun = std::time::Instant::now();
+    while world.control.calls().len() < REQUESTS_MAX {
+        anyhow::ensure!(begun.elapsed().as_secs() < 30, "{} of {REQUESTS_MAX} came in", world.control.calls().len());
+        tokio::task::yield_now().await;
+    }
+    let answer = world.ask(asked).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "busy"));
+    assert_eq!(answer.header("retry-after"), Some("2"));
+    assert_eq!(world.ask(Asked::get("/livez")).await?.status, StatusCode::OK);
+    assert_eq!(world.ask(Asked::get("/readyz")).await?.status, StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_answers_ends_with_503() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    world.control.stall();
+    tokio::time::pause();
+    let answer = world.ask(Asked::get("/api/v1/workers")).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "overdue"));
+    Ok(())
+}

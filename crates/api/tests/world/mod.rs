@@ -44,6 +44,14 @@ impl World {
         Ok(Self { control, waiting, router })
     }
 
+    /// Many at once, of which none is waited for.
+    pub(crate) fn ask_and_leave(&self, asked: &Asked, times: usize) {
+        for _ in 0..times {
+            let request = Request::builder().method(asked.method).uri(&asked.uri).body(Body::empty());
+            tokio::spawn(self.router.clone().oneshot(request.expect("a sound request")));
+        }
+    }
+
     pub(crate) async fn ask(&self, asked: Asked) -> anyhow::Result<Answered> {
         let mut request = Request::builder().method(asked.method).uri(asked.uri);
         for (name, value) in asked.headers {
@@ -196,6 +204,7 @@ pub(crate) struct Recorder {
     refusal: Mutex<Option<Refused>>,
     is_alone: Mutex<bool>,
     is_cut_off: Mutex<bool>,
+    is_stalled: Mutex<bool>,
     waiting: ExecutionId,
 }
 
@@ -210,6 +219,11 @@ impl Recorder {
 
     pub(crate) fn nobody_leads(&self) {
         *self.is_alone.lock().expect("no test panics with it") = true;
+    }
+
+    /// From now on questions for the workers are never answered.
+    pub(crate) fn stall(&self) {
+        *self.is_stalled.lock().expect("no test panics with it") = true;
     }
 
     pub(crate) fn lose_the_broker(&self) {
@@ -314,6 +328,10 @@ impl Control for Recorder {
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>> {
+        if *self.is_stalled.lock().expect("no test panics with it") {
+            self.calls.lock().expect("no test panics with it").push("stalled".to_owned());
+            return futures::future::pending().boxed();
+        }
         self.quietly(Vec::new())
     }
 
