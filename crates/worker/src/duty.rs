@@ -113,6 +113,11 @@ impl Duty {
         }
     }
 
+    /// Says of an incarnation of a process before this one that nothing of it lives. Only for whoever has proof of that.
+    pub fn replaces(&mut self, incarnation: Incarnation) {
+        self.formers.push(Former::replaced(incarnation));
+    }
+
     /// Takes what happened; pushes what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
         if self.life == Life::Finished {

@@ -29,6 +29,7 @@ mod feed;
 mod handler;
 mod limit;
 mod link;
+mod lock;
 mod panic;
 mod process;
 mod report;

@@ -139,7 +139,7 @@ impl Outbox {
             self.in_flight.push(Box::pin(async move {
                 match receipt.await {
                     // Nobody listens: so be it.
-                    Ok(()) | Err(slotline_broker::PublishError::Returned { .. }) => None,
+                    Ok(()) | Err(slotline_broker::PublishError::Returned) => None,
                     Err(_) => Some(publication),
                 }
             }));

@@ -24,6 +24,7 @@ use crate::duty::{Config, Duty, Effect, Ending, Input, Order, Start};
 use crate::feed::{Feed, Happening};
 use crate::handler::{self, Handler};
 use crate::link::{Link, News};
+use crate::lock::Lock;
 use crate::process::pool::Pool;
 use crate::process::{self, Ask, Plan};
 use crate::report::Outbox;
@@ -48,13 +49,14 @@ pub(crate) struct Setup {
     pub(crate) work: BTreeMap<ActionRef, Work>,
     pub(crate) shim: PathBuf,
     pub(crate) scratch: Option<Scratch>,
+    pub(crate) lock: Option<Lock>,
     pub(crate) broker: Broker,
     pub(crate) shutdown: Shutdown,
 }
 
 /// Runs the worker to its end, on this thread. `handlers` is where handlers run.
 pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), Error> {
-    let Setup { config, work, shim, scratch, broker, shutdown } = setup;
+    let Setup { config, work, shim, scratch, lock, broker, shutdown } = setup;
     let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let (pool, shims) = match &scratch {
         None => (None, None),
@@ -65,11 +67,18 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
     };
     let incarnation = Incarnation(Uuid::new_v4());
     let (happenings, happened) = mpsc::unbounded_channel();
+    let mut duty = Duty::new(config.clone(), incarnation, clock::now());
+    if let Some(lock) = &lock {
+        for former in lock.formers() {
+            duty.replaces(*former);
+        }
+        lock.note(incarnation);
+    }
     let timer = clock::timer().map_err(|error| Error::Thread(error.into()))?;
     let mut looped = Loop {
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
         outbox: Outbox::new(broker.prefix(), &config.worker),
-        duty: Duty::new(config, incarnation, clock::now()),
+        duty,
         work,
         live: BTreeMap::new(),
         effects: Vec::new(),
@@ -78,12 +87,13 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
         confirms: FuturesUnordered::new(),
         pool,
         scratch,
+        lock,
         handlers,
         over: None,
     };
     let timer = clock::watched(timer).map_err(Error::Thread)?;
     let result = looped.turn(happened, &timer, &shutdown).await;
-    let Loop { link, pool, live, scratch, .. } = looped;
+    let Loop { link, pool, live, scratch, lock, .. } = looped;
     // Whatever still lives ends with its channel.
     drop(live);
     // A broker that is not there keeps nobody.
@@ -95,6 +105,9 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
     if let (Some(thread), Ok(())) = (shims, &result) {
         // Ends once every shim has; they are idle, so at once.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+    if let (Some(lock), Ok(())) = (&lock, &result) {
+        lock.clear();
     }
     drop(scratch);
     result
@@ -115,6 +128,8 @@ struct Loop {
     /// Where there are commands.
     pool: Option<Pool>,
     scratch: Option<Scratch>,
+    /// Held until nothing of this process is left.
+    lock: Option<Lock>,
     handlers: runtime::Handle,
     over: Option<Result<(), Error>>,
 }
@@ -263,6 +278,9 @@ impl Loop {
                 let incarnation = Incarnation(Uuid::new_v4());
                 tracing::warn!(worker.incarnation = %former, next = %incarnation, "isolated: going on under a new name");
                 self.fence.send_replace(None);
+                if let Some(lock) = &self.lock {
+                    lock.note(incarnation);
+                }
                 self.duty.handle(clock::now(), Input::NewIncarnation(incarnation), &mut self.effects);
                 self.link.rename(incarnation);
             }

@@ -17,6 +17,7 @@ use crate::command::{GRACE, RunConfig};
 use crate::context::Context;
 use crate::duty::{Action, Config, OnDrain, Terms};
 use crate::handler::{self, HandlerError};
+use crate::lock::Lock;
 use crate::run::{self, Setup, Work};
 use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
@@ -42,6 +43,9 @@ pub enum Error {
     /// The state directory can't be written.
     #[error("can't use the state directory {path:?}")]
     StateDir { path: PathBuf, source: std::io::Error },
+    /// Give this worker another name, or end the other one.
+    #[error("a worker named {name} already runs with the state directory {path:?}, or something it started does")]
+    NameTaken { name: WorkerName, path: PathBuf },
     /// The system gave no thread, timer or event queue.
     #[error("can't start the worker's threads")]
     Thread(#[source] std::io::Error),
@@ -100,6 +104,10 @@ impl Worker {
         } else {
             None
         };
+        let lock = match &self.state_dir {
+            None => None,
+            Some(state_dir) => Some(Lock::take(state_dir, &self.config.worker).await?),
+        };
         crate::panic::install();
         let (finished, result) = oneshot::channel();
         let setup = Setup {
@@ -107,6 +115,7 @@ impl Worker {
             work: self.work,
             shim: self.shim,
             scratch,
+            lock,
             broker,
             shutdown: shutdown.clone(),
         };
@@ -209,7 +218,8 @@ impl Builder {
         self
     }
 
-    /// Where the result files of commands live; a private temporary folder otherwise.
+    /// Where the result files of commands live, and the lock by which a successor of this process knows at once that
+    /// nothing of it is left; a private temporary folder, and no lock, otherwise.
     #[must_use]
     pub fn state_dir(mut self, state_dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(state_dir.into());

@@ -17,9 +17,16 @@ const CASES: u32 = 1_000;
 /// One thing that happens. Ids are few, so that things meet.
 #[derive(Clone, Debug)]
 enum Step {
-    Dispatch { id: i64, after: Option<i64>, isolated: bool },
+    Dispatch {
+        id: i64,
+        after: Option<i64>,
+        isolated: bool,
+    },
     /// A copy of an order sent before.
-    Replay { n: u64, id: i64 },
+    Replay {
+        n: u64,
+        id: i64,
+    },
     Cancel(i64),
     CancelIfNotStarted(i64),
     Recall(i64),
@@ -29,7 +36,9 @@ enum Step {
     Lost,
     Session,
     /// The newest or an older heartbeat is confirmed.
-    Confirm { back: usize },
+    Confirm {
+        back: usize,
+    },
     Started(usize),
     Succeed(usize),
     Fail(usize),
@@ -89,7 +98,11 @@ impl Judge {
             assert!(!self.finished, "nothing follows the end: {effect:?}");
             match effect {
                 Effect::Start(start) => {
-                    assert!(self.started.insert(start.key, world.incarnation).is_none(), "{:?} started twice", start.key);
+                    assert!(
+                        self.started.insert(start.key, world.incarnation).is_none(),
+                        "{:?} started twice",
+                        start.key
+                    );
                     let sent = self.confirmed.get(&world.incarnation).expect("a confirmed heartbeat before any start");
                     assert!(world.now.boot < *sent + Duration::from_secs(45), "started past the fence");
                     assert!(!self.over.contains(&world.incarnation), "started under an incarnation that is over");
@@ -114,7 +127,10 @@ impl Judge {
                     if returned.started {
                         self.word(key, "returned".to_owned());
                     } else {
-                        assert!(!self.started.contains_key(&key), "{key:?} started and is handed back as if it had not");
+                        assert!(
+                            !self.started.contains_key(&key),
+                            "{key:?} started and is handed back as if it had not"
+                        );
                     }
                 }
                 Effect::Beat { heartbeat, sent } => {
@@ -136,7 +152,10 @@ impl Judge {
                 Effect::IncarnationOver(incarnation) => {
                     for key in &self.live {
                         let is_of_it = self.started.get(key) == Some(&incarnation);
-                        assert!(!is_of_it || self.isolated.contains(key), "{key:?} runs under an incarnation that is over");
+                        assert!(
+                            !is_of_it || self.isolated.contains(key),
+                            "{key:?} runs under an incarnation that is over"
+                        );
                     }
                     self.over.insert(incarnation);
                 }
@@ -184,8 +203,11 @@ impl Judge {
                 dispatch.send();
             }
             Step::Replay { n, id } => {
-                let n = (*n).min(world.n);
-                let epoch = world.epoch;
+                let (n, epoch) = ((*n).min(world.n), world.epoch);
+                // A copy comes out of the queue that the order was put into: the incarnation's own.
+                if (epoch, n) <= world.born_at {
+                    return;
+                }
                 world.dispatch(*id).number(epoch, n).send();
             }
             Step::Cancel(id) => world.cancel(*id, None),
@@ -200,7 +222,10 @@ impl Judge {
                 let index = self.beats.len().checked_sub(back + 1);
                 if let Some((incarnation, sent)) = index.map(|index| self.beats[index]) {
                     let in_time = world.now.boot < sent + Duration::from_secs(45);
-                    let holds = self.confirmed.get(&incarnation).is_none_or(|before| world.now.boot < *before + Duration::from_secs(45));
+                    let holds = self
+                        .confirmed
+                        .get(&incarnation)
+                        .is_none_or(|before| world.now.boot < *before + Duration::from_secs(45));
                     if in_time && holds {
                         let newest = self.confirmed.entry(incarnation).or_insert(sent);
                         *newest = (*newest).max(sent);
@@ -229,7 +254,10 @@ impl Judge {
                 while let Some(at) = world.duty.next_deadline().filter(|at| *at <= end) {
                     world.clock(at.saturating_sub(world.now.boot));
                     world.input(Input::Tick);
-                    assert!(world.duty.next_deadline().is_none_or(|next| next > world.now.boot), "a tick settles nothing");
+                    assert!(
+                        world.duty.next_deadline().is_none_or(|next| next > world.now.boot),
+                        "a tick settles nothing"
+                    );
                     self.see(world);
                 }
                 world.clock(end.saturating_sub(world.now.boot));

@@ -1,5 +1,6 @@
 //! What becomes of commands when their worker is killed or stopped. The worker is this executable, run once more; and as
 //! every program with commands it is its own shim, which is why it has a `main` of its own.
+#![expect(clippy::disallowed_methods, reason = "nobody passes the time to a test of processes")]
 
 mod executor;
 
@@ -11,6 +12,7 @@ use executor::Executor;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use slotline_broker::Broker;
+use slotline_protocol::message::EndReason;
 use slotline_worker::{RunConfig, Shutdown, Worker};
 
 /// One that left its group and ignores SIGTERM beside one that stays.
@@ -28,6 +30,7 @@ fn main() -> anyhow::Result<()> {
         _ => {
             for (name, test) in [
                 ("a_killed_worker_takes_its_commands_with_it", killed as fn() -> anyhow::Result<()>),
+                ("a_successor_waits_until_nothing_is_left_and_says_so_at_once", succeeded),
                 ("a_stopped_worker_leaves_no_command_running_past_its_fence", stopped),
             ] {
                 test()?;
@@ -44,16 +47,17 @@ fn worker(folder: &Path) -> anyhow::Result<()> {
     runtime.block_on(async {
         let broker = Broker::memory(executor::PREFIX);
         let mut executor = Executor::start(&broker, 1).await?;
-        let config =
-            RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", SCRIPT]) };
+        let config = RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", SCRIPT]) };
         let worker = Worker::builder("w1")
             .command("test.run", config)
             .heartbeat(Duration::from_millis(50))
             .fence(FENCE)
             .lease(Duration::from_secs(2))
+            .state_dir(folder.join("state"))
             .build()?;
         let running = tokio::spawn(worker.run(broker, Shutdown::new()));
         let incarnation = executor.worker().await?;
+        std::fs::write(folder.join("incarnation"), incarnation.to_string())?;
         executor.dispatch(incarnation, 1, "test.run", json!({})).await?;
         Ok(running.await??)
     })
@@ -102,6 +106,37 @@ fn killed() -> anyhow::Result<()> {
     stage.worker.wait()?;
     wait_for("everything to be gone", || {
         (!runs(stage.command) && !runs(stage.stray) && !runs(stage.shim)).then_some(())
+    })
+}
+
+fn succeeded() -> anyhow::Result<()> {
+    let stage = Stage::start()?;
+    let former: uuid::Uuid = std::fs::read_to_string(stage.folder.path().join("incarnation"))?.parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let broker = Broker::memory(executor::PREFIX);
+        let mut executor = Executor::start(&broker, 1).await?;
+        let successor = Worker::builder("w1")
+            .command("test.run", RunConfig::new(["true"]))
+            .state_dir(stage.folder.path().join("state"))
+            .build()?;
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(successor.run(broker, shutdown.clone()));
+        // It runs nothing while anything of the first one lives, be it only a stray descendant.
+        let early = tokio::time::timeout(Duration::from_millis(300), executor.worker()).await;
+        anyhow::ensure!(early.is_err(), "two of one name");
+        stage.signal(Signal::KILL)?;
+        let ended = executor.until("the last word", |heard| heard.ended.first().cloned()).await?;
+        anyhow::ensure!(ended.reason == EndReason::Replaced && ended.incarnation.0 == former, "{ended:?}");
+        anyhow::ensure!(!runs(stage.command) && !runs(stage.stray) && !runs(stage.shim), "something of it lives");
+        let incarnation = executor.worker().await?;
+        executor.dispatch(incarnation, 2, "test.run", json!({})).await?;
+        executor.completed(2).await?;
+        shutdown.stop();
+        running.await??;
+        let left = std::fs::read_to_string(stage.folder.path().join("state/w1.lock"))?;
+        anyhow::ensure!(left.is_empty(), "one that ends in order leaves nothing to say: {left:?}");
+        Ok(())
     })
 }
 

@@ -420,7 +420,8 @@ async fn a_drain_lets_running_work_finish_and_says_good_bye() -> anyhow::Result<
     stage.dispatch(1, json!({})).await?;
     stage.executor.running(1).await?;
     stage.shutdown.drain();
-    let beat = stage.executor.until("a draining heartbeat", |heard| heard.heartbeats.iter().find(|b| b.draining).cloned());
+    let beat =
+        stage.executor.until("a draining heartbeat", |heard| heard.heartbeats.iter().find(|b| b.draining).cloned());
     assert_eq!(beat.await?.holding, [(executor::key(1).0, 1, Holding::Running)]);
     stage.dispatch(2, json!({})).await?;
     assert_eq!(stage.executor.returned(2).await?.reason, "drain");
@@ -436,7 +437,12 @@ async fn a_drain_lets_running_work_finish_and_says_good_bye() -> anyhow::Result<
 #[tokio::test]
 async fn what_can_not_be_read_is_passed_over() -> anyhow::Result<()> {
     let mut stage = Stage::handler(async |_: Context| Ok(())).await?;
-    for body in ["nonsense", "{}", r#"{"message_type":"execution.scheduled","payload":{}}"#, r#"{"message_type":"x.y","payload":1}"#] {
+    for body in [
+        "nonsense",
+        "{}",
+        r#"{"message_type":"execution.scheduled","payload":{}}"#,
+        r#"{"message_type":"x.y","payload":1}"#,
+    ] {
         let publication = slotline_broker::Publication {
             exchange: exchange(executor::PREFIX),
             routing_key: to_worker("execution.scheduled", stage.worker),

@@ -30,6 +30,18 @@ pub(super) struct Former {
 }
 
 impl Former {
+    /// One of a process that is no more: all that it held is lost.
+    pub(super) fn replaced(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            reason: EndReason::Replaced,
+            isolated: BTreeMap::new(),
+            ended: Vec::new(),
+            say_at: None,
+            forget_at: None,
+        }
+    }
+
     /// Its last word. Outcomes past the size of an envelope are left out, and so count as lost: the largest first.
     pub(super) fn last_word(&self, worker: &WorkerName) -> message::Ended {
         let mut outcomes: Vec<_> =

@@ -86,10 +86,7 @@ impl Pace {
         let due_at = if self.is_news(&report) {
             if window.has_room(now) { now } else { window.opened_at + WINDOW }
         } else {
-            match self.plain_due_at(detail, &report, now) {
-                Some(due_at) => due_at,
-                None => return None,
-            }
+            self.plain_due_at(detail, &report, now)?
         };
         if due_at <= now {
             return Some(self.send(report, now));

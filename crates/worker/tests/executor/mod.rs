@@ -8,9 +8,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use slotline_broker::topology::{
-    Topology, completions_queue, events_queue, exchange, heartbeats_queue, to_worker,
-};
+use slotline_broker::topology::{Topology, completions_queue, events_queue, exchange, heartbeats_queue, to_worker};
 use slotline_broker::{Broker, Consume, Consumer, Publication, Session};
 use slotline_protocol::message::{
     AttemptKey, Cancel, Completed, Ended, Event, Heartbeat, Hello, Message, Progress, Recall, Recorded, Returned,
@@ -67,7 +65,11 @@ impl Executor {
     }
 
     /// Listens until `done` is so.
-    pub(crate) async fn until<T>(&mut self, what: &str, mut done: impl FnMut(&Heard) -> Option<T>) -> anyhow::Result<T> {
+    pub(crate) async fn until<T>(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&Heard) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(found) = done(&self.heard) {
@@ -221,7 +223,8 @@ impl Executor {
     pub(crate) async fn recall(&mut self, to: Incarnation, id: i64) -> anyhow::Result<()> {
         let (epoch, n) = self.next();
         let (execution_id, fence) = (ExecutionId(id), Fence(1000 + id));
-        self.send(to, &Recall { epoch, n, execution_id, attempt: 1, fence, reason: "the test says so".to_owned() }).await
+        self.send(to, &Recall { epoch, n, execution_id, attempt: 1, fence, reason: "the test says so".to_owned() })
+            .await
     }
 
     pub(crate) async fn record(&mut self, to: Incarnation, ids: &[i64]) -> anyhow::Result<()> {

@@ -33,6 +33,8 @@ pub(crate) struct World {
     /// The executor's last number.
     pub(crate) n: u64,
     pub(crate) epoch: i64,
+    /// The executor's last number when the incarnation began.
+    pub(crate) born_at: (i64, u64),
     effects: Vec<Effect>,
     lives: u128,
 }
@@ -75,7 +77,16 @@ impl World {
     fn from(config: Config) -> Self {
         let now = Now { boot: s(1000), wall: Timestamp::from_micros(1_700_000_000_000_000) };
         let incarnation = Incarnation(Uuid::from_u128(1));
-        Self { duty: Duty::new(config, incarnation, now), now, incarnation, n: 0, epoch: 1, effects: vec![], lives: 1 }
+        Self {
+            duty: Duty::new(config, incarnation, now),
+            now,
+            incarnation,
+            n: 0,
+            epoch: 1,
+            born_at: (1, 0),
+            effects: vec![],
+            lives: 1,
+        }
     }
 
     pub(crate) fn input(&mut self, input: Input) {
@@ -274,6 +285,7 @@ impl World {
 
     pub(crate) fn new_incarnation(&mut self) {
         self.lives += 1;
+        self.born_at = (self.epoch, self.n);
         self.incarnation = Incarnation(Uuid::from_u128(self.lives));
         self.input(Input::NewIncarnation(self.incarnation));
         assert_eq!(self.duty.incarnation(), self.incarnation);
