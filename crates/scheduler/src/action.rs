@@ -11,7 +11,7 @@ use slotline_protocol::{ActionId, ActionRef, ExecutionId};
 
 use crate::execution::Execution;
 use crate::limits::Limits;
-use crate::line::Line;
+use crate::line::{Line, Spot};
 use crate::pool::{PoolId, Ticket};
 
 pub(crate) type Executions = BTreeMap<ExecutionId, Execution>;
@@ -30,7 +30,7 @@ pub(crate) struct Action {
     turns: BTreeMap<Ticket, LineKey>,
     last_ticket: Ticket,
     /// Executions that kept their slot and are due again, by place: they start before anyone in line.
-    pub(crate) resuming: BTreeSet<(i64, ExecutionId)>,
+    pub(crate) resuming: BTreeSet<Spot>,
     /// Executions that hold a slot.
     pub(crate) slots: BTreeSet<ExecutionId>,
     /// How many wait in the lines.
@@ -78,10 +78,9 @@ impl Action {
     }
 
     /// Puts `id` into its line by its place; gives its 1-based position there.
-    pub(crate) fn enqueue(&mut self, id: ExecutionId, execution: &Execution, executions: &Executions) -> usize {
+    pub(crate) fn enqueue(&mut self, id: ExecutionId, execution: &Execution) -> usize {
         let key = self.line_key(&execution.key);
-        let line = self.lines.entry(key.clone()).or_default();
-        let position = line.insert(id, execution.place, |id| place(executions, id));
+        let position = self.lines.entry(key.clone()).or_default().insert(execution.spot(id));
         self.waiting += 1;
         if execution.place != id.0 {
             self.set_back.insert(id);
@@ -98,17 +97,18 @@ impl Action {
 
     /// Who has waited longest of all, in line or backing off without a slot. Ids ascend as requests came.
     pub(crate) fn oldest(&self) -> Option<ExecutionId> {
-        self.lines.values().filter_map(Line::head).chain(self.set_back.first().copied()).min()
+        let heads = self.lines.values().filter_map(Line::head).map(|head| head.id);
+        heads.chain(self.set_back.first().copied()).min()
     }
 
     /// Takes `id` out from wherever it waits, and its slot if it kept one.
-    pub(crate) fn withdraw(&mut self, id: ExecutionId, execution: &Execution, executions: &Executions) {
-        self.resuming.remove(&(execution.place, id));
+    pub(crate) fn withdraw(&mut self, id: ExecutionId, execution: &Execution) {
+        self.resuming.remove(&execution.spot(id));
         self.backing_off.remove(&id);
         self.set_back.remove(&id);
         let key = self.line_key(&execution.key);
         if let Some(line) = self.lines.get_mut(&key) {
-            self.waiting -= usize::from(line.remove(id, execution.place, |id| place(executions, id)));
+            self.waiting -= usize::from(line.remove(execution.spot(id)));
         }
         self.free_slot(id, &execution.key);
     }
@@ -139,8 +139,8 @@ impl Action {
         if !self.has_next() {
             return None;
         }
-        if let Some((_, id)) = self.resuming.pop_first() {
-            return Some(id);
+        if let Some(spot) = self.resuming.pop_first() {
+            return Some(spot.id);
         }
         let (_, key) = self.turns.pop_first()?;
         let line = self.lines.get_mut(&key)?;
@@ -185,16 +185,17 @@ impl Action {
         let lines = std::mem::take(&mut self.lines);
         self.turns.clear();
         self.waiting = 0;
-        let mut waiting: Vec<_> = lines.values().flat_map(Line::iter).map(|id| (place(executions, id), id)).collect();
+        let mut waiting: Vec<_> = lines.values().flat_map(Line::iter).collect();
+        // In order, each of them goes to the end of its line.
         waiting.sort_unstable();
         for id in self.slots.clone() {
             if let Some(execution) = executions.get(&id) {
                 self.take_slot(id, &execution.key);
             }
         }
-        for (_, id) in waiting {
+        for Spot { id, .. } in waiting {
             if let Some(execution) = executions.get(&id) {
-                self.enqueue(id, execution, executions);
+                self.enqueue(id, execution);
             }
         }
     }
@@ -229,8 +230,4 @@ fn reached(limit: Option<u32>, used: usize) -> bool {
 
 fn exceeded(limit: Option<u32>, used: usize) -> bool {
     limit.is_some_and(|limit| used > limit as usize)
-}
-
-pub(crate) fn place(executions: &Executions, id: ExecutionId) -> i64 {
-    executions.get(&id).map_or(i64::MAX, |execution| execution.place)
 }

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use slotline_protocol::{ActionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
+use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
 
 use crate::limits::Limits;
+use crate::line::Spot;
 
 /// Where an execution stands, with nothing attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +142,10 @@ pub(crate) enum AtWork {
 }
 
 impl Execution {
+    pub(crate) fn spot(&self, id: ExecutionId) -> Spot {
+        Spot { place: self.place, id }
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         match &self.state {
             State::Waiting { .. } => Phase::Waiting,

@@ -9,6 +9,7 @@ use slotline_protocol::{ActionId, ActionRef, Policy, Timestamp};
 use crate::action::Action;
 use crate::deadline::Timer;
 use crate::execution::State;
+use crate::line::Line;
 use crate::scheduler::Scheduler;
 
 /// The part of a policy that the scheduler decides by.
@@ -73,7 +74,7 @@ impl Scheduler {
     pub(crate) fn rearm_queue_timeouts(&mut self, id: ActionId, before: Option<Duration>) {
         let Some(action) = self.actions.get(&id) else { return };
         let after = action.limits.queue_timeout;
-        for waiting in action.lines.values().flat_map(crate::line::Line::iter) {
+        for waiting in action.lines.values().flat_map(Line::iter).map(|spot| spot.id) {
             let Some(execution) = self.executions.get(&waiting) else { continue };
             if let Some(timeout) = before {
                 self.deadlines.clear(execution.queued_at + timeout, Timer::QueueTimeout(waiting));
@@ -88,14 +89,14 @@ impl Scheduler {
     /// last in place goes first. At the head of their line they are the next to get one back.
     pub(crate) fn shed_surplus(&mut self, id: ActionId, now: Timestamp) {
         let Some(action) = self.actions.get(&id) else { return };
-        for (place, execution_id) in action.resuming.iter().rev().copied().collect::<Vec<_>>() {
+        for spot in action.resuming.iter().rev().copied().collect::<Vec<_>>() {
             let Some(action) = self.actions.get_mut(&id) else { return };
-            let Some(execution) = self.executions.get_mut(&execution_id) else { continue };
+            let Some(execution) = self.executions.get_mut(&spot.id) else { continue };
             if action.has_surplus(&execution.key) {
-                action.resuming.remove(&(place, execution_id));
-                action.free_slot(execution_id, &execution.key);
+                action.resuming.remove(&spot);
+                action.free_slot(spot.id, &execution.key);
                 execution.state = State::Waiting { keeps_slot: false };
-                self.join_line(execution_id, now);
+                self.join_line(spot.id, now);
             }
         }
     }

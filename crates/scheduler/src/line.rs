@@ -9,10 +9,17 @@ use slotline_protocol::ExecutionId;
 
 use crate::pool::Ticket;
 
+/// An execution in its line, in order of place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Spot {
+    pub(crate) place: i64,
+    pub(crate) id: ExecutionId,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Line {
-    /// Ascending by place. A deque, because a position is then found by bisection.
-    waiting: VecDeque<ExecutionId>,
+    /// Ascending. A deque, because a position is then found by bisection.
+    waiting: VecDeque<Spot>,
     /// Executions that hold a slot of this line.
     pub(crate) slots: BTreeSet<ExecutionId>,
     /// Where it stands among its action's lines; it stands there exactly while it is ready.
@@ -28,37 +35,35 @@ impl Line {
         self.waiting.is_empty() && self.slots.is_empty()
     }
 
-    pub(crate) fn head(&self) -> Option<ExecutionId> {
+    pub(crate) fn head(&self) -> Option<Spot> {
         self.waiting.front().copied()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ExecutionId> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Spot> {
         self.waiting.iter().copied()
     }
 
-    /// Puts `id` where its place belongs and gives its 1-based position.
-    pub(crate) fn insert(&mut self, id: ExecutionId, place: i64, place_of: impl Fn(ExecutionId) -> i64) -> usize {
-        let index = match self.waiting.back() {
-            Some(last) if place_of(*last) > place => self.position(place, place_of) - 1,
-            Some(_) | None => self.waiting.len(),
-        };
-        self.waiting.insert(index, id);
+    /// Puts an execution where it belongs and gives its 1-based position.
+    pub(crate) fn insert(&mut self, spot: Spot) -> usize {
+        let is_last = self.waiting.back().is_none_or(|last| *last < spot);
+        let index = if is_last { self.waiting.len() } else { self.position(spot) - 1 };
+        self.waiting.insert(index, spot);
         index + 1
     }
 
     pub(crate) fn pop(&mut self) -> Option<ExecutionId> {
-        self.waiting.pop_front()
+        self.waiting.pop_front().map(|spot| spot.id)
     }
 
-    /// The 1-based position of this place, whether or not anyone stands there.
-    pub(crate) fn position(&self, place: i64, place_of: impl Fn(ExecutionId) -> i64) -> usize {
-        self.waiting.partition_point(|other| place_of(*other) < place) + 1
+    /// The 1-based position of this spot, whether or not anyone stands there.
+    pub(crate) fn position(&self, spot: Spot) -> usize {
+        self.waiting.partition_point(|other| *other < spot) + 1
     }
 
-    /// Takes `id` out; false if it does not wait here.
-    pub(crate) fn remove(&mut self, id: ExecutionId, place: i64, place_of: impl Fn(ExecutionId) -> i64) -> bool {
-        let index = self.position(place, place_of) - 1;
-        let waits = self.waiting.get(index) == Some(&id);
+    /// Takes an execution out; false if it does not wait here.
+    pub(crate) fn remove(&mut self, spot: Spot) -> bool {
+        let index = self.position(spot) - 1;
+        let waits = self.waiting.get(index) == Some(&spot);
         if waits {
             self.waiting.remove(index);
         }
@@ -73,12 +78,12 @@ mod tests {
     #[test]
     fn a_line_is_ordered_by_place_whatever_the_order_of_insertion() {
         let mut line = Line::default();
-        let place_of = |id: ExecutionId| id.0 * 10;
-        let positions: Vec<_> = [5, 2, 9, 1].map(|id| line.insert(ExecutionId(id), id * 10, place_of)).into();
+        let spot = |id: i64| Spot { place: id * 10, id: ExecutionId(id) };
+        let positions: Vec<_> = [5, 2, 9, 1].map(|id| line.insert(spot(id))).into();
         assert_eq!(positions, [1, 1, 3, 1]);
-        assert_eq!(line.position(90, place_of), 4);
-        assert_eq!(line.position(55, place_of), 4, "a place where nobody stands has a position too");
-        assert!(line.remove(ExecutionId(2), 20, place_of) && !line.remove(ExecutionId(2), 20, place_of));
+        assert_eq!(line.position(spot(9)), 4);
+        assert_eq!(line.position(spot(6)), 4, "a place where nobody stands has a position too");
+        assert!(line.remove(spot(2)) && !line.remove(spot(2)));
         let order: Vec<_> = std::iter::from_fn(|| line.pop()).map(|id| id.0).collect();
         assert_eq!(order, [1, 5, 9]);
     }

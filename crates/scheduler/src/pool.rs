@@ -237,3 +237,44 @@ impl Pools {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::{Policy, WorkerName};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::Limits;
+
+    #[test]
+    fn a_pool_that_no_action_belongs_to_is_dropped() {
+        let mut pools = Pools::default();
+        let mut actions = BTreeMap::new();
+        for id in 0..4 {
+            let action_ref = ActionRef::new(&format!("test.a{id}")).expect("a name");
+            let mut action = Action::new(ActionId(id), action_ref, Limits::from(&Policy::default()), false);
+            pools.admit(&mut action);
+            actions.insert(action.id, action);
+        }
+        for life in 0..50 {
+            let incarnation = Incarnation(Uuid::from_u128(life));
+            let name = WorkerName::new("w").expect("a name");
+            let chosen = |action: &&Action| action.id.0 as u128 <= life % 4;
+            let serves = actions.values().filter(chosen).map(|action| action.action_ref.clone()).collect();
+            pools.serve(incarnation, serves, &mut actions);
+            pools.update_room(incarnation, &Worker::remembered(name, slotline_protocol::Timestamp::default()));
+            assert!(pools.pools.len() <= 5, "{pools:?}");
+            if life >= 2 {
+                pools.dismiss_worker(Incarnation(Uuid::from_u128(life - 2)), &mut actions);
+            }
+            assert!(pools.servers.len() <= 2);
+        }
+        let known = |server: &Server| server.pools.iter().all(|id| pools.pools.contains_key(id));
+        assert!(pools.servers.values().all(known));
+        assert_eq!(pools.by_servers.len(), pools.pools.len());
+        for mut action in actions.into_values() {
+            pools.dismiss_action(&mut action);
+        }
+        assert!(pools.pools.is_empty() && pools.by_servers.is_empty() && pools.actions.is_empty(), "{pools:?}");
+    }
+}

@@ -117,13 +117,13 @@ impl Scheduler {
                 }
             }
             State::Waiting { keeps_slot: true } => {
-                action.resuming.insert((execution.place, id));
+                action.resuming.insert(execution.spot(id));
             }
             State::Waiting { keeps_slot: false } | State::Leased(_) => {}
         }
         self.executions.insert(id, execution);
         if waits && let Some(execution) = self.executions.get(&id) {
-            action.enqueue(id, execution, &self.executions);
+            action.enqueue(id, execution);
         }
     }
 

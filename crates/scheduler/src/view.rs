@@ -5,7 +5,7 @@ use slotline_protocol::message::Served;
 use slotline_protocol::{ActionId, ExecutionId, Incarnation, Status, Timestamp, WorkerName};
 use std::collections::BTreeMap;
 
-use crate::action::{Action, place};
+use crate::action::Action;
 use crate::execution::{Execution, Phase, State};
 use crate::line::Line;
 use crate::scheduler::Scheduler;
@@ -110,7 +110,7 @@ impl Scheduler {
         let key = action.line_key(&execution.key);
         let line = action.lines.get(&key);
         let position = match line {
-            Some(line) if !keeps_slot => line.position(execution.place, |id| place(&self.executions, id)) as u64,
+            Some(line) if !keeps_slot => line.position(execution.spot(id)) as u64,
             Some(_) | None => 1,
         };
         let name = &action.action_ref;

@@ -59,7 +59,7 @@ impl Scheduler {
         let Some(execution) = self.executions.get_mut(&id) else { return 0 };
         execution.queued_at = now;
         let Some(action) = self.actions.get_mut(&execution.action) else { return 0 };
-        let position = action.enqueue(id, &self.executions[&id], &self.executions);
+        let position = action.enqueue(id, execution);
         if let Some(timeout) = action.limits.queue_timeout {
             self.deadlines.set(now + timeout, Timer::QueueTimeout(id));
         }
@@ -111,7 +111,7 @@ impl Scheduler {
         let Some(execution) = self.executions.get(&id) else { return };
         let action_id = execution.action;
         let Some(action) = self.actions.get_mut(&action_id) else { return };
-        action.withdraw(id, execution, &self.executions);
+        action.withdraw(id, execution);
         let error = Failure::new(code, format!("Execution {id} ({}) {what}", action.action_ref));
         self.settle(id, status, None, Ending { result: None, error: Some(error), ended_at: now }, now);
         self.offer(action_id);
@@ -137,12 +137,15 @@ impl Scheduler {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let State::BackingOff { keeps_slot, .. } = execution.state else { return };
         execution.state = State::Waiting { keeps_slot };
-        let (action_id, place) = (execution.action, execution.place);
+        let (action_id, spot) = (execution.action, execution.spot(id));
         let Some(action) = self.actions.get_mut(&action_id) else { return };
         if keeps_slot {
-            action.resuming.insert((place, id));
+            action.resuming.insert(spot);
+            let has_surplus = action.has_surplus(&execution.key);
             self.effects.changed.insert(id);
-            self.shed_surplus(action_id, now);
+            if has_surplus {
+                self.shed_surplus(action_id, now);
+            }
             self.offer(action_id);
         } else {
             action.backing_off.remove(&id);

@@ -238,6 +238,19 @@ fn a_heartbeat_in_the_batch_of_a_grant_sends_nothing_twice() {
 }
 
 #[test]
+fn a_cancel_in_the_batch_that_shows_its_dispatch_missing_is_ordered_once() {
+    let mut world = World::with_line("email", slots(1));
+    world.deafen(WORKER);
+    world.submit(["a"]);
+    world.undeafen(WORKER);
+    let (id, now, heartbeat) = (world.id("a"), world.now, world.worker(WORKER).heartbeat(world.now));
+    world.scheduler.handle(Input::CancelRequested { id, reason: None }, now);
+    world.scheduler.handle(Input::Heartbeat(heartbeat), now);
+    let orders = world.scheduler.take_effects().orders;
+    assert_eq!(orders.len(), 2, "one dispatch, one cancel: {orders:?}");
+}
+
+#[test]
 fn an_attempt_lost_and_granted_again_in_one_batch_is_sent_once() {
     let mut world = World::with_line("email", slots(1)).with_worker("w2", 5);
     let action = world.action("email");
