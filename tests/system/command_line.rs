@@ -80,6 +80,24 @@ async fn lists_and_lines_are_shown_as_tables_and_as_json() -> anyhow::Result<()>
 }
 
 #[tokio::test]
+async fn the_files_of_the_deployment_are_taken_as_they_are() -> anyhow::Result<()> {
+    let file = |name: &str| format!("{}/../deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut world = World::with([]).workers(0, 2).start().await?;
+    let applied = world.slotline(&["apply", &file("actions.toml")]).await?;
+    assert!(applied.status.success(), "{}", text(&applied));
+    world.start_worker_with("example", file("actions.toml").as_ref())?;
+    let ran = world
+        .slotline(&["run", "demo.echo", "-p", "text=hello", "--wait", "--config", &file("config.example.toml")])
+        .await?;
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+    assert_eq!(world.executions("demo.echo").await?[0]["result"], json!({"text": "hello"}));
+    let ran = world.slotline(&["run", "deploy.app", "-p", "app=web", "--wait"]).await?;
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+    assert_eq!(world.executions("deploy.app").await?[0]["result"], json!({"deployed": "web"}));
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_demo_ends_by_itself_and_found_order_and_limits_in_the_journal() -> anyhow::Result<()> {
     let sandbox = Sandbox::new("demo")?;
     let begun = std::time::Instant::now();

@@ -1,7 +1,7 @@
 //! One installation of Slotline for one test: servers, executors, workers, actions, and eyes on all of it.
 
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -162,13 +162,18 @@ impl World {
 
     /// Starts a worker; one of the same name finds the state that its predecessor left.
     pub(crate) fn start_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        self.start_worker_with(name, &self.actions.clone())
+    }
+
+    /// Starts a worker that serves another file than the test's own.
+    pub(crate) fn start_worker_with(&mut self, name: &str, actions: &Path) -> anyhow::Result<()> {
         let state = self.sandbox.path().join(format!("state-{name}"));
         let (state, capacity) = (state.to_str().context("UTF-8")?.to_owned(), self.capacity.to_string());
         let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
         if self.short_lease {
             options.extend(SHORT_FENCE);
         }
-        self.workers.push(Daemon::worker(&self.sandbox, name, &self.amqp, &self.actions, &options)?);
+        self.workers.push(Daemon::worker(&self.sandbox, name, &self.amqp, actions, &options)?);
         Ok(())
     }
 
