@@ -34,6 +34,9 @@ const SHIMS_TRIED: u32 = 3;
 /// How long output is read after the last descendant has gone: a pipe may be in the hands of a process that the command
 /// did not start.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
+/// Looks in a row that must find no stray: one that is just starting another program shows no environment.
+const QUIET_LOOKS: u32 = 3;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const READ_BYTES: usize = 16 << 10;
 
 /// What the loop asks of a running attempt.
@@ -188,8 +191,9 @@ impl Running {
                         self.order(Order::Extend { deadline });
                     }
                 }
-                read = self.stdout.read() => self.stdout.take(read, &mut self.allowance, &plan.feed),
-                read = self.stderr.read() => self.stderr.take(read, &mut self.allowance, &plan.feed),
+                // What it prints comes after word of its start.
+                read = self.stdout.read(), if self.pid.is_some() => self.stdout.take(read, &mut self.allowance, &plan.feed),
+                read = self.stderr.read(), if self.pid.is_some() => self.stderr.take(read, &mut self.allowance, &plan.feed),
             }
         }
     }
@@ -238,7 +242,8 @@ impl Running {
 async fn end_strays(pid: Option<Pid>, plan: &Plan) {
     let mark = format!("SLOTLINE_RESULT_FILE={}", plan.result_file.display());
     let is_marked = |environ: &[u8]| environ.split(|byte| *byte == 0).any(|found| found == mark.as_bytes());
-    loop {
+    let mut quiet = 0;
+    while quiet < QUIET_LOOKS {
         let mut left = 0;
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(stray) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
@@ -253,12 +258,10 @@ async fn end_strays(pid: Option<Pid>, plan: &Plan) {
                 let _ = rustix::process::kill_process(stray, Signal::KILL);
             }
         }
-        if left == 0 {
-            tracing::warn!(execution.id = %plan.start.key.0, ?pid, "the shim of an attempt was killed");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        quiet = if left == 0 { quiet + 1 } else { 0 };
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
+    tracing::warn!(execution.id = %plan.start.key.0, ?pid, "the shim of an attempt was killed");
 }
 
 /// One stream being read.

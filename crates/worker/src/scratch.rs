@@ -18,10 +18,13 @@ impl Scratch {
     pub(crate) fn create(state_dir: Option<&Path>) -> io::Result<Self> {
         let name = format!("run-{}-{}", std::process::id(), Uuid::new_v4().simple());
         let folder = match state_dir {
-            None => std::env::temp_dir().join(format!("slotline-worker-{name}")),
+            None => {
+                sweep(&std::env::temp_dir(), "slotline-worker-run-");
+                std::env::temp_dir().join(format!("slotline-worker-{name}"))
+            }
             Some(state_dir) => {
                 DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
-                sweep(state_dir);
+                sweep(state_dir, "run-");
                 // Commands run elsewhere, and need to find it.
                 std::path::absolute(state_dir)?.join(name)
             }
@@ -45,10 +48,10 @@ impl Drop for Scratch {
 }
 
 /// What can't be removed now is swept the next time.
-fn sweep(state_dir: &Path) {
-    for entry in std::fs::read_dir(state_dir).into_iter().flatten().flatten() {
+fn sweep(folder: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix("run-")?.split('-').next()?.parse::<u32>().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }

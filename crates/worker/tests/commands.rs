@@ -368,8 +368,11 @@ async fn a_shim_that_is_killed_takes_its_attempt_with_it() -> anyhow::Result<()>
     let error = failure(&stage.executor.completed(1).await?, OutcomeKind::Failed);
     assert_eq!(error.code, "signal");
     // Whoever adopted it reaps it in its own time; what counts is that it runs no more.
-    let is_dead = std::fs::read_to_string(format!("/proc/{stray}/stat")).map_or(true, |stat| stat.contains(") Z "));
-    assert!(is_dead, "{stray} lives");
+    let deadline = tokio::time::Instant::now() + executor::PATIENCE;
+    while std::fs::read_to_string(format!("/proc/{stray}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(tokio::time::Instant::now() < deadline, "{stray} lives");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     stage.end().await
 }
 
