@@ -66,7 +66,7 @@ impl Term {
     fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
         if digest == asked.request.digest {
             let position = self.scheduler.explain(id).map_or(1, |waiting| waiting.position);
-            self.pending.repeated.push((asked.request, id, position));
+            self.pending.repeated.push((asked, id, position));
             return;
         }
         let detail = format!("message_id: it was used for another request, execution {id}");

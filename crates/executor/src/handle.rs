@@ -101,10 +101,11 @@ impl Handle {
         let routing_key = format!("{}.{}", Requested::TYPE, body.action_ref);
         let mut request = Envelope::new(&body, &self.source, self.clock.now());
         request.message_id = Some(message_id.clone());
-        request.correlation_id = submission.correlation_id;
+        // What the client named, or else the request itself; the reply finds its waiter by a ticket of its own, since
+        // two may submit under one key at once.
+        request.correlation_id = submission.correlation_id.or_else(|| Some(message_id.clone()));
         request.trace_id = submission.trace_id;
-        // The reply finds its waiter by a correlation id of its own: two may submit under one key at once.
-        let ticket = request.correlation_id.get_or_insert_with(|| Uuid::new_v4().to_string()).clone();
+        let ticket = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(ticket.clone());
         let published = session.publish(Publication {
             exchange: topology::exchange(&self.prefix),

@@ -136,6 +136,9 @@ impl Intake {
 
     fn request(&self, envelope: &Envelope, properties: &Properties) -> Result<Member, Unreadable> {
         let requested: Requested = envelope.open()?;
+        requested
+            .check()
+            .map_err(|invalid| unreadable(envelope, Reason::InvalidPayload, format!("payload.{invalid}")))?;
         for (field, text) in [
             ("correlation_id", &envelope.correlation_id),
             ("trace_id", &envelope.trace_id),
@@ -168,7 +171,8 @@ impl Intake {
             reply_to: properties.reply_to.clone(),
             reply: requested.reply,
         };
-        let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request) };
+        let ticket = properties.correlation_id.clone();
+        let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request), ticket };
         Ok(Member::Request { action: registered.action.action_id, asked, known: None })
     }
 

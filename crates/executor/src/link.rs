@@ -34,7 +34,9 @@ pub(crate) async fn keep(
         }
         match listen(&broker, &session, id, &replies, &current, &shutdown).await {
             Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "session with the broker is over"),
+            // A term that ends closes the session on purpose.
+            Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
+            Err(error) => tracing::warn!(%error, "the session with the broker is over"),
         }
         current.send_replace(None);
         session.close().await;

@@ -19,7 +19,7 @@ use crate::ask::{Answered, CALL};
 use crate::config::Config;
 use crate::inbox::ProbeMark;
 use crate::intake::Refusal;
-use crate::outbox::{Letters, Turned};
+use crate::outbox::{Asked, Letters, Turned};
 use crate::registry::Registered;
 
 /// The most envelopes in one message.
@@ -76,10 +76,11 @@ impl Postman {
             mail.publications.push((publication, Purpose::Other));
         }
         self.orders(&mut mail, letters.orders, &letters.requests, actions, now);
-        for (request, id, position) in letters.accepted {
+        for (asked, id, position) in letters.accepted {
+            let request = &asked.request;
             let payload =
                 Accepted { message_id: request.message_id.clone().unwrap_or_default(), execution_id: id, position };
-            self.reply(&mut mail, &request, &payload, now);
+            self.answer_request(&mut mail, &asked, &payload, now);
         }
         for turned in letters.refused {
             self.refused(&mut mail, turned, now);
@@ -218,7 +219,7 @@ impl Postman {
         let request = &asked.request;
         if request.reply_to.is_some() {
             let error = Failure::new(reason.as_str(), detail);
-            self.reply(mail, request, &Rejected { message_id: request.message_id.clone(), error }, now);
+            self.answer_request(mail, &asked, &Rejected { message_id: request.message_id.clone(), error }, now);
             return;
         }
         let payload = Requested {
@@ -277,6 +278,13 @@ impl Postman {
             mandatory: true,
             persistent: true,
         }
+    }
+
+    /// Answers a request at once, by the correlation id its message bore.
+    fn answer_request<M: Message>(&self, mail: &mut Mail, asked: &Asked, payload: &M, now: Timestamp) {
+        let request = &asked.request;
+        let ticket = asked.ticket.as_ref().or(request.correlation_id.as_ref());
+        self.reply_to(mail, request.reply_to.clone(), ticket, request.message_id.as_ref(), payload, now);
     }
 
     fn reply<M: Message>(&self, mail: &mut Mail, request: &Request, payload: &M, now: Timestamp) {

@@ -23,7 +23,7 @@ pub(crate) struct Pending {
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) refused: Vec<Turned>,
     /// Requests that were accepted before, by their `message_id`.
-    pub(crate) repeated: Vec<(Arc<Request>, ExecutionId, u64)>,
+    pub(crate) repeated: Vec<(Asked, ExecutionId, u64)>,
     /// How many inputs; bounds what gathers while a commit is under way.
     pub(crate) inputs: usize,
 }
@@ -34,6 +34,8 @@ pub(crate) struct Asked {
     pub(crate) action_ref: ActionRef,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) request: Arc<Request>,
+    /// The AMQP correlation id, by which the asker knows the first answer.
+    pub(crate) ticket: Option<String>,
 }
 
 /// A request that was read but can't be taken.
@@ -51,7 +53,7 @@ pub(crate) struct Letters {
     pub(crate) orders: Vec<Sent>,
     /// Requests of the dispatches among the orders, as far as they are at hand.
     pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
-    pub(crate) accepted: Vec<(Arc<Request>, ExecutionId, u64)>,
+    pub(crate) accepted: Vec<(Asked, ExecutionId, u64)>,
     pub(crate) refused: Vec<Turned>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) settled: Vec<(Arc<Request>, Settled)>,
@@ -187,15 +189,17 @@ fn pack_accepted(
     totals: &mut BTreeMap<ActionId, (u64, u64)>,
 ) {
     for accepted in std::mem::take(&mut effects.accepted) {
-        let Some(Asked { key, request, .. }) = pending.requests.remove(&accepted.token) else { continue };
+        let Some(asked) = pending.requests.remove(&accepted.token) else { continue };
+        let request = asked.request.clone();
         effects.changed.remove(&accepted.id);
-        let snapshot = scheduler.snapshot(accepted.id).or_else(|| accepted_and_settled(effects, accepted.id, key));
+        let snapshot =
+            scheduler.snapshot(accepted.id).or_else(|| accepted_and_settled(effects, accepted.id, asked.key.clone()));
         let Some(snapshot) = snapshot else { continue };
         totals.entry(snapshot.action).or_default().0 += 1;
         batch.accepted.push(store::Accepted { snapshot, request: Request::clone(&request) });
         if request.reply_to.is_some() {
             match request.reply {
-                Reply::Accepted => letters.accepted.push((request.clone(), accepted.id, accepted.position)),
+                Reply::Accepted => letters.accepted.push((asked, accepted.id, accepted.position)),
                 Reply::Settled => {
                     awaited.requests.insert(accepted.id, request.clone());
                 }
