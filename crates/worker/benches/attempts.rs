@@ -34,7 +34,10 @@ fn main() -> anyhow::Result<()> {
     }
     let bare = bare();
     let ours = runtime.block_on(commands())?;
-    println!("bare fork/exec loop   {bare:>9.0} /s\ncommands              {ours:>9.0} /s   {:.2} of the bare loop", ours / bare);
+    println!(
+        "bare fork/exec loop   {bare:>9.0} /s\ncommands              {ours:>9.0} /s   {:.2} of the bare loop",
+        ours / bare
+    );
     Ok(())
 }
 
@@ -61,7 +64,8 @@ async fn grant(
         while granted < count && granted - ended < window {
             granted += 1;
             let mut scheduled = executor.scheduled(granted, "test.run", &json!({}))?;
-            scheduled.starts_after = (chained && granted > 1 && granted - ended > 1).then(|| executor::key(granted - 1));
+            scheduled.starts_after =
+                (chained && granted > 1 && granted - ended > 1).then(|| executor::key(granted - 1));
             executor.send(to, &scheduled).await?;
         }
         executor.until("an end", |heard| (!heard.completed.is_empty()).then_some(())).await?;

@@ -20,37 +20,43 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 10;
 /// The largest `data` of a report, as JSON; what is larger is left out.
 const DATA_BYTES_MAX: usize = 64 << 10;
 
-/// What reaches the loop from attempts. Bounded without being so: an attempt starts and ends once, and is `Told` of at
-/// most once until that is taken up.
-#[derive(Debug)]
-pub(crate) enum Happening {
-    Started { key: AttemptKey, at: Now },
-    Told(Arc<Feed>),
-    Ended { feed: Arc<Feed>, ending: Ending },
+/// Who is told at once that an attempt has ended: the next in line may be waiting for it.
+pub(crate) trait Listener: Send + Sync {
+    /// Nothing of the attempt is left.
+    fn ended(&self, feed: &Feed, ending: Ending);
 }
 
-#[derive(Debug)]
+/// The attempt's end of the line.
 pub(crate) struct Feed {
     pub(crate) key: AttemptKey,
-    happenings: mpsc::UnboundedSender<Happening>,
     waiting: Mutex<Waiting>,
+    listener: Arc<dyn Listener>,
+    /// Where it says that there is something to take. Bounded without being so: it says it once until it is taken.
+    announcements: mpsc::UnboundedSender<Arc<Feed>>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// When its process or handler really started, until that is taken.
+    started_at: Option<Now>,
     items: VecDeque<Told>,
     /// The loop was told, and has not come yet.
     is_announced: bool,
 }
 
 impl Feed {
-    pub(crate) fn new(key: AttemptKey, happenings: mpsc::UnboundedSender<Happening>) -> Arc<Self> {
-        Arc::new(Self { key, happenings, waiting: Mutex::default() })
+    pub(crate) fn new(
+        key: AttemptKey,
+        listener: Arc<dyn Listener>,
+        announcements: mpsc::UnboundedSender<Arc<Self>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { key, waiting: Mutex::default(), listener, announcements })
     }
 
-    pub(crate) fn started(&self, at: Now) {
-        // Without a loop there is nobody to tell, and that is no matter of the attempt's.
-        let _ = self.happenings.send(Happening::Started { key: self.key, at });
+    pub(crate) fn started(self: &Arc<Self>, at: Now) {
+        let mut waiting = self.lock();
+        waiting.started_at = Some(at);
+        self.announce(&mut waiting);
     }
 
     pub(crate) fn tell(self: &Arc<Self>, told: Told) {
@@ -60,20 +66,26 @@ impl Feed {
         };
         let mut waiting = self.lock();
         waiting.push(told);
+        self.announce(&mut waiting);
+    }
+
+    /// The last word: whatever was told before is taken up first.
+    pub(crate) fn ended(&self, ending: Ending) {
+        self.listener.ended(self, ending);
+    }
+
+    fn announce(self: &Arc<Self>, waiting: &mut Waiting) {
         if !mem::replace(&mut waiting.is_announced, true) {
-            let _ = self.happenings.send(Happening::Told(self.clone()));
+            // Without a loop there is nobody to tell, and that is no matter of the attempt's.
+            let _ = self.announcements.send(self.clone());
         }
     }
 
-    pub(crate) fn ended(self: Arc<Self>, ending: Ending) {
-        let _ = self.happenings.clone().send(Happening::Ended { feed: self, ending });
-    }
-
-    /// All that waits, oldest first.
-    pub(crate) fn take(&self) -> VecDeque<Told> {
+    /// All that waits: that it started, and then what it told, oldest first.
+    pub(crate) fn take(&self) -> (Option<Now>, VecDeque<Told>) {
         let mut waiting = self.lock();
         waiting.is_announced = false;
-        mem::take(&mut waiting.items)
+        (waiting.started_at.take(), mem::take(&mut waiting.items))
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -133,9 +145,15 @@ mod tests {
     use super::*;
     use slotline_protocol::ExecutionId;
 
-    fn feed() -> (Arc<Feed>, mpsc::UnboundedReceiver<Happening>) {
+    struct Nobody;
+
+    impl Listener for Nobody {
+        fn ended(&self, _: &Feed, _: Ending) {}
+    }
+
+    fn feed() -> (Arc<Feed>, mpsc::UnboundedReceiver<Arc<Feed>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Feed::new((ExecutionId(1), 1), sender), receiver)
+        (Feed::new((ExecutionId(1), 1), Arc::new(Nobody), sender), receiver)
     }
 
     fn units(done: u64) -> Told {
@@ -148,24 +166,24 @@ mod tests {
 
     #[test]
     fn a_flood_of_numbers_is_one_item_and_one_announcement() {
-        let (feed, mut happenings) = feed();
+        let (feed, mut announced) = feed();
         for done in 0..100_000 {
             feed.tell(units(done));
         }
-        assert_eq!(feed.take(), [units(99_999)]);
-        assert!(happenings.try_recv().is_ok() && happenings.try_recv().is_err());
+        assert_eq!(feed.take().1, [units(99_999)]);
+        assert!(announced.try_recv().is_ok() && announced.try_recv().is_err());
         feed.tell(units(1));
-        assert!(happenings.try_recv().is_ok(), "announced again once taken");
+        assert!(announced.try_recv().is_ok(), "announced again once taken");
     }
 
     #[test]
     fn when_there_is_no_room_errors_outlive_any_number_of_messages() {
-        let (feed, _happenings) = feed();
+        let (feed, _announced) = feed();
         feed.tell(say(Level::Error, "the error".to_owned()));
         for i in 0..10_000 {
             feed.tell(say(Level::Info, format!("message {i}")));
         }
-        let items = feed.take();
+        let (_, items) = feed.take();
         assert_eq!(items.len(), WAITING_MAX);
         assert_eq!(items.front(), Some(&say(Level::Error, "the error".to_owned())));
         assert_eq!(items.back(), Some(&say(Level::Info, "message 9999".to_owned())));
@@ -173,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_message_of_ten_megabytes_is_clipped_at_a_character() {
-        let (feed, _happenings) = feed();
+        let (feed, _announced) = feed();
         feed.tell(say(Level::Info, "ä".repeat(5 << 20)));
-        let Some(Told::Progress(report)) = feed.take().pop_front() else { panic!("a report was told") };
+        let Some(Told::Progress(report)) = feed.take().1.pop_front() else { panic!("a report was told") };
         let message = report.message.expect("it has a message");
         assert!(message.len() <= MESSAGE_BYTES_MAX + 3 && message.ends_with('…'));
     }

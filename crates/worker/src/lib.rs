@@ -21,12 +21,14 @@
 //! limits, and never touches the journal. What it owes is decided in [`duty`], a pure book; everything else here carries
 //! that out. Deliberately absent: retries (the executor's), and any claim on work (it is assigned).
 
+mod book;
 mod clock;
 mod command;
 mod context;
 pub mod duty;
 mod feed;
 mod handler;
+mod hands;
 mod limit;
 mod link;
 mod lock;

@@ -12,36 +12,28 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
 use slotline_broker::{Broker, Delivery};
-use slotline_protocol::message::{AttemptKey, Cancel, Failure, Hello, Message, Recall, Recorded, Scheduled};
-use slotline_protocol::{ActionRef, Envelope, Incarnation, Unreadable, envelope};
+use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Scheduled};
+use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, envelope};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::command::RunConfig;
-use crate::duty::{Config, Duty, Effect, Ending, Input, Order, Start};
-use crate::feed::{Feed, Happening};
-use crate::handler::{self, Handler};
+use crate::book::{Book, Errand};
+use crate::duty::{Config, Duty, Input, Order};
+use crate::feed::Feed;
+use crate::hands::{Hands, Work};
 use crate::link::{Link, News};
 use crate::lock::Lock;
 use crate::process::pool::Pool;
-use crate::process::{self, Ask, Plan};
 use crate::report::Outbox;
 use crate::scratch::Scratch;
-use crate::{Error, Shutdown, clock, limit};
+use crate::{Error, Shutdown, clock};
 
-/// Happenings taken in one turn of the loop.
-const HAPPENINGS_MAX: usize = 1_024;
+/// Feeds looked at in one turn of the loop.
+const FEEDS_MAX: usize = 1_024;
 /// How long the last session may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
-
-/// What a name runs.
-#[derive(Clone)]
-pub(crate) enum Work {
-    Handler(Handler),
-    Command(Arc<RunConfig>),
-}
 
 /// Everything the loop needs.
 pub(crate) struct Setup {
@@ -66,7 +58,7 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
         }
     };
     let incarnation = Incarnation(Uuid::new_v4());
-    let (happenings, happened) = mpsc::unbounded_channel();
+    let (announcements, announced) = mpsc::unbounded_channel();
     let mut duty = Duty::new(config.clone(), incarnation, clock::now());
     if let Some(lock) = &lock {
         for former in lock.formers() {
@@ -75,27 +67,20 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
         lock.note(incarnation);
     }
     let timer = clock::timer().map_err(|error| Error::Thread(error.into()))?;
+    let timer = clock::watched(timer).map_err(Error::Thread)?;
+    let hands = Hands::new(work, pool.clone(), scratch, handlers, announcements);
     let mut looped = Loop {
+        book: Book::new(duty, hands),
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
         outbox: Outbox::new(broker.prefix(), &config.worker),
-        duty,
-        work,
-        live: BTreeMap::new(),
-        effects: Vec::new(),
-        happenings,
-        fence: watch::Sender::new(None),
         confirms: FuturesUnordered::new(),
-        pool,
-        scratch,
         lock,
-        handlers,
         over: None,
     };
-    let timer = clock::watched(timer).map_err(Error::Thread)?;
-    let result = looped.turn(happened, &timer, &shutdown).await;
-    let Loop { link, pool, live, scratch, lock, .. } = looped;
+    let result = looped.turn(announced, &timer, &shutdown).await;
+    let Loop { book, link, lock, .. } = looped;
     // Whatever still lives ends with its channel.
-    drop(live);
+    let scratch = book.close();
     // A broker that is not there keeps nobody.
     let _ = tokio::time::timeout(CLOSE_WAIT, link.close()).await;
     if let Some(pool) = &pool {
@@ -114,58 +99,44 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
 }
 
 struct Loop {
-    duty: Duty,
-    work: BTreeMap<ActionRef, Work>,
-    /// How to reach each attempt that has not ended.
-    live: BTreeMap<AttemptKey, Live>,
-    effects: Vec<Effect>,
-    happenings: mpsc::UnboundedSender<Happening>,
-    fence: watch::Sender<Option<Duration>>,
+    book: Arc<Book>,
     link: Link,
     outbox: Outbox,
     /// What to tell the book once the broker has something.
     confirms: FuturesUnordered<BoxFuture<'static, Option<Input>>>,
-    /// Where there are commands.
-    pool: Option<Pool>,
-    scratch: Option<Scratch>,
     /// Held until nothing of this process is left.
     lock: Option<Lock>,
-    handlers: runtime::Handle,
     over: Option<Result<(), Error>>,
-}
-
-enum Live {
-    Handler(handler::Handle),
-    Command(mpsc::UnboundedSender<Ask>),
 }
 
 impl Loop {
     async fn turn(
         &mut self,
-        mut happened: mpsc::UnboundedReceiver<Happening>,
+        mut announced: mpsc::UnboundedReceiver<Arc<Feed>>,
         timer: &AsyncFd<OwnedFd>,
         shutdown: &Shutdown,
     ) -> Result<(), Error> {
         let mut deliveries: Vec<Delivery> = Vec::new();
-        let mut news: Vec<Happening> = Vec::new();
+        let mut feeds: Vec<Arc<Feed>> = Vec::new();
         let (mut is_draining, mut is_stopping) = (false, false);
         let mut armed = None;
         loop {
-            let deadline = self.duty.next_deadline();
+            let (incarnation, deadline) = self.book.outlook();
             if armed != deadline {
                 clock::arm(timer, deadline).map_err(|error| Error::Thread(error.into()))?;
                 armed = deadline;
             }
             tokio::select! {
-                _ = happened.recv_many(&mut news, HAPPENINGS_MAX) => {
-                    for happening in news.drain(..) {
-                        self.happened(happening);
+                _ = announced.recv_many(&mut feeds, FEEDS_MAX) => {
+                    for feed in feeds.drain(..) {
+                        self.book.look(&feed);
                     }
                 }
-                said = self.link.next(self.duty.incarnation(), &mut deliveries) => match said {
+                () = self.book.has_errands() => {}
+                said = self.link.next(incarnation, &mut deliveries) => match said {
                     News::Opened(incarnation) => {
                         tracing::info!(worker.incarnation = %incarnation, "connected");
-                        self.handle(Input::SessionOpened { incarnation });
+                        self.book.handle(Input::SessionOpened { incarnation });
                     }
                     News::Delivered(incarnation) => self.delivered(incarnation, &mut deliveries),
                     News::Lost => tracing::warn!("the session with the broker is over; work goes on"),
@@ -175,56 +146,30 @@ impl Loop {
                         ready.clear_ready();
                     }
                     armed = None;
-                    self.handle(Input::Tick);
+                    self.book.handle(Input::Tick);
                 }
                 Some(confirmed) = self.confirms.next(), if !self.confirms.is_empty() => {
                     if let Some(input) = confirmed {
-                        self.handle(input);
+                        self.book.handle(input);
                     }
                 }
                 () = self.outbox.confirmed() => {}
                 () = shutdown.drain_asked(), if !is_draining => {
                     is_draining = true;
                     tracing::info!("draining: no new work");
-                    self.handle(Input::DrainRequested);
+                    self.book.handle(Input::DrainRequested);
                 }
                 () = shutdown.stop_asked(), if !is_stopping => {
                     is_stopping = true;
                     tracing::info!("ending everything at once");
-                    self.handle(Input::StopRequested);
+                    self.book.handle(Input::StopRequested);
                 }
             }
+            self.run_errands();
             self.outbox.flush(self.link.session());
             if let Some(result) = self.over.take() {
                 return result;
             }
-        }
-    }
-
-    fn handle(&mut self, input: Input) {
-        self.duty.handle(clock::now(), input, &mut self.effects);
-        while !self.effects.is_empty() {
-            for effect in std::mem::take(&mut self.effects) {
-                self.perform(effect);
-            }
-        }
-    }
-
-    fn happened(&mut self, happening: Happening) {
-        match happening {
-            Happening::Started { key, at } => self.handle(Input::Started { key, at }),
-            Happening::Told(feed) => self.told(&feed),
-            Happening::Ended { feed, ending } => {
-                self.told(&feed);
-                self.live.remove(&feed.key);
-                self.handle(Input::Ended { key: feed.key, ending });
-            }
-        }
-    }
-
-    fn told(&mut self, feed: &Feed) {
-        for event in feed.take() {
-            self.handle(Input::Reported { key: feed.key, event });
         }
     }
 
@@ -235,7 +180,7 @@ impl Loop {
                 Ok(members) => {
                     for member in members {
                         match member.and_then(|envelope| order(&envelope)) {
-                            Ok(order) => self.handle(Input::Ordered { incarnation, order }),
+                            Ok(order) => self.book.handle(Input::Ordered { incarnation, order }),
                             Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
                         }
                     }
@@ -246,46 +191,45 @@ impl Loop {
         deliveries.clear();
     }
 
-    fn perform(&mut self, effect: Effect) {
-        let now = clock::now().wall;
-        match effect {
-            Effect::Start(start) => self.start(start),
-            Effect::Interrupt { key, grace } => match self.live.get(&key) {
-                Some(Live::Handler(handle)) => handle.interrupt(),
-                // One that has just ended no longer listens.
-                Some(Live::Command(asks)) => drop(asks.send(Ask::Interrupt { grace })),
-                None => {}
-            },
-            Effect::Kill { key } => match self.live.get(&key) {
-                Some(Live::Handler(handle)) => handle.kill(),
-                Some(Live::Command(asks)) => drop(asks.send(Ask::Kill)),
-                None => {}
-            },
-            Effect::Extend { deadline } => drop(self.fence.send_replace(Some(deadline))),
-            Effect::Complete(word) => self.outbox.say(&word, now),
-            Effect::Return(word) => self.outbox.say(&word, now),
-            Effect::ChangeStatus(word) => self.outbox.status_changed(&word, now),
-            Effect::Progress(word) => self.outbox.progress(&word, now),
-            Effect::Beat { heartbeat, sent } => {
+    /// Does what can wait for this thread, in order.
+    fn run_errands(&mut self) {
+        loop {
+            let errands = self.book.take_errands();
+            if errands.is_empty() {
+                return;
+            }
+            let now = clock::now().wall;
+            for errand in errands {
+                self.run_errand(errand, now);
+            }
+        }
+    }
+
+    fn run_errand(&mut self, errand: Errand, now: Timestamp) {
+        match errand {
+            Errand::Complete(word) => self.outbox.say(&word, now),
+            Errand::Return(word) => self.outbox.say(&word, now),
+            Errand::ChangeStatus(word) => self.outbox.status_changed(&word, now),
+            Errand::Progress(word) => self.outbox.progress(&word, now),
+            Errand::Beat { heartbeat, sent } => {
                 let incarnation = heartbeat.incarnation;
                 self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent });
             }
-            Effect::Farewell(ended) => {
+            Errand::Farewell(ended) => {
                 let incarnation = ended.incarnation;
                 self.publish(&ended, Input::FarewellConfirmed { incarnation });
             }
-            Effect::IncarnationOver(former) => {
+            Errand::Rename(former) => {
                 let incarnation = Incarnation(Uuid::new_v4());
                 tracing::warn!(worker.incarnation = %former, next = %incarnation, "isolated: going on under a new name");
-                self.fence.send_replace(None);
                 if let Some(lock) = &self.lock {
                     lock.note(incarnation);
                 }
-                self.duty.handle(clock::now(), Input::NewIncarnation(incarnation), &mut self.effects);
+                self.book.rename(incarnation);
                 self.link.rename(incarnation);
             }
-            Effect::GiveUp(attempts) => self.over = Some(Err(Error::Unstoppable { attempts })),
-            Effect::Finish => self.over = Some(Ok(())),
+            Errand::GiveUp(attempts) => self.over = Some(Err(Error::Unstoppable { attempts })),
+            Errand::Finish => self.over = Some(Ok(())),
         }
     }
 
@@ -295,33 +239,6 @@ impl Loop {
             let receipt = self.outbox.publish(session, message, clock::now().wall);
             self.confirms.push(Box::pin(async move { receipt.await.ok().map(|()| confirmed) }));
         }
-    }
-
-    fn start(&mut self, start: Start) {
-        let feed = Feed::new(start.key, self.happenings.clone());
-        let key = start.key;
-        let live = match (self.work.get(&start.action_ref), &self.pool, &self.scratch) {
-            (Some(Work::Handler(handler)), _, _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
-            (Some(Work::Command(config)), Some(pool), Some(scratch)) => {
-                let (asks, asked) = mpsc::unbounded_channel();
-                let plan = Plan {
-                    config: config.clone(),
-                    result_file: scratch.result_file(key, start.fence),
-                    start,
-                    feed,
-                    asks: asked,
-                    fence: self.fence.subscribe(),
-                };
-                tokio::spawn(process::run(pool.clone(), plan));
-                Live::Command(asks)
-            }
-            (Some(Work::Command(_)) | None, _, _) => {
-                let error = Failure::new("spawn_failed", format!("this worker does not run {}", start.action_ref));
-                let result = Err(limit::failure(error));
-                return feed.ended(Ending { result, return_code: None, ended_at: clock::now().wall });
-            }
-        };
-        self.live.insert(key, live);
     }
 }
 

@@ -17,8 +17,9 @@ use crate::command::{GRACE, RunConfig};
 use crate::context::Context;
 use crate::duty::{Action, Config, OnDrain, Terms};
 use crate::handler::{self, HandlerError};
+use crate::hands::Work;
 use crate::lock::Lock;
-use crate::run::{self, Setup, Work};
+use crate::run::{self, Setup};
 use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
 

@@ -1,0 +1,145 @@
+//! The duty book at work: one lock around the state and the hands that start and end attempts.
+//!
+//! Whoever learns of something tells it at once, on its own thread, so that the next of a chain starts where the one
+//! before has ended, without waiting for the loop. What needs the broker waits for the loop, as an errand.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use slotline_protocol::Incarnation;
+use slotline_protocol::message::{self, AttemptKey};
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::duty::{Duty, Effect, Ending, Input, Traced};
+use crate::feed::{Feed, Listener};
+use crate::hands::Hands;
+use crate::scratch::Scratch;
+
+pub(crate) struct Book {
+    inner: Mutex<Inner>,
+    /// There are errands, or the time of the next look has changed.
+    news: Notify,
+}
+
+struct Inner {
+    duty: Duty,
+    hands: Hands,
+    effects: Vec<Effect>,
+    /// Bounded by what the loop takes each turn: it takes all.
+    errands: Vec<Errand>,
+}
+
+/// What the loop is to do: the effects that need the broker, or end the worker.
+pub(crate) enum Errand {
+    Complete(Traced<message::Completed>),
+    Return(Traced<message::Returned>),
+    ChangeStatus(Traced<message::StatusChanged>),
+    Progress(Traced<message::Progress>),
+    Beat {
+        heartbeat: message::Heartbeat,
+        sent: Duration,
+    },
+    Farewell(message::Ended),
+    /// The incarnation is over.
+    Rename(Incarnation),
+    GiveUp(Vec<AttemptKey>),
+    Finish,
+}
+
+impl Book {
+    pub(crate) fn new(duty: Duty, hands: Hands) -> Arc<Self> {
+        let inner = Inner { duty, hands, effects: Vec::new(), errands: Vec::new() };
+        Arc::new(Self { inner: Mutex::new(inner), news: Notify::new() })
+    }
+
+    /// Tells the book, and does at once what it asks of attempts.
+    pub(crate) fn handle(self: &Arc<Self>, input: Input) {
+        self.lock().handle(self, input);
+    }
+
+    /// Takes up what an attempt has told.
+    pub(crate) fn look(self: &Arc<Self>, feed: &Feed) {
+        self.lock().look(self, feed);
+    }
+
+    /// Goes on under a new name.
+    pub(crate) fn rename(self: &Arc<Self>, incarnation: Incarnation) {
+        let mut inner = self.lock();
+        inner.hands.extend(None);
+        inner.handle(self, Input::NewIncarnation(incarnation));
+    }
+
+    /// Under which name, and when time must be looked at.
+    pub(crate) fn outlook(&self) -> (Incarnation, Option<Duration>) {
+        let inner = self.lock();
+        (inner.duty.incarnation(), inner.duty.next_deadline())
+    }
+
+    /// Waits until another thread has left something for the loop. Cancel-safe.
+    pub(crate) async fn has_errands(&self) {
+        self.news.notified().await;
+    }
+
+    pub(crate) fn take_errands(&self) -> Vec<Errand> {
+        std::mem::take(&mut self.lock().errands)
+    }
+
+    /// Lets go of everything that still lives; it ends with that.
+    pub(crate) fn close(&self) -> Option<Scratch> {
+        self.lock().hands.close()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic in here is a bug; to lose the rest of the table with it would make it worse.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where attempts report to.
+pub(crate) struct Ear(pub(crate) Arc<Book>);
+
+impl Listener for Ear {
+    fn ended(&self, feed: &Feed, ending: Ending) {
+        let mut inner = self.0.lock();
+        inner.look(&self.0, feed);
+        inner.hands.forget(feed.key);
+        inner.handle(&self.0, Input::Ended { key: feed.key, ending });
+        drop(inner);
+        self.0.news.notify_one();
+    }
+}
+
+impl Inner {
+    fn look(&mut self, book: &Arc<Book>, feed: &Feed) {
+        let (started_at, told) = feed.take();
+        if let Some(at) = started_at {
+            self.handle(book, Input::Started { key: feed.key, at });
+        }
+        for event in told {
+            self.handle(book, Input::Reported { key: feed.key, event });
+        }
+    }
+
+    fn handle(&mut self, book: &Arc<Book>, input: Input) {
+        self.duty.handle(clock::now(), input, &mut self.effects);
+        let Self { hands, effects, errands, .. } = self;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Start(start) => hands.start(book, start),
+                Effect::Interrupt { key, grace } => hands.interrupt(key, grace),
+                Effect::Kill { key } => hands.kill(key),
+                Effect::Extend { deadline } => hands.extend(Some(deadline)),
+                Effect::Complete(word) => errands.push(Errand::Complete(word)),
+                Effect::Return(word) => errands.push(Errand::Return(word)),
+                Effect::ChangeStatus(word) => errands.push(Errand::ChangeStatus(word)),
+                Effect::Progress(word) => errands.push(Errand::Progress(word)),
+                Effect::Beat { heartbeat, sent } => errands.push(Errand::Beat { heartbeat, sent }),
+                Effect::Farewell(ended) => errands.push(Errand::Farewell(ended)),
+                Effect::IncarnationOver(former) => errands.push(Errand::Rename(former)),
+                Effect::GiveUp(attempts) => errands.push(Errand::GiveUp(attempts)),
+                Effect::Finish => errands.push(Errand::Finish),
+            }
+        }
+    }
+}

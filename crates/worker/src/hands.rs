@@ -1,0 +1,144 @@
+//! The attempts that live, and how to start, interrupt and end one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_protocol::ActionRef;
+use slotline_protocol::message::{AttemptKey, Failure};
+use tokio::runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::book::{Book, Ear};
+use crate::clock;
+use crate::command::RunConfig;
+use crate::duty::{Ending, Start};
+use crate::feed::Feed;
+use crate::handler::{self, Handler};
+use crate::process::pool::Pool;
+use crate::process::{self, Ask, Plan};
+use crate::scratch::Scratch;
+
+/// What a name runs.
+#[derive(Clone)]
+pub(crate) enum Work {
+    Handler(Handler),
+    Command(Arc<RunConfig>),
+}
+
+pub(crate) struct Hands {
+    work: BTreeMap<ActionRef, Work>,
+    /// How to reach each attempt that has not ended.
+    live: BTreeMap<AttemptKey, Live>,
+    /// Until when attempts may run that obey the fence.
+    fence: watch::Sender<Option<Duration>>,
+    /// Where there are commands.
+    commands: Option<Commands>,
+    handlers: runtime::Handle,
+    announcements: mpsc::UnboundedSender<Arc<Feed>>,
+    /// The worker has ended, and what would start now has nowhere to run.
+    is_closed: bool,
+}
+
+struct Commands {
+    pool: Pool,
+    scratch: Scratch,
+    /// The loop's own, where commands are watched.
+    own: runtime::Handle,
+}
+
+enum Live {
+    Handler(handler::Handle),
+    Command(mpsc::UnboundedSender<Ask>),
+}
+
+impl Hands {
+    /// To be called on the loop's runtime.
+    pub(crate) fn new(
+        work: BTreeMap<ActionRef, Work>,
+        pool: Option<Pool>,
+        scratch: Option<Scratch>,
+        handlers: runtime::Handle,
+        announcements: mpsc::UnboundedSender<Arc<Feed>>,
+    ) -> Self {
+        let commands =
+            pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own: runtime::Handle::current() });
+        Self {
+            work,
+            live: BTreeMap::new(),
+            fence: watch::Sender::new(None),
+            commands,
+            handlers,
+            announcements,
+            is_closed: false,
+        }
+    }
+
+    /// Starts an attempt. Its feed hears of everything else.
+    pub(crate) fn start(&mut self, book: &Arc<Book>, start: Start) {
+        if self.is_closed {
+            return;
+        }
+        let key = start.key;
+        let feed = Feed::new(key, Arc::new(Ear(book.clone())), self.announcements.clone());
+        let live = match (self.work.get(&start.action_ref), &self.commands) {
+            (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
+            (Some(Work::Command(config)), Some(Commands { pool, scratch, own })) => {
+                let (asks, asked) = mpsc::unbounded_channel();
+                let plan = Plan {
+                    config: config.clone(),
+                    result_file: scratch.result_file(key, start.fence),
+                    start,
+                    feed,
+                    asks: asked,
+                    fence: self.fence.subscribe(),
+                };
+                own.spawn(process::run(pool.clone(), plan));
+                Live::Command(asks)
+            }
+            (Some(Work::Command(_)) | None, _) => {
+                // The book was made from the same table. Told from elsewhere, for its lock is held.
+                let error = Failure::new("spawn_failed", format!("this worker does not run {}", start.action_ref));
+                self.handlers.spawn(async move {
+                    feed.ended(Ending { result: Err(error), return_code: None, ended_at: clock::now().wall });
+                });
+                return;
+            }
+        };
+        self.live.insert(key, live);
+    }
+
+    pub(crate) fn interrupt(&self, key: AttemptKey, grace: Duration) {
+        match self.live.get(&key) {
+            Some(Live::Handler(handle)) => handle.interrupt(),
+            // One that has just ended no longer listens.
+            Some(Live::Command(asks)) => drop(asks.send(Ask::Interrupt { grace })),
+            None => {}
+        }
+    }
+
+    pub(crate) fn kill(&self, key: AttemptKey) {
+        match self.live.get(&key) {
+            Some(Live::Handler(handle)) => handle.kill(),
+            Some(Live::Command(asks)) => drop(asks.send(Ask::Kill)),
+            None => {}
+        }
+    }
+
+    /// Moves the fence of everything that obeys it.
+    pub(crate) fn extend(&self, deadline: Option<Duration>) {
+        self.fence.send_replace(deadline);
+    }
+
+    /// The attempt has ended.
+    pub(crate) fn forget(&mut self, key: AttemptKey) {
+        self.live.remove(&key);
+    }
+
+    /// Lets go of all that lives: commands end with their channel, handlers with their runtime.
+    pub(crate) fn close(&mut self) -> Option<Scratch> {
+        self.is_closed = true;
+        self.live.clear();
+        self.commands.take().map(|commands| commands.scratch)
+    }
+}
