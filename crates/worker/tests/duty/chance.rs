@@ -1,7 +1,5 @@
 //! The duty book against chance: whatever an executor, a broker and processes do, in any order.
 
-mod world;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -9,7 +7,8 @@ use proptest::prelude::*;
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::AttemptKey;
 use slotline_worker::duty::{Effect, Input};
-use world::{World, key};
+
+use crate::world::{World, key};
 
 /// Each has up to 120 steps.
 const CASES: u32 = 1_000;

@@ -1,0 +1,7 @@
+//! A whole worker with handlers, on the in-process broker; the test is the executor.
+
+mod duties;
+#[path = "../executor/mod.rs"]
+mod executor;
+mod handler;
+mod stage;
