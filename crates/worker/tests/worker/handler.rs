@@ -78,7 +78,7 @@ async fn a_panic_is_a_failure_with_its_message_and_backtrace_and_the_worker_goes
     .await?;
     let error = stage.fail(1, json!({})).await?;
     assert_eq!(error.code, "panic");
-    assert!(error.message.starts_with("all is lost in 1 (at ") && error.message.contains("worker.rs"), "{error:?}");
+    assert!(error.message.starts_with("all is lost in 1 (at ") && error.message.contains("handler.rs"), "{error:?}");
     assert!(error.stack_trace.is_some_and(|trace| trace.contains("a_panic_is_a_failure")), "a backtrace");
     assert_eq!(stage.fail(2, json!({})).await?.code, "panic");
     stage.dispatch(3, json!({})).await?;
