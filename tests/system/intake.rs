@@ -68,7 +68,7 @@ async fn what_is_wrong_is_put_aside_with_its_reason_and_stops_nobody() -> anyhow
         ),
         ("unknown_action", Message::request("line.unheard_of", json!({}))),
         ("invalid_payload", Message::payload("execution.requested", json!({"action_ref": 7}))),
-        ("invalid_parameters", no_object),
+        ("invalid_payload", no_object),
         ("invalid_parameters", Message::request("line.one", json!({}))),
     ];
     let mut messages = vec![good("before")];
@@ -126,9 +126,15 @@ async fn a_dead_letter_can_be_replayed_once_its_cause_is_mended_or_dropped() -> 
     world.ask("POST", &format!("/api/v1/dead/{replayed}/replay"), None).await?;
     world.ask("DELETE", &format!("/api/v1/dead/{dropped}"), None).await?;
     dead(&world, 0).await?;
-    let stats = world.stats("line.later").await?;
-    assert_eq!((&stats["queue_length"], &stats["total_enqueued"]), (&json!(1), &json!(1)), "{stats}");
-    Ok(())
+    eventually("the replayed request is in line", SOON, async || {
+        let stats = world.stats("line.later").await?;
+        if (&stats["queue_length"], &stats["total_enqueued"]) == (&json!(1), &json!(1)) {
+            Ok(Some(()))
+        } else {
+            bail!("{stats}")
+        }
+    })
+    .await
 }
 
 #[tokio::test]
