@@ -9,9 +9,9 @@ use crate::{Broker, Error, Session};
 /// The first pause after a failure; doubled with each further one.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A session that lasted so long was a good one: the next failure counts as the first.
-const STEADY: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A session that lasted so long, or was closed on purpose, was a good one: the next failure counts as the first.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Opens session after session, for ever.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Supervisor {
             } else {
                 tracing::warn!(session.generation = previous.generation(), "the broker session is over: {cause}");
             }
-            if lasted >= STEADY {
+            if lasted >= STEADY || cause == Error::Closed {
                 self.failures = 0;
             }
             self.pause();

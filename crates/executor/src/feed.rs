@@ -6,11 +6,12 @@
 use slotline_broker::topology::{self, Binding};
 use slotline_broker::{Acker, Consume, Consumer, Delivery, Session, Tag, Topology};
 use slotline_protocol::Epoch;
-use slotline_scheduler::ProbedQueue;
+use slotline_scheduler::{Input, ProbedQueue};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::ask::CALL;
+use crate::ask::{Asker, CALL, Question};
+use crate::inbox::{self, ProbeMark};
 use crate::intake::{Checked, Intake};
 
 /// Unacked deliveries of one queue.
@@ -20,11 +21,14 @@ const DELIVERIES_MAX: usize = 256;
 /// Groups of deliveries between a queue and the loop.
 const CHANNEL: usize = 4;
 
-/// Deliveries of one of the leader's queues.
+/// What deliveries of one of the leader's queues say, read before it reaches the loop.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) from: Source,
-    pub(crate) deliveries: Vec<Delivery>,
+    /// Of the last delivery; acks it and all before.
+    pub(crate) tag: Tag,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) questions: Vec<Question>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,7 @@ impl Feed {
         session: Session,
         prefix: &str,
         epoch: Epoch,
+        reader: Reader,
         intake: Intake,
     ) -> Result<Self, slotline_broker::Error> {
         let mut topology = Topology::leader(prefix, epoch);
@@ -92,10 +97,10 @@ impl Feed {
         let (urgent_sender, urgent) = mpsc::channel(CHANNEL);
         let (events_sender, events_receiver) = mpsc::channel(CHANNEL);
         let (requests_sender, requests_receiver) = mpsc::channel(CHANNEL);
-        readers.spawn(forward(completions, Source::Completions, urgent_sender.clone()));
-        readers.spawn(forward(heartbeats, Source::Heartbeats, urgent_sender.clone()));
-        readers.spawn(forward(calls, Source::Calls, urgent_sender));
-        readers.spawn(forward(events, Source::Events, events_sender));
+        readers.spawn(reader.clone().forward(completions, Source::Completions, urgent_sender.clone()));
+        readers.spawn(reader.clone().forward(heartbeats, Source::Heartbeats, urgent_sender.clone()));
+        readers.spawn(reader.clone().forward(calls, Source::Calls, urgent_sender));
+        readers.spawn(reader.forward(events, Source::Events, events_sender));
         readers.spawn(intake.run(requests, requests_sender));
         Ok(Self {
             session,
@@ -121,12 +126,39 @@ impl Feed {
     }
 }
 
-async fn forward(mut consumer: Consumer, from: Source, arrivals: mpsc::Sender<Arrival>) {
-    let mut deliveries = Vec::new();
-    while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
-        let arrival = Arrival { from, deliveries: std::mem::take(&mut deliveries) };
-        if arrivals.send(arrival).await.is_err() {
-            return;
+/// Turns deliveries into arrivals, beside the loop.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) mark: ProbeMark,
+    /// How this leader's own announcements are told: they come back to it.
+    pub(crate) source: String,
+}
+
+impl Reader {
+    async fn forward(self, mut consumer: Consumer, from: Source, arrivals: mpsc::Sender<Arrival>) {
+        let mut deliveries = Vec::new();
+        while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
+            let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
+            let mut arrival = Arrival { from, tag, inputs: Vec::new(), questions: Vec::new() };
+            for delivery in deliveries.drain(..) {
+                self.read(delivery, &mut arrival);
+            }
+            if arrivals.send(arrival).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn read(&self, delivery: Delivery, arrival: &mut Arrival) {
+        match arrival.from {
+            Source::Calls => match serde_json::from_slice(&delivery.body) {
+                Ok(ask) => arrival.questions.push(Question { ask, asker: Asker::Elsewhere(delivery.properties) }),
+                Err(error) => tracing::warn!(%error, "dropped a question that can't be read"),
+            },
+            Source::Events if delivery.properties.app_id.as_ref() == Some(&self.source) => {}
+            Source::Events | Source::Completions | Source::Heartbeats => {
+                arrival.inputs.extend(inbox::read(&delivery, arrival.from.probed(), self.mark));
+            }
         }
     }
 }

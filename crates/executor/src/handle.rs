@@ -26,6 +26,8 @@ use crate::replies::Replies;
 
 /// How long an answer of the leader is waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// Pause before a leader is sought again.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Handle {
     pub(crate) id: Uuid,
@@ -48,15 +50,24 @@ impl Handle {
         self.current.borrow().clone().ok_or_else(|| Refused::unavailable("there is no connection to the broker"))
     }
 
+    /// Asks whoever leads; waits a little for one, except for what the journal alone can answer half as well.
     async fn ask(&self, ask: Ask) -> Answered {
-        let answered = if self.leads.load(Ordering::Acquire) {
-            self.ask_here(ask).boxed()
-        } else {
-            self.ask_elsewhere(ask).boxed()
+        let waits = !matches!(ask, Ask::Explain { .. });
+        let answered = async {
+            loop {
+                let answered = if self.leads.load(Ordering::Acquire) {
+                    Some(self.ask_here(ask.clone()).await)
+                } else {
+                    self.ask_elsewhere(ask.clone()).await
+                };
+                match answered {
+                    Some(answered) => return answered,
+                    None if waits => tokio::time::sleep(LEADER_PAUSE).await,
+                    None => return Err(no_leader()),
+                }
+            }
         };
-        tokio::time::timeout(ANSWER_DEADLINE, answered)
-            .await
-            .unwrap_or_else(|_| Err(Refused::unavailable("no leader answered in time")))
+        tokio::time::timeout(ANSWER_DEADLINE, answered).await.unwrap_or_else(|_| Err(no_leader()))
     }
 
     async fn ask_here(&self, ask: Ask) -> Answered {
@@ -66,8 +77,12 @@ impl Handle {
         receiver.await.map_err(|_| gone())?
     }
 
-    async fn ask_elsewhere(&self, ask: Ask) -> Answered {
-        let session = self.session()?;
+    /// `None`: nobody leads.
+    async fn ask_elsewhere(&self, ask: Ask) -> Option<Answered> {
+        let session = match self.session() {
+            Ok(session) => session,
+            Err(refused) => return Some(Err(refused)),
+        };
         let correlation_id = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(correlation_id.clone());
         let published = session.publish(Publication {
@@ -84,14 +99,15 @@ impl Handle {
             mandatory: true,
             persistent: false,
         });
-        published.await.map_err(|error| match error {
-            PublishError::Returned => Refused::unavailable("no executor leads"),
-            other => Refused::unavailable(format!("the leader can't be asked: {other}")),
-        })?;
-        let reply = waiter.reply().await.ok_or_else(|| Refused::unavailable("the leader's answer was lost"))?;
-        serde_json::from_slice(&reply.body).unwrap_or_else(|_| {
-            Err(Refused::unavailable("the leader's answer can't be read; it may run another version"))
-        })
+        match published.await {
+            Ok(()) => {}
+            Err(PublishError::Returned) => return None,
+            Err(error) => return Some(Err(Refused::unavailable(format!("the leader can't be asked: {error}")))),
+        }
+        let Some(reply) = waiter.reply().await else {
+            return Some(Err(Refused::unavailable("the leader's answer was lost; ask again")));
+        };
+        Some(serde_json::from_slice(&reply.body).unwrap_or_else(|_| Err(unexpected())))
     }
 
     async fn submit_request(&self, submission: Submission) -> Result<Submitted, Refused> {
@@ -130,7 +146,11 @@ impl Handle {
             Ok(Err(error)) => {
                 return Err(Refused::unavailable(format!("the broker did not take the request: {error}")));
             }
-            Err(_) => return Err(Refused::unavailable("the broker did not confirm the request in time")),
+            Err(_) => {
+                let message = "the broker did not confirm the request in time, and may still take it; \
+                               repeat it with the same Idempotency-Key";
+                return Err(Refused::unavailable(message));
+            }
         }
         let unanswered = Submitted { message_id, execution_id: None, status: Status::Requested, position: None };
         match tokio::time::timeout(ANSWER_DEADLINE, waiter.reply()).await {
@@ -182,6 +202,10 @@ fn refused(rejected: &Rejected) -> Refused {
         Some((field, _)) if !field.contains(' ') => refused.at(field.trim_start_matches("payload.")),
         _ => refused,
     }
+}
+
+fn no_leader() -> Refused {
+    Refused::unavailable("no executor leads, or the leader did not answer in time")
 }
 
 /// An answer of another kind than asked for: the leader runs a version that answers otherwise.

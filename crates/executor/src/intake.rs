@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Properties, Tag};
@@ -22,6 +23,8 @@ use crate::registry::Registry;
 
 /// Deliveries that are checked together.
 const DELIVERIES_MAX: usize = 500;
+/// Wait before a look-up that failed is tried again.
+const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 
 /// Deliveries, checked, in the order of the queue.
 #[derive(Debug)]
@@ -79,10 +82,12 @@ impl Intake {
             let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
             let mut members: Vec<Member> = deliveries.drain(..).flat_map(|delivery| self.read(&delivery)).collect();
             let seen_batch = self.committed.load(Ordering::Acquire);
-            if let Err(error) = self.look_up(&mut members).await {
-                // Unacked, they come again; meanwhile the commits fail as well and end the leadership.
-                tracing::warn!(%error, "requests can't be looked up; waiting for the database");
-                return;
+            while let Err(error) = self.look_up(&mut members).await {
+                tracing::warn!(%error, "requests can't be looked up; they wait for the database");
+                tokio::select! {
+                    () = checked.closed() => return,
+                    () = tokio::time::sleep(LOOK_UP_AGAIN) => {}
+                }
             }
             let batch = Checked { generation: self.generation, seen_batch, members, tag };
             if checked.send(batch).await.is_err() {

@@ -68,9 +68,9 @@ pub async fn run(
         let shutdown = shutdown.clone();
         tasks.spawn(async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) });
     }
-    let context = Context { config, store: store.clone(), prefix, clock, current, shutdown: shutdown.clone() };
+    let context = Context { config, store: store.clone(), prefix, clock, current, shutdown: shutdown.clone(), leads };
     let result = tokio::select! {
-        result = seek(&context, &leads, &mut questions) => result,
+        result = seek(&context, &mut questions) => result,
         Some(Ok(Err(error))) = tasks.join_next() => Err(error),
     };
     shutdown.cancel();
@@ -81,18 +81,13 @@ pub async fn run(
 }
 
 /// Leads whenever this process can, until shutdown.
-async fn seek(
-    context: &Context,
-    leads: &AtomicBool,
-    questions: &mut mpsc::Receiver<crate::ask::Question>,
-) -> Result<(), Error> {
+async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Question>) -> Result<(), Error> {
     let name = context.config.name.clone();
     while let Some(lead) = context.shutdown.run_until_cancelled(Box::pin(context.store.lead(&name))).await {
         match lead {
             Ok(leadership) => {
-                leads.store(true, Ordering::Release);
                 let end = term::lead(context, leadership, questions).await;
-                leads.store(false, Ordering::Release);
+                context.leads.store(false, Ordering::Release);
                 match end {
                     Ok(End::Shutdown) => return Ok(()),
                     Ok(End::Over) => {}

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use slotline_broker::{Publication, Receipt, Session, Tag};
@@ -24,9 +24,9 @@ use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::errands::{ack_requests, watch_orders};
-use crate::feed::{Arrival, Feed, Source};
+use crate::feed::{Arrival, Feed, Reader, Source};
 use crate::flight::{Cargo, Crew, Flight, fly, landed};
-use crate::inbox::{self, ProbeMark};
+use crate::inbox::ProbeMark;
 use crate::intake::Intake;
 use crate::link::Current;
 use crate::mail::{Mail, Postman, Purpose};
@@ -35,13 +35,16 @@ use crate::registry::{Registered, Registry};
 
 /// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker.
 const PENDING_INPUTS_MAX: usize = 20_000;
+/// Arrivals that join a batch in one turn of the loop.
+const ARRIVALS_MAX: usize = 64;
 /// How long a fact that needs no commit of its own may wait for one.
 const LAZY: Duration = Duration::from_millis(50);
 /// How often an idle leader shows the database that it lives.
 const PING_EVERY: Duration = Duration::from_secs(2);
-/// How often history is pruned, and how many executions at once.
+/// How often history is pruned, how many executions at once, and how soon again while there are more.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_MAX: u32 = 1000;
+const PRUNE_AGAIN: Duration = Duration::from_millis(50);
 /// How long what left last may take to be confirmed when leadership is handed over.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -53,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     pub(crate) current: Current,
     pub(crate) shutdown: CancellationToken,
+    /// Whether this process leads and hears what others ask.
+    pub(crate) leads: Arc<AtomicBool>,
 }
 
 /// Why a term ended.
@@ -212,6 +217,9 @@ impl Term {
                     }
                     let session = current.borrow_and_update().clone();
                     self.change_session(session).await;
+                    if self.feed.is_some() {
+                        context.leads.store(true, Ordering::Release);
+                    }
                 }
                 () = tokio::time::sleep_until(deadline) => self.apply(Input::Ticked),
                 _ = ping.tick(), if self.flight.is_none() => {
@@ -224,11 +232,15 @@ impl Term {
                 }
                 _ = prune.tick(), if self.flight.is_none() => {
                     let before = self.clock.now() - self.retention;
-                    if let Some(leadership) = &mut self.leadership
-                        && let Err(error) = leadership.prune(before, PRUNE_MAX).await
-                    {
-                        tracing::warn!(%error, epoch = %self.epoch, "history can't be pruned; leadership is over");
-                        return End::Over;
+                    if let Some(leadership) = &mut self.leadership {
+                        match leadership.prune(before, PRUNE_MAX).await {
+                            Ok(pruned) if pruned >= u64::from(PRUNE_MAX) => prune.reset_after(PRUNE_AGAIN),
+                            Ok(_) => {}
+                            Err(error) => {
+                                tracing::warn!(%error, epoch = %self.epoch, "history can't be pruned; leadership is over");
+                                return End::Over;
+                            }
+                        }
                     }
                 }
             }
@@ -237,15 +249,20 @@ impl Term {
         }
     }
 
-    /// Adds to the batch what has arrived already, so that one commit serves all of it.
+    /// Adds to the batch what has arrived already, so that one commit serves all of it. Events can wait for the next
+    /// turn where something urgent does not.
     fn take_what_is_there(&mut self) {
-        while self.pending.inputs < PENDING_INPUTS_MAX {
+        for _ in 0..ARRIVALS_MAX {
+            if self.pending.inputs >= PENDING_INPUTS_MAX {
+                return;
+            }
             let Some(feed) = &mut self.feed else { return };
+            let has_time = !self.is_urgent || self.flight.is_some();
             if let Ok(arrival) = feed.urgent.try_recv() {
                 self.arrive(arrival);
             } else if let Ok(checked) = feed.requests.try_recv() {
                 self.admit(checked);
-            } else if let Ok(arrival) = feed.events.try_recv() {
+            } else if has_time && let Ok(arrival) = feed.events.try_recv() {
                 self.arrive(arrival);
             } else {
                 return;
@@ -279,22 +296,12 @@ impl Term {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
-        let Some(last) = arrival.deliveries.last() else { return };
-        self.acks.push((arrival.from, last.tag));
-        for delivery in arrival.deliveries {
-            match arrival.from {
-                Source::Calls => match serde_json::from_slice(&delivery.body) {
-                    Ok(ask) => self.answer(Question { ask, asker: Asker::Elsewhere(delivery.properties) }),
-                    Err(error) => tracing::warn!(%error, "dropped a question that can't be read"),
-                },
-                // Its own announcements come back to it.
-                Source::Events if delivery.properties.app_id.as_deref() == Some(&self.postman.source) => {}
-                Source::Events | Source::Completions | Source::Heartbeats => {
-                    for input in inbox::read(&delivery, arrival.from.probed(), self.mark) {
-                        self.apply(input);
-                    }
-                }
-            }
+        self.acks.push((arrival.from, arrival.tag));
+        for question in arrival.questions {
+            self.answer(question);
+        }
+        for input in arrival.inputs {
+            self.apply(input);
         }
         // The acks go out with a commit, soon.
         self.lazy_since.get_or_insert(self.clock.now());
@@ -320,9 +327,10 @@ impl Term {
             committed: self.committed.clone(),
             generation,
         };
-        match Feed::open(session.clone(), &self.postman.prefix, self.epoch, intake).await {
+        self.mark.generation = generation;
+        let reader = Reader { mark: self.mark, source: self.postman.source.clone() };
+        match Feed::open(session.clone(), &self.postman.prefix, self.epoch, reader, intake).await {
             Ok(feed) => {
-                self.mark.generation = generation;
                 let (watch, receipts) = mpsc::unbounded_channel();
                 tokio::spawn(watch_orders(receipts, self.returned.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();

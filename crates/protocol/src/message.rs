@@ -276,7 +276,7 @@ pub struct Returned {
     pub incarnation: Incarnation,
     /// For people: `drain`, `recall`, `unknown_action`, `predecessor`.
     pub reason: String,
-    /// It had started and was ended; its number is used up.
+    /// It had started and was ended. Otherwise it never began, and never will. Either way its number is used up.
     #[serde(default)]
     pub started: bool,
 }

@@ -26,6 +26,8 @@ pub(crate) use lead::Lead;
 /// Connections for reads.
 const READERS: u32 = 4;
 /// How long to wait for another process that writes to the same file.
+/// Pause before a file that was locked is opened again.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log is cut back to this size after a checkpoint.
 const LOG_BYTES: &str = "67108864";
@@ -62,7 +64,7 @@ impl Journal {
             false => None,
         };
         let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).acquire_timeout(CALL_DEADLINE);
-        let writer = within(pool().max_connections(1).connect_with(options.clone())).await?;
+        let writer = within(first(pool().max_connections(1), &options)).await?;
         let readers = match in_memory {
             true => writer.clone(),
             false => pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "on")),
@@ -106,4 +108,20 @@ impl Journal {
         // What does not close in time is closed by the end of the process; the log is replayed when it is opened next.
         let _ = tokio::time::timeout(CALL_DEADLINE, closing).await;
     }
+}
+
+/// Opens the writer. Of two that switch a new file to its log at once SQLite turns one away without waiting.
+async fn first(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    loop {
+        match pool.clone().connect_with(options.clone()).await {
+            Err(error) if is_busy(&error) => tokio::time::sleep(BUSY_PAUSE).await,
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether another connection holds a lock: the low byte of the result code is `SQLITE_BUSY`.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
