@@ -75,6 +75,13 @@ impl Postman {
             let publication = self.topic(Hello::TYPE, &[envelope]);
             mail.publications.push((publication, Purpose::Other));
         }
+        for (incarnation, n) in letters.greetings {
+            let envelope = self.numbered(&self.hello(n, false), n, now);
+            let mut publication = self.topic(Hello::TYPE, &[envelope]);
+            publication.routing_key = topology::to_worker(Hello::TYPE, incarnation);
+            publication.mandatory = true;
+            mail.publications.push((publication, Purpose::Order(incarnation)));
+        }
         self.orders(&mut mail, letters.orders, &letters.requests, actions, now);
         for (asked, id, position) in letters.accepted {
             let request = &asked.request;

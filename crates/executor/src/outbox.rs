@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Reason, Timestamp};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, Timestamp};
 use slotline_scheduler::{Announcement, Effects, Order, Scheduler, Sent, Settled, Token, Unacceptable};
 use slotline_store::{self as store, Batch, Request};
 
@@ -50,6 +50,7 @@ pub(crate) struct Turned {
 #[derive(Debug, Default)]
 pub(crate) struct Letters {
     pub(crate) hello: Option<u64>,
+    pub(crate) greetings: Vec<(Incarnation, u64)>,
     pub(crate) orders: Vec<Sent>,
     /// Requests of the dispatches among the orders, as far as they are at hand.
     pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
@@ -94,6 +95,7 @@ pub(crate) fn pack(
     let mut batch = Batch { actions: std::mem::take(&mut pending.actions), ..Batch::default() };
     let mut letters = Letters {
         hello: effects.hello,
+        greetings: std::mem::take(&mut effects.greetings),
         orders: std::mem::take(&mut effects.orders),
         announcements: std::mem::take(&mut effects.announcements),
         refusals: std::mem::take(&mut pending.refusals),

@@ -369,7 +369,8 @@ impl Term {
             requests: self.requests.take(),
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
         };
-        let speaks_for_itself = batch.is_empty() && letters.orders.is_empty() && letters.hello.is_none();
+        let speaks_for_itself =
+            batch.is_empty() && letters.orders.is_empty() && letters.hello.is_none() && letters.greetings.is_empty();
         if speaks_for_itself {
             let mail = self.postman.write(letters, |_| None, now);
             self.release(mail, cargo);

@@ -420,6 +420,20 @@ async fn a_publisher_that_wants_the_end_is_told_it_even_by_the_next_leader() -> 
 }
 
 #[tokio::test]
+async fn a_worker_that_comes_later_is_told_the_terms_before_it_gets_work() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    slotline.request("demo.echo", "m1").await?;
+    let _: Accepted = slotline.replied().await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    let hello: Hello = worker.order().await?;
+    let config = Config::default();
+    assert_eq!((hello.lease_seconds, hello.fence_seconds), (Some(config.lease), Some(config.fence)));
+    let scheduled: Scheduled = worker.order().await?;
+    assert!(scheduled.n > hello.n && !hello.lost);
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
 async fn a_stale_fence_changes_nothing() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
     let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;

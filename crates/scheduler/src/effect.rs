@@ -24,6 +24,8 @@ pub struct Effects {
     pub orders: Vec<Sent>,
     /// Greet every worker with this `n`, before the orders.
     pub hello: Option<u64>,
+    /// Greet these incarnations, each with its `n`, before the orders: they may not know this epoch's terms yet.
+    pub greetings: Vec<(Incarnation, u64)>,
     /// Publish one probe into each probed queue.
     pub probe: bool,
 }

@@ -34,6 +34,9 @@ impl Scheduler {
             self.pools.serve(incarnation, serves, &mut self.actions);
             worker.actions = actions;
         }
+        if !worker.introduced {
+            self.orders.greetings.insert(incarnation);
+        }
         worker.introduced = true;
         worker.reachable = true;
         worker.capacity = heartbeat.capacity;

@@ -1,6 +1,7 @@
 //! Orders that wait for the end of their batch, where they get their numbers.
 //!
-//! One batch tells an incarnation first what is recorded, then what to start, then what to end: messages of one type
+//! One batch first greets whoever is new, since nothing may start under terms it does not know. Then it says what is
+//! recorded, then what to start, then what to end: messages of one type
 //! travel together, and `n` still rises along the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ pub(crate) struct Orders {
     /// The last number given in this epoch.
     n: u64,
     pub(crate) greet: bool,
+    /// Incarnations that were heard for the first time.
+    pub(crate) greetings: BTreeSet<Incarnation>,
     pub(crate) lost: BTreeSet<Incarnation>,
     recorded: BTreeMap<Incarnation, BTreeSet<AttemptKey>>,
     /// Executions whose lease is to be sent, in order of grant; those among them that are [`UNSENT`] are.
@@ -48,6 +51,10 @@ impl Scheduler {
     pub fn take_effects(&mut self) -> Effects {
         if std::mem::take(&mut self.orders.greet) {
             self.effects.hello = Some(self.orders.number());
+        }
+        for incarnation in std::mem::take(&mut self.orders.greetings) {
+            let n = self.orders.number();
+            self.effects.greetings.push((incarnation, n));
         }
         for incarnation in std::mem::take(&mut self.orders.lost) {
             self.send(incarnation, Order::Lost);

@@ -191,3 +191,19 @@ fn a_drained_worker_is_gone_and_others_go_on() {
     world.complete("b");
     assert_eq!(world.held_by("w2"), ["c"]);
 }
+
+#[test]
+fn a_worker_is_greeted_once_and_before_anything_is_dispatched_to_it() {
+    let mut world = World::without_workers("email", slots(1));
+    world.submit(["a"]);
+    world.start_worker("w1", 1);
+    // The world checks at every dispatch that its worker was greeted in this epoch, with a lower number.
+    assert_eq!(world.held_by("w1"), ["a"]);
+    let greeted = world.greeted();
+    world.beat("w1");
+    world.complete("a");
+    assert_eq!(world.greeted(), greeted, "a second heartbeat is no introduction");
+    world.change_leader();
+    world.beat("w1");
+    assert_eq!(world.greeted(), greeted + 1, "a new leader has terms of its own");
+}

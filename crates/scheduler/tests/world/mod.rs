@@ -15,7 +15,7 @@ use slotline_protocol::{
     ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
 use slotline_scheduler::{
-    Accepted, AttemptEnded, Config, Counters, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction,
+    Accepted, AttemptEnded, Config, Counters, Effects, Input, Limits, Order, Outcome, ProbedQueue, RecoveredAction,
     RefusedRequest, Scheduler, Sent, Settled, Snapshot,
 };
 use uuid::Uuid;
@@ -81,6 +81,8 @@ pub(crate) struct World {
     pub(crate) probes: u64,
     pub(crate) hellos: u64,
     pub(crate) ended: Vec<Incarnation>,
+    /// Who was greeted, by which leader.
+    greeted: Vec<(Epoch, Incarnation)>,
     statuses: BTreeMap<ExecutionId, Status>,
     granted: BTreeMap<Fence, ExecutionId>,
     /// Every attempt that any worker ever began.
@@ -109,6 +111,7 @@ impl World {
             probes: 0,
             hellos: 0,
             ended: Vec::new(),
+            greeted: Vec::new(),
             statuses: BTreeMap::new(),
             granted: BTreeMap::new(),
             begun: BTreeSet::new(),
@@ -145,6 +148,11 @@ impl World {
     // ---- what happens ----
 
     /// Tells the scheduler, and lets the world hear what it owes.
+    /// How many greetings there were, over all leaders.
+    pub(crate) fn greeted(&self) -> usize {
+        self.greeted.len()
+    }
+
     pub(crate) fn tell(&mut self, input: Input) {
         self.scheduler.handle(input, self.now);
         self.settle_batch();
@@ -390,6 +398,7 @@ impl World {
             announcements,
             orders,
             hello,
+            greetings,
             probe,
         } = effects;
         self.accepted.extend(accepted);
@@ -425,7 +434,19 @@ impl World {
                 worker.seen = worker.seen.max((self.epoch, n));
             }
         }
+        for (incarnation, n) in greetings {
+            assert!(orders.iter().all(|sent| n < sent.n), "whoever is new is greeted before all orders");
+            self.greeted.push((self.epoch, incarnation));
+            let worker = self.workers.values_mut().find(|worker| worker.incarnation == incarnation);
+            if let Some(worker) = worker.filter(|worker| !worker.is_deaf) {
+                worker.seen = worker.seen.max((self.epoch, n));
+            }
+        }
         for sent in orders {
+            if let Order::Dispatch(_) = sent.order {
+                let is_greeted = self.greeted.contains(&(self.epoch, sent.incarnation));
+                assert!(is_greeted, "nothing is dispatched under terms its worker may not know: {sent:?}");
+            }
             assert!(self.orders.last().is_none_or(|last| last.n < sent.n), "n rises");
             if let Some(worker) = self.workers.values_mut().find(|worker| worker.incarnation == sent.incarnation) {
                 worker.receive(self.epoch, &sent, &mut self.begun);
