@@ -115,8 +115,9 @@ async fn dev_serves_until_it_is_asked_to_end_and_keeps_its_journal() -> anyhow::
     for turn in 1..=2 {
         let mut dev = Launch::new("dev", &["dev", "--data", &data]).start_listening(&sandbox)?;
         let url = dev.api_url();
-        slotline_tests::eventually("dev is ready", SOON, async || {
-            Ok(http()?.get(format!("{url}/readyz")).send().await?.status().is_success().then_some(()))
+        slotline_tests::eventually("dev has its actions", SOON, async || {
+            let action = http()?.get(format!("{url}/api/v1/actions/demo.echo")).send().await?;
+            Ok(action.status().is_success().then_some(()))
         })
         .await?;
         let second =
