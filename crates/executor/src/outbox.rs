@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, Timestamp};
 use slotline_scheduler::{Announcement, Effects, Order, Scheduler, Sent, Settled, Token, Unacceptable};
@@ -198,17 +199,29 @@ fn pack_accepted(
             scheduler.snapshot(accepted.id).or_else(|| accepted_and_settled(effects, accepted.id, asked.key.clone()));
         let Some(snapshot) = snapshot else { continue };
         totals.entry(snapshot.action).or_default().0 += 1;
+        let is_granted = snapshot.lease.is_some();
         batch.accepted.push(store::Accepted { snapshot, request: Request::clone(&request) });
         if request.reply_to.is_some() {
             match request.reply {
                 Reply::Accepted => letters.accepted.push((asked, accepted.id, accepted.position)),
                 Reply::Settled => {
-                    awaited.requests.insert(accepted.id, request.clone());
+                    awaited.requests.insert(accepted.id, Arc::new(address(&request)));
                 }
             }
         }
-        bodies.keep(accepted.id, request);
+        if is_granted {
+            // Its dispatch leaves with this very batch, before the journal can be asked for it.
+            letters.requests.insert(accepted.id, request);
+        } else {
+            bodies.keep(accepted.id, request);
+        }
     }
+}
+
+/// What is needed to tell the end: the request without its parameters, since many may wait for long.
+fn address(request: &Request) -> Request {
+    let empty = RawValue::from_string("{}".to_owned()).expect("valid JSON");
+    Request { parameters: empty.into(), ..request.clone() }
 }
 
 /// An execution that was cancelled in the very batch that accepted it: the journal still gets its row first.

@@ -78,6 +78,7 @@ pub(crate) async fn lead(
     let recovered = leadership.recover().await?;
     let mut term = Term::new(context, leadership, recovered);
     let end = term.run(context, questions).await;
+    context.leads.store(false, Ordering::Release);
     term.finish(&end).await;
     Ok(end)
 }
@@ -308,6 +309,10 @@ impl Term {
     }
 
     fn answer(&mut self, question: Question) {
+        // Whoever was told that nobody answered must not find it done later.
+        if matches!(&question.asker, Asker::Here(asker) if asker.is_closed()) {
+            return;
+        }
         self.is_urgent = true;
         self.pending.inputs += 1;
         let now = self.clock.now();

@@ -434,6 +434,24 @@ async fn a_worker_that_comes_later_is_told_the_terms_before_it_gets_work() -> Re
 }
 
 #[tokio::test]
+async fn a_backlog_larger_than_memory_keeps_delays_no_dispatch_of_another_action() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.big", r#"{"limit": 1}"#), ("demo.echo", "{}")]).await?;
+    let filler = "x".repeat(1_000_000);
+    for _ in 0..70 {
+        let payload = format!(r#"{{"action_ref":"demo.big","parameters":{{"filler":"{filler}"}}}}"#);
+        let body = format!(r#"{{"message_type":"execution.requested","payload":{payload}}}"#);
+        slotline.publish(body, Properties::default()).await?;
+    }
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    let _: Hello = worker.order().await?;
+    slotline.request("demo.echo", "m1").await?;
+    // This worker sends no further heartbeat, so nothing could mend a dispatch that was left out.
+    let scheduled: Scheduled = worker.order().await?;
+    assert_eq!(scheduled.action_ref.as_str(), "demo.echo");
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
 async fn a_stale_fence_changes_nothing() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
     let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
