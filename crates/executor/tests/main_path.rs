@@ -245,6 +245,7 @@ impl PlayedWorker {
             error: None,
             started_at: Some(Timestamp::from_micros(1)),
             completed_at: Timestamp::from_micros(2),
+            return_code: None,
         };
         self.say(&completed).await
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::message::{Failure, Served};
+use crate::record::{Event, Latest, Newest};
 use crate::{
     ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
@@ -54,6 +55,16 @@ impl Refusal {
     pub fn at(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
+}
+
+/// One action, and what its live workers can do: `GET /api/v1/actions/{ref}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionDetail {
+    #[serde(flatten)]
+    pub action: Action,
+    /// What every live worker that serves it can do: `report-progress`, `cancel`, `logs`; empty if none serves it.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 /// An action and its policy.
@@ -164,9 +175,25 @@ pub struct Execution {
     /// Why it is not running, while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// How far it has come; null where nothing was reported. Left out of lists, as is `progress_events`.
+    #[serde(default)]
+    pub progress: Option<Latest>,
+    /// The newest message of each level: `{"Info": "...", "Error": "..."}`.
+    #[serde(default)]
+    pub progress_events: Newest,
     /// Attempts that ended without settling it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_attempts: Vec<Attempt>,
+}
+
+/// A page of an execution's events, oldest first: `GET /api/v1/executions/{id}/events`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Events {
+    pub data: Vec<Event>,
+    /// The number to ask for more after.
+    pub next_after: u64,
+    /// The last event of the execution is among these, or was before them: nothing follows.
+    pub is_over: bool,
 }
 
 /// An attempt that did not settle its execution.

@@ -13,6 +13,7 @@ pub mod http;
 pub mod id;
 pub mod message;
 pub mod policy;
+pub mod record;
 pub mod requested;
 pub mod status;
 pub mod time;

@@ -40,6 +40,7 @@ messages! {
     Cancel = "execution.cancel",
     Recall = "execution.recall",
     Recorded = "execution.recorded",
+    Resend = "execution.resend",
     Hello = "executor.hello",
     Completed = "execution.completed",
     Returned = "execution.returned",
@@ -224,6 +225,21 @@ pub struct Recorded {
     pub attempts: Vec<AttemptKey>,
 }
 
+/// Some events of an attempt did not arrive; the worker says again those it still has, under their numbers, and one
+/// [`Event::Gap`] for those it has not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resend {
+    pub epoch: Epoch,
+    pub n: u64,
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    /// The first number that is missing.
+    pub first_sequence: u64,
+    /// The last one; `None`: whatever there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sequence: Option<u64>,
+}
+
 /// A leader introduces itself; every worker answers with a heartbeat and repeats what is unrecorded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hello {
@@ -264,6 +280,9 @@ pub struct Completed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     pub completed_at: Timestamp,
+    /// Exit status of the command; `None` for a handler, or where a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_code: Option<i32>,
 }
 
 /// Hands an attempt back. Repeated until [`Recorded`].
@@ -279,6 +298,9 @@ pub struct Returned {
     /// It had started and was ended. Otherwise it never began, and never will. Either way its number is used up.
     #[serde(default)]
     pub started: bool,
+    /// The number of the attempt's last event; 0 if it had none.
+    #[serde(default)]
+    pub last_sequence: u64,
 }
 
 /// An execution moved from one status to the next.
@@ -331,6 +353,24 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+    /// Something is not told: `count` reports, or with [`GapReason::Lost`] the events with this number and the
+    /// `count - 1` that follow it.
+    Gap {
+        count: u64,
+        reason: GapReason,
+    },
+}
+
+/// Why something is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// More was reported in a second than is sent; the newest report stands for the others.
+    Merged,
+    /// The events can't be had any more.
+    Lost,
+    /// The record keeps only the newest.
+    Pruned,
 }
 
 /// How far an attempt has come.
@@ -365,11 +405,14 @@ pub enum Level {
     Error,
 }
 
+/// Where lines of a log come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     Stdout,
     Stderr,
+    /// What the worker has to say about the attempt, such as a report that made no sense.
+    Notice,
 }
 
 /// Everything a worker holds, every few seconds. Whatever was lost on the way shows here.

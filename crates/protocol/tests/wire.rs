@@ -10,7 +10,7 @@ use serde_json::Value;
 use slotline_protocol::envelope::{self, Defaults, Envelope};
 use slotline_protocol::message::{
     Accepted, Cancel, CancelRequested, Completed, Ended, Heartbeat, Hello, Message, Probe, Progress, Recall, Recorded,
-    Rejected, Requested, Returned, Scheduled, Settled, StatusChanged, TYPES,
+    Rejected, Requested, Resend, Returned, Scheduled, Settled, StatusChanged, TYPES,
 };
 
 fn golden(name: &str) -> Value {
@@ -41,6 +41,7 @@ fn every_message_is_written_as_it_is_read() {
         check::<Cancel>("execution.cancel"),
         check::<Recall>("execution.recall"),
         check::<Recorded>("execution.recorded"),
+        check::<Resend>("execution.resend"),
         check::<Hello>("executor.hello"),
         check::<Completed>("execution.completed"),
         check::<Returned>("execution.returned"),
@@ -52,7 +53,7 @@ fn every_message_is_written_as_it_is_read() {
     ]
     .into();
     assert_eq!(checked, TYPES.iter().copied().collect(), "every message has a golden file");
-    for kind in ["started", "log", "finished"] {
+    for kind in ["started", "log", "finished", "gap"] {
         check::<Progress>(&format!("execution.progress.{kind}"));
     }
 }

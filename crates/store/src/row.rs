@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::record::Newest;
 use slotline_protocol::{
     ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
 };
@@ -158,6 +159,8 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         error: failure(row, id)?,
         position: None,
         waiting: None,
+        progress: None,
+        progress_events: Newest::default(),
         earlier_attempts: Vec::new(),
     })
 }

@@ -82,7 +82,7 @@ impl Outbox {
         let weight = match &word.message.event {
             Event::Progress(report) if report.level == Level::Info && report.message.is_none() => Weight::Plain,
             Event::Log { .. } => Weight::Output,
-            Event::Progress(_) | Event::Started {} | Event::Finished { .. } => Weight::News,
+            Event::Progress(_) | Event::Started {} | Event::Finished { .. } | Event::Gap { .. } => Weight::News,
         };
         let envelope = self.envelope(word, now);
         self.event(weight, Progress::TYPE, envelope);

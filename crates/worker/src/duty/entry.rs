@@ -238,6 +238,7 @@ impl Entry {
             error: outcome.error.clone(),
             started_at: outcome.started_at,
             completed_at: outcome.completed_at,
+            return_code: outcome.return_code,
         })
     }
 
@@ -251,6 +252,7 @@ impl Entry {
             incarnation,
             reason: (*reason).to_owned(),
             started: *started,
+            last_sequence: self.sequence,
         })
     }
 

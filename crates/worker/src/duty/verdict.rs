@@ -19,15 +19,16 @@ pub(super) struct Outcome {
     pub(super) error: Option<Failure>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) completed_at: Timestamp,
+    pub(super) return_code: Option<i32>,
 }
 
 /// What the executor is to be told of an attempt that ran. `None`: nothing is known that could be told; it is lost.
 pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
     let run = entry.run();
-    let Ending { result, return_code: _, ended_at } = ending;
+    let Ending { result, return_code, ended_at } = ending;
     let outcome = |status, result, error| {
         let started_at = run.and_then(|run| run.started).map(|started| started.wall);
-        Some(Word::Completed(Outcome { status, result, error, started_at, completed_at: ended_at }))
+        Some(Word::Completed(Outcome { status, result, error, started_at, completed_at: ended_at, return_code }))
     };
     match run.and_then(|run| run.cause.as_ref()) {
         None => match result {
@@ -50,7 +51,8 @@ pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
 
 /// The end of an attempt that never started.
 pub(super) fn unstarted(status: OutcomeKind, error: Failure, at: Timestamp) -> Word {
-    Word::Completed(Outcome { status, result: None, error: Some(error), started_at: None, completed_at: at })
+    let error = Some(error);
+    Word::Completed(Outcome { status, result: None, error, started_at: None, completed_at: at, return_code: None })
 }
 
 pub(super) fn cancelled(entry: &Entry, reason: Option<&str>) -> Failure {

@@ -39,7 +39,7 @@ impl Output {
     pub(super) fn new(stream: Stream) -> Self {
         let most = match stream {
             Stream::Stdout => RESULT_BYTES_MAX + 2,
-            Stream::Stderr => ERROR_TAIL_BYTES,
+            Stream::Stderr | Stream::Notice => ERROR_TAIL_BYTES,
         };
         Self { stream, partial: Vec::new(), tail: Tail { bytes: Vec::new(), most, is_cut: false } }
     }

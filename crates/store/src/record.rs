@@ -1,0 +1,50 @@
+//! The record of what happened to each execution, as far as it is written apart from its row.
+//!
+//! Most executions wait, start once and end, and report nothing. Their rows tell all of that already, so their events
+//! are not written: [`plain`] reads them off the row. As soon as anything else happens, the events so far and all
+//! further ones are written, and a [`Story`] says how far the record goes.
+
+use slotline_protocol::record::{Event, Latest, Newest};
+use slotline_protocol::{ExecutionId, Incarnation, http};
+
+/// How the record of one execution stands, where its row does not tell it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Story {
+    pub id: ExecutionId,
+    /// The oldest event that is kept; those before it are forgotten.
+    pub first: u64,
+    /// The newest event. The one that settles the execution counts, although its row tells it and it is not written.
+    pub last: u64,
+    /// The attempt whose events are taken, and the number of the last one taken of it, on the wire.
+    pub attempt: u32,
+    pub sequence: u64,
+    pub newest: Newest,
+    pub latest: Option<Latest>,
+    /// The execution has settled, but events of its last attempt up to this number (on the wire) are still awaited; the
+    /// event that settles it follows them.
+    pub awaits: Option<u64>,
+}
+
+/// A story that a new leader goes on with.
+#[derive(Clone, Debug)]
+pub struct OpenStory {
+    pub story: Story,
+    /// The newest reports, oldest first, at most [`RECENT_MAX`]; of executions with an attempt out, and of those below.
+    pub recent: Vec<Event>,
+    /// The settled execution whose last events are awaited, and the incarnation that may still have them.
+    pub settled: Option<(Box<http::Execution>, Option<Incarnation>)>,
+}
+
+/// Reports that the error of a time-out or a loss tells.
+pub const RECENT_MAX: usize = 10;
+
+/// A part of one execution's record.
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// Ascending without a gap. Begins with one gap event where older ones are forgotten.
+    pub events: Vec<Event>,
+    /// The newest event of the record.
+    pub last: u64,
+    /// The newest event is the one that settles the execution: nothing follows it.
+    pub is_over: bool,
+}
