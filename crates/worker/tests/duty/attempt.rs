@@ -133,7 +133,7 @@ fn a_number_held_back_is_sent_before_the_end() {
     let last = fx.iter().find_map(|effect| match effect {
         Effect::Progress(progress) => match &progress.message.event {
             Event::Progress(report) => report.progress,
-            Event::Started {} | Event::Log { .. } | Event::Finished { .. } => None,
+            Event::Started {} | Event::Log { .. } | Event::Finished { .. } | Event::Gap { .. } => None,
         },
         _ => None,
     });

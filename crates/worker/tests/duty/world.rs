@@ -376,6 +376,7 @@ impl World {
                     Event::Progress(report) => format!("progress {:?}", report.message),
                     Event::Log { lines, .. } => format!("log {lines:?}"),
                     Event::Finished { return_code, message } => format!("finished {return_code:?} {message:?}"),
+                    Event::Gap { count, reason } => format!("gap {count} {reason:?}"),
                 };
                 Some((progress.message.sequence, text))
             }

@@ -157,6 +157,7 @@ impl Executor {
                     }
                     Event::Log { stream, lines } => format!("{stream:?} {}", lines.join("|")),
                     Event::Finished { return_code, .. } => format!("finished {return_code:?}"),
+                    Event::Gap { count, reason } => format!("gap {count} {reason:?}"),
                 };
                 (progress.sequence, text)
             }));
