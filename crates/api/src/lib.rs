@@ -11,6 +11,7 @@ mod dead;
 mod error;
 mod executions;
 mod health;
+pub mod hub;
 mod input;
 mod known;
 mod limits;
@@ -27,6 +28,7 @@ use slotline_store::Store;
 pub use auth::{InvalidToken, Token, check_exposure};
 pub use control::{Control, Kind, Refused, Submission};
 pub use error::Exposed;
+pub use hub::Hub;
 pub use input::{BODY_BYTES_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 pub use serve::{Error as ServeError, listen, serve};
 
@@ -37,6 +39,8 @@ pub struct State {
     pub store: Store,
     /// Without one the API listens on loopback only.
     pub token: Option<Token>,
+    /// Where the executor publishes what happens.
+    pub hub: Arc<Hub>,
 }
 
 #[derive(Clone)]
@@ -58,7 +62,7 @@ impl Deref for Api {
 
 /// All routes. To listen on the network use [`serve`], which also bounds connections and refuses to be exposed.
 pub fn router(state: State) -> Router {
-    let State { control, store, token } = state;
+    let State { control, store, token, hub: _ } = state;
     let api = Api(Arc::new(Shared { control, store, known: known::Known::default() }));
     let v1 = Router::new()
         .route("/actions", get(actions::list))

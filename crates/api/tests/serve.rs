@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(10);
 async fn state(token: Option<Token>) -> anyhow::Result<State> {
     let store = Store::open("sqlite::memory:").await?;
     store.migrate().await?;
-    Ok(State { control: Arc::new(Recorder::default()), store, token })
+    Ok(State { control: Arc::new(Recorder::default()), store, token, hub: Arc::default() })
 }
 
 #[tokio::test]

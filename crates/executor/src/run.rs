@@ -64,7 +64,7 @@ pub async fn run(
     let link_over = CancellationToken::new();
     let link = tokio::spawn(link::keep(broker, config.name.clone(), id, replies, current_sender, link_over.clone()));
     if let Some(Api { listener, token }) = api {
-        let state = slotline_api::State { control: Arc::new(handle), store: store.clone(), token };
+        let state = slotline_api::State { control: Arc::new(handle), store: store.clone(), token, hub: Arc::default() };
         let shutdown = shutdown.clone();
         tasks.spawn(async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) });
     }

@@ -40,7 +40,7 @@ impl World {
         store.migrate().await?;
         let waiting = fill(&store).await?;
         let control = Arc::new(Recorder { waiting, ..Recorder::default() });
-        let router = slotline_api::router(State { control: control.clone(), store, token });
+        let router = slotline_api::router(State { control: control.clone(), store, token, hub: Arc::default() });
         Ok(Self { control, waiting, router })
     }
 
