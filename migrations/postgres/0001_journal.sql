@@ -1,4 +1,4 @@
--- The journal: who leads, which actions there are, what lives, and what has ended.
+-- The journal: who leads, which actions there are, what lives, what has ended, and what happened to each.
 
 -- One row per partition. Every commit updates it first, and only under the epoch and after the batch it knows.
 CREATE TABLE leadership (
@@ -123,6 +123,41 @@ CREATE TABLE attempts (
     PRIMARY KEY (execution_id, fence)
 );
 
+-- What happened to each execution, as far as its row does not tell it: that it settled is never among these.
+CREATE TABLE events (
+    execution_id bigint NOT NULL,
+    number       bigint NOT NULL,
+    kind         text   NOT NULL CHECK (kind <> 'settled'),
+    body         text   NOT NULL,
+    PRIMARY KEY (execution_id, number)
+) WITH (
+    -- Only the newest of an execution are kept, so that rows come and go here too.
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 10000,
+    autovacuum_analyze_scale_factor = 0.2,
+    autovacuum_analyze_threshold = 10000
+);
+
+-- How far the record of each execution goes that has any of these events.
+CREATE TABLE stories (
+    execution_id bigint  PRIMARY KEY,
+    first        bigint  NOT NULL,
+    last         bigint  NOT NULL,
+    attempt      integer NOT NULL,
+    sequence     bigint  NOT NULL,
+    awaits       bigint,
+    head         text    NOT NULL
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 10000,
+    autovacuum_analyze_scale_factor = 0.2,
+    autovacuum_analyze_threshold = 10000
+);
+
+-- Those few that a new leader has to finish. Most updates don't touch it and stay within their page.
+CREATE INDEX stories_awaits ON stories (execution_id) WHERE awaits IS NOT NULL;
+
 CREATE TABLE ended_incarnations (
     incarnation uuid        PRIMARY KEY,
     worker      text        NOT NULL,
@@ -237,7 +272,22 @@ CREATE FUNCTION slotline_commit(
     -- incarnations that ended
     i_incarnation uuid[],
     i_worker      text[],
-    i_ended_at    timestamptz[]
+    i_ended_at    timestamptz[],
+
+    -- events
+    e_execution_id bigint[],
+    e_number       bigint[],
+    e_kind         text[],
+    e_body         text[],
+
+    -- stories
+    r_execution_id bigint[],
+    r_first        bigint[],
+    r_last         bigint[],
+    r_attempt      integer[],
+    r_sequence     bigint[],
+    r_awaits       bigint[],
+    r_head         text[]
 ) RETURNS void
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -358,6 +408,26 @@ BEGIN
         INSERT INTO ended_incarnations (incarnation, worker, ended_at)
         SELECT * FROM unnest(i_incarnation, i_worker, i_ended_at)
             ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF cardinality(e_execution_id) > 0 THEN
+        -- A number that was given before is refused by the key.
+        INSERT INTO events (execution_id, number, kind, body)
+        SELECT * FROM unnest(e_execution_id, e_number, e_kind, e_body);
+    END IF;
+
+    IF cardinality(r_execution_id) > 0 THEN
+        -- From where the record began until now, so that what earlier calls deleted is not walked through again.
+        DELETE FROM events
+         USING unnest(r_execution_id, r_first) AS r(execution_id, first)
+               LEFT JOIN stories s ON s.execution_id = r.execution_id
+         WHERE events.execution_id = r.execution_id
+           AND events.number >= coalesce(s.first, 1) AND events.number < r.first;
+        INSERT INTO stories (execution_id, first, last, attempt, sequence, awaits, head)
+        SELECT * FROM unnest(r_execution_id, r_first, r_last, r_attempt, r_sequence, r_awaits, r_head)
+            ON CONFLICT (execution_id) DO UPDATE
+           SET first = excluded.first, last = excluded.last, attempt = excluded.attempt,
+               sequence = excluded.sequence, awaits = excluded.awaits, head = excluded.head;
     END IF;
 END
 $$;

@@ -1,4 +1,4 @@
--- The journal: who leads, which actions there are, what lives, and what has ended.
+-- The journal: who leads, which actions there are, what lives, what has ended, and what happened to each.
 -- The same tables and columns as on PostgreSQL; times are microseconds since 1970, booleans are 0 and 1.
 
 -- One row per partition. Every commit updates it first, and only under the epoch and after the batch it knows.
@@ -115,6 +115,29 @@ CREATE TABLE attempts (
     error        TEXT,
     PRIMARY KEY (execution_id, fence)
 ) STRICT, WITHOUT ROWID;
+
+-- What happened to each execution, as far as its row does not tell it: that it settled is never among these.
+CREATE TABLE events (
+    execution_id INTEGER NOT NULL,
+    number       INTEGER NOT NULL,
+    kind         TEXT    NOT NULL CHECK (kind <> 'settled'),
+    body         TEXT    NOT NULL,
+    PRIMARY KEY (execution_id, number)
+) STRICT, WITHOUT ROWID;
+
+-- How far the record of each execution goes that has any of these events.
+CREATE TABLE stories (
+    execution_id INTEGER PRIMARY KEY,
+    first        INTEGER NOT NULL,
+    last         INTEGER NOT NULL,
+    attempt      INTEGER NOT NULL,
+    sequence     INTEGER NOT NULL,
+    awaits       INTEGER,
+    head         TEXT    NOT NULL
+) STRICT;
+
+-- Those few that a new leader has to finish.
+CREATE INDEX stories_awaits ON stories (execution_id) WHERE awaits IS NOT NULL;
 
 CREATE TABLE ended_incarnations (
     incarnation BLOB    PRIMARY KEY,

@@ -1,6 +1,7 @@
 //! What one commit writes: everything a leader decided since the last one, as plain data.
 //!
-//! A batch is written whole or not at all. An execution appears at most once in each of its lists.
+//! A batch is written whole or not at all. An execution appears at most once in each of its lists but
+//! for attempts and events.
 //! Not here: how a batch reaches a database (`postgres`, `sqlite`).
 
 use std::collections::BTreeMap;
@@ -9,10 +10,13 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::record::Event;
 use slotline_protocol::{
     ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
+
+use crate::Story;
 
 /// One commit of one leader.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,11 @@ pub struct Batch {
     /// What to add to an action's totals: executions enqueued, and executions settled.
     pub totals: Vec<(ActionId, u64, u64)>,
     pub ended_incarnations: Vec<(Incarnation, WorkerName, Timestamp)>,
+    /// New events of the record, those of each execution ascending without a gap. A number that was written before
+    /// fails the batch. Never the event that settles: the execution's row tells it.
+    pub events: Vec<Arc<Event>>,
+    /// How far the records go after this batch; each takes the place of the one before. Events below its `first` go.
+    pub stories: Vec<Story>,
 }
 
 impl Batch {
@@ -44,6 +53,8 @@ impl Batch {
             && self.settled.is_empty()
             && self.totals.is_empty()
             && self.ended_incarnations.is_empty()
+            && self.events.is_empty()
+            && self.stories.is_empty()
     }
 }
 

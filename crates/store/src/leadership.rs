@@ -6,12 +6,12 @@
 use slotline_protocol::{Epoch, Incarnation, Timestamp, http};
 use slotline_scheduler::Snapshot;
 
-use crate::{Batch, CommitError, Counters, Error, postgres, sqlite};
+use crate::{Batch, CommitError, Counters, Error, OpenStory, postgres, sqlite};
 
 /// The partition that is led. There is one so far.
 pub(crate) const PARTITION: i32 = 0;
-/// The most executions forgotten by one statement, so that no commit waits long behind it.
-pub(crate) const PRUNE_CHUNK: i64 = 1000;
+/// The most executions forgotten by one step, each with up to some thousand events, so that no commit waits long.
+pub(crate) const PRUNE_CHUNK: i64 = 50;
 
 /// The right to write, for one epoch. Dropping it gives leadership up.
 ///
@@ -37,6 +37,8 @@ pub struct Recovered {
     /// Incarnations that are over for ever, as far as they are remembered.
     pub ended: Vec<Incarnation>,
     pub counters: Counters,
+    /// Of every live execution that has one, and of every settled one whose last events are awaited; by execution.
+    pub stories: Vec<OpenStory>,
 }
 
 /// An action with its totals.
@@ -86,8 +88,7 @@ impl Leadership {
     /// How long the database bears a leader's silence.
     pub const SILENCE_MAX: std::time::Duration = postgres::IDLE_SESSION_TIMEOUT;
 
-    /// Forgets up to `max` executions that ended before `settled_before`, with their attempts, and as old
-    /// incarnations. Returns how many executions; as many as `max` means that there may be more.
+    /// As [`crate::Store::prune`], on the connection of this leadership.
     pub async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
         match &mut self.backend {
             Backend::Postgres(lead) => lead.prune(settled_before, max).await,

@@ -17,9 +17,12 @@ mod browse;
 mod deadline;
 mod durations;
 mod error;
+mod events;
 mod leadership;
 mod migrate;
+mod plain;
 mod postgres;
+mod record;
 mod row;
 mod sql;
 mod sqlite;
@@ -27,7 +30,7 @@ mod stamp;
 mod text;
 mod verify;
 
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Timestamp, http};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Timestamp, http};
 
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
@@ -35,6 +38,8 @@ pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
 pub use leadership::{ActionState, Leadership, Recovered};
+pub use plain::plain;
+pub use record::{Events, OpenStory, RECENT_MAX, Story};
 pub use verify::{VIOLATIONS_MAX, Verdict};
 
 /// The journal, as everybody may read it. Cheap to clone.
@@ -116,9 +121,15 @@ impl Store {
     }
 
     /// One execution, live or settled, with its earlier attempts (the newest
-    /// [`ATTEMPTS_SHOWN_MAX`]). Where it stands in its line only the leader knows.
+    /// [`ATTEMPTS_SHOWN_MAX`]) and how far it has come. Where it stands in its line only the leader knows.
     pub async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
         on!(self, journal => journal.execution(id))
+    }
+
+    /// The events of an execution with numbers above `after`, at most `limit` and [`PAGE_BYTES_MAX`] bytes of them;
+    /// `None` if there is no such execution. `limit` is brought into 1 to [`PAGE_LIMIT_MAX`].
+    pub async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
+        on!(self, journal => journal.events(id, after, limit))
     }
 
     /// A page of executions, live and settled, newest first.
@@ -144,6 +155,15 @@ impl Store {
     /// Holds the executions enqueued at `since` or later against the promises, by the journal alone.
     pub async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
         on!(self, journal => journal.verify(since))
+    }
+
+    /// Forgets up to `max` executions that ended before `settled_before`, with their attempts and records, and as old
+    /// incarnations. Returns how many executions; as many as `max` means that there may be more.
+    ///
+    /// For the leader of `epoch`, but on a connection of its own and in small steps: no commit waits long behind it.
+    /// Fails with [`Error::LeadershipOver`] once another leads.
+    pub async fn prune(&self, epoch: Epoch, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
+        on!(self, journal => journal.prune(epoch, settled_before, max))
     }
 
     /// What makes this database unfit to be the one truth, in sentences for people; empty if all is well.

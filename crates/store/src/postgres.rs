@@ -2,6 +2,7 @@
 
 mod commit;
 mod lead;
+mod prune;
 mod read;
 
 use std::fmt;

@@ -4,6 +4,10 @@
 //! are not written: [`plain`] reads them off the row. As soon as anything else happens, the events so far and all
 //! further ones are written, and a [`Story`] says how far the record goes.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
 use slotline_protocol::record::{Event, Latest, Newest};
 use slotline_protocol::{ExecutionId, Incarnation, http};
 
@@ -25,6 +29,27 @@ pub struct Story {
     pub awaits: Option<u64>,
 }
 
+/// What a story shows of the execution, as one column of JSON: it is read and written only whole.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Head<'s> {
+    pub(crate) newest: Cow<'s, Newest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latest: Option<Cow<'s, Latest>>,
+}
+
+impl Story {
+    pub(crate) fn head(&self) -> Head<'_> {
+        Head { newest: Cow::Borrowed(&self.newest), latest: self.latest.as_ref().map(Cow::Borrowed) }
+    }
+
+    /// Shows in `execution` how far it has come.
+    pub(crate) fn show_in(&self, execution: &mut http::Execution) {
+        execution.progress.clone_from(&self.latest);
+        execution.progress_events.clone_from(&self.newest);
+    }
+}
+
 /// A story that a new leader goes on with.
 #[derive(Clone, Debug)]
 pub struct OpenStory {
@@ -35,8 +60,32 @@ pub struct OpenStory {
     pub settled: Option<(Box<http::Execution>, Option<Incarnation>)>,
 }
 
+/// Puts together what was read in parts; by execution.
+pub(crate) fn open(
+    live: Vec<Story>,
+    awaiting: Vec<(Story, http::Execution, Option<Incarnation>)>,
+    recent: Vec<Event>,
+) -> Vec<OpenStory> {
+    let mut recent_of: HashMap<ExecutionId, Vec<Event>> = HashMap::new();
+    for event in recent {
+        recent_of.entry(event.execution_id).or_default().push(event);
+    }
+    let mut take = |id| recent_of.remove(&id).unwrap_or_default();
+    let live = live.into_iter().map(|story| (story, None));
+    let awaiting = awaiting.into_iter().map(|(story, mut execution, incarnation)| {
+        story.show_in(&mut execution);
+        (story, Some((Box::new(execution), incarnation)))
+    });
+    let mut open: Vec<OpenStory> =
+        live.chain(awaiting).map(|(story, settled)| OpenStory { recent: take(story.id), story, settled }).collect();
+    open.sort_unstable_by_key(|open| open.story.id);
+    open
+}
+
 /// Reports that the error of a time-out or a loss tells.
 pub const RECENT_MAX: usize = 10;
+/// The same, as a database counts.
+pub(crate) const RECENT_ROWS: i64 = RECENT_MAX as i64;
 
 /// A part of one execution's record.
 #[derive(Clone, Debug)]

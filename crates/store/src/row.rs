@@ -3,6 +3,7 @@
 //! What this program did not write is an error that names the row, never a guess. Not here: values to rows; their
 //! order is each database's own (`postgres::columns`, `sqlite::commit`).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use slotline_protocol::message::{Failure, Reply};
-use slotline_protocol::record::Newest;
+use slotline_protocol::record::{Event, Newest};
 use slotline_protocol::{
     ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
 };
@@ -18,9 +19,10 @@ use slotline_scheduler::{Lease, Snapshot};
 use sqlx::types::Uuid;
 
 use crate::durations::Sample;
+use crate::record::Head;
 use crate::text::show;
 use crate::verify::Grant;
-use crate::{ActionState, Counters, Error, Known, Request};
+use crate::{ActionState, Counters, Error, Known, Request, Story};
 
 /// A row of either database, by the names of its columns.
 pub(crate) trait Columns {
@@ -128,6 +130,11 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("plain data with string keys")
 }
 
+/// A count or number of an event as a column; none comes near the end.
+pub(crate) fn large(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// A time-out in nanoseconds; no policy or message allows more than a year.
 pub(crate) fn timeout_ns(timeout: Duration) -> i64 {
     i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX)
@@ -163,6 +170,43 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         progress_events: Newest::default(),
         earlier_attempts: Vec::new(),
     })
+}
+
+/// The story beside an execution, by the columns of `sql::story_columns`.
+pub(crate) fn story(row: &impl Columns) -> Result<Option<Story>, Error> {
+    let Some(first) = row.maybe_number("story_first")? else {
+        return Ok(None);
+    };
+    let id = ExecutionId(row.number("id")?);
+    let positive = |column, number| u64::try_from(number).map_err(|_| corrupt(column, id, "negative"));
+    let head: Head<'static> =
+        serde_json::from_str(row.text("story_head")?).map_err(|error| corrupt("head", id, &error.to_string()))?;
+    Ok(Some(Story {
+        id,
+        first: positive("first", first)?,
+        last: positive("last", row.number("story_last")?)?,
+        attempt: count(row, "story_attempt", id)?,
+        sequence: positive("sequence", row.number("story_sequence")?)?,
+        awaits: row.maybe_number("story_awaits")?.map(|awaits| positive("awaits", awaits)).transpose()?,
+        newest: head.newest.into_owned(),
+        latest: head.latest.map(Cow::into_owned),
+    }))
+}
+
+/// An event, and how many bytes it is.
+pub(crate) fn event(row: &impl Columns) -> Result<(Event, usize), Error> {
+    let id = ExecutionId(row.number("execution_id")?);
+    let body = row.text("body")?;
+    let event: Event = serde_json::from_str(body).map_err(|error| corrupt("body", id, &error.to_string()))?;
+    // What it says of itself must be where it is, or the numbers could not be trusted.
+    if event.execution_id != id || large(event.number) != row.number("number")? {
+        return Err(corrupt("body", id, "it is another event than its key says"));
+    }
+    Ok((event, body.len()))
+}
+
+pub(crate) fn incarnation(row: &impl Columns) -> Result<Option<Incarnation>, Error> {
+    Ok(row.maybe_uuid("incarnation")?.map(Incarnation))
 }
 
 pub(crate) fn attempt(row: &impl Columns) -> Result<(ExecutionId, http::Attempt), Error> {

@@ -78,8 +78,43 @@ macro_rules! page_of_executions {
     };
 }
 
-pub(crate) const EXECUTION: &str =
-    concat!(settled_executions!("WHERE e.id = $1"), " UNION ALL ", live_executions!("WHERE e.id = $1"));
+/// The columns of a story `s` beside those of an execution, as `row::story` reads them.
+macro_rules! story_columns {
+    () => {
+        concat!(
+            "s.first AS story_first, s.last AS story_last, s.attempt AS story_attempt, ",
+            "s.sequence AS story_sequence, s.awaits AS story_awaits, s.head AS story_head",
+        )
+    };
+}
+
+/// One execution and its story, in one statement: they are of one moment.
+pub(crate) const EXECUTION: &str = concat!(
+    "SELECT x.*, ",
+    story_columns!(),
+    " FROM (",
+    settled_executions!("WHERE e.id = $1"),
+    " UNION ALL ",
+    live_executions!("WHERE e.id = $1"),
+    ") AS x LEFT JOIN stories s ON s.execution_id = x.id",
+);
+
+/// The events of an execution above a number, up to so many.
+pub(crate) const EVENTS: &str = "SELECT execution_id, number, body FROM events \
+    WHERE execution_id = $1 AND number > $2 ORDER BY number LIMIT $3";
+
+/// The stories of executions that live.
+pub(crate) const LIVE_STORIES: &str =
+    concat!("SELECT l.id, ", story_columns!(), " FROM stories s JOIN live l ON l.id = s.execution_id");
+
+/// Settled executions whose last events are awaited, with their stories and the incarnations of their last attempts.
+pub(crate) const AWAITING: &str = concat!(
+    "SELECT x.*, h.incarnation, ",
+    story_columns!(),
+    " FROM stories s JOIN (",
+    settled_executions!(),
+    ") AS x ON x.id = s.execution_id JOIN history h ON h.id = x.id WHERE s.awaits IS NOT NULL",
+);
 
 /// Every attempt that was granted to executions enqueued at `$1` or later, in the order of their lines.
 pub(crate) const GRANTS: &str = "SELECT e.id, e.action_id, e.concurrency_key, t.attempt, t.fence, t.started_at, \

@@ -5,6 +5,7 @@
 
 mod commit;
 mod lead;
+mod prune;
 mod read;
 
 use std::str::FromStr;

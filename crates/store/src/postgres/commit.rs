@@ -4,8 +4,10 @@
 //! empty: `unnest` fills it up with nulls.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use slotline_protocol::message::Failure;
+use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, Timestamp};
 use slotline_scheduler::{Lease, Snapshot};
 use sqlx::Postgres;
@@ -14,16 +16,17 @@ use sqlx::query::Query;
 
 use crate::batch::{Accepted, ActionChange, EndedAttempt, Request, Settled};
 use crate::leadership::PARTITION;
-use crate::row::{detail_text, json, reply_text, timeout_ns};
+use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::stamp::Stamp;
 use crate::text::hide;
-use crate::{Batch, CommitError, Error};
+use crate::{Batch, CommitError, Error, Story};
 
 const CALL: &str = "SELECT slotline_commit(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
     $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
     $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, \
-    $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86)";
+    $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88, $89, $90, \
+    $91, $92, $93, $94, $95, $96, $97)";
 
 /// What `slotline_commit` raises when another leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
@@ -44,14 +47,15 @@ pub(super) fn call(epoch: Epoch, batch: &Batch) -> Call<'static> {
     let call = state(call, &batch.live, |snapshot| snapshot);
     let call = attempts(call, &batch.attempts);
     let call = settled(call, &batch.settled);
-    let total = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let totals = crate::batch::sum(&batch.totals);
-    call.bind(column(&totals, |(action, ..)| action.0))
-        .bind(column(&totals, |(_, enqueued, _)| total(*enqueued)))
-        .bind(column(&totals, |(_, _, completed)| total(*completed)))
+    let call = call
+        .bind(column(&totals, |(action, ..)| action.0))
+        .bind(column(&totals, |(_, enqueued, _)| large(*enqueued)))
+        .bind(column(&totals, |(_, _, completed)| large(*completed)))
         .bind(column(&batch.ended_incarnations, |(incarnation, ..)| incarnation.0))
         .bind(column(&batch.ended_incarnations, |(_, worker, _)| worker.as_str()))
-        .bind(column(&batch.ended_incarnations, |(.., at)| Stamp(*at)))
+        .bind(column(&batch.ended_incarnations, |(.., at)| Stamp(*at)));
+    stories(events(call, &batch.events), &batch.stories)
 }
 
 /// What a failed call means for the leader.
@@ -174,4 +178,22 @@ fn settled<'q>(call: Call<'q>, rows: &[Settled]) -> Call<'q> {
         .bind(sparse(rows, |row| lease(row).map(|lease| lease.worker.as_str())))
         .bind(sparse(rows, |row| row.result.as_ref().map(|result| result.get())))
         .bind(sparse(rows, |row| error(&row.error)))
+}
+
+/// Their bodies are JSON, which spells U+0000 in a way that a `text` column takes.
+fn events<'q>(call: Call<'q>, rows: &[Arc<Event>]) -> Call<'q> {
+    call.bind(column(rows, |row| row.execution_id.0))
+        .bind(column(rows, |row| large(row.number)))
+        .bind(column(rows, |row| row.what.kind().as_str()))
+        .bind(column(rows, |row| json(row)))
+}
+
+fn stories<'q>(call: Call<'q>, rows: &[Story]) -> Call<'q> {
+    call.bind(column(rows, |row| row.id.0))
+        .bind(column(rows, |row| large(row.first)))
+        .bind(column(rows, |row| large(row.last)))
+        .bind(column(rows, |row| small(row.attempt)))
+        .bind(column(rows, |row| large(row.sequence)))
+        .bind(sparse(rows, |row| row.awaits.map(large)))
+        .bind(column(rows, |row| json(&row.head())))
 }

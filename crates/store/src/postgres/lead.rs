@@ -10,11 +10,12 @@ use slotline_protocol::{Epoch, Incarnation, Timestamp};
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{ConnectOptions, Connection, Row};
 
-use super::{Journal, VERSION_MIN, commit};
+use super::{Journal, VERSION_MIN, commit, prune};
 use crate::deadline::{CALL_DEADLINE, borrow, within};
-use crate::leadership::{PARTITION, PRUNE_CHUNK};
+use crate::leadership::PARTITION;
+use crate::record::RECENT_ROWS;
 use crate::row::{self, Keys};
-use crate::{Batch, CommitError, Error, Recovered, sql};
+use crate::{Batch, CommitError, Error, Recovered, record, sql};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,17 +44,13 @@ const SET_STATEMENT_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, 
 const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, led_since = now() \
     WHERE partition_id = $1 RETURNING epoch";
 
-const PRUNE: &str = "WITH old AS MATERIALIZED (SELECT id FROM history WHERE ended_at < $1 ORDER BY ended_at LIMIT $2), \
-    gone AS (DELETE FROM history USING old WHERE history.id = old.id RETURNING history.id), \
-    tries AS (DELETE FROM attempts USING gone WHERE execution_id = gone.id) \
-    SELECT count(*) FROM gone";
-
-const PRUNE_INCARNATIONS: &str = "DELETE FROM ended_incarnations WHERE ended_at < $1";
-
-const PRUNE_ACTIONS: &str = "WITH gone AS (DELETE FROM actions WHERE deleted_at < $1 \
-    AND NOT EXISTS (SELECT FROM history WHERE action_id = actions.id) \
-    AND NOT EXISTS (SELECT FROM live WHERE action_id = actions.id) RETURNING id) \
-    DELETE FROM action_totals USING gone WHERE action_id = gone.id";
+/// The newest reports of executions with an attempt out, and of those whose last events are awaited.
+const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
+    SELECT s.execution_id FROM stories s JOIN live l ON l.id = s.execution_id WHERE l.fence IS NOT NULL \
+    UNION SELECT execution_id FROM stories WHERE awaits IS NOT NULL) AS o \
+    CROSS JOIN LATERAL (SELECT execution_id, number, body FROM events \
+    WHERE execution_id = o.execution_id AND kind = 'progress' ORDER BY number DESC LIMIT $1) AS e \
+    ORDER BY e.execution_id, e.number";
 
 /// Leadership of one epoch.
 #[derive(Debug)]
@@ -160,6 +157,26 @@ impl Lead {
         drop(rows);
         // Here and not in the database, which would write a million rows to disk to sort them.
         live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
+        let mut told = Vec::new();
+        let mut rows = sqlx::query(sql::LIVE_STORIES).fetch(&mut connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            told.extend(row::story(&row)?);
+        }
+        drop(rows);
+        let mut awaiting = Vec::new();
+        let mut rows = sqlx::query(sql::AWAITING).fetch(&mut connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            let story = row::story(&row)?;
+            let (execution, incarnation) = (row::execution(&row)?, row::incarnation(&row)?);
+            awaiting.extend(story.map(|story| (story, execution, incarnation)));
+        }
+        drop(rows);
+        let mut recent = Vec::new();
+        let mut rows = sqlx::query(RECENT).bind(RECENT_ROWS).fetch(&mut connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            recent.push(row::event(&row)?.0);
+        }
+        drop(rows);
         set_statement_timeout(&mut connection, CALL_DEADLINE).await?;
         self.connection = Some(connection);
         Ok(Recovered {
@@ -167,6 +184,7 @@ impl Lead {
             live,
             ended: ended.into_iter().map(Incarnation).collect(),
             counters: row::counters(&counters)?,
+            stories: record::open(told, awaiting, recent),
         })
     }
 
@@ -190,23 +208,10 @@ impl Lead {
     }
 
     pub(crate) async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
-        let before = crate::stamp::Stamp(settled_before);
         let mut connection = self.take()?;
-        let mut pruned = 0;
-        while pruned < i64::from(max) {
-            let chunk = (i64::from(max) - pruned).min(PRUNE_CHUNK);
-            let gone: i64 =
-                within(sqlx::query_scalar(PRUNE).bind(before).bind(chunk).persistent(false).fetch_one(&mut connection))
-                    .await?;
-            pruned += gone;
-            if gone < chunk {
-                within(sqlx::query(PRUNE_INCARNATIONS).bind(before).persistent(false).execute(&mut connection)).await?;
-                within(sqlx::query(PRUNE_ACTIONS).bind(before).persistent(false).execute(&mut connection)).await?;
-                break;
-            }
-        }
+        let pruned = prune::prune(&mut connection, self.epoch, settled_before, max).await?;
         self.connection = Some(connection);
-        Ok(u64::try_from(pruned).unwrap_or(0))
+        Ok(pruned)
     }
 
     pub(crate) async fn release(mut self) {

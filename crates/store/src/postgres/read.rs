@@ -4,18 +4,19 @@ use std::collections::HashMap;
 
 use futures::TryStreamExt;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Status, Timestamp, http};
-use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
+use sqlx::{Connection, Postgres};
 
 use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::{borrow, within};
+use crate::events::Asked;
 use crate::stamp::Stamp;
 use crate::text::hide;
 use crate::verify::{self, Grant};
 use crate::{
-    DURATIONS_SAMPLE_MAX, Durations, Error, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
+    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
 };
 
 const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live WHERE message_id = ANY($1) \
@@ -33,6 +34,9 @@ const EXECUTIONS: &str = sql::page_of_executions!(
      AND ($5::text[] IS NULL OR e.status = ANY($5)) AND ($6::text IS NULL OR e.concurrency_key = $6)"
 );
 
+/// All that is read after it is of one moment.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 const ATTEMPTS: &str = sql::newest_attempts!("execution_id = ANY($1)");
 
 impl Journal {
@@ -47,9 +51,42 @@ impl Journal {
 
     pub(crate) async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
         let rows = self.rows(sqlx::query(sql::EXECUTION).bind(id.0)).await?;
-        let mut found: Vec<_> = rows.iter().map(row::execution).collect::<Result<_, _>>()?;
+        let mut found: Vec<_> = rows.iter().map(told).collect::<Result<_, _>>()?;
         self.add_attempts(&mut found).await?;
         Ok(found.pop())
+    }
+
+    pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
+        let asked = Asked::new(after, limit);
+        let mut connection = borrow(&self.pool).await?;
+        let mut snapshot = within(connection.begin_with(SNAPSHOT)).await?;
+        let Some(row) = within(sqlx::query(sql::EXECUTION).bind(id.0).fetch_optional(&mut *snapshot)).await? else {
+            within(snapshot.commit()).await?;
+            connection.give_back();
+            return Ok(None);
+        };
+        let execution = row::execution(&row)?;
+        let Some(story) = row::story(&row)? else {
+            within(snapshot.commit()).await?;
+            connection.give_back();
+            return Ok(Some(asked.of_plain(&execution)));
+        };
+        let mut page = asked.of_story(execution, story);
+        let (above, most) = page.wanted();
+        let mut rows = sqlx::query(sql::EVENTS).bind(id.0).bind(above).bind(most).fetch(&mut *snapshot);
+        while let Some(row) = within(rows.try_next()).await? {
+            let (event, bytes) = row::event(&row)?;
+            if !page.push(event, bytes)? {
+                break;
+            }
+        }
+        drop(rows);
+        // Of a page cut short by its size the rest is still under way.
+        if !page.is_full() {
+            within(snapshot.commit()).await?;
+            connection.give_back();
+        }
+        page.finish().map(Some)
     }
 
     pub(crate) async fn executions(
@@ -157,4 +194,13 @@ impl Journal {
 
 fn numbers(ids: &[ExecutionId]) -> Vec<i64> {
     ids.iter().map(|id| id.0).collect()
+}
+
+/// An execution that shows how far it has come.
+fn told(row: &PgRow) -> Result<http::Execution, Error> {
+    let mut execution = row::execution(row)?;
+    if let Some(story) = row::story(row)? {
+        story.show_in(&mut execution);
+    }
+    Ok(execution)
 }

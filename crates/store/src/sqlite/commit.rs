@@ -3,8 +3,10 @@
 //! Bytes (digests, incarnations) travel as hexadecimal digits.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Serialize;
+use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, Timestamp};
 use slotline_scheduler::Snapshot;
 use sqlx::{Connection, SqliteConnection};
@@ -12,9 +14,9 @@ use sqlx::{Connection, SqliteConnection};
 use crate::batch::{Accepted, EndedAttempt, Settled, collapse, sum};
 use crate::deadline::within;
 use crate::leadership::PARTITION;
-use crate::row::{detail_text, json, reply_text, timeout_ns};
+use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
-use crate::{Batch, CommitError};
+use crate::{Batch, CommitError, Story};
 
 const CHAIN: &str = "UPDATE leadership SET batch = $3, next_id = $4, next_fence = $5, next_action = $6 \
     WHERE partition_id = $1 AND epoch = $2 AND batch = $3 - 1";
@@ -71,6 +73,19 @@ const ADD_TOTALS: &str = "INSERT INTO action_totals (action_id, enqueued, comple
 
 const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, worker, ended_at) \
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each($1) WHERE true ON CONFLICT DO NOTHING";
+
+/// A number that was given before is refused by the key.
+const TELL: &str = "INSERT INTO events (execution_id, number, kind, body) \
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1)";
+
+const FORGET_EVENTS: &str = "DELETE FROM events WHERE (execution_id, number) IN (SELECT e.execution_id, e.number \
+    FROM json_each($1) AS r CROSS JOIN events AS e ON e.execution_id = r.value ->> 0 AND e.number < r.value ->> 1)";
+
+const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attempt, sequence, awaits, head) \
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
+    FROM json_each($1) WHERE true ON CONFLICT (execution_id) DO UPDATE SET first = excluded.first, \
+    last = excluded.last, attempt = excluded.attempt, sequence = excluded.sequence, awaits = excluded.awaits, \
+    head = excluded.head";
 
 /// Writes `batch` under `epoch`, whole or not at all.
 pub(super) async fn write(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch) -> Result<(), CommitError> {
@@ -138,14 +153,17 @@ async fn transact(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch
         sqlx::query(LEAVE).bind(rows).execute(&mut *db).await?;
     }
     write_rows(db, ADD_TOTALS, &sum(&batch.totals), |(action, enqueued, completed)| {
-        let total = |count: u64| number(i64::try_from(count).unwrap_or(i64::MAX));
-        [number(action.0), total(*enqueued), total(*completed)]
+        [number(action.0), number(large(*enqueued)), number(large(*completed))]
     })
     .await?;
     write_rows(db, END_INCARNATIONS, &batch.ended_incarnations, |(incarnation, worker, at)| {
         [Cell::Text(incarnation.0.simple().to_string().into()), plain(worker.as_str()), time(*at)]
     })
     .await?;
+    write_rows(db, TELL, &batch.events, event).await?;
+    let cut: Vec<&Story> = batch.stories.iter().filter(|story| story.first > 1).collect();
+    write_rows(db, FORGET_EVENTS, &cut, |story| [number(story.id.0), number(large(story.first))]).await?;
+    write_rows(db, PUT_STORIES, &batch.stories, story).await?;
     transaction.commit().await?;
     Ok(Chained::Yes)
 }
@@ -332,5 +350,26 @@ fn settled(row: &Settled) -> [Cell<'_>; 13] {
         maybe(lease, |lease| plain(lease.worker.as_str())),
         maybe(row.result.as_deref(), |result| plain(result.get())),
         maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
+    ]
+}
+
+fn event(row: &Arc<Event>) -> [Cell<'_>; 4] {
+    [
+        number(row.execution_id.0),
+        number(large(row.number)),
+        plain(row.what.kind().as_str()),
+        Cell::Text(json(row).into()),
+    ]
+}
+
+fn story(row: &Story) -> [Cell<'_>; 7] {
+    [
+        number(row.id.0),
+        number(large(row.first)),
+        number(large(row.last)),
+        count(row.attempt),
+        number(large(row.sequence)),
+        maybe(row.awaits.map(large), number),
+        Cell::Text(json(&row.head()).into()),
     ]
 }

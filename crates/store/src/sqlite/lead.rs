@@ -2,32 +2,25 @@
 
 use futures::TryStreamExt;
 use slotline_protocol::{Epoch, Incarnation, Timestamp};
-use sqlx::{Connection, SqliteConnection};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Journal, commit};
 use crate::deadline::within;
-use crate::leadership::{PARTITION, PRUNE_CHUNK};
+use crate::leadership::PARTITION;
+use crate::record::RECENT_ROWS;
 use crate::row::{self, Keys};
-use crate::stamp::Stamp;
-use crate::{Batch, CommitError, Error, Recovered, sql};
+use crate::{Batch, CommitError, Error, Recovered, record, sql};
 
 const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, \
     led_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER) WHERE partition_id = $1 RETURNING epoch";
 
-const PRUNE_ATTEMPTS: &str = "DELETE FROM attempts WHERE execution_id IN \
-    (SELECT id FROM history WHERE ended_at < $1 ORDER BY ended_at, id LIMIT $2)";
-
-const PRUNE: &str = "DELETE FROM history WHERE id IN \
-    (SELECT id FROM history WHERE ended_at < $1 ORDER BY ended_at, id LIMIT $2)";
-
-const PRUNE_INCARNATIONS: &str = "DELETE FROM ended_incarnations WHERE ended_at < $1";
-
-const PRUNE_TOTALS: &str = "DELETE FROM action_totals WHERE action_id IN (SELECT id FROM actions \
-    WHERE deleted_at < $1 AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live))";
-
-const PRUNE_ACTIONS: &str = "DELETE FROM actions WHERE deleted_at < $1 \
-    AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live)";
+/// The newest reports of executions with an attempt out, and of those whose last events are awaited.
+const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
+    SELECT s.execution_id FROM stories s JOIN live l ON l.id = s.execution_id WHERE l.fence IS NOT NULL \
+    UNION SELECT execution_id FROM stories WHERE awaits IS NOT NULL) AS o \
+    CROSS JOIN events e ON e.execution_id = o.execution_id AND e.number IN (SELECT number FROM events \
+    WHERE execution_id = o.execution_id AND kind = 'progress' ORDER BY number DESC LIMIT $1) \
+    ORDER BY e.execution_id, e.number";
 
 /// Leadership of one epoch.
 #[derive(Debug)]
@@ -73,12 +66,33 @@ impl Lead {
         }
         drop(rows);
         live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
+        let mut told = Vec::new();
+        let mut rows = sqlx::query(sql::LIVE_STORIES).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            told.extend(row::story(&row)?);
+        }
+        drop(rows);
+        let mut awaiting = Vec::new();
+        let mut rows = sqlx::query(sql::AWAITING).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            let story = row::story(&row)?;
+            let (execution, incarnation) = (row::execution(&row)?, row::incarnation(&row)?);
+            awaiting.extend(story.map(|story| (story, execution, incarnation)));
+        }
+        drop(rows);
+        let mut recent = Vec::new();
+        let mut rows = sqlx::query(RECENT).bind(RECENT_ROWS).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            recent.push(row::event(&row)?.0);
+        }
+        drop(rows);
         self.lock = Some(lock);
         Ok(Recovered {
             actions,
             live,
             ended: ended.into_iter().map(Incarnation).collect(),
             counters: row::counters(&counters)?,
+            stories: record::open(told, awaiting, recent),
         })
     }
 
@@ -100,32 +114,8 @@ impl Lead {
 
     pub(crate) async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
         let lock = self.take()?;
-        let mut connection = within(self.journal.writer.acquire()).await?;
-        let mut pruned = 0;
-        while pruned < u64::from(max) {
-            let chunk = (u64::from(max) - pruned).min(PRUNE_CHUNK.unsigned_abs());
-            let gone = within(prune_chunk(&mut connection, settled_before, chunk)).await?;
-            pruned += gone;
-            if gone < chunk {
-                break;
-            }
-        }
+        let pruned = self.journal.prune(self.epoch, settled_before, max).await?;
         self.lock = Some(lock);
         Ok(pruned)
     }
-}
-
-async fn prune_chunk(connection: &mut SqliteConnection, before: Timestamp, chunk: u64) -> Result<u64, sqlx::Error> {
-    let before = Stamp(before);
-    let limit = i64::try_from(chunk).unwrap_or(i64::MAX);
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query(PRUNE_ATTEMPTS).bind(before).bind(limit).execute(&mut *transaction).await?;
-    let gone = sqlx::query(PRUNE).bind(before).bind(limit).execute(&mut *transaction).await?.rows_affected();
-    if gone < chunk {
-        sqlx::query(PRUNE_INCARNATIONS).bind(before).execute(&mut *transaction).await?;
-        sqlx::query(PRUNE_TOTALS).bind(before).execute(&mut *transaction).await?;
-        sqlx::query(PRUNE_ACTIONS).bind(before).execute(&mut *transaction).await?;
-    }
-    transaction.commit().await?;
-    Ok(gone)
 }

@@ -4,19 +4,20 @@ use std::collections::HashMap;
 
 use futures::TryStreamExt;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Timestamp, http};
-use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Connection, Sqlite};
 
 use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::within;
+use crate::events::Asked;
 use crate::row::json;
 use crate::stamp::Stamp;
 use crate::text::hide;
 use crate::verify::{self, Grant};
 use crate::{
-    DURATIONS_SAMPLE_MAX, Durations, Error, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
+    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
 };
 
 const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live \
@@ -53,9 +54,35 @@ impl Journal {
 
     pub(crate) async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
         let rows = self.rows(sqlx::query(sql::EXECUTION).bind(id.0)).await?;
-        let mut found: Vec<_> = rows.iter().map(row::execution).collect::<Result<_, _>>()?;
+        let mut found: Vec<_> = rows.iter().map(told).collect::<Result<_, _>>()?;
         self.add_attempts(&mut found).await?;
         Ok(found.pop())
+    }
+
+    pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
+        let asked = Asked::new(after, limit);
+        let mut connection = within(self.readers.acquire()).await?;
+        // All that is read in one transaction is of one moment.
+        let mut snapshot = within(connection.begin()).await?;
+        let Some(row) = within(sqlx::query(sql::EXECUTION).bind(id.0).fetch_optional(&mut *snapshot)).await? else {
+            return Ok(None);
+        };
+        let execution = row::execution(&row)?;
+        let Some(story) = row::story(&row)? else {
+            return Ok(Some(asked.of_plain(&execution)));
+        };
+        let mut page = asked.of_story(execution, story);
+        let (above, most) = page.wanted();
+        let mut rows = sqlx::query(sql::EVENTS).bind(id.0).bind(above).bind(most).fetch(&mut *snapshot);
+        while let Some(row) = within(rows.try_next()).await? {
+            let (event, bytes) = row::event(&row)?;
+            if !page.push(event, bytes)? {
+                break;
+            }
+        }
+        drop(rows);
+        drop(snapshot);
+        page.finish().map(Some)
     }
 
     pub(crate) async fn executions(
@@ -152,4 +179,13 @@ impl Journal {
         use sqlx::Row;
         self.rows(query).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
+}
+
+/// An execution that shows how far it has come.
+fn told(row: &SqliteRow) -> Result<http::Execution, Error> {
+    let mut execution = row::execution(row)?;
+    if let Some(story) = row::story(row)? {
+        story.show_in(&mut execution);
+    }
+    Ok(execution)
 }

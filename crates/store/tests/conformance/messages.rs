@@ -31,7 +31,7 @@ async fn a_message_is_known_while_it_lives_and_after_it_settled(world: World) ->
     assert_eq!(world.store.find_request("message-2").await?, Some(ExecutionId(2)));
     assert_eq!(world.store.find_request("message-3").await?, None);
 
-    assert_eq!(writer.lead.prune(at(4_000), 10).await?, 1);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(4_000), 10).await?, 1);
     assert_eq!(world.store.find_request("message-1").await?, None);
     Ok(())
 }

@@ -35,8 +35,8 @@ async fn what_ended_before_is_forgotten_with_its_attempts(world: World) -> anyho
         ..Batch::default()
     };
     writer.commit(batch).await?;
-    assert_eq!(writer.lead.prune(at(3_003), 100).await?, 2);
-    assert_eq!(writer.lead.prune(at(3_003), 100).await?, 0);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(3_003), 100).await?, 2);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(3_003), 100).await?, 0);
     for gone in [1, 2] {
         assert!(world.store.execution(ExecutionId(gone)).await?.is_none());
     }
@@ -57,10 +57,10 @@ async fn no_more_is_forgotten_than_was_asked_for(world: World) -> anyhow::Result
     const MANY: i64 = 2_500;
     writer.accept(1..=MANY).await?;
     writer.settle(1..=MANY).await?;
-    assert_eq!(writer.lead.prune(at(100_000), 2_300).await?, 2_300);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(100_000), 2_300).await?, 2_300);
     assert!(world.store.execution(ExecutionId(2_300)).await?.is_none());
     assert!(world.store.execution(ExecutionId(2_301)).await?.is_some());
-    assert_eq!(writer.lead.prune(at(100_000), 2_300).await?, 200);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(100_000), 2_300).await?, 200);
     Ok(())
 }
 
@@ -75,9 +75,9 @@ async fn a_deleted_action_goes_with_its_last_execution(world: World) -> anyhow::
     writer.commit(batch).await?;
     let delete = ActionChange::Delete { id: ActionId(1), at: at(10) };
     writer.commit(Batch { actions: vec![delete], ..Batch::default() }).await?;
-    assert_eq!(writer.lead.prune(at(20), 10).await?, 0);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(20), 10).await?, 0);
     assert_eq!(world.execution(1).await?.action_ref.as_str(), "demo.echo");
-    assert_eq!(writer.lead.prune(at(9_000), 10).await?, 1);
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(9_000), 10).await?, 1);
     // Its id may not be taken again by chance: nothing of it is left, not even its totals.
     writer
         .commit(Batch { actions: vec![ActionChange::Put(crate::world::action(1, "demo.echo"))], ..Batch::default() })
