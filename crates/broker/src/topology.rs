@@ -239,9 +239,15 @@ impl Topology {
     /// What one incarnation of a worker reads.
     pub fn worker(prefix: &str, name: &WorkerName, incarnation: Incarnation) -> Self {
         let queue = Queue::classic(worker_queue(prefix, name, incarnation)).expiring(EXPIRES);
-        let own =
-            ["execution.scheduled", "execution.cancel", "execution.recall", "execution.recorded", "executor.hello"]
-                .map(|message_type| to_worker(message_type, incarnation));
+        let own = [
+            "execution.scheduled",
+            "execution.cancel",
+            "execution.recall",
+            "execution.recorded",
+            "execution.resend",
+            "executor.hello",
+        ]
+        .map(|message_type| to_worker(message_type, incarnation));
         let patterns: Vec<&str> = own.iter().map(String::as_str).chain(["executor.hello"]).collect();
         Self::of(prefix, [(queue, &patterns[..])])
     }

@@ -55,6 +55,8 @@ pub(crate) fn answer(
             let explain = |id: ExecutionId| scheduler.explain(id).map(|waiting| (id, waiting));
             Ok(Answer::Explained(ids.into_iter().filter_map(explain).collect()))
         }
+        // Who asks here is told anyway.
+        Ask::Follow { .. } => Ok(Answer::Following { is_new: false }),
         Ask::Workers => {
             let workers = scheduler.workers().map(|view| Worker {
                 worker: view.name,

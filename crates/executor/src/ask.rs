@@ -15,13 +15,33 @@ pub(crate) const CALL: &str = "executor.call";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(crate) enum Ask {
-    PutAction { action_ref: ActionRef, policy: Box<Policy> },
-    DeleteAction { action_ref: ActionRef },
-    Pause { action_ref: ActionRef, paused: bool },
-    Cancel { id: ExecutionId, reason: Option<String> },
-    QueueStats { action_ref: Option<ActionRef> },
-    Explain { ids: Vec<ExecutionId> },
+    PutAction {
+        action_ref: ActionRef,
+        policy: Box<Policy>,
+    },
+    DeleteAction {
+        action_ref: ActionRef,
+    },
+    Pause {
+        action_ref: ActionRef,
+        paused: bool,
+    },
+    Cancel {
+        id: ExecutionId,
+        reason: Option<String>,
+    },
+    QueueStats {
+        action_ref: Option<ActionRef>,
+    },
+    Explain {
+        ids: Vec<ExecutionId>,
+    },
     Workers,
+    /// Another executor's clients watch these executions, or all of them.
+    Follow {
+        all: bool,
+        ids: Vec<ExecutionId>,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +57,10 @@ pub(crate) enum Answer {
     QueueStats(Vec<QueueStats>),
     Explained(Vec<(ExecutionId, Waiting)>),
     Workers(Vec<Worker>),
+    /// `is_new`: what happened before may have been missed.
+    Following {
+        is_new: bool,
+    },
 }
 
 pub(crate) type Answered = Result<Answer, Refused>;

@@ -6,12 +6,13 @@
 use slotline_broker::topology::{self, Binding};
 use slotline_broker::{Acker, Consume, Consumer, Delivery, Session, Tag, Topology};
 use slotline_protocol::Epoch;
-use slotline_scheduler::{Input, ProbedQueue};
+use slotline_scheduler::ProbedQueue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::ask::{Asker, CALL, Question};
-use crate::inbox::{self, ProbeMark};
+use crate::clock::Clock;
+use crate::inbox::{self, Item, ProbeMark};
 use crate::intake::{Checked, Intake};
 
 /// Unacked deliveries of one queue.
@@ -27,7 +28,7 @@ pub(crate) struct Arrival {
     pub(crate) from: Source,
     /// Of the last delivery; acks it and all before.
     pub(crate) tag: Tag,
-    pub(crate) inputs: Vec<Input>,
+    pub(crate) items: Vec<Item>,
     pub(crate) questions: Vec<Question>,
 }
 
@@ -132,6 +133,7 @@ pub(crate) struct Reader {
     pub(crate) mark: ProbeMark,
     /// How this leader's own announcements are told: they come back to it.
     pub(crate) source: String,
+    pub(crate) clock: Clock,
 }
 
 impl Reader {
@@ -139,7 +141,7 @@ impl Reader {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
             let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
-            let mut arrival = Arrival { from, tag, inputs: Vec::new(), questions: Vec::new() };
+            let mut arrival = Arrival { from, tag, items: Vec::new(), questions: Vec::new() };
             for delivery in deliveries.drain(..) {
                 self.read(delivery, &mut arrival);
             }
@@ -157,7 +159,7 @@ impl Reader {
             },
             Source::Events if delivery.properties.app_id.as_ref() == Some(&self.source) => {}
             Source::Events | Source::Completions | Source::Heartbeats => {
-                arrival.inputs.extend(inbox::read(&delivery, arrival.from.probed(), self.mark));
+                arrival.items.extend(inbox::read(&delivery, arrival.from.probed(), self.mark, self.clock.now()));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use slotline_broker::Tag;
 use slotline_protocol::message::Reply;
+use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
 use slotline_store::{Batch, CommitError, Leadership, Store};
 use tokio::task::JoinHandle;
@@ -39,6 +40,8 @@ pub(crate) struct Cargo {
     pub(crate) acks: Vec<(Source, Tag)>,
     pub(crate) requests: Option<Tag>,
     pub(crate) generation: Option<u64>,
+    /// Events for whoever watches.
+    pub(crate) told: Vec<Arc<Event>>,
 }
 
 /// What a flight needs beside its batch.

@@ -78,7 +78,7 @@ impl Handle {
     }
 
     /// `None`: nobody leads.
-    async fn ask_elsewhere(&self, ask: Ask) -> Option<Answered> {
+    pub(crate) async fn ask_elsewhere(&self, ask: Ask) -> Option<Answered> {
         let session = match self.session() {
             Ok(session) => session,
             Err(refused) => return Some(Err(refused)),

@@ -1,13 +1,28 @@
-//! What workers say, and what comes back from the leader's own queues, turned into inputs.
+//! What workers say, and what comes back from the leader's own queues, turned into what the loop takes.
 //!
 //! A message here that can't be read is logged and dropped: workers repeat what matters, and heartbeats show the rest.
 
 use slotline_broker::Delivery;
 use slotline_protocol::envelope::{self, Envelope};
-use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Probe, Progress, Returned, StatusChanged};
-use slotline_protocol::{Status, Unreadable};
+use slotline_protocol::message::{
+    Completed, Ended, Event, Heartbeat, Message, Probe, Progress, Returned, StatusChanged,
+};
+use slotline_protocol::{OutcomeKind, Status, Timestamp, Unreadable};
 use slotline_scheduler::{Input, Outcome, ProbedQueue};
 use uuid::Uuid;
+
+use crate::record::{End, Said, Word};
+
+/// One thing that was said.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// For the scheduler alone.
+    Input(Input),
+    /// For the record, which tells the scheduler what it needs of it.
+    Said(Word),
+    /// For both: the end of an attempt.
+    Ended(End, Input),
+}
 
 /// Which of this leader's probes count: those of this session and this term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +31,18 @@ pub(crate) struct ProbeMark {
     pub(crate) nonce: Uuid,
 }
 
-/// The inputs that one delivery carries.
-pub(crate) fn read(delivery: &Delivery, queue: Option<ProbedQueue>, mark: ProbeMark) -> Vec<Input> {
-    let mut inputs = Vec::new();
+/// What one delivery says. `received_at` stands in where a worker gives no time.
+pub(crate) fn read(
+    delivery: &Delivery,
+    queue: Option<ProbedQueue>,
+    mark: ProbeMark,
+    received_at: Timestamp,
+) -> Vec<Item> {
+    let mut items = Vec::new();
     match envelope::read(&delivery.body, &delivery.properties.defaults()) {
         Ok(members) => {
             for member in members {
-                if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, &mut inputs)) {
+                if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, received_at, &mut items)) {
                     tracing::warn!(%error, routing_key = delivery.routing_key, "dropped a message that can't be read");
                 }
             }
@@ -31,37 +51,32 @@ pub(crate) fn read(delivery: &Delivery, queue: Option<ProbedQueue>, mark: ProbeM
             tracing::warn!(%error, routing_key = delivery.routing_key, "dropped a message that can't be read")
         }
     }
-    inputs
+    items
 }
 
 fn open(
     envelope: &Envelope,
     queue: Option<ProbedQueue>,
     mark: ProbeMark,
-    inputs: &mut Vec<Input>,
+    received_at: Timestamp,
+    items: &mut Vec<Item>,
 ) -> Result<(), Unreadable> {
     match envelope.message_type.as_str() {
-        Completed::TYPE => inputs.push(completed(envelope.open()?)),
-        Returned::TYPE => inputs.push(returned(envelope.open()?)),
-        Heartbeat::TYPE => inputs.push(Input::Heartbeat(envelope.open()?)),
+        Completed::TYPE => items.push(completed(envelope.open()?)),
+        Returned::TYPE => items.push(returned(envelope.open()?, received_at)),
+        Heartbeat::TYPE => items.push(Item::Input(Input::Heartbeat(envelope.open()?))),
         Ended::TYPE => {
             let Ended { incarnation, reason, outcomes, returned: handed_back, .. } = envelope.open()?;
-            inputs.extend(outcomes.into_iter().map(completed));
-            inputs.extend(handed_back.into_iter().map(returned));
-            inputs.push(Input::IncarnationEnded { incarnation, reason });
+            items.extend(outcomes.into_iter().map(completed));
+            items.extend(handed_back.into_iter().map(|handed_back| returned(handed_back, received_at)));
+            items.push(Item::Input(Input::IncarnationEnded { incarnation, reason }));
         }
-        StatusChanged::TYPE => {
-            let changed: StatusChanged = envelope.open()?;
-            if let (Some(fence), Status::Running) = (changed.fence, changed.new_status) {
-                let key = (changed.execution_id, changed.attempt);
-                inputs.push(Input::Started { key, fence, started_at: changed.changed_at });
-            }
-        }
-        Progress::TYPE => {}
+        StatusChanged::TYPE => running(&envelope.open()?, items),
+        Progress::TYPE => items.push(Item::Said(progress(envelope.open()?))),
         Probe::TYPE => {
             let Probe { generation, nonce, published_at } = envelope.open()?;
             if let (Some(queue), true) = (queue, mark == ProbeMark { generation, nonce }) {
-                inputs.push(Input::Probed { queue, published_at });
+                items.push(Item::Input(Input::Probed { queue, published_at }));
             }
         }
         other => tracing::debug!(message_type = other, "ignored a message of a type that is not read here"),
@@ -69,9 +84,19 @@ fn open(
     Ok(())
 }
 
-fn completed(completed: Completed) -> Input {
-    Input::Completed {
+fn completed(completed: Completed) -> Item {
+    let end = End {
         key: (completed.execution_id, completed.attempt),
+        fence: completed.fence,
+        last_sequence: completed.last_sequence,
+        started_at: completed.started_at,
+        at: completed.completed_at,
+        outcome: Some(completed.status),
+        return_code: completed.return_code,
+        message: completed.error.as_ref().map(|error| error.message.clone()),
+    };
+    let input = Input::Completed {
+        key: end.key,
         fence: completed.fence,
         incarnation: completed.incarnation,
         outcome: Outcome {
@@ -81,15 +106,56 @@ fn completed(completed: Completed) -> Input {
             started_at: completed.started_at,
             ended_at: completed.completed_at,
         },
-    }
+    };
+    Item::Ended(end, input)
 }
 
-fn returned(returned: Returned) -> Input {
-    Input::Returned {
+fn returned(returned: Returned, received_at: Timestamp) -> Item {
+    let end = End {
         key: (returned.execution_id, returned.attempt),
+        fence: returned.fence,
+        last_sequence: returned.last_sequence,
+        started_at: None,
+        at: received_at,
+        outcome: returned.started.then_some(OutcomeKind::Lost),
+        return_code: None,
+        message: Some(returned.reason.clone()),
+    };
+    let input = Input::Returned {
+        key: end.key,
         fence: returned.fence,
         incarnation: returned.incarnation,
         started: returned.started,
         reason: returned.reason,
+    };
+    Item::Ended(end, input)
+}
+
+fn running(changed: &StatusChanged, items: &mut Vec<Item>) {
+    if (changed.fence.is_none(), changed.new_status) != (false, Status::Running) {
+        return;
+    }
+    let key = (changed.execution_id, changed.attempt);
+    let word = |said| Item::Said(Word { key, sequence: changed.sequence, at: changed.changed_at, said });
+    items.push(word(Said::Running));
+    if changed.sequence.is_none() {
+        // Who does not number its events says no more of the start than this.
+        items.push(word(Said::Started));
+    }
+}
+
+fn progress(progress: Progress) -> Word {
+    let said = match progress.event {
+        Event::Started {} => Said::Started,
+        Event::Progress(report) => Said::Progress(report),
+        Event::Log { stream, lines } => Said::Log { stream, lines },
+        Event::Finished { .. } => Said::Finished,
+        Event::Gap { count, reason } => Said::Gap { count, reason },
+    };
+    Word {
+        key: (progress.execution_id, progress.attempt),
+        sequence: Some(progress.sequence),
+        at: progress.timestamp,
+        said,
     }
 }

@@ -5,6 +5,7 @@
 //!   run     ── serves HTTP; waits for leadership; leads, and again
 //!    └ term ── one leadership: arrivals ─> scheduler ─> batch ─> commit ─> publications, acks, answers
 //!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
+//!        record   what happened ─> numbered events              followers  who else is told of them
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
 //!   handle  ── what HTTP asks: of the leader here, or of the one elsewhere through the broker
 //! ```
@@ -23,12 +24,16 @@ mod errands;
 mod error;
 mod feed;
 mod flight;
+mod followers;
+mod following;
 mod handle;
 mod inbox;
 mod intake;
 mod link;
 mod mail;
 mod outbox;
+mod prune;
+mod record;
 mod registry;
 mod replies;
 mod run;

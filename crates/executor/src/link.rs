@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use slotline_api::Hub;
 use slotline_broker::{Broker, Consume, Session, Supervisor, Topology};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::following::{self, NEWS};
 use crate::replies::Replies;
 
 /// Replies that may be on their way to this process at once.
@@ -24,6 +26,7 @@ pub(crate) async fn keep(
     name: String,
     id: Uuid,
     replies: Arc<Replies>,
+    hub: Arc<Hub>,
     current: watch::Sender<Option<Session>>,
     shutdown: CancellationToken,
 ) {
@@ -32,7 +35,7 @@ pub(crate) async fn keep(
         for finding in session.findings() {
             tracing::warn!(%finding, "the broker is not as it should be");
         }
-        match listen(&broker, &session, id, &replies, &current, &shutdown).await {
+        match listen(&broker, &session, id, &replies, &hub, &current, &shutdown).await {
             Ok(()) => {}
             // A term that ends closes the session on purpose.
             Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
@@ -48,6 +51,7 @@ async fn listen(
     session: &Session,
     id: Uuid,
     replies: &Replies,
+    hub: &Hub,
     current: &watch::Sender<Option<Session>>,
     shutdown: &CancellationToken,
 ) -> Result<(), slotline_broker::Error> {
@@ -63,7 +67,11 @@ async fn listen(
             delivery = consumer.next() => match delivery {
                 Some(delivery) => {
                     acker.ack(delivery.tag);
-                    replies.deliver(delivery);
+                    if delivery.properties.message_type.as_deref() == Some(NEWS) {
+                        following::deliver(hub, &delivery);
+                    } else {
+                        replies.deliver(delivery);
+                    }
                 }
                 None => return Err(session.ended().await),
             },

@@ -9,17 +9,21 @@ use bytes::Bytes;
 use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::message::{
-    Accepted, Cancel, Failure, Hello, Message, Probe, Recorded, Rejected, Requested, Scheduled, StatusChanged,
+    Accepted, Cancel, Failure, Hello, Message, Probe, Progress, Recorded, Rejected, Requested, Resend, Scheduled,
+    StatusChanged,
 };
+use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, message};
 use slotline_scheduler::{Announcement, Dispatch, Order, Sent, Settled};
 use slotline_store::Request;
 
 use crate::ask::{Answered, CALL};
 use crate::config::Config;
+use crate::following::NEWS;
 use crate::inbox::ProbeMark;
 use crate::intake::Refusal;
 use crate::outbox::{Asked, Letters, Turned};
+use crate::record::Missing;
 use crate::registry::Registered;
 
 /// The most envelopes in one message.
@@ -83,6 +87,7 @@ impl Postman {
             mail.publications.push((publication, Purpose::Order(incarnation)));
         }
         self.orders(&mut mail, letters.orders, &letters.requests, actions, now);
+        self.resends(&mut mail, &letters.missing, now);
         for (asked, id, position) in letters.accepted {
             let request = &asked.request;
             let payload =
@@ -103,7 +108,52 @@ impl Postman {
                 chunk.iter().map(|announcement| Envelope::new(&changed(announcement), &self.source, now)).collect();
             mail.publications.push((self.topic(StatusChanged::TYPE, &envelopes), Purpose::Other));
         }
+        for chunk in letters.said.chunks(ARRAY_MAX) {
+            let envelopes: Vec<_> = chunk.iter().map(|said| Envelope::new(said, &self.source, now)).collect();
+            mail.publications.push((self.topic(Progress::TYPE, &envelopes), Purpose::Other));
+        }
         mail
+    }
+
+    /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.
+    fn resends(&self, mail: &mut Mail, missing: &[(u64, Missing)], now: Timestamp) {
+        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Envelope)>> = BTreeMap::new();
+        for (n, missing) in missing {
+            let payload = Resend {
+                epoch: self.epoch,
+                n: *n,
+                execution_id: missing.key.0,
+                attempt: missing.key.1,
+                first_sequence: missing.first,
+                last_sequence: missing.last,
+            };
+            by_worker.entry(missing.incarnation).or_default().push((Resend::TYPE, self.numbered(&payload, *n, now)));
+        }
+        for (incarnation, envelopes) in by_worker {
+            for array in arrays(&envelopes) {
+                let routing_key = topology::to_worker(Resend::TYPE, incarnation);
+                let exchange = topology::exchange(&self.prefix);
+                let publication = self.publication(&exchange, routing_key, Resend::TYPE, &array);
+                mail.publications.push((publication, Purpose::Other));
+            }
+        }
+    }
+
+    /// Events for another executor, whose clients watch them.
+    pub(crate) fn news(&self, queue: &str, events: &[Arc<Event>]) -> Vec<Publication> {
+        let publications = events.chunks(ARRAY_MAX).map(|events| Publication {
+            exchange: String::new(),
+            routing_key: queue.to_owned(),
+            body: serde_json::to_vec(events).expect("events are plain data").into(),
+            properties: Properties {
+                message_type: Some(NEWS.to_owned()),
+                app_id: Some(self.source.clone()),
+                ..Properties::default()
+            },
+            mandatory: false,
+            persistent: false,
+        });
+        publications.collect()
     }
 
     /// One probe for each of the two queues, straight into them.

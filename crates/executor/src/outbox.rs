@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::Reply;
+use slotline_protocol::message::{Progress, Reply};
+use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, Timestamp};
 use slotline_scheduler::{Announcement, Effects, Order, Scheduler, Sent, Settled, Token, Unacceptable};
 use slotline_store::{self as store, Batch, Request};
@@ -13,6 +14,7 @@ use slotline_store::{self as store, Batch, Request};
 use crate::ask::{Answered, Asker};
 use crate::bodies::Bodies;
 use crate::intake::Refusal;
+use crate::record::{Missing, Out, Record};
 
 /// What has come in since the last cut, beside what the scheduler remembers.
 #[derive(Debug, Default)]
@@ -63,6 +65,10 @@ pub(crate) struct Letters {
     pub(crate) inherited: Vec<Settled>,
     pub(crate) announcements: Vec<Announcement>,
     pub(crate) probe: bool,
+    /// Events to be asked for again, each with the number of the order.
+    pub(crate) missing: Vec<(u64, Missing)>,
+    /// Events that the executor says in a worker's place.
+    pub(crate) said: Vec<Progress>,
 }
 
 /// Executions whose publishers wait for the end.
@@ -74,6 +80,11 @@ pub(crate) struct Awaited {
 }
 
 impl Letters {
+    /// Whether anything is said to workers, which only a leader may.
+    pub(crate) fn has_orders(&self) -> bool {
+        !self.orders.is_empty() || self.hello.is_some() || !self.greetings.is_empty() || !self.missing.is_empty()
+    }
+
     /// Dispatches whose requests have to be read from the journal.
     pub(crate) fn missing(&self) -> Vec<ExecutionId> {
         let dispatched = self.orders.iter().filter_map(|sent| match &sent.order {
@@ -84,16 +95,23 @@ impl Letters {
     }
 }
 
-/// Packs everything since the last cut.
+/// Packs everything since the last cut; gives also the events to show once the batch is committed.
 pub(crate) fn pack(
     scheduler: &mut Scheduler,
+    record: &mut Record,
     pending: &mut Pending,
     bodies: &mut Bodies,
     awaited: &mut Awaited,
     now: Timestamp,
-) -> (Batch, Letters) {
+) -> (Batch, Letters, Vec<Arc<Event>>) {
     let mut effects = scheduler.take_effects();
-    let mut batch = Batch { actions: std::mem::take(&mut pending.actions), ..Batch::default() };
+    let Out { events, stories, told, missing, said, mut errors, .. } = record.take();
+    let mut batch = Batch {
+        actions: std::mem::take(&mut pending.actions),
+        events,
+        stories: stories.into_values().collect(),
+        ..Batch::default()
+    };
     let mut letters = Letters {
         hello: effects.hello,
         greetings: std::mem::take(&mut effects.greetings),
@@ -103,6 +121,9 @@ pub(crate) fn pack(
         refused: std::mem::take(&mut pending.refused),
         accepted: std::mem::take(&mut pending.repeated),
         probe: effects.probe,
+        // Numbered after the scheduler's own orders, since they leave after them.
+        missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
+        said,
         ..Letters::default()
     };
     let mut totals: BTreeMap<ActionId, (u64, u64)> = BTreeMap::new();
@@ -128,7 +149,10 @@ pub(crate) fn pack(
             ended_at: ended.ended_at,
         })
         .collect();
-    for settled in effects.settled {
+    for mut settled in effects.settled {
+        if let Some(told) = errors.remove(&settled.id) {
+            settled.error = Some(told);
+        }
         totals.entry(settled.action).or_default().1 += 1;
         bodies.take(settled.id);
         batch.settled.push(store::Settled {
@@ -164,7 +188,7 @@ pub(crate) fn pack(
         next_fence: counters.next_fence,
         next_action: counters.next_action,
     };
-    (batch, letters)
+    (batch, letters, told)
 }
 
 fn turned(asked: Asked, reason: Unacceptable) -> Turned {

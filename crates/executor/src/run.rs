@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use slotline_api::Hub;
 use slotline_broker::Broker;
 use slotline_store::{Error as StoreError, Store};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::config::{Api, Config};
 use crate::error::Error;
+use crate::following;
 use crate::handle::Handle;
 use crate::link;
 use crate::replies::Replies;
@@ -46,7 +48,8 @@ pub async fn run(
         tracing::warn!(%warning, "the database is not as it should be");
     }
     let prefix = broker.prefix().to_owned();
-    let handle = Handle {
+    let hub: Arc<Hub> = Arc::default();
+    let handle = Arc::new(Handle {
         id,
         source: format!("executor/{}", config.name),
         prefix: prefix.clone(),
@@ -58,17 +61,31 @@ pub async fn run(
         questions: questions_sender,
         warnings,
         dead: Mutex::new(()),
-    };
+    });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
     let link_over = CancellationToken::new();
-    let link = tokio::spawn(link::keep(broker, config.name.clone(), id, replies, current_sender, link_over.clone()));
+    let link = tokio::spawn(link::keep(
+        broker,
+        config.name.clone(),
+        id,
+        replies,
+        hub.clone(),
+        current_sender,
+        link_over.clone(),
+    ));
     if let Some(Api { listener, token }) = api {
-        let state = slotline_api::State { control: Arc::new(handle), store: store.clone(), token, hub: Arc::default() };
+        let state = slotline_api::State { control: handle.clone(), store: store.clone(), token, hub: hub.clone() };
         let shutdown = shutdown.clone();
         tasks.spawn(async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) });
     }
-    let context = Context { config, store: store.clone(), prefix, clock, current, shutdown: shutdown.clone(), leads };
+    let following = following::follow(handle, hub.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        following.await;
+        Ok(())
+    });
+    let context =
+        Context { config, store: store.clone(), prefix, clock, current, shutdown: shutdown.clone(), leads, hub };
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,
         Some(Ok(Err(error))) = tasks.join_next() => Err(error),

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use slotline_api::Hub;
+use slotline_api::hub::Live;
 use slotline_broker::{Publication, Receipt, Session, Tag};
+use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Batch, Leadership, Recovered, Store};
@@ -19,18 +22,21 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::answer::answer;
-use crate::ask::{Asker, Question};
+use crate::ask::{Answer, Ask, Asker, Question};
 use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::errands::{ack_requests, watch_orders};
 use crate::feed::{Arrival, Feed, Reader, Source};
 use crate::flight::{Cargo, Crew, Flight, fly, landed};
-use crate::inbox::ProbeMark;
+use crate::followers::Followers;
+use crate::inbox::{Item, ProbeMark};
 use crate::intake::Intake;
 use crate::link::Current;
 use crate::mail::{Mail, Postman, Purpose};
 use crate::outbox::{Awaited, Pending, pack};
+use crate::prune;
+use crate::record::{Record, Word};
 use crate::registry::{Registered, Registry};
 
 /// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker.
@@ -41,10 +47,6 @@ const ARRIVALS_MAX: usize = 64;
 const LAZY: Duration = Duration::from_millis(50);
 /// How often an idle leader shows the database that it lives.
 const PING_EVERY: Duration = Duration::from_secs(2);
-/// How often history is pruned, how many executions at once, and how soon again while there are more.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
-const PRUNE_MAX: u32 = 1000;
-const PRUNE_AGAIN: Duration = Duration::from_millis(50);
 /// How long what left last may take to be confirmed when leadership is handed over.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -58,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// Whether this process leads and hears what others ask.
     pub(crate) leads: Arc<AtomicBool>,
+    /// Who watches events through this process.
+    pub(crate) hub: Arc<Hub>,
 }
 
 /// Why a term ended.
@@ -76,10 +80,14 @@ pub(crate) async fn lead(
     questions: &mut mpsc::Receiver<Question>,
 ) -> Result<End, slotline_store::Error> {
     let recovered = leadership.recover().await?;
+    let pruning = prune::start(context, leadership.epoch());
     let mut term = Term::new(context, leadership, recovered);
     let end = term.run(context, questions).await;
     context.leads.store(false, Ordering::Release);
+    pruning.abort();
     term.finish(&end).await;
+    // From here on another tells what happens, and something may have been missed in between.
+    context.hub.seam();
     Ok(end)
 }
 
@@ -90,7 +98,10 @@ pub(crate) struct Term {
     registry: Arc<Registry>,
     postman: Arc<Postman>,
     store: Store,
-    retention: Duration,
+    hub: Arc<Hub>,
+    /// Other executors whose clients watch.
+    followers: Followers,
+    pub(crate) record: Record,
     /// At home between commits.
     leadership: Option<Leadership>,
     flight: Option<JoinHandle<Flight>>,
@@ -122,7 +133,7 @@ impl Term {
         let epoch = leadership.epoch();
         let config = &context.config;
         let registry = Arc::new(Registry::default());
-        let Recovered { actions, live, ended, counters } = recovered;
+        let Recovered { actions, live, ended, counters, stories } = recovered;
         let now = context.clock.now();
         tracing::info!(%epoch, actions = actions.len(), live = live.len(), "leading");
         let actions: Vec<_> = actions
@@ -144,6 +155,9 @@ impl Term {
                 recovered
             })
             .collect();
+        let names: BTreeMap<_, _> =
+            actions.iter().map(|action: &RecoveredAction| (action.id, action.action_ref.clone())).collect();
+        let record = Record::recover(stories, &live, |snapshot| names.get(&snapshot.action).cloned(), now);
         let scheduler = Scheduler::recover(
             SchedulerConfig { lease: config.lease, heartbeat: config.heartbeat },
             epoch,
@@ -162,7 +176,9 @@ impl Term {
             registry,
             postman: Arc::new(postman),
             store: context.store.clone(),
-            retention: config.retention,
+            hub: context.hub.clone(),
+            followers: Followers::default(),
+            record,
             leadership: Some(leadership),
             flight: None,
             batch: 0,
@@ -190,8 +206,6 @@ impl Term {
         current.mark_changed();
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut prune = tokio::time::interval(PRUNE_EVERY);
-        prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let has_room = self.pending.inputs < PENDING_INPUTS_MAX;
             let deadline = self.clock.instant(self.next_deadline());
@@ -222,26 +236,13 @@ impl Term {
                         context.leads.store(true, Ordering::Release);
                     }
                 }
-                () = tokio::time::sleep_until(deadline) => self.apply(Input::Ticked),
+                () = tokio::time::sleep_until(deadline) => self.tick(),
                 _ = ping.tick(), if self.flight.is_none() => {
                     if let Some(leadership) = &mut self.leadership
                         && let Err(error) = leadership.ping().await
                     {
                         tracing::warn!(%error, epoch = %self.epoch, "the journal does not answer; leadership is over");
                         return End::Over;
-                    }
-                }
-                _ = prune.tick(), if self.flight.is_none() => {
-                    let before = self.clock.now() - self.retention;
-                    if let Some(leadership) = &mut self.leadership {
-                        match leadership.prune(before, PRUNE_MAX).await {
-                            Ok(pruned) if pruned >= u64::from(PRUNE_MAX) => prune.reset_after(PRUNE_AGAIN),
-                            Ok(_) => {}
-                            Err(error) => {
-                                tracing::warn!(%error, epoch = %self.epoch, "history can't be pruned; leadership is over");
-                                return End::Over;
-                            }
-                        }
                     }
                 }
             }
@@ -273,7 +274,7 @@ impl Term {
 
     fn next_deadline(&self) -> Timestamp {
         let lazy = self.lazy_since.filter(|_| self.flight.is_none()).map(|since| since + LAZY);
-        let deadlines = [self.scheduler.next_deadline(), lazy];
+        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy];
         deadlines
             .into_iter()
             .flatten()
@@ -293,7 +294,21 @@ impl Term {
         }
         self.pending.inputs += 1;
         // Read only now, after the arrival was received: a silence must never be counted too long.
-        self.scheduler.handle(input, self.clock.now());
+        let now = self.clock.now();
+        self.scheduler.handle(input, now);
+        self.record.follow(&self.scheduler, now);
+    }
+
+    fn tick(&mut self) {
+        self.record.tick(self.clock.now());
+        self.apply(Input::Ticked);
+    }
+
+    fn hear(&mut self, word: Word) {
+        self.pending.inputs += 1;
+        if let Some(input) = self.record.heard(word, self.clock.now()) {
+            self.apply(input);
+        }
     }
 
     fn arrive(&mut self, arrival: Arrival) {
@@ -301,11 +316,26 @@ impl Term {
         for question in arrival.questions {
             self.answer(question);
         }
-        for input in arrival.inputs {
-            self.apply(input);
+        for item in arrival.items {
+            match item {
+                Item::Input(input) => self.apply(input),
+                Item::Said(word) => self.hear(word),
+                Item::Ended(end, input) => {
+                    self.record.ended(end);
+                    self.apply(input);
+                }
+            }
         }
+        self.is_urgent |= self.record.has_news() || self.is_watched();
         // The acks go out with a commit, soon.
         self.lazy_since.get_or_insert(self.clock.now());
+    }
+
+    /// Whether somebody waits to see what has just happened.
+    fn is_watched(&self) -> bool {
+        let wants = |id| self.hub.wants(id) || self.followers.want(id);
+        let is_idle = self.hub.is_idle() && self.followers.are_none();
+        !is_idle && self.record.told().iter().any(|event| wants(event.execution_id))
     }
 
     fn answer(&mut self, question: Question) {
@@ -316,7 +346,13 @@ impl Term {
         self.is_urgent = true;
         self.pending.inputs += 1;
         let now = self.clock.now();
-        let answered = answer(question.ask, &mut self.scheduler, &self.registry, &mut self.pending, now);
+        let answered = match (question.ask, &question.asker) {
+            (Ask::Follow { all, ids }, Asker::Elsewhere(asker)) => {
+                Ok(Answer::Following { is_new: self.followers.follow(asker, all, ids, now) })
+            }
+            (ask, _) => answer(ask, &mut self.scheduler, &self.registry, &mut self.pending, now),
+        };
+        self.record.follow(&self.scheduler, now);
         self.pending.answers.push((question.asker, answered));
     }
 
@@ -333,7 +369,7 @@ impl Term {
             generation,
         };
         self.mark.generation = generation;
-        let reader = Reader { mark: self.mark, source: self.postman.source.clone() };
+        let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock };
         match Feed::open(session.clone(), &self.postman.prefix, self.epoch, reader, intake).await {
             Ok(feed) => {
                 let (watch, receipts) = mpsc::unbounded_channel();
@@ -344,6 +380,9 @@ impl Term {
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);
                 self.apply(Input::SessionOpened);
+                // Whatever was on its way went with the session before, or with the leader before.
+                self.record.ask_all();
+                self.hub.seam();
             }
             Err(error) => {
                 // An error ends the session; the link builds the next one.
@@ -364,7 +403,8 @@ impl Term {
         }
         self.is_urgent = false;
         self.lazy_since = None;
-        let (batch, letters) = pack(&mut self.scheduler, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
+        let (batch, letters, told) =
+            pack(&mut self.scheduler, &mut self.record, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
         self.pending.inputs = 0;
         let cargo = Cargo {
             batch: self.batch + 1,
@@ -373,9 +413,9 @@ impl Term {
             acks: std::mem::take(&mut self.acks),
             requests: self.requests.take(),
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
+            told,
         };
-        let speaks_for_itself =
-            batch.is_empty() && letters.orders.is_empty() && letters.hello.is_none() && letters.greetings.is_empty();
+        let speaks_for_itself = batch.is_empty() && !letters.has_orders();
         if speaks_for_itself {
             let mail = self.postman.write(letters, |_| None, now);
             self.release(mail, cargo);
@@ -406,6 +446,7 @@ impl Term {
 
     /// Lets out what a commit has made true.
     fn release(&mut self, mail: Mail, cargo: Cargo) {
+        self.show(&cargo.told);
         for (asker, answer) in cargo.answers {
             match asker {
                 // Whoever asked may have gone away.
@@ -438,6 +479,22 @@ impl Term {
         }
         if let (Some(tag), Some(requests_out)) = (cargo.requests, &self.requests_out) {
             drop(requests_out.send((tag, mail.dead)));
+        }
+    }
+
+    /// Shows committed events to who watches.
+    fn show(&mut self, told: &[Arc<Event>]) {
+        if !self.hub.is_idle() {
+            let wanted = told.iter().filter(|event| self.hub.wants(event.execution_id));
+            let live: Vec<_> = wanted.map(|event| Arc::new(Live::new(Event::clone(event)))).collect();
+            self.hub.publish(&live);
+        }
+        if let Some(feed) = &self.feed {
+            for (queue, events) in self.followers.news(told, self.clock.now()) {
+                for publication in self.postman.news(&queue, &events) {
+                    drop(feed.session.publish(publication));
+                }
+            }
         }
     }
 

@@ -379,7 +379,7 @@ async fn a_running_execution_is_cancelled_by_a_message() -> Result<()> {
             execution_id: scheduled.execution_id,
             action_ref: scheduled.action_ref.clone(),
             attempt: 1,
-            sequence: Some(1),
+            sequence: None,
             worker: Some(worker.name.clone()),
             fence: Some(scheduled.fence),
             incarnation: Some(worker.incarnation),

@@ -110,6 +110,17 @@ impl Newest {
         self.info.is_none() && self.error.is_none()
     }
 
+    /// Takes a report's message, if it has one.
+    pub fn take(&mut self, report: &Report) {
+        let mine = match report.level {
+            Level::Info => &mut self.info,
+            Level::Error => &mut self.error,
+        };
+        if report.message.is_some() {
+            mine.clone_from(&report.message);
+        }
+    }
+
     /// `Info - ...` and `Error - ...`, for people.
     pub fn lines(&self) -> Vec<String> {
         let line = |level: &str, message: &Option<String>| Some(format!("{level} - {}", message.as_ref()?));

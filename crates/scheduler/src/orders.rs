@@ -73,6 +73,16 @@ impl Scheduler {
         effects
     }
 
+    /// What the next [`Self::take_effects`] will give, as far as it is decided.
+    pub fn effects(&self) -> &Effects {
+        &self.effects
+    }
+
+    /// The number of an order that is not the scheduler's own; higher than all taken so far.
+    pub fn number_order(&mut self) -> u64 {
+        self.orders.number()
+    }
+
     fn send(&mut self, incarnation: Incarnation, order: Order) -> u64 {
         let n = self.orders.number();
         self.effects.orders.push(Sent { incarnation, n, order });

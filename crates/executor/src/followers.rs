@@ -1,0 +1,64 @@
+//! Other executors whose clients watch events: what each of them wants to hear from the leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_broker::Properties;
+use slotline_protocol::record::Event;
+use slotline_protocol::{ExecutionId, Timestamp};
+
+/// One that has not asked again for so long watches no more; it asks every second.
+const FORGET_AFTER: Duration = Duration::from_secs(10);
+/// Executors that may follow at once.
+const FOLLOWERS_MAX: usize = 64;
+
+/// By the queue that each of them listens to.
+#[derive(Debug, Default)]
+pub(crate) struct Followers(BTreeMap<String, Follower>);
+
+#[derive(Debug)]
+struct Follower {
+    all: bool,
+    ids: BTreeSet<ExecutionId>,
+    until: Timestamp,
+}
+
+impl Followers {
+    /// Takes what one wants from now on. Whether it was unknown, and so may have missed something.
+    pub(crate) fn follow(&mut self, asker: &Properties, all: bool, ids: Vec<ExecutionId>, now: Timestamp) -> bool {
+        let Some(queue) = &asker.reply_to else { return true };
+        let follower = Follower { all, ids: ids.into_iter().collect(), until: now + FORGET_AFTER };
+        if self.0.len() >= FOLLOWERS_MAX && !self.0.contains_key(queue) {
+            return true;
+        }
+        self.0.insert(queue.clone(), follower).is_none_or(|before| before.until < now)
+    }
+
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn want(&self, id: ExecutionId) -> bool {
+        self.0.values().any(|follower| follower.wants(id))
+    }
+
+    /// Which of `told` goes to which queue.
+    pub(crate) fn news(&mut self, told: &[Arc<Event>], now: Timestamp) -> Vec<(String, Vec<Arc<Event>>)> {
+        if told.is_empty() || self.0.is_empty() {
+            return Vec::new();
+        }
+        self.0.retain(|_, follower| follower.until >= now);
+        let news = self.0.iter().map(|(queue, follower)| {
+            let wanted = told.iter().filter(|event| follower.wants(event.execution_id));
+            (queue.clone(), wanted.cloned().collect::<Vec<_>>())
+        });
+        news.filter(|(_, events)| !events.is_empty()).collect()
+    }
+}
+
+impl Follower {
+    fn wants(&self, id: ExecutionId) -> bool {
+        self.all || self.ids.contains(&id)
+    }
+}

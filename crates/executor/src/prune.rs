@@ -1,0 +1,33 @@
+//! Forgetting what is older than the retention: beside the leader's loop and on a connection of its own.
+
+use std::time::Duration;
+
+use slotline_protocol::Epoch;
+use tokio::task::AbortHandle;
+
+use crate::term::Context;
+
+/// Executions forgotten at once.
+const SLICE_MAX: u32 = 200;
+/// How often there is a look for old ones, and how soon again while there are more.
+const EVERY: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Prunes until it is aborted, which may be at any moment.
+pub(crate) fn start(context: &Context, epoch: Epoch) -> AbortHandle {
+    let (store, clock, retention) = (context.store.clone(), context.clock, context.config.retention);
+    let pruning = async move {
+        loop {
+            let pause = match store.prune(epoch, clock.now() - retention, SLICE_MAX).await {
+                Ok(pruned) if pruned >= u64::from(SLICE_MAX) => AGAIN,
+                Ok(_) => EVERY,
+                Err(error) => {
+                    tracing::warn!(%error, "history can't be pruned now");
+                    EVERY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    };
+    tokio::spawn(pruning).abort_handle()
+}

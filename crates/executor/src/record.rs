@@ -1,0 +1,290 @@
+//! The record: gives everything that happens to an execution its number, and says what is to be written of it.
+//!
+//! Workers number the events of one attempt; they come over a queue of their own, may be lost with it, and are asked for
+//! again. What the leader decides comes straight from the scheduler. One [`Tale`] for each execution with an attempt out
+//! joins both into one order. An execution that tells nothing its row does not tell is never written
+//! (`slotline_store::plain`).
+//!
+//! Pure: time is an argument, and nothing leaves before the commit that [`Record::take`] feeds.
+
+mod attempt;
+mod plain;
+mod tale;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_protocol::message::{AttemptKey, Failure, GapReason, Progress, Report, Stream};
+use slotline_protocol::record::{Event, Newest, What};
+use slotline_protocol::{ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
+use slotline_scheduler::{Announcement, Input, Scheduler, Settled, Snapshot};
+use slotline_store::{OpenStory, Story};
+
+use tale::Tale;
+
+/// Events of one execution that are kept in full, if the configuration does not say.
+pub(crate) const KEPT: u64 = 1000;
+/// How long a missing event may be on its way before it is asked for.
+const ASK_AFTER: Duration = Duration::from_millis(200);
+/// Between two questions.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Questions before the missing is given up and told as a gap.
+const ASKS_MAX: u32 = 3;
+/// Events of one attempt that may wait for one before them; further ones are asked for when their turn comes.
+const EARLY_MAX: usize = 1000;
+
+/// What a worker says of an attempt while it is out.
+#[derive(Clone, Debug)]
+pub(crate) struct Word {
+    pub(crate) key: AttemptKey,
+    /// `None` from a worker that does not number its events.
+    pub(crate) sequence: Option<u64>,
+    pub(crate) at: Timestamp,
+    pub(crate) said: Said,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    Running,
+    Started,
+    Progress(Report),
+    Log { stream: Stream, lines: Vec<String> },
+    Gap { count: u64, reason: GapReason },
+    Finished,
+}
+
+/// How an attempt ended, by its worker's word. Counts only if the scheduler takes that word, too.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) key: AttemptKey,
+    pub(crate) fence: Fence,
+    /// The number of its last event; 0 from a worker that does not number them, and where there was none.
+    pub(crate) last_sequence: u64,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) at: Timestamp,
+    /// `None`: handed back before it began.
+    pub(crate) outcome: Option<OutcomeKind>,
+    pub(crate) return_code: Option<i32>,
+    pub(crate) message: Option<String>,
+}
+
+/// Events that did not arrive, and who may still have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) key: AttemptKey,
+    pub(crate) first: u64,
+    /// `None`: whatever there is.
+    pub(crate) last: Option<u64>,
+}
+
+/// What the record owes since it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    /// To be written, each execution's ascending.
+    pub(crate) events: Vec<Arc<Event>>,
+    pub(crate) stories: BTreeMap<ExecutionId, Story>,
+    /// For whoever watches, once it is committed; in order.
+    pub(crate) told: Vec<Arc<Event>>,
+    pub(crate) missing: Vec<Missing>,
+    /// What the executor says in a worker's place, for those who listen on the broker.
+    pub(crate) said: Vec<Progress>,
+    /// Errors of settled executions with what was known when they ended.
+    pub(crate) errors: BTreeMap<ExecutionId, Failure>,
+    /// Written executions whose stories have moved.
+    touched: BTreeSet<ExecutionId>,
+    /// When a tale must be looked at, and by when no more.
+    timers: Vec<(Option<Timestamp>, Option<Timestamp>, ExecutionId)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    tales: BTreeMap<ExecutionId, Tale>,
+    due: BTreeSet<(Timestamp, ExecutionId)>,
+    out: Out,
+    /// How many of the scheduler's announcements and endings were taken since its effects were.
+    taken: (usize, usize),
+}
+
+impl Record {
+    /// Goes on where the journal stands.
+    pub(crate) fn recover(
+        stories: Vec<OpenStory>,
+        live: &[Snapshot],
+        action_ref: impl Fn(&Snapshot) -> Option<ActionRef>,
+        now: Timestamp,
+    ) -> Self {
+        let mut record = Self::default();
+        let mut stories: BTreeMap<ExecutionId, OpenStory> =
+            stories.into_iter().map(|open| (open.story.id, open)).collect();
+        for snapshot in live {
+            let open = stories.remove(&snapshot.id);
+            if open.is_none() && snapshot.lease.is_none() {
+                continue;
+            }
+            let Some(action_ref) = action_ref(snapshot) else { continue };
+            let tale = match open {
+                Some(open) => Tale::reopened(action_ref, open, snapshot, &mut record.out),
+                None => Tale::of_row(action_ref, snapshot),
+            };
+            record.tales.insert(snapshot.id, tale);
+        }
+        // What is left has settled, and its last events are awaited.
+        for (id, open) in stories {
+            if let Some(tale) = Tale::unfinished(open, now, &mut record.out) {
+                record.tales.insert(id, tale);
+            }
+        }
+        record.set_timers();
+        record
+    }
+
+    /// Takes a worker's word. Gives back what the scheduler should know of it.
+    pub(crate) fn heard(&mut self, word: Word, now: Timestamp) -> Option<Input> {
+        let id = word.key.0;
+        let input = self.tales.get_mut(&id)?.heard(word, now, &mut self.out);
+        self.tidy(id);
+        input
+    }
+
+    /// Notes how an attempt ended. To be called before the scheduler hears of it.
+    pub(crate) fn ended(&mut self, end: End) {
+        if let Some(tale) = self.tales.get_mut(&end.key.0) {
+            tale.ended(end);
+        }
+    }
+
+    /// Takes what the scheduler decided since the last call. To be called after every input, before its effects are taken.
+    pub(crate) fn follow(&mut self, scheduler: &Scheduler, now: Timestamp) {
+        let effects = scheduler.effects();
+        let (announced, mut settled) = self.taken;
+        for announcement in &effects.announcements[announced..] {
+            let end = if announcement.to.is_terminal() {
+                settled += 1;
+                effects.settled.get(settled - 1)
+            } else {
+                None
+            };
+            self.moved(announcement, end, scheduler, now);
+        }
+        self.taken = (effects.announcements.len(), settled);
+    }
+
+    fn moved(&mut self, announcement: &Announcement, end: Option<&Settled>, scheduler: &Scheduler, now: Timestamp) {
+        let id = announcement.id;
+        let snapshot = scheduler.snapshot(id);
+        if !self.tales.contains_key(&id) {
+            let enqueued_at = snapshot.as_ref().map_or(announcement.at, |snapshot| snapshot.enqueued_at);
+            let mut tale = Tale::new(announcement.action_ref.clone(), id);
+            if announcement.from == Status::Requested {
+                // It waits, and its row tells so: nothing to keep for it.
+                return tale.queued(enqueued_at, &mut self.out);
+            }
+            // That was told when it came.
+            tale.queued(enqueued_at, &mut Out::default());
+            self.tales.insert(id, tale);
+        }
+        let Some(tale) = self.tales.get_mut(&id) else { return };
+        tale.moved(announcement, end, snapshot.and_then(|snapshot| snapshot.lease), now, &mut self.out);
+        self.tidy(id);
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Asks for what is missing, or gives it up.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.pop_first();
+            if let Some(tale) = self.tales.get_mut(&id) {
+                tale.look(now, &mut self.out);
+            }
+            self.tidy(id);
+        }
+    }
+
+    /// Events may have been lost on their way: asks every worker for what follows the last one.
+    pub(crate) fn ask_all(&mut self) {
+        self.out.missing.extend(self.tales.values().filter_map(Tale::rest));
+    }
+
+    /// Whether something waits to be written, or to be asked.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.out.events.is_empty() || !self.out.touched.is_empty() || !self.out.missing.is_empty()
+    }
+
+    /// Whether anything would be told to those who watch.
+    pub(crate) fn told(&self) -> &[Arc<Event>] {
+        &self.out.told
+    }
+
+    /// All that is owed. To be called when the scheduler's effects are taken.
+    pub(crate) fn take(&mut self) -> Out {
+        self.taken = (0, 0);
+        let mut out = std::mem::take(&mut self.out);
+        for id in std::mem::take(&mut out.touched) {
+            if let Some(tale) = self.tales.get(&id) {
+                out.stories.insert(id, tale.story());
+            }
+        }
+        out
+    }
+
+    /// Brings timers in line with a tale that was touched, and lets go of one that is over.
+    fn tidy(&mut self, id: ExecutionId) {
+        self.set_timers();
+        if let Some(tale) = self.tales.get(&id)
+            && tale.is_over()
+        {
+            if tale.is_written() {
+                self.out.stories.insert(id, tale.story());
+            }
+            self.out.touched.remove(&id);
+            self.tales.remove(&id);
+        }
+    }
+
+    fn set_timers(&mut self) {
+        for (before, after, id) in self.out.timers.drain(..) {
+            if let Some(before) = before {
+                self.due.remove(&(before, id));
+            }
+            if let Some(after) = after {
+                self.due.insert((after, id));
+            }
+        }
+    }
+}
+
+/// Codes of endings that nobody reported: what was known by then is all there is to go by.
+const SUDDEN: [&str; 5] = ["worker_lost", "cancelled", "queue_timeout", "timeout", "stall_timeout"];
+/// How a message goes on that tells what was known.
+const EVENTS_FOLLOW: &str = "Progress events:";
+
+/// Adds what was known when an execution ended, unless its worker has done so.
+fn tell(mut error: Failure, newest: &Newest, recent: &VecDeque<Arc<Event>>) -> Failure {
+    if !SUDDEN.contains(&error.code.as_str()) || error.message.contains(EVENTS_FOLLOW) || newest.is_empty() {
+        return error;
+    }
+    let stop = if error.message.ends_with('.') { "" } else { "." };
+    error.message = format!("{}{stop} {EVENTS_FOLLOW}\n{}", error.message, newest.lines().join("\n"));
+    let events: Vec<_> = recent
+        .iter()
+        .filter_map(|event| {
+            let What::Progress(report) = &event.what else { return None };
+            let mut told = serde_json::to_value(report).ok()?;
+            told["timestamp"] = serde_json::to_value(event.timestamp).ok()?;
+            Some(told)
+        })
+        .collect();
+    let details = error.details.get_or_insert_with(|| serde_json::json!({}));
+    if let Some(details) = details.as_object_mut() {
+        details.insert("progress_events".to_owned(), events.into());
+    }
+    error
+}

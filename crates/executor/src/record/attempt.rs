@@ -1,0 +1,112 @@
+//! The events of one attempt, brought into the order in which its worker numbered them.
+
+use std::collections::BTreeMap;
+
+use slotline_protocol::message::{AttemptKey, GapReason};
+use slotline_protocol::{ExecutionId, Fence, Incarnation, Timestamp, WorkerName};
+use slotline_scheduler::Lease;
+
+use super::{EARLY_MAX, End, Missing, Said};
+
+/// An attempt that is out, or whose last events are awaited.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) number: u32,
+    pub(super) fence: Fence,
+    pub(super) incarnation: Incarnation,
+    pub(super) worker: WorkerName,
+    /// The number of the last event taken.
+    pub(super) sequence: u64,
+    /// Events that came before one that must be taken first.
+    early: BTreeMap<u64, (Timestamp, Said)>,
+    /// How it ended, by its worker's word.
+    pub(super) end: Option<End>,
+    /// Whether it is known to have begun.
+    pub(super) has_started: bool,
+    pub(super) asked: u32,
+}
+
+impl Attempt {
+    pub(super) fn new(number: u32, lease: &Lease) -> Self {
+        Self {
+            number,
+            fence: lease.fence,
+            incarnation: lease.incarnation,
+            worker: lease.worker.clone(),
+            sequence: 0,
+            early: BTreeMap::new(),
+            end: None,
+            has_started: false,
+            asked: 0,
+        }
+    }
+
+    /// Keeps an event until its turn. One that was taken before, or has no room, is dropped.
+    pub(super) fn keep(&mut self, sequence: u64, at: Timestamp, said: Said) {
+        if sequence > self.sequence && (sequence == self.sequence + 1 || self.early.len() < EARLY_MAX) {
+            self.early.entry(sequence).or_insert((at, said));
+        }
+    }
+
+    /// The next event whose turn has come.
+    pub(super) fn next(&mut self) -> Option<(Timestamp, Said)> {
+        let entry = self.early.first_entry()?;
+        if *entry.key() > self.sequence + 1 {
+            return None;
+        }
+        let (at, said) = entry.remove();
+        self.sequence += match &said {
+            // It stands for all of them.
+            Said::Gap { count, reason: GapReason::Lost } => (*count).max(1),
+            _ => 1,
+        };
+        // What it stands for may have come after all, too late to be told in its place.
+        while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() <= self.sequence) {
+            entry.remove();
+        }
+        Some((at, said))
+    }
+
+    /// The last number that is known to exist.
+    fn last_known(&self) -> u64 {
+        let end = self.end.as_ref().map_or(0, |end| end.last_sequence);
+        self.early.last_key_value().map_or(0, |(last, _)| *last).max(end)
+    }
+
+    /// The first hole: `(first, last)` of the numbers that are known to exist and were not heard.
+    pub(super) fn hole(&self) -> Option<(u64, u64)> {
+        let first = self.sequence + 1;
+        let last = self.early.first_key_value().map_or_else(|| self.last_known(), |(next, _)| next - 1);
+        (first <= last).then_some((first, last))
+    }
+
+    /// What only its worker may still have.
+    pub(super) fn missing(&self, id: ExecutionId) -> Option<Missing> {
+        let (first, last) = self.hole()?;
+        Some(Missing { incarnation: self.incarnation, key: self.key(id), first, last: Some(last) })
+    }
+
+    /// Whatever follows the last event taken.
+    pub(super) fn rest(&self, id: ExecutionId) -> Missing {
+        Missing { incarnation: self.incarnation, key: self.key(id), first: self.sequence + 1, last: None }
+    }
+
+    fn key(&self, id: ExecutionId) -> AttemptKey {
+        (id, self.number)
+    }
+
+    /// Events that need not be heard: whoever reported nothing said only what its completion tells as well.
+    pub(super) fn infer(&mut self) {
+        let Some(end) = &self.end else { return };
+        let (at, started_at) = (end.at, end.started_at.unwrap_or(end.at));
+        let skeleton: &[(Timestamp, Said)] = match (end.last_sequence, end.started_at) {
+            (3, Some(_)) => &[(started_at, Said::Running), (started_at, Said::Started), (at, Said::Finished)],
+            (2, None) => &[(at, Said::Running), (at, Said::Finished)],
+            (1, None) => &[(at, Said::Finished)],
+            _ => return,
+        };
+        for (sequence, (at, said)) in (1..).zip(skeleton) {
+            self.keep(sequence, *at, said.clone());
+        }
+    }
+}

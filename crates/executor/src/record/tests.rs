@@ -1,0 +1,402 @@
+//! The record beside a real scheduler: what is told, what is written, and what is asked for.
+
+use std::collections::BTreeMap;
+
+use slotline_protocol::message::{Heartbeat, Level, Served};
+use slotline_protocol::{ActionId, Epoch, WorkerName};
+use slotline_scheduler::{Config, Counters, Limits, Outcome};
+
+use super::*;
+
+const ACTION: ActionId = ActionId(1);
+
+struct World {
+    scheduler: Scheduler,
+    record: Record,
+    now: Timestamp,
+    worker: Incarnation,
+    /// What the journal would hold.
+    written: BTreeMap<(ExecutionId, u64), Arc<Event>>,
+    stories: BTreeMap<ExecutionId, Story>,
+    told: Vec<Arc<Event>>,
+    missing: Vec<Missing>,
+    errors: BTreeMap<ExecutionId, Failure>,
+}
+
+fn action_ref() -> ActionRef {
+    ActionRef::new("deploy.app").expect("a name")
+}
+
+impl World {
+    fn new() -> Self {
+        let config = Config { lease: Duration::from_secs(60), heartbeat: Duration::from_secs(5) };
+        let counters = Counters { next_id: 1, next_fence: 1, next_action: 2 };
+        let mut world = Self {
+            scheduler: Scheduler::new(config, Epoch(1), counters),
+            record: Record::default(),
+            now: Timestamp::from_micros(1_000_000),
+            worker: Incarnation(uuid::Uuid::from_u128(1)),
+            written: BTreeMap::new(),
+            stories: BTreeMap::new(),
+            told: Vec::new(),
+            missing: Vec::new(),
+            errors: BTreeMap::new(),
+        };
+        let policy = slotline_protocol::Policy { limit: Some(1), ..slotline_protocol::Policy::default() };
+        world.happens(Input::ActionPut {
+            id: ACTION,
+            action_ref: action_ref(),
+            limits: Limits::from(&policy),
+            paused: false,
+        });
+        world.happens(Input::SessionOpened);
+        world.beats();
+        world
+    }
+
+    fn happens(&mut self, input: Input) {
+        self.scheduler.handle(input, self.now);
+        self.record.follow(&self.scheduler, self.now);
+    }
+
+    fn beats(&mut self) {
+        let heartbeat = Heartbeat {
+            worker: WorkerName::new("w1").expect("a name"),
+            incarnation: self.worker,
+            capacity: 10,
+            holding: Vec::new(),
+            unrecorded: Vec::new(),
+            seen: (Epoch(0), 0),
+            actions: vec![Served { action_ref: action_ref(), capabilities: Vec::new() }],
+            labels: BTreeMap::new(),
+            draining: false,
+            sent_at: self.now,
+        };
+        self.happens(Input::Heartbeat(heartbeat));
+    }
+
+    fn submits(&mut self) -> ExecutionId {
+        let id = ExecutionId(self.scheduler.counters().next_id);
+        self.happens(Input::Requested { token: 0, action: ACTION, key: None });
+        self.commits();
+        id
+    }
+
+    /// A batch is cut and committed.
+    fn commits(&mut self) {
+        self.scheduler.take_effects();
+        let out = self.record.take();
+        for event in out.events {
+            let before = self.written.insert((event.execution_id, event.number), event);
+            assert!(before.is_none(), "a number is written once");
+        }
+        for (id, story) in out.stories {
+            self.written.retain(|(of, number), _| *of != id || *number >= story.first);
+            self.stories.insert(id, story);
+        }
+        self.told.extend(out.told);
+        self.missing.extend(out.missing);
+        self.errors.extend(out.errors);
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.record.tick(self.now);
+        self.happens(Input::Ticked);
+        self.commits();
+    }
+
+    fn hears(&mut self, id: ExecutionId, attempt: u32, sequence: u64, said: Said) {
+        self.now = self.now + Duration::from_micros(10);
+        let word = Word { key: (id, attempt), sequence: Some(sequence), at: self.now, said };
+        if let Some(input) = self.record.heard(word, self.now) {
+            self.happens(input);
+        }
+    }
+
+    fn starts(&mut self, id: ExecutionId, attempt: u32) -> Timestamp {
+        let at = self.now + Duration::from_micros(10);
+        self.hears(id, attempt, 1, Said::Running);
+        self.now = at;
+        let word = Word { key: (id, attempt), sequence: Some(2), at, said: Said::Started };
+        if let Some(input) = self.record.heard(word, at) {
+            self.happens(input);
+        }
+        at
+    }
+
+    fn completes(&mut self, id: ExecutionId, attempt: u32, started_at: Timestamp, last_sequence: u64) {
+        self.now = self.now + Duration::from_micros(10);
+        let fence = self.scheduler.snapshot(id).and_then(|s| s.lease).expect("an attempt is out").fence;
+        self.record.ended(End {
+            key: (id, attempt),
+            fence,
+            last_sequence,
+            started_at: Some(started_at),
+            at: self.now,
+            outcome: Some(OutcomeKind::Completed),
+            return_code: None,
+            message: None,
+        });
+        let outcome = Outcome {
+            kind: OutcomeKind::Completed,
+            result: None,
+            error: None,
+            started_at: Some(started_at),
+            ended_at: self.now,
+        };
+        self.happens(Input::Completed { key: (id, attempt), fence, incarnation: self.worker, outcome });
+    }
+
+    /// `number kind` of what was told of one execution.
+    fn told(&self, id: ExecutionId) -> Vec<String> {
+        let of = self.told.iter().filter(|event| event.execution_id == id);
+        of.map(|event| format!("{} {}", event.number, shown(&event.what))).collect()
+    }
+
+    fn written(&self, id: ExecutionId) -> Vec<String> {
+        let of = self.written.values().filter(|event| event.execution_id == id);
+        of.map(|event| format!("{} {}", event.number, shown(&event.what))).collect()
+    }
+}
+
+fn shown(what: &What) -> String {
+    match what {
+        What::Status { new, .. } => new.to_string(),
+        What::Progress(report) => report.message.clone().unwrap_or_default(),
+        What::Gap { count, reason: GapReason::Lost } => format!("lost {count}"),
+        What::Gap { count, reason } => format!("gap {count} {reason:?}"),
+        What::Finished { outcome, .. } => format!("finished {}", outcome.expect("an outcome")),
+        What::Settled { status, .. } => format!("settled {status}"),
+        What::Started | What::Log { .. } => what.kind().as_str().to_owned(),
+    }
+}
+
+fn says(message: &str) -> Said {
+    Said::Progress(Report { message: Some(message.to_owned()), ..Report::default() })
+}
+
+const PLAIN: [&str; 6] =
+    ["1 queued", "2 scheduled", "3 running", "4 started", "5 finished completed", "6 settled completed"];
+
+#[test]
+fn an_execution_that_tells_nothing_is_told_and_never_written() {
+    let mut world = World::new();
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.hears(id, 1, 3, Said::Finished);
+    world.completes(id, 1, started_at, 3);
+    world.commits();
+    assert_eq!(world.told(id), PLAIN);
+    assert!(world.written.is_empty() && world.stories.is_empty());
+    assert!(world.record.tales.is_empty() && world.record.due.is_empty());
+}
+
+#[test]
+fn a_completion_that_overtakes_all_events_needs_none_of_them() {
+    let mut world = World::new();
+    let id = world.submits();
+    world.completes(id, 1, world.now, 3);
+    world.commits();
+    assert_eq!(world.told(id), PLAIN);
+    assert!(world.written.is_empty() && world.missing.is_empty());
+}
+
+#[test]
+fn with_the_first_report_everything_before_it_is_written_too() {
+    let mut world = World::new();
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.commits();
+    world.hears(id, 1, 3, says("pulling"));
+    world.commits();
+    assert_eq!(world.written(id), ["1 queued", "2 scheduled", "3 running", "4 started", "5 pulling"]);
+    assert_eq!(world.stories[&id].newest.info.as_deref(), Some("pulling"));
+    world.hears(id, 1, 4, Said::Finished);
+    world.completes(id, 1, started_at, 4);
+    world.commits();
+    assert_eq!(world.told(id)[4..], ["5 pulling", "6 finished completed", "7 settled completed"]);
+    assert_eq!(world.stories[&id].last, 7, "the event that settles counts");
+    assert_eq!(world.written(id).last().expect("events"), "6 finished completed", "and is not written");
+}
+
+#[test]
+fn events_are_told_in_the_order_of_their_numbers_and_each_once() {
+    let mut world = World::new();
+    let id = world.submits();
+    world.starts(id, 1);
+    for (sequence, message) in [(5, "c"), (3, "a"), (3, "a"), (4, "b"), (5, "c"), (1, "x")] {
+        world.hears(id, 1, sequence, says(message));
+    }
+    world.commits();
+    assert_eq!(world.told(id)[4..], ["5 a", "6 b", "7 c"]);
+}
+
+#[test]
+fn what_is_missing_is_asked_for_while_the_slot_is_long_free() {
+    let mut world = World::new();
+    let id = world.submits();
+    let next = world.submits();
+    let started_at = world.starts(id, 1);
+    world.completes(id, 1, started_at, 5);
+    world.commits();
+    assert!(world.scheduler.snapshot(next).expect("it lives").lease.is_some(), "the next in line has the slot");
+    assert_eq!(world.stories[&id].awaits, Some(5), "a later leader must know of it");
+    assert!(world.missing.is_empty(), "it may still be on its way");
+    world.passes(ASK_AFTER);
+    assert_eq!(world.missing.len(), 1);
+    let missing = world.missing[0];
+    assert_eq!((missing.key, missing.first, missing.last), ((id, 1), 3, Some(5)));
+    world.hears(id, 1, 3, says("a"));
+    world.hears(id, 1, 4, says("b"));
+    world.commits();
+    assert_eq!(world.told(id).last().expect("events"), "6 b", "its end waits");
+    world.hears(id, 1, 5, Said::Finished);
+    world.commits();
+    assert_eq!(world.told(id)[6..], ["7 finished completed", "8 settled completed"]);
+    assert_eq!(world.stories[&id].awaits, None);
+    assert!(!world.record.tales.contains_key(&id));
+}
+
+#[test]
+fn what_can_not_be_had_becomes_one_gap_and_the_end_follows() {
+    let mut world = World::new();
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.completes(id, 1, started_at, 9);
+    for _ in 0..=ASKS_MAX {
+        world.passes(ASK_AGAIN);
+    }
+    assert_eq!(world.missing.len(), usize::try_from(ASKS_MAX).expect("few"));
+    assert_eq!(world.told(id)[4..], ["5 lost 7", "6 finished completed", "7 settled completed"]);
+    assert_eq!(world.written(id).len(), 6);
+}
+
+#[test]
+fn a_worker_that_has_forgotten_says_so_and_that_counts_as_told() {
+    let mut world = World::new();
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.completes(id, 1, started_at, 6);
+    world.hears(id, 1, 3, Said::Gap { count: 3, reason: GapReason::Lost });
+    world.hears(id, 1, 6, Said::Finished);
+    world.commits();
+    assert_eq!(world.told(id)[4..], ["5 lost 3", "6 finished completed", "7 settled completed"]);
+}
+
+#[test]
+fn numbers_go_on_across_attempts_and_a_lost_one_is_told_with_its_holes() {
+    let mut world = World::new();
+    let id = world.submits();
+    world.starts(id, 1);
+    world.hears(id, 1, 3, says("half way"));
+    world.hears(id, 1, 6, says("further"));
+    let reason = slotline_protocol::message::EndReason::Replaced;
+    world.happens(Input::IncarnationEnded { incarnation: world.worker, reason });
+    world.worker = Incarnation(uuid::Uuid::from_u128(2));
+    world.beats();
+    world.commits();
+    let started_at = world.starts(id, 2);
+    world.completes(id, 2, started_at, 3);
+    world.commits();
+    let expected = [
+        "1 queued",
+        "2 scheduled",
+        "3 running",
+        "4 started",
+        "5 half way",
+        "6 lost 2",
+        "7 further",
+        "8 finished lost",
+        "9 queued",
+        "10 scheduled",
+        "11 running",
+        "12 started",
+        "13 finished completed",
+        "14 settled completed",
+    ];
+    assert_eq!(world.told(id), expected);
+    assert_eq!(world.written(id), expected[..13]);
+}
+
+#[test]
+fn a_new_leader_goes_on_with_the_next_number_and_asks_for_the_rest() {
+    let mut world = World::new();
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.hears(id, 1, 3, says("a"));
+    world.commits();
+    // This one is never committed.
+    world.hears(id, 1, 4, says("b"));
+    let open = OpenStory { story: world.stories[&id].clone(), recent: Vec::new(), settled: None };
+    let live = [world.scheduler.snapshot(id).expect("it lives")];
+    world.record = Record::recover(vec![open], &live, |_| Some(action_ref()), world.now);
+    world.record.ask_all();
+    world.scheduler.take_effects();
+    world.commits();
+    assert_eq!(world.missing.last().map(|missing| (missing.first, missing.last)), Some((4, None)));
+    world.hears(id, 1, 4, says("b"));
+    world.completes(id, 1, started_at, 5);
+    world.hears(id, 1, 5, Said::Finished);
+    world.commits();
+    assert_eq!(world.told(id)[4..], ["5 a", "6 b", "7 finished completed", "8 settled completed"]);
+}
+
+#[test]
+fn a_new_leader_that_finds_only_the_row_goes_on_as_the_row_tells() {
+    let mut world = World::new();
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.commits();
+    let live = [world.scheduler.snapshot(id).expect("it lives")];
+    world.record = Record::recover(Vec::new(), &live, |_| Some(action_ref()), world.now);
+    world.completes(id, 1, started_at, 3);
+    world.commits();
+    assert_eq!(world.told(id), PLAIN);
+    assert!(world.written.is_empty());
+}
+
+#[test]
+fn the_error_of_a_sudden_end_tells_what_was_known() {
+    let mut world = World::new();
+    let policy = slotline_protocol::Policy { max_lost_attempts: 0, ..slotline_protocol::Policy::default() };
+    world.happens(Input::ActionPut {
+        id: ACTION,
+        action_ref: action_ref(),
+        limits: Limits::from(&policy),
+        paused: false,
+    });
+    let id = world.submits();
+    world.starts(id, 1);
+    world.hears(id, 1, 3, says("Container web is running but not ready"));
+    let failing =
+        Report { level: Level::Error, message: Some("Readiness probe failed: 503".to_owned()), ..Report::default() };
+    world.hears(id, 1, 4, Said::Progress(failing));
+    let reason = slotline_protocol::message::EndReason::Replaced;
+    world.happens(Input::IncarnationEnded { incarnation: world.worker, reason });
+    world.commits();
+    let error = &world.errors[&id];
+    assert_eq!(
+        error.message,
+        "Execution 1 (deploy.app): attempt 1 on worker w1 was lost with it. Progress events:\n\
+         Info - Container web is running but not ready\nError - Readiness probe failed: 503"
+    );
+    let events = &error.details.as_ref().expect("details")["progress_events"];
+    assert_eq!(events.as_array().expect("an array").len(), 2);
+    assert_eq!(events[1]["level"], "error");
+}
+
+#[test]
+fn only_the_newest_events_are_kept_and_numbers_go_on() {
+    let mut world = World::new();
+    let id = world.submits();
+    world.starts(id, 1);
+    for sequence in 3..3 + 2 * KEPT {
+        world.hears(id, 1, sequence, says("x"));
+        world.commits();
+    }
+    let kept = u64::try_from(world.written(id).len()).expect("few");
+    assert!((KEPT..=KEPT + KEPT / 8).contains(&kept), "{kept}");
+    let story = &world.stories[&id];
+    assert_eq!((story.last, story.last + 1 - story.first), (4 + 2 * KEPT, kept));
+}
