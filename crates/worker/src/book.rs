@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slotline_protocol::Incarnation;
 use slotline_protocol::message::{self, AttemptKey};
+use slotline_protocol::{ActionRef, Incarnation};
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -36,6 +36,11 @@ pub(crate) enum Errand {
     Return(Traced<message::Returned>),
     ChangeStatus(Traced<message::StatusChanged>),
     Progress(Traced<message::Progress>),
+    Resend {
+        key: AttemptKey,
+        range: (u64, Option<u64>),
+        action_ref: Option<ActionRef>,
+    },
     Beat {
         heartbeat: message::Heartbeat,
         sent: Duration,
@@ -134,6 +139,9 @@ impl Inner {
                 Effect::Return(word) => errands.push(Errand::Return(word)),
                 Effect::ChangeStatus(word) => errands.push(Errand::ChangeStatus(word)),
                 Effect::Progress(word) => errands.push(Errand::Progress(word)),
+                Effect::Resend { key, first, last, action_ref } => {
+                    errands.push(Errand::Resend { key, range: (first, last), action_ref });
+                }
                 Effect::Beat { heartbeat, sent } => errands.push(Errand::Beat { heartbeat, sent }),
                 Effect::Farewell(ended) => errands.push(Errand::Farewell(ended)),
                 Effect::IncarnationOver(former) => errands.push(Errand::Rename(former)),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use slotline_protocol::{duration, message::AttemptKey};
 
-use crate::duty::{OnDrain, Start};
+use crate::duty::{OnDrain, Phase, Start};
 
 /// The longest value of a parameter that is put into the environment.
 pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;
@@ -41,6 +41,9 @@ pub struct RunConfig {
     /// The most bytes of output that are kept and forwarded; what is cut is marked.
     #[serde(default = "output_max")]
     pub output_max: usize,
+    /// Its phases, in order: a report that names one has a percent by their weights.
+    #[serde(default, deserialize_with = "Phase::read", skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
 }
 
 fn grace() -> Duration {
@@ -61,6 +64,7 @@ impl RunConfig {
             grace: GRACE,
             on_drain: OnDrain::default(),
             output_max: OUTPUT_MAX,
+            phases: Vec::new(),
         }
     }
 

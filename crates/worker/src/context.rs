@@ -8,7 +8,7 @@ use slotline_protocol::message::{Level, Report};
 use slotline_protocol::{ActionRef, ExecutionId, Fence};
 use tokio_util::sync::CancellationToken;
 
-use crate::duty::{Start, Told};
+use crate::duty::Start;
 use crate::feed::Feed;
 use crate::handler::HandlerError;
 
@@ -79,9 +79,11 @@ impl Context {
         self.0.token.is_cancelled()
     }
 
-    /// Tells how far the attempt has come. Returns at once and never fails.
+    /// Tells how far the attempt has come. Returns at once and never fails: what makes no sense is clipped or left out,
+    /// and the execution's log says so. May be called as often as one likes; how much of it is sent is the publisher's
+    /// choice, and what says something new (a phase, a step, a message) is sent at once.
     pub fn progress(&self, report: Report) {
-        self.0.feed.tell(Told::Progress(report));
+        self.0.feed.report(report);
     }
 
     /// Tells something worth knowing.

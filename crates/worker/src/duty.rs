@@ -22,6 +22,8 @@ mod input;
 mod life;
 mod orders;
 mod pace;
+mod phase;
+mod recent;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +37,9 @@ use entry::{Cause, Entry, Stage, Word};
 use former::Former;
 pub use input::{Action, Config, Ending, Input, Json, Now, OnDrain, Order, Terms, Told};
 pub use pace::NEWS_PER_SECOND;
+pub(crate) use pace::{absorb, replaces};
+pub use phase::{PHASES_MAX, Phase};
+pub use recent::PROGRESS_EVENTS;
 
 /// The most attempts held at once, so that a heartbeat fits its envelope. A dispatch past it is not taken, and the
 /// executor sees that it was not.

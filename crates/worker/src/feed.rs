@@ -1,24 +1,24 @@
 //! What one attempt tells of itself, on its way to the duty book: bounded, never blocking, never failing.
 //!
-//! While the book has not come round, numbers are merged into the newest. When there is no room, the oldest plain
-//! progress goes first; a message or error only ever gives way to a newer one of its level.
+//! While the book has not come round, reports that say nothing new are merged into the newest. When there is no room,
+//! the oldest plain progress goes first; then the oldest message, into the next one of its level, and the book hears how
+//! many. Not here: what makes no sense (`check`), and how much is said in the end (`duty`).
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use slotline_protocol::message::{AttemptKey, Level, Report};
+use slotline_protocol::message::{AttemptKey, Level, Report, Stream};
 use tokio::sync::mpsc;
 
-use crate::duty::{Ending, Now, Told};
-use crate::limit;
+use crate::check;
+use crate::duty::{Ending, Now, Told, absorb, replaces};
 
 /// The most that waits of one attempt.
 const WAITING_MAX: usize = 256;
-/// The longest message, phase or unit of a report; what is longer is clipped.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 10;
-/// The largest `data` of a report, as JSON; what is larger is left out.
-const DATA_BYTES_MAX: usize = 64 << 10;
+/// The most warnings about what one attempt reports; the last says that further ones are left out.
+pub(crate) const NOTICES_MAX: u32 = 20;
 
 /// Who is told at once that an attempt has ended: the next in line may be waiting for it.
 pub(crate) trait Listener: Send + Sync {
@@ -30,6 +30,8 @@ pub(crate) trait Listener: Send + Sync {
 pub(crate) struct Feed {
     pub(crate) key: AttemptKey,
     waiting: Mutex<Waiting>,
+    /// Warnings given so far, those left out included.
+    notices: AtomicU32,
     listener: Arc<dyn Listener>,
     /// Where it says that there is something to take. Bounded without being so: it says it once until it is taken.
     announcements: mpsc::UnboundedSender<Arc<Feed>>,
@@ -40,6 +42,8 @@ struct Waiting {
     /// When its process or handler really started, until that is taken.
     started_at: Option<Now>,
     items: VecDeque<Told>,
+    /// What was left out for lack of room, beside plain progress.
+    missed: u64,
     /// The loop was told, and has not come yet.
     is_announced: bool,
 }
@@ -50,7 +54,7 @@ impl Feed {
         listener: Arc<dyn Listener>,
         announcements: mpsc::UnboundedSender<Arc<Self>>,
     ) -> Arc<Self> {
-        Arc::new(Self { key, waiting: Mutex::default(), listener, announcements })
+        Arc::new(Self { key, waiting: Mutex::default(), notices: AtomicU32::new(0), listener, announcements })
     }
 
     pub(crate) fn started(self: &Arc<Self>, at: Now) {
@@ -59,19 +63,48 @@ impl Feed {
         self.announce(&mut waiting);
     }
 
-    pub(crate) fn tell(self: &Arc<Self>, told: Told) {
-        let told = match told {
-            Told::Progress(report) => Told::Progress(clipped(report)),
-            log @ Told::Log { .. } => log,
+    /// Takes a report as a handler makes it.
+    pub(crate) fn report(self: &Arc<Self>, report: Report) {
+        let report = check::checked(report, &mut |warning| self.notice(warning));
+        self.push(Told::Progress(report));
+    }
+
+    /// Takes a report as a command writes it.
+    pub(crate) fn line(self: &Arc<Self>, line: &[u8]) {
+        if let Some(report) = check::read(line, &mut |warning| self.notice(warning)) {
+            self.push(Told::Progress(report));
+        }
+    }
+
+    /// Takes what a command printed.
+    pub(crate) fn log(self: &Arc<Self>, stream: Stream, lines: Vec<String>) {
+        self.push(Told::Log { stream, lines });
+    }
+
+    /// Warns of something that the attempt did wrong in reporting, in its own log.
+    pub(crate) fn notice(self: &Arc<Self>, warning: String) {
+        // Never back at 0: nobody makes that many.
+        let before = self.notices.fetch_add(1, Ordering::Relaxed);
+        let line = match before + 1 {
+            NOTICES_MAX => "further warnings about what this attempt reports are left out".to_owned(),
+            count if count < NOTICES_MAX => warning,
+            _ => {
+                self.notices.store(NOTICES_MAX, Ordering::Relaxed);
+                return;
+            }
         };
-        let mut waiting = self.lock();
-        waiting.push(told);
-        self.announce(&mut waiting);
+        self.push(Told::Log { stream: Stream::Notice, lines: vec![line] });
     }
 
     /// The last word: whatever was told before is taken up first.
     pub(crate) fn ended(&self, ending: Ending) {
         self.listener.ended(self, ending);
+    }
+
+    fn push(self: &Arc<Self>, told: Told) {
+        let mut waiting = self.lock();
+        waiting.push(told);
+        self.announce(&mut waiting);
     }
 
     fn announce(self: &Arc<Self>, waiting: &mut Waiting) {
@@ -85,7 +118,12 @@ impl Feed {
     pub(crate) fn take(&self) -> (Option<Now>, VecDeque<Told>) {
         let mut waiting = self.lock();
         waiting.is_announced = false;
-        (waiting.started_at.take(), mem::take(&mut waiting.items))
+        let count = mem::take(&mut waiting.missed);
+        let mut items = mem::take(&mut waiting.items);
+        if count > 0 {
+            items.push_front(Told::Gap { count });
+        }
+        (waiting.started_at.take(), items)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -95,24 +133,43 @@ impl Feed {
 }
 
 impl Waiting {
-    fn push(&mut self, told: Told) {
-        if let (Told::Progress(report), Some(Told::Progress(last))) = (&told, self.items.back_mut())
-            && is_plain(report)
-            && is_plain(last)
+    fn push(&mut self, mut told: Told) {
+        if let (Told::Progress(report), Some(Told::Progress(last))) = (&mut told, self.items.back_mut())
+            && adds_only_numbers(report, last)
         {
-            *last = report.clone();
+            absorb(report, mem::take(last));
+            *last = mem::take(report);
             return;
         }
         if self.items.len() >= WAITING_MAX {
-            let level = |item: &Told| if let Told::Progress(report) = item { Some(report.level) } else { None };
-            let plain = self.items.iter().position(|item| matches!(item, Told::Progress(r) if is_plain(r)));
-            let same = || self.items.iter().position(|item| level(item) == level(&told));
-            match plain.or_else(same) {
-                Some(index) => drop(self.items.remove(index)),
-                None => drop(self.items.pop_front()),
-            }
+            self.make_room(&mut told);
         }
         self.items.push_back(told);
+    }
+
+    fn make_room(&mut self, told: &mut Told) {
+        let level = |item: &Told| if let Told::Progress(report) = item { Some(report.level) } else { None };
+        let oldest = |is: &dyn Fn(&Told) -> bool| self.items.iter().position(is);
+        let index = oldest(&|item| matches!(item, Told::Progress(report) if is_plain(report)))
+            .or_else(|| oldest(&|item| level(item).is_some() && level(item) == level(told)))
+            .or_else(|| oldest(&|item| level(item) == Some(Level::Info)))
+            .or_else(|| oldest(&|item| matches!(item, Told::Log { stream: Stream::Stdout | Stream::Stderr, .. })))
+            .unwrap_or(0);
+        let Some(Told::Progress(before)) = self.items.remove(index) else {
+            self.missed += 1;
+            return;
+        };
+        let next = self.items.range_mut(index..).chain([told]).find_map(|item| match item {
+            Told::Progress(report) if report.level == before.level => Some(report),
+            Told::Progress(_) | Told::Log { .. } | Told::Gap { .. } => None,
+        });
+        match next {
+            Some(next) => {
+                self.missed += u64::from(before.level == Level::Error || replaces(next, &before));
+                absorb(next, before);
+            }
+            None => self.missed += 1,
+        }
     }
 }
 
@@ -121,23 +178,15 @@ fn is_plain(report: &Report) -> bool {
     report.level == Level::Info && report.message.is_none() && report.phase.is_none() && report.step.is_none()
 }
 
-fn clipped(mut report: Report) -> Report {
-    for text in [&mut report.message, &mut report.phase, &mut report.unit].into_iter().flatten() {
-        clip(text, MESSAGE_BYTES_MAX);
-    }
-    report.data = report.data.filter(|data| {
-        let text = data.to_string();
-        text.len() <= DATA_BYTES_MAX && limit::depth(&text) <= limit::RESULT_DEPTH_MAX
-    });
-    report
-}
-
-/// Cuts at a character, and marks the cut.
-pub(crate) fn clip(text: &mut String, bytes_max: usize) {
-    if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
-        text.push('…');
-    }
+/// Whether a report may stand for the one before it: it says nothing else, but perhaps newer numbers.
+fn adds_only_numbers(report: &Report, last: &Report) -> bool {
+    let repeats = |new: &Option<String>, last: &Option<String>| new.is_none() || new == last;
+    report.level == Level::Info
+        && last.level == Level::Info
+        && report.data.is_none()
+        && (report.step.is_none() || report.step == last.step)
+        && repeats(&report.phase, &last.phase)
+        && repeats(&report.message, &last.message)
 }
 
 #[cfg(test)]
@@ -156,45 +205,95 @@ mod tests {
         (Feed::new((ExecutionId(1), 1), Arc::new(Nobody), sender), receiver)
     }
 
-    fn units(done: u64) -> Told {
-        Told::Progress(Report { progress: Some((done, None)), ..Report::default() })
+    fn units(done: u64) -> Report {
+        Report { progress: Some((done, None)), ..Report::default() }
     }
 
-    fn say(level: Level, message: String) -> Told {
-        Told::Progress(Report { level, message: Some(message), ..Report::default() })
+    fn say(level: Level, message: String) -> Report {
+        Report { level, message: Some(message), ..Report::default() }
+    }
+
+    fn told(report: Report) -> Told {
+        Told::Progress(report)
     }
 
     #[test]
     fn a_flood_of_numbers_is_one_item_and_one_announcement() {
         let (feed, mut announced) = feed();
         for done in 0..100_000 {
-            feed.tell(units(done));
+            feed.report(units(done));
         }
-        assert_eq!(feed.take().1, [units(99_999)]);
+        assert_eq!(feed.take().1, [told(units(99_999))]);
         assert!(announced.try_recv().is_ok() && announced.try_recv().is_err());
-        feed.tell(units(1));
+        feed.report(units(1));
         assert!(announced.try_recv().is_ok(), "announced again once taken");
     }
 
     #[test]
     fn when_there_is_no_room_errors_outlive_any_number_of_messages() {
         let (feed, _announced) = feed();
-        feed.tell(say(Level::Error, "the error".to_owned()));
+        feed.report(say(Level::Error, "the error".to_owned()));
         for i in 0..10_000 {
-            feed.tell(say(Level::Info, format!("message {i}")));
+            feed.report(say(Level::Info, format!("message {i}")));
         }
         let (_, items) = feed.take();
-        assert_eq!(items.len(), WAITING_MAX);
-        assert_eq!(items.front(), Some(&say(Level::Error, "the error".to_owned())));
-        assert_eq!(items.back(), Some(&say(Level::Info, "message 9999".to_owned())));
+        assert_eq!(items.len(), WAITING_MAX + 1);
+        assert_eq!(items[0], Told::Gap { count: 10_001 - WAITING_MAX as u64 });
+        assert_eq!(items[1], told(say(Level::Error, "the error".to_owned())));
+        assert_eq!(items.back(), Some(&told(say(Level::Info, "message 9999".to_owned()))));
     }
 
     #[test]
-    fn a_message_of_ten_megabytes_is_clipped_at_a_character() {
+    fn what_finds_no_room_is_counted_and_the_last_phase_is_known_all_the_same() {
         let (feed, _announced) = feed();
-        feed.tell(say(Level::Info, "ä".repeat(5 << 20)));
-        let Some(Told::Progress(report)) = feed.take().1.pop_front() else { panic!("a report was told") };
-        let message = report.message.expect("it has a message");
-        assert!(message.len() <= MESSAGE_BYTES_MAX + 3 && message.ends_with('…'));
+        feed.report(Report { phase: Some("copy".to_owned()), ..Report::default() });
+        for i in 0..WAITING_MAX {
+            feed.report(say(Level::Info, format!("message {i}")));
+        }
+        let (_, mut items) = feed.take();
+        assert_eq!(items.len(), WAITING_MAX, "a phase and a message are told as one, so nothing is missed");
+        let Some(Told::Progress(first)) = items.pop_front() else { panic!("a report was told") };
+        assert_eq!((first.phase.as_deref(), first.message.as_deref()), (Some("copy"), Some("message 0")));
+        for i in 0..=WAITING_MAX {
+            feed.report(say(Level::Info, format!("message {i}")));
+        }
+        let (_, items) = feed.take();
+        assert_eq!(items.front(), Some(&Told::Gap { count: 1 }));
+        assert_eq!(items.back(), Some(&told(say(Level::Info, format!("message {WAITING_MAX}")))));
+    }
+
+    #[test]
+    fn output_is_not_pushed_out_by_any_number_of_messages() {
+        let (feed, _announced) = feed();
+        let line = |text: &str| Told::Log { stream: Stream::Stdout, lines: vec![text.to_owned()] };
+        feed.log(Stream::Stdout, vec!["first".to_owned()]);
+        for i in 0..10_000 {
+            feed.report(say(Level::Info, format!("message {i}")));
+        }
+        feed.log(Stream::Stdout, vec!["last".to_owned()]);
+        let (_, items) = feed.take();
+        assert_eq!((items.get(1), items.back()), (Some(&line("first")), Some(&line("last"))));
+    }
+
+    #[test]
+    fn the_twentieth_warning_is_the_last_and_says_so() {
+        let (feed, _announced) = feed();
+        for _ in 0..100 {
+            feed.line(b"nonsense");
+        }
+        let (_, items) = feed.take();
+        assert_eq!(u32::try_from(items.len()), Ok(NOTICES_MAX));
+        assert!(items.iter().all(|item| matches!(item, Told::Log { stream: Stream::Notice, .. })));
+        let Some(Told::Log { lines, .. }) = items.back() else { panic!("a warning") };
+        assert!(lines[0].contains("further warnings"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_report_that_is_clipped_is_told_with_a_warning() {
+        let (feed, _announced) = feed();
+        feed.report(Report { step: Some((9, 7)), ..Report::default() });
+        let (_, items) = feed.take();
+        assert!(matches!(&items[0], Told::Log { stream: Stream::Notice, .. }), "{items:?}");
+        assert_eq!(items[1], told(Report { step: Some((7, 7)), ..Report::default() }));
     }
 }

@@ -21,7 +21,9 @@
 //! limits, and never touches the journal. What it owes is decided in [`duty`], a pure book; everything else here carries
 //! that out. Deliberately absent: retries (the executor's), and any claim on work (it is assigned).
 
+mod archive;
 mod book;
+mod check;
 mod clock;
 mod command;
 mod context;
@@ -34,6 +36,7 @@ mod link;
 mod lock;
 mod panic;
 mod process;
+pub mod progress;
 mod report;
 mod run;
 mod scratch;
@@ -43,6 +46,7 @@ mod worker;
 
 pub use command::{ENV_VALUE_BYTES_MAX, GRACE, OUTPUT_MAX, RunConfig};
 pub use context::Context;
+pub use duty::{PHASES_MAX, Phase};
 pub use handler::HandlerError;
 pub use limit::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX};
 pub use shutdown::Shutdown;

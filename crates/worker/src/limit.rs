@@ -4,8 +4,8 @@ use serde_json::Value;
 use slotline_protocol::envelope::{DEPTH_MAX, ENVELOPE_BYTES_MAX};
 use slotline_protocol::message::Failure;
 
+use crate::check::clip;
 use crate::duty::Json;
-use crate::feed::clip;
 
 /// The largest result: what an envelope holds beside everything else that a completion says.
 pub const RESULT_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - (16 << 10);

@@ -2,7 +2,8 @@
 //!
 //! Outcomes and hand-backs leave at once; should one get lost, the duty book says it again. Events are kept while there
 //! is no session, and sent again if their session ended before they were confirmed. When there is no room, the oldest
-//! plain progress goes first, then output; a message, an error or a status only when nothing else is left.
+//! plain progress goes first, then output; a message, an error or a status only when nothing else is left. What was left
+//! out, or got lost further on, is in the archive and said again when the executor asks.
 
 use std::collections::VecDeque;
 
@@ -11,10 +12,11 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use slotline_broker::{Properties, Publication, Receipt, Session, topology};
-use slotline_protocol::message::{Event, Level, Message, Progress, StatusChanged};
-use slotline_protocol::{Envelope, Timestamp, WorkerName};
+use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
+use slotline_protocol::{ActionRef, Envelope, Timestamp, WorkerName};
 use uuid::Uuid;
 
+use crate::archive::{Archive, Asked, Kept};
 use crate::duty::Traced;
 
 /// The most envelopes in one message.
@@ -32,23 +34,18 @@ pub(crate) struct Outbox {
     exchange: String,
     source: String,
     /// Outcomes and hand-backs of this turn.
-    words: Vec<(&'static str, Envelope)>,
-    events: VecDeque<Waiting>,
+    words: Vec<(&'static str, Bytes)>,
+    events: VecDeque<Kept>,
     events_bytes: usize,
+    archive: Archive,
     in_flight: FuturesUnordered<BoxFuture<'static, Option<Publication>>>,
     /// Messages of events whose session ended before their confirm.
     unconfirmed: VecDeque<Publication>,
 }
 
-struct Waiting {
-    weight: Weight,
-    message_type: &'static str,
-    envelope: Envelope,
-}
-
 /// What goes first when there is no room.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Weight {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
     Plain,
     Output,
     News,
@@ -62,6 +59,7 @@ impl Outbox {
             words: Vec::new(),
             events: VecDeque::new(),
             events_bytes: 0,
+            archive: Archive::default(),
             in_flight: FuturesUnordered::new(),
             unconfirmed: VecDeque::new(),
         }
@@ -75,24 +73,70 @@ impl Outbox {
 
     pub(crate) fn status_changed(&mut self, word: &Traced<StatusChanged>, now: Timestamp) {
         let envelope = self.envelope(word, now);
-        self.event(Weight::News, StatusChanged::TYPE, envelope);
+        let kept = Kept { weight: Weight::News, message_type: StatusChanged::TYPE, envelope };
+        let StatusChanged { execution_id, attempt, sequence, ref action_ref, .. } = word.message;
+        if let Some(sequence) = sequence {
+            self.archive.keep((execution_id, attempt), action_ref, sequence, kept.clone());
+        }
+        self.event(kept);
     }
 
     pub(crate) fn progress(&mut self, word: &Traced<Progress>, now: Timestamp) {
         let weight = match &word.message.event {
             Event::Progress(report) if report.level == Level::Info && report.message.is_none() => Weight::Plain,
-            Event::Log { .. } => Weight::Output,
+            Event::Log { stream: Stream::Stdout | Stream::Stderr, .. } => Weight::Output,
+            Event::Log { stream: Stream::Notice, .. } => Weight::News,
             Event::Progress(_) | Event::Started {} | Event::Finished { .. } | Event::Gap { .. } => Weight::News,
         };
-        let envelope = self.envelope(word, now);
-        self.event(weight, Progress::TYPE, envelope);
+        let kept = Kept { weight, message_type: Progress::TYPE, envelope: self.envelope(word, now) };
+        let Progress { execution_id, attempt, sequence, ref action_ref, ref event, .. } = word.message;
+        let key = (execution_id, attempt);
+        self.archive.keep(key, action_ref, sequence, kept.clone());
+        if let Event::Finished { .. } = event {
+            self.archive.close(key);
+        }
+        self.event(kept);
+    }
+
+    /// Says the events of an attempt again that are numbered from `first` to `last`; of those that can't be had, how many
+    /// they are. `action_ref`: where the duty book knows it.
+    pub(crate) fn resend(
+        &mut self,
+        key: AttemptKey,
+        (first, last): (u64, Option<u64>),
+        action_ref: Option<ActionRef>,
+        now: Timestamp,
+    ) {
+        let Asked { before, events, after } = self.archive.ask(key, first, last);
+        let action_ref = action_ref.or_else(|| self.archive.action_ref(key).cloned()).unwrap_or_else(forgotten);
+        let gap = |outbox: &mut Self, (sequence, count): (u64, u64)| {
+            let message = Progress {
+                execution_id: key.0,
+                action_ref: action_ref.clone(),
+                attempt: key.1,
+                sequence,
+                timestamp: now,
+                event: Event::Gap { count, reason: GapReason::Lost },
+            };
+            let word = Traced { message, correlation_id: None, trace_id: None };
+            let envelope = outbox.envelope(&word, now);
+            outbox.event(Kept { weight: Weight::News, message_type: Progress::TYPE, envelope });
+        };
+        if let Some(lost) = before {
+            gap(self, lost);
+        }
+        for kept in events {
+            self.event(kept);
+        }
+        if let Some(lost) = after {
+            gap(self, lost);
+        }
     }
 
     /// One message, now.
     pub(crate) fn publish<M: Message>(&self, session: &Session, message: &M, now: Timestamp) -> Receipt {
-        let mut envelope = Envelope::new(message, &self.source, now);
-        envelope.message_id = Some(Uuid::new_v4().to_string());
-        session.publish(self.publication(M::TYPE, &[envelope]))
+        let word = Traced { message, correlation_id: None, trace_id: None };
+        session.publish(self.publication(M::TYPE, &[self.write(&word, now)]))
     }
 
     /// Sends what waits, as far as it may. Without a session events stay, and everything else is said again in time.
@@ -101,13 +145,13 @@ impl Outbox {
         let Some(session) = session else { return };
         let mut left = words.into_iter().peekable();
         while let Some((message_type, first)) = left.next() {
-            let mut bytes = size(&first);
+            let mut bytes = first.len();
             let mut array = vec![first];
             while array.len() < ARRAY_MAX
                 && bytes < ARRAY_BYTES
                 && let Some((_, envelope)) = left.next_if(|(next, _)| *next == message_type)
             {
-                bytes += size(&envelope);
+                bytes += envelope.len();
                 array.push(envelope);
             }
             // Whether it arrived is told by `recorded`.
@@ -151,39 +195,45 @@ impl Outbox {
         let (mut array, mut bytes) = (Vec::new(), 0);
         while array.len() < ARRAY_MAX
             && bytes < ARRAY_BYTES
-            && let Some(waiting) = self.events.pop_front_if(|next| next.message_type == message_type)
+            && let Some(kept) = self.events.pop_front_if(|next| next.message_type == message_type)
         {
-            bytes += size(&waiting.envelope);
-            array.push(waiting.envelope);
+            bytes += kept.envelope.len();
+            array.push(kept.envelope);
         }
         self.events_bytes = self.events_bytes.saturating_sub(bytes);
         Some(self.publication(message_type, &array))
     }
 
-    fn event(&mut self, weight: Weight, message_type: &'static str, envelope: Envelope) {
-        self.events_bytes += size(&envelope);
-        self.events.push_back(Waiting { weight, message_type, envelope });
+    fn event(&mut self, kept: Kept) {
+        self.events_bytes += kept.envelope.len();
+        self.events.push_back(kept);
         while self.events.len() > EVENTS_MAX || self.events_bytes > EVENTS_BYTES_MAX {
-            let oldest = |weight| self.events.iter().position(|waiting| waiting.weight == weight);
+            let oldest = |weight| self.events.iter().position(|kept| kept.weight == weight);
             let index = oldest(Weight::Plain).or_else(|| oldest(Weight::Output)).unwrap_or(0);
             let Some(dropped) = self.events.remove(index) else { break };
-            self.events_bytes = self.events_bytes.saturating_sub(size(&dropped.envelope));
+            self.events_bytes = self.events_bytes.saturating_sub(dropped.envelope.len());
         }
     }
 
-    fn envelope<M: Message>(&self, word: &Traced<M>, now: Timestamp) -> Envelope {
-        let mut envelope = Envelope::new(&word.message, &self.source, now);
+    /// An envelope as it is sent, written once.
+    fn envelope<M: Message>(&self, word: &Traced<M>, now: Timestamp) -> Bytes {
+        let Traced { message, correlation_id, trace_id } = word;
+        self.write(&Traced { message, correlation_id: correlation_id.clone(), trace_id: trace_id.clone() }, now)
+    }
+
+    fn write<M: Message>(&self, word: &Traced<&M>, now: Timestamp) -> Bytes {
+        let mut envelope = Envelope::new(word.message, &self.source, now);
         envelope.message_id = Some(Uuid::new_v4().to_string());
         envelope.correlation_id = word.correlation_id.as_deref().map(str::to_owned);
         envelope.trace_id = word.trace_id.as_deref().map(str::to_owned);
-        envelope
+        Bytes::from(slotline_protocol::envelope::write(&[envelope]))
     }
 
-    fn publication(&self, message_type: &str, envelopes: &[Envelope]) -> Publication {
+    fn publication(&self, message_type: &str, envelopes: &[Bytes]) -> Publication {
         Publication {
             exchange: self.exchange.clone(),
             routing_key: message_type.to_owned(),
-            body: Bytes::from(slotline_protocol::envelope::write(envelopes)),
+            body: body(envelopes),
             properties: Properties { message_type: Some(message_type.to_owned()), ..Properties::default() },
             mandatory: false,
             // The journal is the truth: whatever a broker forgets is said again.
@@ -192,6 +242,24 @@ impl Outbox {
     }
 }
 
-fn size(envelope: &Envelope) -> usize {
-    envelope.payload.get().len() + 256
+/// One envelope is a body by itself, several are an array.
+fn body(envelopes: &[Bytes]) -> Bytes {
+    if let [one] = envelopes {
+        return one.clone();
+    }
+    let mut body = Vec::with_capacity(envelopes.iter().map(|envelope| envelope.len() + 1).sum::<usize>() + 2);
+    body.push(b'[');
+    for (index, envelope) in envelopes.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(envelope);
+    }
+    body.push(b']');
+    Bytes::from(body)
+}
+
+/// Neither the book nor the archive knows the attempt any more; whoever asked does.
+fn forgotten() -> ActionRef {
+    ActionRef::new("slotline.forgotten").expect("a word, a dot, a word")
 }

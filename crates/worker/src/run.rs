@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
 use slotline_broker::{Broker, Delivery};
-use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Scheduled};
+use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Resend, Scheduled};
 use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, envelope};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
@@ -211,6 +211,7 @@ impl Loop {
             Errand::Return(word) => self.outbox.say(&word, now),
             Errand::ChangeStatus(word) => self.outbox.status_changed(&word, now),
             Errand::Progress(word) => self.outbox.progress(&word, now),
+            Errand::Resend { key, range, action_ref } => self.outbox.resend(key, range, action_ref, now),
             Errand::Beat { heartbeat, sent } => {
                 let incarnation = heartbeat.incarnation;
                 self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent });
@@ -254,6 +255,7 @@ fn order(envelope: &Envelope) -> Result<Order, Unreadable> {
         Cancel::TYPE => Order::Cancel(envelope.open()?),
         Recall::TYPE => Order::Recall(envelope.open()?),
         Recorded::TYPE => Order::Recorded(envelope.open()?),
+        Resend::TYPE => Order::Resend(envelope.open()?),
         Hello::TYPE => Order::Hello(envelope.open()?),
         other => {
             return Err(Unreadable {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::command::{GRACE, RunConfig};
 use crate::context::Context;
-use crate::duty::{Action, Config, OnDrain, Terms};
+use crate::duty::{Action, Config, OnDrain, Phase, Terms};
 use crate::handler::{self, HandlerError};
 use crate::hands::Work;
 use crate::lock::Lock;
@@ -71,6 +71,7 @@ pub struct Builder {
     name: String,
     capacity: u32,
     actions: Vec<(String, Action, Work)>,
+    phases: Vec<(String, Vec<Phase>)>,
     labels: BTreeMap<String, String>,
     terms: Terms,
     drain_timeout: Duration,
@@ -85,6 +86,7 @@ impl Worker {
             name: name.into(),
             capacity: 1,
             actions: Vec::new(),
+            phases: Vec::new(),
             labels: BTreeMap::new(),
             terms: Terms::default(),
             drain_timeout: DRAIN_TIMEOUT,
@@ -170,7 +172,8 @@ impl Builder {
         F: Future<Output = Result<R, HandlerError>> + Send + 'static,
         R: Serialize,
     {
-        let action = Action { capabilities: owned(HANDLER_CAPABILITIES), grace: GRACE, on_drain: OnDrain::default() };
+        let capabilities = owned(HANDLER_CAPABILITIES);
+        let action = Action { capabilities, grace: GRACE, on_drain: OnDrain::default(), phases: Vec::new() };
         self.actions.push((action_ref.into(), action, Work::Handler(handler::boxed(handler))));
         self
     }
@@ -179,9 +182,18 @@ impl Builder {
     /// must call [`crate::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
     #[must_use]
     pub fn command(mut self, action_ref: impl Into<String>, config: RunConfig) -> Self {
+        let RunConfig { grace, on_drain, .. } = config;
         let action =
-            Action { capabilities: owned(COMMAND_CAPABILITIES), grace: config.grace, on_drain: config.on_drain };
+            Action { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases: config.phases.clone() };
         self.actions.push((action_ref.into(), action, Work::Command(Arc::new(config))));
+        self
+    }
+
+    /// Declares the phases of an action that is given here, too: a report that names one has a percent by their weights.
+    /// A command's may as well be in its [`RunConfig`].
+    #[must_use]
+    pub fn phases(mut self, action_ref: impl Into<String>, phases: impl IntoIterator<Item = Phase>) -> Self {
+        self.phases.push((action_ref.into(), phases.into_iter().collect()));
         self
     }
 
@@ -263,6 +275,15 @@ impl Builder {
                 return misconfigured(format!("{action_ref} is given twice"));
             }
             actions.insert(action_ref, action);
+        }
+        for (name, phases) in self.phases {
+            let Some(action) = actions.get_mut(&ActionRef::new(&name)?) else {
+                return misconfigured(format!("{name}: phases are declared for it, and nothing runs it"));
+            };
+            action.phases = phases;
+        }
+        for (action_ref, action) in &actions {
+            Phase::check(&action.phases).map_err(|wrong| Error::Misconfigured(format!("{action_ref}: {wrong}")))?;
         }
         let shim = match self.shim {
             Some(shim) => shim,

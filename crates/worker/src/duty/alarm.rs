@@ -46,10 +46,8 @@ impl Duty {
                 let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now.boot);
                 let (timed_out, stalled) = (is_due(entry.timeout_at(run)), is_due(entry.stall_at(run)));
                 let (ending, kill) = (run.cause.is_some(), is_due(run.kill_at));
-                if is_due(entry.pace.flush_at())
-                    && let Some(report) = entry.pace.flush(now.boot)
-                {
-                    fx.push(entry.event(Event::Progress(report), now.wall));
+                while let Some(said) = entry.pace.flush(now.boot, now.boot) {
+                    entry.say(said, now.wall, fx);
                 }
                 let (timeout, stall_timeout) = (entry.task.timeout, entry.task.stall_timeout);
                 if ending && kill {

@@ -30,6 +30,16 @@ pub enum Effect {
     Return(Traced<message::Returned>),
     ChangeStatus(Traced<message::StatusChanged>),
     Progress(Traced<message::Progress>),
+    /// Say these events of an attempt again, those with the numbers from `first` to `last`. The book itself keeps none,
+    /// and may not know the attempt any more.
+    Resend {
+        key: AttemptKey,
+        first: u64,
+        /// `None`: whatever there is.
+        last: Option<u64>,
+        /// Where the book still holds the attempt.
+        action_ref: Option<ActionRef>,
+    },
     /// Publish; its confirm is told by `HeartbeatConfirmed` with the same `sent`.
     Beat {
         heartbeat: message::Heartbeat,

@@ -5,12 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_protocol::message::{self, AttemptKey, Event, Holding};
+use slotline_protocol::message::{self, AttemptKey, Event, GapReason, Holding};
 use slotline_protocol::{ActionId, ActionRef, Detail, Fence, Incarnation, Status, Timestamp, WorkerName};
 
 use super::effect::{Effect, Traced};
 use super::input::{Json, Now};
-use super::pace::Pace;
+use super::pace::{Pace, Said};
+use super::phase::Course;
+use super::recent::Recent;
 use super::verdict::Outcome;
 
 /// The wait before an unrecorded outcome is told a second time; doubles with each further one.
@@ -26,6 +28,8 @@ pub(super) struct Entry {
     /// The number of its last event.
     pub(super) sequence: u64,
     pub(super) pace: Pace,
+    pub(super) course: Course,
+    pub(super) recent: Recent,
     /// Where it stands in the table of alarms.
     pub(super) alarm: Option<Duration>,
 }
@@ -117,6 +121,8 @@ impl Entry {
             stage: Stage::Waiting { parameters: Json(order.parameters), after: order.starts_after, give_up_at },
             sequence: 0,
             pace: Pace::default(),
+            course: Course::default(),
+            recent: Recent::default(),
             alarm: None,
         }
     }
@@ -195,6 +201,20 @@ impl Entry {
             timestamp: at,
             event,
         }))
+    }
+
+    /// A report that is sent, and before it how many others it stands for.
+    pub(super) fn say(&mut self, Said { merged, report }: Said, at: Timestamp, fx: &mut Vec<Effect>) {
+        self.gap(merged, at, fx);
+        self.recent.sent(&report, at);
+        fx.push(self.event(Event::Progress(report), at));
+    }
+
+    /// Nothing if nothing was merged.
+    pub(super) fn gap(&mut self, count: u64, at: Timestamp, fx: &mut Vec<Effect>) {
+        if count > 0 {
+            fx.push(self.event(Event::Gap { count, reason: GapReason::Merged }, at));
+        }
     }
 
     /// Says that it runs.

@@ -10,6 +10,8 @@ use serde_json::value::RawValue;
 use slotline_protocol::message::{self, AttemptKey, Failure};
 use slotline_protocol::{ActionRef, Epoch, Incarnation, Timestamp, WorkerName};
 
+use super::phase::Phase;
+
 /// A moment on both clocks: deadlines are judged on the first, the second is for people and the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Now {
@@ -60,6 +62,8 @@ pub struct Action {
     /// Between the request to end and the kill, where an order names none.
     pub grace: Duration,
     pub on_drain: OnDrain,
+    /// What percent follows from where a report names a phase; empty if none were declared.
+    pub phases: Vec<Phase>,
 }
 
 /// What becomes of an attempt that still runs when the drain's time is up.
@@ -107,6 +111,7 @@ pub enum Order {
     Cancel(message::Cancel),
     Recall(message::Recall),
     Recorded(message::Recorded),
+    Resend(message::Resend),
     Hello(message::Hello),
 }
 
@@ -118,6 +123,7 @@ impl Order {
             Self::Cancel(order) => (order.epoch, order.n),
             Self::Recall(order) => (order.epoch, order.n),
             Self::Recorded(order) => (order.epoch, order.n),
+            Self::Resend(order) => (order.epoch, order.n),
             Self::Hello(order) => (order.epoch, order.n),
         }
     }
@@ -127,7 +133,14 @@ impl Order {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Progress(message::Report),
-    Log { stream: message::Stream, lines: Vec<String> },
+    Log {
+        stream: message::Stream,
+        lines: Vec<String>,
+    },
+    /// So many reports that said something new, or pieces of output, found no room on their way here.
+    Gap {
+        count: u64,
+    },
 }
 
 /// How the process or handler of an attempt ended, before anyone asks why it was ended.

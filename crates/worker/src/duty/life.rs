@@ -52,16 +52,27 @@ impl Duty {
     }
 
     pub(super) fn reported(&mut self, now: Now, key: AttemptKey, told: Told, fx: &mut Vec<Effect>) {
-        let Some(entry) = self.entry_mut(key) else { return };
-        let detail = entry.task.detail;
+        let Self { config, entries, formers, .. } = self;
+        let isolated = formers.iter_mut().find_map(|former| former.isolated.get_mut(&key));
+        let Some(entry) = entries.get_mut(&key).or(isolated) else { return };
         let Some(run) = entry.run_mut() else { return };
         run.heard_at = now.boot;
-        let event = match told {
-            Told::Progress(report) => entry.pace.report(detail, report, now.boot).map(Event::Progress),
-            Told::Log { stream, lines } => Some(Event::Log { stream, lines }),
-        };
-        if let Some(event) = event {
-            fx.push(entry.event(event, now.wall));
+        match told {
+            Told::Progress(mut report) => {
+                if let Some(action) = config.actions.get(&entry.task.action_ref) {
+                    entry.course.follow(&action.phases, &mut report);
+                }
+                entry.recent.told(&report);
+                if let Some(said) = entry.pace.report(entry.task.detail, report, now.boot) {
+                    entry.say(said, now.wall, fx);
+                }
+            }
+            Told::Log { stream, lines } => {
+                let missed = entry.pace.unsaid();
+                entry.gap(missed, now.wall, fx);
+                fx.push(entry.event(Event::Log { stream, lines }, now.wall));
+            }
+            Told::Gap { count } => entry.pace.missed(count),
         }
         self.rearm(key);
     }
@@ -72,12 +83,15 @@ impl Duty {
         let Some(run) = entry.run() else { return };
         let never_started = run.started.is_none();
         let (return_code, at) = (ending.return_code, ending.ended_at);
+        // Said before it is judged, so that an error tells of it, too.
+        while let Some(said) = entry.pace.flush(Duration::MAX, now.boot) {
+            entry.say(said, at, fx);
+        }
+        let missed = entry.pace.unsaid();
+        entry.gap(missed, at, fx);
         let word = judge(entry, ending);
         if never_started && matches!(word, Some(Word::Completed(_))) {
             fx.push(entry.running(&worker, incarnation, at));
-        }
-        if let Some(report) = entry.pace.flush(now.boot) {
-            fx.push(entry.event(Event::Progress(report), at));
         }
         let message = match &word {
             Some(Word::Completed(outcome)) => outcome.error.as_ref().map(|error| error.message.clone()),

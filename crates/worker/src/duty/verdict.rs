@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use slotline_protocol::message::{AttemptKey, Failure};
 use slotline_protocol::{ActionRef, OutcomeKind, Timestamp};
 
@@ -81,11 +83,13 @@ fn stalled(entry: &Entry, after: Duration) -> Failure {
 
 /// Adds what was known when it ended.
 fn tell(code: &str, message: String, entry: &Entry) -> Failure {
-    let lines = entry.pace.newest();
-    if lines.is_empty() {
-        return Failure::new(code, message);
-    }
-    Failure::new(code, format!("{message} Progress events:\n{}", lines.join("\n")))
+    let lines = entry.recent.lines();
+    let message = match lines.as_slice() {
+        [] => message,
+        lines => format!("{message} Progress events:\n{}", lines.join("\n")),
+    };
+    let details = entry.recent.progress_events().map(|events| json!({ "progress_events": events }));
+    Failure { details, ..Failure::new(code, message) }
 }
 
 fn name((id, _): AttemptKey, action_ref: &ActionRef) -> String {

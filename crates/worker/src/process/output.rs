@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use slotline_protocol::message::Stream;
 
-use crate::duty::Told;
 use crate::feed::Feed;
 use crate::limit::RESULT_BYTES_MAX;
 
@@ -99,7 +98,7 @@ impl Output {
             lines.push(format!("[output cut after {} bytes]", allowance.most));
         }
         if !lines.is_empty() {
-            feed.tell(Told::Log { stream: self.stream, lines });
+            feed.log(self.stream, lines);
         }
     }
 }

@@ -166,7 +166,7 @@ impl Judge {
                 Effect::Extend { deadline } => {
                     assert!(deadline > world.now.boot, "extended into the past");
                 }
-                Effect::ChangeStatus(_) | Effect::Progress(_) => {}
+                Effect::ChangeStatus(_) | Effect::Progress(_) | Effect::Resend { .. } => {}
             }
         }
         if self.over.contains(&world.incarnation) && !self.finished {

@@ -40,7 +40,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn config(on_drain: OnDrain) -> Config {
-    let action = |on_drain| Action { capabilities: vec!["cancel".to_owned()], grace: s(5), on_drain };
+    let action = |on_drain| Action { capabilities: vec!["cancel".to_owned()], grace: s(5), on_drain, phases: vec![] };
     Config {
         worker: WorkerName::new("w1").expect("a name"),
         capacity: 4,

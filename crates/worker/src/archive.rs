@@ -1,0 +1,242 @@
+//! The events that were said of each attempt, kept for a while in case they did not arrive.
+//!
+//! Bounded three ways: events and bytes of one attempt, and bytes of all. When there is no room, attempts that are over
+//! go first, longest ago first. Not here: why an event is asked for again (the executor's), and when it is sent (`report`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use slotline_protocol::ActionRef;
+use slotline_protocol::message::AttemptKey;
+
+use crate::report::Weight;
+
+/// The newest events of one attempt that are kept.
+const ATTEMPT_EVENTS_MAX: usize = 1_000;
+/// The most bytes of one attempt's events; the newest is kept whatever its size.
+const ATTEMPT_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of all attempts together.
+const BYTES_MAX: usize = 32 << 20;
+/// What an attempt and each of its events cost beside their text.
+const OVERHEAD_BYTES: usize = 160;
+
+/// An event as it was said.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) weight: Weight,
+    pub(crate) message_type: &'static str,
+    /// As it is sent.
+    pub(crate) envelope: Bytes,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Archive {
+    shelves: BTreeMap<AttemptKey, Shelf>,
+    /// Who goes first when there is no room: what is over before what is not, then by when it last changed.
+    order: BTreeSet<(bool, u64, AttemptKey)>,
+    bytes: usize,
+    changes: u64,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    action_ref: ActionRef,
+    /// The number of the oldest event that is there; the others follow without a gap.
+    first: u64,
+    events: VecDeque<Kept>,
+    bytes: usize,
+    is_live: bool,
+    changed: u64,
+}
+
+/// What there is of a range of numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// The first number that can't be had any more, and how many.
+    pub(crate) before: Option<(u64, u64)>,
+    pub(crate) events: Vec<Kept>,
+    /// The same for numbers past all that are there.
+    pub(crate) after: Option<(u64, u64)>,
+}
+
+impl Archive {
+    /// Keeps the next event of an attempt.
+    pub(crate) fn keep(&mut self, key: AttemptKey, action_ref: &ActionRef, sequence: u64, kept: Kept) {
+        self.changes += 1;
+        let shelf = self.shelves.entry(key).or_insert_with(|| Shelf {
+            action_ref: action_ref.clone(),
+            first: sequence,
+            events: VecDeque::new(),
+            bytes: 0,
+            is_live: true,
+            changed: 0,
+        });
+        self.order.remove(&(shelf.is_live, shelf.changed, key));
+        self.bytes -= shelf.bytes;
+        shelf.put(sequence, kept);
+        self.bytes += shelf.bytes;
+        shelf.changed = self.changes;
+        self.order.insert((shelf.is_live, shelf.changed, key));
+        while self.bytes > BYTES_MAX && self.order.len() > 1 {
+            let Some((_, _, oldest)) = self.order.pop_first() else { break };
+            self.bytes -= self.shelves.remove(&oldest).map_or(0, |shelf| shelf.bytes);
+        }
+    }
+
+    /// The attempt is over: nothing is added to it any more.
+    pub(crate) fn close(&mut self, key: AttemptKey) {
+        if let Some(shelf) = self.shelves.get_mut(&key)
+            && self.order.remove(&(shelf.is_live, shelf.changed, key))
+        {
+            shelf.is_live = false;
+            self.order.insert((false, shelf.changed, key));
+        }
+    }
+
+    pub(crate) fn action_ref(&self, key: AttemptKey) -> Option<&ActionRef> {
+        self.shelves.get(&key).map(|shelf| &shelf.action_ref)
+    }
+
+    /// What there is of the numbers from `first` to `last`, or of all from `first` on.
+    pub(crate) fn ask(&self, key: AttemptKey, first: u64, last: Option<u64>) -> Asked {
+        let first = first.max(1);
+        let range = |from: u64, to: u64| (from <= to).then(|| (from, to - from + 1));
+        let Some(shelf) = self.shelves.get(&key) else {
+            return Asked { before: last.and_then(|last| range(first, last)), ..Asked::default() };
+        };
+        let newest = shelf.first + shelf.events.len() as u64 - 1;
+        let to = last.unwrap_or(newest);
+        let index = |sequence: u64| usize::try_from(sequence.saturating_sub(shelf.first)).unwrap_or(usize::MAX);
+        let (start, end) = (index(first), index(to.saturating_add(1)).min(shelf.events.len()));
+        Asked {
+            before: range(first, to.min(shelf.first - 1)),
+            events: if start < end { shelf.events.range(start..end).cloned().collect() } else { Vec::new() },
+            // Of an attempt that goes on they are yet to come.
+            after: if shelf.is_live { None } else { range(first.max(newest + 1), to) },
+        }
+    }
+}
+
+impl Shelf {
+    fn put(&mut self, sequence: u64, kept: Kept) {
+        if sequence != self.first + self.events.len() as u64 {
+            // Numbered anew, after a hand-back that had said something: what was said before is nobody's any more.
+            self.events.clear();
+            (self.first, self.bytes, self.is_live) = (sequence, 0, true);
+        }
+        self.bytes += size(&kept);
+        self.events.push_back(kept);
+        while self.events.len() > ATTEMPT_EVENTS_MAX || (self.bytes > ATTEMPT_BYTES_MAX && self.events.len() > 1) {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes -= size(&oldest);
+            self.first += 1;
+        }
+    }
+}
+
+fn size(kept: &Kept) -> usize {
+    kept.envelope.len() + OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotline_protocol::ExecutionId;
+
+    fn key(id: i64) -> AttemptKey {
+        (ExecutionId(id), 1)
+    }
+
+    fn kept(text: &str) -> Kept {
+        let envelope = Bytes::copy_from_slice(text.as_bytes());
+        Kept { weight: Weight::News, message_type: "execution.progress", envelope }
+    }
+
+    fn keep(archive: &mut Archive, id: i64, sequence: u64, text: &str) {
+        archive.keep(key(id), &ActionRef::new("a.b").expect("a name"), sequence, kept(text));
+    }
+
+    /// An attempt that has said so much.
+    fn with_events(last: u64) -> Archive {
+        let mut archive = Archive::default();
+        for sequence in 1..=last {
+            keep(&mut archive, 1, sequence, &sequence.to_string());
+        }
+        archive
+    }
+
+    fn texts(asked: &Asked) -> Vec<&str> {
+        asked.events.iter().map(|kept| std::str::from_utf8(&kept.envelope).expect("text")).collect()
+    }
+
+    #[test]
+    fn a_range_is_there_as_it_was_said() {
+        let archive = with_events(5);
+        let asked = archive.ask(key(1), 2, Some(4));
+        assert_eq!((texts(&asked), asked.before, asked.after), (vec!["2", "3", "4"], None, None));
+        assert_eq!(texts(&archive.ask(key(1), 4, None)), ["4", "5"]);
+        assert!(texts(&archive.ask(key(1), 4, Some(3))).is_empty());
+    }
+
+    #[test]
+    fn what_is_older_than_the_newest_thousand_is_one_gap() {
+        let most = ATTEMPT_EVENTS_MAX as u64;
+        let archive = with_events(most);
+        assert_eq!(archive.ask(key(1), 1, None).before, None, "at the bound all are there");
+        let archive = with_events(most + 3);
+        let asked = archive.ask(key(1), 1, Some(5));
+        assert_eq!((asked.before, texts(&asked)), (Some((1, 3)), vec!["4", "5"]));
+        assert_eq!(archive.ask(key(1), 2, Some(3)).before, Some((2, 2)), "nothing of it is there");
+        assert_eq!(archive.ask(key(1), 2, None).before, Some((2, 2)));
+    }
+
+    #[test]
+    fn numbers_past_the_last_are_lost_once_the_attempt_is_over_and_yet_to_come_before() {
+        let mut archive = with_events(5);
+        assert_eq!(archive.ask(key(1), 4, Some(9)).after, None);
+        archive.close(key(1));
+        assert_eq!(archive.ask(key(1), 4, Some(9)).after, Some((6, 4)));
+        assert_eq!(archive.ask(key(1), 8, Some(9)).after, Some((8, 2)));
+    }
+
+    #[test]
+    fn of_an_attempt_nobody_knows_a_range_is_one_gap_and_an_open_one_is_nothing() {
+        let archive = Archive::default();
+        assert_eq!(archive.ask(key(7), 3, Some(9)).before, Some((3, 7)));
+        assert_eq!(archive.ask(key(7), 3, None).before, None);
+    }
+
+    #[test]
+    fn one_attempt_keeps_its_newest_megabyte() {
+        let mut archive = Archive::default();
+        let text = "x".repeat(ATTEMPT_BYTES_MAX / 4 - OVERHEAD_BYTES);
+        for sequence in 1..=4 {
+            keep(&mut archive, 1, sequence, &text);
+        }
+        assert_eq!(archive.ask(key(1), 1, None).events.len(), 4, "at the bound all are there");
+        keep(&mut archive, 1, 5, "");
+        let asked = archive.ask(key(1), 1, None);
+        assert_eq!((asked.before, asked.events.len()), (Some((1, 1)), 4));
+    }
+
+    #[test]
+    fn when_there_is_no_room_attempts_that_are_over_go_first_longest_ago_first() {
+        let mut archive = Archive::default();
+        let text = "x".repeat(ATTEMPT_BYTES_MAX - OVERHEAD_BYTES);
+        let fit = i64::try_from(BYTES_MAX / ATTEMPT_BYTES_MAX).expect("small");
+        for id in 1..=fit {
+            keep(&mut archive, id, 1, &text);
+        }
+        archive.close(key(3));
+        archive.close(key(2));
+        let is_there = |archive: &Archive, id: i64| archive.action_ref(key(id)).is_some();
+        assert!((1..=fit).all(|id| is_there(&archive, id)), "at the bound all are there");
+        keep(&mut archive, fit + 1, 1, &text);
+        assert!(!is_there(&archive, 2) && is_there(&archive, 3));
+        keep(&mut archive, fit + 2, 1, &text);
+        assert!(!is_there(&archive, 3) && is_there(&archive, 1));
+        keep(&mut archive, fit + 3, 1, &text);
+        assert!(!is_there(&archive, 1), "then those that run");
+        assert!(archive.bytes <= BYTES_MAX);
+    }
+}

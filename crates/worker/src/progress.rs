@@ -1,0 +1,99 @@
+//! What a command calls to tell how far it has come: one line on the socket that its worker listens at.
+//!
+//! For programs that a worker runs as commands; `slotline progress` is made of it. Whoever is no command of a worker, or
+//! writes lines of its own, finds here the name of the variable and how long a line may be. Not here: the worker's end
+//! (`channel`), and handlers, which have their [`crate::Context`].
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use slotline_protocol::message::Report;
+
+use crate::check::{MESSAGE_BYTES_MAX, truncate};
+use crate::clock;
+
+/// The variable that holds the path of the socket: a stream of lines, each one a report as JSON.
+pub const SOCKET: &str = "SLOTLINE_PROGRESS_SOCKET";
+/// The longest line that is read, without its newline; of a longer one nothing is taken.
+pub const LINE_BYTES_MAX: usize = 64 << 10;
+/// How long [`send`] may take in all.
+pub const SEND_WITHIN: Duration = Duration::from_millis(200);
+
+/// Between two tries while the worker has not taken up earlier callers.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+
+/// Why a report was not sent. A command is right to go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// This process is no command of a worker, or of one that could not listen.
+    #[error("nobody asked for progress: {SOCKET} is not set")]
+    NobodyListens,
+    /// The worker is gone, or did not take it in time.
+    #[error("the worker did not take the report")]
+    Unreachable(#[source] io::Error),
+}
+
+/// Sends one report to the worker that runs this process. Blocks for [`SEND_WITHIN`] at most; what was sent has arrived
+/// even if this process ends right afterwards.
+pub fn send(report: &Report) -> Result<(), SendError> {
+    let path = std::env::var_os(SOCKET).filter(|path| !path.is_empty()).ok_or(SendError::NobodyListens)?;
+    send_to(PathBuf::from(path), report).map_err(SendError::Unreachable)
+}
+
+fn send_to(path: PathBuf, report: &Report) -> io::Result<()> {
+    let deadline = clock::boot() + SEND_WITHIN;
+    let line = line(report)?;
+    let stream = connect(&SocketAddrUnix::new(path)?, deadline)?;
+    let mut rest = line.as_slice();
+    while !rest.is_empty() {
+        match rustix::net::send(&stream, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_writable(&stream, deadline)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Texts are cut where the worker would cut them, so that the line itself is not too long to be read.
+fn line(report: &Report) -> io::Result<Vec<u8>> {
+    let mut report = report.clone();
+    for text in [&mut report.message, &mut report.phase, &mut report.unit].into_iter().flatten() {
+        // One more than it takes, so that it notices.
+        truncate(text, MESSAGE_BYTES_MAX + 1);
+    }
+    let mut line = serde_json::to_vec(&report)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// While its queue of callers is full, a socket refuses at once instead of blocking.
+fn connect(address: &SocketAddrUnix, deadline: Duration) -> io::Result<OwnedFd> {
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&socket, address) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::AGAIN | Errno::INTR) if clock::boot() < deadline => std::thread::sleep(TRY_AGAIN),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn wait_writable(stream: &OwnedFd, deadline: Duration) -> io::Result<()> {
+    let left = deadline.saturating_sub(clock::boot());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() };
+    match rustix::event::poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
