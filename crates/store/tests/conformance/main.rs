@@ -11,5 +11,6 @@ mod migrate;
 mod model;
 mod postgres;
 mod prune;
+mod record;
 mod recovery;
 mod world;

@@ -1,4 +1,4 @@
-//! Random batches against a small model of the journal: three maps, and a rule for each kind of change.
+//! Random batches against a small model of the journal: a few maps, and a rule for each kind of change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use slotline_protocol::{ActionId, ExecutionId, Status};
 use slotline_scheduler::Snapshot;
-use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Settled};
+use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Settled, Story};
 
-use crate::world::{World, lease, queued, request, settled};
+use crate::record::{numbers, told};
+use crate::world::{World, lease, log, queued, request, settled, story};
 
 /// Batches in one history.
 const BATCHES_MAX: usize = 12;
@@ -18,9 +19,26 @@ const HISTORIES: u32 = 16;
 /// One step of one execution; which one is a number that is brought into range when the step is taken.
 #[derive(Clone, Debug)]
 enum Step {
-    Accept { named: bool, key: Option<u8> },
-    Change { which: usize, attempt: u32, leased: bool, to_the_back: bool },
-    Settle { which: usize, status: Status },
+    Accept {
+        named: bool,
+        key: Option<u8>,
+    },
+    Change {
+        which: usize,
+        attempt: u32,
+        leased: bool,
+        to_the_back: bool,
+    },
+    Settle {
+        which: usize,
+        status: Status,
+    },
+    /// So many events happen, of which only the newest `kept` stay.
+    Tell {
+        which: usize,
+        count: u64,
+        kept: u64,
+    },
 }
 
 /// What the journal should hold.
@@ -29,6 +47,8 @@ struct Model {
     live: BTreeMap<i64, Snapshot>,
     ended: BTreeMap<i64, Status>,
     messages: BTreeMap<String, i64>,
+    /// The first and the last number of each record that is written.
+    told: BTreeMap<i64, (u64, u64)>,
     next: i64,
     completed: u64,
 }
@@ -44,6 +64,7 @@ impl Model {
         let mut batch = Batch::default();
         // An execution changes once a batch; one accepted by it may settle, but not change.
         let (mut changed, mut fresh) = (BTreeSet::new(), BTreeSet::new());
+        let mut told = BTreeSet::new();
         for step in steps {
             match *step {
                 Step::Accept { named, key } => {
@@ -82,11 +103,41 @@ impl Model {
                     self.ended.insert(id, status);
                     self.completed += 1;
                     batch.settled.push(Settled { status, ..settled(id) });
+                    if let Some((_, last)) = self.told.get_mut(&id) {
+                        // The event that settles it has a number, and no row.
+                        *last += 1;
+                        told.insert(id);
+                    }
+                }
+                Step::Tell { which, count, kept } => {
+                    let Some(id) = self.nth_live(which, &BTreeSet::new()) else { continue };
+                    let (first, last) = self.told.entry(id).or_insert((1, 0));
+                    batch.events.extend((*last + 1..=*last + count).map(|number| log(id, number)));
+                    *last += count;
+                    *first = (*first).max((*last + 1).saturating_sub(kept));
+                    told.insert(id);
                 }
             }
         }
+        batch.stories = told.iter().map(|id| self.story(*id)).collect();
         batch.totals.push((ActionId(1), batch.accepted.len() as u64, batch.settled.len() as u64));
         batch
+    }
+
+    fn story(&self, id: i64) -> Story {
+        let (first, last) = self.told[&id];
+        story(id, first, last)
+    }
+
+    /// The numbers of an execution's events; where some are forgotten, the first is that of the gap.
+    fn numbers(&self, id: i64) -> Vec<u64> {
+        let (first, last) = self.told[&id];
+        (first.saturating_sub(1).max(1)..=last).collect()
+    }
+
+    /// The stories a new leader reads.
+    fn stories(&self) -> Vec<Story> {
+        self.told.keys().filter(|id| self.live.contains_key(*id)).map(|id| self.story(*id)).collect()
     }
 
     fn by_place(&self) -> Vec<Snapshot> {
@@ -110,6 +161,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), 0u32..5, any::<bool>(), any::<bool>())
             .prop_map(|(which, attempt, leased, to_the_back)| Step::Change { which, attempt, leased, to_the_back }),
         3 => (any::<usize>(), status).prop_map(|(which, status)| Step::Settle { which, status }),
+        3 => (any::<usize>(), 1u64..6, 1u64..8).prop_map(|(which, count, kept)| Step::Tell { which, count, kept }),
     ]
 }
 
@@ -127,7 +179,9 @@ async fn follow(world: World, history: Vec<Vec<Step>>) -> anyhow::Result<()> {
         if round % 4 == 3 {
             drop(writer);
             writer = world.lead().await?;
-            assert_eq!(writer.lead.recover().await?.live, model.by_place());
+            let recovered = writer.lead.recover().await?;
+            assert_eq!(recovered.live, model.by_place());
+            assert_eq!(recovered.stories.into_iter().map(|open| open.story).collect::<Vec<_>>(), model.stories());
         }
     }
     let names: Vec<String> = (1..=model.next).map(|id| format!("m{id}")).collect();
@@ -148,6 +202,23 @@ async fn follow(world: World, history: Vec<Vec<Step>>) -> anyhow::Result<()> {
     assert_eq!(listed, model.newest_first());
     for id in model.ended.keys() {
         assert!(world.store.requests(&[ExecutionId(*id)]).await?.is_empty());
+    }
+    for id in 1..=model.next {
+        if !model.live.contains_key(&id) && !model.ended.contains_key(&id) {
+            continue;
+        }
+        let (mut found, mut page) = (Vec::new(), told(&world, id, 0, 4).await?);
+        while let Some(event) = page.events.last() {
+            let after = event.number;
+            found.extend(numbers(&page));
+            page = told(&world, id, after, 4).await?;
+        }
+        assert_eq!(page.is_over, model.ended.contains_key(&id));
+        let expected = match model.told.contains_key(&id) {
+            true => model.numbers(id),
+            false => slotline_store::plain(&world.execution(id).await?).iter().map(|event| event.number).collect(),
+        };
+        assert_eq!(found, expected, "of {id}");
     }
     drop(writer);
     let recovered = world.recovered().await?;

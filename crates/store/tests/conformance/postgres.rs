@@ -8,7 +8,7 @@ use slotline_tests::Postgres;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
 
-use crate::world::{World, accepted, full_request, queued, running};
+use crate::world::{World, accepted, full_request, log, queued, running, story};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -135,6 +135,43 @@ async fn updates_stay_within_their_page_and_lookups_use_indexes() -> anyhow::Res
     // One to recover when the leader came, and those of the migration.
     let scanned: i64 = sqlx::query_scalar(scans).fetch_one(&mut session(&world.url).await?).await?;
     assert!(scanned <= 10, "commits scanned tables {scanned} times");
+    Ok(())
+}
+
+/// The same of the records: a story is updated all the time, and each batch forgets some of the oldest events.
+#[tokio::test]
+async fn a_story_is_updated_within_its_page_and_its_oldest_events_are_found_by_key() -> anyhow::Result<()> {
+    const KEPT: u64 = 20;
+    let world = World::postgres().await?;
+    let mut writer = world.writer().await?;
+    writer.accept(1..=50).await?;
+    for round in 1..=100 {
+        let numbers = (round - 1) * 10 + 1..=round * 10;
+        let first = (round * 10 + 1).saturating_sub(KEPT).max(1);
+        let batch = Batch {
+            events: (1..=50).flat_map(|id| numbers.clone().map(move |number| log(id, number))).collect(),
+            stories: (1..=50).map(|id| story(id, first, round * 10)).collect(),
+            ..Batch::default()
+        };
+        writer.commit(batch).await?;
+    }
+    drop(writer);
+    assert_eq!(world.count("SELECT count(*) FROM events").await?, Some(1_000));
+    let query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'stories'";
+    let row = eventually(async || {
+        let row = sqlx::query(query).fetch_one(&mut session(&world.url).await?).await?;
+        Ok((row.try_get::<i64, _>("n_tup_upd")? >= 4_950).then_some(row))
+    })
+    .await?;
+    let (updates, within_page): (i64, i64) = (row.try_get("n_tup_upd")?, row.try_get("n_tup_hot_upd")?);
+    assert!(within_page * 10 >= updates * 9, "{within_page} of {updates} updates stayed within their page");
+    let scans = "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('events', 'stories')";
+    let scanned = world.count(scans).await?.unwrap_or(i64::MAX);
+    assert!(scanned <= 10, "commits scanned tables {scanned} times");
+    // Each deletion begins where the one before ended, or it would walk through all that are dead.
+    let walked = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'events_pkey'";
+    let walked = world.count(walked).await?.unwrap_or(i64::MAX);
+    assert!(walked <= 60_000, "{walked} entries were read to delete 49,000");
     Ok(())
 }
 

@@ -1,15 +1,17 @@
 //! History is kept for a while and then forgotten, the oldest first.
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, OutcomeKind, WorkerName};
-use slotline_store::{ActionChange, Batch, EndedAttempt};
+use slotline_store::{ActionChange, Batch, EndedAttempt, Error, Story};
 use uuid::Uuid;
 
-use crate::world::{World, accepted, at, cases, running, settled};
+use crate::world::{World, accepted, at, cases, log, running, settled, story};
 
 cases!(
     what_ended_before_is_forgotten_with_its_attempts,
     no_more_is_forgotten_than_was_asked_for,
     a_deleted_action_goes_with_its_last_execution,
+    a_record_goes_with_its_execution_unless_more_of_it_is_awaited,
+    who_leads_no_more_is_told_so,
 );
 
 async fn what_ended_before_is_forgotten_with_its_attempts(world: World) -> anyhow::Result<()> {
@@ -84,5 +86,47 @@ async fn a_deleted_action_goes_with_its_last_execution(world: World) -> anyhow::
         .await?;
     drop(writer);
     assert_eq!(world.recovered().await?.actions[0].total_enqueued, 0);
+    Ok(())
+}
+
+async fn a_record_goes_with_its_execution_unless_more_of_it_is_awaited(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let awaiting = Story { awaits: Some(7), ..story(2, 1, 3) };
+    let batch = Batch {
+        accepted: (1..=4).map(accepted).collect(),
+        settled: (1..=3).map(settled).collect(),
+        events: (1..=4).flat_map(|id| (1..=3).map(move |number| log(id, number))).collect(),
+        stories: vec![story(1, 1, 4), awaiting, story(3, 1, 4), story(4, 1, 3)],
+        ..Batch::default()
+    };
+    writer.commit(batch).await?;
+    // By the end of the second, the third is kept for its age and the second for what it awaits.
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(3_003), 100).await?, 1);
+    for (table, kept) in [("SELECT count(*) FROM events", 9), ("SELECT count(*) FROM stories", 3)] {
+        assert_eq!(world.count(table).await?.unwrap_or(kept), kept, "{table}");
+    }
+    assert!(world.store.events(ExecutionId(1), 0, 10).await?.is_none());
+    let rest = Batch { events: vec![log(2, 4)], stories: vec![story(2, 1, 5)], ..Batch::default() };
+    writer.commit(rest).await?;
+    assert_eq!(world.store.prune(writer.lead.epoch(), at(9_000), 100).await?, 2);
+    for (table, kept) in [("SELECT count(*) FROM events", 3), ("SELECT count(*) FROM stories", 1)] {
+        assert_eq!(world.count(table).await?.unwrap_or(kept), kept, "{table}");
+    }
+    let living = world.store.events(ExecutionId(4), 0, 10).await?;
+    assert_eq!(living.map(|page| page.events.len()), Some(3));
+    Ok(())
+}
+
+async fn who_leads_no_more_is_told_so(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    writer.accept([1]).await?;
+    writer.settle([1]).await?;
+    let old = writer.lead.epoch();
+    drop(writer);
+    let leader = world.lead().await?;
+    let error = world.store.prune(old, at(9_000), 10).await.expect_err("another leads");
+    assert!(matches!(error, Error::LeadershipOver), "{error:?}");
+    assert_eq!(world.execution(1).await?.execution_id, ExecutionId(1));
+    assert_eq!(world.store.prune(leader.lead.epoch(), at(9_000), 10).await?, 1);
     Ok(())
 }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::value::RawValue;
-use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::message::{Failure, Reply, Report, Stream};
+use slotline_protocol::record::{Event, Newest, What};
 use slotline_protocol::{
     ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, Policy, Status, Timestamp, WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
 use slotline_store::{
-    Accepted, ActionChange, Batch, CommitError, Counters, Leadership, Recovered, Request, Settled, Store,
+    Accepted, ActionChange, Batch, CommitError, Counters, Leadership, Recovered, Request, Settled, Store, Story,
 };
 use slotline_tests::Postgres;
+use sqlx::Connection;
 use uuid::Uuid;
 
 /// Each case of a list becomes a test for each database.
@@ -86,6 +88,31 @@ impl World {
     /// Everything a new leader would see. The leader before must be gone.
     pub(crate) async fn recovered(&self) -> anyhow::Result<Recovered> {
         Ok(self.store.lead("reader").await?.recover().await?)
+    }
+
+    /// Writes to the database behind the journal's back.
+    pub(crate) async fn tamper(&self, statement: &'static str) -> anyhow::Result<()> {
+        if self.url.starts_with("postgres") {
+            sqlx::query(statement).execute(&mut sqlx::PgConnection::connect(&self.url).await?).await?;
+        } else {
+            sqlx::query(statement).execute(&mut sqlx::SqliteConnection::connect(&self.url).await?).await?;
+        }
+        Ok(())
+    }
+
+    /// The one number that `statement` gives; `None` in memory, where nobody else can look.
+    pub(crate) async fn count(&self, statement: &'static str) -> anyhow::Result<Option<i64>> {
+        Ok(match &*self.url {
+            url if url.starts_with("postgres") => {
+                let query = sqlx::query_scalar(statement);
+                Some(query.fetch_one(&mut sqlx::PgConnection::connect(url).await?).await?)
+            }
+            url if url.contains(":memory:") => None,
+            url => {
+                let query = sqlx::query_scalar(statement);
+                Some(query.fetch_one(&mut sqlx::SqliteConnection::connect(url).await?).await?)
+            }
+        })
     }
 
     pub(crate) async fn execution(&self, id: i64) -> anyhow::Result<http::Execution> {
@@ -224,6 +251,40 @@ pub(crate) fn failure() -> Failure {
         message: "ended with 3\0 and 'quotes'".to_owned(),
         stack_trace: Some("at main.rs:1".to_owned()),
         details: Some(serde_json::json!({"code": 3, "text": "\u{0}"})),
+    }
+}
+
+/// An event of the first attempt, at second `number`.
+pub(crate) fn event(id: i64, number: u64, what: What) -> Arc<Event> {
+    Arc::new(Event {
+        execution_id: ExecutionId(id),
+        action_ref: ActionRef::new("demo.echo").expect("valid"),
+        number,
+        attempt: 1,
+        timestamp: at(i64::try_from(number).expect("small")),
+        what,
+    })
+}
+
+pub(crate) fn log(id: i64, number: u64) -> Arc<Event> {
+    event(id, number, What::Log { stream: Stream::Stdout, lines: vec![format!("line {number}")] })
+}
+
+pub(crate) fn report(id: i64, number: u64) -> Arc<Event> {
+    event(id, number, What::Progress(Report { message: Some(format!("report {number}")), ..Report::default() }))
+}
+
+/// The record goes from `first` to `last`, and nothing was said.
+pub(crate) fn story(id: i64, first: u64, last: u64) -> Story {
+    Story {
+        id: ExecutionId(id),
+        first,
+        last,
+        attempt: 1,
+        sequence: last,
+        newest: Newest::default(),
+        latest: None,
+        awaits: None,
     }
 }
 
