@@ -145,7 +145,7 @@ async fn a_story_is_updated_within_its_page_and_its_oldest_events_are_found_by_k
     let world = World::postgres().await?;
     let mut writer = world.writer().await?;
     writer.accept(1..=50).await?;
-    for round in 1..=100 {
+    for round in 1..=100u64 {
         let numbers = (round - 1) * 10 + 1..=round * 10;
         let first = (round * 10 + 1).saturating_sub(KEPT).max(1);
         let batch = Batch {
