@@ -6,7 +6,7 @@ use slotline_protocol::message::{AttemptKey, GapReason};
 use slotline_protocol::{ExecutionId, Fence, Incarnation, Timestamp, WorkerName};
 use slotline_scheduler::Lease;
 
-use super::{EARLY_MAX, End, Missing, Said};
+use super::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
 
 /// An attempt that is out, or whose last events are awaited.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub(super) struct Attempt {
     pub(super) end: Option<End>,
     /// Whether it is known to have begun.
     pub(super) has_started: bool,
-    pub(super) asked: u32,
+    /// How often the missing was asked for, and up to which number.
+    asked: (u32, u64),
 }
 
 impl Attempt {
@@ -37,7 +38,7 @@ impl Attempt {
             early: BTreeMap::new(),
             end: None,
             has_started: false,
-            asked: 0,
+            asked: (0, 0),
         }
     }
 
@@ -80,10 +81,22 @@ impl Attempt {
         (first <= last).then_some((first, last))
     }
 
-    /// What only its worker may still have.
-    pub(super) fn missing(&self, id: ExecutionId) -> Option<Missing> {
-        let (first, last) = self.hole()?;
+    /// What its worker is to be asked for now; `None` if it was asked often enough.
+    pub(super) fn ask(&mut self, id: ExecutionId) -> Option<Missing> {
+        let (first, _) = self.hole()?;
+        let last = self.last_known();
+        let (times, up_to) = self.asked;
+        if times >= ASKS_MAX && first <= up_to {
+            return None;
+        }
+        self.asked = if times >= ASKS_MAX { (1, last) } else { (times + 1, last) };
         Some(Missing { incarnation: self.incarnation, key: self.key(id), first, last: Some(last) })
+    }
+
+    /// The next hole that was asked for in vain.
+    pub(super) fn vain(&self) -> Option<(u64, u64)> {
+        let (_, up_to) = self.asked;
+        self.hole().filter(|(first, _)| *first <= up_to).map(|(first, last)| (first, last.min(up_to)))
     }
 
     /// Whatever follows the last event taken.

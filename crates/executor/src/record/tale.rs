@@ -14,7 +14,7 @@ use slotline_store::{OpenStory, RECENT_MAX, Story};
 
 use super::attempt::Attempt;
 use super::plain::is_told_by_the_row;
-use super::{ASK_AFTER, ASK_AGAIN, ASKS_MAX, End, KEPT, Missing, Out, Said, Word, tell};
+use super::{ASK_AFTER, ASK_AGAIN, End, KEPT, Missing, Out, Said, Word, tell};
 
 /// Events beyond [`KEPT`] that gather before the oldest are forgotten, so that it is not done for each.
 const FORGET_AT: u64 = KEPT + KEPT / 8;
@@ -262,15 +262,11 @@ impl Tale {
     /// Asks for what is missing, or gives it up.
     pub(super) fn look(&mut self, now: Timestamp, out: &mut Out) {
         self.due = None;
-        if let Some(attempt) = &mut self.attempt
-            && let Some((first, last)) = attempt.hole()
-        {
-            if attempt.asked < ASKS_MAX {
-                attempt.asked += 1;
-                out.missing.extend(attempt.missing(self.id));
-                self.set_due(Some(now + ASK_AGAIN), out);
-                return;
-            }
+        if let Some(missing) = self.attempt.as_mut().and_then(|attempt| attempt.ask(self.id)) {
+            out.missing.push(missing);
+            return self.set_due(Some(now + ASK_AGAIN), out);
+        }
+        while let Some((first, last)) = self.attempt.as_ref().and_then(Attempt::vain) {
             self.give_up(first, last, now, out);
         }
         self.go_on(now, out);
