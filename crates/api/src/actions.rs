@@ -1,17 +1,22 @@
 //! `/api/v1/actions` and `/api/v1/queues`: what can run, and how its lines stand.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use slotline_protocol::http::{Action, Answer, Page, QueueStats};
+use slotline_protocol::http::{Action, ActionDetail, Answer, Page, QueueStats, Worker};
 use slotline_protocol::{ActionRef, Policy};
 
 use crate::control::Refused;
 use crate::error::Error;
 use crate::{Api, input};
 
+/// How long an answer waits for the leader to say what its workers can do; without that the action is shown all the same.
+const WORKERS_WITHIN: Duration = Duration::from_secs(2);
 /// Percentiles are taken over this many of the newest executions.
 const DURATIONS_OVER: u32 = 1000;
 
@@ -26,9 +31,23 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<A
 pub(crate) async fn show(
     State(api): State<Api>,
     Path(action_ref): Path<String>,
-) -> Result<Json<Answer<Action>>, Error> {
-    let data = find(&api, &input::known_ref(&action_ref)?).await?;
-    Ok(Json(Answer { data }))
+) -> Result<Json<Answer<ActionDetail>>, Error> {
+    let action = find(&api, &input::known_ref(&action_ref)?).await?;
+    let capabilities = match tokio::time::timeout(WORKERS_WITHIN, api.control.workers()).await {
+        Ok(Ok(workers)) => shared_capabilities(&workers, &action.action_ref),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
+    Ok(Json(Answer { data: ActionDetail { action, capabilities } }))
+}
+
+/// What every one of `workers` that serves the action can do with it, in alphabetical order.
+fn shared_capabilities(workers: &[Worker], action_ref: &ActionRef) -> Vec<String> {
+    workers
+        .iter()
+        .flat_map(|worker| worker.actions.iter().filter(|served| served.action_ref == *action_ref))
+        .map(|served| served.capabilities.iter().cloned().collect::<BTreeSet<_>>())
+        .reduce(|shared, other| &shared & &other)
+        .map_or_else(Vec::new, |shared| shared.into_iter().collect())
 }
 
 pub(crate) async fn put(

@@ -44,6 +44,10 @@ pub(crate) enum Error {
     NoRoute,
     #[error("there are too many requests at once")]
     Busy,
+    #[error("there are {0} streams already; try another executor, or ask for pages without `wait`")]
+    TooManyStreams(usize),
+    #[error("this is served as {0} alone; say so in the header Accept")]
+    NotAcceptable(&'static str),
     #[error("there was no answer in time")]
     Overdue,
     /// What `/readyz` found, whole if details were asked for.
@@ -79,6 +83,8 @@ impl IntoResponse for Error {
             Self::Foreign => (StatusCode::FORBIDDEN, Refusal::new("foreign_origin", text)),
             Self::NoRoute => (StatusCode::NOT_FOUND, Refusal::new("no_such_route", text)),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("busy", text)),
+            Self::TooManyStreams(_) => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("too_many_streams", text)),
+            Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, Refusal::new("not_acceptable", text).at("accept")),
             Self::Overdue => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("overdue", text)),
             Self::NotReady { details, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Refusal { details, ..Refusal::new("not_ready", text) })

@@ -86,12 +86,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<E
         .map(ActionRef::new)
         .transpose()
         .map_err(|error| Error::malformed("action", error.to_string()))?;
-    let statuses = pairs
-        .iter()
-        .filter(|(name, _)| name == "status")
-        .flat_map(|(_, values)| values.split(','))
-        .map(|value| value.trim().parse::<Status>().map_err(|error| Error::malformed("status", error.to_string())))
-        .collect::<Result<Vec<_>, _>>()?;
+    let statuses = input::many(&pairs, "status", |value| value.parse::<Status>().map_err(|error| error.to_string()))?;
     let concurrency_key = input::once(&pairs, "key")?.map(str::to_owned);
     if let Some(key) = &concurrency_key {
         requested::check_key(key).map_err(|message| Error::malformed("key", message))?;

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -123,6 +123,16 @@ pub(crate) fn once<'a>(pairs: &'a [(String, String)], name: &str) -> Result<Opti
     if values.next().is_some() { Err(Error::malformed(name, "expected once")) } else { Ok(value) }
 }
 
+/// The values of a parameter that may be given often, and hold several values between commas.
+pub(crate) fn many<T>(
+    pairs: &[(String, String)],
+    name: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Error> {
+    let values = pairs.iter().filter(|(given, _)| given == name).flat_map(|(_, values)| values.split(','));
+    values.map(|value| read(value.trim()).map_err(|message| Error::malformed(name, message))).collect()
+}
+
 /// The parameter `limit`.
 pub(crate) fn limit(pairs: &[(String, String)]) -> Result<usize, Error> {
     match once(pairs, "limit")? {
@@ -132,6 +142,39 @@ pub(crate) fn limit(pairs: &[(String, String)]) -> Result<usize, Error> {
             _ => Err(Error::malformed("limit", format!("expected a number from 1 to {LIMIT_MAX}"))),
         },
     }
+}
+
+/// What a client says of a media type that it could be answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Named,
+    /// It takes this as well as anything.
+    Any,
+    Other,
+}
+
+/// What the header `Accept` says of `media_type`. Preferences among several are not weighed, but for `q=0`, which
+/// declines.
+pub(crate) fn wish(headers: &HeaderMap, media_type: &str) -> Wish {
+    let mut values = headers.get_all(ACCEPT).iter().peekable();
+    if values.peek().is_none() {
+        return Wish::Any;
+    }
+    let family = media_type.split('/').next().unwrap_or_default();
+    let mut wish = Wish::Other;
+    for range in values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+        let range = range.to_ascii_lowercase();
+        let mut parts = range.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        let is_declined = parts.any(|part| part.strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0));
+        if essence == media_type {
+            return if is_declined { Wish::Other } else { Wish::Named };
+        }
+        if !is_declined && (essence == "*/*" || essence.strip_suffix("/*") == Some(family)) {
+            wish = Wish::Any;
+        }
+    }
+    wish
 }
 
 /// An action that is asked about: what can't be a name is no action's.

@@ -1,4 +1,4 @@
-//! HTTP over the executor: actions, executions, workers, dead letters, health.
+//! HTTP over the executor: actions, executions and their events, workers, dead letters, health.
 //!
 //! Mount it with [`serve`], on anything that implements [`Control`]. Every answer is `{"data": ...}`, every refusal
 //! `{"error": {"code", "message", "field"?, "details"?}}`.
@@ -9,21 +9,27 @@ mod auth;
 pub mod control;
 mod dead;
 mod error;
+mod events;
 mod executions;
+mod follow;
 mod health;
 pub mod hub;
 mod input;
 mod known;
 mod limits;
+mod patience;
 mod serve;
+mod stream;
 mod workers;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware;
 use axum::routing::{get, post};
 use slotline_store::Store;
+use tokio_util::sync::CancellationToken;
 
 pub use auth::{InvalidToken, Token, check_exposure};
 pub use control::{Control, Kind, Refused, Submission};
@@ -50,6 +56,11 @@ struct Shared {
     control: Arc<dyn Control>,
     store: Store,
     known: known::Known,
+    places: limits::Places,
+    hub: Arc<Hub>,
+    journal: Arc<follow::Journal>,
+    /// Ends streams and long polls, which would go on for ever.
+    shutdown: CancellationToken,
 }
 
 impl Deref for Api {
@@ -60,11 +71,21 @@ impl Deref for Api {
     }
 }
 
-/// All routes. To listen on the network use [`serve`], which also bounds connections and refuses to be exposed.
+/// All routes. To listen on the network use [`serve`], which also bounds connections, refuses to be exposed, and ends
+/// streams at shutdown.
 pub fn router(state: State) -> Router {
-    let State { control, store, token, hub: _ } = state;
-    let api = Api(Arc::new(Shared { control, store, known: known::Known::default() }));
-    let v1 = Router::new()
+    routes(state, CancellationToken::new())
+}
+
+fn routes(state: State, shutdown: CancellationToken) -> Router {
+    let State { control, store, token, hub } = state;
+    let journal = Arc::new(follow::Journal::new(store.clone()));
+    let (known, places) = (known::Known::default(), limits::Places::default());
+    let api = Api(Arc::new(Shared { control, store, known, places, hub, journal, shutdown }));
+    // These take their places themselves, and may take longer than others.
+    let streams =
+        Router::new().route("/events", get(events::of_all)).route("/executions/{id}/events", get(events::of_one));
+    let requests = Router::new()
         .route("/actions", get(actions::list))
         .route("/actions/{action_ref}", get(actions::show).put(actions::put).delete(actions::delete))
         .route("/actions/{action_ref}/pause", post(actions::pause))
@@ -79,14 +100,15 @@ pub fn router(state: State) -> Router {
         .route("/dead", get(dead::list))
         .route("/dead/{id}", get(dead::show).delete(dead::discard))
         .route("/dead/{id}/replay", post(dead::replay))
-        .layer(axum::middleware::from_fn_with_state(limits::Places::default(), limits::admit));
+        .layer(middleware::from_fn_with_state(api.clone(), limits::admit));
+    let health = Router::new().route("/livez", get(health::live)).route("/readyz", get(health::ready));
     Router::new()
-        .nest("/api/v1", v1)
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
+        .nest("/api/v1", requests)
+        .merge(health)
+        .layer(middleware::from_fn(limits::hurry))
+        .nest("/api/v1", streams)
         .fallback(async || error::Error::NoRoute)
         .with_state(api)
-        .layer(axum::middleware::from_fn(limits::hurry))
-        .layer(axum::middleware::map_response(error::uniform))
-        .layer(axum::middleware::from_fn_with_state(token, auth::guard))
+        .layer(middleware::map_response(error::uniform))
+        .layer(middleware::from_fn_with_state(token, auth::guard))
 }

@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Exposed;
-use crate::{State, Token, check_exposure, router};
+use crate::patience::Patient;
+use crate::{State, Token, check_exposure, routes};
 
 /// Connections held at once; further ones wait in the kernel's backlog. Well below the usual 1024 open files.
 const CONNECTIONS_MAX: usize = 768;
@@ -46,10 +47,10 @@ pub async fn listen(address: SocketAddr, token: Option<&Token>) -> Result<TcpLis
     TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })
 }
 
-/// Serves the API on `listener` until `shutdown`; then answers what is under way, and returns.
+/// Serves the API on `listener` until `shutdown`; then ends streams, answers what is under way, and returns.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> Result<(), Error> {
     check_exposure(listener.local_addr().map_err(Error::Listener)?, state.token.as_ref())?;
-    let router = router(state);
+    let router = routes(state, shutdown.clone());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     while let Some(Some((place, stream))) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
@@ -58,7 +59,7 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream)), service));
         tokio::spawn(async move {
             // A client that goes away in mid-sentence is no news.
             let _ = connection.await;

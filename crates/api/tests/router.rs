@@ -122,6 +122,41 @@ async fn queue_stats_are_zeros_for_an_unused_action_and_404_only_for_an_unknown_
 }
 
 #[tokio::test]
+async fn an_action_shows_what_every_worker_that_serves_it_can_do() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let capabilities = async |world: &World| -> anyhow::Result<serde_json::Value> {
+        let answer = world.ask(Asked::get("/api/v1/actions/demo.echo")).await?;
+        assert_eq!((answer.status, &answer.body["data"]["action_ref"]), (StatusCode::OK, &json!("demo.echo")));
+        Ok(answer.body["data"]["capabilities"].clone())
+    };
+    assert_eq!(capabilities(&world).await?, json!([]));
+    let worker = |name: &str, capabilities: &[&str]| {
+        let other = json!({"ref": "demo.other", "capabilities": ["cancel"]});
+        let served = json!({"ref": "demo.echo", "capabilities": capabilities});
+        serde_json::from_value(json!({
+            "worker": name, "incarnation": "11111111-1111-1111-1111-111111111111", "capacity": 1, "active_count": 0,
+            "holding": [], "draining": false, "actions": [other, served], "labels": {},
+            "last_heartbeat_at": "2025-11-21T08:30:00Z",
+        }))
+    };
+    let one = worker("one", &["report-progress", "logs", "cancel"])?;
+    world.control.employ(vec![one]);
+    assert_eq!(capabilities(&world).await?, json!(["cancel", "logs", "report-progress"]));
+    let both =
+        vec![worker("one", &["report-progress", "logs", "cancel"])?, worker("two", &["logs", "report-progress"])?];
+    world.control.employ(both);
+    assert_eq!(capabilities(&world).await?, json!(["logs", "report-progress"]));
+    let workers = world.ask(Asked::get("/api/v1/workers")).await?.body;
+    assert_eq!(workers["data"][1]["actions"][1]["capabilities"], json!(["logs", "report-progress"]));
+    // What the leader does not say is not waited for long.
+    world.control.stall();
+    let begun = std::time::Instant::now();
+    assert_eq!(capabilities(&world).await?, json!([]));
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
 async fn cancelling_needs_no_body_and_answers_with_the_status_there_is() -> anyhow::Result<()> {
     let world = World::new().await?;
     let answer = world.ask(Asked::post("/api/v1/executions/5/cancel")).await?;
@@ -205,6 +240,8 @@ async fn with_a_token_nothing_else_is_open() -> anyhow::Result<()> {
         Asked::get("/api/v1/executions"),
         Asked::post("/api/v1/executions").json(&json!({"action_ref": "demo.echo"})),
         Asked::get("/api/v1/executions/1"),
+        Asked::get("/api/v1/executions/1/events"),
+        Asked::get("/api/v1/events").header("accept", "text/event-stream"),
         Asked::post("/api/v1/executions/1/cancel"),
         Asked::get("/api/v1/requests/x"),
         Asked::get("/api/v1/workers"),

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
+pub(crate) mod listener;
+pub(crate) mod teller;
+
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,8 +12,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use listener::Listener;
 use serde_json::{Value, json};
-use slotline_api::{Control, Refused, State, Submission, Token};
+use slotline_api::{Control, Hub, Refused, State, Submission, Token};
 use slotline_protocol::http::{
     Action, DeadLetter, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker,
 };
@@ -18,11 +22,14 @@ use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Policy, Status, Timestamp};
 use slotline_scheduler::Snapshot;
 use slotline_store::{Accepted, ActionChange, Batch, Counters, Store};
+use teller::Teller;
 use tower::ServiceExt;
 
 pub(crate) struct World {
     pub(crate) control: Arc<Recorder>,
     pub(crate) waiting: ExecutionId,
+    pub(crate) hub: Arc<Hub>,
+    store: Store,
     router: Router,
 }
 
@@ -40,8 +47,43 @@ impl World {
         store.migrate().await?;
         let waiting = fill(&store).await?;
         let control = Arc::new(Recorder { waiting, ..Recorder::default() });
-        let router = slotline_api::router(State { control: control.clone(), store, token, hub: Arc::default() });
-        Ok(Self { control, waiting, router })
+        let hub: Arc<Hub> = Arc::default();
+        let state = State { control: control.clone(), store: store.clone(), token, hub: hub.clone() };
+        Ok(Self { control, waiting, hub, store, router: slotline_api::router(state) })
+    }
+
+    /// For a server of one's own.
+    pub(crate) fn state(&self) -> State {
+        State { control: self.control.clone(), store: self.store.clone(), token: None, hub: self.hub.clone() }
+    }
+
+    /// Leads, and writes the record of the execution that waits.
+    pub(crate) async fn teller(&self) -> anyhow::Result<Teller> {
+        Teller::new(&self.store, self.hub.clone(), self.waiting).await
+    }
+
+    /// The path of that execution's events.
+    pub(crate) fn events(&self, query: &str) -> String {
+        format!("/api/v1/executions/{}/events{query}", self.waiting)
+    }
+
+    /// Opens a stream, which must begin.
+    pub(crate) async fn listen(&self, asked: Asked) -> anyhow::Result<Listener> {
+        let name = format!("{asked:?}");
+        let response = self.response(asked.header("accept", "text/event-stream")).await?;
+        let (parts, body) = response.into_parts();
+        anyhow::ensure!(parts.status == StatusCode::OK, "{name}: {}", parts.status);
+        let kind = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
+        anyhow::ensure!(kind == Some("text/event-stream"), "{name}: {kind:?}");
+        Ok(Listener::new(body))
+    }
+
+    pub(crate) async fn response(&self, asked: Asked) -> anyhow::Result<axum::response::Response> {
+        let mut request = Request::builder().method(asked.method).uri(asked.uri);
+        for (name, value) in asked.headers {
+            request = request.header(name, value);
+        }
+        Ok(self.router.clone().oneshot(request.body(Body::from(asked.body))?).await?)
     }
 
     /// Many at once, of which none is waited for.
@@ -53,12 +95,7 @@ impl World {
     }
 
     pub(crate) async fn ask(&self, asked: Asked) -> anyhow::Result<Answered> {
-        let mut request = Request::builder().method(asked.method).uri(asked.uri);
-        for (name, value) in asked.headers {
-            request = request.header(name, value);
-        }
-        let response = self.router.clone().oneshot(request.body(Body::from(asked.body))?).await?;
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.response(asked).await?.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 24).await?;
         let kind = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
         anyhow::ensure!(kind == Some("application/json"), "{kind:?}: {}", String::from_utf8_lossy(&bytes));
@@ -205,6 +242,7 @@ pub(crate) struct Recorder {
     is_alone: Mutex<bool>,
     is_cut_off: Mutex<bool>,
     is_stalled: Mutex<bool>,
+    workers: Mutex<Vec<Worker>>,
     waiting: ExecutionId,
 }
 
@@ -224,6 +262,10 @@ impl Recorder {
     /// From now on questions for the workers are never answered.
     pub(crate) fn stall(&self) {
         *self.is_stalled.lock().expect("no test panics with it") = true;
+    }
+
+    pub(crate) fn employ(&self, workers: Vec<Worker>) {
+        *self.workers.lock().expect("no test panics with it") = workers;
     }
 
     pub(crate) fn lose_the_broker(&self) {
@@ -332,7 +374,7 @@ impl Control for Recorder {
             self.calls.lock().expect("no test panics with it").push("stalled".to_owned());
             return futures::future::pending().boxed();
         }
-        self.quietly(Vec::new())
+        self.quietly(self.workers.lock().expect("no test panics with it").clone())
     }
 
     fn dead_letters(&self, limit: usize) -> BoxFuture<'_, Result<Vec<DeadLetter>, Refused>> {

@@ -1,0 +1,146 @@
+//! `GET /api/v1/executions/{id}/events` and `GET /api/v1/events`: what happened, and what happens.
+//!
+//! One execution's events come as a stream or as pages, both from any number on. A stream ends after the event that
+//! settles the execution; resumed there it is answered with 204, so that a browser asks no more. The stream of everything
+//! begins now and can't be resumed: what was missed is seen by the numbers, and is in each execution's own events.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use slotline_protocol::{ActionRef, ExecutionId, Status, duration, http};
+use slotline_store::Events;
+use tokio::time::Instant;
+
+use crate::control::Refused;
+use crate::error::Error;
+use crate::follow::{Follower, Past};
+use crate::hub::{Filter, Said, Watch};
+use crate::input::Wish;
+use crate::{Api, input, limits, stream};
+
+/// The longest time that a page is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+const STREAM: &str = "text/event-stream";
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub(crate) async fn of_one(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let id = input::execution_id(&id)?;
+    match input::wish(&headers, STREAM) {
+        Wish::Named => stream_of_one(&api, id, &uri, &headers).await,
+        Wish::Any | Wish::Other => page(&api, id, &uri).await.map(|page| Json(page).into_response()),
+    }
+}
+
+pub(crate) async fn of_all(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
+    if let Wish::Other = input::wish(&headers, STREAM) {
+        return Err(Error::NotAcceptable(STREAM));
+    }
+    let pairs = input::query(&uri, &["action", "status"])?;
+    let filter = Filter {
+        actions: input::many(&pairs, "action", |value| ActionRef::new(value).map_err(|error| error.to_string()))?,
+        statuses: input::many(&pairs, "status", |value| value.parse::<Status>().map_err(|error| error.to_string()))?,
+    };
+    let place = api.places.stream()?;
+    Ok(stream::of_all(api.hub.watch_all(filter), place, api.shutdown.clone()))
+}
+
+async fn stream_of_one(api: &Api, id: ExecutionId, uri: &Uri, headers: &HeaderMap) -> Result<Response, Error> {
+    let after = after(&input::query(uri, &["after"])?)?;
+    // A browser that reconnects keeps the address it began with.
+    let after = last_event_id(headers)?.unwrap_or(after);
+    let place = api.places.stream()?;
+    let follower = Follower::open(api.journal.clone(), api.hub.clone(), id, after);
+    let follower = limits::in_time(follower).await??.ok_or_else(|| Refused::unknown_execution(id))?;
+    if follower.has_ended() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(stream::of_one(follower, place, api.shutdown.clone()))
+}
+
+async fn page(api: &Api, id: ExecutionId, uri: &Uri) -> Result<http::Events, Error> {
+    let pairs = input::query(uri, &["after", "limit", "wait"])?;
+    let (after, limit, wait) = (after(&pairs)?, input::limit(&pairs)?, wait(&pairs)?);
+    let asked = Asked { id, after, limit: u32::try_from(limit).expect("the limit is bounded") };
+    let Events { events, is_over, .. } = if wait.is_zero() {
+        let _place = api.places.request()?;
+        limits::in_time(asked.read(&api.store)).await??
+    } else {
+        let _place = api.places.stream()?;
+        asked.wait(api, wait).await?
+    };
+    let next_after = events.last().map_or(after, |event| event.number);
+    Ok(http::Events { data: events, next_after, is_over })
+}
+
+/// A page that is asked for.
+struct Asked {
+    id: ExecutionId,
+    after: u64,
+    limit: u32,
+}
+
+impl Asked {
+    async fn read(&self, past: &impl Past) -> Result<Events, Error> {
+        let events = past.events(self.id, self.after, self.limit).await?;
+        Ok(events.ok_or_else(|| Refused::unknown_execution(self.id))?)
+    }
+
+    /// Reads the page once there is something on it; an empty one after `wait`, or when this executor stops.
+    async fn wait(&self, api: &Api, wait: Duration) -> Result<Events, Error> {
+        let until = Instant::now() + wait;
+        let mut watch = api.hub.watch(self.id);
+        loop {
+            let events = self.read(&*api.journal).await?;
+            if !events.events.is_empty() || events.is_over {
+                return Ok(events);
+            }
+            let heard = tokio::time::timeout_at(until, self.hear(&mut watch));
+            if !matches!(api.shutdown.run_until_cancelled(heard).await, Some(Ok(()))) {
+                return Ok(events);
+            }
+            if watch.is_cut_off() {
+                watch = api.hub.watch(self.id);
+            }
+        }
+    }
+
+    /// Returns when there is reason to look into the journal.
+    async fn hear(&self, watch: &mut Watch) {
+        loop {
+            match watch.next().await {
+                Said::Event(live) if live.event.number <= self.after => {}
+                Said::Event(_) | Said::Seam | Said::Lagged => return,
+            }
+        }
+    }
+}
+
+fn after(pairs: &[(String, String)]) -> Result<u64, Error> {
+    input::once(pairs, "after")?.map_or(Ok(0), |text| number(text, "after"))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    number(value.to_str().unwrap_or_default(), LAST_EVENT_ID).map(Some)
+}
+
+fn number(text: &str, field: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| Error::malformed(field, "expected the number of an event, or 0"))
+}
+
+fn wait(pairs: &[(String, String)]) -> Result<Duration, Error> {
+    let Some(text) = input::once(pairs, "wait")? else { return Ok(Duration::ZERO) };
+    let wait = duration::parse(text).map_err(|message| Error::malformed("wait", message))?;
+    if wait > WAIT_MAX {
+        return Err(Error::malformed("wait", format!("expected at most {} s", WAIT_MAX.as_secs())));
+    }
+    Ok(wait)
+}

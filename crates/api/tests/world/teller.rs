@@ -1,0 +1,99 @@
+//! What a leader does for the record of one execution: it writes each event, and then tells of it.
+
+use std::sync::Arc;
+
+use slotline_api::Hub;
+use slotline_api::hub::Live;
+use slotline_protocol::message::{Failure, Report};
+use slotline_protocol::record::{Event, Newest, What};
+use slotline_protocol::{ActionRef, ExecutionId, Status, Timestamp};
+use slotline_store::{Batch, Counters, Leadership, Settled, Store, Story};
+
+pub(crate) struct Teller {
+    leadership: Leadership,
+    counters: Counters,
+    hub: Arc<Hub>,
+    id: ExecutionId,
+    batch: i64,
+    last: u64,
+}
+
+impl Teller {
+    pub(crate) async fn new(store: &Store, hub: Arc<Hub>, id: ExecutionId) -> anyhow::Result<Self> {
+        let mut leadership = store.lead("teller").await?;
+        let counters = leadership.recover().await?.counters;
+        Ok(Self { leadership, counters, hub, id, batch: 0, last: 0 })
+    }
+
+    /// Writes and tells of a report.
+    pub(crate) async fn report(&mut self, message: &str) -> anyhow::Result<()> {
+        let report = Report { message: Some(message.to_owned()), ..Report::default() };
+        self.tell(What::Progress(report)).await
+    }
+
+    pub(crate) async fn reports(&mut self, count: u64) -> anyhow::Result<()> {
+        for _ in 0..count {
+            self.report("on it").await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn tell(&mut self, what: What) -> anyhow::Result<()> {
+        let event = self.write(what).await?;
+        self.hub.publish(&[Arc::new(Live::new(event))]);
+        Ok(())
+    }
+
+    /// Writes an event of which nobody is told.
+    pub(crate) async fn write(&mut self, what: What) -> anyhow::Result<Event> {
+        self.last += 1;
+        let event = event(self.id, self.last, what);
+        let batch = Batch { events: vec![Arc::new(event.clone())], stories: vec![self.story()], ..self.batch() };
+        self.leadership.commit(&batch).await?;
+        Ok(event)
+    }
+
+    pub(crate) async fn settle(&mut self, status: Status, error: Option<Failure>) -> anyhow::Result<()> {
+        self.last += 1;
+        let ended_at = Timestamp::from_micros(1_763_713_900_000_000);
+        let settled = Settled {
+            id: self.id,
+            status,
+            attempt: 1,
+            failures: 0,
+            losses: 0,
+            lease: None,
+            result: None,
+            error: error.clone(),
+            ended_at,
+        };
+        let batch = Batch { settled: vec![settled], stories: vec![self.story()], ..self.batch() };
+        self.leadership.commit(&batch).await?;
+        let event = event(self.id, self.last, What::Settled { status, result: None, error });
+        self.hub.publish(&[Arc::new(Live::new(event))]);
+        Ok(())
+    }
+
+    fn batch(&mut self) -> Batch {
+        self.batch += 1;
+        Batch { number: self.batch, counters: self.counters, ..Batch::default() }
+    }
+
+    fn story(&self) -> Story {
+        Story {
+            id: self.id,
+            first: 1,
+            last: self.last,
+            attempt: 1,
+            sequence: self.last,
+            newest: Newest::default(),
+            latest: None,
+            awaits: None,
+        }
+    }
+}
+
+pub(crate) fn event(id: ExecutionId, number: u64, what: What) -> Event {
+    let (action_ref, timestamp) = (ActionRef::new("demo.echo").expect("a name"), Timestamp::from_micros(0));
+    Event { execution_id: id, action_ref, number, attempt: 1, timestamp, what }
+}
