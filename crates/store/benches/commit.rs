@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionId, Detail, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
+use slotline_protocol::message::{Reply, Report};
+use slotline_protocol::record::{Event, Latest, Newest, What};
+use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 use slotline_scheduler::{Lease, Snapshot};
-use slotline_store::{Accepted, Batch, Leadership, Request, Settled, Store};
+use slotline_store::{Accepted, Batch, Leadership, Request, Settled, Store, Story};
 use uuid::Uuid;
 
 const MILLION: i64 = 1_000_000;
@@ -135,6 +136,53 @@ impl Bench {
         );
         Ok(())
     }
+
+    /// Batches of five events of each of a hundred executions, of which the newest thousand are kept.
+    async fn record(&mut self, batches: u64) -> anyhow::Result<()> {
+        let ids = self.next..self.next + 100;
+        self.next += 100;
+        self.commit(Batch { accepted: accept(ids.clone()), ..Batch::default() }).await?;
+        let mut took = Vec::new();
+        for batch in 0..batches {
+            let last = batch * 5 + 5;
+            let first = last.saturating_sub(999).max(1);
+            let full = Batch {
+                events: ids.clone().flat_map(|id| (last - 4..=last).map(move |number| report(id, number))).collect(),
+                stories: ids.clone().map(|id| story(id, first, last)).collect(),
+                ..Batch::default()
+            };
+            took.push(self.commit(full).await?);
+        }
+        let total: Duration = took.iter().sum();
+        took.sort();
+        println!(
+            "{}: 500 events of 100 executions: p50 {:.2?}, p99 {:.2?}, {:.0} events/s",
+            self.name,
+            took[took.len() / 2],
+            took[took.len() * 99 / 100],
+            batches as f64 * 500.0 / total.as_secs_f64()
+        );
+        Ok(())
+    }
+}
+
+fn report(id: i64, number: u64) -> Arc<Event> {
+    let message = Some(format!("copied block {number} of the image"));
+    let report = Report { step: Some((number, 1_000)), message, percent: Some(12.5), ..Report::default() };
+    Arc::new(Event {
+        execution_id: ExecutionId(id),
+        action_ref: ActionRef::new("demo.echo").expect("valid"),
+        number,
+        attempt: 1,
+        timestamp: Timestamp::from_micros(id),
+        what: What::Progress(report),
+    })
+}
+
+fn story(id: i64, first: u64, last: u64) -> Story {
+    let newest = Newest { info: Some(format!("copied block {last} of the image")), error: None };
+    let id = ExecutionId(id);
+    Story { id, first, last, attempt: 1, sequence: last, newest, latest: Some(Latest::default()), awaits: None }
 }
 
 async fn measure(name: &'static str, url: &str) -> anyhow::Result<()> {
@@ -145,6 +193,7 @@ async fn measure(name: &'static str, url: &str) -> anyhow::Result<()> {
     for (size, batches) in [(1, 2_000), (20, 500), (167, 300), (500, 200), (5_000, 20)] {
         bench.pipeline(size, batches).await?;
     }
+    bench.record(400).await?;
     for first in (0..MILLION).step_by(20_000) {
         let begin = bench.next + first;
         bench.commit(Batch { accepted: accept(begin..begin + 20_000), ..Batch::default() }).await?;

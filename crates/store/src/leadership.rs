@@ -11,7 +11,7 @@ use crate::{Batch, CommitError, Counters, Error, OpenStory, postgres, sqlite};
 /// The partition that is led. There is one so far.
 pub(crate) const PARTITION: i32 = 0;
 /// The most executions forgotten by one step, each with up to some thousand events, so that no commit waits long.
-pub(crate) const PRUNE_CHUNK: i64 = 50;
+pub(crate) const PRUNE_CHUNK: i64 = 20;
 
 /// The right to write, for one epoch. Dropping it gives leadership up.
 ///

@@ -26,9 +26,9 @@ pub(crate) use lead::Lead;
 
 /// Connections for reads.
 const READERS: u32 = 4;
-/// How long to wait for another process that writes to the same file.
 /// Pause before a file that was locked is opened again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// How long to wait for another process that writes to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log is cut back to this size after a checkpoint.
 const LOG_BYTES: &str = "67108864";

@@ -185,7 +185,7 @@ fn events<'q>(call: Call<'q>, rows: &[Arc<Event>]) -> Call<'q> {
     call.bind(column(rows, |row| row.execution_id.0))
         .bind(column(rows, |row| large(row.number)))
         .bind(column(rows, |row| row.what.kind().as_str()))
-        .bind(column(rows, |row| json(row)))
+        .bind(column(rows, json))
 }
 
 fn stories<'q>(call: Call<'q>, rows: &[Story]) -> Call<'q> {
