@@ -11,6 +11,7 @@ use serde_json::Value;
 use slotline_protocol::{duration, message::AttemptKey};
 
 use crate::duty::{OnDrain, Phase, Start};
+use crate::progress;
 
 /// The longest value of a parameter that is put into the environment.
 pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;
@@ -84,7 +85,12 @@ impl RunConfig {
 }
 
 /// What one attempt adds to a command's environment.
-pub(crate) fn environment(config: &RunConfig, start: &Start, result_file: &Path) -> Vec<(String, String)> {
+pub(crate) fn environment(
+    config: &RunConfig,
+    start: &Start,
+    result_file: &Path,
+    socket: Option<&Path>,
+) -> Vec<(String, String)> {
     let (id, attempt): AttemptKey = start.key;
     let mut env: Vec<(String, String)> = config.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
@@ -93,6 +99,9 @@ pub(crate) fn environment(config: &RunConfig, start: &Start, result_file: &Path)
     set("SLOTLINE_FENCE", start.fence.to_string());
     set("SLOTLINE_ACTION_REF", start.action_ref.to_string());
     set("SLOTLINE_RESULT_FILE", result_file.to_string_lossy().into_owned());
+    if let Some(socket) = socket {
+        set(progress::SOCKET, socket.to_string_lossy().into_owned());
+    }
     env.extend(parameters(start.parameters.0.get()));
     env
 }

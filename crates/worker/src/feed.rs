@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use slotline_protocol::message::{AttemptKey, Level, Report, Stream};
 use tokio::sync::mpsc;
@@ -30,6 +31,8 @@ pub(crate) trait Listener: Send + Sync {
 pub(crate) struct Feed {
     pub(crate) key: AttemptKey,
     waiting: Mutex<Waiting>,
+    /// When it was looked at last, in microseconds since boot; 0 before.
+    looked_at: AtomicU64,
     /// Warnings given so far, those left out included.
     notices: AtomicU32,
     listener: Arc<dyn Listener>,
@@ -54,7 +57,14 @@ impl Feed {
         listener: Arc<dyn Listener>,
         announcements: mpsc::UnboundedSender<Arc<Self>>,
     ) -> Arc<Self> {
-        Arc::new(Self { key, waiting: Mutex::default(), notices: AtomicU32::new(0), listener, announcements })
+        Arc::new(Self {
+            key,
+            waiting: Mutex::default(),
+            looked_at: AtomicU64::new(0),
+            notices: AtomicU32::new(0),
+            listener,
+            announcements,
+        })
     }
 
     pub(crate) fn started(self: &Arc<Self>, at: Now) {
@@ -124,6 +134,15 @@ impl Feed {
             items.push_front(Told::Gap { count });
         }
         (waiting.started_at.take(), items)
+    }
+
+    /// When it was looked at last, as far as somebody noted it.
+    pub(crate) fn looked_at(&self) -> Option<Duration> {
+        Some(self.looked_at.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Duration::from_micros)
+    }
+
+    pub(crate) fn note_look(&self, now: Duration) {
+        self.looked_at.store(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

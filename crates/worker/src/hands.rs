@@ -45,6 +45,8 @@ struct Commands {
     scratch: Scratch,
     /// The loop's own, where commands are watched.
     own: runtime::Handle,
+    /// Where their reports are read.
+    channels: runtime::Handle,
 }
 
 enum Live {
@@ -59,10 +61,11 @@ impl Hands {
         pool: Option<Pool>,
         scratch: Option<Scratch>,
         handlers: runtime::Handle,
+        channels: runtime::Handle,
         announcements: mpsc::UnboundedSender<Arc<Feed>>,
     ) -> Self {
-        let commands =
-            pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own: runtime::Handle::current() });
+        let own = runtime::Handle::current();
+        let commands = pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own, channels });
         Self {
             work,
             live: BTreeMap::new(),
@@ -83,11 +86,13 @@ impl Hands {
         let feed = Feed::new(key, Arc::new(Ear(book.clone())), self.announcements.clone());
         let live = match (self.work.get(&start.action_ref), &self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
-            (Some(Work::Command(config)), Some(Commands { pool, scratch, own })) => {
+            (Some(Work::Command(config)), Some(Commands { pool, scratch, own, channels })) => {
                 let (asks, asked) = mpsc::unbounded_channel();
                 let plan = Plan {
                     config: config.clone(),
                     result_file: scratch.result_file(key, start.fence),
+                    socket: scratch.socket(),
+                    channels: channels.clone(),
                     start,
                     feed,
                     asks: asked,

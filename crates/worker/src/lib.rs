@@ -23,6 +23,7 @@
 
 mod archive;
 mod book;
+mod channel;
 mod check;
 mod clock;
 mod command;
@@ -38,6 +39,7 @@ mod panic;
 mod process;
 pub mod progress;
 mod report;
+mod rest;
 mod run;
 mod scratch;
 pub mod shim;

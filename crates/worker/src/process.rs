@@ -18,8 +18,10 @@ use rustix::process::{Pid, Signal};
 use slotline_protocol::message::{Failure, Stream};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
+use crate::channel::Channel;
 use crate::clock;
 use crate::command::{RunConfig, environment};
 use crate::duty::{Ending, Start};
@@ -51,6 +53,9 @@ pub(crate) struct Plan {
     pub(crate) start: Start,
     pub(crate) config: Arc<RunConfig>,
     pub(crate) result_file: PathBuf,
+    /// Where it is listened to for its reports, if there is a place; and by whom.
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) channels: runtime::Handle,
     pub(crate) feed: Arc<Feed>,
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
     /// The fence, as it moves on.
@@ -71,7 +76,8 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     if let Ok(Ask::Interrupt { .. } | Ask::Kill) = plan.asks.try_recv() {
         return unstarted(Failure::new("cancelled", "it was ended before it started"));
     }
-    let mut running = match Running::start(pool, &plan).await {
+    let channel = listen(&mut plan);
+    let mut running = match Running::start(pool, &plan, channel.as_ref().map(Channel::path)).await {
         Ok(running) => running,
         Err(error) => {
             let program = plan.config.command.first().map_or("", String::as_str);
@@ -80,11 +86,22 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     };
     let ended = running.watch(&mut plan).await;
     running.drain(&plan).await;
+    if let Some(channel) = channel {
+        channel.close().await;
+    }
     let ending = running.judge(&plan, ended).await;
     if let Ended::Gone | Ended::Refused { .. } = ended {
         pool.put(running.shim);
     }
     ending
+}
+
+/// An attempt that can't be listened to runs all the same.
+fn listen(plan: &mut Plan) -> Option<Channel> {
+    let id = plan.start.key.0;
+    Channel::open(plan.socket.take()?, plan.feed.clone(), &plan.channels)
+        .inspect_err(|error| tracing::warn!(execution.id = %id, %error, "can't listen to a command's progress"))
+        .ok()
 }
 
 fn unstarted(error: Failure) -> Ending {
@@ -114,11 +131,11 @@ enum Ended {
 
 impl Running {
     /// Hands the command to a shim.
-    async fn start(pool: &Pool, plan: &Plan) -> io::Result<Self> {
+    async fn start(pool: &Pool, plan: &Plan, socket: Option<&Path>) -> io::Result<Self> {
         let spec = Spec {
             command: plan.config.command.clone(),
             cwd: plan.config.cwd.clone(),
-            env: environment(&plan.config, &plan.start, &plan.result_file),
+            env: environment(&plan.config, &plan.start, &plan.result_file, socket),
         };
         let mut tried = 0;
         loop {

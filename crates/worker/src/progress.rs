@@ -97,3 +97,61 @@ fn wait_writable(stream: &OwnedFd, deadline: Duration) -> io::Result<()> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    fn listener() -> (tempfile::TempDir, PathBuf, UnixListener) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        (folder, path, listener)
+    }
+
+    #[test]
+    fn a_report_is_one_line_that_is_there_though_its_sender_has_ended() {
+        let (_folder, path, listener) = listener();
+        let report = Report { message: Some("two\nlines".to_owned()), percent: Some(f64::NAN), ..Report::default() };
+        send_to(path, &report).expect("sent");
+        let mut lines = BufReader::new(listener.accept().expect("a caller").0).lines();
+        let line = lines.next().expect("a line").expect("text");
+        assert!(line.contains(r#""message":"two\nlines""#) && lines.next().is_none(), "{line}");
+    }
+
+    #[test]
+    fn a_message_of_ten_megabytes_is_cut_to_a_line_that_can_be_read() {
+        let message = Some("\u{1}".repeat(10 << 20));
+        let line = line(&Report { message, ..Report::default() }).expect("JSON");
+        assert!(line.len() <= LINE_BYTES_MAX, "{}", line.len());
+    }
+
+    #[test]
+    fn nobody_who_takes_it_is_an_error_and_not_a_wait_without_end() {
+        let (_folder, path, listener) = listener();
+        let address = SocketAddrUnix::new(path.clone()).expect("a path");
+        let start = clock::boot();
+        // Until its queue is full.
+        let mut callers = Vec::new();
+        let error = loop {
+            match connect(&address, start) {
+                Ok(caller) => callers.push(caller),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let start = clock::boot();
+        send_to(path, &Report::default()).expect_err("the queue is full");
+        assert!(clock::boot() - start >= SEND_WITHIN, "it was patient");
+        drop(listener);
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_is_an_error() {
+        let (_folder, path, listener) = listener();
+        drop(listener);
+        send_to(path, &Report::default()).expect_err("nobody is there");
+    }
+}

@@ -27,6 +27,7 @@ use crate::link::{Link, News};
 use crate::lock::Lock;
 use crate::process::pool::Pool;
 use crate::report::Outbox;
+use crate::rest::Rest;
 use crate::scratch::Scratch;
 use crate::{Error, Shutdown, clock};
 
@@ -46,8 +47,9 @@ pub(crate) struct Setup {
     pub(crate) shutdown: Shutdown,
 }
 
-/// Runs the worker to its end, on this thread. `handlers` is where handlers run.
-pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), Error> {
+/// Runs the worker to its end, on this thread. `handlers` is where handlers run, `channels` where commands' reports are
+/// read.
+pub(crate) async fn run(setup: Setup, handlers: runtime::Handle, channels: runtime::Handle) -> Result<(), Error> {
     let Setup { config, work, shim, scratch, lock, broker, shutdown } = setup;
     let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let (pool, shims) = match &scratch {
@@ -68,7 +70,7 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle) -> Result<(), E
     }
     let timer = clock::timer().map_err(|error| Error::Thread(error.into()))?;
     let timer = clock::watched(timer).map_err(Error::Thread)?;
-    let hands = Hands::new(work, pool.clone(), scratch, handlers, announcements);
+    let hands = Hands::new(work, pool.clone(), scratch, handlers, channels, announcements);
     let mut looped = Loop {
         book: Book::new(duty, hands),
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
@@ -118,17 +120,21 @@ impl Loop {
     ) -> Result<(), Error> {
         let mut deliveries: Vec<Delivery> = Vec::new();
         let mut feeds: Vec<Arc<Feed>> = Vec::new();
+        let mut rest = Rest::default();
         let (mut is_draining, mut is_stopping) = (false, false);
         let mut armed = None;
         loop {
             let (incarnation, deadline) = self.book.outlook();
+            let deadline = deadline.into_iter().chain(rest.due_at()).min();
             if armed != deadline {
                 clock::arm(timer, deadline).map_err(|error| Error::Thread(error.into()))?;
                 armed = deadline;
             }
             tokio::select! {
                 _ = announced.recv_many(&mut feeds, FEEDS_MAX) => {
-                    for feed in feeds.drain(..) {
+                    let now = clock::boot();
+                    for feed in feeds.drain(..).filter_map(|feed| rest.admit(feed, now)) {
+                        feed.note_look(now);
                         self.book.look(&feed);
                     }
                 }
@@ -147,6 +153,11 @@ impl Loop {
                     }
                     armed = None;
                     self.book.handle(Input::Tick);
+                    let now = clock::boot();
+                    while let Some(feed) = rest.next(now) {
+                        feed.note_look(now);
+                        self.book.look(&feed);
+                    }
                 }
                 Some(confirmed) = self.confirms.next(), if !self.confirms.is_empty() => {
                     if let Some(input) = confirmed {

@@ -1,17 +1,29 @@
-//! The folder of one process below the state directory: result files of commands live here while they run.
+//! The folder of one process below the state directory: result files and sockets of commands live here while they run.
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use slotline_protocol::Fence;
 use slotline_protocol::message::AttemptKey;
 use uuid::Uuid;
 
+/// The longest path that a socket can have; the system keeps a byte for its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// `/progress-` and the longest number.
+const SOCKET_NAME_BYTES: usize = 10 + 20;
+
 /// Removed with all that is in it when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch {
+    folder: PathBuf,
+    /// Where sockets are made: the folder itself, or a shorter one.
+    sockets: Option<PathBuf>,
+    made: AtomicU64,
+}
 
 impl Scratch {
     /// Makes the folder, for this user only, and removes those of processes that are no more.
@@ -30,21 +42,48 @@ impl Scratch {
             }
         };
         DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
+        let sockets = if fits(&folder) { Some(folder.clone()) } else { short_folder() };
+        if sockets.is_none() {
+            tracing::warn!(folder = %folder.display(), "commands can't report: every path for a socket is too long");
+        }
+        Ok(Self { folder, sockets, made: AtomicU64::new(0) })
     }
 
     /// Where an attempt may leave its result.
     pub(crate) fn result_file(&self, (id, attempt): AttemptKey, fence: Fence) -> PathBuf {
-        self.0.join(format!("result-{id}-{attempt}-{fence}.json"))
+        self.folder.join(format!("result-{id}-{attempt}-{fence}.json"))
+    }
+
+    /// A path for a socket, each time another; `None` where all would be too long.
+    pub(crate) fn socket(&self) -> Option<PathBuf> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        Some(self.sockets.as_ref()?.join(format!("progress-{number}")))
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "can't remove the worker's scratch folder");
+        let elsewhere = self.sockets.as_ref().filter(|sockets| **sockets != self.folder);
+        for folder in [&self.folder].into_iter().chain(elsewhere) {
+            if let Err(error) = std::fs::remove_dir_all(folder) {
+                tracing::warn!(folder = %folder.display(), %error, "can't remove the worker's scratch folder");
+            }
         }
     }
+}
+
+fn fits(folder: &Path) -> bool {
+    folder.as_os_str().as_bytes().len() + SOCKET_NAME_BYTES <= SOCKET_PATH_BYTES_MAX
+}
+
+/// A folder like the other, for sockets alone, below the system's own for what is temporary.
+fn short_folder() -> Option<PathBuf> {
+    let temporary = std::env::temp_dir();
+    sweep(&temporary, "slotline-run-");
+    let random = Uuid::new_v4().simple().to_string();
+    let folder = temporary.join(format!("slotline-run-{}-{}", std::process::id(), random.get(..8)?));
+    let made = fits(&folder) && DirBuilder::new().mode(0o700).create(&folder).is_ok();
+    made.then_some(folder)
 }
 
 /// What can't be removed now is swept the next time.
@@ -71,9 +110,21 @@ mod tests {
         std::fs::create_dir(&stale).expect("a folder");
         std::fs::create_dir(&other).expect("a folder");
         let scratch = Scratch::create(Some(state_dir.path())).expect("a folder");
-        assert!(!stale.exists() && other.exists() && scratch.0.exists());
+        assert!(!stale.exists() && other.exists() && scratch.folder.exists());
         drop(scratch);
         let left: Vec<_> = std::fs::read_dir(state_dir.path()).expect("readable").flatten().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn sockets_of_a_folder_with_a_long_name_are_in_a_short_one_that_is_removed_too() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let scratch = Scratch::create(Some(&parent.path().join("x".repeat(100)))).expect("a folder");
+        let socket = scratch.socket().expect("a path");
+        assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX, "{socket:?}");
+        std::os::unix::net::UnixListener::bind(&socket).expect("a path for a socket");
+        assert_ne!(scratch.socket(), Some(socket.clone()));
+        drop(scratch);
+        assert!(!socket.parent().expect("a folder").exists());
     }
 }

@@ -141,9 +141,25 @@ fn on_this_thread(setup: Setup) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
+    // Workers without commands have nothing to read.
+    let channels = match &setup.scratch {
+        None => None,
+        Some(_) => Some(
+            runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("slotline-reports")
+                .enable_all()
+                .build()
+                .map_err(Error::Thread)?,
+        ),
+    };
+    let reports = channels.as_ref().unwrap_or(&handlers).handle().clone();
     let own = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-    let result = own.block_on(run::run(setup, handlers.handle().clone()));
+    let result = own.block_on(run::run(setup, handlers.handle().clone(), reports));
     handlers.shutdown_background();
+    if let Some(channels) = channels {
+        channels.shutdown_background();
+    }
     own.shutdown_background();
     result
 }

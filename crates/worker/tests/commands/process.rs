@@ -1,87 +1,15 @@
-//! Commands, with real processes, through a whole worker.
-
-mod executor;
+//! Commands, with real processes: what they are given, what they give, and every way they can end.
 
 use std::path::Path;
 use std::time::Duration;
 
-use executor::Executor;
 use serde_json::{Value, json};
-use slotline_broker::Broker;
+use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{Completed, Failure};
-use slotline_protocol::{Incarnation, OutcomeKind};
-use slotline_worker::{Error, RunConfig, Shutdown, Worker};
-use tokio::task::JoinHandle;
+use slotline_worker::RunConfig;
 
-const SHIM: &str = env!("CARGO_BIN_EXE_slotline-shim");
-
-/// A worker with one action, `test.run`, that is a shell script.
-struct Stage {
-    executor: Executor,
-    worker: Incarnation,
-    shutdown: Shutdown,
-    running: JoinHandle<Result<(), Error>>,
-    folder: tempfile::TempDir,
-}
-
-impl Stage {
-    async fn with(config: impl FnOnce(&Path) -> RunConfig) -> anyhow::Result<Self> {
-        let broker = Broker::memory(executor::PREFIX);
-        let mut executor = Executor::start(&broker, 1).await?;
-        let folder = tempfile::tempdir()?;
-        let shutdown = Shutdown::new();
-        let worker = Worker::builder("w1")
-            .capacity(8)
-            .command("test.run", config(folder.path()))
-            .drain_timeout(Duration::from_millis(200))
-            .state_dir(folder.path().join("state"))
-            .shim_executable(SHIM)
-            .build()?;
-        let running = tokio::spawn(worker.run(broker, shutdown.clone()));
-        let worker = executor.worker().await?;
-        Ok(Self { executor, worker, shutdown, running, folder })
-    }
-
-    async fn script(script: &str) -> anyhow::Result<Self> {
-        Self::with(|folder| RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", script]) })
-            .await
-    }
-
-    async fn dispatch(&mut self, id: i64, parameters: Value) -> anyhow::Result<()> {
-        self.executor.dispatch(self.worker, id, "test.run", parameters).await
-    }
-
-    async fn run(&mut self, id: i64, parameters: Value) -> anyhow::Result<Completed> {
-        self.dispatch(id, parameters).await?;
-        self.executor.completed(id).await
-    }
-
-    /// What a script wrote into a file of the stage's folder, once it is there.
-    async fn written(&self, name: &str) -> anyhow::Result<String> {
-        let deadline = tokio::time::Instant::now() + executor::PATIENCE;
-        loop {
-            match std::fs::read_to_string(self.folder.path().join(name)) {
-                Ok(text) if text.ends_with('\n') => return Ok(text.trim().to_owned()),
-                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
-            }
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "{name} was not written");
-        }
-    }
-
-    /// Whether nothing of these processes is left, not even a zombie.
-    fn are_gone(&self, pids: &str) -> bool {
-        pids.split_whitespace().all(|pid| !Path::new("/proc").join(pid).exists())
-    }
-
-    async fn end(self) -> anyhow::Result<()> {
-        self.shutdown.stop();
-        tokio::time::timeout(executor::PATIENCE, self.running).await???;
-        let state = self.folder.path().join("state");
-        let left: Vec<_> = std::fs::read_dir(state)?.flatten().map(|entry| entry.file_name()).collect();
-        anyhow::ensure!(left == ["w1.lock"], "the worker left {left:?} behind");
-        Ok(())
-    }
-}
+use crate::executor;
+use crate::stage::Stage;
 
 fn result(completed: &Completed) -> Value {
     assert_eq!(completed.status, OutcomeKind::Completed, "{:?}", completed.error);

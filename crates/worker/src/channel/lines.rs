@@ -1,0 +1,46 @@
+//! Bytes into lines, of which none takes more room than it may.
+
+use std::sync::Arc;
+
+use crate::feed::Feed;
+use crate::progress::LINE_BYTES_MAX;
+
+/// What a caller has written of a line that is not complete yet.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    partial: Vec<u8>,
+    /// The line is too long: what follows of it is nothing.
+    is_skipped: bool,
+}
+
+impl Lines {
+    pub(super) fn take(&mut self, bytes: &[u8], feed: &Arc<Feed>) {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            self.add(&rest[..end], feed);
+            self.finish(feed);
+            rest = &rest[end + 1..];
+        }
+        self.add(rest, feed);
+    }
+
+    /// The line is complete.
+    pub(super) fn finish(&mut self, feed: &Arc<Feed>) {
+        feed.line(&self.partial);
+        self.partial.clear();
+        self.is_skipped = false;
+    }
+
+    fn add(&mut self, bytes: &[u8], feed: &Arc<Feed>) {
+        if self.is_skipped {
+            return;
+        }
+        if self.partial.len() + bytes.len() > LINE_BYTES_MAX {
+            feed.notice(format!("a report has more than {LINE_BYTES_MAX} bytes: left out"));
+            self.partial.clear();
+            self.is_skipped = true;
+        } else {
+            self.partial.extend_from_slice(bytes);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Who has just been looked at and may wait: an attempt that reports in a flood costs one look a millisecond.
+//!
+//! Whoever holds the book to look at reports keeps an ending, and so the start of the next in line, from it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::feed::Feed;
+
+/// Between two looks at what one attempt reports.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Each attempt is here once at most: it announces itself once until it is looked at.
+#[derive(Default)]
+pub(crate) struct Rest(VecDeque<(Duration, Arc<Feed>)>);
+
+impl Rest {
+    /// Gives back an attempt that has something to tell if it may be looked at now, and keeps it until then if not.
+    pub(crate) fn admit(&mut self, feed: Arc<Feed>, now: Duration) -> Option<Arc<Feed>> {
+        match feed.looked_at() {
+            Some(before) if now < before + LOOK_EVERY => {
+                self.0.push_back((before + LOOK_EVERY, feed));
+                None
+            }
+            Some(_) | None => Some(feed),
+        }
+    }
+
+    /// When somebody here is to be looked at. Whoever comes later may be due a little sooner, and waits no longer than
+    /// that for it.
+    pub(crate) fn due_at(&self) -> Option<Duration> {
+        self.0.front().map(|(at, _)| *at)
+    }
+
+    /// The next who is to be looked at now.
+    pub(crate) fn next(&mut self, now: Duration) -> Option<Arc<Feed>> {
+        self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, feed)| feed)
+    }
+}
