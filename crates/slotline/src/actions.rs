@@ -2,6 +2,7 @@
 //!
 //! Not here: what the keys of a policy or of `[action.run]` mean; those are `Policy` and `RunConfig`.
 
+use std::collections::btree_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -14,6 +15,9 @@ use crate::document::{Document, Error, did_you_mean, locate};
 
 /// The actions that `dev` and `demo` bring along.
 const EXAMPLES: &str = include_str!("../examples/actions.toml");
+
+/// The variable by which every command finds this very program, to report with `"$SLOTLINE_BIN" progress`.
+const PROGRAM: &str = "SLOTLINE_BIN";
 
 /// One `[[action]]`.
 #[derive(Clone, Debug)]
@@ -110,7 +114,11 @@ fn run(document: &Document, folder: &Path, run: Spanned<DeValue<'_>>, name: &str
     if run.command.first().is_none_or(String::is_empty) {
         return Err(document.wrong(Some(span), format!("{name}.command: expected a program and its arguments")));
     }
-    Ok(run.resolved(folder))
+    let mut run = run.resolved(folder);
+    if let (Entry::Vacant(unset), Ok(program)) = (run.env.entry(PROGRAM.to_owned()), std::env::current_exe()) {
+        unset.insert(program.to_string_lossy().into_owned());
+    }
+    Ok(run)
 }
 
 #[cfg(test)]
@@ -148,6 +156,9 @@ mod tests {
         let run = actions[0].run.as_ref().expect("what to run");
         assert_eq!(run.command, ["/srv/work/./deploy.sh", "./untouched"]);
         assert_eq!(run.cwd.as_deref(), Some(Path::new("/srv/work")));
+        let program = std::env::current_exe().expect("a test has a program");
+        assert_eq!(run.env[PROGRAM], program.to_string_lossy());
+        assert_eq!(run.env["STAGE"], "prod");
         assert!(actions[1].run.is_none());
     }
 

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slotline_api::Token;
@@ -15,6 +16,8 @@ use crate::config::TOKEN_VARIABLE;
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long an answer may take; more than the API gives itself.
 const ANSWER_WITHIN: Duration = Duration::from_secs(35);
+/// How long one stream is read before it is opened anew; no connection is for ever.
+const STREAM_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The API of one executor.
 #[derive(Clone)]
@@ -34,6 +37,9 @@ pub(crate) enum Error {
         "nothing answers at {base}: start one with `slotline dev` or `slotline executor`, or name another with --api-url"
     )]
     Unreachable { base: Url, source: reqwest::Error },
+    /// Somebody took the question and did not answer in time; the same call may succeed later.
+    #[error("what listens at {base} does not answer")]
+    Silent { base: Url },
     #[error("{}", told(*status, refusal))]
     Refused { status: StatusCode, refusal: Refusal },
     /// Something else than Slotline listens there.
@@ -45,7 +51,7 @@ impl Error {
     /// Whether the same call may well succeed later.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
             // A proxy in front answers so while its executor is away.
             Self::Foreign { status, .. } => {
@@ -104,6 +110,11 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<Page<T>, Error> {
+        self.whole(path, query).await
+    }
+
+    /// An answer that is no `data` alone.
+    pub(crate) async fn whole<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, Error> {
         self.send(self.request(Method::GET, path).query(query)).await
     }
 
@@ -144,6 +155,29 @@ impl Client {
         self.answer(self.request(Method::POST, path).header("idempotency-key", key).json(body)).await
     }
 
+    /// Opens a stream of events from after `last` on. `None` where nothing can follow any more.
+    pub(crate) async fn open(&self, path: &[&str], last: u64) -> Result<Option<Response>, Error> {
+        let mut request = self.request(Method::GET, path).header(ACCEPT, "text/event-stream").timeout(STREAM_MAX);
+        if last > 0 {
+            request = request.header("last-event-id", last);
+        }
+        let silent = |_| Error::Silent { base: self.base.clone() };
+        let response = tokio::time::timeout(ANSWER_WITHIN, request.send()).await.map_err(silent)?;
+        let response = response.map_err(|source| self.unreachable(source))?;
+        let is_stream = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+            kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"))
+        });
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            StatusCode::OK if is_stream => Ok(Some(response)),
+            status if status.is_success() => Err(Error::Foreign { base: self.base.clone(), status }),
+            status => {
+                let body = tokio::time::timeout(ANSWER_WITHIN, response.bytes()).await.map_err(silent)?;
+                Err(self.refused(status, &body.map_err(|source| self.unreachable(source))?))
+            }
+        }
+    }
+
     /// Whether it is new.
     pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<bool, Error> {
         let (status, _) = self.receive(self.request(Method::PUT, path).json(body)).await?;
@@ -178,19 +212,21 @@ impl Client {
     }
 
     async fn receive(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Error> {
-        let unreachable = |source: reqwest::Error| {
-            // The URL is in our own message, and may hold a password.
-            Error::Unreachable { base: self.base.clone(), source: source.without_url() }
-        };
-        let response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(|source| self.unreachable(source))?;
         let status = response.status();
-        let body = response.bytes().await.map_err(unreachable)?.to_vec();
-        if status.is_success() {
-            return Ok((status, body));
-        }
-        match serde_json::from_slice::<Refused>(&body) {
-            Ok(Refused { error: refusal }) => Err(Error::Refused { status, refusal }),
-            Err(_) => Err(Error::Foreign { base: self.base.clone(), status }),
+        let body = response.bytes().await.map_err(|source| self.unreachable(source))?.to_vec();
+        if status.is_success() { Ok((status, body)) } else { Err(self.refused(status, &body)) }
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> Error {
+        // The URL is in our own message, and may hold a password.
+        Error::Unreachable { base: self.base.clone(), source: source.without_url() }
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
+        match serde_json::from_slice::<Refused>(body) {
+            Ok(Refused { error: refusal }) => Error::Refused { status, refusal },
+            Err(_) => Error::Foreign { base: self.base.clone(), status },
         }
     }
 }

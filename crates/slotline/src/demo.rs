@@ -59,7 +59,7 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
         shown = tokio::time::timeout(WITHIN, show(&embedded)) => {
             shown.context("the demo took too long").and_then(|shown| shown)
         }
-        () = signals.next() => Ok(ExitCode::from(130)),
+        _ = signals.next() => Ok(ExitCode::from(130)),
     };
     embedded.stop().await?;
     shown

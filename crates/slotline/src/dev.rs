@@ -46,7 +46,7 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     let mut signals = Signals::catch()?;
     let mut embedded = tokio::select! {
         embedded = Embedded::start(plan) => embedded?,
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     let url = &embedded.url;
     let option = if *url == config::DEFAULT_API_URL { String::new() } else { format!(" --api-url {url}") };
@@ -55,11 +55,11 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     output::announce("Stop:  Ctrl-C");
     tokio::select! {
         ended = embedded.ended() => ended?,
-        () = signals.next() => output::note("ends in order; once more ends at once"),
+        _ = signals.next() => output::note("ends in order; once more ends at once"),
     }
     tokio::select! {
         stopped = embedded.stop() => stopped?,
-        () = signals.next() => return Ok(ExitCode::FAILURE),
+        _ = signals.next() => return Ok(ExitCode::FAILURE),
     }
     Ok(ExitCode::SUCCESS)
 }

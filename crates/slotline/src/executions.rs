@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use serde::Deserialize;
 use slotline_protocol::http::{CancelBody, Execution};
 use slotline_protocol::message::Failure;
+use slotline_protocol::record::Latest;
 use slotline_protocol::{ActionRef, ExecutionId, Status};
 
 use crate::config::Output;
-use crate::{Settings, output};
+use crate::{Settings, amount, output};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -37,9 +38,9 @@ pub(crate) enum Command {
 
 /// What a cancellation is answered with.
 #[derive(Deserialize, serde::Serialize)]
-struct Cancelled {
+pub(crate) struct Cancelled {
     execution_id: ExecutionId,
-    status: Status,
+    pub(crate) status: Status,
 }
 
 pub(crate) async fn executions(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
@@ -116,12 +117,20 @@ pub(crate) fn show(execution: &Execution) {
         ("ended", optional_moment(execution.end_time)),
         ("parameters", execution.parameters.get().to_owned()),
         ("result", execution.result.as_ref().map(|result| result.get().to_owned()).unwrap_or_default()),
+        ("progress", execution.progress.as_ref().map(progress).unwrap_or_default()),
+        ("newest", execution.progress_events.lines().join("\n")),
         ("error", execution.error.as_ref().map(failure).unwrap_or_default()),
     ]);
     for attempt in &execution.earlier_attempts {
         let why = attempt.error.as_ref().map(|error| format!(": {}", failure(error))).unwrap_or_default();
         output::line(output::clean(&format!("attempt {} {}{why}", attempt.attempt, attempt.outcome)));
     }
+}
+
+/// `[pull] 42 %, step 2/7`.
+fn progress(latest: &Latest) -> String {
+    let phase = latest.phase.as_ref().map(|phase| format!("[{phase}] ")).unwrap_or_default();
+    format!("{phase}{}", amount::words(latest).join(", ")).trim_end().to_owned()
 }
 
 /// `code: message`.

@@ -1,10 +1,12 @@
 //! The one binary: the daemons, the embedded set-ups, and the commands that ask the API.
 //!
-//! Exit codes: 0 done, 1 failed, 2 refused or wrongly used; `run --wait` ends as the execution did (124 time-out, 130
+//! Exit codes: 0 done, 1 failed, 2 refused or wrongly used; `run --wait` and `watch` end as the execution did (124 time-out, 130
 //! cancelled). Not here: what any command does; each has its file.
 
 mod actions;
+mod amount;
 mod apply;
+mod ask;
 mod client;
 mod config;
 mod dead;
@@ -12,16 +14,26 @@ mod demo;
 mod dev;
 mod document;
 mod embedded;
+mod ending;
 mod executions;
 mod executor;
 mod follow;
 mod host;
 mod log;
+mod logs;
 mod migrate;
 mod output;
+mod patience;
+mod place;
+mod progress;
 mod queue;
 mod run;
+mod screen;
 mod signals;
+mod stream;
+mod telling;
+mod view;
+mod watch;
 mod worker;
 mod workers;
 
@@ -84,6 +96,14 @@ enum Command {
     Apply(apply::Args),
     /// Submit an execution
     Run(run::Args),
+    /// Watch an execution to its end
+    Watch(watch::Args),
+    /// Print what an execution wrote
+    Logs(logs::Args),
+    /// Report how far the command that calls this has come
+    ///
+    /// For scripts that a worker runs. Where nobody listens nothing happens, and it exits 0 all the same.
+    Progress(progress::Args),
     /// Show how lines stand
     Queue(queue::Args),
     /// List, show and cancel executions
@@ -129,6 +149,10 @@ fn main() -> ExitCode {
     // A worker starts this very program again, as the keeper of one command.
     slotline_worker::shim::run_if_asked();
     let cli = Cli::parse();
+    // A script may call it in a loop: it needs none of what follows.
+    if let Command::Progress(args) = cli.command {
+        return progress::progress(args);
+    }
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -151,6 +175,9 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::migrate(&settings, args).await,
         Command::Apply(args) => apply::apply(&settings, args).await,
         Command::Run(args) => run::run(&settings, args).await,
+        Command::Watch(args) => watch::command(&settings, args).await,
+        Command::Logs(args) => logs::logs(&settings, args).await,
+        Command::Progress(_) => unreachable!("it was answered without a runtime"),
         Command::Queue(args) => queue::queue(&settings, args).await,
         Command::Executions(command) => executions::executions(&settings, command).await,
         Command::Dead(command) => dead::dead(&settings, command).await,

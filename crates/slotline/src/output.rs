@@ -61,6 +61,11 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
+/// The same for a line of output, in which tabs are meant.
+pub(crate) fn clean_line(text: &str) -> String {
+    text.split('\t').map(clean).collect::<Vec<_>>().join("\t")
+}
+
 /// To the second.
 pub(crate) fn moment(moment: Timestamp) -> String {
     let text = moment.to_string();
@@ -81,6 +86,7 @@ mod tests {
     #[test]
     fn text_from_others_can_not_steer_the_terminal() {
         assert_eq!(clean("a\u{1b}[2Jb\u{7}ü"), "a\\u{1b}[2Jb\\u{7}ü");
+        assert_eq!(clean_line("a\tb\r"), "a\tb\\r");
     }
 
     #[test]

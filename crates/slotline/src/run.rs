@@ -6,20 +6,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::http::{Execution, Submit, Submitted};
+use slotline_protocol::http::{Submit, Submitted};
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionRef, Detail, ExecutionId, Status, duration};
+use slotline_protocol::{ActionRef, Detail, duration};
 use uuid::Uuid;
 
 use crate::client::Client;
 use crate::config::{Error, Output};
 use crate::signals::Signals;
-use crate::{Settings, executions, follow, output};
-
-/// Exit codes of an execution that ended so.
-const FAILED: u8 = 1;
-const TIMED_OUT: u8 = 124;
-const CANCELLED: u8 = 130;
+use crate::watch::Watch;
+use crate::{Settings, ending, follow, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -42,9 +38,12 @@ pub(crate) struct Args {
     /// Wait for the end, and exit as it did (0 completed, 1 failed, 124 time-out, 130 cancelled)
     #[arg(long)]
     wait: bool,
-    /// Wait, and tell what happens
+    /// Wait, and show what happens: the place in line, progress, the result
     #[arg(long)]
     watch: bool,
+    /// With --watch: show the lines of its output too
+    #[arg(long, requires = "watch")]
+    logs: bool,
 }
 
 pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
@@ -61,7 +60,7 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     };
     let submitted: Submitted = client.post_once(&["executions"], &message_id, &body).await?;
     if args.wait || args.watch {
-        return wait(settings, &client, submitted, args.watch).await;
+        return wait(&client, submitted, args.watch.then_some(args.logs), settings.output()).await;
     }
     match (settings.output(), submitted.execution_id) {
         (Output::Json, _) => output::json(&submitted),
@@ -76,68 +75,27 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-async fn wait(
-    settings: &Settings,
-    client: &Client,
-    submitted: Submitted,
-    is_watched: bool,
-) -> anyhow::Result<ExitCode> {
+async fn wait(client: &Client, submitted: Submitted, watch: Option<bool>, output: Output) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch()?;
-    let mut known = submitted.execution_id;
-    let ending = async {
-        let id = match known {
-            Some(id) => id,
-            None => *known.insert(follow::accepted(client, &submitted.message_id).await?),
-        };
-        follow::end(client, id, is_watched).await
-    };
-    let execution = tokio::select! {
-        execution = ending => Some(execution?),
-        () = signals.next() => None,
-    };
-    match execution {
-        Some(execution) => Ok(told(settings.output(), &execution)),
-        None => {
-            output::note(left(known, &submitted.message_id));
-            Ok(ExitCode::from(CANCELLED))
-        }
-    }
-}
-
-/// What to say when the one who waits goes away.
-fn left(id: Option<ExecutionId>, message_id: &str) -> String {
-    match id {
-        Some(id) => format!("execution {id} goes on; end it with `slotline executions cancel {id}`"),
-        None => format!("request {message_id} stays on the broker, and will run"),
-    }
-}
-
-fn told(output: Output, execution: &Execution) -> ExitCode {
-    let id = execution.execution_id;
-    match output {
-        Output::Json => output::json(execution),
-        Output::Table => {
-            let run = match (execution.start_time, execution.end_time) {
-                (Some(start), Some(end)) => format!(" after {:.3} s", end.since(start).as_secs_f64()),
-                _ => String::new(),
-            };
-            let why = execution.error.as_ref().map(|error| format!(": {}", executions::failure(error)));
-            output::note(format!("execution {id} is {}{run}{}", execution.status, why.unwrap_or_default()));
-            if let Some(result) = execution.result.as_ref().filter(|result| result.get() != "null") {
-                output::line(result.get());
+    let id = match submitted.execution_id {
+        Some(id) => id,
+        None => tokio::select! {
+            id = follow::accepted(client, &submitted.message_id) => id?,
+            _ = signals.next() => {
+                output::note(format!("request {} stays on the broker, and will run", submitted.message_id));
+                return Ok(ending::left_code());
             }
-        }
+        },
+    };
+    if let Some(with_logs) = watch {
+        return Watch { id, after: 0, with_logs, output }.run(client, &mut signals).await;
     }
-    match execution.status {
-        Status::Completed => ExitCode::SUCCESS,
-        Status::Timeout => ExitCode::from(TIMED_OUT),
-        Status::Cancelled => ExitCode::from(CANCELLED),
-        Status::Failed
-        | Status::Requested
-        | Status::Queued
-        | Status::Scheduled
-        | Status::Running
-        | Status::Cancelling => ExitCode::from(FAILED),
+    tokio::select! {
+        execution = follow::end(client, id) => Ok(ending::tell(output, &execution?)),
+        _ = signals.next() => {
+            output::note(ending::left(id));
+            Ok(ending::left_code())
+        }
     }
 }
 

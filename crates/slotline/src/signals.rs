@@ -4,6 +4,14 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Which one came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caught {
+    Terminate,
+    /// Ctrl-C.
+    Interrupt,
+}
+
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -16,10 +24,10 @@ impl Signals {
     }
 
     /// Waits for the next one. Nothing is lost if it is dropped while it waits.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Caught {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Caught::Terminate,
+            _ = self.interrupt.recv() => Caught::Interrupt,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! `slotline workers`: who runs attempts.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use slotline_protocol::http::Worker;
+use slotline_protocol::message::Served;
 
 use crate::config::Output;
 use crate::{Settings, output};
@@ -17,7 +19,7 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::table(
-        ["WORKER", "RUNNING", "CAPACITY", "STATE", "LAST HEARTBEAT", "ACTIONS"],
+        ["WORKER", "RUNNING", "CAPACITY", "STATE", "LAST HEARTBEAT", "ACTIONS", "CAN"],
         workers.iter().map(|worker| {
             [
                 worker.worker.to_string(),
@@ -26,8 +28,48 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
                 if worker.draining { "draining" } else { "ready" }.to_owned(),
                 output::moment(worker.last_heartbeat_at),
                 worker.actions.iter().map(|served| served.action_ref.as_str()).collect::<Vec<_>>().join(","),
+                capabilities(&worker.actions),
             ]
         }),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it can do for every action, and for those alone that are named: `cancel report-progress logs(a.b,c.d)`.
+fn capabilities(actions: &[Served]) -> String {
+    let mut able: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for served in actions {
+        for capability in &served.capabilities {
+            able.entry(capability).or_default().push(served.action_ref.as_str());
+        }
+    }
+    // Those for all come first.
+    let mut able: Vec<_> = able.into_iter().collect();
+    able.sort_by_key(|(_, of)| of.len() < actions.len());
+    let word = |(capability, of): (&str, Vec<&str>)| {
+        if of.len() == actions.len() { capability.to_owned() } else { format!("{capability}({})", of.join(",")) }
+    };
+    able.into_iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::ActionRef;
+
+    use super::*;
+
+    fn served(name: &str, capabilities: &[&str]) -> Served {
+        Served {
+            action_ref: ActionRef::new(name).expect("a name"),
+            capabilities: capabilities.iter().map(|capability| (*capability).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_worker_can_is_said_once_and_with_its_actions_where_not_for_all() {
+        let (all, some) = (["report-progress", "cancel", "logs"], ["report-progress", "cancel"]);
+        assert_eq!(capabilities(&[served("a.b", &all), served("c.d", &all)]), "cancel logs report-progress");
+        assert_eq!(capabilities(&[served("a.b", &all), served("c.d", &some)]), "cancel report-progress logs(a.b)");
+        assert_eq!(capabilities(&[]), "");
+    }
 }

@@ -1,0 +1,60 @@
+//! How a command that waited for an execution ends: what it prints last, and its exit code.
+
+use std::process::ExitCode;
+
+use slotline_protocol::http::Execution;
+use slotline_protocol::{ExecutionId, Status};
+
+use crate::config::Output;
+use crate::{executions, output};
+
+/// Exit codes of an execution that ended so.
+const FAILED: u8 = 1;
+const TIMED_OUT: u8 = 124;
+const CANCELLED: u8 = 130;
+
+/// Prints how `execution` ended, and gives the exit code.
+pub(crate) fn tell(output: Output, execution: &Execution) -> ExitCode {
+    let id = execution.execution_id;
+    match output {
+        Output::Json => output::json(execution),
+        Output::Table => {
+            let run = match (execution.start_time, execution.end_time) {
+                (Some(start), Some(end)) => format!(" after {:.3} s", end.since(start).as_secs_f64()),
+                _ => String::new(),
+            };
+            let why = execution.error.as_ref().map(|error| format!(": {}", executions::failure(error)));
+            let text = format!("execution {id} is {}{run}{}", execution.status, why.unwrap_or_default());
+            // The error of a time-out has a line for the newest message of each level.
+            text.lines().for_each(|line| output::note(output::clean(line)));
+            if let Some(result) = execution.result.as_ref().filter(|result| result.get() != "null") {
+                output::line(result.get());
+            }
+        }
+    }
+    code(execution.status)
+}
+
+pub(crate) fn code(status: Status) -> ExitCode {
+    match status {
+        Status::Completed => ExitCode::SUCCESS,
+        Status::Timeout => ExitCode::from(TIMED_OUT),
+        Status::Cancelled => ExitCode::from(CANCELLED),
+        Status::Failed
+        | Status::Requested
+        | Status::Queued
+        | Status::Scheduled
+        | Status::Running
+        | Status::Cancelling => ExitCode::from(FAILED),
+    }
+}
+
+/// The exit code of who goes away before the end.
+pub(crate) fn left_code() -> ExitCode {
+    ExitCode::from(CANCELLED)
+}
+
+/// What is said then.
+pub(crate) fn left(id: ExecutionId) -> String {
+    format!("execution {id} goes on; end it with `slotline executions cancel {id}`")
+}

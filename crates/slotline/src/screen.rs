@@ -1,0 +1,181 @@
+//! Where news of an execution go: drawn on a terminal, as lines to stderr, or as JSON lines to stdout.
+
+use std::time::{Duration, SystemTime};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use slotline_protocol::record::Event;
+use slotline_protocol::{ExecutionId, Timestamp};
+
+use crate::config::Output;
+use crate::place::Place;
+use crate::stream::Told;
+use crate::view::{Picture, View};
+use crate::{output, telling};
+
+/// The bar moves in thousandths.
+const WHOLE: u64 = 1000;
+/// Time between two turns of the spinner: whoever looks sees that the program lives.
+const TURN: Duration = Duration::from_millis(120);
+
+pub(crate) struct Screen {
+    with_logs: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Terminal(Box<Terminal>),
+    Lines {
+        /// The place in line that was told last.
+        told: Option<(u64, String)>,
+    },
+    Json,
+}
+
+struct Terminal {
+    bar: ProgressBar,
+    view: View,
+    /// Shown in place of the newest message.
+    question: Option<&'static str>,
+    started: Option<Timestamp>,
+    layout: Layout,
+}
+
+/// Which parts the picture has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    has_share: bool,
+    is_running: bool,
+    has_message: bool,
+}
+
+impl Screen {
+    pub(crate) fn new(output: Output, id: ExecutionId, with_logs: bool) -> Self {
+        let target = ProgressDrawTarget::stderr();
+        let kind = match output {
+            Output::Json => Kind::Json,
+            // No terminal, or one that can't draw.
+            Output::Table if target.is_hidden() => Kind::Lines { told: None },
+            Output::Table => Kind::Terminal(Box::new(Terminal::new(target, id))),
+        };
+        Self { with_logs, kind }
+    }
+
+    pub(crate) fn event(&mut self, told: &Told) {
+        let Told { event, json } = told;
+        match &mut self.kind {
+            Kind::Terminal(terminal) => terminal.event(event, self.with_logs),
+            Kind::Lines { .. } => telling::all(event, self.with_logs).iter().for_each(output::note),
+            // Line breaks of JSON are but space.
+            Kind::Json => output::line(json.replace(['\n', '\r'], " ")),
+        }
+    }
+
+    pub(crate) fn stand(&mut self, place: Place) {
+        match &mut self.kind {
+            Kind::Terminal(terminal) => {
+                terminal.view.stand(place);
+                terminal.draw();
+            }
+            Kind::Lines { told } => {
+                let now = (place.position, place.why.clone());
+                // The estimate alone is no news.
+                if told.as_ref() != Some(&now) {
+                    output::note(telling::place(&place));
+                    *told = Some(now);
+                }
+            }
+            Kind::Json => {}
+        }
+    }
+
+    /// Something about the watching itself.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.kind {
+            Kind::Terminal(terminal) => terminal.bar.println(output::clean(text)),
+            Kind::Lines { .. } | Kind::Json => output::note(text),
+        }
+    }
+
+    /// Shows a question, or no longer.
+    pub(crate) fn ask(&mut self, question: Option<&'static str>) {
+        if let Kind::Terminal(terminal) = &mut self.kind {
+            terminal.question = question;
+            terminal.draw();
+        }
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self.kind, Kind::Terminal(_))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Kind::Terminal(terminal) = &self.kind {
+            terminal.bar.finish_and_clear();
+        }
+    }
+}
+
+impl Terminal {
+    fn new(target: ProgressDrawTarget, id: ExecutionId) -> Self {
+        let layout = Layout { has_share: false, is_running: false, has_message: false };
+        let bar = ProgressBar::with_draw_target(Some(WHOLE), target).with_style(layout.style());
+        bar.enable_steady_tick(TURN);
+        Self { bar, view: View::new(id), question: None, started: None, layout }
+    }
+
+    fn event(&mut self, event: &Event, with_logs: bool) {
+        self.view.take(event);
+        for line in telling::notable(event, with_logs) {
+            self.bar.println(line);
+        }
+        self.draw();
+    }
+
+    fn draw(&mut self) {
+        let Picture { share, head, message, started } = self.view.picture();
+        let message = self.question.map_or(message, str::to_owned);
+        let layout =
+            Layout { has_share: share.is_some(), is_running: started.is_some(), has_message: !message.is_empty() };
+        if layout != self.layout {
+            self.layout = layout;
+            self.bar.set_style(layout.style());
+        }
+        if started != self.started {
+            self.started = started;
+            self.bar.set_elapsed(started.map(age).unwrap_or_default());
+        }
+        self.bar.set_position((share.unwrap_or_default() * WHOLE as f64) as u64);
+        self.bar.set_prefix(head);
+        self.bar.set_message(message);
+    }
+}
+
+impl Layout {
+    fn style(self) -> ProgressStyle {
+        let bar = if self.has_share { " [{bar:24}]" } else { "" };
+        let elapsed = if self.is_running { "  {elapsed}" } else { "" };
+        let message = if self.has_message { "\n  {wide_msg}" } else { "" };
+        let template = format!("{{spinner}}{bar} {{prefix}}{elapsed}{message}");
+        ProgressStyle::with_template(&template).expect("every layout has a sound template").progress_chars("=> ")
+    }
+}
+
+/// How long ago that was, by this machine's clock.
+fn age(moment: Timestamp) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (Timestamp::from_micros(0) + now).since(moment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_has_a_template_that_can_be_drawn() {
+        for bits in 0..8 {
+            Layout { has_share: bits & 1 > 0, is_running: bits & 2 > 0, has_message: bits & 4 > 0 }.style();
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a terminal shows of an execution: a function of the events so far, and of its place in line.
+//!
+//! Not here: drawing it (`screen`), and what is said above it (`telling`).
+
+use slotline_protocol::record::{Event, Latest, What};
+use slotline_protocol::{ExecutionId, Status, Timestamp};
+
+use crate::amount::{self, Speed};
+use crate::output;
+use crate::place::{Place, about};
+use crate::telling;
+
+/// An execution as it stands.
+pub(crate) struct View {
+    id: ExecutionId,
+    status: Status,
+    attempt: u32,
+    place: Option<Place>,
+    latest: Latest,
+    message: Option<String>,
+    speed: Speed,
+    started: Option<Timestamp>,
+}
+
+/// What to draw.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Picture {
+    /// From 0 to 1; without it there is no bar.
+    pub(crate) share: Option<f64>,
+    /// Beside the bar.
+    pub(crate) head: String,
+    /// Below it.
+    pub(crate) message: String,
+    /// Since when it has run.
+    pub(crate) started: Option<Timestamp>,
+}
+
+impl View {
+    pub(crate) fn new(id: ExecutionId) -> Self {
+        Self {
+            id,
+            status: Status::Requested,
+            attempt: 0,
+            place: None,
+            latest: Latest::default(),
+            message: None,
+            speed: Speed::default(),
+            started: None,
+        }
+    }
+
+    pub(crate) fn take(&mut self, event: &Event) {
+        if event.attempt > self.attempt {
+            // Nothing of the attempt before is true of this one.
+            *self = Self { attempt: event.attempt, status: self.status, ..Self::new(self.id) };
+        }
+        match &event.what {
+            What::Status { new, .. } => {
+                self.status = *new;
+                self.place = None;
+            }
+            What::Started => self.started = Some(event.timestamp),
+            What::Progress(report) => {
+                if report.phase.is_some() && report.phase != self.latest.phase {
+                    self.forget_numbers();
+                }
+                self.latest.take(report, event.timestamp);
+                if let Some((done, _)) = report.progress {
+                    self.speed.take(event.timestamp, done);
+                }
+                if report.message.is_some() {
+                    self.message.clone_from(&report.message);
+                }
+            }
+            What::Finished { .. } => {
+                self.forget_numbers();
+                self.latest = Latest::default();
+                self.message = None;
+                self.started = None;
+            }
+            What::Settled { status, .. } => self.status = *status,
+            What::Log { .. } | What::Gap { .. } => {}
+        }
+    }
+
+    /// Steps and amounts are those of one phase.
+    fn forget_numbers(&mut self) {
+        self.latest = Latest { step: None, progress: None, unit: None, ..std::mem::take(&mut self.latest) };
+        self.speed = Speed::default();
+    }
+
+    pub(crate) fn stand(&mut self, place: Place) {
+        if matches!(self.status, Status::Requested | Status::Queued) {
+            self.place = Some(place);
+        }
+    }
+
+    pub(crate) fn picture(&self) -> Picture {
+        if let Some(place) = &self.place {
+            let head = format!("execution {} waits", self.id);
+            return Picture { head, message: telling::place(place), ..Picture::default() };
+        }
+        let again = if self.attempt > 1 { format!(", attempt {}", self.attempt) } else { String::new() };
+        let mut head = vec![format!("execution {} is {}{again}", self.id, self.status)];
+        head.extend(self.latest.phase.as_ref().map(|phase| format!("[{phase}]")));
+        head.extend(amount::words(&self.latest));
+        head.extend(self.speed.words(&self.latest));
+        head.extend(self.speed.left(&self.latest).map(|left| format!("{} left", about(left))));
+        Picture {
+            share: amount::share(&self.latest),
+            head: output::clean(&head.join("  ")),
+            message: output::clean(self.message.as_deref().unwrap_or_default()),
+            started: self.started,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::message::Report;
+
+    use super::*;
+    use crate::telling::tests::{event, moved};
+
+    fn after(events: impl IntoIterator<Item = What>) -> View {
+        let mut view = View::new(ExecutionId(42));
+        events.into_iter().zip(1..).for_each(|(what, number)| view.take(&event(number, what)));
+        view
+    }
+
+    fn bytes(done: u64) -> What {
+        let progress = Some((done << 20, Some(10 << 20)));
+        What::Progress(Report { progress, unit: Some("Bytes".to_owned()), ..Report::default() })
+    }
+
+    fn said(phase: Option<&str>, message: &str) -> What {
+        What::Progress(Report {
+            phase: phase.map(str::to_owned),
+            message: Some(message.to_owned()),
+            ..Report::default()
+        })
+    }
+
+    #[test]
+    fn a_transfer_is_a_bar_with_amounts_speed_and_time_left() {
+        let mut view = after([moved(Status::Scheduled, Status::Running), What::Started, bytes(0), bytes(2)]);
+        let picture = view.picture();
+        assert_eq!(picture.share, Some(0.2));
+        assert_eq!(picture.head, "execution 42 is running  2.00 MiB/10.00 MiB  2.00 MiB/s  about 4 s left");
+        assert_eq!(picture.started, Some(Timestamp::from_micros(2_000_000)));
+        view.take(&event(5, said(None, "a\u{1b}[1mb")));
+        assert_eq!(view.picture().message, "a\\u{1b}[1mb");
+    }
+
+    #[test]
+    fn a_new_phase_keeps_the_percentage_and_forgets_the_numbers_of_the_one_before() {
+        let mut report = Report { percent: Some(30.0), step: Some((7, 7)), ..Report::default() };
+        report.phase = Some("pull".to_owned());
+        let mut view = after([What::Progress(report)]);
+        assert_eq!(view.picture().head, "execution 42 is requested  [pull]  30 %  step 7/7");
+        view.take(&event(2, said(Some("start"), "starting")));
+        let picture = view.picture();
+        assert_eq!(picture.head, "execution 42 is requested  [start]  30 %");
+        assert_eq!((picture.share, picture.message.as_str()), (Some(0.3), "starting"));
+    }
+
+    #[test]
+    fn another_attempt_begins_from_nothing() {
+        let mut view = after([moved(Status::Scheduled, Status::Running), bytes(5), said(Some("pull"), "half")]);
+        let mut again = event(4, moved(Status::Queued, Status::Scheduled));
+        again.attempt = 2;
+        view.take(&again);
+        let picture = view.picture();
+        assert_eq!(picture.head, "execution 42 is scheduled, attempt 2");
+        assert_eq!((picture.share, picture.message.as_str()), (None, ""));
+    }
+
+    #[test]
+    fn a_place_in_line_is_shown_until_it_has_left_the_line() {
+        let place = Place { position: 2, why: "7 holds the slot".to_owned(), wait: None };
+        let mut view = after([moved(Status::Requested, Status::Queued)]);
+        view.stand(place.clone());
+        assert_eq!(view.picture().head, "execution 42 waits");
+        assert_eq!(view.picture().message, "number 2 in line: 7 holds the slot");
+        view.take(&event(2, moved(Status::Queued, Status::Running)));
+        // A look that was under way comes late.
+        view.stand(place);
+        assert_eq!(view.picture().head, "execution 42 is running");
+    }
+}
