@@ -3,11 +3,14 @@
 //! A look-up sees what was committed before it. What was accepted since is remembered here until a later look-up has
 //! seen it as well.
 
+use std::sync::Arc;
+
+use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ExecutionId, Reason};
 use slotline_scheduler::Input;
 
 use crate::intake::{Checked, Member, Target};
-use crate::outbox::{Asked, Turned};
+use crate::outbox::{Asked, Turned, address};
 use crate::term::Term;
 
 impl Term {
@@ -64,6 +67,15 @@ impl Term {
     }
 
     fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
+        if digest == asked.request.digest && asked.request.reply == Reply::Settled && asked.request.reply_to.is_some() {
+            // Whoever asks again did not hear the end: it is told now, or when it comes.
+            if self.scheduler.status(id).is_some() {
+                self.awaited.requests.insert(id, Arc::new(address(&asked.request)));
+            } else {
+                self.pending.ended.push((asked.request, id));
+            }
+            return;
+        }
         if digest == asked.request.digest {
             let position = self.scheduler.explain(id).map_or(1, |waiting| waiting.position);
             self.pending.repeated.push((asked, id, position));

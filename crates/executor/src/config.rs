@@ -18,6 +18,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long settled executions and their `message_id`s are kept.
     pub retention: Duration,
+    /// Events of one execution that are kept in full; of older ones only the newest message of each level.
+    pub events_kept: u64,
 }
 
 impl Default for Config {
@@ -28,6 +30,7 @@ impl Default for Config {
             fence: Duration::from_secs(45),
             heartbeat: Duration::from_secs(5),
             retention: Duration::from_secs(7 * 24 * 60 * 60),
+            events_kept: 1000,
         }
     }
 }
@@ -41,6 +44,9 @@ impl Config {
         }
         if self.fence < self.heartbeat * 2 {
             return invalid("fence: expected at least two heartbeats");
+        }
+        if self.events_kept == 0 {
+            return invalid("events_kept: expected at least 1");
         }
         if self.lease < self.fence + self.fence / 10 {
             return invalid("lease: expected at least a tenth more than the fence");

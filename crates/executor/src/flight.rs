@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slotline_broker::Tag;
+use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
-use slotline_store::{Batch, CommitError, Leadership, Store};
+use slotline_store::{Batch, CommitError, Leadership, Request, Store};
 use tokio::task::JoinHandle;
 
 use crate::ask::{Answered, Asker};
@@ -64,6 +65,7 @@ pub(crate) async fn fly(
     if let Err(error) = find_heirs(&store, &mut letters).await {
         return Flight { leadership, result: Err(Error::Requests(error)), cargo };
     }
+    let ended = std::mem::take(&mut letters.ended);
     let commit = leadership.commit(&batch);
     let write = async {
         let missing = letters.missing();
@@ -74,7 +76,16 @@ pub(crate) async fn fly(
         Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), now))
     };
     let (committed, written) = tokio::join!(commit, write);
-    let result = committed.map_err(Error::Commit).and(written);
+    let mut result = committed.map_err(Error::Commit).and(written);
+    if let Ok(mail) = &mut result
+        && !ended.is_empty()
+    {
+        // Read only now: one of them may have settled with this very batch.
+        match find_ends(&store, ended).await {
+            Ok(ends) => postman.ends(mail, ends, now),
+            Err(error) => result = Err(Error::Requests(error)),
+        }
+    }
     Flight { leadership, result, cargo }
 }
 
@@ -91,6 +102,20 @@ async fn find_heirs(store: &Store, letters: &mut Letters) -> Result<(), slotline
         Some((Arc::new(request.clone()), settled))
     }));
     Ok(())
+}
+
+/// How executions ended before somebody asked again.
+async fn find_ends(
+    store: &Store,
+    ended: Vec<(Arc<Request>, ExecutionId)>,
+) -> Result<Vec<(Arc<Request>, Execution)>, slotline_store::Error> {
+    let mut found = Vec::new();
+    for (request, id) in ended {
+        // One that was pruned since has nobody to tell its end.
+        let execution = store.execution(id).await?.filter(|execution| execution.status.is_terminal());
+        found.extend(execution.map(|execution| (request, execution)));
+    }
+    Ok(found)
 }
 
 /// The flight, once it has landed; never if there is none.

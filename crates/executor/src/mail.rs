@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::http::Execution;
 use slotline_protocol::message::{
     Accepted, Cancel, Failure, Hello, Message, Probe, Progress, Recorded, Rejected, Requested, Resend, Scheduled,
     StatusChanged,
@@ -113,6 +114,23 @@ impl Postman {
             mail.publications.push((self.topic(Progress::TYPE, &envelopes), Purpose::Other));
         }
         mail
+    }
+
+    /// Tells ends that the journal has known for longer.
+    pub(crate) fn ends(&self, mail: &mut Mail, ends: Vec<(Arc<Request>, Execution)>, now: Timestamp) {
+        for (request, execution) in ends {
+            let payload = message::Settled {
+                message_id: request.message_id.clone(),
+                execution_id: execution.execution_id,
+                action_ref: execution.action_ref,
+                status: execution.status,
+                attempt: execution.attempt,
+                result: execution.result,
+                error: execution.error,
+                settled_at: execution.end_time.unwrap_or(now),
+            };
+            self.reply(mail, &request, &payload, now);
+        }
     }
 
     /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.

@@ -27,6 +27,8 @@ pub(crate) struct Pending {
     pub(crate) refused: Vec<Turned>,
     /// Requests that were accepted before, by their `message_id`.
     pub(crate) repeated: Vec<(Asked, ExecutionId, u64)>,
+    /// Requests for executions that have ended, whose publishers want to hear the end.
+    pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
     /// How many inputs; bounds what gathers while a commit is under way.
     pub(crate) inputs: usize,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Letters {
     pub(crate) settled: Vec<(Arc<Request>, Settled)>,
     /// Ends of executions that an earlier term accepted: only the journal knows who waits for them.
     pub(crate) inherited: Vec<Settled>,
+    /// Publishers who want to hear an end that only the journal knows.
+    pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
     pub(crate) announcements: Vec<Announcement>,
     pub(crate) probe: bool,
     /// Events to be asked for again, each with the number of the order.
@@ -120,6 +124,7 @@ pub(crate) fn pack(
         refusals: std::mem::take(&mut pending.refusals),
         refused: std::mem::take(&mut pending.refused),
         accepted: std::mem::take(&mut pending.repeated),
+        ended: std::mem::take(&mut pending.ended),
         probe: effects.probe,
         // Numbered after the scheduler's own orders, since they leave after them.
         missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
@@ -166,10 +171,10 @@ pub(crate) fn pack(
             error: settled.error.clone(),
             ended_at: settled.ended_at,
         });
-        if settled.id < awaited.inherited_below {
-            letters.inherited.push(settled);
-        } else if let Some(request) = awaited.requests.remove(&settled.id) {
+        if let Some(request) = awaited.requests.remove(&settled.id) {
             letters.settled.push((request, settled));
+        } else if settled.id < awaited.inherited_below {
+            letters.inherited.push(settled);
         }
     }
     batch.totals = totals.into_iter().map(|(id, (enqueued, completed))| (id, enqueued, completed)).collect();
@@ -243,7 +248,7 @@ fn pack_accepted(
 }
 
 /// What is needed to tell the end: the request without its parameters, since many may wait for long.
-fn address(request: &Request) -> Request {
+pub(crate) fn address(request: &Request) -> Request {
     let empty = RawValue::from_string("{}".to_owned()).expect("valid JSON");
     Request { parameters: empty.into(), ..request.clone() }
 }

@@ -25,8 +25,6 @@ use slotline_store::{OpenStory, Story};
 
 use tale::Tale;
 
-/// Events of one execution that are kept in full, if the configuration does not say.
-pub(crate) const KEPT: u64 = 1000;
 /// How long a missing event may be on its way before it is asked for.
 const ASK_AFTER: Duration = Duration::from_millis(200);
 /// Between two questions.
@@ -100,8 +98,10 @@ pub(crate) struct Out {
     timers: Vec<(Option<Timestamp>, Option<Timestamp>, ExecutionId)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Record {
+    /// Events of one execution that are kept.
+    kept: u64,
     tales: BTreeMap<ExecutionId, Tale>,
     due: BTreeSet<(Timestamp, ExecutionId)>,
     out: Out,
@@ -110,14 +110,19 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    pub(crate) fn new(kept: u64) -> Self {
+        Self { kept, tales: BTreeMap::new(), due: BTreeSet::new(), out: Out::default(), taken: (0, 0) }
+    }
+
     /// Goes on where the journal stands.
     pub(crate) fn recover(
+        kept: u64,
         stories: Vec<OpenStory>,
         live: &[Snapshot],
         action_ref: impl Fn(&Snapshot) -> Option<ActionRef>,
         now: Timestamp,
     ) -> Self {
-        let mut record = Self::default();
+        let mut record = Self::new(kept);
         let mut stories: BTreeMap<ExecutionId, OpenStory> =
             stories.into_iter().map(|open| (open.story.id, open)).collect();
         for snapshot in live {
@@ -228,8 +233,8 @@ impl Record {
         self.taken = (0, 0);
         let mut out = std::mem::take(&mut self.out);
         for id in std::mem::take(&mut out.touched) {
-            if let Some(tale) = self.tales.get(&id) {
-                out.stories.insert(id, tale.story());
+            if let Some(tale) = self.tales.get_mut(&id) {
+                out.stories.insert(id, tale.story(self.kept));
             }
         }
         out
@@ -238,11 +243,11 @@ impl Record {
     /// Brings timers in line with a tale that was touched, and lets go of one that is over.
     fn tidy(&mut self, id: ExecutionId) {
         self.set_timers();
-        if let Some(tale) = self.tales.get(&id)
+        if let Some(tale) = self.tales.get_mut(&id)
             && tale.is_over()
         {
             if tale.is_written() {
-                self.out.stories.insert(id, tale.story());
+                self.out.stories.insert(id, tale.story(self.kept));
             }
             self.out.touched.remove(&id);
             self.tales.remove(&id);

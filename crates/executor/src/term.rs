@@ -110,7 +110,7 @@ pub(crate) struct Term {
     committed: Arc<AtomicI64>,
     pub(crate) pending: Pending,
     bodies: Bodies,
-    awaited: Awaited,
+    pub(crate) awaited: Awaited,
     /// `message_id`s accepted by batches that a look-up may not have seen: id -> (execution, digest, batch).
     pub(crate) recent: BTreeMap<String, (ExecutionId, [u8; 32], i64)>,
     pub(crate) next_token: u64,
@@ -157,7 +157,8 @@ impl Term {
             .collect();
         let names: BTreeMap<_, _> =
             actions.iter().map(|action: &RecoveredAction| (action.id, action.action_ref.clone())).collect();
-        let record = Record::recover(stories, &live, |snapshot| names.get(&snapshot.action).cloned(), now);
+        let record =
+            Record::recover(config.events_kept, stories, &live, |snapshot| names.get(&snapshot.action).cloned(), now);
         let scheduler = Scheduler::recover(
             SchedulerConfig { lease: config.lease, heartbeat: config.heartbeat },
             epoch,
@@ -415,7 +416,7 @@ impl Term {
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
             told,
         };
-        let speaks_for_itself = batch.is_empty() && !letters.has_orders();
+        let speaks_for_itself = batch.is_empty() && !letters.has_orders() && letters.ended.is_empty();
         if speaks_for_itself {
             let mail = self.postman.write(letters, |_| None, now);
             self.release(mail, cargo);

@@ -11,7 +11,7 @@ use slotline_protocol::message::{
     Accepted, Cancel, Completed, Heartbeat, Hello, Message, Recorded, Rejected, Requested, Scheduled, Served, Settled,
     StatusChanged,
 };
-use slotline_protocol::{ActionRef, Epoch, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
+use slotline_protocol::{ActionRef, Epoch, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName, record};
 use slotline_store::{Filter, PageRequest, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,27 @@ impl Installation {
         let reply = self.reply().await?;
         ensure!(reply.body.starts_with(b"{\"Ok\""), "{}", String::from_utf8_lossy(&reply.body));
         Ok(())
+    }
+
+    /// Hears all events from the leader, as another executor does whose clients watch.
+    async fn follow(&mut self) -> Result<Consumer> {
+        let id = Uuid::from_u128(1);
+        self.session.declare(&Topology::replies("slotline", id)).await?;
+        let queue = topology::replies_queue("slotline", id);
+        let mut news = self.session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
+        let publication = Publication {
+            exchange: topology::exchange("slotline"),
+            routing_key: "executor.call".to_owned(),
+            body: r#"{"ask":"follow","all":true,"ids":[]}"#.into(),
+            properties: Properties { reply_to: Some(queue), ..Properties::default() },
+            mandatory: true,
+            persistent: false,
+        };
+        self.session.publish(publication).await?;
+        let answer = tokio::time::timeout(PATIENCE, news.next()).await.context("no answer")?;
+        let answer = answer.context("the session is over")?;
+        ensure!(answer.body.starts_with(b"{\"Ok\""), "{}", String::from_utf8_lossy(&answer.body));
+        Ok(news)
     }
 
     fn properties(&self, message_id: Option<&str>) -> Properties {
@@ -417,6 +438,11 @@ async fn a_publisher_that_wants_the_end_is_told_it_even_by_the_next_leader() -> 
     let settled: Settled = slotline.replied().await?;
     assert_eq!((settled.message_id.as_deref(), settled.status), (Some("m1"), Status::Completed));
     assert_eq!(settled.result.context("a result")?.get(), "42");
+    // Whoever did not hear it asks again.
+    slotline.publish(body, slotline.properties(Some("m1"))).await?;
+    let again: Settled = slotline.replied().await?;
+    assert_eq!((again.execution_id, again.status), (settled.execution_id, Status::Completed));
+    assert_eq!(again.result.context("a result")?.get(), "42");
     slotline.stop_executor().await
 }
 
@@ -463,5 +489,36 @@ async fn a_stale_fence_changes_nothing() -> Result<()> {
     // The queue is first in, first out: had the stale word counted, the true one would come too late.
     worker.complete(&scheduled, OutcomeKind::Completed).await?;
     slotline.reaches(1, Status::Completed).await?;
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn what_is_shown_live_is_what_the_journal_tells_afterwards() -> Result<()> {
+    let policy = r#"{"retry": {"max_attempts": 2, "backoff": "1ms"}}"#;
+    let mut slotline = Installation::start(&[("demo.echo", policy)]).await?;
+    let mut news = slotline.follow().await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    for outcomes in [&[OutcomeKind::Completed][..], &[OutcomeKind::Failed, OutcomeKind::Completed]] {
+        slotline.request("demo.echo", &format!("m{}", outcomes.len())).await?;
+        let accepted: Accepted = slotline.replied().await?;
+        for outcome in outcomes {
+            let scheduled: Scheduled = worker.order().await?;
+            worker.complete(&scheduled, *outcome).await?;
+        }
+        let mut shown: Vec<record::Event> = Vec::new();
+        while !matches!(shown.last().map(|event| &event.what), Some(record::What::Settled { .. })) {
+            let delivery = tokio::time::timeout(PATIENCE, news.next()).await.context("no news")?;
+            shown.extend(serde_json::from_slice::<Vec<record::Event>>(&delivery.context("the session is over")?.body)?);
+        }
+        let kinds: Vec<&str> = shown.iter().map(|event| event.what.kind().as_str()).collect();
+        let attempt = ["status", "status", "started", "finished"];
+        let attempts = vec![attempt; outcomes.len()].join(&"status");
+        assert_eq!(kinds, [&["status"][..], &attempts, &["settled"]].concat());
+        let numbers: Vec<u64> = shown.iter().map(|event| event.number).collect();
+        assert_eq!(numbers, (1..).take(shown.len()).collect::<Vec<u64>>(), "without a gap, across attempts");
+        let journaled = slotline.store.events(accepted.execution_id, 0, 100).await?.context("it is known")?;
+        assert!(journaled.is_over);
+        assert_eq!(serde_json::to_value(&journaled.events)?, serde_json::to_value(&shown)?);
+    }
     slotline.stop_executor().await
 }

@@ -97,6 +97,7 @@ pub(crate) struct File {
     pub(crate) drain_timeout: Option<Duration>,
     #[serde(with = "duration::optional")]
     pub(crate) retention: Option<Duration>,
+    pub(crate) events_kept: Option<u64>,
     pub(crate) no_migrate: bool,
 }
 

@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// How long what has ended is kept [default: 7days]
     #[arg(long, env = "SLOTLINE_RETENTION", value_name = "DURATION", value_parser = duration::parse)]
     retention: Option<Duration>,
+    /// Events of one execution that are kept in full [default: 1000]
+    #[arg(long, env = "SLOTLINE_EVENTS_KEPT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    events_kept: Option<u64>,
     /// Leave the schema to `slotline migrate`
     #[arg(long, env = "SLOTLINE_NO_MIGRATE")]
     no_migrate: bool,
@@ -66,6 +69,7 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
         fence: args.fence.or(file.fence).unwrap_or(default.fence),
         heartbeat: args.heartbeat.or(file.heartbeat).unwrap_or(default.heartbeat),
         retention: args.retention.or(file.retention).unwrap_or(default.retention),
+        events_kept: args.events_kept.or(file.events_kept).unwrap_or(default.events_kept),
     };
     let listen = args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN);
     let listener = slotline_api::listen(listen, token.as_ref()).await?;

@@ -14,10 +14,7 @@ use slotline_store::{OpenStory, RECENT_MAX, Story};
 
 use super::attempt::Attempt;
 use super::plain::is_told_by_the_row;
-use super::{ASK_AFTER, ASK_AGAIN, End, KEPT, Missing, Out, Said, Word, tell};
-
-/// Events beyond [`KEPT`] that gather before the oldest are forgotten, so that it is not done for each.
-const FORGET_AT: u64 = KEPT + KEPT / 8;
+use super::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
 
 #[derive(Debug)]
 pub(super) struct Tale {
@@ -157,8 +154,12 @@ impl Tale {
         }
     }
 
-    /// The whole story, where the row does not tell it.
-    pub(super) fn story(&self) -> Story {
+    /// The whole story, where the row does not tell it, with the newest `kept` events and up to an eighth more, so that
+    /// the oldest are not forgotten one by one.
+    pub(super) fn story(&mut self, kept: u64) -> Story {
+        if self.last + 1 - self.first > kept + kept / 8 {
+            self.first = self.last + 1 - kept;
+        }
         let attempt = self.attempt.as_ref();
         let end = attempt.and_then(|attempt| attempt.end.as_ref());
         Story {
@@ -447,9 +448,6 @@ impl Tale {
             None => {
                 if is_stored {
                     out.events.push(event);
-                }
-                if self.last + 1 - self.first > FORGET_AT {
-                    self.first = self.last + 1 - KEPT;
                 }
                 out.touched.insert(self.id);
             }

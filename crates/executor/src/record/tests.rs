@@ -8,6 +8,7 @@ use slotline_scheduler::{Config, Counters, Limits, Outcome};
 
 use super::*;
 
+const KEPT: u64 = 100;
 const ACTION: ActionId = ActionId(1);
 
 struct World {
@@ -33,7 +34,7 @@ impl World {
         let counters = Counters { next_id: 1, next_fence: 1, next_action: 2 };
         let mut world = Self {
             scheduler: Scheduler::new(config, Epoch(1), counters),
-            record: Record::default(),
+            record: Record::new(KEPT),
             now: Timestamp::from_micros(1_000_000),
             worker: Incarnation(uuid::Uuid::from_u128(1)),
             written: BTreeMap::new(),
@@ -330,7 +331,7 @@ fn a_new_leader_goes_on_with_the_next_number_and_asks_for_the_rest() {
     world.hears(id, 1, 4, says("b"));
     let open = OpenStory { story: world.stories[&id].clone(), recent: Vec::new(), settled: None };
     let live = [world.scheduler.snapshot(id).expect("it lives")];
-    world.record = Record::recover(vec![open], &live, |_| Some(action_ref()), world.now);
+    world.record = Record::recover(KEPT, vec![open], &live, |_| Some(action_ref()), world.now);
     world.record.ask_all();
     world.scheduler.take_effects();
     world.commits();
@@ -349,7 +350,7 @@ fn a_new_leader_that_finds_only_the_row_goes_on_as_the_row_tells() {
     let started_at = world.starts(id, 1);
     world.commits();
     let live = [world.scheduler.snapshot(id).expect("it lives")];
-    world.record = Record::recover(Vec::new(), &live, |_| Some(action_ref()), world.now);
+    world.record = Record::recover(KEPT, Vec::new(), &live, |_| Some(action_ref()), world.now);
     world.completes(id, 1, started_at, 3);
     world.commits();
     assert_eq!(world.told(id), PLAIN);
