@@ -263,3 +263,6 @@ fn body(envelopes: &[Bytes]) -> Bytes {
 fn forgotten() -> ActionRef {
     ActionRef::new("slotline.forgotten").expect("a word, a dot, a word")
 }
+
+#[cfg(test)]
+mod tests;

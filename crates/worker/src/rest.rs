@@ -38,3 +38,35 @@ impl Rest {
         self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, feed)| feed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::duty::Ending;
+    use crate::feed::Listener;
+    use slotline_protocol::ExecutionId;
+
+    struct Nobody;
+
+    impl Listener for Nobody {
+        fn ended(&self, _: &Feed, _: Ending) {}
+    }
+
+    fn feed(id: i64) -> Arc<Feed> {
+        let (announcements, _) = tokio::sync::mpsc::unbounded_channel();
+        Feed::new((ExecutionId(id), 1), Arc::new(Nobody), announcements)
+    }
+
+    #[test]
+    fn who_was_just_looked_at_waits_a_millisecond_and_is_not_forgotten() {
+        let (mut rest, feed, now) = (Rest::default(), feed(1), Duration::from_secs(1));
+        assert!(rest.admit(feed.clone(), now).is_some(), "the first time at once");
+        feed.note_look(now);
+        let soon = now + LOOK_EVERY / 2;
+        assert!(rest.admit(feed.clone(), soon).is_none());
+        assert_eq!(rest.due_at(), Some(now + LOOK_EVERY));
+        assert!(rest.next(soon).is_none());
+        assert!(rest.next(now + LOOK_EVERY).is_some() && rest.due_at().is_none());
+        assert!(rest.admit(feed, now + LOOK_EVERY).is_some());
+    }
+}

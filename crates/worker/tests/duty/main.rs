@@ -6,4 +6,5 @@ mod chance;
 mod drain;
 mod fence;
 mod order;
+mod report;
 mod world;

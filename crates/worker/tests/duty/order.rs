@@ -26,6 +26,20 @@ fn a_dispatch_starts_at_once_and_its_completion_is_told_until_recorded() {
 }
 
 #[test]
+fn what_is_missing_is_said_again_once_for_each_order_though_the_attempt_is_forgotten() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.succeed(1, "1");
+    world.resend(1, 1, None);
+    world.record(&[1]);
+    world.resend(1, 2, Some(3));
+    assert_eq!(world.take_resends(), [(key(1), 1, None), (key(1), 2, Some(3))]);
+    world.n -= 1;
+    world.resend(1, 2, Some(3));
+    assert_eq!(world.take_resends(), [], "a copy of an order");
+}
+
+#[test]
 fn what_is_unrecorded_is_told_again_to_a_new_session_and_to_a_new_leader() {
     let mut world = World::new();
     world.dispatch(1).send();

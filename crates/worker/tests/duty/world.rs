@@ -10,7 +10,7 @@ use slotline_protocol::{
     ActionId, ActionRef, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp, WorkerName,
 };
 use slotline_worker::duty::{
-    Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Start, Terms, Told,
+    Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Phase, Start, Terms, Told,
 };
 use uuid::Uuid;
 
@@ -46,7 +46,10 @@ pub(crate) fn config(on_drain: OnDrain) -> Config {
         capacity: 4,
         actions: BTreeMap::from([
             (ActionRef::new("demo.echo").expect("a ref"), action(OnDrain::Return)),
-            (ActionRef::new("deploy.app").expect("a ref"), action(on_drain)),
+            (
+                ActionRef::new("deploy.app").expect("a ref"),
+                Action { phases: vec![Phase::new("pull", 1), Phase::new("start", 3)], ..action(on_drain) },
+            ),
         ]),
         labels: BTreeMap::new(),
         terms: Terms::default(),
@@ -197,6 +200,12 @@ impl World {
     pub(crate) fn record(&mut self, ids: &[i64]) {
         let (epoch, n) = self.next();
         self.order(Order::Recorded(message::Recorded { epoch, n, attempts: ids.iter().map(|id| key(*id)).collect() }));
+    }
+
+    pub(crate) fn resend(&mut self, id: i64, first_sequence: u64, last_sequence: Option<u64>) {
+        let (epoch, n) = self.next();
+        let (execution_id, attempt) = key(id);
+        self.order(Order::Resend(message::Resend { epoch, n, execution_id, attempt, first_sequence, last_sequence }));
     }
 
     /// By the same leader.
@@ -360,6 +369,13 @@ impl World {
 
     pub(crate) fn take_status_changes(&mut self) -> Vec<message::StatusChanged> {
         self.take(|effect| if let Effect::ChangeStatus(change) = effect { Some(change.message.clone()) } else { None })
+    }
+
+    pub(crate) fn take_resends(&mut self) -> Vec<(AttemptKey, u64, Option<u64>)> {
+        self.take(|effect| match effect {
+            Effect::Resend { key, first, last, .. } => Some((*key, *first, *last)),
+            _ => None,
+        })
     }
 
     /// The numbers of all events, with what each was.

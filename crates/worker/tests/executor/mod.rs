@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use slotline_broker::topology::{Topology, completions_queue, events_queue, exchange, heartbeats_queue, to_worker};
 use slotline_broker::{Broker, Consume, Consumer, Publication, Session};
 use slotline_protocol::message::{
-    AttemptKey, Cancel, Completed, Ended, Event, Heartbeat, Hello, Message, Progress, Recall, Recorded, Returned,
-    Scheduled, StatusChanged,
+    AttemptKey, Cancel, Completed, Ended, Event, Heartbeat, Hello, Message, Progress, Recall, Recorded, Resend,
+    Returned, Scheduled, StatusChanged,
 };
 use slotline_protocol::{
     ActionId, ActionRef, Detail, Envelope, Epoch, ExecutionId, Fence, Incarnation, Timestamp, envelope,
@@ -231,6 +231,19 @@ impl Executor {
     pub(crate) async fn record(&mut self, to: Incarnation, ids: &[i64]) -> anyhow::Result<()> {
         let (epoch, n) = self.next();
         self.send(to, &Recorded { epoch, n, attempts: ids.iter().map(|id| key(*id)).collect() }).await
+    }
+
+    /// Asks for events again.
+    pub(crate) async fn resend(
+        &mut self,
+        to: Incarnation,
+        id: i64,
+        first_sequence: u64,
+        last_sequence: Option<u64>,
+    ) -> anyhow::Result<()> {
+        let (epoch, n) = self.next();
+        let (execution_id, attempt) = key(id);
+        self.send(to, &Resend { epoch, n, execution_id, attempt, first_sequence, last_sequence }).await
     }
 
     /// To one incarnation.

@@ -4,4 +4,5 @@ mod duties;
 #[path = "../executor/mod.rs"]
 mod executor;
 mod handler;
+mod reports;
 mod stage;
