@@ -192,6 +192,14 @@ mod tests {
                 "[[action]]\nref = 'a.b'\n[action.run]\ncommand = []",
                 "actions.toml:3: a.b: run.command: expected a program",
             ),
+            (
+                "[[action]]\nref = 'a.b'\n[action.run]\ncommand = ['x']\nphases = [{ name = 'a', wait = 2 }]",
+                "actions.toml:5: a.b: run.phases[0].wait: unknown key `wait`: did you mean `weight`?",
+            ),
+            (
+                "[[action]]\nref = 'a.b'\n[action.run]\ncommand = ['x']\nphases = [{ name = 'a', weight = 0 }]",
+                "actions.toml:5: a.b: run.phases: phases[0].weight is 0: expected an integer of at least 1",
+            ),
             ("action = 5", "actions.toml:1: action: expected tables"),
             ("[[action]]\nref = ", "actions.toml:2: "),
         ] {

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     follow: bool,
     /// Begin after this event
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
     after: u64,
 }
 

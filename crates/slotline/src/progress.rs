@@ -16,16 +16,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DONE/TOTAL", value_parser = step)]
     step: Option<(u64, u64)>,
     /// Units done
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     done: Option<u64>,
     /// Units in all, if known
-    #[arg(long, value_name = "NUMBER", requires = "done")]
+    #[arg(long, value_name = "NUMBER", requires = "done", allow_negative_numbers = true)]
     total: Option<u64>,
     /// What the units are, such as Bytes
     #[arg(long, value_name = "NAME", requires = "done")]
     unit: Option<OsString>,
     /// 0 to 100
-    #[arg(long, value_name = "NUMBER", value_parser = percent)]
+    #[arg(long, value_name = "NUMBER", value_parser = percent, allow_negative_numbers = true)]
     percent: Option<f64>,
     /// What is being done now
     #[arg(long, value_name = "NAME")]
@@ -125,7 +125,8 @@ mod tests {
             (&[][..], "--step"),
             (&["--step", "2"], "--step"),
             (&["--step", "two/seven"], "--step"),
-            (&["--done", "-5"], "-5"),
+            (&["--done", "-5"], "--done"),
+            (&["--done", "5", "--total", "-5"], "--total"),
             (&["--total", "5"], "--done"),
             (&["--unit", "Bytes"], "--done"),
             (&["--percent", "nan"], "--percent"),

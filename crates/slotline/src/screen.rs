@@ -170,7 +170,100 @@ fn age(moment: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+    use slotline_protocol::Status;
+    use slotline_protocol::message::{Level, Report};
+    use slotline_protocol::record::What;
+
     use super::*;
+    use crate::telling::tests::{event, moved};
+
+    /// A terminal of which only the text is kept.
+    #[derive(Clone, Debug, Default)]
+    struct Paper(Arc<Mutex<String>>);
+
+    impl Paper {
+        /// What was written since the last look.
+        fn take(&self) -> String {
+            std::mem::take(&mut self.0.lock().expect("nobody panicked"))
+        }
+
+        fn write(&self, text: &str) -> io::Result<()> {
+            self.0.lock().expect("nobody panicked").push_str(text);
+            Ok(())
+        }
+    }
+
+    impl TermLike for Paper {
+        fn width(&self) -> u16 {
+            100
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write(text)?;
+            self.write("\n")
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.write(text)
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_terminal_shows_a_bar_with_the_newest_message_and_errors_above_it() {
+        let paper = Paper::default();
+        let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
+        let mut terminal = Terminal::new(target, ExecutionId(42));
+        let report = |message: &str, level| {
+            What::Progress(Report {
+                percent: Some(50.0),
+                message: Some(message.to_owned()),
+                level,
+                ..Report::default()
+            })
+        };
+        terminal.event(&event(1, moved(Status::Scheduled, Status::Running)), false);
+        terminal.event(&event(2, report("half of it", Level::Info)), false);
+        terminal.bar.force_draw();
+        let shown = paper.take();
+        assert!(shown.contains("[============>           ] execution 42 is running  50 %"), "{shown:?}");
+        assert!(shown.contains("  half of it"), "{shown:?}");
+        terminal.event(&event(3, report("the disk is slow", Level::Error)), false);
+        let shown = paper.take();
+        assert!(shown.contains("error: 50 %: the disk is slow"), "{shown:?}");
+        terminal.question = Some("stop?");
+        terminal.draw();
+        terminal.bar.force_draw();
+        let shown = paper.take();
+        assert!(shown.contains("  stop?"), "{shown:?}");
+    }
 
     #[test]
     fn every_layout_has_a_template_that_can_be_drawn() {

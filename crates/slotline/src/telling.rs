@@ -53,18 +53,15 @@ fn report_line(report: &Report) -> Option<String> {
     said.take(report, said.updated_at);
     let phase = report.phase.as_ref().map(|phase| format!("[{phase}]"));
     let numbers = Some(amount::words(&said).join(", ")).filter(|numbers| !numbers.is_empty());
-    let mut head: Vec<String> = [phase, numbers].into_iter().flatten().collect();
-    if report.level == Level::Error {
-        head.insert(0, "error".to_owned());
-    }
-    let head = head.join(" ");
+    let head = [phase, numbers].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let line = match (&report.message, head.as_str()) {
         (None, "") => return None,
         (None, head) => head.to_owned(),
         (Some(message), "") => message.clone(),
         (Some(message), head) => format!("{head}: {message}"),
     };
-    Some(clean(&line))
+    let mark = if report.level == Level::Error { "error: " } else { "" };
+    Some(clean(&format!("{mark}{line}")))
 }
 
 fn finished(

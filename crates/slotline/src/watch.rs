@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long)]
     logs: bool,
     /// Begin after this event
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
     after: u64,
 }
 
@@ -67,7 +67,8 @@ impl Watch {
         let mut screen = Screen::new(self.output, self.id, self.with_logs);
         let mut events = Follow::new(client.clone(), self.id, self.after);
         let look = || (self.output == Output::Table).then(|| Places::new(client.clone(), self.id));
-        let mut places = look();
+        // Seen from its beginning, the first event says that it waits.
+        let mut places = if self.after > 0 { look() } else { None };
         let mut question: Option<Question> = None;
         let mut was_asked = false;
         loop {

@@ -120,6 +120,13 @@ fn wrong_use_ends_with_2_and_says_what_is_wrong() -> anyhow::Result<()> {
         (&["executor", "--lease", "soon"], "is no duration"),
         (&["worker", "--capacity", "0"], "0"),
         (&["workers", "--output", "yaml"], "table"),
+        (&["run", "a.b", "--logs"], "--watch"),
+        (&["watch", "x"], "invalid"),
+        (&["watch", "1", "--after", "-1"], "--after"),
+        (&["logs"], "ID"),
+        (&["progress"], "--step"),
+        (&["progress", "--step", "two"], "--step"),
+        (&["progress", "--total", "7"], "--done"),
     ] {
         let (code, told) = desk.fails(arguments, &[])?;
         assert_eq!(code, Some(2), "{arguments:?}: {told}");
@@ -137,6 +144,25 @@ fn where_nothing_answers_the_next_step_is_told() -> anyhow::Result<()> {
     let (code, told) = desk.fails(&["run", "demo.echo", "--wait"], &[("SLOTLINE_API_URL", &url)])?;
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains(&url) && told.contains("slotline dev") && told.contains("--api-url"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn a_report_that_nobody_hears_fails_no_script() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    // One that nobody listens at any more.
+    drop(std::os::unix::net::UnixListener::bind(desk.path().join("left"))?);
+    desk.write("file", "")?;
+    let long = "/x".repeat(200);
+    for socket in [None, Some(""), Some("nowhere"), Some("left"), Some("file"), Some(long.as_str())] {
+        let environment: Vec<_> = socket.map(|socket| ("SLOTLINE_PROGRESS_SOCKET", socket)).into_iter().collect();
+        let output = desk.slotline(&["progress", "--step", "9/7", "on it"], &environment)?;
+        assert!(output.status.success(), "{socket:?}: {output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{socket:?}: {output:?}");
+    }
+    // Settings are none of its business.
+    let output = desk.slotline(&["progress", "on it"], &[("SLOTLINE_CONFIG", "none.toml")])?;
+    assert!(output.status.success(), "{output:?}");
     Ok(())
 }
 

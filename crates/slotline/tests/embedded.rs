@@ -27,6 +27,18 @@ command = ["/bin/sh", "-c", "sleep 600"]
 grace = "200ms"
 
 [[action]]
+ref = "test.talk"
+[action.run]
+command = ["/bin/sh", "-c", '''
+echo begun
+"$SLOTLINE_BIN" progress --phase copy --done 60 --total 1024 --unit Bytes "copying"
+"$SLOTLINE_BIN" progress --error "the disk is slow"
+"$SLOTLINE_BIN" progress --step 9/7
+echo oops >&2
+echo '{"n": 1.10}'
+''']
+
+[[action]]
 ref = "test.strict"
 schema = { type = "object", required = ["app"] }
 [action.run]
@@ -147,6 +159,66 @@ fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
     let done = waits.wait_with_output()?;
     assert_eq!(done.status.code(), Some(130));
     assert_eq!(serde_json::from_slice::<Value>(&done.stdout)?["status"], "cancelled");
+    dev.stop().map(drop)
+}
+
+#[test]
+fn what_a_script_reports_and_writes_is_seen_by_who_watches_and_afterwards() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    let watched = dev.slotline(&["run", "test.talk", "--watch", "--logs"])?;
+    assert_eq!(watched.status.code(), Some(0), "{}", told(&watched));
+    assert_eq!(String::from_utf8(watched.stdout.clone())?, "{\"n\": 1.10}\n", "{}", told(&watched));
+    let news = String::from_utf8(watched.stderr)?;
+    let mut rest = news.as_str();
+    for expected in [
+        "execution 1 is queued\n",
+        "execution 1 is running on ",
+        "[copy] 60 B/1.00 KiB: copying\n",
+        "error: the disk is slow\n",
+        "execution 1 is completed after ",
+    ] {
+        rest = rest.split_once(expected).with_context(|| format!("no {expected:?} in its place: {news}"))?.1;
+    }
+    for expected in ["stdout | begun\n", "stderr | oops\n", "notice | "] {
+        assert!(news.contains(expected), "no {expected:?}: {news}");
+    }
+    assert!(!news.contains('\u{1b}'), "no terminal, no escapes: {news}");
+
+    let shown = told(&dev.slotline(&["executions", "show", "1"])?);
+    for expected in ["[copy] ", "60 B/1.00 KiB", "Info - copying\n", "Error - the disk is slow\n"] {
+        assert!(shown.contains(expected), "no {expected:?}: {shown}");
+    }
+    for arguments in [&["logs", "1"][..], &["logs", "-f", "1"]] {
+        let logs = dev.slotline(arguments)?;
+        assert_eq!(String::from_utf8(logs.stdout.clone())?, "begun\n{\"n\": 1.10}\n", "{}", told(&logs));
+        assert!(told(&logs).contains("oops\n"), "{}", told(&logs));
+    }
+    dev.stop().map(drop)
+}
+
+#[test]
+fn events_as_json_are_one_a_line_and_begin_where_asked() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    let numbers = |arguments: &[&str]| -> anyhow::Result<(Vec<u64>, Vec<Value>)> {
+        let output = dev.command(arguments).args(["--output", "json"]).output()?;
+        ensure!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", told(&output));
+        let lines = String::from_utf8(output.stdout)?;
+        let events: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        Ok((events.iter().filter_map(|event| event["number"].as_u64()).collect(), events))
+    };
+    let (all, events) = numbers(&["run", "test.talk", "--watch"])?;
+    let last = u64::try_from(events.len())?;
+    assert_eq!(all, (1..=last).collect::<Vec<_>>(), "{events:?}");
+    let end = events.last().context("an event")?;
+    assert_eq!((&end["kind"], &end["status"]), (&"settled".into(), &"completed".into()));
+    let (again, _) = numbers(&["watch", "1", "--after", "3"])?;
+    assert_eq!(again, (4..=last).collect::<Vec<_>>());
+    let (none, _) = numbers(&["watch", "1", "--after", &last.to_string()])?;
+    assert!(none.is_empty());
+    let (_, logs) = numbers(&["logs", "1"])?;
+    assert!(!logs.is_empty() && logs.iter().all(|event| event["kind"] == "log"), "{logs:?}");
+    let unknown = dev.slotline(&["watch", "77"])?;
+    assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
     dev.stop().map(drop)
 }
 
