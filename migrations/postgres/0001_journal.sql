@@ -8,11 +8,13 @@ CREATE TABLE leadership (
     next_id      bigint      NOT NULL,
     next_fence   bigint      NOT NULL,
     next_action  bigint      NOT NULL,
+    -- The longest lease that some worker may still go by.
+    lease_us     bigint      NOT NULL,
     leader       text        NOT NULL,
     led_since    timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 
-INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, '', '-infinity');
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', '-infinity');
 
 CREATE TABLE actions (
     id         bigint      PRIMARY KEY,

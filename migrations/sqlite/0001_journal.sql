@@ -9,11 +9,13 @@ CREATE TABLE leadership (
     next_id      INTEGER NOT NULL,
     next_fence   INTEGER NOT NULL,
     next_action  INTEGER NOT NULL,
+    -- The longest lease that some worker may still go by.
+    lease_us     INTEGER NOT NULL,
     leader       TEXT    NOT NULL,
     led_since    INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, '', 0);
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', 0);
 
 CREATE TABLE actions (
     id         INTEGER PRIMARY KEY,

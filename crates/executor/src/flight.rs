@@ -28,8 +28,8 @@ pub(crate) struct Flight {
 pub(crate) enum Error {
     #[error(transparent)]
     Commit(#[from] CommitError),
-    #[error("requests of dispatches can't be read")]
-    Requests(#[source] slotline_store::Error),
+    #[error("the journal can't be read or noted in")]
+    Journal(#[source] slotline_store::Error),
 }
 
 #[derive(Default)]
@@ -63,14 +63,19 @@ pub(crate) async fn fly(
 ) -> Flight {
     let Crew { store, postman, registry } = crew;
     if let Err(error) = find_heirs(&store, &mut letters).await {
-        return Flight { leadership, result: Err(Error::Requests(error)), cargo };
+        return Flight { leadership, result: Err(Error::Journal(error)), cargo };
+    }
+    if letters.terms_are_known
+        && let Err(error) = leadership.forget_terms(postman.config.lease).await
+    {
+        return Flight { leadership, result: Err(Error::Journal(error)), cargo };
     }
     let ended = std::mem::take(&mut letters.ended);
     let commit = leadership.commit(&batch);
     let write = async {
         let missing = letters.missing();
         if !missing.is_empty() {
-            let found = store.requests(&missing).await.map_err(Error::Requests)?;
+            let found = store.requests(&missing).await.map_err(Error::Journal)?;
             letters.requests.extend(found.into_iter().map(|(id, request)| (id, Arc::new(request))));
         }
         Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), now))
@@ -83,7 +88,7 @@ pub(crate) async fn fly(
         // Read only now: one of them may have settled with this very batch.
         match find_ends(&store, ended).await {
             Ok(ends) => postman.ends(mail, ends, now),
-            Err(error) => result = Err(Error::Requests(error)),
+            Err(error) => result = Err(Error::Journal(error)),
         }
     }
     Flight { leadership, result, cargo }

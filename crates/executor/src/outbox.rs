@@ -69,6 +69,8 @@ pub(crate) struct Letters {
     pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
     pub(crate) announcements: Vec<Announcement>,
     pub(crate) probe: bool,
+    /// No worker goes by a longer lease of an earlier leader any more.
+    pub(crate) terms_are_known: bool,
     /// Events to be asked for again, each with the number of the order.
     pub(crate) missing: Vec<(u64, Missing)>,
     /// Events that the executor says in a worker's place.
@@ -84,9 +86,13 @@ pub(crate) struct Awaited {
 }
 
 impl Letters {
-    /// Whether anything is said to workers, which only a leader may.
+    /// Whether anything is said or noted that only a leader may.
     pub(crate) fn has_orders(&self) -> bool {
-        !self.orders.is_empty() || self.hello.is_some() || !self.greetings.is_empty() || !self.missing.is_empty()
+        !self.orders.is_empty()
+            || self.hello.is_some()
+            || !self.greetings.is_empty()
+            || !self.missing.is_empty()
+            || self.terms_are_known
     }
 
     /// Dispatches whose requests have to be read from the journal.
@@ -126,6 +132,7 @@ pub(crate) fn pack(
         accepted: std::mem::take(&mut pending.repeated),
         ended: std::mem::take(&mut pending.ended),
         probe: effects.probe,
+        terms_are_known: effects.terms_are_known,
         // Numbered after the scheduler's own orders, since they leave after them.
         missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
         said,

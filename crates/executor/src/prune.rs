@@ -21,6 +21,8 @@ pub(crate) fn start(context: &Context, epoch: Epoch) -> AbortHandle {
             let pause = match store.prune(epoch, clock.now() - retention, SLICE_MAX).await {
                 Ok(pruned) if pruned >= u64::from(SLICE_MAX) => AGAIN,
                 Ok(_) => EVERY,
+                // The loop is about to learn it, too.
+                Err(slotline_store::Error::LeadershipOver) => return,
                 Err(error) => {
                     tracing::warn!(%error, "history can't be pruned now");
                     EVERY

@@ -79,9 +79,12 @@ pub(crate) async fn lead(
     mut leadership: Leadership,
     questions: &mut mpsc::Receiver<Question>,
 ) -> Result<End, slotline_store::Error> {
+    // Before any worker hears of these terms, so that whoever leads next knows of them.
+    let longest = leadership.take_terms(context.config.lease).await?;
     let recovered = leadership.recover().await?;
     let pruning = prune::start(context, leadership.epoch());
     let mut term = Term::new(context, leadership, recovered);
+    term.scheduler.inherit_lease(longest);
     let end = term.run(context, questions).await;
     context.leads.store(false, Ordering::Release);
     pruning.abort();

@@ -28,6 +28,8 @@ pub struct Effects {
     pub greetings: Vec<(Incarnation, u64)>,
     /// Publish one probe into each probed queue.
     pub probe: bool,
+    /// Every lease is held under this leader's terms: a longer lease of an earlier leader need not be remembered.
+    pub terms_are_known: bool,
 }
 
 /// A request took its place in the line.

@@ -38,6 +38,8 @@ impl Scheduler {
             self.orders.greetings.insert(incarnation);
         }
         worker.introduced = true;
+        let has_learnt = !worker.knows_terms && heartbeat.seen.0 == self.epoch;
+        worker.knows_terms |= has_learnt;
         worker.reachable = true;
         worker.capacity = heartbeat.capacity;
         worker.draining = heartbeat.draining;
@@ -46,6 +48,9 @@ impl Scheduler {
         worker.silent_since = now;
         let leases = worker.leases.clone();
         self.update_room(incarnation);
+        if has_learnt {
+            self.note_terms();
+        }
 
         let account = Account {
             holding: heartbeat.holding.into_iter().map(|(id, attempt, state)| ((id, attempt), state)).collect(),

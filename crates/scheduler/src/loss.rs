@@ -4,6 +4,7 @@
 //! its last message has come back from both queues, since whatever it had got confirmed would have come out before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use slotline_protocol::message::{EndReason, Failure};
 use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp};
@@ -13,6 +14,7 @@ use crate::deadline::Timer;
 use crate::execution::{Execution, Verdict, judge_loss};
 use crate::input::ProbedQueue;
 use crate::scheduler::Scheduler;
+use crate::worker::Worker;
 
 /// The most ended incarnations that are remembered; the longest gone is forgotten first.
 const ENDED_MAX: usize = 100_000;
@@ -81,10 +83,28 @@ impl Scheduler {
         let newest = self.probes.back.entry(queue).or_insert(published_at);
         *newest = published_at.max(*newest);
         let Some(proven) = self.probes.proven() else { return };
-        let lease = self.config.lease;
-        let silent = self.workers.iter().filter(|(_, worker)| worker.silent_since + lease <= proven);
+        let silent = self.workers.iter().filter(|(_, worker)| worker.silent_since + self.lease_of(worker) <= proven);
         for incarnation in silent.map(|(incarnation, _)| *incarnation).collect::<Vec<_>>() {
             self.lose(incarnation, true, now);
+        }
+    }
+
+    /// The longest lease that leaders before this one have told a worker which may not know of another. Until it has
+    /// seen this leader's greeting it ends its attempts no sooner than by that one's fence.
+    pub fn inherit_lease(&mut self, lease: Duration) {
+        self.former_lease = lease;
+    }
+
+    fn lease_of(&self, worker: &Worker) -> Duration {
+        if worker.knows_terms { self.config.lease } else { self.config.lease.max(self.former_lease) }
+    }
+
+    /// Says so once when nobody is left who holds a lease under the terms of an earlier leader.
+    pub(crate) fn note_terms(&mut self) {
+        let is_known = self.workers.values().all(|worker| worker.knows_terms || worker.leases.is_empty());
+        if is_known && self.former_lease > self.config.lease {
+            self.former_lease = Duration::ZERO;
+            self.effects.terms_are_known = true;
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Scheduler {
     pub(crate) pools: Pools,
     pub(crate) deadlines: Deadlines,
     pub(crate) probes: Probes,
+    /// See [`Self::inherit_lease`].
+    pub(crate) former_lease: Duration,
     pub(crate) orders: Orders,
     pub(crate) effects: Effects,
 }
@@ -69,6 +71,7 @@ impl Scheduler {
             pools: Pools::default(),
             deadlines: Deadlines::default(),
             probes: Probes::default(),
+            former_lease: Duration::ZERO,
             orders: Orders::default(),
             effects: Effects::default(),
         }

@@ -22,6 +22,8 @@ pub(crate) struct Worker {
     pub(crate) reachable: bool,
     /// A heartbeat told what it is; before that it only holds what the journal remembers.
     pub(crate) introduced: bool,
+    /// It has seen an order of this epoch, and so its greeting: it goes by this leader's terms.
+    pub(crate) knows_terms: bool,
     pub(crate) last_heartbeat_at: Timestamp,
     /// No message of it was received since.
     pub(crate) silent_since: Timestamp,
@@ -39,6 +41,7 @@ impl Worker {
             draining: false,
             reachable: false,
             introduced: false,
+            knows_terms: false,
             last_heartbeat_at: now,
             silent_since: now,
             leases: BTreeSet::new(),

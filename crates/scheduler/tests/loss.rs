@@ -232,3 +232,31 @@ fn a_probe_that_comes_back_late_does_not_undo_a_newer_one() {
     world.probe(ProbedQueue::Completions);
     assert_eq!(world.running(), Vec::<String>::new());
 }
+
+#[test]
+fn a_worker_that_may_go_by_a_longer_lease_of_an_earlier_leader_is_given_that_long() {
+    let mut world = world();
+    world.deafen(WORKER);
+    world.change_leader();
+    world.scheduler.inherit_lease(LEASE * 3);
+    world.beat(WORKER);
+    world.pass(LEASE * 2);
+    world.probe_both();
+    assert_eq!(world.running(), ["a"], "its fence may not have fallen yet");
+    assert!(!world.terms_are_known);
+    world.pass(LEASE);
+    world.probe_both();
+    assert_eq!(world.running(), Vec::<String>::new());
+}
+
+#[test]
+fn once_a_worker_has_seen_this_leaders_greeting_its_own_lease_counts() {
+    let mut world = world();
+    world.change_leader();
+    world.scheduler.inherit_lease(LEASE * 3);
+    world.beat(WORKER);
+    assert!(world.terms_are_known, "and nobody else holds a lease");
+    world.pass(LEASE);
+    world.probe_both();
+    assert_eq!(world.running(), Vec::<String>::new());
+}

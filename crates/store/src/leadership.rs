@@ -3,7 +3,9 @@
 //! Not here: how leadership is held. On PostgreSQL that is the session of an advisory lock (`postgres::lead`), on
 //! SQLite a lock of this process (`sqlite::lead`).
 
-use slotline_protocol::{Epoch, Incarnation, Timestamp, http};
+use std::time::Duration;
+
+use slotline_protocol::{Epoch, Incarnation, http};
 use slotline_scheduler::Snapshot;
 
 use crate::{Batch, CommitError, Counters, Error, OpenStory, postgres, sqlite};
@@ -86,13 +88,22 @@ impl Leadership {
     }
 
     /// How long the database bears a leader's silence.
-    pub const SILENCE_MAX: std::time::Duration = postgres::IDLE_SESSION_TIMEOUT;
+    pub const SILENCE_MAX: Duration = postgres::IDLE_SESSION_TIMEOUT;
 
-    /// As [`crate::Store::prune`], on the connection of this leadership.
-    pub async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
+    /// Announces the lease that this leader is going to tell workers, before it tells any. Gives back the longest that
+    /// some worker may still go by, this one included.
+    pub async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
         match &mut self.backend {
-            Backend::Postgres(lead) => lead.prune(settled_before, max).await,
-            Backend::Sqlite(lead) => lead.prune(settled_before, max).await,
+            Backend::Postgres(lead) => lead.take_terms(lease).await,
+            Backend::Sqlite(lead) => lead.take_terms(lease).await,
+        }
+    }
+
+    /// No worker goes by a longer lease than this any more.
+    pub async fn forget_terms(&mut self, lease: Duration) -> Result<(), Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.forget_terms(lease).await,
+            Backend::Sqlite(lead) => lead.forget_terms(lease).await,
         }
     }
 
@@ -115,4 +126,13 @@ impl From<sqlite::Lead> for Leadership {
     fn from(lead: sqlite::Lead) -> Self {
         Self { backend: Backend::Sqlite(lead) }
     }
+}
+
+/// As the journal keeps a lease: in microseconds.
+pub(crate) fn lease_us(lease: Duration) -> i64 {
+    i64::try_from(lease.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn lease(lease_us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(lease_us).unwrap_or_default())
 }

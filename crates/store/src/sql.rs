@@ -134,3 +134,6 @@ pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id, status FROM history \
     WHERE status NOT IN ('completed', 'failed', 'timeout', 'cancelled') AND enqueued_at >= $1";
 
 pub(crate) use {live_executions, newest_attempts, page_of_executions, settled_executions};
+
+/// Neither forgets a lease that a worker may go by, nor lets a deposed leader have a say.
+pub(crate) const FORGET_TERMS: &str = "UPDATE leadership SET lease_us = $3 WHERE partition_id = $1 AND epoch = $2";

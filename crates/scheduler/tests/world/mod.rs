@@ -80,6 +80,7 @@ pub(crate) struct World {
     pub(crate) orders: Vec<Sent>,
     pub(crate) probes: u64,
     pub(crate) hellos: u64,
+    pub(crate) terms_are_known: bool,
     pub(crate) ended: Vec<Incarnation>,
     /// Who was greeted, by which leader.
     greeted: Vec<(Epoch, Incarnation)>,
@@ -110,6 +111,7 @@ impl World {
             orders: Vec::new(),
             probes: 0,
             hellos: 0,
+            terms_are_known: false,
             ended: Vec::new(),
             greeted: Vec::new(),
             statuses: BTreeMap::new(),
@@ -400,6 +402,7 @@ impl World {
             hello,
             greetings,
             probe,
+            terms_are_known,
         } = effects;
         self.accepted.extend(accepted);
         self.refused.extend(refused);
@@ -427,6 +430,7 @@ impl World {
         self.attempts.extend(attempts);
         self.ended.extend(ended_incarnations.into_iter().map(|(incarnation, _)| incarnation));
         self.probes += u64::from(probe);
+        self.terms_are_known |= terms_are_known;
         self.hellos += u64::from(hello.is_some());
         if let Some(n) = hello {
             assert!(self.orders.last().is_none_or(|last| last.n < n), "n rises");

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use slotline_protocol::{Epoch, Incarnation, Timestamp};
+use slotline_protocol::{Epoch, Incarnation};
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{ConnectOptions, Connection, Row};
 
-use super::{Journal, VERSION_MIN, commit, prune};
+use super::{Journal, VERSION_MIN, commit};
 use crate::deadline::{CALL_DEADLINE, borrow, within};
-use crate::leadership::PARTITION;
+use crate::leadership::{self, PARTITION, lease_us};
 use crate::record::RECENT_ROWS;
 use crate::row::{self, Keys};
 use crate::{Batch, CommitError, Error, OpenStory, Recovered, record, sql};
@@ -51,6 +51,9 @@ const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
     CROSS JOIN LATERAL (SELECT execution_id, number, body FROM events \
     WHERE execution_id = o.execution_id AND kind = 'progress' ORDER BY number DESC LIMIT $1) AS e \
     ORDER BY e.execution_id, e.number";
+
+const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = greatest(lease_us, $3) \
+    WHERE partition_id = $1 AND epoch = $2 RETURNING lease_us";
 
 /// Leadership of one epoch.
 #[derive(Debug)]
@@ -188,11 +191,20 @@ impl Lead {
         Ok(())
     }
 
-    pub(crate) async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
+    pub(crate) async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
         let mut connection = self.take()?;
-        let pruned = prune::prune(&mut connection, self.epoch, settled_before, max).await?;
+        let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
+        let longest = within(taken.fetch_one(&mut connection)).await?;
         self.connection = Some(connection);
-        Ok(pruned)
+        Ok(leadership::lease(longest))
+    }
+
+    pub(crate) async fn forget_terms(&mut self, lease: Duration) -> Result<(), Error> {
+        let mut connection = self.take()?;
+        let forgotten = sqlx::query(sql::FORGET_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
+        within(forgotten.execute(&mut connection)).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     pub(crate) async fn release(mut self) {

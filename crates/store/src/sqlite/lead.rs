@@ -1,13 +1,15 @@
 //! Leading on SQLite: a lock of this process, and the same epoch and chain of batches as on PostgreSQL.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
-use slotline_protocol::{Epoch, Incarnation, Timestamp};
+use slotline_protocol::{Epoch, Incarnation};
 use sqlx::SqliteConnection;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Journal, commit};
 use crate::deadline::within;
-use crate::leadership::PARTITION;
+use crate::leadership::{self, PARTITION, lease_us};
 use crate::record::RECENT_ROWS;
 use crate::row::{self, Keys};
 use crate::{Batch, CommitError, Error, OpenStory, Recovered, record, sql};
@@ -22,6 +24,9 @@ const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
     CROSS JOIN events e ON e.execution_id = o.execution_id AND e.number IN (SELECT number FROM events \
     WHERE execution_id = o.execution_id AND kind = 'progress' ORDER BY number DESC LIMIT $1) \
     ORDER BY e.execution_id, e.number";
+
+const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = max(lease_us, $3) \
+    WHERE partition_id = $1 AND epoch = $2 RETURNING lease_us";
 
 /// Leadership of one epoch.
 #[derive(Debug)]
@@ -94,11 +99,22 @@ impl Lead {
         Ok(())
     }
 
-    pub(crate) async fn prune(&mut self, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
+    pub(crate) async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
         let lock = self.take()?;
-        let pruned = self.journal.prune(self.epoch, settled_before, max).await?;
+        let mut connection = within(self.journal.writer.acquire()).await?;
+        let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
+        let longest = within(taken.fetch_one(&mut *connection)).await?;
         self.lock = Some(lock);
-        Ok(pruned)
+        Ok(leadership::lease(longest))
+    }
+
+    pub(crate) async fn forget_terms(&mut self, lease: Duration) -> Result<(), Error> {
+        let lock = self.take()?;
+        let mut connection = within(self.journal.writer.acquire()).await?;
+        let forgotten = sqlx::query(sql::FORGET_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
+        within(forgotten.execute(&mut *connection)).await?;
+        self.lock = Some(lock);
+        Ok(())
     }
 }
 

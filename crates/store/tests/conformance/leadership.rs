@@ -20,6 +20,7 @@ cases!(
     one_who_gave_up_waiting_leads_nothing,
     batches_are_chained,
     a_leader_that_pings_goes_on,
+    the_longest_lease_is_remembered_until_nobody_goes_by_it,
 );
 
 async fn every_leader_has_a_higher_epoch(world: World) -> anyhow::Result<()> {
@@ -128,5 +129,20 @@ async fn a_commit_that_is_given_up_ends_the_leadership() -> anyhow::Result<()> {
         let live = timeout(SOON, world.recovered()).await??.live.len();
         assert!(live == 0 || live == 5_000, "{live}");
     }
+    Ok(())
+}
+
+async fn the_longest_lease_is_remembered_until_nobody_goes_by_it(world: World) -> anyhow::Result<()> {
+    let (short, long) = (Duration::from_secs(20), Duration::from_secs(60));
+    for (own, longest) in [(short, short), (long, long), (short, long)] {
+        let mut lead = world.store.lead("test").await?;
+        assert_eq!(lead.take_terms(own).await?, longest);
+    }
+    let mut lead = world.store.lead("test").await?;
+    lead.take_terms(short).await?;
+    lead.forget_terms(short).await?;
+    lead.commit(&Batch { number: 1, ..Batch::default() }).await?;
+    drop(lead);
+    assert_eq!(world.store.lead("test").await?.take_terms(short).await?, short);
     Ok(())
 }
