@@ -1,5 +1,7 @@
 //! The examples, played: what they report is seen while they run, and tells what was known when their time is up.
 
+#![expect(clippy::duplicate_mod, reason = "each example is a program of its own, with its stage")]
+
 #[expect(dead_code, reason = "its `main` and stage are for people")]
 #[path = "../examples/deployment.rs"]
 mod deployment;
