@@ -8,22 +8,27 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 
 /// How long a client may take nothing of what waits for it.
 pub(crate) const TAKE_WITHIN: Duration = Duration::from_secs(60);
+/// The same once shutdown is asked for, which waits for all answers.
+pub(crate) const TAKE_WITHIN_AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// Reads and writes as `S` does; a write that waits for longer than [`TAKE_WITHIN`] fails.
 pub(crate) struct Patient<S> {
     inner: S,
+    shutdown: CancellationToken,
     /// Runs while a write waits.
-    patience: Option<Pin<Box<Sleep>>>,
+    patience: Option<BoxFuture<'static, ()>>,
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner, patience: None }
+    pub(crate) fn new(inner: S, shutdown: CancellationToken) -> Self {
+        Self { inner, shutdown, patience: None }
     }
 
     fn judge(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -31,10 +36,20 @@ impl<S> Patient<S> {
             self.patience = None;
             return written;
         }
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(TAKE_WITHIN)));
+        let patience = self.patience.get_or_insert_with(|| exhaust(self.shutdown.clone()).boxed());
         ready!(patience.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
     }
+}
+
+/// Returns when patience is at its end.
+async fn exhaust(shutdown: CancellationToken) {
+    let sooner = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(TAKE_WITHIN_AT_SHUTDOWN).await;
+    };
+    // Whichever comes first.
+    let _ = tokio::time::timeout(TAKE_WITHIN, sooner).await;
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
@@ -81,7 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_for_too_long_is_given_up_and_who_takes_a_little_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = Patient::new(ours);
+        let mut ours = Patient::new(ours, CancellationToken::new());
         let mut taken = [0; 8];
         ours.write_all(&[0; 8]).await.expect("there is room");
         for _ in 0..5 {
@@ -95,5 +110,19 @@ mod tests {
         let begun = Instant::now();
         let error = ours.write_all(&[0; 8]).await.expect_err("nobody reads");
         assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, TAKE_WITHIN.as_secs()));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn at_shutdown_there_is_less_patience() {
+        let (ours, _theirs) = tokio::io::duplex(8);
+        let shutdown = CancellationToken::new();
+        let mut ours = Patient::new(ours, shutdown.clone());
+        let begun = Instant::now();
+        let stop = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            shutdown.cancel();
+        };
+        let (written, ()) = tokio::join!(ours.write_all(&[0; 9]), stop);
+        assert_eq!(written.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), 3 + TAKE_WITHIN_AT_SHUTDOWN.as_secs());
     }
 }

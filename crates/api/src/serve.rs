@@ -59,7 +59,8 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream)), service));
+        let connection =
+            graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream, shutdown.clone())), service));
         tokio::spawn(async move {
             // A client that goes away in mid-sentence is no news.
             let _ = connection.await;

@@ -32,6 +32,8 @@ struct Script {
     is_away: AtomicBool,
     is_forgotten: AtomicBool,
     reads: AtomicU64,
+    /// What happens between the next look into the journal and its answer.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Past for Script {
@@ -62,6 +64,8 @@ impl Script {
             let is_over = is_settled && events.last().map_or(after, |event| event.number) >= last;
             Events { events, last, is_over }
         };
+        let meanwhile = self.meanwhile.lock().expect("no test panics with it").take();
+        meanwhile.into_iter().for_each(|happen| happen());
         tokio::task::yield_now().await;
         Ok(Some(page))
     }
@@ -95,11 +99,16 @@ impl World {
     }
 }
 
+/// What must come.
+async fn next(follower: &mut Follower<Script>) -> Next {
+    tokio::time::timeout(2 * AWAY_MAX, follower.next()).await.expect("something comes")
+}
+
 /// Numbers until something else comes, and that.
 async fn numbers(follower: &mut Follower<Script>) -> (Vec<u64>, Next) {
     let mut numbers = Vec::new();
     loop {
-        match follower.next().await {
+        match next(follower).await {
             Next::Event(live) => numbers.push(live.event.number),
             end => return (numbers, end),
         }
@@ -120,16 +129,20 @@ impl Chance {
 async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
     const EVENTS: u64 = 600;
     let world = Arc::new(World::default());
+    let newest = Arc::new(AtomicU64::new(0));
     let followers: Vec<_> = (0..200)
         .map(|seed| {
-            let world = world.clone();
+            let (world, newest) = (world.clone(), newest.clone());
             tokio::spawn(async move {
                 let (mut chance, mut heard) = (Chance(seed), Vec::new());
                 loop {
                     let mut follower = world.follow(heard.last().copied().unwrap_or(0)).await;
                     for _ in 0..chance.below(90) + 1 {
-                        match follower.next().await {
-                            Next::Event(live) => heard.push(live.event.number),
+                        match next(&mut follower).await {
+                            Next::Event(live) => {
+                                newest.fetch_max(live.event.number, Ordering::Relaxed);
+                                heard.push(live.event.number);
+                            }
                             Next::Over => return heard,
                             Next::Lagged => break,
                             Next::Away => panic!("the journal is there"),
@@ -140,14 +153,16 @@ async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
         })
         .collect();
     let mut chance = Chance(7);
-    for _ in 1..EVENTS {
-        // The hub loses some, as a connection does, and then says so.
+    for number in 1..EVENTS {
+        // The hub loses some, as a connection does, and sooner or later says so.
         let live = world.write(What::Started);
         match chance.below(20) {
-            0 => world.hub.seam(),
+            0 => {}
+            1 => world.hub.seam(),
             _ => world.hub.publish(&[live]),
         }
-        if chance.below(3) == 0 {
+        // What happens is heard while it happens.
+        while number > newest.load(Ordering::Relaxed) + 20 {
             tokio::task::yield_now().await;
         }
     }
@@ -158,6 +173,18 @@ async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
         assert_eq!(heard, expected);
     }
     assert!(world.hub.is_idle());
+}
+
+#[tokio::test]
+async fn what_happens_while_the_past_is_read_is_told_after_it() {
+    let world = Arc::new(World::default());
+    world.tell_many(3);
+    let settle = Box::new({
+        let world = world.clone();
+        move || world.settle()
+    });
+    *world.past.meanwhile.lock().expect("no test panics with it") = Some(settle);
+    assert!(matches!(numbers(&mut world.follow(0).await).await, (heard, Next::Over) if heard == [1, 2, 3, 4]));
 }
 
 #[tokio::test]
@@ -182,7 +209,7 @@ async fn what_is_forgotten_is_told_as_one_gap_first() {
     world.past.pruned.store(12, Ordering::Relaxed);
     world.settle();
     let mut follower = world.follow(5).await;
-    let Next::Event(first) = follower.next().await else { panic!("an event") };
+    let Next::Event(first) = next(&mut follower).await else { panic!("an event") };
     assert_eq!((first.event.number, first.event.what.kind()), (12, Kind::Gap));
     assert_eq!(numbers(&mut follower).await.0, (13..=21).collect::<Vec<_>>());
 }
@@ -193,13 +220,13 @@ async fn one_who_is_slow_may_resume_and_another_misses_nothing() {
     world.tell_many(3);
     let (mut slow, mut quick) = (world.follow(0).await, world.follow(0).await);
     for number in 1..=3 {
-        assert!(matches!(slow.next().await, Next::Event(live) if live.event.number == number));
+        assert!(matches!(next(&mut slow).await, Next::Event(live) if live.event.number == number));
     }
     for number in 1..=1000 {
         if number > 3 {
             world.tell(What::Started);
         }
-        assert!(matches!(quick.next().await, Next::Event(live) if live.event.number == number));
+        assert!(matches!(next(&mut quick).await, Next::Event(live) if live.event.number == number));
     }
     let (heard, end) = numbers(&mut slow).await;
     assert_eq!(heard, (4..4 + BUFFER_MAX as u64).collect::<Vec<_>>());
@@ -216,9 +243,13 @@ async fn a_buffer_that_fills_while_the_past_is_read_costs_nothing() {
     world.tell_many(350);
     let mut follower = world.follow(0).await;
     world.tell_many(2 * BUFFER_MAX);
+    let past = 350 + 2 * BUFFER_MAX as u64;
+    for number in 1..=past {
+        assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
+    }
     world.settle();
     let (heard, end) = numbers(&mut follower).await;
-    assert_eq!(heard, (1..=351 + 2 * BUFFER_MAX as u64).collect::<Vec<_>>());
+    assert_eq!(heard, [past + 1]);
     assert!(matches!(end, Next::Over), "{end:?}");
 }
 
@@ -231,11 +262,11 @@ async fn a_hole_in_what_is_told_is_read_from_the_journal() {
     }
     world.tell(What::Started);
     for number in 1..=6 {
-        assert!(matches!(follower.next().await, Next::Event(live) if live.event.number == number));
+        assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
     }
     world.write(What::Started);
     world.hub.seam();
-    assert!(matches!(follower.next().await, Next::Event(live) if live.event.number == 7));
+    assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == 7));
     let reads = world.past.reads.load(Ordering::Relaxed);
     world.settle();
     assert!(matches!(numbers(&mut follower).await, (heard, Next::Over) if heard == [8]));
@@ -252,12 +283,12 @@ async fn while_the_journal_is_away_nothing_is_told_and_after_so_long_the_end() {
     assert!(tokio::time::timeout(AWAY_MAX / 2, follower.next()).await.is_err());
     world.past.is_away.store(false, Ordering::Relaxed);
     for number in 1..=2 {
-        assert!(matches!(follower.next().await, Next::Event(live) if live.event.number == number));
+        assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
     }
     world.past.is_away.store(true, Ordering::Relaxed);
     world.hub.seam();
     let begun = Instant::now();
-    assert!(matches!(follower.next().await, Next::Away));
+    assert!(matches!(next(&mut follower).await, Next::Away));
     assert!(begun.elapsed() <= AWAY_MAX && begun.elapsed() > AWAY_MAX / 2, "{:?}", begun.elapsed());
     assert_eq!(follower.last(), 2);
 }
@@ -272,7 +303,7 @@ async fn what_the_journal_does_not_have_yet_is_told_once_it_has() {
         world.write(What::Started);
     }
     for number in 1..=3 {
-        assert!(matches!(follower.next().await, Next::Event(live) if live.event.number == number));
+        assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
     }
 }
 
@@ -282,7 +313,7 @@ async fn an_execution_that_is_forgotten_is_over() {
     let mut follower = world.follow(0).await;
     world.past.is_forgotten.store(true, Ordering::Relaxed);
     world.hub.seam();
-    assert!(matches!(follower.next().await, Next::Over));
+    assert!(matches!(next(&mut follower).await, Next::Over));
     let unknown = Follower::open(world.past.clone(), world.hub.clone(), ID, 0).await.expect("the journal is there");
     assert!(unknown.is_none());
 }
