@@ -1,0 +1,372 @@
+//! The rules, held against a history one fact at a time.
+//!
+//! Leases follow from the journal, and a process may live only within its lease; so "leases within the limit" and
+//! "processes within leases" together say that never more run than the limit. Both are also counted directly.
+//! Deliberately absent: anything that knows how the history was made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use slotline_protocol::{ActionRef, Epoch, ExecutionId, Fence, Status};
+
+use crate::history::{Entry, Fact, RequestId, Rules};
+
+/// What must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) enum Rule {
+    LimitHolds,
+    GrantsAreInOrder,
+    AcceptedInOrder,
+    OneTerminalStatus,
+    NoAttemptTwice,
+    ProcessesWithinLeases,
+    NoEffectBeforeItsCommit,
+    EpochsRise,
+    EventsAreGapFree,
+    NothingIsLost,
+    NothingUnacceptedRuns,
+    NoOrphans,
+    EverythingEnds,
+    /// Whoever recorded the history fell over a bug.
+    NothingPanics,
+}
+
+/// A rule that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) rule: Rule,
+    pub(crate) at: u64,
+    pub(crate) execution: Option<ExecutionId>,
+    pub(crate) detail: String,
+}
+
+#[derive(Default)]
+pub(crate) struct Checker {
+    enqueued: BTreeMap<RequestId, u64>,
+    confirmed: BTreeSet<RequestId>,
+    refused: BTreeSet<RequestId>,
+    accepted: BTreeMap<RequestId, ExecutionId>,
+    actions: BTreeMap<ActionRef, Action>,
+    live: BTreeMap<ExecutionId, Live>,
+    settled: BTreeMap<ExecutionId, Status>,
+    /// Every grant there was, and whether its attempt may run past its lease.
+    fences: BTreeMap<Fence, (ExecutionId, u32, bool)>,
+    begun: BTreeSet<(ExecutionId, u32)>,
+    running: BTreeMap<Fence, (ExecutionId, u32)>,
+    /// The attempt that was heard last of each execution, and its last sequence.
+    said: BTreeMap<(ExecutionId, u32), u64>,
+    numbered: BTreeMap<ExecutionId, u64>,
+    epoch: Epoch,
+    batch: i64,
+    deadline: Option<u64>,
+}
+
+#[derive(Default)]
+struct Action {
+    rules: Rules,
+    /// What held before the batch that is being read; a grant of the same batch may have been made under either.
+    before: Option<(i64, Rules)>,
+    leases: BTreeMap<ExecutionId, Option<Arc<str>>>,
+    /// Where its newest execution stood in the requests queue.
+    last_position: u64,
+}
+
+struct Live {
+    action: ActionRef,
+    key: Option<Arc<str>>,
+    request: RequestId,
+    waits: Option<i64>,
+    /// It goes on before anyone in line, since its slot is its own still.
+    keeps_slot: bool,
+    lease: Option<(Fence, u32)>,
+}
+
+impl Checker {
+    pub(crate) fn check<'a>(history: impl IntoIterator<Item = &'a Entry>) -> Result<(), Violation> {
+        let mut checker = Self::default();
+        history.into_iter().try_for_each(|entry| checker.observe(entry))
+    }
+
+    /// Takes the next fact.
+    pub(crate) fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        self.judge(entry).map_err(|mut violation| {
+            violation.at = entry.at;
+            violation
+        })
+    }
+
+    fn judge(&mut self, entry: &Entry) -> Result<(), Violation> {
+        match &entry.fact {
+            Fact::Enqueued { request } => {
+                let position = self.enqueued.len() as u64;
+                self.enqueued.entry(request.clone()).or_insert(position);
+                Ok(())
+            }
+            Fact::Confirmed { request } => {
+                self.confirmed.insert(request.clone());
+                Ok(())
+            }
+            Fact::Refused { request } => {
+                self.refused.insert(request.clone());
+                Ok(())
+            }
+            Fact::Led { epoch } => {
+                let before = std::mem::replace(&mut self.epoch, *epoch);
+                self.batch = 0;
+                ensure(*epoch > before, Rule::EpochsRise, None, || format!("epoch {epoch} after epoch {before}"))
+            }
+            Fact::Committed { epoch, batch } => {
+                let (ours, before) = (self.epoch, std::mem::replace(&mut self.batch, *batch));
+                ensure(*epoch == ours && *batch == before + 1, Rule::EpochsRise, None, || {
+                    format!("batch {batch} of epoch {epoch} was committed after batch {before} in epoch {ours}")
+                })
+            }
+            Fact::ActionPut { action, rules } => {
+                let batch = self.batch;
+                let action = self.actions.entry(action.clone()).or_default();
+                action.before = Some((batch, action.rules));
+                action.rules = *rules;
+                Ok(())
+            }
+            Fact::Accepted { execution, request, action, key } => self.accepted(*execution, request, action, key),
+            Fact::Waits { execution, place } => {
+                let live = self.live(*execution)?;
+                live.waits = Some(*place);
+                live.keeps_slot = false;
+                Ok(())
+            }
+            Fact::Stands { execution, keeps_slot } => {
+                let live = self.live(*execution)?;
+                live.waits = None;
+                live.keeps_slot = *keeps_slot;
+                Ok(())
+            }
+            Fact::Granted { execution, attempt, fence, place } => self.granted(*execution, *attempt, *fence, *place),
+            Fact::Released { execution, fence } => self.released(*execution, *fence),
+            Fact::Settled { execution, status } => self.settle(*execution, *status),
+            Fact::Numbered { execution, number } => {
+                let before = self.numbered.insert(*execution, *number).unwrap_or(0);
+                ensure(*number == before + 1, Rule::EventsAreGapFree, Some(*execution), || {
+                    format!("event {number} follows event {before} in the record of execution {execution}")
+                })
+            }
+            Fact::Dispatched { execution, attempt, fence } => {
+                let granted =
+                    self.fences.get(fence).is_some_and(|(id, number, _)| (id, number) == (execution, attempt));
+                ensure(granted, Rule::NoEffectBeforeItsCommit, Some(*execution), || {
+                    format!("attempt {attempt} of execution {execution} was dispatched before its grant was committed")
+                })
+            }
+            Fact::Recorded { execution, attempt } => {
+                let lease = self.live.get(execution).and_then(|live| live.lease);
+                ensure(
+                    lease.is_none_or(|(_, out)| out != *attempt),
+                    Rule::NoEffectBeforeItsCommit,
+                    Some(*execution),
+                    || format!("attempt {attempt} of execution {execution} was called recorded while its lease lives"),
+                )
+            }
+            Fact::Answered { request } => {
+                let known = self.accepted.contains_key(request);
+                ensure(known, Rule::NoEffectBeforeItsCommit, None, || {
+                    format!("request {request} was answered before it was committed")
+                })
+            }
+            Fact::Began { execution, attempt, fence } => self.began(*execution, *attempt, *fence),
+            Fact::Ended { fence, .. } => {
+                self.running.remove(fence);
+                Ok(())
+            }
+            Fact::Resumed { execution, attempt, fence } => self.runs(*execution, *attempt, *fence),
+            Fact::Said { execution, attempt, sequence } => {
+                let before = self.said.insert((*execution, *attempt), *sequence).unwrap_or(0);
+                ensure(*sequence == before + 1, Rule::EventsAreGapFree, Some(*execution), || {
+                    format!("event {sequence} of attempt {attempt} of execution {execution} follows event {before}")
+                })
+            }
+            Fact::Told { execution, attempt, last_sequence } => {
+                let said = self.said.get(&(*execution, *attempt)).copied().unwrap_or(0);
+                ensure(said == *last_sequence, Rule::EventsAreGapFree, Some(*execution), || {
+                    format!("attempt {attempt} of execution {execution} said {said} events and counts {last_sequence}")
+                })
+            }
+            Fact::FaultsStopped { bound } => {
+                self.deadline = Some(entry.at + bound);
+                Ok(())
+            }
+            Fact::Closed => self.close(entry.at),
+        }
+    }
+
+    fn live(&mut self, id: ExecutionId) -> Result<&mut Live, Violation> {
+        let settled = self.settled.get(&id).copied();
+        self.live.get_mut(&id).ok_or_else(|| match settled {
+            Some(status) => {
+                broken(Rule::OneTerminalStatus, Some(id), format!("execution {id} goes on after it was {status}"))
+            }
+            None => {
+                broken(Rule::NothingUnacceptedRuns, Some(id), format!("execution {id} was never accepted but lives"))
+            }
+        })
+    }
+
+    fn accepted(
+        &mut self,
+        id: ExecutionId,
+        request: &RequestId,
+        action_ref: &ActionRef,
+        key: &Option<Arc<str>>,
+    ) -> Result<(), Violation> {
+        if let Some(before) = self.accepted.insert(request.clone(), id) {
+            let detail = format!("request {request} was accepted as execution {before} and as {id}");
+            return Err(broken(Rule::OneTerminalStatus, Some(id), detail));
+        }
+        let Some(position) = self.enqueued.get(request).copied() else {
+            let detail = format!("request {request} was accepted as execution {id} but never enqueued");
+            return Err(broken(Rule::NothingUnacceptedRuns, Some(id), detail));
+        };
+        let action = self.actions.entry(action_ref.clone()).or_default();
+        // One that was turned away and came again has lost its position.
+        let in_order = action.last_position <= position || self.refused.contains(request);
+        action.last_position = action.last_position.max(position);
+        let live =
+            Live { action: action_ref.clone(), key: key.clone(), request: request.clone(), waits: None, keeps_slot: false, lease: None };
+        self.live.insert(id, live);
+        ensure(in_order, Rule::AcceptedInOrder, Some(id), || {
+            format!("request {request} (execution {id}) was accepted after one that the broker took later")
+        })
+    }
+
+    fn granted(&mut self, id: ExecutionId, attempt: u32, fence: Fence, place: i64) -> Result<(), Violation> {
+        let live = self.live(id)?;
+        live.waits = None;
+        let kept_slot = std::mem::take(&mut live.keeps_slot);
+        let before = live.lease.replace((fence, attempt));
+        let (action_ref, key) = (live.action.clone(), live.key.clone());
+        let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
+        let runs_on = self.actions.get(&action_ref).is_some_and(|action| action.rules.runs_on);
+        self.fences.insert(fence, (id, attempt, runs_on));
+        ensure(before.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
+            format!("execution {id} got fence {fence} while it held {before:?} and {newest:?} was the newest")
+        })?;
+        let batch = self.batch;
+        let Some(action) = self.actions.get_mut(&action_ref) else { return Ok(()) };
+        action.leases.insert(id, key.clone());
+        let rules = action.rules;
+        let has_changed = action.before.is_some_and(|(changed, _)| changed == batch);
+        let before = action.before.filter(|_| has_changed).map_or(rules, |(_, before)| before);
+        let wider = |one: Option<u32>, other: Option<u32>| Some(one?.max(other?));
+        let exceeds = |limit: Option<u32>, count: usize| limit.is_some_and(|limit| count > limit as usize);
+        let of_key = action.leases.values().filter(|other| **other == key).count();
+        let limit = wider(rules.limit, before.limit);
+        let key_limit = wider(rules.key_limit, before.key_limit);
+        ensure(!exceeds(limit, action.leases.len()), Rule::LimitHolds, Some(id), || {
+            format!("{action_ref} has {} leases and a limit of {limit:?}", action.leases.len())
+        })?;
+        // Those without a key are bound by the action alone.
+        ensure(key.is_none() || !exceeds(key_limit, of_key), Rule::LimitHolds, Some(id), || {
+            format!("{action_ref} has {of_key} leases for key {key:?} and a limit of {key_limit:?} for each")
+        })?;
+        ensure(!rules.paused || has_changed, Rule::LimitHolds, Some(id), || {
+            format!("{action_ref} is paused and execution {id} was granted")
+        })?;
+        if has_changed || kept_slot {
+            return Ok(());
+        }
+        let same_line = |live: &Live| live.action == action_ref && (rules.key_limit.is_none() || live.key == key);
+        let passed = self.live.iter().find(|(_, live)| same_line(live) && live.waits.is_some_and(|other| other < place));
+        match passed {
+            None => Ok(()),
+            Some((other, _)) => {
+                let detail = format!("execution {id} (place {place}) was granted before {other}, which waits in front");
+                Err(broken(Rule::GrantsAreInOrder, Some(id), detail))
+            }
+        }
+    }
+
+    fn released(&mut self, id: ExecutionId, fence: Fence) -> Result<(), Violation> {
+        let live = self.live(id)?;
+        let held = live.lease.take();
+        let action_ref = live.action.clone();
+        if let Some(action) = self.actions.get_mut(&action_ref) {
+            action.leases.remove(&id);
+        }
+        let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
+        ensure(held.is_some_and(|(held, _)| held == fence), Rule::ProcessesWithinLeases, Some(id), || {
+            format!("fence {fence} of execution {id} was released while it held {held:?}")
+        })?;
+        ensure(runs_on || !self.running.contains_key(&fence), Rule::ProcessesWithinLeases, Some(id), || {
+            format!("the lease of execution {id}, fence {fence}, ended while its process runs")
+        })
+    }
+
+    fn settle(&mut self, id: ExecutionId, status: Status) -> Result<(), Violation> {
+        let lease = self.live(id)?.lease;
+        self.live.remove(&id);
+        self.settled.insert(id, status);
+        ensure(status.is_terminal() && lease.is_none(), Rule::OneTerminalStatus, Some(id), || {
+            format!("execution {id} was settled as {status} and holds {lease:?}")
+        })
+    }
+
+    fn began(&mut self, id: ExecutionId, attempt: u32, fence: Fence) -> Result<(), Violation> {
+        let first = self.begun.insert((id, attempt));
+        ensure(first, Rule::NoAttemptTwice, Some(id), || format!("attempt {attempt} of execution {id} began twice"))?;
+        self.runs(id, attempt, fence)
+    }
+
+    fn runs(&mut self, id: ExecutionId, attempt: u32, fence: Fence) -> Result<(), Violation> {
+        self.running.insert(fence, (id, attempt));
+        let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
+        let lease = self.live.get(&id).and_then(|live| live.lease);
+        ensure(runs_on || lease == Some((fence, attempt)), Rule::ProcessesWithinLeases, Some(id), || {
+            format!("attempt {attempt} of execution {id} runs with fence {fence} while its lease is {lease:?}")
+        })
+    }
+
+    fn close(&self, at: u64) -> Result<(), Violation> {
+        if let Some((_, (id, attempt))) = self.running.first_key_value() {
+            let detail = format!("attempt {attempt} of execution {id} still runs");
+            return Err(broken(Rule::NoOrphans, Some(*id), detail));
+        }
+        if let Some((id, live)) = self.live.first_key_value() {
+            let detail = format!(
+                "execution {id} ({}, request {}) has not ended: {:?} {:?}",
+                live.action, live.request, live.waits, live.lease
+            );
+            return Err(broken(Rule::EverythingEnds, Some(*id), detail));
+        }
+        let missing = |request: &&RequestId| !self.accepted.contains_key(*request) && !self.refused.contains(*request);
+        if let Some(request) = self.confirmed.iter().find(missing) {
+            let detail = format!("request {request} was confirmed, and neither accepted nor refused");
+            return Err(broken(Rule::NothingIsLost, None, detail));
+        }
+        ensure(self.deadline.is_none_or(|deadline| at <= deadline), Rule::EverythingEnds, None, || {
+            "it took longer than the bound until all was quiet".to_owned()
+        })
+    }
+
+    /// Whether everything the history tells of is over.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.running.is_empty()
+            && self.live.is_empty()
+            && self
+                .confirmed
+                .iter()
+                .all(|request| self.accepted.contains_key(request) || self.refused.contains(request))
+    }
+}
+
+fn ensure(
+    holds: bool,
+    rule: Rule,
+    execution: Option<ExecutionId>,
+    detail: impl FnOnce() -> String,
+) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(broken(rule, execution, detail())) }
+}
+
+fn broken(rule: Rule, execution: Option<ExecutionId>, detail: String) -> Violation {
+    Violation { rule, at: 0, execution, detail }
+}

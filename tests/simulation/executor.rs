@@ -1,0 +1,278 @@
+//! One executor process: its session with the broker, its place in the queue for leadership, and its term when it leads.
+//!
+//! As `crates/executor/src/{run,link}.rs` do it. Not here: what a leader does (`term`).
+
+use slotline_protocol::Epoch;
+
+use crate::clock::{Clock, MS, Micros, SECOND};
+use crate::faults::Node;
+use crate::plan::Terms;
+use crate::stage::{Event, Stage};
+use crate::term::Term;
+use crate::wire::{Answer, Ask, DbId, Down, Purpose, SessionId, Verdict};
+
+pub(crate) const SEEK_AGAIN: Micros = 300 * MS;
+pub(crate) const PING_EVERY: Micros = 2 * SECOND;
+
+pub(crate) struct Executor {
+    pub(crate) index: usize,
+    pub(crate) life: u32,
+    pub(crate) is_up: bool,
+    pub(crate) clock: Clock,
+    pub(crate) terms: Terms,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) failures: u32,
+    seat: Seat,
+    /// When its loop wakes up next, by true time.
+    wake_at: Option<Micros>,
+}
+
+enum Seat {
+    /// Neither leads nor waits.
+    Idle,
+    Waiting(DbId),
+    Recovering(DbId, Epoch),
+    Leading(Box<Term>),
+}
+
+impl Executor {
+    pub(crate) fn new(index: usize, clock: Clock, terms: Terms) -> Self {
+        Self {
+            index,
+            life: 0,
+            is_up: false,
+            clock,
+            terms,
+            session: None,
+            failures: 0,
+            seat: Seat::Idle,
+            wake_at: None,
+        }
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        Node::Executor(self.index)
+    }
+
+    pub(crate) fn start(&mut self, stage: &mut Stage) {
+        self.is_up = true;
+        self.failures = 0;
+        stage.after(MS, Event::Dial { node: self.node(), life: self.life });
+        self.seek(stage);
+    }
+
+    /// The process is gone; its sockets are closed behind it.
+    pub(crate) fn crash(&mut self, stage: &mut Stage) {
+        self.is_up = false;
+        self.life += 1;
+        self.wake_at = None;
+        if let Some(session) = self.session.take() {
+            stage.hang_up(session);
+        }
+        if let Some(db) = self.db() {
+            stage.disconnect(db);
+        }
+        self.seat = Seat::Idle;
+    }
+
+    /// Asked to end: hands leadership over, then is gone. Whether it ended at once.
+    pub(crate) fn end(&mut self, stage: &mut Stage) {
+        if let Seat::Leading(term) = &mut self.seat
+            && term.is_flying()
+        {
+            term.is_ending = true;
+            return;
+        }
+        self.crash(stage);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(&self.seat, Seat::Leading(term) if term.is_ending)
+    }
+
+    pub(crate) fn term(&mut self) -> Option<&mut Term> {
+        match &mut self.seat {
+            Seat::Leading(term) => Some(term),
+            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) => None,
+        }
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        matches!(&self.seat, Seat::Leading(term) if term.feed.is_some())
+    }
+
+    fn db(&self) -> Option<DbId> {
+        match &self.seat {
+            Seat::Idle => None,
+            Seat::Waiting(db) | Seat::Recovering(db, _) => Some(*db),
+            Seat::Leading(term) => Some(term.db),
+        }
+    }
+
+    // ---- the journal ----
+
+    pub(crate) fn seek(&mut self, stage: &mut Stage) {
+        if self.is_up && matches!(self.seat, Seat::Idle) {
+            let db = stage.connect(self.index, self.life);
+            stage.ask(db, Ask::Lead, 0);
+            self.seat = Seat::Waiting(db);
+        }
+    }
+
+    pub(crate) fn answered(&mut self, db: DbId, answer: Answer, stage: &mut Stage) {
+        if self.db() != Some(db) {
+            return;
+        }
+        if !matches!(answer, Answer::Led { .. }) {
+            stage.dbs[db].call = None;
+        }
+        match (answer, &mut self.seat) {
+            (Answer::Led { epoch }, Seat::Waiting(_)) => {
+                stage.trace(|| format!("executor {} leads epoch {epoch}", self.index));
+                self.seat = Seat::Recovering(db, epoch);
+                stage.ask(db, Ask::Recover, 0);
+            }
+            (Answer::Recovered(recovered), Seat::Recovering(_, epoch)) => {
+                let epoch = *epoch;
+                let mut term = Term::new(db, epoch, *recovered, self.clock, self.terms, (self.index, self.life), stage.now);
+                if let Some(session) = self.session {
+                    term.open(session, stage);
+                }
+                self.seat = Seat::Leading(Box::new(term));
+                stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
+            }
+            (Answer::Committed { batch }, Seat::Leading(term)) => {
+                term.landed(batch, stage);
+                if term.is_ending {
+                    self.crash(stage);
+                    return;
+                }
+            }
+            (Answer::Pong, _) => {}
+            (Answer::Failed, seat) => {
+                if let Seat::Leading(term) = seat {
+                    term.guess(stage);
+                }
+                self.over(stage);
+            }
+            (Answer::Led { .. } | Answer::Recovered(_) | Answer::Committed { .. }, _) => {}
+        }
+        self.turn(stage);
+    }
+
+    /// Leadership, or the wish for it, is over; the process seeks it again.
+    pub(crate) fn over(&mut self, stage: &mut Stage) {
+        if let Some(db) = self.db() {
+            stage.disconnect(db);
+        }
+        let is_ending = self.is_ending();
+        if matches!(self.seat, Seat::Leading(_)) {
+            stage.trace(|| format!("the term of executor {} is over", self.index));
+            // So that the next leader gets the requests at once.
+            if let Some(session) = self.session.take() {
+                stage.hang_up(session);
+                self.dial_again(stage);
+            }
+        }
+        self.seat = Seat::Idle;
+        if is_ending {
+            return self.crash(stage);
+        }
+        let spread = stage.chance.below(200 * MS);
+        stage.after(SEEK_AGAIN + spread, Event::SeekAgain { executor: self.index, life: self.life });
+    }
+
+    pub(crate) fn ping(&mut self, db: DbId, stage: &mut Stage) {
+        if self.db() != Some(db) {
+            return;
+        }
+        if let Seat::Leading(term) = &mut self.seat
+            && !term.is_flying()
+            && stage.dbs[db].call.is_none()
+        {
+            stage.ask(db, Ask::Ping, 0);
+        }
+        stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
+    }
+
+    // ---- the broker ----
+
+    pub(crate) fn dialed(&mut self, session: SessionId, stage: &mut Stage) {
+        self.session = Some(session);
+        self.failures = 0;
+        if let Seat::Leading(term) = &mut self.seat {
+            term.open(session, stage);
+        }
+    }
+
+    fn dial_again(&mut self, stage: &mut Stage) {
+        self.failures += 1;
+        let pause = (100 * MS << self.failures.min(5)).min(2 * SECOND);
+        let pause = pause / 2 + stage.chance.below(pause / 2);
+        stage.after(pause, Event::Dial { node: self.node(), life: self.life });
+    }
+
+    pub(crate) fn dial_failed(&mut self, stage: &mut Stage) {
+        self.dial_again(stage);
+    }
+
+    /// The session is over, as this side sees it.
+    pub(crate) fn lost(&mut self, session: SessionId, stage: &mut Stage) {
+        stage.hang_up(session);
+        if self.session == Some(session) {
+            self.session = None;
+            if let Seat::Leading(term) = &mut self.seat {
+                term.close();
+            }
+            self.dial_again(stage);
+        }
+    }
+
+    pub(crate) fn hear(&mut self, session: SessionId, down: Down, stage: &mut Stage) {
+        if self.session != Some(session) {
+            return;
+        }
+        match down {
+            Down::Closed => self.lost(session, stage),
+            Down::Confirmed { seq, verdict } => {
+                if let (Some(Purpose::Order(incarnation)), Verdict::Returned) = (stage.confirmed(session, seq), verdict)
+                    && let Seat::Leading(term) = &mut self.seat
+                {
+                    term.order_returned(incarnation, stage);
+                }
+            }
+            Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } => {
+                if let Seat::Leading(term) = &mut self.seat {
+                    term.hear(session, down, stage);
+                }
+            }
+        }
+        self.turn(stage);
+    }
+
+    // ---- the loop ----
+
+    /// The end of each turn of the loop: what has gathered is cut, and the next wake-up is set.
+    pub(crate) fn turn(&mut self, stage: &mut Stage) {
+        let (node, life, clock) = (self.node(), self.life, self.clock);
+        let Seat::Leading(term) = &mut self.seat else { return };
+        term.flush(stage);
+        term.cut(stage);
+        let at = clock.when_wall(term.next_deadline()).max(stage.now);
+        if self.wake_at.is_none_or(|wake_at| at < wake_at) {
+            self.wake_at = Some(at);
+            stage.at(at, Event::Wake { node, life, at });
+        }
+    }
+
+    pub(crate) fn wake(&mut self, at: Micros, stage: &mut Stage) {
+        if self.wake_at != Some(at) {
+            return;
+        }
+        self.wake_at = None;
+        if let Seat::Leading(term) = &mut self.seat {
+            term.tick(stage);
+        }
+        self.turn(stage);
+    }
+}

@@ -1,0 +1,185 @@
+//! What can go wrong, as data: single blows with a time and a target, and rates of small mischief.
+
+use crate::chance::Chance;
+use crate::clock::{MS, Micros, SECOND};
+use crate::plan::Plan;
+
+/// One blow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) at: Micros,
+    pub(crate) lasts: Micros,
+    pub(crate) blow: Blow,
+}
+
+/// Someone on the network of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Node {
+    Executor(usize),
+    Worker(usize),
+    Publisher,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blow {
+    CrashExecutor(usize),
+    /// Asked to end: it hands leadership over.
+    EndExecutor(usize),
+    FreezeExecutor(usize),
+    CrashWorker(usize),
+    /// The whole machine, with every process on it; nobody says good-bye.
+    LosePower(usize),
+    FreezeWorker(usize),
+    /// The worker, its shims and their commands.
+    FreezeHost(usize),
+    DrainWorker(usize),
+    /// To the broker, from it, or both.
+    Cut { node: Node, up: bool, down: bool },
+    /// Every connection of this one is reset.
+    Reset(Node),
+    CutJournal(usize),
+    BrokerRestarts,
+    BrokerFreezes,
+    /// Every queue but the requests queue is deleted.
+    BrokerEmptied,
+    /// Publications are not read.
+    BrokerBlocks,
+    /// Publications are refused.
+    BrokerRefuses,
+    /// One queue, as if it had expired.
+    QueueGone(u64),
+    /// The consumers of one queue are cancelled.
+    ConsumerCancelled(u64),
+    JournalRestarts,
+    JournalFreezes,
+    /// The leader's session with the journal is ended by the server.
+    LeaderCutOff,
+}
+
+/// Parts in ten thousand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    pub(crate) dropped: u32,
+    pub(crate) duplicated: u32,
+    pub(crate) delayed: u32,
+    pub(crate) commit_refused: u32,
+    /// The outcome is not told: half of these are applied.
+    pub(crate) commit_unknown: u32,
+    pub(crate) commit_slow: u32,
+    /// A daemon dies between two of its effects.
+    pub(crate) crash_between: u32,
+    /// A daemon freezes between two of its effects.
+    pub(crate) freeze_between: u32,
+    pub(crate) spawn_fails: u32,
+}
+
+impl Fault {
+    pub(crate) fn ends_at(&self) -> Micros {
+        self.at + self.lasts
+    }
+
+    /// A random choice of kinds, and of blows among them.
+    pub(crate) fn choose(chance: &mut Chance, plan: &Plan, until: Micros) -> (Vec<Self>, Rates) {
+        const KINDS: u64 = 21;
+        let kinds: Vec<u64> = (0..KINDS).filter(|_| chance.percent(25)).collect();
+        let mut rate = |percent, last| if chance.percent(percent) { chance.below(last) as u32 } else { 0 };
+        let rates = Rates {
+            dropped: rate(25, 800),
+            duplicated: rate(25, 1500),
+            delayed: rate(25, 1500),
+            commit_refused: rate(15, 200),
+            commit_unknown: rate(20, 300),
+            commit_slow: rate(20, 300),
+            crash_between: rate(20, 60),
+            freeze_between: rate(15, 40),
+            spawn_fails: rate(10, 1500),
+        };
+        let mut faults = Vec::new();
+        if !kinds.is_empty() {
+            for _ in 0..chance.below(9) {
+                let kind = chance.pick(&kinds);
+                let at = chance.below(until);
+                let blow = Blow::choose(kind, chance, plan);
+                let fault = Self { at, lasts: chance.spread(10 * MS, 100 * SECOND), blow };
+                faults.push(fault);
+                // What is on its feet again is hit once more: recovery is where mistakes live.
+                if chance.percent(25) {
+                    let again = fault.ends_at() + chance.spread(MS, 2 * SECOND);
+                    let blow = if chance.percent(50) { blow } else { Blow::choose(chance.pick(&kinds), chance, plan) };
+                    faults.push(Self { at: again, lasts: chance.spread(10 * MS, 60 * SECOND), blow });
+                }
+            }
+        }
+        faults.sort_by_key(|fault| fault.at);
+        (faults, rates)
+    }
+}
+
+impl Blow {
+    fn choose(kind: u64, chance: &mut Chance, plan: &Plan) -> Self {
+        let executor = chance.index(plan.executors.len());
+        let worker = chance.index(plan.workers.len());
+        let node = match chance.below(5) {
+            0 | 1 => Node::Executor(executor),
+            2 | 3 => Node::Worker(worker),
+            _ => Node::Publisher,
+        };
+        match kind {
+            0 => Self::CrashExecutor(executor),
+            1 => Self::EndExecutor(executor),
+            2 => Self::FreezeExecutor(executor),
+            3 => Self::CrashWorker(worker),
+            4 => Self::LosePower(worker),
+            5 => Self::FreezeWorker(worker),
+            6 => Self::FreezeHost(worker),
+            7 => Self::DrainWorker(worker),
+            8 => Self::Cut { node, up: true, down: true },
+            9 => Self::Cut { node, up: true, down: false },
+            10 => Self::Cut { node, up: false, down: true },
+            11 => Self::Reset(node),
+            12 => Self::CutJournal(executor),
+            13 => Self::BrokerRestarts,
+            14 => Self::BrokerFreezes,
+            15 => Self::BrokerEmptied,
+            16 => Self::BrokerBlocks,
+            17 => Self::BrokerRefuses,
+            18 => Self::QueueGone(chance.next()),
+            19 => if chance.percent(50) { Self::ConsumerCancelled(chance.next()) } else { Self::LeaderCutOff },
+            _ => if chance.percent(50) { Self::JournalRestarts } else { Self::JournalFreezes },
+        }
+    }
+}
+
+impl Blow {
+    /// Whether the plan still has whom this hits.
+    pub(crate) fn has_target(&self, plan: &Plan) -> bool {
+        let executor = |index: usize| index < plan.executors.len();
+        let worker = |index: usize| index < plan.workers.len();
+        match *self {
+            Self::CrashExecutor(index)
+            | Self::EndExecutor(index)
+            | Self::FreezeExecutor(index)
+            | Self::CutJournal(index) => executor(index),
+            Self::CrashWorker(index)
+            | Self::LosePower(index)
+            | Self::FreezeWorker(index)
+            | Self::FreezeHost(index)
+            | Self::DrainWorker(index) => worker(index),
+            Self::Cut { node, .. } | Self::Reset(node) => match node {
+                Node::Executor(index) => executor(index),
+                Node::Worker(index) => worker(index),
+                Node::Publisher => true,
+            },
+            Self::BrokerRestarts
+            | Self::BrokerFreezes
+            | Self::BrokerEmptied
+            | Self::BrokerBlocks
+            | Self::BrokerRefuses
+            | Self::QueueGone(_)
+            | Self::ConsumerCancelled(_)
+            | Self::JournalRestarts
+            | Self::JournalFreezes
+            | Self::LeaderCutOff => true,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What truly happened, in order: all that the checker reads, and all that it may.
+//!
+//! A history is plain data that can be written down and read back, so that a run on real servers is judged by the same
+//! rules as a simulated one. Nothing here knows who recorded it. Not here: the rules (`checker`).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use slotline_protocol::{ActionRef, Epoch, ExecutionId, Fence, Status};
+
+/// One fact and when it was true, in microseconds of a clock that all who record share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) at: u64,
+    pub(crate) fact: Fact,
+}
+
+/// How a publisher names its request: the `message_id`.
+pub(crate) type RequestId = Arc<str>;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub(crate) enum Fact {
+    // ---- the broker and its publishers ----
+    /// The requests queue took it for the first time.
+    Enqueued { request: RequestId },
+    /// Its publisher was told so.
+    Confirmed { request: RequestId },
+    /// A leader turned it away.
+    Refused { request: RequestId },
+
+    // ---- the journal ----
+    /// A leader raised the epoch.
+    Led { epoch: Epoch },
+    /// A batch became durable; what it changed follows.
+    Committed { epoch: Epoch, batch: i64 },
+    ActionPut { action: ActionRef, rules: Rules },
+    Accepted { execution: ExecutionId, request: RequestId, action: ActionRef, key: Option<Arc<str>> },
+    /// It stands in its line, with this place.
+    Waits { execution: ExecutionId, place: i64 },
+    /// It backs off, outside its line; or waits for room, because it kept its slot.
+    Stands { execution: ExecutionId, keeps_slot: bool },
+    Granted { execution: ExecutionId, attempt: u32, fence: Fence, place: i64 },
+    /// The lease is over.
+    Released { execution: ExecutionId, fence: Fence },
+    Settled { execution: ExecutionId, status: Status },
+    /// The event of an execution got its place in the record.
+    Numbered { execution: ExecutionId, number: u64 },
+
+    // ---- what leaves a leader ----
+    Dispatched { execution: ExecutionId, attempt: u32, fence: Fence },
+    Recorded { execution: ExecutionId, attempt: u32 },
+    Answered { request: RequestId },
+
+    // ---- processes, by their true times ----
+    Began { execution: ExecutionId, attempt: u32, fence: Fence },
+    Ended { execution: ExecutionId, attempt: u32, fence: Fence },
+    /// It stood still with its machine, which counts as ended, and goes on.
+    Resumed { execution: ExecutionId, attempt: u32, fence: Fence },
+    /// A worker numbered an event of an attempt.
+    Said { execution: ExecutionId, attempt: u32, sequence: u64 },
+    /// A worker told the end of an attempt, and the number of its last event.
+    Told { execution: ExecutionId, attempt: u32, last_sequence: u64 },
+
+    // ---- the observation itself ----
+    /// From here on nothing hurts; everything is terminal within `bound` microseconds.
+    FaultsStopped { bound: u64 },
+    /// Nobody looks any more.
+    Closed,
+}
+
+/// What the journal says an action may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rules {
+    pub(crate) limit: Option<u32>,
+    pub(crate) key_limit: Option<u32>,
+    pub(crate) paused: bool,
+    /// Its attempts run on when isolated, and so past their leases.
+    pub(crate) runs_on: bool,
+}

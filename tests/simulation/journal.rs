@@ -1,0 +1,292 @@
+//! The journal as data: one row of leadership, and what each batch makes durable. It alone tells the history what is
+//! committed, by comparing what it had with what it has.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use slotline_protocol::policy::{OnIsolation, Policy};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Status};
+use slotline_scheduler::{Counters, Snapshot};
+
+use crate::clock::{Micros, SECOND};
+use crate::history::{Fact, Rules};
+use crate::plan::Mistake;
+use crate::stage::{CALL_DEADLINE, Event, Stage, Why};
+use crate::wire::{ActionRow, Answer, Ask, Batch, DbId, Recovered};
+
+pub(crate) struct Journal {
+    pub(crate) is_up: bool,
+    pub(crate) frozen: bool,
+    waiting: Vec<(DbId, Ask)>,
+    holder: Option<DbId>,
+    line: VecDeque<DbId>,
+    pub(crate) epoch: Epoch,
+    batch: i64,
+    actions: BTreeMap<ActionId, ActionRow>,
+    live: BTreeMap<ExecutionId, Snapshot>,
+    requests: BTreeMap<usize, ExecutionId>,
+    ended: Vec<Incarnation>,
+    counters: Counters,
+    pub(crate) commits: u64,
+}
+
+impl Journal {
+    pub(crate) fn new(policies: &[Policy], stage: &mut Stage) -> Self {
+        let mut journal = Self {
+            is_up: true,
+            frozen: false,
+            waiting: Vec::new(),
+            holder: None,
+            line: VecDeque::new(),
+            epoch: Epoch(0),
+            batch: 0,
+            actions: BTreeMap::new(),
+            live: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            ended: Vec::new(),
+            counters: Counters { next_id: 1, next_fence: 1, next_action: policies.len() as i64 + 1 },
+            commits: 0,
+        };
+        for (index, policy) in policies.iter().enumerate() {
+            let row = ActionRow {
+                id: action_id(index),
+                action_ref: action_ref(index),
+                policy: Rc::new(policy.clone()),
+                paused: false,
+            };
+            journal.put(row, stage);
+        }
+        journal
+    }
+
+    pub(crate) fn arrive(&mut self, db: DbId, ask: Ask, stage: &mut Stage) {
+        if self.frozen {
+            self.waiting.push((db, ask));
+            return;
+        }
+        if !stage.dbs[db].server_up {
+            return;
+        }
+        if !self.is_up {
+            return self.end_session(db, stage);
+        }
+        stage.dbs[db].heard_at = stage.now;
+        match ask {
+            Ask::Lead => {
+                self.line.push_back(db);
+                self.seat_next(stage);
+            }
+            Ask::Recover => {
+                let mut live: Vec<_> = self.live.values().cloned().collect();
+                live.sort_by_key(|snapshot| snapshot.place);
+                let recovered = Recovered {
+                    actions: self.actions.values().cloned().collect(),
+                    live,
+                    ended: self.ended.clone(),
+                    counters: self.counters,
+                    requests: self.requests.iter().map(|(number, id)| (*id, *number)).collect(),
+                };
+                stage.answer(db, Answer::Recovered(Box::new(recovered)));
+            }
+            Ask::Commit(batch) => self.commit(db, *batch, stage),
+            Ask::Ping => stage.answer(db, Answer::Pong),
+            Ask::Close => self.end_session(db, stage),
+        }
+    }
+
+    fn commit(&mut self, db: DbId, batch: Batch, stage: &mut Stage) {
+        let chained = batch.epoch == self.epoch && batch.number == self.batch + 1 && self.holder == Some(db);
+        let ignores = stage.mistake == Some(Mistake::IgnoresTheEpoch);
+        if !(chained || ignores) || stage.chance.parts(stage.rates.commit_refused) {
+            stage.trace(|| format!("the journal refuses batch {} of epoch {}", batch.number, batch.epoch));
+            return self.end_session(db, stage);
+        }
+        let is_unknown = stage.chance.parts(stage.rates.commit_unknown);
+        if is_unknown && stage.chance.percent(50) {
+            stage.trace(|| format!("batch {} of epoch {} is lost, and nobody knows", batch.number, batch.epoch));
+            return self.end_session(db, stage);
+        }
+        let number = batch.number;
+        self.apply(batch, stage);
+        if is_unknown {
+            stage.trace(|| format!("batch {number} is committed, and nobody knows"));
+            return self.end_session(db, stage);
+        }
+        stage.answer(db, Answer::Committed { batch: number });
+    }
+
+    fn apply(&mut self, batch: Batch, stage: &mut Stage) {
+        self.batch = batch.number;
+        self.counters = batch.counters;
+        self.commits += 1;
+        stage.record(Fact::Committed { epoch: batch.epoch, batch: batch.number });
+        for row in batch.actions {
+            self.put(row, stage);
+        }
+        let mut moved: Vec<Snapshot> = Vec::with_capacity(batch.live.len() + batch.accepted.len());
+        for (snapshot, number) in batch.accepted {
+            self.requests.insert(number, snapshot.id);
+            let action = self.actions.get(&snapshot.action).map(|row| row.action_ref.clone());
+            stage.record(Fact::Accepted {
+                execution: snapshot.id,
+                request: stage.requests[number].clone(),
+                action: action.unwrap_or_else(|| action_ref(0)),
+                key: snapshot.key.clone(),
+            });
+            let mut fresh = snapshot.clone();
+            fresh.lease = None;
+            stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
+            self.live.insert(snapshot.id, fresh);
+            moved.push(snapshot);
+        }
+        moved.extend(batch.live);
+        // What ended comes first, then what was granted in order of the grants, then who waits.
+        for (id, status) in batch.settled {
+            moved.retain(|snapshot| snapshot.id != id);
+            self.release(id, None, stage);
+            self.live.remove(&id);
+            stage.record(Fact::Settled { execution: id, status });
+        }
+        for snapshot in &moved {
+            self.release(snapshot.id, snapshot.lease.as_ref().map(|lease| lease.fence), stage);
+        }
+        moved.sort_by_key(|snapshot| snapshot.lease.as_ref().map_or(i64::MAX, |lease| lease.fence.0));
+        for snapshot in moved {
+            let before = self.live.get(&snapshot.id).and_then(|before| before.lease.as_ref()).map(|lease| lease.fence);
+            if let Some(lease) = &snapshot.lease {
+                if before != Some(lease.fence) {
+                    let Snapshot { id: execution, attempt, place, .. } = snapshot;
+                    stage.record(Fact::Granted { execution, attempt, fence: lease.fence, place });
+                }
+            } else if snapshot.status == Status::Queued && snapshot.not_before.is_none() && !snapshot.keeps_slot {
+                stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
+            } else {
+                stage.record(Fact::Stands { execution: snapshot.id, keeps_slot: snapshot.keeps_slot });
+            }
+            self.live.insert(snapshot.id, snapshot);
+        }
+        for incarnation in batch.ended {
+            if !self.ended.contains(&incarnation) {
+                self.ended.push(incarnation);
+            }
+        }
+    }
+
+    fn release(&mut self, id: ExecutionId, next: Option<slotline_protocol::Fence>, stage: &mut Stage) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        if let Some(fence) = live.lease.as_ref().map(|lease| lease.fence)
+            && next != Some(fence)
+        {
+            live.lease = None;
+            stage.record(Fact::Released { execution: id, fence });
+        }
+    }
+
+    fn put(&mut self, row: ActionRow, stage: &mut Stage) {
+        let rules = Rules {
+            limit: row.policy.limit,
+            key_limit: row.policy.key_limit,
+            paused: row.paused,
+            runs_on: row.policy.on_isolation == OnIsolation::Continue,
+        };
+        stage.record(Fact::ActionPut { action: row.action_ref.clone(), rules });
+        self.actions.insert(row.id, row);
+    }
+
+    /// Which executions the journal has for these requests.
+    pub(crate) fn look_up(&self, numbers: &[usize]) -> Option<Vec<Option<ExecutionId>>> {
+        (self.is_up && !self.frozen)
+            .then(|| numbers.iter().map(|number| self.requests.get(number).copied()).collect())
+    }
+
+    // ---- the lock ----
+
+    fn seat_next(&mut self, stage: &mut Stage) {
+        if self.holder.is_some() {
+            return;
+        }
+        let Some(db) = self.line.pop_front() else { return };
+        self.holder = Some(db);
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.batch = 0;
+        stage.dbs[db].heard_at = stage.now;
+        stage.record(Fact::Led { epoch: self.epoch });
+        stage.answer(db, Answer::Led { epoch: self.epoch });
+        stage.after(CALL_DEADLINE, Event::JournalSuspects { db, why: Why::Gone });
+    }
+
+    /// The server's side of a session ends, and with it the lock.
+    pub(crate) fn end_session(&mut self, db: DbId, stage: &mut Stage) {
+        if !std::mem::replace(&mut stage.dbs[db].server_up, false) {
+            return;
+        }
+        self.line.retain(|other| *other != db);
+        stage.answer(db, Answer::Failed);
+        if self.holder == Some(db) {
+            self.holder = None;
+            self.seat_next(stage);
+        }
+    }
+
+    /// Ends the session of a leader that has been silent for too long.
+    pub(crate) fn suspect(&mut self, db: DbId, why: Why, stage: &mut Stage) {
+        if !stage.dbs[db].server_up || !self.is_up {
+            return;
+        }
+        match why {
+            Why::CutSince(since) => {
+                if stage.journal_links[stage.dbs[db].executor].up_cut == Some(since) {
+                    self.end_session(db, stage);
+                }
+            }
+            Why::Gone | Why::FrozenSince(_) => {
+                let silent_until = stage.dbs[db].heard_at + CALL_DEADLINE;
+                if self.frozen {
+                    stage.after(SECOND, Event::JournalSuspects { db, why });
+                } else if silent_until <= stage.now {
+                    self.end_session(db, stage);
+                } else {
+                    stage.at(silent_until, Event::JournalSuspects { db, why });
+                }
+            }
+        }
+    }
+
+    // ---- what hurts ----
+
+    pub(crate) fn stop(&mut self, stage: &mut Stage) {
+        self.is_up = false;
+        self.frozen = false;
+        self.waiting.clear();
+        self.line.clear();
+        for db in 0..stage.dbs.len() {
+            self.end_session(db, stage);
+        }
+    }
+
+    pub(crate) fn thaw(&mut self, stage: &mut Stage) {
+        self.frozen = false;
+        for (db, ask) in std::mem::take(&mut self.waiting) {
+            self.arrive(db, ask, stage);
+        }
+    }
+
+    pub(crate) fn cut_leader_off(&mut self, stage: &mut Stage) {
+        if let Some(db) = self.holder {
+            self.end_session(db, stage);
+        }
+    }
+}
+
+/// How much longer a commit takes than it should.
+pub(crate) fn slowness(stage: &mut Stage) -> Micros {
+    if stage.chance.parts(stage.rates.commit_slow) { stage.chance.spread(10_000, 14 * SECOND) } else { 0 }
+}
+
+pub(crate) fn action_id(index: usize) -> ActionId {
+    ActionId(index as i64 + 1)
+}
+
+pub(crate) fn action_ref(index: usize) -> ActionRef {
+    ActionRef::new(&format!("sim.a{index}")).expect("words joined by a dot")
+}

@@ -1,0 +1,158 @@
+//! What a leader's effects are on the wire, in the order in which they leave.
+//!
+//! As `crates/executor/src/mail.rs` writes them: the greetings first, then each worker's orders, those of one type
+//! together, and the probes last.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use serde_json::value::RawValue;
+use slotline_protocol::message::{Cancel, Hello, Probe, Recorded, Scheduled};
+use slotline_protocol::policy::OnIsolation;
+use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Incarnation};
+use slotline_scheduler::{Dispatch, Effects, Order, Sent};
+use slotline_worker::duty;
+
+use crate::history::Fact;
+use crate::plan::Terms;
+use crate::stage::Stage;
+use crate::wire::{ActionRow, Body, Purpose, Queue, Route, SessionId, Tag, Up};
+
+pub(crate) enum Letter {
+    Hello(Body),
+    Orders { incarnation: Incarnation, orders: Vec<duty::Order> },
+    Probe { queue: Queue, probe: Probe },
+    Ack { queue: Queue, tag: Tag },
+    Said(Fact),
+}
+
+impl Letter {
+    pub(crate) fn send(self, session: SessionId, stage: &mut Stage) {
+        match self {
+            Self::Hello(body) => stage.publish(session, Route::Workers, Rc::new(body), false, Purpose::Other),
+            Self::Orders { incarnation, orders } => {
+                for order in &orders {
+                    note(order, stage);
+                }
+                let route = Route::To(Queue::Worker(incarnation));
+                stage.publish(session, route, Rc::new(Body::Orders(orders)), true, Purpose::Order(incarnation));
+            }
+            Self::Probe { queue, probe } => {
+                stage.publish(session, Route::To(queue), Rc::new(Body::Probe(probe)), false, Purpose::Other);
+            }
+            Self::Ack { queue, tag } => stage.send(session, Up::Ack { queue, tag }),
+            Self::Said(fact) => stage.record(fact),
+        }
+    }
+}
+
+fn note(order: &duty::Order, stage: &mut Stage) {
+    match order {
+        duty::Order::Scheduled(order) => stage.record(Fact::Dispatched {
+            execution: order.execution_id,
+            attempt: order.attempt,
+            fence: order.fence,
+        }),
+        duty::Order::Recorded(order) => {
+            for (execution, attempt) in &order.attempts {
+                stage.record(Fact::Recorded { execution: *execution, attempt: *attempt });
+            }
+        }
+        _ => {}
+    }
+}
+
+/// All that letters are written from.
+pub(crate) struct Mailbag<'a> {
+    pub(crate) epoch: Epoch,
+    pub(crate) terms: Terms,
+    pub(crate) actions: &'a BTreeMap<ActionId, ActionRow>,
+    pub(crate) bodies: &'a BTreeMap<ExecutionId, usize>,
+    pub(crate) stage: &'a Stage,
+}
+
+impl Mailbag<'_> {
+    pub(crate) fn write(&self, effects: &Effects) -> Vec<Letter> {
+        let mut letters = Vec::new();
+        if let Some(n) = effects.hello {
+            letters.push(Letter::Hello(Body::Orders(vec![self.hello(n, false)])));
+        }
+        for (incarnation, n) in &effects.greetings {
+            letters.push(Letter::Orders { incarnation: *incarnation, orders: vec![self.hello(*n, false)] });
+        }
+        let mut by_worker: BTreeMap<Incarnation, Vec<duty::Order>> = BTreeMap::new();
+        for Sent { incarnation, n, order } in &effects.orders {
+            by_worker.entry(*incarnation).or_default().extend(self.order(*n, order));
+        }
+        for (incarnation, orders) in by_worker {
+            let same = |one: &duty::Order, other: &duty::Order| {
+                std::mem::discriminant(one) == std::mem::discriminant(other)
+            };
+            for run in orders.chunk_by(same) {
+                letters.push(Letter::Orders { incarnation, orders: run.to_vec() });
+            }
+        }
+        letters
+    }
+
+    fn order(&self, n: u64, order: &Order) -> Option<duty::Order> {
+        let epoch = self.epoch;
+        Some(match order {
+            Order::Lost => self.hello(n, true),
+            Order::Recorded { attempts } => duty::Order::Recorded(Recorded { epoch, n, attempts: attempts.clone() }),
+            Order::Cancel { key: (execution_id, attempt), fence, reason } => duty::Order::Cancel(Cancel {
+                epoch,
+                n,
+                execution_id: *execution_id,
+                attempt: *attempt,
+                fence: *fence,
+                if_not_started: false,
+                grace_seconds: None,
+                reason: reason.clone(),
+            }),
+            Order::Dispatch(dispatch) => {
+                let number = *self.bodies.get(&dispatch.id)?;
+                duty::Order::Scheduled(self.scheduled(n, dispatch, number))
+            }
+        })
+    }
+
+    fn scheduled(&self, n: u64, dispatch: &Dispatch, number: usize) -> Scheduled {
+        let policy = self.actions.get(&dispatch.action).map(|row| &row.policy);
+        Scheduled {
+            epoch: self.epoch,
+            n,
+            execution_id: dispatch.id,
+            attempt: dispatch.attempt,
+            fence: dispatch.fence,
+            action_id: dispatch.action,
+            action_ref: dispatch.action_ref.clone(),
+            parameters: self.stage.parameters[number].clone(),
+            timeout_seconds: policy.and_then(|policy| policy.timeout),
+            start_timeout_seconds: policy.and_then(|policy| policy.start_timeout),
+            stall_timeout_seconds: policy.and_then(|policy| policy.stall_timeout),
+            progress: Detail::default(),
+            starts_after: None,
+            scheduled_at: dispatch.scheduled_at,
+            continue_when_isolated: policy.is_some_and(|policy| policy.on_isolation == OnIsolation::Continue),
+            correlation_id: None,
+            trace_id: None,
+        }
+    }
+
+    fn hello(&self, n: u64, lost: bool) -> duty::Order {
+        duty::Order::Hello(Hello {
+            epoch: self.epoch,
+            n,
+            lease_seconds: Some(self.terms.lease),
+            fence_seconds: Some(self.terms.fence),
+            heartbeat_seconds: Some(self.terms.heartbeat),
+            lost,
+        })
+    }
+}
+
+/// What names a request in its parameters.
+pub(crate) fn parameters(number: usize) -> std::sync::Arc<RawValue> {
+    RawValue::from_string(number.to_string()).expect("a number is JSON").into()
+}

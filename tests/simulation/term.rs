@@ -1,0 +1,574 @@
+//! One leadership: arrivals into the production scheduler, batches into the journal, and what leaves after them.
+//!
+//! As `crates/executor/src/{term,outbox,flight,admission,intake,inbox}.rs` do it, without bodies, schemas and HTTP.
+//! Not here: how orders are written (`mail`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use slotline_protocol::message::{Ended, Probe, Returned};
+use slotline_protocol::{ActionId, Epoch, ExecutionId, Incarnation, Status, Timestamp, message};
+use slotline_scheduler::{
+    Config, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction, Scheduler, Snapshot, Token,
+};
+use uuid::Uuid;
+
+use crate::clock::{Clock, Micros};
+use crate::faults::Node;
+use crate::history::Fact;
+use crate::journal::slowness;
+use crate::mail::{Letter, Mailbag};
+use crate::plan::{Mistake, Terms};
+use crate::stage::{Event, Stage};
+use crate::wire::{ActionRow, Ask, Batch, Body, DbId, Down, Queue, Recovered, SessionId, Tag, Up};
+
+/// How long a fact that needs no commit of its own may wait for one.
+const LAZY: Duration = Duration::from_millis(50);
+
+pub(crate) struct Term {
+    pub(crate) db: DbId,
+    executor: usize,
+    life: u32,
+    pub(crate) epoch: Epoch,
+    clock: Clock,
+    terms: Terms,
+    pub(crate) scheduler: Scheduler,
+    actions: BTreeMap<ActionId, ActionRow>,
+    flight: Option<Cargo>,
+    batch: i64,
+    committed: i64,
+    pending: Pending,
+    /// Which request each execution answers; its dispatch carries that.
+    bodies: BTreeMap<ExecutionId, usize>,
+    recent: BTreeMap<usize, (ExecutionId, i64)>,
+    next_token: Token,
+    /// The session whose consumers it has.
+    pub(crate) feed: Option<SessionId>,
+    acks: Vec<(Queue, Tag)>,
+    requests: Option<Tag>,
+    lazy_since: Option<Timestamp>,
+    is_urgent: bool,
+    intake: VecDeque<(Tag, Rc<Body>)>,
+    /// Deliveries that are being looked up, and the batch that was committed before.
+    checking: Option<(Vec<(Tag, Rc<Body>)>, i64)>,
+    /// Leaves one after the other; what a freeze keeps back leaves after it.
+    outgoing: VecDeque<Letter>,
+    pub(crate) is_ending: bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    requests: BTreeMap<Token, usize>,
+    actions: Vec<ActionRow>,
+    /// Operations that wait for their answer.
+    answers: Vec<usize>,
+    refused: Vec<usize>,
+    /// Requests that were accepted before.
+    repeated: Vec<usize>,
+}
+
+/// What may leave once its batch is committed.
+struct Cargo {
+    effects: Effects,
+    answers: Vec<usize>,
+    answered: Vec<usize>,
+    refused: Vec<usize>,
+    acks: Vec<(Queue, Tag)>,
+    request_ack: Option<Tag>,
+    generation: Option<SessionId>,
+    probe: Option<Timestamp>,
+    bodies: BTreeMap<ExecutionId, usize>,
+}
+
+impl Term {
+    pub(crate) fn new(
+        db: DbId,
+        epoch: Epoch,
+        recovered: Recovered,
+        clock: Clock,
+        terms: Terms,
+        (executor, life): (usize, u32),
+        now: Micros,
+    ) -> Self {
+        let Recovered { actions, live, ended, counters, requests } = recovered;
+        let rows = actions.iter().map(|row| RecoveredAction {
+            id: row.id,
+            action_ref: row.action_ref.clone(),
+            limits: Limits::from(&*row.policy),
+            paused: row.paused,
+            total_enqueued: 0,
+            total_completed: 0,
+        });
+        let config = Config { lease: terms.lease, heartbeat: terms.heartbeat };
+        let scheduler = Scheduler::recover(config, epoch, counters, rows, live, ended, clock.wall(now));
+        Self {
+            db,
+            executor,
+            life,
+            epoch,
+            clock,
+            terms,
+            scheduler,
+            actions: actions.into_iter().map(|row| (row.id, row)).collect(),
+            flight: None,
+            batch: 0,
+            committed: 0,
+            pending: Pending::default(),
+            bodies: requests,
+            recent: BTreeMap::new(),
+            next_token: 0,
+            feed: None,
+            acks: Vec::new(),
+            requests: None,
+            lazy_since: None,
+            is_urgent: false,
+            intake: VecDeque::new(),
+            checking: None,
+            outgoing: VecDeque::new(),
+            is_ending: false,
+        }
+    }
+
+    pub(crate) fn is_flying(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Timestamp {
+        let lazy = self.lazy_since.filter(|_| self.flight.is_none()).map(|since| since + LAZY);
+        [self.scheduler.next_deadline(), lazy].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
+    }
+
+    // ---- the session ----
+
+    pub(crate) fn open(&mut self, session: SessionId, stage: &mut Stage) {
+        self.close();
+        stage.send(session, Up::Lead { epoch: self.epoch });
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.feed = None;
+        self.acks.clear();
+        self.requests = None;
+        self.intake.clear();
+        self.checking = None;
+    }
+
+    pub(crate) fn hear(&mut self, session: SessionId, down: Down, stage: &mut Stage) {
+        match down {
+            Down::Leading { epoch } if epoch == self.epoch => {
+                self.feed = Some(session);
+                self.apply(Input::SessionOpened, stage);
+            }
+            Down::Delivered { queue, tag, body } if self.feed == Some(session) => match queue {
+                Queue::Requests => {
+                    if stage.mistake == Some(Mistake::AcksBeforeItCommits) {
+                        stage.send(session, Up::Ack { queue, tag });
+                    }
+                    self.intake.push_back((tag, body));
+                    self.look_up(stage);
+                }
+                Queue::Completions(_) | Queue::Heartbeats(_) | Queue::Events(_) | Queue::Worker(_) => {
+                    self.acks.push((queue, tag));
+                    self.read(queue, &body, stage);
+                    // The acks go out with a commit, soon.
+                    self.lazy_since.get_or_insert(self.clock.wall(stage.now));
+                }
+            },
+            Down::Leading { .. }
+            | Down::Delivered { .. }
+            | Down::Serving { .. }
+            | Down::Confirmed { .. }
+            | Down::Closed => {}
+        }
+    }
+
+    pub(crate) fn order_returned(&mut self, incarnation: Incarnation, stage: &mut Stage) {
+        if stage.mistake == Some(Mistake::TakesAReturnForALoss) {
+            let reason = message::EndReason::Replaced;
+            return self.apply(Input::IncarnationEnded { incarnation, reason }, stage);
+        }
+        self.apply(Input::OrderReturned { incarnation }, stage);
+    }
+
+    // ---- what comes in ----
+
+    fn apply(&mut self, input: Input, stage: &mut Stage) {
+        let now = self.clock.wall(stage.now);
+        if matches!(input, Input::Started { .. }) {
+            // A start needs no commit of its own; what follows it takes it along.
+            self.lazy_since.get_or_insert(now);
+        } else {
+            self.is_urgent = true;
+        }
+        if stage.is_traced() {
+            trace(&input, self.executor, stage);
+        }
+        self.scheduler.handle(input, now);
+    }
+
+    pub(crate) fn tick(&mut self, stage: &mut Stage) {
+        self.apply(Input::Ticked, stage);
+    }
+
+    fn read(&mut self, queue: Queue, body: &Body, stage: &mut Stage) {
+        match body {
+            Body::Completed(word) => self.apply(completed(word), stage),
+            Body::Returned(word) => self.apply(returned(word), stage),
+            Body::Heartbeat(heartbeat) => self.apply(Input::Heartbeat(heartbeat.clone()), stage),
+            Body::Ended(Ended { incarnation, reason, outcomes, returned: handed_back, .. }) => {
+                for word in outcomes {
+                    self.apply(completed(word), stage);
+                }
+                for word in handed_back {
+                    self.apply(returned(word), stage);
+                }
+                self.apply(Input::IncarnationEnded { incarnation: *incarnation, reason: *reason }, stage);
+            }
+            Body::StatusChanged(changed) => {
+                if let (Some(fence), Status::Running) = (changed.fence, changed.new_status) {
+                    let key = (changed.execution_id, changed.attempt);
+                    self.apply(Input::Started { key, fence, started_at: changed.changed_at }, stage);
+                }
+            }
+            Body::Probe(probe) => {
+                if probe.generation != self.feed.unwrap_or(usize::MAX) as u64 || probe.nonce != nonce(self.epoch) {
+                    return;
+                }
+                let queue = match queue {
+                    Queue::Completions(_) => ProbedQueue::Completions,
+                    Queue::Heartbeats(_) => ProbedQueue::Heartbeats,
+                    Queue::Requests | Queue::Events(_) | Queue::Worker(_) => return,
+                };
+                self.apply(Input::Probed { queue, published_at: probe.published_at }, stage);
+            }
+            Body::Progress(_) | Body::Request { .. } | Body::Cancel { .. } | Body::Orders(_) => {}
+        }
+    }
+
+    /// An operator changes an action.
+    pub(crate) fn put(&mut self, operation: usize, row: ActionRow, stage: &mut Stage) {
+        let limits = Limits::from(&*row.policy);
+        let input = Input::ActionPut { id: row.id, action_ref: row.action_ref.clone(), limits, paused: row.paused };
+        self.apply(input, stage);
+        self.actions.insert(row.id, row.clone());
+        self.pending.actions.retain(|before| before.id != row.id);
+        self.pending.actions.push(row);
+        self.pending.answers.push(operation);
+    }
+
+    // ---- requests ----
+
+    fn look_up(&mut self, stage: &mut Stage) {
+        if self.checking.is_none()
+            && !self.intake.is_empty()
+            && let Some(session) = self.feed
+        {
+            self.checking = Some((self.intake.drain(..).collect(), self.committed));
+            let delay = stage.chance.spread(100, 5_000);
+            stage.after(delay, Event::LookUp { executor: self.executor, life: self.life, session });
+        }
+    }
+
+    /// The requests that are being looked up.
+    pub(crate) fn sought(&self, session: SessionId) -> Option<Vec<usize>> {
+        let (deliveries, _) = self.checking.as_ref().filter(|_| self.feed == Some(session))?;
+        Some(deliveries.iter().filter_map(|(_, body)| number(body)).collect())
+    }
+
+    pub(crate) fn admit(&mut self, session: SessionId, known: &[Option<ExecutionId>], stage: &mut Stage) {
+        if self.feed != Some(session) {
+            // Of a session that is over: unacked, it comes again, in its place.
+            return;
+        }
+        let Some((deliveries, seen_batch)) = self.checking.take() else { return };
+        self.recent.retain(|_, (_, batch)| *batch > seen_batch);
+        self.is_urgent = true;
+        for ((tag, body), known) in deliveries.into_iter().zip(known) {
+            self.requests = Some(tag);
+            let Some(number) = number(&body) else { continue };
+            let known = known.or_else(|| self.recent.get(&number).map(|(id, _)| *id));
+            match (&*body, known) {
+                (Body::Cancel { .. }, Some(id)) => {
+                    self.apply(Input::CancelRequested { id, reason: None }, stage);
+                }
+                (Body::Request { .. }, Some(_)) => self.pending.repeated.push(number),
+                (Body::Request { .. }, None) => self.request(number, stage),
+                (_, _) => {}
+            }
+        }
+        self.look_up(stage);
+    }
+
+    fn request(&mut self, number: usize, stage: &mut Stage) {
+        let token = self.next_token;
+        self.next_token += 1;
+        let plan = &stage.plans[number];
+        let (action, key) = (plan.action, plan.key.clone());
+        self.pending.requests.insert(token, number);
+        let id = ExecutionId(self.scheduler.counters().next_id);
+        self.apply(Input::Requested { token, action: crate::journal::action_id(action), key }, stage);
+        if self.scheduler.counters().next_id > id.0 {
+            self.recent.insert(number, (id, self.batch + 1));
+        }
+    }
+
+    // ---- commits ----
+
+    pub(crate) fn cut(&mut self, stage: &mut Stage) {
+        let now = self.clock.wall(stage.now);
+        let lazily_due = self.lazy_since.is_some_and(|since| since + LAZY <= now);
+        if self.flight.is_some() || !(self.is_urgent || lazily_due) {
+            return;
+        }
+        self.is_urgent = false;
+        self.lazy_since = None;
+        let (batch, cargo) = self.pack(now, stage);
+        let effects = &cargo.effects;
+        let speaks_for_itself =
+            batch.is_empty() && effects.orders.is_empty() && effects.hello.is_none() && effects.greetings.is_empty();
+        if speaks_for_itself {
+            return self.release(cargo, stage);
+        }
+        self.batch += 1;
+        let slow = slowness(stage);
+        if stage.mistake == Some(Mistake::SpeaksBeforeItCommits) {
+            self.release(cargo, stage);
+            self.flight = Some(Cargo::empty());
+        } else {
+            self.flight = Some(cargo);
+        }
+        stage.ask(self.db, Ask::Commit(Box::new(Batch { number: self.batch, ..batch })), slow);
+    }
+
+    fn pack(&mut self, now: Timestamp, stage: &mut Stage) -> (Batch, Cargo) {
+        let mut effects = self.scheduler.take_effects();
+        let mut accepted = Vec::new();
+        let mut answered = std::mem::take(&mut self.pending.repeated);
+        for one in std::mem::take(&mut effects.accepted) {
+            let Some(number) = self.pending.requests.remove(&one.token) else { continue };
+            effects.changed.remove(&one.id);
+            let snapshot = self.scheduler.snapshot(one.id).or_else(|| accepted_and_settled(&effects, one.id, now));
+            let Some(snapshot) = snapshot else { continue };
+            accepted.push((snapshot, number));
+            answered.push(number);
+            self.bodies.insert(one.id, number);
+        }
+        let mut refused = std::mem::take(&mut self.pending.refused);
+        for one in &effects.refused {
+            if let Some(number) = self.pending.requests.remove(&one.token) {
+                refused.push(number);
+                // Told or not, it has lost its turn.
+                stage.record(Fact::Refused { request: stage.requests[number].clone() });
+            }
+        }
+        let mut bodies = BTreeMap::new();
+        for sent in &effects.orders {
+            if let slotline_scheduler::Order::Dispatch(dispatch) = &sent.order
+                && let Some(number) = self.bodies.get(&dispatch.id)
+            {
+                bodies.insert(dispatch.id, *number);
+            }
+        }
+        for settled in &effects.settled {
+            self.bodies.remove(&settled.id);
+        }
+        let batch = Batch {
+            epoch: self.epoch,
+            number: 0,
+            counters: self.scheduler.counters(),
+            actions: std::mem::take(&mut self.pending.actions),
+            accepted,
+            live: effects.changed.iter().filter_map(|id| self.scheduler.snapshot(*id)).collect(),
+            settled: effects.settled.iter().map(|settled| (settled.id, settled.status)).collect(),
+            ended: effects.ended_incarnations.iter().map(|(incarnation, _)| *incarnation).collect(),
+            attempts: effects.attempts.len(),
+        };
+        let cargo = Cargo {
+            probe: effects.probe.then_some(now),
+            effects,
+            answers: std::mem::take(&mut self.pending.answers),
+            answered,
+            refused,
+            acks: std::mem::take(&mut self.acks),
+            request_ack: self.requests.take(),
+            generation: self.feed,
+            bodies,
+        };
+        (batch, cargo)
+    }
+
+    pub(crate) fn landed(&mut self, batch: i64, stage: &mut Stage) {
+        debug_assert_eq!(batch, self.batch, "one commit is under way at a time");
+        self.committed = batch;
+        if let Some(cargo) = self.flight.take() {
+            self.release(cargo, stage);
+            self.flush(stage);
+        }
+    }
+
+    /// Lets out what a commit has made true.
+    fn release(&mut self, cargo: Cargo, stage: &mut Stage) {
+        let Cargo { effects, answers, answered, refused, acks, request_ack, generation, probe, bodies } = cargo;
+        stage.operated.extend(answers);
+        let Some(session) = self.feed else { return };
+        if stage.mistake == Some(Mistake::CountsSilenceByTheClock) && probe.is_some() {
+            let published_at = self.clock.wall(stage.now);
+            for queue in [ProbedQueue::Completions, ProbedQueue::Heartbeats] {
+                self.apply(Input::Probed { queue, published_at }, stage);
+            }
+        }
+        let bag = Mailbag { epoch: self.epoch, terms: self.terms, actions: &self.actions, bodies: &bodies, stage };
+        self.outgoing.extend(bag.write(&effects));
+        let mut letters = Vec::new();
+        letters.extend(answered.into_iter().map(|number| {
+            Letter::Said(Fact::Answered { request: stage.requests[number].clone() })
+        }));
+        letters.extend(refused.into_iter().map(|number| {
+            Letter::Said(Fact::Refused { request: stage.requests[number].clone() })
+        }));
+        if let Some(published_at) = probe {
+            for queue in [Queue::Completions(self.epoch), Queue::Heartbeats(self.epoch)] {
+                let probe = Probe { generation: session as u64, nonce: nonce(self.epoch), published_at };
+                letters.push(Letter::Probe { queue, probe });
+            }
+        }
+        if generation == Some(session) {
+            letters.extend(acks.into_iter().map(|(queue, tag)| Letter::Ack { queue, tag }));
+            letters.extend(request_ack.map(|tag| Letter::Ack { queue: Queue::Requests, tag }));
+        }
+        self.outgoing.extend(letters);
+        self.flush(stage);
+    }
+
+    /// Sends what is to leave, until something strikes.
+    pub(crate) fn flush(&mut self, stage: &mut Stage) {
+        let node = Node::Executor(self.executor);
+        while let Some(letter) = self.outgoing.pop_front() {
+            let Some(session) = self.feed else {
+                self.outgoing.clear();
+                return;
+            };
+            letter.send(session, stage);
+            if stage.strikes_between(node) {
+                return;
+            }
+        }
+    }
+
+    /// A commit failed, or nobody knows: nothing leaves, unless by mistake.
+    pub(crate) fn guess(&mut self, stage: &mut Stage) {
+        if stage.mistake == Some(Mistake::GuessesAtCommits)
+            && let Some(cargo) = self.flight.take()
+        {
+            self.release(cargo, stage);
+        }
+    }
+}
+
+impl Cargo {
+    fn empty() -> Self {
+        Self {
+            effects: Effects::default(),
+            answers: Vec::new(),
+            answered: Vec::new(),
+            refused: Vec::new(),
+            acks: Vec::new(),
+            request_ack: None,
+            generation: None,
+            probe: None,
+            bodies: BTreeMap::new(),
+        }
+    }
+}
+
+fn number(body: &Body) -> Option<usize> {
+    match body {
+        Body::Request { number } | Body::Cancel { number } => Some(*number),
+        Body::Orders(_)
+        | Body::Completed(_)
+        | Body::Returned(_)
+        | Body::Heartbeat(_)
+        | Body::Ended(_)
+        | Body::StatusChanged(_)
+        | Body::Progress(_)
+        | Body::Probe(_) => None,
+    }
+}
+
+fn nonce(epoch: Epoch) -> Uuid {
+    Uuid::from_u128(epoch.0.unsigned_abs().into())
+}
+
+fn completed(word: &message::Completed) -> Input {
+    Input::Completed {
+        key: (word.execution_id, word.attempt),
+        fence: word.fence,
+        incarnation: word.incarnation,
+        outcome: Outcome {
+            kind: word.status,
+            result: word.result.clone(),
+            error: word.error.clone(),
+            started_at: word.started_at,
+            ended_at: word.completed_at,
+        },
+    }
+}
+
+fn returned(word: &Returned) -> Input {
+    Input::Returned {
+        key: (word.execution_id, word.attempt),
+        fence: word.fence,
+        incarnation: word.incarnation,
+        started: word.started,
+        reason: word.reason.clone(),
+    }
+}
+
+/// An execution that was cancelled in the very batch that accepted it: the journal still gets its row first.
+fn accepted_and_settled(effects: &Effects, id: ExecutionId, now: Timestamp) -> Option<Snapshot> {
+    let settled = effects.settled.iter().find(|settled| settled.id == id)?;
+    Some(Snapshot {
+        id,
+        action: settled.action,
+        key: None,
+        status: Status::Queued,
+        place: id.0,
+        attempt: settled.attempt,
+        failures: settled.failures,
+        losses: settled.losses,
+        enqueued_at: now,
+        queued_at: now,
+        not_before: None,
+        keeps_slot: false,
+        cancel_requested: false,
+        lease: None,
+    })
+}
+
+fn trace(input: &Input, executor: usize, stage: &mut Stage) {
+    let line = match input {
+        Input::Ticked | Input::Probed { .. } => return,
+        Input::Heartbeat(beat) => format!(
+            "heartbeat of {}: holding {:?}, unrecorded {:?}, seen {:?}",
+            crate::broker::short(beat.incarnation),
+            beat.holding,
+            beat.unrecorded,
+            beat.seen
+        ),
+        Input::Completed { key, fence, incarnation, outcome } => {
+            let worker = crate::broker::short(*incarnation);
+            format!("{}/{} (fence {fence}) ended as {} on {worker}", key.0, key.1, outcome.kind)
+        }
+        Input::Requested { .. }
+        | Input::ActionPut { .. }
+        | Input::ActionDeleted { .. }
+        | Input::CancelRequested { .. }
+        | Input::Started { .. }
+        | Input::Returned { .. }
+        | Input::IncarnationEnded { .. }
+        | Input::OrderReturned { .. }
+        | Input::SessionOpened => format!("{input:?}"),
+    };
+    stage.trace(|| format!("executor {executor} <- {line}"));
+}

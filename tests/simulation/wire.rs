@@ -1,0 +1,163 @@
+//! What travels: between daemons and the broker, and between leaders and the journal.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use slotline_protocol::message::{Completed, Ended, Heartbeat, Probe, Progress, Returned, StatusChanged};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Policy};
+use slotline_scheduler::{Counters, Snapshot};
+use slotline_worker::duty::Order;
+
+/// A session with the broker: one connection, as far as it matters here.
+pub(crate) type SessionId = usize;
+/// A session with the journal.
+pub(crate) type DbId = usize;
+/// Stands for a delivery; acking it acks all before it.
+pub(crate) type Tag = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Queue {
+    Requests,
+    Completions(Epoch),
+    Heartbeats(Epoch),
+    Events(Epoch),
+    Worker(Incarnation),
+}
+
+/// Where a publication goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Requests,
+    /// The completions queue of every leader there was.
+    Completions,
+    Heartbeats,
+    Events,
+    Workers,
+    /// Straight into one queue.
+    To(Queue),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Request { number: usize },
+    Cancel { number: usize },
+    Orders(Vec<Order>),
+    Completed(Completed),
+    Returned(Returned),
+    Heartbeat(Heartbeat),
+    Ended(Ended),
+    StatusChanged(StatusChanged),
+    Progress(Progress),
+    Probe(Probe),
+}
+
+/// To the broker.
+#[derive(Clone, Debug)]
+pub(crate) enum Up {
+    Publish { seq: u64, route: Route, body: Rc<Body>, mandatory: bool },
+    Ack { queue: Queue, tag: Tag },
+    /// Declares the queues of an epoch and consumes them, and the requests.
+    Lead { epoch: Epoch },
+    /// Declares the queue of an incarnation and consumes it; `former` is then deleted.
+    Serve { incarnation: Incarnation, former: Option<Incarnation> },
+    Delete { queue: Queue },
+    Close,
+}
+
+/// From the broker.
+#[derive(Clone, Debug)]
+pub(crate) enum Down {
+    Leading { epoch: Epoch },
+    Serving { incarnation: Incarnation },
+    Delivered { queue: Queue, tag: Tag, body: Rc<Body> },
+    Confirmed { seq: u64, verdict: Verdict },
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Stored,
+    Refused,
+    /// Mandatory, and no queue took it.
+    Returned,
+}
+
+/// What a confirm is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    Beat { incarnation: Incarnation, sent: Duration },
+    Farewell { incarnation: Incarnation },
+    /// Sent again if its session ends before the confirm.
+    Event(Rc<Body>),
+    Order(Incarnation),
+    Request(usize),
+    Cancel(usize),
+    Other,
+}
+
+// ---- the journal ----
+
+/// What a leader asks of the journal.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Lead,
+    Recover,
+    Commit(Box<Batch>),
+    Ping,
+    Close,
+}
+
+/// What it is answered. An error also means that the session is over.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Led { epoch: Epoch },
+    Recovered(Box<Recovered>),
+    Committed { batch: i64 },
+    Pong,
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ActionRow {
+    pub(crate) id: ActionId,
+    pub(crate) action_ref: ActionRef,
+    pub(crate) policy: Rc<Policy>,
+    pub(crate) paused: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) epoch: Epoch,
+    pub(crate) number: i64,
+    pub(crate) counters: Counters,
+    pub(crate) actions: Vec<ActionRow>,
+    /// With the number of the request each answers.
+    pub(crate) accepted: Vec<(Snapshot, usize)>,
+    pub(crate) live: Vec<Snapshot>,
+    pub(crate) settled: Vec<(ExecutionId, slotline_protocol::Status)>,
+    pub(crate) ended: Vec<Incarnation>,
+    pub(crate) attempts: usize,
+}
+
+impl Batch {
+    /// Whether nothing but the counters would be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+            && self.accepted.is_empty()
+            && self.live.is_empty()
+            && self.settled.is_empty()
+            && self.ended.is_empty()
+            && self.attempts == 0
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Recovered {
+    pub(crate) actions: Vec<ActionRow>,
+    pub(crate) live: Vec<Snapshot>,
+    pub(crate) ended: Vec<Incarnation>,
+    pub(crate) counters: Counters,
+    /// Which request each execution answers.
+    pub(crate) requests: BTreeMap<ExecutionId, usize>,
+}

@@ -1,0 +1,467 @@
+//! One worker process: the production duty book, its link to the broker, and the shims it has started.
+//!
+//! As `crates/worker/src/{run,book,link,report,lock}.rs` do it, without handlers, output and parameters.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use slotline_protocol::message::{AttemptKey, Failure, Report};
+use slotline_protocol::{Incarnation, WorkerName};
+use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Terms, Told};
+use uuid::Uuid;
+
+use crate::clock::{MS, Micros, SECOND};
+use crate::faults::Node;
+use crate::history::Fact;
+use crate::journal::action_ref;
+use crate::plan::{self, Mistake, WorkerPlan};
+use crate::process::Process;
+use crate::stage::{Event, News, Stage};
+use crate::wire::{Body, Down, Purpose, Queue, Route, SessionId, Up, Verdict};
+
+/// The most former incarnations in a lock file.
+const FORMERS_MAX: usize = 16;
+
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) life: u32,
+    pub(crate) is_up: bool,
+    pub(crate) plan: WorkerPlan,
+    config: Config,
+    duty: Option<Duty>,
+    incarnations: u32,
+    link: Link,
+    pub(crate) failures: u32,
+    /// The incarnations in the lock file.
+    lock: Vec<Incarnation>,
+    /// What the book asked for and is not done yet.
+    effects: VecDeque<Effect>,
+    scratch: Vec<Effect>,
+    /// Events that wait for a session.
+    events: VecDeque<Rc<Body>>,
+    live: BTreeMap<AttemptKey, usize>,
+    orders_taken: u64,
+    wake_at: Option<Micros>,
+    null: Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Dialing,
+    Subscribing(SessionId),
+    Open(SessionId, Incarnation),
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, plan: WorkerPlan, terms: plan::Terms) -> Self {
+        let action = Action {
+            capabilities: Vec::new(),
+            grace: Duration::from_secs(2),
+            on_drain: OnDrain::Return,
+            phases: Vec::new(),
+        };
+        let plan::Terms { lease, fence, heartbeat } = terms;
+        let config = Config {
+            worker: WorkerName::new(&format!("w{index}")).expect("a word"),
+            capacity: plan.capacity,
+            actions: plan.serves.iter().map(|index| (action_ref(*index), action.clone())).collect(),
+            labels: BTreeMap::new(),
+            terms: Terms { lease, fence, heartbeat },
+            drain_timeout: Duration::from_secs(10),
+        };
+        Self {
+            index,
+            life: 0,
+            is_up: false,
+            plan,
+            config,
+            duty: None,
+            incarnations: 0,
+            link: Link::Dialing,
+            failures: 0,
+            lock: Vec::new(),
+            effects: VecDeque::new(),
+            scratch: Vec::new(),
+            events: VecDeque::new(),
+            live: BTreeMap::new(),
+            orders_taken: 0,
+            wake_at: None,
+            null: Json(RawValue::from_string("null".to_owned()).expect("valid JSON").into()),
+        }
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        Node::Worker(self.index)
+    }
+
+    fn now(&self, stage: &Stage) -> Now {
+        Now { boot: self.plan.clock.boot(stage.now), wall: self.plan.clock.wall(stage.now) }
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        match self.link {
+            Link::Dialing => None,
+            Link::Subscribing(session) | Link::Open(session, _) => Some(session),
+        }
+    }
+
+    fn name_incarnation(&mut self) -> Incarnation {
+        self.incarnations += 1;
+        let incarnation =
+            Incarnation(Uuid::from_u128((self.index as u128) << 64 | u128::from(self.incarnations)));
+        self.lock.push(incarnation);
+        incarnation
+    }
+
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.duty.as_ref().map(Duty::incarnation)
+    }
+
+    // ---- life and death ----
+
+    /// The process starts. With a lock file, nothing of the one before may be left by then.
+    pub(crate) fn start(&mut self, stage: &mut Stage) {
+        self.is_up = true;
+        self.failures = 0;
+        self.link = Link::Dialing;
+        let mut formers = std::mem::take(&mut self.lock);
+        formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
+        if self.plan.has_lock {
+            self.lock.clone_from(&formers);
+        }
+        let incarnation = self.name_incarnation();
+        stage.trace(|| format!("worker {} starts as {}", self.index, crate::broker::short(incarnation)));
+        let mut duty = Duty::new(self.config.clone(), incarnation, self.now(stage));
+        if self.plan.has_lock {
+            formers.into_iter().for_each(|former| duty.replaces(former));
+        }
+        self.duty = Some(duty);
+        stage.after(MS, Event::Dial { node: self.node(), life: self.life });
+    }
+
+    /// The process is gone; its sockets close behind it, and with them its shims end what they run.
+    pub(crate) fn crash(&mut self, processes: &mut [Process], stage: &mut Stage) {
+        let life = self.die(stage);
+        for (index, process) in processes.iter_mut().enumerate() {
+            if process.worker == self.index && process.life == life && !process.is_gone() {
+                process.kill(index, stage);
+            }
+        }
+    }
+
+    /// The machine is gone, without a word to anybody.
+    pub(crate) fn lose_power(&mut self, processes: &mut [Process], stage: &mut Stage) {
+        if let Some(session) = self.session() {
+            stage.sessions[session].client_up = false;
+            stage.suspect(session, crate::stage::Side::Broker, crate::stage::Why::Gone);
+        }
+        self.die(stage);
+        for process in processes.iter_mut().filter(|process| process.worker == self.index && !process.is_gone()) {
+            process.vanish(stage);
+        }
+    }
+
+    fn die(&mut self, stage: &mut Stage) -> u32 {
+        if let Some(session) = self.session() {
+            stage.hang_up(session);
+        }
+        self.is_up = false;
+        self.duty = None;
+        self.link = Link::Dialing;
+        self.effects.clear();
+        self.events.clear();
+        self.live.clear();
+        self.wake_at = None;
+        self.life += 1;
+        self.life - 1
+    }
+
+    // ---- the link ----
+
+    pub(crate) fn dialed(&mut self, session: SessionId, stage: &mut Stage) {
+        self.failures = 0;
+        let Some(incarnation) = self.incarnation() else { return };
+        self.link = Link::Subscribing(session);
+        stage.send(session, Up::Serve { incarnation, former: None });
+    }
+
+    pub(crate) fn dial_failed(&mut self, stage: &mut Stage) {
+        self.failures += 1;
+        let pause = (100 * MS << self.failures.min(5)).min(2 * SECOND);
+        let pause = pause / 2 + stage.chance.below(pause / 2);
+        stage.after(pause, Event::Dial { node: self.node(), life: self.life });
+    }
+
+    /// The session is over, as this side sees it. Attempts go on.
+    pub(crate) fn lost(&mut self, session: SessionId, stage: &mut Stage) {
+        let unconfirmed = stage.hang_up(session);
+        for purpose in unconfirmed.into_iter().rev() {
+            if let Purpose::Event(body) = purpose {
+                self.events.push_front(body);
+            }
+        }
+        if self.session() == Some(session) {
+            self.link = Link::Dialing;
+            self.dial_failed(stage);
+        }
+    }
+
+    pub(crate) fn hear(&mut self, session: SessionId, down: Down, processes: &mut Vec<Process>, stage: &mut Stage) {
+        if self.session() != Some(session) {
+            return;
+        }
+        match down {
+            Down::Closed => self.lost(session, stage),
+            Down::Serving { incarnation } => match self.incarnation() {
+                Some(current) if current == incarnation => {
+                    self.link = Link::Open(session, incarnation);
+                    self.handle(Input::SessionOpened { incarnation }, stage);
+                }
+                Some(current) => {
+                    self.link = Link::Subscribing(session);
+                    stage.send(session, Up::Serve { incarnation: current, former: Some(incarnation) });
+                }
+                None => {}
+            },
+            Down::Delivered { queue, tag, body } => {
+                let (Link::Open(_, incarnation), Body::Orders(orders)) = (self.link, &*body) else { return };
+                if queue != Queue::Worker(incarnation) {
+                    return;
+                }
+                for order in orders {
+                    let mut order = order.clone();
+                    if stage.mistake == Some(Mistake::IgnoresOrderNumbers) {
+                        self.orders_taken += 1;
+                        renumber(&mut order, self.orders_taken);
+                    }
+                    stage.trace(|| format!("worker {} <- {}", self.index, describe(&order)));
+                    self.handle(Input::Ordered { incarnation, order }, stage);
+                }
+                stage.send(session, Up::Ack { queue, tag });
+            }
+            Down::Confirmed { seq, verdict } => match (stage.confirmed(session, seq), verdict) {
+                (Some(Purpose::Beat { incarnation, sent }), Verdict::Stored) => {
+                    let late = stage.mistake == Some(Mistake::FenceCountsFromTheConfirm);
+                    let sent = if late { self.now(stage).boot } else { sent };
+                    self.handle(Input::HeartbeatConfirmed { incarnation, sent }, stage);
+                }
+                (Some(Purpose::Farewell { incarnation }), Verdict::Stored) => {
+                    self.handle(Input::FarewellConfirmed { incarnation }, stage);
+                }
+                (Some(Purpose::Event(body)), Verdict::Refused) => self.events.push_front(body),
+                (_, _) => {}
+            },
+            Down::Leading { .. } => {}
+        }
+        self.turn(processes, stage);
+    }
+
+    // ---- the book ----
+
+    pub(crate) fn handle(&mut self, input: Input, stage: &Stage) {
+        let now = self.now(stage);
+        if let Some(duty) = &mut self.duty {
+            duty.handle(now, input, &mut self.scratch);
+            self.effects.extend(self.scratch.drain(..));
+        }
+    }
+
+    /// What a shim has to say.
+    pub(crate) fn told(&mut self, process: usize, news: News, processes: &mut Vec<Process>, stage: &mut Stage) {
+        let (key, began_at) = (processes[process].key, processes[process].began_at);
+        let input = match news {
+            News::Started => {
+                let clock = self.plan.clock;
+                Input::Started { key, at: Now { boot: clock.boot(began_at), wall: clock.wall(began_at) } }
+            }
+            News::Told { numbers } => {
+                let report = Report {
+                    progress: numbers.then_some((stage.now, None)),
+                    message: (!numbers).then(|| "it goes on".to_owned()),
+                    ..Report::default()
+                };
+                Input::Reported { key, event: Told::Progress(report) }
+            }
+            News::Ended { succeeded } => {
+                self.live.remove(&key);
+                let result = if succeeded { Ok(self.null.clone()) } else { Err(Failure::new("exit_status", "1")) };
+                let ended_at = self.now(stage).wall;
+                Input::Ended { key, ending: Ending { result, return_code: Some(i32::from(!succeeded)), ended_at } }
+            }
+        };
+        self.handle(input, stage);
+        self.turn(processes, stage);
+    }
+
+    pub(crate) fn drain(&mut self, processes: &mut Vec<Process>, stage: &mut Stage) {
+        self.handle(Input::DrainRequested, stage);
+        self.turn(processes, stage);
+    }
+
+    // ---- the loop ----
+
+    pub(crate) fn wake(&mut self, at: Micros, processes: &mut Vec<Process>, stage: &mut Stage) {
+        if self.wake_at != Some(at) {
+            return;
+        }
+        self.wake_at = None;
+        self.handle(Input::Tick, stage);
+        self.turn(processes, stage);
+    }
+
+    /// Does what the book asked for, and sets the next wake-up.
+    pub(crate) fn turn(&mut self, processes: &mut Vec<Process>, stage: &mut Stage) {
+        while let Some(effect) = self.effects.pop_front() {
+            self.carry_out(effect, processes, stage);
+            if !self.is_up || stage.strikes_between(self.node()) {
+                return;
+            }
+        }
+        while let Link::Open(session, _) = self.link
+            && let Some(body) = self.events.pop_front()
+        {
+            stage.publish(session, Route::Events, body.clone(), false, Purpose::Event(body));
+        }
+        if let Some(at) = self.duty.as_ref().and_then(Duty::next_deadline) {
+            let at = self.plan.clock.when(at).max(stage.now);
+            if self.wake_at.is_none_or(|wake_at| at < wake_at) {
+                self.wake_at = Some(at);
+                stage.at(at, Event::Wake { node: self.node(), life: self.life, at });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, processes: &mut Vec<Process>, stage: &mut Stage) {
+        match effect {
+            Effect::Start(start) => {
+                let number = start.parameters.0.get().parse().expect("a request's number");
+                let index = processes.len();
+                let owner = (self.index, self.life);
+                let process =
+                    Process::start(stage, index, owner, (start.key, start.fence), start.deadline, number);
+                processes.push(process);
+                self.live.insert(start.key, index);
+            }
+            Effect::Interrupt { key, grace } => {
+                if let Some(index) = self.live.get(&key) {
+                    processes[*index].interrupt(*index, grace, stage);
+                }
+            }
+            Effect::Kill { key } => {
+                if let Some(index) = self.live.get(&key) {
+                    processes[*index].kill(*index, stage);
+                }
+            }
+            Effect::Extend { deadline } => {
+                for index in self.live.values() {
+                    processes[*index].extend(deadline);
+                }
+            }
+            Effect::Complete(word) => {
+                let word = word.message;
+                note_told((word.execution_id.0, word.attempt, word.last_sequence), stage);
+                self.say(Route::Completions, Body::Completed(word), Purpose::Other, stage);
+            }
+            Effect::Return(word) => {
+                let word = word.message;
+                note_told((word.execution_id.0, word.attempt, word.last_sequence), stage);
+                self.say(Route::Completions, Body::Returned(word), Purpose::Other, stage);
+            }
+            Effect::ChangeStatus(word) => {
+                let word = word.message;
+                if let Some(sequence) = word.sequence {
+                    stage.record(Fact::Said { execution: word.execution_id, attempt: word.attempt, sequence });
+                }
+                self.events.push_back(Rc::new(Body::StatusChanged(word)));
+            }
+            Effect::Progress(word) => {
+                let word = word.message;
+                let (execution, attempt, sequence) = (word.execution_id, word.attempt, word.sequence);
+                stage.record(Fact::Said { execution, attempt, sequence });
+                self.events.push_back(Rc::new(Body::Progress(word)));
+            }
+            // The leader here takes what comes of events, and asks for none again.
+            Effect::Resend { .. } => {}
+            Effect::Beat { heartbeat, sent } => {
+                let incarnation = heartbeat.incarnation;
+                self.say(Route::Heartbeats, Body::Heartbeat(heartbeat), Purpose::Beat { incarnation, sent }, stage);
+            }
+            Effect::Farewell(word) => {
+                for one in &word.outcomes {
+                    note_told((one.execution_id.0, one.attempt, one.last_sequence), stage);
+                }
+                let incarnation = word.incarnation;
+                stage.trace(|| format!("worker {}: last word of {}", self.index, crate::broker::short(incarnation)));
+                self.say(Route::Heartbeats, Body::Ended(word), Purpose::Farewell { incarnation }, stage);
+            }
+            Effect::IncarnationOver(_) => {
+                let next = self.name_incarnation();
+                stage.trace(|| format!("worker {} goes on as {}", self.index, crate::broker::short(next)));
+                self.handle(Input::NewIncarnation(next), stage);
+                if let Link::Open(session, former) = self.link {
+                    self.link = Link::Subscribing(session);
+                    stage.send(session, Up::Serve { incarnation: next, former: Some(former) });
+                }
+            }
+            Effect::GiveUp(_) => {
+                stage.trace(|| format!("worker {} gives itself up", self.index));
+                self.crash(processes, stage);
+                stage.after(SECOND, Event::Start { node: self.node(), life: self.life });
+            }
+            Effect::Finish => {
+                if let Link::Open(session, incarnation) = self.link {
+                    stage.send(session, Up::Delete { queue: Queue::Worker(incarnation) });
+                }
+                self.crash(processes, stage);
+                self.lock.clear();
+                stage.trace(|| format!("worker {} has drained", self.index));
+                let delay = stage.chance.spread(100 * MS, 20 * SECOND);
+                stage.after(delay, Event::Start { node: self.node(), life: self.life });
+            }
+        }
+    }
+
+    /// Leaves now or not at all: whatever matters is said again.
+    fn say(&self, route: Route, body: Body, purpose: Purpose, stage: &mut Stage) {
+        if let Link::Open(session, _) = self.link {
+            stage.publish(session, route, Rc::new(body), false, purpose);
+        }
+    }
+}
+
+fn note_told((execution, attempt, last_sequence): (i64, u32, u64), stage: &mut Stage) {
+    stage.record(Fact::Told { execution: slotline_protocol::ExecutionId(execution), attempt, last_sequence });
+}
+
+fn describe(order: &slotline_worker::duty::Order) -> String {
+    use slotline_worker::duty::Order;
+    let (epoch, n) = order.number();
+    let what = match order {
+        Order::Scheduled(order) => {
+            format!("run {}/{} (fence {})", order.execution_id, order.attempt, order.fence)
+        }
+        Order::Cancel(order) => format!("cancel {}/{}", order.execution_id, order.attempt),
+        Order::Recall(order) => format!("recall {}/{}", order.execution_id, order.attempt),
+        Order::Recorded(order) => format!("recorded {:?}", order.attempts),
+        Order::Resend(order) => format!("say {}/{} again", order.execution_id, order.attempt),
+        Order::Hello(order) if order.lost => "you are lost".to_owned(),
+        Order::Hello(_) => "hello".to_owned(),
+    };
+    format!("({epoch}, {n}) {what}")
+}
+
+fn renumber(order: &mut slotline_worker::duty::Order, number: u64) {
+    use slotline_worker::duty::Order;
+    let (epoch, n) = match order {
+        Order::Scheduled(order) => (&mut order.epoch, &mut order.n),
+        Order::Cancel(order) => (&mut order.epoch, &mut order.n),
+        Order::Recall(order) => (&mut order.epoch, &mut order.n),
+        Order::Recorded(order) => (&mut order.epoch, &mut order.n),
+        Order::Resend(order) => (&mut order.epoch, &mut order.n),
+        Order::Hello(order) => (&mut order.epoch, &mut order.n),
+    };
+    *epoch = slotline_protocol::Epoch(i64::MAX);
+    *n = number;
+}
