@@ -8,6 +8,7 @@
 mod daemon;
 mod port;
 mod postgres;
+mod proxy;
 mod rabbit;
 mod sandbox;
 mod stamps;
@@ -17,6 +18,7 @@ pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
 pub use nix::sys::signal::Signal;
 pub use port::Port;
 pub use postgres::Postgres;
+pub use proxy::{Proxy, Weather};
 pub use rabbit::{Output, Rabbit};
 pub use sandbox::{Guarded, Sandbox};
 pub use stamps::{Stamp, Stamps, check_line, most_at_once, now_ns};
