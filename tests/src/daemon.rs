@@ -26,7 +26,7 @@ pub struct Launch {
 /// A running `slotline`. Killed on drop; its log is printed then, which a test shows only if it fails.
 #[derive(Debug)]
 pub struct Daemon {
-    name: String,
+    launch: Launch,
     process: Guarded,
     /// Where the API listens, if it was told to.
     api: Option<Port>,
@@ -75,7 +75,7 @@ impl Launch {
     pub fn start(self, sandbox: &Sandbox) -> anyhow::Result<Daemon> {
         let mut command = self.command(sandbox.path())?;
         let process = sandbox.spawn(&mut command, &format!("{}.log", self.name))?;
-        Ok(Daemon { name: self.name, process, api: None })
+        Ok(Daemon { launch: self, process, api: None })
     }
 
     /// Runs it to its end, for commands that answer and exit.
@@ -123,7 +123,7 @@ impl Daemon {
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.launch.name
     }
 
     /// `http://127.0.0.1:<port>`; only of a daemon that listens.
@@ -155,9 +155,17 @@ impl Daemon {
         self.process.wait(Duration::from_secs(10)).map(drop)
     }
 
+    /// Starts it again after its end, as it was started before: with the same arguments, port and log.
+    pub fn start_again(&mut self, sandbox: &Sandbox) -> anyhow::Result<()> {
+        ensure!(!self.is_running()?, "{} runs", self.launch.name);
+        let mut command = self.launch.command(sandbox.path())?;
+        self.process = sandbox.spawn(&mut command, &format!("{}.log", self.launch.name))?;
+        Ok(())
+    }
+
     /// Waits for the end without holding up other tasks of the test.
     pub async fn wait(&mut self, deadline: Duration) -> anyhow::Result<Exit> {
-        let what = format!("{} ends", self.name);
+        let what = format!("{} ends", self.launch.name);
         crate::eventually(&what, deadline, async || self.process.try_wait()).await
     }
 
@@ -172,7 +180,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let log = self.process.log();
         let lines: Vec<&str> = log.lines().collect();
-        println!("---- the end of {}'s log", self.name);
+        println!("---- the end of {}'s log", self.launch.name);
         for line in &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..] {
             println!("{line}");
         }

@@ -6,6 +6,7 @@
 //! Deliberately absent: anything that knows Slotline's messages or tables. Other crates' tests use these nodes too.
 
 mod daemon;
+pub mod fuzz;
 mod port;
 mod postgres;
 mod proxy;
@@ -15,6 +16,7 @@ mod stamps;
 mod wait;
 
 pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
+pub use fuzz::Fuzz;
 pub use nix::sys::signal::Signal;
 pub use port::Port;
 pub use postgres::Postgres;

@@ -3,46 +3,71 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::world::PYTHON;
+
+const REPORTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/system/report.py");
+
 /// One `[[action]]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Action {
     action_ref: String,
     policy: String,
     runs: Runs,
+    /// Further lines of `[action.run]`.
+    run: String,
 }
 
 #[derive(Clone, Debug)]
 enum Runs {
     /// The program that says when it started and ended.
     Stamp,
+    /// The program that reports as its parameters tell it to.
+    Reports,
     Command(Vec<String>),
 }
 
 impl Action {
     /// An action whose attempts write stamps. `policy` is TOML, such as `limit = 1`.
     pub(crate) fn stamp(action_ref: &str, policy: &str) -> Self {
-        Self { action_ref: action_ref.to_owned(), policy: policy.to_owned(), runs: Runs::Stamp }
+        Self::new(action_ref, policy, Runs::Stamp)
+    }
+
+    /// An action whose attempts report progress: `report.py` says what its parameters are.
+    pub(crate) fn reports(action_ref: &str, policy: &str) -> Self {
+        Self::new(action_ref, policy, Runs::Reports)
     }
 
     pub(crate) fn command(action_ref: &str, policy: &str, command: &[&str]) -> Self {
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        Self { action_ref: action_ref.to_owned(), policy: policy.to_owned(), runs: Runs::Command(command) }
+        Self::new(action_ref, policy, Runs::Command(command))
+    }
+
+    fn new(action_ref: &str, policy: &str, runs: Runs) -> Self {
+        Self { action_ref: action_ref.to_owned(), policy: policy.to_owned(), runs, run: String::new() }
+    }
+
+    /// With this line of TOML in its `[action.run]`.
+    pub(crate) fn run(mut self, line: &str) -> Self {
+        self.run = line.to_owned();
+        self
     }
 }
 
 /// The file's text. `grace` of every command is short, so that tests of it are.
-pub(crate) fn file(actions: &[Action], stamps: &Path) -> String {
+pub(crate) fn file(actions: &[Action], stamps: &Path, gates: &Path) -> String {
     let mut text = String::new();
     for action in actions {
         let stamp = env!("CARGO_BIN_EXE_stamp").to_owned();
         let command = match &action.runs {
             Runs::Stamp => vec![stamp, stamps.display().to_string()],
+            // Without the modules of its site: it starts in half the time.
+            Runs::Reports => [PYTHON, "-IS", REPORTER, &gates.display().to_string()].map(str::to_owned).to_vec(),
             Runs::Command(command) => command.clone(),
         };
         write!(
             text,
-            "[[action]]\nref = {:?}\n{}\n[action.run]\ncommand = {command:?}\ngrace = \"1s\"\n\n",
-            action.action_ref, action.policy
+            "[[action]]\nref = {:?}\n{}\n[action.run]\ncommand = {command:?}\ngrace = \"1s\"\n{}\n\n",
+            action.action_ref, action.policy, action.run
         )
         .expect("a string takes all");
     }

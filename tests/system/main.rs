@@ -3,6 +3,8 @@
 //! Every test has its own virtual host and database; those that hurt a server have a server of their own.
 
 mod actions;
+mod follower;
+mod listener;
 mod message;
 mod world;
 
@@ -13,4 +15,6 @@ mod crash;
 mod ending;
 mod intake;
 mod order;
+mod progress;
+mod stream;
 mod watch;

@@ -10,10 +10,12 @@ use serde_json::Value;
 use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stamps, eventually};
 
 use crate::actions::{self, Action};
+use crate::follower::Addresses;
+use crate::listener::Subscriber;
 use crate::message::Message;
 
 /// The system's Python, for which the system's packages provide pika.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 const PUBLISHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/system/publish.py");
 
 /// For what takes moments on a quiet machine. Generous, since only a failing test waits that long.
@@ -63,6 +65,8 @@ pub(crate) struct World {
     database: String,
     amqp: String,
     actions: PathBuf,
+    gates: PathBuf,
+    addresses: Addresses,
     capacity: usize,
     short_lease: bool,
     http: reqwest::Client,
@@ -109,7 +113,9 @@ impl Builder {
         let sandbox = Sandbox::new("world")?;
         let stamps = Stamps::at(sandbox.path().join("stamps"));
         let actions = sandbox.path().join("actions.toml");
-        std::fs::write(&actions, actions::file(&self.actions, stamps.path()))?;
+        let gates = sandbox.path().join("gates");
+        std::fs::create_dir(&gates)?;
+        std::fs::write(&actions, actions::file(&self.actions, stamps.path(), &gates))?;
         let mut world = World {
             workers: Vec::new(),
             executors: Vec::new(),
@@ -120,6 +126,8 @@ impl Builder {
             stamps,
             sandbox,
             actions,
+            gates,
+            addresses: Addresses::default(),
             capacity: self.capacity,
             short_lease: self.short_lease,
             http: http()?,
@@ -158,6 +166,11 @@ impl World {
         let options = if self.short_lease { SHORT_LEASE } else { &[] };
         self.executors.push(Daemon::executor(&self.sandbox, &name, &self.database, &self.amqp, options)?);
         Ok(())
+    }
+
+    /// Starts an executor again that was killed or has ended, at the same address.
+    pub(crate) fn start_executor_again(&mut self, index: usize) -> anyhow::Result<()> {
+        self.executors[index].start_again(&self.sandbox)
     }
 
     /// Starts a worker; one of the same name finds the state that its predecessor left.
@@ -230,6 +243,66 @@ impl World {
     pub(crate) async fn slotline(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
         let url = self.executors.first().context("no executor")?.api_url();
         Launch::new("cli", arguments).env("SLOTLINE_API_URL", url).output(&self.sandbox).await
+    }
+
+    /// Starts a command that goes on by itself; its log is all that it prints.
+    pub(crate) fn start_command(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Daemon> {
+        let url = self.executors.first().context("no executor")?.api_url();
+        Launch::new(name, arguments).env("SLOTLINE_API_URL", url).start(&self.sandbox)
+    }
+
+    // ---- runs that report ----
+
+    /// Lets runs go on that wait for the gate of this name.
+    pub(crate) fn open(&self, gate: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.gates.join(gate), "")?)
+    }
+
+    /// Where the gate of this name is, for commands that wait for it by themselves.
+    pub(crate) fn gate(&self, gate: &str) -> PathBuf {
+        self.gates.join(gate)
+    }
+
+    /// Where the executors of this world listen.
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses.set(self.executors.iter().map(Daemon::api_url).collect());
+        self.addresses.clone()
+    }
+
+    /// Hears everything from now on that workers and executors tell of executions.
+    pub(crate) async fn subscribe(&self) -> anyhow::Result<Subscriber> {
+        Subscriber::start(&self.amqp, &["execution.progress.#", "execution.status_changed.#"]).await
+    }
+
+    /// A page of an execution's events, as `query` asks for it: the whole answer.
+    pub(crate) async fn page(&self, id: i64, query: &str) -> anyhow::Result<Value> {
+        let (status, page) = self.call("GET", &format!("/api/v1/executions/{id}/events?{query}"), None).await?;
+        ensure!(status == 200, "{query}: {status} {page}");
+        Ok(page)
+    }
+
+    /// The events of an execution so far.
+    pub(crate) async fn events(&self, id: i64) -> anyhow::Result<Vec<Value>> {
+        let (mut all, mut after) = (Vec::new(), Value::from(0));
+        loop {
+            let mut page = self.page(id, &format!("limit=1000&after={after}")).await?;
+            let events = list(&page["data"])?;
+            if events.is_empty() {
+                return Ok(all);
+            }
+            all.extend_from_slice(events);
+            after = page["next_after"].take();
+        }
+    }
+
+    /// The events of an execution once it has settled.
+    pub(crate) async fn whole_record(&self, id: i64) -> anyhow::Result<Vec<Value>> {
+        eventually(&format!("the record of execution {id} has its end"), LATER, async || {
+            let events = self.events(id).await?;
+            let is_over = events.last().is_some_and(|event| event["kind"] == "settled");
+            if is_over { Ok(Some(events)) } else { bail!("{} events, the last {:?}", events.len(), events.last()) }
+        })
+        .await
     }
 
     // ---- what publishers do ----
@@ -306,7 +379,17 @@ impl World {
 
     /// Submits over HTTP; the id of the accepted execution.
     pub(crate) async fn submit(&self, action_ref: &str, parameters: Value) -> anyhow::Result<i64> {
-        let body = serde_json::json!({"action_ref": action_ref, "parameters": parameters});
+        self.submit_body(serde_json::json!({"action_ref": action_ref, "parameters": parameters})).await
+    }
+
+    /// Submits a run of steps that reports each unit it has done.
+    pub(crate) async fn submit_detailed(&self, action_ref: &str, parameters: Value) -> anyhow::Result<i64> {
+        let detail = serde_json::json!({"update_step": 1});
+        let body = serde_json::json!({"action_ref": action_ref, "parameters": parameters, "progress": detail});
+        self.submit_body(body).await
+    }
+
+    async fn submit_body(&self, body: Value) -> anyhow::Result<i64> {
         let (status, answer) = self.call("POST", "/api/v1/executions", Some(body)).await?;
         ensure!(status == 201, "{status} {answer}");
         answer["data"]["execution_id"].as_i64().with_context(|| format!("an id: {answer}"))

@@ -1,0 +1,273 @@
+//! What runs tell of themselves while they go on, and how the record keeps it.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use slotline_tests::{eventually, slotline_binary};
+
+use crate::actions::Action;
+use crate::follower::{check_whole, gaps, messages};
+use crate::listener::{Ear, Subscriber, patient};
+use crate::world::{SOON, World, list};
+
+/// A shell script that reports through the program, and waits for a gate between two reports.
+fn script(gate: &Path) -> anyhow::Result<String> {
+    let (slotline, gate) = (slotline_binary()?, gate.display().to_string());
+    Ok(format!(
+        "set -e
+        {slotline:?} progress --step 1/2 --phase pull --done 60 --total 1024 --unit Bytes --percent 40 'half way'
+        while [ ! -e {gate:?} ]; do sleep 0.02; done
+        {slotline:?} progress --step 2/2 --phase start --error 'at the end'"
+    ))
+}
+
+/// The numbers of pages read one after the other, each as soon as there is something on it.
+struct LongPoll<'w> {
+    world: &'w World,
+    id: i64,
+    after: u64,
+}
+
+impl LongPoll<'_> {
+    /// Waits for the event for which `is` holds.
+    async fn until(&mut self, is: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        loop {
+            let page = self.world.page(self.id, &format!("after={}&wait=30s", self.after)).await?;
+            for event in list(&page["data"])? {
+                self.after += 1;
+                assert_eq!(event["number"], self.after, "{page}");
+                if is(event) {
+                    return Ok(event.clone());
+                }
+            }
+            assert_eq!(page["is_over"], false, "{page}");
+        }
+    }
+}
+
+async fn heard(ear: &mut Ear, is: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    loop {
+        let heard = ear.next().await?.context("the stream ended")?;
+        if is(&heard.data) {
+            return Ok(heard.data);
+        }
+    }
+}
+
+async fn published(subscriber: &mut Subscriber, id: i64, is: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    subscriber.until(|_, payload| payload["execution_id"] == id && is(payload)).await
+}
+
+#[tokio::test]
+async fn reports_are_seen_by_stream_by_page_and_on_the_broker_while_the_run_goes_on() -> anyhow::Result<()> {
+    let actions = [
+        Action::reports("by.lines", ""),
+        // Its gate is known only once the world is there.
+        Action::command("by.command", "", &["/bin/sh", "-c", "eval \"$SLOTLINE_PARAM_SCRIPT\""]),
+    ];
+    let world = World::with(actions).start().await?;
+    let mut subscriber = world.subscribe().await?;
+    let half = json!({"step": [1, 2], "phase": "pull", "progress": [60, 1024], "unit": "Bytes", "percent": 40,
+        "message": "half way"});
+    let end = json!({"step": [2, 2], "phase": "start", "level": "error", "message": "at the end"});
+    let lines = json!({"steps": [{"report": half}, {"wait": "by.lines"}, {"report": end}]});
+    let command = json!({"script": script(&world.gate("by.command"))?});
+    for (action, parameters) in [("by.lines", lines), ("by.command", command)] {
+        let id = world.submit(action, parameters).await?;
+        let url = format!("{}/api/v1/executions/{id}/events", world.executors[0].api_url());
+        let mut ear = Ear::open(&patient()?, &url, None).await?.context("a stream")?;
+        let mut poll = LongPoll { world: &world, id, after: 0 };
+
+        // The run can't go on before all three have heard of it: its gate is closed.
+        let is_half = |event: &Value| event["message"] == "half way";
+        let (streamed, paged, told) =
+            tokio::try_join!(heard(&mut ear, is_half), poll.until(is_half), published(&mut subscriber, id, is_half))?;
+        for event in [&streamed, &paged, &told] {
+            for (member, value) in half.as_object().context("an object")? {
+                // A percentage is a floating-point number on its way back.
+                let is_same =
+                    event[member] == *value || event[member].as_f64().is_some_and(|n| Some(n) == value.as_f64());
+                assert!(is_same, "{member}: {event}");
+            }
+            assert_eq!((&event["kind"], &event["level"]), (&json!("progress"), &json!("info")), "{event}");
+        }
+        let execution = world.execution(id).await?;
+        assert_eq!(execution["status"], "running", "{execution}");
+        assert!(execution["start_time"].is_string() && execution["end_time"].is_null(), "{execution}");
+        let progress = &execution["progress"];
+        assert_eq!((&progress["step"], &progress["phase"]), (&json!([1, 2]), &json!("pull")), "{execution}");
+        assert_eq!((&progress["progress"], &progress["unit"]), (&json!([60, 1024]), &json!("Bytes")), "{execution}");
+        assert_eq!(progress["percent"].as_f64(), Some(40.0), "{execution}");
+        assert_eq!(execution["progress_events"], json!({"Info": "half way"}), "{execution}");
+
+        world.open(action)?;
+        let is_settled = |event: &Value| event["kind"] == "settled";
+        let is_finished = |event: &Value| event["kind"] == "finished";
+        let (settled, paged, _) = tokio::try_join!(
+            heard(&mut ear, is_settled),
+            poll.until(is_settled),
+            published(&mut subscriber, id, is_finished)
+        )?;
+        published(&mut subscriber, id, |payload| payload["new_status"] == "completed").await?;
+        assert_eq!(settled, paged);
+        assert_eq!(settled["status"], "completed", "{settled}");
+        assert_eq!(ear.next().await?, None);
+        let record = world.whole_record(id).await?;
+        check_whole(&record)?;
+        let kinds: Vec<_> = record.iter().filter_map(|event| event["kind"].as_str()).collect();
+        assert_eq!(
+            kinds,
+            ["status", "status", "status", "started", "progress", "progress", "finished", "settled"],
+            "{record:?}"
+        );
+        let execution = world.execution(id).await?;
+        assert_eq!(execution["progress_events"], json!({"Info": "half way", "Error": "at the end"}));
+        assert_eq!(execution["progress"]["step"], json!([2, 2]));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_run_prints_is_numbered_in_order_and_cut_with_a_mark() -> anyhow::Result<()> {
+    const LINES: usize = 50;
+    let action = Action::reports("print.much", "").run("output_max = 1000");
+    let world = World::with([action, Action::reports("print.some", "")]).start().await?;
+    let steps: Vec<_> = (0..LINES)
+        .flat_map(|n| {
+            // A report between two lines, so that every line is told by itself, and their order shows.
+            let stream = if n % 3 == 0 { "err" } else { "out" };
+            [json!({stream: format!("line {n:02}")}), json!({"sleep": 0.01})]
+        })
+        .collect();
+    let id = world.submit("print.some", json!({"steps": steps})).await?;
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    let printed = |stream: &str| -> Vec<String> {
+        let logs = record.iter().filter(|event| event["kind"] == "log" && event["stream"] == stream);
+        logs.flat_map(|log| list(&log["lines"]).expect("lines"))
+            .filter_map(|line| Some(line.as_str()?.to_owned()))
+            .collect()
+    };
+    let expected = |is_error: bool| -> Vec<String> {
+        (0..LINES).filter(|n| n.is_multiple_of(3) == is_error).map(|n| format!("line {n:02}")).collect()
+    };
+    assert_eq!(printed("stderr"), expected(true));
+    assert_eq!(printed("stdout"), expected(false));
+
+    let much: Vec<_> = (0..40).map(|n| json!({"out": format!("{n:02} {}", "x".repeat(96))})).collect();
+    let id = world.submit("print.much", json!({"steps": much})).await?;
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    let logs = record.iter().filter(|event| event["kind"] == "log");
+    let lines: Vec<_> = logs.flat_map(|log| list(&log["lines"]).expect("lines")).filter_map(Value::as_str).collect();
+    assert_eq!(lines.len(), 11, "{lines:?}");
+    assert!(lines[..10].iter().enumerate().all(|(n, line)| line.starts_with(&format!("{n:02} "))), "{lines:?}");
+    assert_eq!(lines[10], "[output cut after 1000 bytes]");
+    assert_eq!(world.execution(id).await?["status"], "completed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nonsense_is_noted_in_the_log_and_the_run_goes_on() -> anyhow::Result<()> {
+    let world = World::with([Action::reports("talk.nonsense", "")]).start().await?;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let nonsense = [
+        (json!({"report": {"progress": [1, -2], "message": "kept 1"}}), "progress"),
+        (json!({"report": {"step": [9, 7], "message": "kept 2"}}), "step 9 is beyond the total of 7"),
+        (json!({"huge": 10 << 20}), "a report has more than 65536 bytes"),
+        (json!({"huge": 20_000}), "message has 20000 bytes"),
+        (json!({"hex": hex(b"{\"message\": \"kept 3 \xff\xfe\"}\n")}), "not UTF-8"),
+        (json!({"hex": hex(b"\xff\xfe\n")}), "not UTF-8"),
+        (json!({"report": {"percent": 1e300, "message": "kept 4"}}), "percent"),
+        (json!({"report": {"level": "loud", "message": "kept 5"}}), "level is \"loud\""),
+        (json!({"report": {"colour": "red", "message": "kept 6"}}), "no member colour"),
+        (json!({"hex": hex(b"hello\n")}), "no JSON object"),
+    ];
+    let mut steps: Vec<_> = nonsense.iter().map(|(step, _)| step.clone()).collect();
+    steps.push(json!({"report": {"message": "and went on"}}));
+    let id = world.submit("talk.nonsense", json!({"steps": steps})).await?;
+    let execution = world.reaches(id, "completed").await?;
+    assert_eq!(execution["attempt"], 1, "{execution}");
+    assert_eq!(execution["result"]["written"], steps.len(), "{execution}");
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    let notices: Vec<_> = record.iter().filter(|event| event["stream"] == "notice").collect();
+    for (step, expected) in &nonsense {
+        assert!(
+            notices.iter().any(|log| log["lines"].to_string().replace("\\\"", "\"").contains(expected)),
+            "{step}: {notices:?}"
+        );
+    }
+    assert!(notices.len() <= 20, "{notices:?}");
+    let told = messages(&record);
+    for n in 1..=6 {
+        assert!(told.iter().any(|message| message.starts_with(&format!("kept {n}"))), "{n}: {told:?}");
+    }
+    assert!(told.iter().all(|message| message.len() < 9000), "clipped");
+    assert_eq!(told.last(), Some(&"and went on"));
+    let steps: Vec<_> = record.iter().filter(|event| event["step"].is_array()).map(|event| &event["step"]).collect();
+    assert_eq!(steps, [&json!([7, 7])]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_lines_is_noted_twenty_times_and_no_more() -> anyhow::Result<()> {
+    let world = World::with([Action::reports("talk.nonsense", "")]).start().await?;
+    let bad = "{\"colour\": 1, \"message\": 3}\n".repeat(500);
+    let hex: String = bad.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let id = world.submit("talk.nonsense", json!({"steps": [{"hex": hex}]})).await?;
+    world.reaches(id, "completed").await?;
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    let notices: Vec<_> = record.iter().filter(|event| event["stream"] == "notice").collect();
+    assert_eq!(notices.len(), 20, "{notices:?}");
+    assert!(notices[19]["lines"].to_string().contains("left out"), "{}", notices[19]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn numbers_go_on_without_a_gap_across_attempts() -> anyhow::Result<()> {
+    let policy = "retry = { max_attempts = 3, backoff = \"100ms\", backoff_max = \"200ms\" }";
+    let world = World::with([Action::reports("try.again", policy)]).start().await?;
+    let attempt = |n: usize, last: Value| {
+        json!([{"report": {"message": format!("first of {n}")}}, {"out": format!("line of {n}")},
+            {"report": {"message": format!("second of {n}")}}, last])
+    };
+    let attempts = [attempt(1, json!({"exit": 3})), attempt(2, json!({"exit": 4})), attempt(3, json!({"sleep": 0}))];
+    let id = world.submit("try.again", json!({"attempts": attempts})).await?;
+    let execution = world.reaches(id, "completed").await?;
+    assert_eq!(execution["attempt"], 3, "{execution}");
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    assert!(gaps(&record).is_empty(), "{record:?}");
+    let told = messages(&record);
+    assert_eq!(told, ["first of 1", "second of 1", "first of 2", "second of 2", "first of 3", "second of 3"]);
+    let attempts: Vec<_> = record.iter().filter_map(|event| event["attempt"].as_u64()).collect();
+    assert!(attempts.is_sorted(), "{attempts:?}");
+    let of = |kind: &str| record.iter().filter(|event| event["kind"] == kind).collect::<Vec<_>>();
+    let codes: Vec<_> = of("finished").iter().map(|event| event["return_code"].clone()).collect();
+    assert_eq!(codes, [3, 4, 0]);
+    assert_eq!((of("started").len(), of("log").len(), of("settled").len()), (3, 3, 1), "{record:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_workers_can_do_is_shown_for_each_action() -> anyhow::Result<()> {
+    let world = World::with([Action::reports("talk.much", "")]).start().await?;
+    let all = json!(["report-progress", "cancel", "logs"]);
+    let sorted = |value: &Value| {
+        let mut words: Vec<_> = value.as_array().expect("a list").iter().map(ToString::to_string).collect();
+        words.sort_unstable();
+        words
+    };
+    let workers = world.get("/api/v1/workers").await?;
+    let served = &workers[0]["actions"][0];
+    assert_eq!(served["ref"], "talk.much", "{workers}");
+    assert_eq!(sorted(&served["capabilities"]), sorted(&all), "{workers}");
+    eventually("the action tells it too", SOON, async || {
+        let action = world.get("/api/v1/actions/talk.much").await?;
+        Ok((sorted(&action["capabilities"]) == sorted(&all)).then_some(()))
+    })
+    .await
+}
