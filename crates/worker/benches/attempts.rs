@@ -1,4 +1,5 @@
-//! How fast a worker alone is: no-op handlers, the hand-over along a chain, and commands beside a bare fork/exec loop.
+//! How fast a worker alone is: no-op handlers, a report, the hand-over along a chain, also beside a flood of reports, and
+//! commands beside a bare fork/exec loop.
 //! Prints a table; `cargo bench -p slotline-worker`. The executor is this program, the broker is in its process.
 
 #![expect(clippy::disallowed_methods, reason = "measuring takes a clock")]
@@ -10,14 +11,20 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use executor::Executor;
 use serde_json::json;
 use slotline_broker::Broker;
 use slotline_protocol::Incarnation;
-use slotline_worker::{Builder, Context, HandlerError, RunConfig, Shutdown, Worker};
+use slotline_worker::{Builder, Context, HandlerError, Report, RunConfig, Shutdown, Worker};
 
 const HANDLERS: i64 = 50_000;
 const CHAIN: i64 = 20_000;
+const REPORTS: u64 = 1_000_000;
+/// Of the flood that the hand-over is measured beside.
+const REPORTS_PER_MILLISECOND: u64 = 100;
+/// The id of whoever makes it.
+const FLOOD: i64 = 1_000_000;
 const COMMANDS: i64 = 3_000;
 /// Attempts granted and not ended, at most.
 const WINDOW: i64 = 256;
@@ -26,11 +33,20 @@ fn main() -> anyhow::Result<()> {
     slotline_worker::shim::run_if_asked();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     println!("no-op handlers        {:>9.0} /s", runtime.block_on(handlers())?);
-    let mut gaps = runtime.block_on(chain())?;
-    gaps.sort_unstable();
+    for (name, report) in [("numbers", numbers as fn(u64) -> Report), ("messages", messages), ("nonsense", nonsense)] {
+        println!("report {name:<14} {:>9.0} ns", runtime.block_on(reports(report))?);
+    }
+    let quiet = runtime.block_on(chain(false))?;
+    let beside = runtime.block_on(chain(true))?;
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        let index = ((gaps.len() as f64 * share) as usize).min(gaps.len() - 1);
-        println!("hand-over {name:<11} {:>9.1} us", gaps[index].as_secs_f64() * 1e6);
+        let at =
+            |gaps: &[Duration]| gaps[((gaps.len() as f64 * share) as usize).min(gaps.len() - 1)].as_secs_f64() * 1e6;
+        let (quiet, beside) = (at(&quiet), at(&beside));
+        println!(
+            "hand-over {name:<11} {quiet:>9.1} us   beside {} reports/s {beside:.1} us, {:.2} times",
+            REPORTS_PER_MILLISECOND * 1_000,
+            beside / quiet
+        );
     }
     let bare = bare();
     let ours = runtime.block_on(commands())?;
@@ -87,7 +103,50 @@ async fn handlers() -> anyhow::Result<f64> {
     Ok(HANDLERS as f64 / took.as_secs_f64())
 }
 
-async fn chain() -> anyhow::Result<Vec<Duration>> {
+fn numbers(i: u64) -> Report {
+    Report { progress: Some((i, Some(REPORTS))), ..Report::default() }
+}
+
+fn messages(i: u64) -> Report {
+    Report { message: Some(format!("message {i}")), ..Report::default() }
+}
+
+fn nonsense(i: u64) -> Report {
+    Report { step: Some((i + 2, 1)), ..Report::default() }
+}
+
+/// Nanoseconds of one call, of a flood of them.
+async fn reports(report: fn(u64) -> Report) -> anyhow::Result<f64> {
+    let flood = move |context: Context| async move {
+        let start = Instant::now();
+        for i in 0..REPORTS {
+            context.progress(report(i));
+        }
+        Ok::<_, HandlerError>(start.elapsed().as_nanos() as f64 / REPORTS as f64)
+    };
+    let (mut executor, worker, shutdown) = worker(|builder| builder.action("test.run", flood)).await?;
+    executor.dispatch(worker, 1, "test.run", json!({})).await?;
+    let completed = executor.completed(1).await?;
+    shutdown.stop();
+    Ok(completed.result.context("it completed")?.get().parse()?)
+}
+
+/// Reports until it is told to end.
+async fn flood(context: Context) -> Result<(), HandlerError> {
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let mut told = 0;
+    while !context.is_cancelled() {
+        tick.tick().await;
+        for _ in 0..REPORTS_PER_MILLISECOND {
+            told += 1;
+            context.progress(messages(told));
+        }
+    }
+    Ok(())
+}
+
+/// The times between the end of one and the start of the next, shortest first.
+async fn chain(beside_a_flood: bool) -> anyhow::Result<Vec<Duration>> {
     let stamps: Arc<Mutex<Vec<(Instant, Instant)>>> = Arc::default();
     let inner = stamps.clone();
     let stamp = move |_: Context| {
@@ -99,11 +158,17 @@ async fn chain() -> anyhow::Result<Vec<Duration>> {
             Ok::<_, HandlerError>(())
         }
     };
-    let (mut executor, worker, shutdown) = worker(|builder| builder.capacity(8).action("test.run", stamp)).await?;
+    let build = |builder: Builder| builder.capacity(8).action("test.run", stamp).action("test.flood", flood);
+    let (mut executor, worker, shutdown) = worker(build).await?;
+    if beside_a_flood {
+        executor.dispatch(worker, FLOOD, "test.flood", json!({})).await?;
+    }
     grant(&mut executor, worker, CHAIN / 5, 4, true).await?;
     shutdown.stop();
     let stamps = stamps.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(stamps.windows(2).map(|pair| pair[1].0.duration_since(pair[0].1)).collect())
+    let mut gaps: Vec<_> = stamps.windows(2).map(|pair| pair[1].0.duration_since(pair[0].1)).collect();
+    gaps.sort_unstable();
+    Ok(gaps)
 }
 
 async fn commands() -> anyhow::Result<f64> {

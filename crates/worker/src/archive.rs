@@ -32,10 +32,11 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Archive {
     shelves: BTreeMap<AttemptKey, Shelf>,
-    /// Who goes first when there is no room: what is over before what is not, then by when it last changed.
+    /// Who goes first when there is no room: those that are over, then those that are not; each by how long they are.
     order: BTreeSet<(bool, u64, AttemptKey)>,
     bytes: usize,
-    changes: u64,
+    /// Counts beginnings and ends.
+    moments: u64,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,8 @@ struct Shelf {
     events: VecDeque<Kept>,
     bytes: usize,
     is_live: bool,
-    changed: u64,
+    /// The moment of its end, or of its beginning while it lives.
+    since: u64,
 }
 
 /// What there is of a range of numbers.
@@ -62,21 +64,21 @@ pub(crate) struct Asked {
 impl Archive {
     /// Keeps the next event of an attempt.
     pub(crate) fn keep(&mut self, key: AttemptKey, action_ref: &ActionRef, sequence: u64, kept: Kept) {
-        self.changes += 1;
-        let shelf = self.shelves.entry(key).or_insert_with(|| Shelf {
-            action_ref: action_ref.clone(),
-            first: sequence,
-            events: VecDeque::new(),
-            bytes: 0,
-            is_live: true,
-            changed: 0,
+        let shelf = self.shelves.entry(key).or_insert_with(|| {
+            self.moments += 1;
+            self.order.insert((true, self.moments, key));
+            Shelf {
+                action_ref: action_ref.clone(),
+                first: sequence,
+                events: VecDeque::new(),
+                bytes: 0,
+                is_live: true,
+                since: self.moments,
+            }
         });
-        self.order.remove(&(shelf.is_live, shelf.changed, key));
         self.bytes -= shelf.bytes;
         shelf.put(sequence, kept);
         self.bytes += shelf.bytes;
-        shelf.changed = self.changes;
-        self.order.insert((shelf.is_live, shelf.changed, key));
         while self.bytes > BYTES_MAX && self.order.len() > 1 {
             let Some((_, _, oldest)) = self.order.pop_first() else { break };
             self.bytes -= self.shelves.remove(&oldest).map_or(0, |shelf| shelf.bytes);
@@ -86,10 +88,11 @@ impl Archive {
     /// The attempt is over: nothing is added to it any more.
     pub(crate) fn close(&mut self, key: AttemptKey) {
         if let Some(shelf) = self.shelves.get_mut(&key)
-            && self.order.remove(&(shelf.is_live, shelf.changed, key))
+            && self.order.remove(&(shelf.is_live, shelf.since, key))
         {
-            shelf.is_live = false;
-            self.order.insert((false, shelf.changed, key));
+            self.moments += 1;
+            (shelf.is_live, shelf.since) = (false, self.moments);
+            self.order.insert((false, self.moments, key));
         }
     }
 
@@ -120,9 +123,9 @@ impl Archive {
 impl Shelf {
     fn put(&mut self, sequence: u64, kept: Kept) {
         if sequence != self.first + self.events.len() as u64 {
-            // Numbered anew, after a hand-back that had said something: what was said before is nobody's any more.
+            // Numbered anew: what was said before is nobody's any more.
             self.events.clear();
-            (self.first, self.bytes, self.is_live) = (sequence, 0, true);
+            (self.first, self.bytes) = (sequence, 0);
         }
         self.bytes += size(&kept);
         self.events.push_back(kept);
@@ -232,9 +235,9 @@ mod tests {
         let is_there = |archive: &Archive, id: i64| archive.action_ref(key(id)).is_some();
         assert!((1..=fit).all(|id| is_there(&archive, id)), "at the bound all are there");
         keep(&mut archive, fit + 1, 1, &text);
-        assert!(!is_there(&archive, 2) && is_there(&archive, 3));
+        assert!(!is_there(&archive, 3) && is_there(&archive, 2));
         keep(&mut archive, fit + 2, 1, &text);
-        assert!(!is_there(&archive, 3) && is_there(&archive, 1));
+        assert!(!is_there(&archive, 2) && is_there(&archive, 1));
         keep(&mut archive, fit + 3, 1, &text);
         assert!(!is_there(&archive, 1), "then those that run");
         assert!(archive.bytes <= BYTES_MAX);

@@ -4,20 +4,21 @@
 //! the oldest plain progress goes first; then the oldest message, into the next one of its level, and the book hears how
 //! many. Not here: what makes no sense (`check`), and how much is said in the end (`duty`).
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slotline_protocol::message::{AttemptKey, Level, Report, Stream};
+use slotline_protocol::message::{AttemptKey, Report, Stream};
 use tokio::sync::mpsc;
 
 use crate::check;
-use crate::duty::{Ending, Now, Told, absorb, replaces};
+use crate::duty::{Ending, Now, Told};
+use waiting::Waiting;
 
-/// The most that waits of one attempt.
-const WAITING_MAX: usize = 256;
 /// The most warnings about what one attempt reports; the last says that further ones are left out.
 pub(crate) const NOTICES_MAX: u32 = 20;
 
@@ -38,17 +39,6 @@ pub(crate) struct Feed {
     listener: Arc<dyn Listener>,
     /// Where it says that there is something to take. Bounded without being so: it says it once until it is taken.
     announcements: mpsc::UnboundedSender<Arc<Feed>>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    /// When its process or handler really started, until that is taken.
-    started_at: Option<Now>,
-    items: VecDeque<Told>,
-    /// What was left out for lack of room, beside plain progress.
-    missed: u64,
-    /// The loop was told, and has not come yet.
-    is_announced: bool,
 }
 
 impl Feed {
@@ -128,12 +118,7 @@ impl Feed {
     pub(crate) fn take(&self) -> (Option<Now>, VecDeque<Told>) {
         let mut waiting = self.lock();
         waiting.is_announced = false;
-        let count = mem::take(&mut waiting.missed);
-        let mut items = mem::take(&mut waiting.items);
-        if count > 0 {
-            items.push_front(Told::Gap { count });
-        }
-        (waiting.started_at.take(), items)
+        (waiting.started_at.take(), waiting.take())
     }
 
     /// When it was looked at last, as far as somebody noted it.
@@ -151,67 +136,12 @@ impl Feed {
     }
 }
 
-impl Waiting {
-    fn push(&mut self, mut told: Told) {
-        if let (Told::Progress(report), Some(Told::Progress(last))) = (&mut told, self.items.back_mut())
-            && adds_only_numbers(report, last)
-        {
-            absorb(report, mem::take(last));
-            *last = mem::take(report);
-            return;
-        }
-        if self.items.len() >= WAITING_MAX {
-            self.make_room(&mut told);
-        }
-        self.items.push_back(told);
-    }
-
-    fn make_room(&mut self, told: &mut Told) {
-        let level = |item: &Told| if let Told::Progress(report) = item { Some(report.level) } else { None };
-        let oldest = |is: &dyn Fn(&Told) -> bool| self.items.iter().position(is);
-        let index = oldest(&|item| matches!(item, Told::Progress(report) if is_plain(report)))
-            .or_else(|| oldest(&|item| level(item).is_some() && level(item) == level(told)))
-            .or_else(|| oldest(&|item| level(item) == Some(Level::Info)))
-            .or_else(|| oldest(&|item| matches!(item, Told::Log { stream: Stream::Stdout | Stream::Stderr, .. })))
-            .unwrap_or(0);
-        let Some(Told::Progress(before)) = self.items.remove(index) else {
-            self.missed += 1;
-            return;
-        };
-        let next = self.items.range_mut(index..).chain([told]).find_map(|item| match item {
-            Told::Progress(report) if report.level == before.level => Some(report),
-            Told::Progress(_) | Told::Log { .. } | Told::Gap { .. } => None,
-        });
-        match next {
-            Some(next) => {
-                self.missed += u64::from(before.level == Level::Error || replaces(next, &before));
-                absorb(next, before);
-            }
-            None => self.missed += 1,
-        }
-    }
-}
-
-/// Numbers only: the next one says it all.
-fn is_plain(report: &Report) -> bool {
-    report.level == Level::Info && report.message.is_none() && report.phase.is_none() && report.step.is_none()
-}
-
-/// Whether a report may stand for the one before it: it says nothing else, but perhaps newer numbers.
-fn adds_only_numbers(report: &Report, last: &Report) -> bool {
-    let repeats = |new: &Option<String>, last: &Option<String>| new.is_none() || new == last;
-    report.level == Level::Info
-        && last.level == Level::Info
-        && report.data.is_none()
-        && (report.step.is_none() || report.step == last.step)
-        && repeats(&report.phase, &last.phase)
-        && repeats(&report.message, &last.message)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::waiting::WAITING_MAX;
     use super::*;
     use slotline_protocol::ExecutionId;
+    use slotline_protocol::message::Level;
 
     struct Nobody;
 
@@ -279,6 +209,20 @@ mod tests {
         let (_, items) = feed.take();
         assert_eq!(items.front(), Some(&Told::Gap { count: 1 }));
         assert_eq!(items.back(), Some(&told(say(Level::Info, format!("message {WAITING_MAX}")))));
+    }
+
+    #[test]
+    fn plain_progress_goes_first_and_is_not_counted() {
+        let (feed, _announced) = feed();
+        feed.report(say(Level::Error, "the error".to_owned()));
+        feed.report(units(1));
+        for i in 0..WAITING_MAX - 2 {
+            feed.report(say(Level::Error, format!("error {i}")));
+        }
+        feed.report(say(Level::Error, "the last".to_owned()));
+        let (_, items) = feed.take();
+        assert_eq!((items.len(), items.front()), (WAITING_MAX, Some(&told(say(Level::Error, "the error".to_owned())))));
+        assert!(!items.contains(&told(units(1))));
     }
 
     #[test]

@@ -1,0 +1,136 @@
+use super::*;
+
+fn units(done: u64) -> Report {
+    Report { progress: Some((done, Some(1000))), ..Report::default() }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn a_million_numbers_cost_one_event_an_interval_and_the_newest_is_not_lost() {
+    let mut pace = Pace::default();
+    let sent = (0..100_000_u64).filter(|i| pace.report(Detail::Default, units(*i), ms(i / 40)).is_some()).count();
+    assert_eq!(sent, 3, "at 0 s, 1 s and 2 s");
+    assert_eq!(
+        pace.flush(Duration::MAX, ms(2500)).expect("the newest was held").report.progress,
+        Some((99_999, Some(1000)))
+    );
+}
+
+#[test]
+fn a_step_is_sent_when_reached_though_the_interval_has_not_passed() {
+    let detail = Detail::Negotiated { interval: Some(ms(10_000)), step: Some(10) };
+    let mut pace = Pace::default();
+    let sent: Vec<u64> = (0..35).filter(|i| pace.report(detail, units(*i), ms(1)).is_some()).collect();
+    assert_eq!(sent, [0, 10, 20, 30]);
+}
+
+#[test]
+fn quiet_drops_numbers_and_keeps_messages_phases_and_errors() {
+    let mut pace = Pace::default();
+    assert_eq!(pace.report(Detail::Quiet, units(1), ms(0)), None);
+    assert_eq!(pace.flush(Duration::MAX, ms(10)), None);
+    let phase = Report { phase: Some("copy".into()), ..units(2) };
+    assert!(pace.report(Detail::Quiet, phase, ms(1)).is_some());
+    let error = Report { level: Level::Error, message: Some("no".into()), ..Report::default() };
+    assert!(pace.report(Detail::Quiet, error, ms(1)).is_some());
+}
+
+fn say(level: Level, message: &str) -> Report {
+    Report { level, message: Some(message.to_owned()), ..Report::default() }
+}
+
+#[test]
+fn a_flood_of_messages_is_merged_into_the_newest_of_each_second_and_counted() {
+    let mut pace = Pace::default();
+    let mut report = |i: u64| pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(500));
+    let sent = (0..1000).filter_map(&mut report).inspect(|said| assert_eq!(said.merged, 0)).count();
+    assert_eq!(sent, NEWS_PER_SECOND);
+    assert_eq!(pace.flush_at(), Some(ms(1500)));
+    assert_eq!(pace.flush(ms(1499), ms(1499)), None);
+    let said = pace.flush(ms(1500), ms(1500)).expect("held");
+    assert_eq!((said.report.message.as_deref(), said.merged), (Some("message 999"), 979));
+    assert_eq!(pace.flush(Duration::MAX, ms(1500)), None);
+}
+
+#[test]
+fn one_message_past_the_limit_is_held_and_merges_nothing() {
+    let mut pace = Pace::default();
+    let mut report = |i: usize| pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(0));
+    let last = (0..=NEWS_PER_SECOND).map(&mut report).fold(None, |_, said| Some(said));
+    assert_eq!(last, Some(None));
+    assert_eq!(pace.flush(Duration::MAX, ms(1000)).map(|said| said.merged), Some(0));
+}
+
+#[test]
+fn in_no_second_are_more_than_twenty_of_one_level_sent() {
+    let mut pace = Pace::default();
+    let mut sent = Vec::new();
+    for at in (0..5_000).map(ms) {
+        if pace.flush_at().is_some_and(|due| due <= at) && pace.flush(at, at).is_some() {
+            sent.push(at);
+        }
+        if pace.report(Detail::Default, say(Level::Info, &format!("{at:?}")), at).is_some() {
+            sent.push(at);
+        }
+    }
+    let within = |from: usize| sent.get(from + NEWS_PER_SECOND).is_none_or(|later| *later >= sent[from] + WINDOW);
+    assert!((0..sent.len()).all(within), "{sent:?}");
+    assert!(sent.len() >= 5 * NEWS_PER_SECOND - 1, "{}", sent.len());
+}
+
+#[test]
+fn an_error_does_not_swallow_the_message_that_is_held() {
+    let mut pace = Pace::default();
+    for i in 0..=NEWS_PER_SECOND {
+        pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(0));
+    }
+    let error = pace.report(Detail::Default, say(Level::Error, "no"), ms(1)).expect("there is room for errors");
+    assert_eq!(error.report.message.as_deref(), Some("no"));
+    let held = pace.flush(Duration::MAX, ms(1000)).expect("still held");
+    assert_eq!(held.report.message.as_deref(), Some("message 20"));
+}
+
+#[test]
+fn numbers_held_back_go_with_the_next_news() {
+    let mut pace = Pace::default();
+    pace.report(Detail::Default, units(1), ms(0));
+    pace.report(Detail::Default, units(1000), ms(1));
+    let said = pace.report(Detail::Default, say(Level::Info, "done"), ms(2)).expect("news");
+    assert_eq!(said.report.progress, Some((1000, Some(1000))));
+    assert_eq!(pace.flush(Duration::MAX, ms(2)), None, "and are not said twice");
+}
+
+#[test]
+fn what_is_held_does_not_set_back_what_was_sent_meanwhile() {
+    let mut pace = Pace::default();
+    for i in 0..=NEWS_PER_SECOND as u64 {
+        pace.report(Detail::Default, Report { message: Some(i.to_string()), ..units(i) }, ms(0));
+    }
+    let later = Detail::Negotiated { interval: Some(ms(1)), step: None };
+    assert!(pace.report(later, units(500), ms(5)).is_some());
+    let held = pace.flush(Duration::MAX, ms(6)).expect("the last message").report;
+    assert_eq!((held.message.as_deref(), held.progress), (Some("20"), None));
+}
+
+#[test]
+fn what_found_no_room_is_told_with_the_next_that_is_sent() {
+    let mut pace = Pace::default();
+    pace.missed(3);
+    assert_eq!(pace.report(Detail::Default, units(1), ms(0)).map(|said| said.merged), Some(3));
+    assert_eq!(pace.unsaid(), 0);
+}
+
+#[test]
+fn a_report_that_says_nothing_is_not_sent() {
+    assert_eq!(Pace::default().report(Detail::Default, Report::default(), ms(0)), None);
+}
+
+#[test]
+fn a_percent_that_is_no_number_is_left_out() {
+    let mut pace = Pace::default();
+    let report = Report { percent: Some(f64::NAN), ..units(1) };
+    assert_eq!(pace.report(Detail::Default, report, ms(0)).expect("the first").report.percent, None);
+}
