@@ -171,6 +171,26 @@ mod tests {
     }
 
     #[test]
+    fn phases_are_read_with_their_weights_and_refused_by_the_field() {
+        let read = |phases: &str| {
+            serde_json::from_str::<RunConfig>(&format!("{{\"command\": [\"a\"], \"phases\": {phases}}}"))
+                .map(|config| config.phases)
+                .map_err(|error| error.to_string())
+        };
+        let phases = read(r#"[{"name": "pull", "weight": 2}, {"name": "start"}]"#);
+        assert_eq!(phases, Ok(vec![Phase::new("pull", 2), Phase::new("start", 1)]));
+        for (phases, field) in [
+            (r#"[{"name": "pull", "weight": 0}]"#, "phases[0].weight"),
+            (r#"[{"name": "pull"}, {"name": "pull"}]"#, "phases[1].name"),
+            (r#"[{"name": "pull", "wait": 1}]"#, "wait"),
+            (r#"[{"name": "pull", "weight": -1}]"#, "-1"),
+        ] {
+            let error = read(phases).expect_err(phases);
+            assert!(error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
     fn relative_paths_are_taken_from_the_folder_of_the_file() {
         let config = RunConfig::new(["./deploy.sh", "./x"]).resolved(Path::new("/etc/slotline"));
         assert_eq!(config.command, ["/etc/slotline/./deploy.sh", "./x"]);

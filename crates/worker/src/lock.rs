@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, FdFlags};
+use slotline_broker::crash;
 use slotline_protocol::{Incarnation, WorkerName};
 
 use crate::Error;
@@ -55,6 +56,7 @@ impl Lock {
                 () = &mut deadline => return Err(Error::NameTaken { name: name.clone(), path: state_dir.to_owned() }),
             }
         }
+        crash::point("worker.lock.taken");
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(unusable)?;
         let mut formers: Vec<_> = text.lines().filter_map(|line| line.parse().ok().map(Incarnation)).collect();
@@ -63,9 +65,11 @@ impl Lock {
         rustix::io::fcntl_setfd(&file, FdFlags::empty()).map_err(|error| unusable(error.into()))?;
         let lock = Self { file, path, formers };
         lock.clear();
+        crash::point("worker.lock.cleared");
         for former in &lock.formers {
             lock.note(*former);
         }
+        crash::point("worker.lock.noted");
         Ok(lock)
     }
 

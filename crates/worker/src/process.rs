@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::fd::OwnedFd;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
+use slotline_broker::crash;
 use slotline_protocol::message::{Failure, Stream};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -85,6 +86,7 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
         }
     };
     let ended = running.watch(&mut plan).await;
+    crash::point("worker.reap.after");
     running.drain(&plan).await;
     if let Some(channel) = channel {
         channel.close().await;
@@ -148,6 +150,7 @@ impl Running {
                 stderr: stderr_end,
             };
             // One that was idle may have been killed meanwhile.
+            crash::point("worker.spawn.before");
             let shim = if tried == 0 { pool.take().await? } else { pool.fresh().await? };
             let serial = pool.serial();
             // The fence may have moved on while this one waited for its turn.
@@ -155,6 +158,7 @@ impl Running {
             let start = wire::Start { deadline, grace: plan.config.grace };
             match shim.start(serial, start, &files) {
                 Ok(()) => {
+                    crash::point("worker.spawn.after");
                     return Ok(Self {
                         shim,
                         serial,
@@ -187,10 +191,14 @@ impl Running {
                     None => return Ended::ShimLost,
                     Some(Report::Started { pid, at }) => {
                         self.pid = Some(pid);
+                        crash::point("worker.started.before");
                         plan.feed.started(at);
                     }
                     Some(Report::Refused { errno }) => return Ended::Refused { errno },
-                    Some(Report::Exited { code, signal, at: _ }) => self.exit = Exit { code, signal },
+                    Some(Report::Exited { code, signal, at: _ }) => {
+                        crash::point("worker.reap.before");
+                        self.exit = Exit { code, signal };
+                    }
                     Some(Report::Gone { at: _ }) => return Ended::Gone,
                 },
                 ask = plan.asks.recv(), if is_asked => match ask {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use slotline_broker::{Properties, Publication, Receipt, Session, topology};
+use slotline_broker::{Properties, Publication, Receipt, Session, crash, topology};
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
 use slotline_protocol::{ActionRef, Envelope, Timestamp, WorkerName};
 use uuid::Uuid;
@@ -156,6 +156,7 @@ impl Outbox {
             }
             // Whether it arrived is told by `recorded`.
             drop(session.publish(self.publication(message_type, &array)));
+            crash::point("worker.completion.after");
         }
         self.flush_events(session);
     }

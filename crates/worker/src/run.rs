@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
-use slotline_broker::{Broker, Delivery};
+use slotline_broker::{Broker, Delivery, crash};
 use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Resend, Scheduled};
 use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, envelope};
 use tokio::io::unix::AsyncFd;
@@ -198,7 +198,9 @@ impl Loop {
                 }
             }
         }
+        crash::point("worker.ack.before");
         self.link.ack(deliveries);
+        crash::point("worker.ack.after");
         deliveries.clear();
     }
 
@@ -218,18 +220,27 @@ impl Loop {
 
     fn run_errand(&mut self, errand: Errand, now: Timestamp) {
         match errand {
-            Errand::Complete(word) => self.outbox.say(&word, now),
+            Errand::Complete(word) => {
+                crash::point("worker.completion.before");
+                self.outbox.say(&word, now);
+            }
             Errand::Return(word) => self.outbox.say(&word, now),
-            Errand::ChangeStatus(word) => self.outbox.status_changed(&word, now),
+            Errand::ChangeStatus(word) => {
+                self.outbox.status_changed(&word, now);
+                crash::point("worker.started.after");
+            }
             Errand::Progress(word) => self.outbox.progress(&word, now),
             Errand::Resend { key, range, action_ref } => self.outbox.resend(key, range, action_ref, now),
             Errand::Beat { heartbeat, sent } => {
                 let incarnation = heartbeat.incarnation;
+                crash::point("worker.heartbeat.before");
                 self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent });
             }
             Errand::Farewell(ended) => {
                 let incarnation = ended.incarnation;
+                crash::point("worker.farewell.before");
                 self.publish(&ended, Input::FarewellConfirmed { incarnation });
+                crash::point("worker.farewell.after");
             }
             Errand::Rename(former) => {
                 let incarnation = Incarnation(Uuid::new_v4());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use slotline_protocol::Incarnation;
-use slotline_protocol::message::AttemptKey;
-use slotline_worker::duty::{Effect, Input};
+use slotline_protocol::message::{AttemptKey, Completed, Level, Report, Stream};
+use slotline_worker::duty::{Effect, Input, Told};
 
 use crate::world::{World, key};
 
@@ -39,6 +39,13 @@ enum Step {
         back: usize,
     },
     Started(usize),
+    /// Something told so often at once, of one of a few kinds.
+    Tell {
+        index: usize,
+        kind: u8,
+        times: u64,
+    },
+    Resend(i64),
     Succeed(usize),
     Fail(usize),
     Pass(u64),
@@ -56,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => id.clone().prop_map(Step::Cancel),
         1 => id.clone().prop_map(Step::CancelIfNotStarted),
         1 => id.clone().prop_map(Step::Recall),
+        1 => id.clone().prop_map(Step::Resend),
         3 => id.prop_map(Step::Record),
         1 => Just(Step::Hello),
         1 => Just(Step::NewLeader),
@@ -63,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Session),
         6 => (0..3_usize).prop_map(|back| Step::Confirm { back }),
         3 => (0..4_usize).prop_map(Step::Started),
+        4 => (0..4_usize, 0..5_u8, 1..40_u64).prop_map(|(index, kind, times)| Step::Tell { index, kind, times }),
         5 => (0..4_usize).prop_map(Step::Succeed),
         2 => (0..4_usize).prop_map(Step::Fail),
         6 => (1..20_000_u64).prop_map(Step::Pass),
@@ -82,6 +91,8 @@ struct Judge {
     isolated: BTreeSet<AttemptKey>,
     /// What was said of each attempt that started.
     words: BTreeMap<AttemptKey, String>,
+    /// The number of each attempt's last event.
+    sequences: BTreeMap<AttemptKey, u64>,
     beats: Vec<(Incarnation, Duration)>,
     /// The newest heartbeat confirmed in time, of each incarnation.
     confirmed: BTreeMap<Incarnation, Duration>,
@@ -118,6 +129,7 @@ impl Judge {
                 Effect::Complete(word) => {
                     let completed = word.message;
                     assert_eq!(completed.incarnation, world.incarnation);
+                    self.is_last(&completed);
                     self.word((completed.execution_id, completed.attempt), format!("{:?}", completed.status));
                 }
                 Effect::Return(word) => {
@@ -141,6 +153,7 @@ impl Judge {
                 }
                 Effect::Farewell(ended) => {
                     for completed in &ended.outcomes {
+                        self.is_last(completed);
                         self.word((completed.execution_id, completed.attempt), format!("{:?}", completed.status));
                     }
                     for key in &self.live {
@@ -166,13 +179,34 @@ impl Judge {
                 Effect::Extend { deadline } => {
                     assert!(deadline > world.now.boot, "extended into the past");
                 }
-                Effect::ChangeStatus(_) | Effect::Progress(_) | Effect::Resend { .. } => {}
+                Effect::ChangeStatus(change) => {
+                    let change = change.message;
+                    self.numbered((change.execution_id, change.attempt), change.sequence.expect("numbered"));
+                }
+                Effect::Progress(progress) => {
+                    let progress = progress.message;
+                    self.numbered((progress.execution_id, progress.attempt), progress.sequence);
+                }
+                Effect::Resend { key, .. } => {
+                    assert!(key.0.0 < 12, "an order for nobody");
+                }
             }
         }
         if self.over.contains(&world.incarnation) && !self.finished {
             world.new_incarnation();
             self.see(world);
         }
+    }
+
+    fn numbered(&mut self, key: AttemptKey, sequence: u64) {
+        let last = self.sequences.entry(key).or_insert(0);
+        assert_eq!(sequence, *last + 1, "the events of {key:?} are numbered one by one");
+        *last = sequence;
+    }
+
+    fn is_last(&self, completed: &Completed) {
+        let last = self.sequences.get(&(completed.execution_id, completed.attempt));
+        assert_eq!(Some(&completed.last_sequence), last, "the end knows the last number");
     }
 
     fn word(&mut self, key: AttemptKey, word: String) {
@@ -237,6 +271,21 @@ impl Judge {
                     world.input(Input::Started { key, at: world.now });
                 }
             }
+            Step::Tell { index, kind, times } => {
+                let Some(key) = live(*index) else { return };
+                for i in 0..*times {
+                    let message = Some(format!("message {i}"));
+                    let event = match kind {
+                        0 => Told::Progress(Report { progress: Some((i, Some(40))), ..Report::default() }),
+                        1 => Told::Progress(Report { message, ..Report::default() }),
+                        2 => Told::Progress(Report { message, level: Level::Error, ..Report::default() }),
+                        3 => Told::Log { stream: Stream::Stdout, lines: vec!["a".to_owned()] },
+                        _ => Told::Gap { count: i },
+                    };
+                    world.input(Input::Reported { key, event });
+                }
+            }
+            Step::Resend(id) => world.resend(*id, 1, None),
             Step::Succeed(index) | Step::Fail(index) => {
                 if let Some(key) = live(*index) {
                     self.live.retain(|other| *other != key);
