@@ -8,6 +8,7 @@
 
 mod broker;
 mod consumer;
+pub mod crash;
 mod error;
 mod memory;
 mod over;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag};
+use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag, crash};
 use slotline_protocol::Incarnation;
 use tokio::sync::mpsc;
 
@@ -24,6 +24,7 @@ pub(crate) async fn watch_orders(
                 None => return,
             },
             Some((result, incarnation)) = waiting.next() => {
+                crash::point("executor.publish.confirmed");
                 if result == Err(PublishError::Returned) && returned.send(incarnation).is_err() {
                     return;
                 }
@@ -48,6 +49,8 @@ pub(crate) async fn ack_requests(
                 tokio::time::sleep(DEAD_RETRY).await;
             }
         }
+        crash::point("executor.requests.ack.before");
         acker.ack_up_to(tag);
+        crash::point("executor.requests.ack.after");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slotline_broker::Tag;
+use slotline_broker::{Tag, crash};
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
@@ -80,7 +80,9 @@ pub(crate) async fn fly(
         }
         Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), now))
     };
+    crash::point("executor.commit.before");
     let (committed, written) = tokio::join!(commit, write);
+    crash::point("executor.commit.after");
     let mut result = committed.map_err(Error::Commit).and(written);
     if let Ok(mail) = &mut result
         && !ended.is_empty()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use slotline_broker::crash;
 use slotline_protocol::Epoch;
 use tokio::task::AbortHandle;
 
@@ -18,7 +19,10 @@ pub(crate) fn start(context: &Context, epoch: Epoch) -> AbortHandle {
     let (store, clock, retention) = (context.store.clone(), context.clock, context.config.retention);
     let pruning = async move {
         loop {
-            let pause = match store.prune(epoch, clock.now() - retention, SLICE_MAX).await {
+            crash::point("executor.prune.before");
+            let pruned = store.prune(epoch, clock.now() - retention, SLICE_MAX).await;
+            crash::point("executor.prune.after");
+            let pause = match pruned {
                 Ok(pruned) if pruned >= u64::from(SLICE_MAX) => AGAIN,
                 Ok(_) => EVERY,
                 // The loop is about to learn it, too.

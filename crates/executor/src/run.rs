@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use slotline_api::Hub;
-use slotline_broker::Broker;
+use slotline_broker::{Broker, crash};
 use slotline_store::{Error as StoreError, Store};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -103,6 +103,7 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
     while let Some(lead) = context.shutdown.run_until_cancelled(Box::pin(context.store.lead(&name))).await {
         match lead {
             Ok(leadership) => {
+                crash::point("executor.recovery.epoch");
                 let end = term::lead(context, leadership, questions).await;
                 context.leads.store(false, Ordering::Release);
                 match end {

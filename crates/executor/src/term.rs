@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slotline_api::Hub;
 use slotline_api::hub::Live;
-use slotline_broker::{Publication, Receipt, Session, Tag};
+use slotline_broker::{Publication, Receipt, Session, Tag, crash};
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
@@ -81,7 +81,9 @@ pub(crate) async fn lead(
 ) -> Result<End, slotline_store::Error> {
     // Before any worker hears of these terms, so that whoever leads next knows of them.
     let longest = leadership.take_terms(context.config.lease).await?;
+    crash::point("executor.recovery.terms");
     let recovered = leadership.recover().await?;
+    crash::point("executor.recovery.read");
     let pruning = prune::start(context, leadership.epoch());
     let mut term = Term::new(context, leadership, recovered);
     term.scheduler.inherit_lease(longest);
@@ -383,6 +385,7 @@ impl Term {
                 self.watch = Some(watch);
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);
+                crash::point("executor.recovery.queues");
                 self.apply(Input::SessionOpened);
                 // Whatever was on its way went with the session before, or with the leader before.
                 self.record.ask_all();
@@ -463,12 +466,15 @@ impl Term {
             }
         }
         let Some(feed) = &self.feed else { return };
+        crash::point("executor.publish.before");
         for (publication, purpose) in mail.publications {
             let receipt = feed.session.publish(publication);
             if let (Purpose::Order(incarnation), Some(watch)) = (purpose, &self.watch) {
+                crash::point("executor.publish.order");
                 drop(watch.send((receipt, incarnation)));
             }
         }
+        crash::point("executor.publish.after");
         if let Some(published_at) = cargo.probe {
             for publication in self.postman.probes(self.mark, published_at) {
                 drop(feed.session.publish(publication));
@@ -478,9 +484,11 @@ impl Term {
             // Those deliveries belong to a session that is over; they come again.
             return;
         }
+        crash::point("executor.ack.before");
         for (from, tag) in cargo.acks {
             feed.ack(from, tag);
         }
+        crash::point("executor.ack.after");
         if let (Some(tag), Some(requests_out)) = (cargo.requests, &self.requests_out) {
             drop(requests_out.send((tag, mail.dead)));
         }

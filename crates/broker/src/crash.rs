@@ -1,0 +1,71 @@
+//! Named points at which a process can be told to die, so that tests cut it off between any two of its steps.
+//!
+//! `SLOTLINE_CRASH_AT=name:n` aborts the process when it passes the point for the n-th time; the first, without `:n`.
+//! Only builds with debug assertions have points: in a release they are nothing.
+//!
+//! Here because executor and worker both stand on this crate, and one of its own would be a crate for one function.
+//! Not here: which points there are. Each is named where it is passed, and a test looks them up in the sources.
+
+#[cfg(debug_assertions)]
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Where the process is to die.
+pub const VARIABLE: &str = "SLOTLINE_CRASH_AT";
+
+#[cfg(debug_assertions)]
+static TARGET: LazyLock<Option<Target>> = LazyLock::new(|| Target::parse(&std::env::var(VARIABLE).ok()?));
+
+/// Passes a point: nothing happens, or the process is no more.
+#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "there are no points in a release"))]
+pub fn point(name: &str) {
+    #[cfg(debug_assertions)]
+    if let Some(target) = &*TARGET
+        && target.is_met(name)
+    {
+        tracing::error!("crash point {name}");
+        std::process::abort();
+    }
+}
+
+#[cfg(debug_assertions)]
+struct Target {
+    name: String,
+    /// Passings until it is met.
+    left: AtomicU64,
+}
+
+#[cfg(debug_assertions)]
+impl Target {
+    fn parse(text: &str) -> Option<Self> {
+        let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+        Some(Self { name: name.to_owned(), left: AtomicU64::new(count.parse().ok()?) })
+    }
+
+    fn is_met(&self, name: &str) -> bool {
+        // Below zero it wraps, and is not met again.
+        self.name == name && self.left.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &[usize]) {
+        let target = Target::parse(text).expect("a name, and a number or none");
+        let met: Vec<usize> = (1..=4).filter(|_| target.is_met("commit.before")).collect();
+        assert_eq!(met, expected, "{text}");
+    }
+
+    #[test]
+    fn a_point_is_met_once_at_the_passing_that_was_named() {
+        check("commit.before", &[1]);
+        check("commit.before:3", &[3]);
+        check("commit.before:9", &[]);
+        check("commit.after", &[]);
+        assert!(Target::parse("commit.before:soon").is_none());
+    }
+}
