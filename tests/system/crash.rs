@@ -7,6 +7,7 @@ use serde_json::json;
 use slotline_tests::{Signal, eventually, most_at_once};
 
 use crate::actions::Action;
+use crate::follower::{Follower, check_whole, gaps, messages};
 use crate::message::{Message, tags};
 use crate::world::{LATER, SOON, World};
 
@@ -189,4 +190,42 @@ async fn a_frozen_worker_leaves_no_process_running_past_its_fence() -> anyhow::R
     check_lost_once(&world).await?;
     ensure!(world.workers[0].is_running()?, "it goes on as a new incarnation:\n{}", world.workers[0].log());
     world.workers_known(2).await
+}
+
+#[tokio::test]
+async fn a_run_that_reports_while_the_broker_goes_down_never_notices_and_nothing_is_missing() -> anyhow::Result<()> {
+    let world = World::with([Action::reports("talk.much", "")]).own_rabbit().start().await?;
+    // A fourteenth of a second apart: no message is merged with the next.
+    let steps = json!([{"talk": {"until": "end", "every": 0.07}}]);
+    let id = world.submit("talk.much", json!({"steps": steps})).await?;
+    let follower = Follower::new(&world.addresses(), id)?;
+    let mut count = follower.count();
+    let client = tokio::spawn(follower.to_the_end(|| (usize::MAX, 0)));
+    let heard = count.reaches(20).await?;
+    world.rabbit.restart().await?;
+    let heard = count.reaches(heard + 20).await?;
+    world.rabbit.kill().await?;
+    world.rabbit.start_again().await?;
+    count.reaches(heard + 20).await?;
+    world.open("end")?;
+    let (heard, _) = client.await??;
+
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    ensure!(heard.iter().map(|heard| &heard.data).eq(&record), "the stream and the record tell the same");
+    ensure!(gaps(&record).is_empty(), "{:?}", gaps(&record));
+    let execution = world.execution(id).await?;
+    assert_eq!((&execution["status"], &execution["attempt"]), (&json!("completed"), &json!(1)), "{execution}");
+    let said = execution["result"]["written"].as_u64().context("how many")?;
+    assert_eq!(messages(&record), (1..=said).map(|n| format!("n {n}")).collect::<Vec<_>>());
+    let reports = record.iter().filter(|event| event["kind"] == "progress");
+    for (report, n) in reports.zip(1..) {
+        let level = if n % 10 == 0 { "error" } else { "info" };
+        assert_eq!(report["level"], level, "{report}");
+        ensure!(n % 7 != 0 || report["phase"] == format!("phase {n}"), "{report}");
+    }
+    // The run wrote all the time, at once each time, and has nothing to say of it.
+    ensure!(execution["result"]["longest"].as_f64().is_some_and(|seconds| seconds < 1.0), "{execution}");
+    ensure!(record.iter().all(|event| event["kind"] != "log"), "{record:?}");
+    Ok(())
 }

@@ -1,11 +1,11 @@
 //! Every way an attempt can end is recorded once and frees its slot exactly once.
 
-use serde_json::json;
-use slotline_tests::most_at_once;
+use serde_json::{Value, json};
+use slotline_tests::{eventually, most_at_once};
 
 use crate::actions::Action;
 use crate::message::Message;
-use crate::world::{LATER, World, list};
+use crate::world::{LATER, SOON, World, list};
 
 #[tokio::test]
 async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
         assert_eq!(&execution["status"], status, "{execution}");
         assert_eq!(execution["error"]["code"].as_str(), *code, "{execution}");
         assert_eq!(execution["attempt"], 1, "{execution}");
-        assert!(execution["end_time"].is_string(), "{execution}");
+        assert!(execution["start_time"].is_string() && execution["end_time"].is_string(), "{execution}");
     }
     let overdue = &recorded[4]["error"]["message"];
     let expected = "(line.one) has timed out because it was processing longer than 2 s";
@@ -53,6 +53,88 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
     assert_eq!(most_at_once(&stamps), 1);
     let workers = world.get("/api/v1/workers").await?;
     assert_eq!(list(&workers)?[0]["active_count"], 0, "{workers}");
+    Ok(())
+}
+
+/// How an execution ended, whose last words were an info and an error.
+fn check_told(execution: &Value, status: &str, code: &str, message: &str) {
+    let lines = "Progress events:\nInfo - Container web is running but not ready\nError - Readiness probe failed: refused";
+    assert_eq!((&execution["status"], &execution["error"]["code"]), (&json!(status), &json!(code)), "{execution}");
+    assert_eq!(execution["error"]["message"], format!("{message} {lines}"), "{execution}");
+    assert!(execution["start_time"].is_string() && execution["end_time"].is_string(), "{execution}");
+    let told = execution["error"]["details"]["progress_events"].as_array().expect("the last events");
+    assert!(told.len() >= 2 && told.len() <= 10, "{execution}");
+    let last = told[told.len() - 2..].iter().map(|event| (event["level"].clone(), event["message"].clone()));
+    let expected = [("info", "Container web is running but not ready"), ("error", "Readiness probe failed: refused")];
+    assert!(last.eq(expected.map(|(level, message)| (json!(level), json!(message)))), "{execution}");
+    assert!(told.iter().all(|event| event["timestamp"].is_string()), "{execution}");
+    let newest = json!({"Info": expected[0].1, "Error": expected[1].1});
+    assert_eq!(execution["progress_events"], newest, "{execution}");
+}
+
+#[tokio::test]
+async fn every_sudden_end_tells_how_far_it_had_come() -> anyhow::Result<()> {
+    let actions = [
+        Action::reports("deploy.app", "timeout = \"2s\""),
+        Action::reports("deploy.stalls", "stall_timeout = \"1500ms\""),
+        Action::reports("deploy.cancelled", "limit = 1\nqueue_timeout = \"1s\""),
+        Action::reports("deploy.lost", "max_lost_attempts = 0"),
+    ];
+    let mut world = World::with(actions).workers(1, 8).start().await?;
+    let last_words = [
+        json!({"report": {"message": "Container web is running but not ready"}}),
+        json!({"report": {"message": "Readiness probe failed: refused", "level": "error"}}),
+        json!({"wait": "never"}),
+    ];
+    let plain = json!({"steps": last_words});
+    // Twice as long as it may say nothing, it goes on saying something.
+    let slow = (1..=12).flat_map(|n| [json!({"report": {"progress": [n, 12]}}), json!({"sleep": 0.25})]);
+    let slow = json!({"steps": slow.chain(last_words).collect::<Vec<_>>()});
+    let overdue = world.submit("deploy.app", plain.clone()).await?;
+    let stalls = world.submit("deploy.stalls", slow).await?;
+    let cancelled = world.submit("deploy.cancelled", plain.clone()).await?;
+    let waits = world.submit("deploy.cancelled", plain.clone()).await?;
+    let lost = world.submit("deploy.lost", plain).await?;
+
+    let execution = world.reaches(overdue, "timeout").await?;
+    let name = |id: i64, action: &str| format!("Execution {id} ({action})");
+    let message = format!("{} has timed out because it was processing longer than 2 s.", name(overdue, "deploy.app"));
+    check_told(&execution, "timeout", "timeout", &message);
+
+    let execution = world.reaches(waits, "timeout").await?;
+    assert_eq!(execution["error"]["code"], "queue_timeout", "{execution}");
+    assert!(execution["start_time"].is_null() && execution["end_time"].is_string(), "{execution}");
+
+    let has_spoken = async |id: i64| {
+        eventually("the last words are recorded", SOON, async || {
+            Ok(world.execution(id).await?["progress_events"]["Error"].is_string().then_some(()))
+        })
+        .await
+    };
+    has_spoken(cancelled).await?;
+    has_spoken(lost).await?;
+    let reason = json!({"reason": "no longer wanted"});
+    world.ask("POST", &format!("/api/v1/executions/{cancelled}/cancel"), Some(reason)).await?;
+    let execution = world.reaches(cancelled, "cancelled").await?;
+    let message = format!("{} was cancelled: no longer wanted.", name(cancelled, "deploy.cancelled"));
+    check_told(&execution, "cancelled", "cancelled", &message);
+
+    let execution = world.reaches(stalls, "timeout").await?;
+    let message = format!("{} has timed out because it reported no progress for 1.5 s.", name(stalls, "deploy.stalls"));
+    check_told(&execution, "timeout", "stall_timeout", &message);
+    let record = world.whole_record(stalls).await?;
+    let counted = record.iter().filter_map(|event| event["progress"][0].as_u64()).max();
+    assert_eq!(counted, Some(12), "each report kept it alive: {record:?}");
+
+    world.workers[0].kill()?;
+    world.workers.clear();
+    world.start_worker("worker-0")?;
+    let execution = world.reaches(lost, "failed").await?;
+    let message = execution["error"]["message"].as_str().and_then(|text| text.split(" Progress events:").next());
+    let message = message.unwrap_or_default().to_owned();
+    assert!(message.contains("worker-0"), "{execution}");
+    check_told(&execution, "failed", "worker_lost", &message);
+    assert_eq!(execution["attempt"], 1, "{execution}");
     Ok(())
 }
 

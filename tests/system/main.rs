@@ -16,5 +16,7 @@ mod ending;
 mod intake;
 mod order;
 mod progress;
+mod flood;
 mod stream;
+mod terminal;
 mod watch;
