@@ -38,6 +38,8 @@ const INPUT_WITHIN: Duration = Duration::from_secs(2);
 const TIMES: usize = 3;
 /// Of what is said of an input.
 const WAY_CHARS_MAX: usize = 60;
+/// Of a failing input, and of what is wrong with it.
+const SHOWN_CHARS_MAX: usize = 1000;
 /// Tries to make a failing input smaller.
 const SHRINKS_MAX: usize = 2000;
 
@@ -105,7 +107,8 @@ impl Fuzz {
                 let failure = outcome(check, &small).err().unwrap_or(failure);
                 let path = self.corpus.join(name(&small));
                 let _ = fs::create_dir_all(&self.corpus).and_then(|()| fs::write(&path, &small));
-                let shown: String = String::from_utf8_lossy(&small).chars().take(400).collect();
+                let shown: String = String::from_utf8_lossy(&small).chars().take(SHOWN_CHARS_MAX).collect();
+                let failure: String = failure.chars().take(SHOWN_CHARS_MAX).collect();
                 panic!("{}: {failure}\n{shown:?}\nwritten to {}", self.target, path.display());
             }
         }

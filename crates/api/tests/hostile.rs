@@ -4,6 +4,8 @@ mod world;
 
 use axum::http::StatusCode;
 use serde_json::json;
+use slotline_tests::Fuzz;
+use slotline_tests::fuzz::way;
 use world::{Asked, World};
 
 #[tokio::test]
@@ -135,5 +137,83 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         }
     }
     assert_eq!(world.control.calls(), [""; 0]);
+    Ok(())
+}
+
+/// One line each for the method, the path, the headers, and behind an empty line the body.
+fn asked(input: &[u8]) -> Option<Asked> {
+    let (head, body) = match input.windows(2).position(|pair| pair == b"\n\n") {
+        Some(at) => (&input[..at], &input[at + 2..]),
+        None => (input, &[][..]),
+    };
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines();
+    let (method, path) = lines.next()?.split_once(' ')?;
+    let method = ["GET", "PUT", "POST", "DELETE"].into_iter().find(|known| *known == method)?;
+    let uri: axum::http::Uri = path.parse().ok()?;
+    let mut asked = Asked::new(method, &uri.to_string());
+    for line in lines {
+        let (name, value) = line.split_once(": ")?;
+        let name = axum::http::HeaderName::try_from(name).ok()?;
+        axum::http::HeaderValue::try_from(value).ok()?;
+        asked = asked.header(name.as_str(), value);
+    }
+    Some(asked.body(body))
+}
+
+/// `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline-api --test hostile strange` for the long run.
+#[test]
+fn no_request_is_too_strange() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let world = runtime.block_on(World::new())?;
+    let answer = |input: &[u8]| {
+        let Some(asked) = asked(input) else { return Ok("no request".to_owned()) };
+        let method = asked.method();
+        runtime.block_on(async {
+            let response = world.response(asked).await.map_err(|error| error.to_string())?;
+            let (status, is_stream) = (response.status(), response.headers().get("content-type").cloned());
+            if is_stream.is_some_and(|kind| kind == "text/event-stream") {
+                return Ok("a stream".to_owned());
+            }
+            let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.map_err(|error| error.to_string())?;
+            if status == StatusCode::NO_CONTENT && bytes.is_empty() {
+                return Ok("nothing more".to_owned());
+            }
+            let body: serde_json::Value =
+                serde_json::from_slice(&bytes).map_err(|error| format!("{status}: {error}: {bytes:?}"))?;
+            if status.is_success() {
+                return Ok(format!("{method} {status}"));
+            }
+            let (code, message) = (body["error"]["code"].as_str(), body["error"]["message"].as_str());
+            match (code, message) {
+                (Some(code), Some(message)) if status.is_client_error() && !message.is_empty() => {
+                    let field = body["error"]["field"].as_str().unwrap_or_default();
+                    Ok(format!("{method} {status} {code} {}: {}", way(field), way(message)))
+                }
+                _ => Err(format!("{status} {body}")),
+            }
+        })
+    };
+    let id = world.waiting;
+    let submit = r#"{"action_ref":"demo.echo","parameters":{"a":1},"concurrency_key":"k","timeout_seconds":5,"progress":{"update_step":5}}"#;
+    let policy = r#"{"limit":1,"retry":{"max_attempts":3},"timeout":"60s","schema":{"type":"object"}}"#;
+    Fuzz::new(env!("CARGO_MANIFEST_DIR"), "request")
+        .seeds([
+            format!("POST /api/v1/executions\ncontent-type: application/json\nidempotency-key: k-1\n\n{submit}"),
+            format!("PUT /api/v1/actions/demo.echo\ncontent-type: application/json; charset=utf-8\n\n{policy}"),
+            format!("POST /api/v1/executions/{id}/cancel\ncontent-type: application/json\n\n{{\"reason\":\"x\"}}"),
+            format!("GET /api/v1/executions/{id}/events?after=1&limit=10\naccept: application/json\n"),
+            format!("GET /api/v1/executions/{id}/events\naccept: text/event-stream;q=1\nlast-event-id: 1\n"),
+            "GET /api/v1/executions?action=demo.echo&status=queued,running&key=k&limit=10&cursor=b1-2a\n".to_owned(),
+            "GET /api/v1/actions?limit=1&cursor=demo.echo\n".to_owned(),
+            "GET /api/v1/actions/demo.echo/queue-stats\n".to_owned(),
+            "GET /api/v1/events?action=demo.echo&status=running\naccept: text/event-stream\n".to_owned(),
+            "GET /api/v1/requests/message%2F1\nhost: localhost\norigin: http://127.0.0.1:7070\n".to_owned(),
+            "GET /api/v1/dead?limit=3\n".to_owned(),
+            "POST /api/v1/dead/d-1/replay\n".to_owned(),
+            "DELETE /api/v1/actions/demo.other\n".to_owned(),
+            "GET /readyz?verbose\n".to_owned(),
+        ])
+        .run(answer);
     Ok(())
 }

@@ -30,6 +30,8 @@ mod queue;
 mod run;
 mod screen;
 mod signals;
+#[cfg(test)]
+mod strangers;
 mod stream;
 mod telling;
 mod view;

@@ -121,4 +121,18 @@ mod tests {
             assert!(matches!(parse(bad), Err(Error::InvalidCursor)), "{bad}");
         }
     }
+    /// `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline-store --lib strange` for the long run.
+    #[test]
+    fn no_cursor_is_too_strange() {
+        let read = |input: &[u8]| {
+            let text = String::from_utf8_lossy(input);
+            match parse(&text) {
+                Err(error) => Ok(error.to_string()),
+                Ok(id) if id >= 1 && cursor(ExecutionId(id)) == text => Ok("sound".to_owned()),
+                Ok(id) => Err(format!("it is read as {id}")),
+            }
+        };
+        let seeds = [1, 42, i64::MAX].map(|id| cursor(ExecutionId(id)));
+        slotline_tests::Fuzz::new(env!("CARGO_MANIFEST_DIR"), "cursor").seeds(seeds).run(read);
+    }
 }

@@ -180,8 +180,16 @@ impl std::fmt::Debug for Asked {
 }
 
 impl Asked {
-    fn new(method: &'static str, uri: &str) -> Self {
+    pub(crate) fn new(method: &'static str, uri: &str) -> Self {
         Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub(crate) fn method(&self) -> &'static str {
+        self.method
+    }
+
+    pub(crate) fn body(self, body: &[u8]) -> Self {
+        Self { body: body.to_vec(), ..self }
     }
 
     pub(crate) fn get(uri: &str) -> Self {

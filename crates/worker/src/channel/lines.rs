@@ -44,3 +44,6 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod strangers;
