@@ -39,11 +39,23 @@ pub(super) struct Tale {
     is_over: bool,
 }
 
-/// A move, as it waits for the events before it.
+/// What waits for the events before it.
 #[derive(Debug)]
 enum Held {
-    Move { to: Status, attempt: u32, lease: Option<Lease>, at: Timestamp },
-    Settle { settled: What, attempt: u32, started_at: Option<Timestamp>, at: Timestamp },
+    /// The word of a later attempt's worker.
+    End(End),
+    Move {
+        to: Status,
+        attempt: u32,
+        lease: Option<Lease>,
+        at: Timestamp,
+    },
+    Settle {
+        settled: What,
+        attempt: u32,
+        started_at: Option<Timestamp>,
+        at: Timestamp,
+    },
 }
 
 impl Tale {
@@ -82,7 +94,7 @@ impl Tale {
                 }
             }
         }
-        tale.status = snapshot.status;
+        tale.is_as(snapshot);
         tale
     }
 
@@ -90,7 +102,7 @@ impl Tale {
     pub(super) fn reopened(action_ref: ActionRef, open: OpenStory, snapshot: &Snapshot, out: &mut Out) -> Self {
         let OpenStory { story, recent, .. } = open;
         let mut tale = Self::written(action_ref, &story, recent);
-        tale.status = snapshot.status;
+        tale.is_as(snapshot);
         if let Some(lease) = &snapshot.lease {
             let mut attempt = Attempt::new(snapshot.attempt, lease);
             if story.attempt == snapshot.attempt {
@@ -140,6 +152,15 @@ impl Tale {
         tale.held.push_back(Held::Settle { settled, attempt, started_at, at });
         tale.set_due(Some(now), out);
         Some(tale)
+    }
+
+    /// Takes the status over. That it runs may have been seen in a heartbeat, and is yet to be told.
+    fn is_as(&mut self, snapshot: &Snapshot) {
+        let has_started = snapshot.lease.as_ref().is_some_and(|lease| lease.started_at.is_some());
+        self.status = match snapshot.status {
+            Status::Running if !has_started => Status::Scheduled,
+            status => status,
+        };
     }
 
     fn written(action_ref: ActionRef, story: &Story, recent: Vec<Event>) -> Self {
@@ -232,10 +253,16 @@ impl Tale {
 
     /// Its worker says how the attempt ended. Whether that counts shows in the move that follows.
     pub(super) fn ended(&mut self, end: End) {
+        if self.held.is_empty() {
+            self.ends(end);
+        } else if self.attempt.as_ref().is_none_or(|attempt| attempt.number < end.key.1) {
+            self.held.push_back(Held::End(end));
+        }
+    }
+
+    fn ends(&mut self, end: End) {
         if let Some(attempt) = &mut self.attempt
-            && attempt.number == end.key.1
-            && attempt.fence == end.fence
-            && self.held.is_empty()
+            && (attempt.number, attempt.fence) == (end.key.1, end.fence)
         {
             attempt.end = Some(end);
         }
@@ -291,6 +318,7 @@ impl Tale {
     fn resume(&mut self, now: Timestamp, out: &mut Out) {
         while let Some(move_) = self.held.pop_front() {
             let ends = match &move_ {
+                Held::End(_) => false,
                 Held::Move { to, .. } => *to == Status::Queued,
                 Held::Settle { .. } => true,
             };
@@ -304,6 +332,7 @@ impl Tale {
                 return;
             }
             match move_ {
+                Held::End(end) => self.ends(end),
                 Held::Move { to, attempt, lease, at } => self.moves(to, attempt, lease, at, out),
                 Held::Settle { settled, attempt, started_at, at } => {
                     self.settles(settled, attempt, started_at, at, out);

@@ -127,6 +127,10 @@ impl World {
     }
 
     fn completes(&mut self, id: ExecutionId, attempt: u32, started_at: Timestamp, last_sequence: u64) {
+        self.ends(id, attempt, started_at, last_sequence, OutcomeKind::Completed);
+    }
+
+    fn ends(&mut self, id: ExecutionId, attempt: u32, started_at: Timestamp, last_sequence: u64, kind: OutcomeKind) {
         self.now = self.now + Duration::from_micros(10);
         let fence = self.scheduler.snapshot(id).and_then(|s| s.lease).expect("an attempt is out").fence;
         self.record.ended(End {
@@ -135,17 +139,11 @@ impl World {
             last_sequence,
             started_at: Some(started_at),
             at: self.now,
-            outcome: Some(OutcomeKind::Completed),
+            outcome: Some(kind),
             return_code: None,
             message: None,
         });
-        let outcome = Outcome {
-            kind: OutcomeKind::Completed,
-            result: None,
-            error: None,
-            started_at: Some(started_at),
-            ended_at: self.now,
-        };
+        let outcome = Outcome { kind, result: None, error: None, started_at: Some(started_at), ended_at: self.now };
         self.happens(Input::Completed { key: (id, attempt), fence, incarnation: self.worker, outcome });
     }
 
@@ -318,6 +316,38 @@ fn numbers_go_on_across_attempts_and_a_lost_one_is_told_with_its_holes() {
     ];
     assert_eq!(world.told(id), expected);
     assert_eq!(world.written(id), expected[..13]);
+}
+
+#[test]
+fn an_attempt_that_ends_while_events_of_the_one_before_are_awaited_is_told_after_them() {
+    let mut world = World::new();
+    let retry = slotline_protocol::policy::Retry { max_attempts: 2, ..Default::default() };
+    let policy = slotline_protocol::Policy { retry, ..slotline_protocol::Policy::default() };
+    world.happens(Input::ActionPut {
+        id: ACTION,
+        action_ref: action_ref(),
+        limits: Limits::from(&policy),
+        paused: false,
+    });
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.ends(id, 1, started_at, 4, OutcomeKind::Failed);
+    world.commits();
+    // Asked for and not answered while the next attempt comes and goes.
+    world.passes(Duration::from_millis(1500));
+    let started_at = world.starts(id, 2);
+    world.completes(id, 2, started_at, 3);
+    world.commits();
+    assert_eq!(world.told(id).last().expect("events"), "4 started");
+    world.hears(id, 1, 3, says("late"));
+    world.hears(id, 1, 4, Said::Finished);
+    world.commits();
+    let rest =
+        ["finished failed", "queued", "scheduled", "running", "started", "finished completed", "settled completed"];
+    let rest: Vec<String> = (6..).zip(rest).map(|(number, what)| format!("{number} {what}")).collect();
+    assert_eq!(world.told(id)[4..5], ["5 late"]);
+    assert_eq!(world.told(id)[5..], rest);
+    assert!(world.record.tales.is_empty());
 }
 
 #[test]
