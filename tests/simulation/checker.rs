@@ -77,8 +77,6 @@ struct Live {
     key: Option<Arc<str>>,
     request: RequestId,
     waits: Option<i64>,
-    /// It goes on before anyone in line, since its slot is its own still.
-    keeps_slot: bool,
     lease: Option<(Fence, u32)>,
 }
 
@@ -131,15 +129,11 @@ impl Checker {
             }
             Fact::Accepted { execution, request, action, key } => self.accepted(*execution, request, action, key),
             Fact::Waits { execution, place } => {
-                let live = self.live(*execution)?;
-                live.waits = Some(*place);
-                live.keeps_slot = false;
+                self.live(*execution)?.waits = Some(*place);
                 Ok(())
             }
-            Fact::Stands { execution, keeps_slot } => {
-                let live = self.live(*execution)?;
-                live.waits = None;
-                live.keeps_slot = *keeps_slot;
+            Fact::Stands { execution } => {
+                self.live(*execution)?.waits = None;
                 Ok(())
             }
             Fact::Granted { execution, attempt, fence, place } => self.granted(*execution, *attempt, *fence, *place),
@@ -231,7 +225,7 @@ impl Checker {
         let in_order = action.last_position <= position || self.refused.contains(request);
         action.last_position = action.last_position.max(position);
         let live =
-            Live { action: action_ref.clone(), key: key.clone(), request: request.clone(), waits: None, keeps_slot: false, lease: None };
+            Live { action: action_ref.clone(), key: key.clone(), request: request.clone(), waits: None, lease: None };
         self.live.insert(id, live);
         ensure(in_order, Rule::AcceptedInOrder, Some(id), || {
             format!("request {request} (execution {id}) was accepted after one that the broker took later")
@@ -240,8 +234,7 @@ impl Checker {
 
     fn granted(&mut self, id: ExecutionId, attempt: u32, fence: Fence, place: i64) -> Result<(), Violation> {
         let live = self.live(id)?;
-        live.waits = None;
-        let kept_slot = std::mem::take(&mut live.keeps_slot);
+        let waited = live.waits.take();
         let before = live.lease.replace((fence, attempt));
         let (action_ref, key) = (live.action.clone(), live.key.clone());
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
@@ -271,7 +264,8 @@ impl Checker {
         ensure(!rules.paused || has_changed, Rule::LimitHolds, Some(id), || {
             format!("{action_ref} is paused and execution {id} was granted")
         })?;
-        if has_changed || kept_slot {
+        // One that did not stand in line has kept its slot, or went through the line within this batch.
+        if has_changed || waited.is_none() {
             return Ok(());
         }
         let same_line = |live: &Live| live.action == action_ref && (rules.key_limit.is_none() || live.key == key);

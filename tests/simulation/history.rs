@@ -39,7 +39,7 @@ pub(crate) enum Fact {
     /// It stands in its line, with this place.
     Waits { execution: ExecutionId, place: i64 },
     /// It backs off, outside its line; or waits for room, because it kept its slot.
-    Stands { execution: ExecutionId, keeps_slot: bool },
+    Stands { execution: ExecutionId },
     Granted { execution: ExecutionId, attempt: u32, fence: Fence, place: i64 },
     /// The lease is over.
     Released { execution: ExecutionId, fence: Fence },

@@ -135,9 +135,20 @@ impl Journal {
             });
             let mut fresh = snapshot.clone();
             fresh.lease = None;
-            stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
+            // One that was granted and lost before anybody heard of it has no plain order among the others of its batch.
+            if snapshot.attempt == u32::from(snapshot.lease.is_some()) {
+                stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
+            }
             self.live.insert(snapshot.id, fresh);
             moved.push(snapshot);
+        }
+        for snapshot in &batch.live {
+            let attempts = self.live.get(&snapshot.id).map(|before| before.attempt);
+            let granted = u32::from(snapshot.lease.is_some());
+            if attempts.is_some_and(|attempts| attempts + granted < snapshot.attempt) {
+                // The same for one that waited before.
+                stage.record(Fact::Stands { execution: snapshot.id });
+            }
         }
         moved.extend(batch.live);
         // What ended comes first, then what was granted in order of the grants, then who waits.
@@ -161,7 +172,7 @@ impl Journal {
             } else if snapshot.status == Status::Queued && snapshot.not_before.is_none() && !snapshot.keeps_slot {
                 stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
             } else {
-                stage.record(Fact::Stands { execution: snapshot.id, keeps_slot: snapshot.keeps_slot });
+                stage.record(Fact::Stands { execution: snapshot.id });
             }
             self.live.insert(snapshot.id, snapshot);
         }

@@ -75,6 +75,11 @@ pub(crate) fn explain(seed: u64) -> Option<String> {
     for action in &plan.actions {
         text.push_str(&format!("  {:?}\n", action.policy));
     }
+    if std::env::var_os("TRACE").is_some() {
+        for (at, line) in &failure.outcome.trace {
+            text.push_str(&format!("{:>10.3} s  {line}\n", *at as f64 / 1e6));
+        }
+    }
     for line in essence(&failure.outcome.trace, shrunk) {
         text.push_str(&line);
         text.push('\n');

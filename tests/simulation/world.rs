@@ -534,8 +534,8 @@ impl World {
     }
 
     pub(crate) fn crash_executor(&mut self, index: usize) {
-        self.frozen.remove(&Node::Executor(index));
         let life = self.executors[index].life;
+        self.thaw_dead(Node::Executor(index));
         if self.executors[index].is_up {
             self.executors[index].crash(&mut self.stage);
             self.restart_if_gone(index, life);
@@ -547,7 +547,7 @@ impl World {
             return;
         }
         self.thaw_host(index);
-        self.frozen.remove(&Node::Worker(index));
+        self.thaw_dead(Node::Worker(index));
         self.workers[index].crash(&mut self.processes, &mut self.stage);
         self.restart_worker(index);
     }
@@ -559,7 +559,7 @@ impl World {
     }
 
     fn lose_power(&mut self, index: usize) {
-        self.frozen.remove(&Node::Worker(index));
+        self.thaw_dead(Node::Worker(index));
         let was_up = self.workers[index].is_up;
         self.workers[index].lose_power(&mut self.processes, &mut self.stage);
         if was_up {
@@ -586,6 +586,14 @@ impl World {
             }
         }
         self.stage.after(lasts, Event::Thaw { node, since });
+    }
+
+    /// What stood still is killed as it stands; what waited for it finds nobody.
+    fn thaw_dead(&mut self, node: Node) {
+        if let Some(frozen) = self.frozen.remove(&node) {
+            let now = self.stage.now;
+            frozen.held.into_iter().for_each(|event| self.stage.at(now, event));
+        }
     }
 
     fn thaw_host(&mut self, worker: usize) {
