@@ -58,7 +58,8 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
 
 /// How an execution ended, whose last words were an info and an error.
 fn check_told(execution: &Value, status: &str, code: &str, message: &str) {
-    let lines = "Progress events:\nInfo - Container web is running but not ready\nError - Readiness probe failed: refused";
+    let lines =
+        "Progress events:\nInfo - Container web is running but not ready\nError - Readiness probe failed: refused";
     assert_eq!((&execution["status"], &execution["error"]["code"]), (&json!(status), &json!(code)), "{execution}");
     assert_eq!(execution["error"]["message"], format!("{message} {lines}"), "{execution}");
     assert!(execution["start_time"].is_string() && execution["end_time"].is_string(), "{execution}");

@@ -19,7 +19,7 @@ async fn a_run_that_floods_costs_the_others_on_its_worker_no_completion_and_no_h
     let actions = [Action::reports("talk.flood", ""), Action::stamp("line.one", "limit = 1")];
     let world = World::with(actions).workers(1, 4).short_lease().start().await?;
     let before = world.get("/api/v1/workers").await?[0]["incarnation"].clone();
-    let flood = world.submit("talk.flood", json!({"steps": [{"flood": {"until": "end"}}]})).await?;
+    let flood = world.submit("talk.flood", json!({"steps": [{"flood": {"until": "end", "rate": 100_000}}]})).await?;
     let follower = Follower::new(&world.addresses(), flood)?;
     let mut count = follower.count();
     let client = tokio::spawn(follower.to_the_end(|| (usize::MAX, 0)));

@@ -80,10 +80,13 @@ class Run:
             time.sleep(how["every"])
 
     def flood(self, how):
-        """As many messages as the socket takes, until a gate opens."""
+        """So many messages a second, or as many as the socket takes, until a gate opens: {"until", "rate"}."""
+        begun = time.monotonic()
         while not self.is_open(how["until"]):
-            first = self.written
-            lines = (b'{"message": "n %d"}\n' % n for n in range(first + 1, first + TOGETHER + 1))
+            due = begun + self.written / how["rate"]
+            time.sleep(max(0.0, due - time.monotonic()))
+            next = self.written + 1
+            lines = (b'{"message": "n %d"}\n' % n for n in range(next, next + TOGETHER))
             self.write(b"".join(lines), TOGETHER)
 
     def exit(self, code):

@@ -49,7 +49,9 @@ async fn run_and_watch_prints_what_happens_as_lines_and_exits_as_the_execution_e
         let said = String::from_utf8(done.stderr)?;
         let lines: Vec<_> = said.lines().collect();
         let mut place = 0;
-        for expected in ["is running on worker-0, attempt 1", "[pull] step 1/2: layer 3", "error: slow", &format!("is {status}")] {
+        for expected in
+            ["is running on worker-0, attempt 1", "[pull] step 1/2: layer 3", "error: slow", &format!("is {status}")]
+        {
             let found = lines[place..].iter().position(|line| line.contains(expected));
             place += found.with_context(|| format!("{expected:?} after line {place} of\n{said}"))?;
         }
