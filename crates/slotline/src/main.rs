@@ -34,6 +34,7 @@ mod signals;
 mod strangers;
 mod stream;
 mod telling;
+mod verify;
 mod view;
 mod watch;
 mod worker;
@@ -94,6 +95,8 @@ enum Command {
     Worker(Box<worker::Args>),
     /// Bring the database's schema up to date
     Migrate(migrate::Args),
+    /// Hold the journal of a live installation against the promises
+    Verify(verify::Args),
     /// Create or change the actions of a file
     Apply(apply::Args),
     /// Submit an execution
@@ -175,6 +178,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Executor(args) => executor::executor(&settings, *args).await,
         Command::Worker(args) => worker::worker(&settings, *args).await,
         Command::Migrate(args) => migrate::migrate(&settings, args).await,
+        Command::Verify(args) => verify::verify(&settings, args).await,
         Command::Apply(args) => apply::apply(&settings, args).await,
         Command::Run(args) => run::run(&settings, args).await,
         Command::Watch(args) => watch::command(&settings, args).await,

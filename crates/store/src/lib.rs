@@ -40,7 +40,7 @@ pub use error::{CommitError, Error};
 pub use leadership::{ActionState, Leadership, Recovered};
 pub use plain::plain;
 pub use record::{Events, OpenStory, RECENT_MAX, Story};
-pub use verify::{VIOLATIONS_MAX, Verdict};
+pub use verify::{CLOCK_TOLERANCE, Check, Checked, VERIFY_DEADLINE, VIOLATIONS_MAX, Verdict};
 
 /// The journal, as everybody may read it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -152,7 +152,8 @@ impl Store {
         on!(self, journal => journal.durations(action, newest))
     }
 
-    /// Holds the executions enqueued at `since` or later against the promises, by the journal alone.
+    /// Holds the executions enqueued at `since` or later against the promises, by the journal alone and as of one moment.
+    /// Each question may take [`VERIFY_DEADLINE`]; what was asked of them stays in memory until they are judged.
     pub async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
         on!(self, journal => journal.verify(since))
     }

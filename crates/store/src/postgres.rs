@@ -4,6 +4,7 @@ mod commit;
 mod lead;
 mod prune;
 mod read;
+mod verify;
 
 use std::fmt;
 use std::str::FromStr;

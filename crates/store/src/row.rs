@@ -21,7 +21,7 @@ use sqlx::types::Uuid;
 use crate::durations::Sample;
 use crate::record::Head;
 use crate::text::show;
-use crate::verify::Grant;
+use crate::verify::facts::{Grant, Ledger, Record, Total};
 use crate::{ActionState, Counters, Error, Known, Request, Story};
 
 /// A row of either database, by the names of its columns.
@@ -287,8 +287,54 @@ pub(crate) fn grant(row: &impl Columns) -> Result<Grant, Error> {
         key: shown(row, "concurrency_key")?,
         attempt: count(row, "attempt", execution)?,
         fence: row.maybe_number("fence")?.map(Fence),
+        worker: worker(row, execution)?,
+        scheduled_at: row.maybe_time("scheduled_at")?,
         started_at: row.maybe_time("started_at")?,
         ended_at: row.maybe_time("ended_at")?,
+        is_by_its_worker: row.maybe_text("outcome")?.is_none_or(|outcome| outcome == Status::Completed.as_str()),
+    })
+}
+
+pub(crate) fn execution_id(row: &impl Columns) -> Result<ExecutionId, Error> {
+    Ok(ExecutionId(row.number("id")?))
+}
+
+/// What there is of a record, without what it says.
+pub(crate) fn record(row: &impl Columns) -> Result<Record, Error> {
+    let execution = execution_id(row)?;
+    let status = row.maybe_text("status")?.map(|_| status(row, execution)).transpose()?;
+    Ok(Record {
+        execution,
+        is_over: status.map(Status::is_terminal),
+        first: row.number("first")?,
+        last: row.number("last")?,
+        awaits: row.maybe_number("awaits")?,
+        written: row.number("written")?,
+        lowest: row.maybe_number("lowest")?,
+        highest: row.maybe_number("highest")?,
+    })
+}
+
+pub(crate) fn total(row: &impl Columns) -> Result<Total, Error> {
+    Ok(Total {
+        action: ActionId(row.number("action_id")?),
+        enqueued: row.number("enqueued")?,
+        completed: row.number("completed")?,
+        living: row.number("living")?,
+    })
+}
+
+pub(crate) fn ledger(row: &impl Columns) -> Result<Ledger, Error> {
+    let highest = |column| row.maybe_number(column).map(Option::unwrap_or_default);
+    Ok(Ledger {
+        epoch: row.number("epoch")?,
+        batch: row.number("batch")?,
+        next_id: row.number("next_id")?,
+        next_fence: row.number("next_fence")?,
+        next_action: row.number("next_action")?,
+        highest_id: highest("live_id")?.max(highest("settled_id")?),
+        highest_place: highest("highest_place")?,
+        highest_action: highest("highest_action")?,
     })
 }
 

@@ -116,22 +116,55 @@ pub(crate) const AWAITING: &str = concat!(
     ") AS x ON x.id = s.execution_id JOIN history h ON h.id = x.id WHERE s.awaits IS NOT NULL",
 );
 
-/// Every attempt that was granted to executions enqueued at `$1` or later, in the order of their lines.
-pub(crate) const GRANTS: &str = "SELECT e.id, e.action_id, e.concurrency_key, t.attempt, t.fence, t.started_at, \
-    t.ended_at FROM (SELECT id, action_id, concurrency_key, enqueued_at FROM history \
-    UNION ALL SELECT id, action_id, concurrency_key, enqueued_at FROM live) AS e \
+/// Every attempt that was granted to executions enqueued at `$1` or later; `outcome` is how it ended.
+pub(crate) const GRANTS: &str = "SELECT e.id, e.action_id, e.concurrency_key, t.attempt, t.fence, t.worker, \
+    t.scheduled_at, t.started_at, t.ended_at, t.outcome FROM (SELECT id, action_id, concurrency_key, enqueued_at \
+    FROM history UNION ALL SELECT id, action_id, concurrency_key, enqueued_at FROM live) AS e \
     JOIN attempts t ON t.execution_id = e.id WHERE e.enqueued_at >= $1 \
-    UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, started_at, ended_at FROM history \
-    WHERE enqueued_at >= $1 \
-    UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, started_at, CAST(NULL AS timestamptz) FROM live \
-    WHERE enqueued_at >= $1";
+    UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, worker, scheduled_at, started_at, ended_at, \
+    status FROM history WHERE enqueued_at >= $1 \
+    UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, worker, scheduled_at, started_at, \
+    CAST(NULL AS timestamptz), CAST(NULL AS text) FROM live WHERE enqueued_at >= $1";
+
+/// Stories of executions enqueued at `$1` or later, or of none at all, and what is written of them.
+pub(crate) const RECORDS: &str = "SELECT s.execution_id AS id, x.status, s.first, s.last, s.awaits, \
+    (SELECT count(*) FROM events e WHERE e.execution_id = s.execution_id) AS written, \
+    (SELECT min(e.number) FROM events e WHERE e.execution_id = s.execution_id) AS lowest, \
+    (SELECT max(e.number) FROM events e WHERE e.execution_id = s.execution_id) AS highest \
+    FROM stories s LEFT JOIN (SELECT id, status, enqueued_at FROM history \
+    UNION ALL SELECT id, status, enqueued_at FROM live) AS x ON x.id = s.execution_id \
+    WHERE x.id IS NULL OR x.enqueued_at >= $1";
+
+pub(crate) const EVENTS_WITHOUT_STORY: &str = "SELECT DISTINCT e.execution_id AS id FROM events e \
+    WHERE NOT EXISTS (SELECT 1 FROM stories s WHERE s.execution_id = e.execution_id) LIMIT 1000";
+
+/// Executions of more than one attempt, which a row can't tell, without a story.
+pub(crate) const UNTOLD: &str = "SELECT x.id FROM (SELECT id, attempt, enqueued_at FROM history \
+    UNION ALL SELECT id, attempt, enqueued_at FROM live) AS x WHERE x.enqueued_at >= $1 \
+    AND (x.attempt > 1 OR EXISTS (SELECT 1 FROM attempts t WHERE t.execution_id = x.id)) \
+    AND NOT EXISTS (SELECT 1 FROM stories s WHERE s.execution_id = x.id) LIMIT 1000";
 
 /// Executions that live although they have settled.
-pub(crate) const SETTLED_AND_LIVE: &str = "SELECT live.id FROM live JOIN history ON history.id = live.id";
+pub(crate) const SETTLED_AND_LIVE: &str = "SELECT live.id FROM live JOIN history ON history.id = live.id LIMIT 1000";
 
 /// Settled executions whose status is none to end in.
-pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id, status FROM history \
-    WHERE status NOT IN ('completed', 'failed', 'timeout', 'cancelled') AND enqueued_at >= $1";
+pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id FROM history \
+    WHERE status NOT IN ('completed', 'failed', 'timeout', 'cancelled') AND enqueued_at >= $1 LIMIT 1000";
+
+/// Live executions whose status and lease do not fit.
+pub(crate) const UNFIT_SLOTS: &str = "SELECT id FROM live \
+    WHERE NOT (CASE status WHEN 'queued' THEN fence IS NULL \
+    WHEN 'scheduled' THEN fence IS NOT NULL WHEN 'running' THEN fence IS NOT NULL \
+    WHEN 'cancelling' THEN fence IS NOT NULL ELSE 1 = 0 END) LIMIT 1000";
+
+/// What was counted for each action, and how many of it live.
+pub(crate) const TOTALS: &str = "SELECT t.action_id, t.enqueued, t.completed, \
+    (SELECT count(*) FROM live l WHERE l.action_id = t.action_id) AS living FROM action_totals t ORDER BY t.action_id";
+
+pub(crate) const LEDGER: &str = "SELECT epoch, batch, next_id, next_fence, next_action, \
+    (SELECT max(id) FROM live) AS live_id, (SELECT max(id) FROM history) AS settled_id, \
+    (SELECT max(place) FROM live) AS highest_place, (SELECT max(id) FROM actions) AS highest_action \
+    FROM leadership WHERE partition_id = 0";
 
 pub(crate) use {live_executions, newest_attempts, page_of_executions, settled_executions};
 

@@ -7,6 +7,7 @@ mod commit;
 mod lead;
 mod prune;
 mod read;
+mod verify;
 
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Status, Timestamp, http};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Status, http};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Connection, Postgres};
@@ -12,12 +12,8 @@ use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::{borrow, within};
 use crate::events::Asked;
-use crate::stamp::Stamp;
 use crate::text::hide;
-use crate::verify::{self, Grant};
-use crate::{
-    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
-};
+use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
 
 const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live WHERE message_id = ANY($1) \
     UNION ALL SELECT message_id, id, digest FROM history WHERE message_id = ANY($1)";
@@ -35,7 +31,7 @@ const EXECUTIONS: &str = sql::page_of_executions!(
 );
 
 /// All that is read after it is of one moment.
-const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 const ATTEMPTS: &str = sql::newest_attempts!("execution_id = ANY($1)");
 
@@ -161,21 +157,6 @@ impl Journal {
         let rows = self.rows(sqlx::query(sql::DURATIONS).bind(action.0).bind(newest)).await?;
         let samples = rows.iter().map(row::sample).collect::<Result<Vec<_>, _>>()?;
         Ok(durations::of(&samples))
-    }
-
-    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
-        let since = Stamp(since.unwrap_or_default());
-        let mut connection = borrow(&self.pool).await?;
-        let mut grants: Vec<Grant> = Vec::new();
-        let mut rows = sqlx::query(sql::GRANTS).bind(since).fetch(&mut *connection);
-        while let Some(row) = within(rows.try_next()).await? {
-            grants.push(row::grant(&row)?);
-        }
-        drop(rows);
-        connection.give_back();
-        let both: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_AND_LIVE)).await?;
-        let endless: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_WITHOUT_END).bind(since)).await?;
-        Ok(verify::judge(&self.actions().await?, grants, &both, &endless))
     }
 
     async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, Error> {

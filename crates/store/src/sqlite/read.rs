@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Timestamp, http};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, http};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Connection, Sqlite};
@@ -13,12 +13,8 @@ use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::within;
 use crate::events::Asked;
 use crate::row::json;
-use crate::stamp::Stamp;
 use crate::text::hide;
-use crate::verify::{self, Grant};
-use crate::{
-    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, Verdict, durations, row, sql,
-};
+use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
 
 const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live \
     WHERE message_id IN (SELECT value FROM json_each($1)) \
@@ -152,21 +148,6 @@ impl Journal {
         let rows = self.rows(sqlx::query(sql::DURATIONS).bind(action.0).bind(newest)).await?;
         let samples = rows.iter().map(row::sample).collect::<Result<Vec<_>, _>>()?;
         Ok(durations::of(&samples))
-    }
-
-    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
-        let since = Stamp(since.unwrap_or_default());
-        let mut connection = within(self.readers.acquire()).await?;
-        let mut grants: Vec<Grant> = Vec::new();
-        let mut rows = sqlx::query(sql::GRANTS).bind(since).fetch(&mut *connection);
-        while let Some(row) = within(rows.try_next()).await? {
-            grants.push(row::grant(&row)?);
-        }
-        drop(rows);
-        drop(connection);
-        let both: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_AND_LIVE)).await?;
-        let endless: Vec<i64> = self.scalars(sqlx::query(sql::SETTLED_WITHOUT_END).bind(since)).await?;
-        Ok(verify::judge(&self.actions().await?, grants, &both, &endless))
     }
 
     async fn rows(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {

@@ -1,12 +1,12 @@
-//! Lists: pages by keyset over live and history, filters, durations, and the verdict.
+//! Lists: pages by keyset over live and history, filters, durations.
 
-use slotline_protocol::{ActionId, ActionRef, Policy, Status, http};
+use slotline_protocol::{ActionId, ActionRef, Status, http};
 use slotline_scheduler::Snapshot;
 use slotline_store::{
     Accepted, ActionChange, Batch, Error, Filter, PAGE_BYTES_MAX, PageRequest, Request, Settled, Store,
 };
 
-use crate::world::{World, accepted, action, at, cases, queued, raw, request, running, settled};
+use crate::world::{World, accepted, action, cases, queued, raw, request, running, settled};
 
 cases!(
     pages_go_through_live_and_history_newest_first,
@@ -16,7 +16,6 @@ cases!(
     a_limit_out_of_range_is_brought_into_it,
     a_page_of_large_results_ends_early,
     durations_are_those_of_the_newest,
-    a_verdict_sees_order_limits_and_totals,
 );
 
 /// Ids of all pages, each of at most `limit`.
@@ -146,29 +145,5 @@ async fn durations_are_those_of_the_newest(world: World) -> anyhow::Result<()> {
     assert_eq!((wait.count, wait.p50, wait.p99), (4, 2_000.0, 2_000.0));
     let run = durations.run.expect("ended");
     assert_eq!((run.count, run.p50, run.p90), (4, 1_000.0, 1_000.0));
-    Ok(())
-}
-
-async fn a_verdict_sees_order_limits_and_totals(world: World) -> anyhow::Result<()> {
-    let mut writer = world.lead().await?;
-    let mut one_slot = action(1, "demo.echo");
-    one_slot.policy = Policy { limit: Some(1), ..Policy::default() };
-    writer.commit(Batch { actions: vec![ActionChange::Put(one_slot)], ..Batch::default() }).await?;
-    writer.accept(1..=3).await?;
-    let after = |id, started, ended| {
-        let mut end = settled(id);
-        end.lease = end.lease.map(|lease| slotline_scheduler::Lease { started_at: Some(at(started)), ..lease });
-        Settled { ended_at: at(ended), ..end }
-    };
-    writer.commit(Batch { settled: vec![after(1, 10, 20), after(2, 20, 30)], ..Batch::default() }).await?;
-    let verdict = world.store.verify(None).await?;
-    assert_eq!((verdict.executions, verdict.attempts), (3, 2));
-    assert_eq!(verdict.violations, Vec::<String>::new());
-
-    writer.commit(Batch { settled: vec![after(3, 25, 40)], ..Batch::default() }).await?;
-    let verdict = world.store.verify(None).await?;
-    assert_eq!(verdict.violations.len(), 1, "{verdict:?}");
-    assert_eq!(world.store.verify(Some(at(3))).await?.violations, Vec::<String>::new());
-    assert_eq!(world.store.verify(Some(at(3))).await?.executions, 1);
     Ok(())
 }

@@ -13,4 +13,5 @@ mod postgres;
 mod prune;
 mod record;
 mod recovery;
+mod verify;
 mod world;

@@ -1,0 +1,106 @@
+//! `slotline verify`: holds a live installation's journal against the promises.
+//!
+//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is told), 2 it could not be looked at.
+//! It only reads, in one snapshot; on a large journal choose `--since`, since all that is judged is held in memory.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use slotline_protocol::{Timestamp, duration};
+use slotline_store::{CLOCK_TOLERANCE, Store, Verdict};
+
+use crate::config::{Output, Secret, require};
+use crate::{REFUSED, Settings, output, told};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only executions enqueued in this time before now, such as 24h [default: all that are kept]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    since: Option<Duration>,
+    /// postgres://user:password@host/database
+    #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<Secret>,
+}
+
+pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    settings.log("warn")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = args.since.map(|since| Timestamp::from_micros(0) + now.saturating_sub(since));
+    match look(settings, args.database_url, since).await {
+        Ok(verdict) => {
+            match settings.output() {
+                Output::Table => show(&verdict, since),
+                Output::Json => output::json(&document(&verdict, since)),
+            }
+            Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        // Not a word on the promises, so not the code that says that one is broken.
+        Err(error) => {
+            output::note(format!("slotline: the journal could not be verified: {}", told(&error)));
+            Ok(ExitCode::from(REFUSED))
+        }
+    }
+}
+
+async fn look(settings: &Settings, url: Option<Secret>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
+    let url = url.or(settings.file.database_url.clone());
+    let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
+    let store = Store::open(url.expose()).await?;
+    let verdict = store.verify(since).await?;
+    store.close().await;
+    Ok(verdict)
+}
+
+fn show(verdict: &Verdict, since: Option<Timestamp>) {
+    let since = since.map_or_else(|| "all that is kept".to_owned(), |since| format!("since {}", output::moment(since)));
+    output::line(format!("{} executions, {} attempts ({since})\n", verdict.executions, verdict.attempts));
+    let rows = verdict.checks.iter().map(|checked| {
+        let violations = checked.violations.to_string();
+        [checked.check.to_string(), checked.examined.to_string(), violations, checked.check.claim().to_owned()]
+    });
+    output::table(["CHECK", "EXAMINED", "VIOLATED", "WHAT MUST HOLD"], rows);
+    output::line(format!("\n{}", reservations()));
+    match verdict.violations.first() {
+        None => output::line("All of it holds."),
+        Some(first) => {
+            let all: u64 = verdict.checks.iter().map(|checked| checked.violations).sum();
+            let more = if all > 1 { format!(" ({} more; --output json lists them)", all - 1) } else { String::new() };
+            output::line(format!("VIOLATED: {}{more}", output::clean(first)));
+        }
+    }
+}
+
+/// What the verdict does not say.
+fn reservations() -> String {
+    format!(
+        "Limits and order are judged for slots granted since each action was last changed. Starts and ends are by the \
+         workers' clocks, so attempts of different workers count as side by side from {} ms on.",
+        CLOCK_TOLERANCE.as_millis()
+    )
+}
+
+fn document(verdict: &Verdict, since: Option<Timestamp>) -> serde_json::Value {
+    let checks: Vec<_> = verdict
+        .checks
+        .iter()
+        .map(|checked| {
+            json!({
+                "check": checked.check.as_str(),
+                "claim": checked.check.claim(),
+                "examined": checked.examined,
+                "violated": checked.violations,
+            })
+        })
+        .collect();
+    json!({
+        "holds": verdict.holds(),
+        "since": since,
+        "executions": verdict.executions,
+        "attempts": verdict.attempts,
+        "checks": checks,
+        "violations": verdict.violations,
+        "clock_tolerance_ms": u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap_or(u64::MAX),
+        "reservations": reservations(),
+    })
+}
