@@ -1,0 +1,242 @@
+//! What the journal went through, noted by triggers: whatever a transaction changes is noted by the same transaction.
+//!
+//! So a commit is here if and only if it is durable, in the order in which commits became so: each begins by taking the
+//! one row of `leadership`. Not here: what may follow what (`checker`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use slotline_protocol::policy::{OnIsolation, Policy};
+use slotline_protocol::{ActionRef, Epoch, ExecutionId, Fence, Status};
+use slotline_tests::Postgres;
+
+use crate::clock::Clocks;
+use crate::history::{Entry, Fact, Rules};
+
+const INSTALL: &str = "
+create schema chaos;
+create table chaos.notes (
+    number bigserial primary key,
+    at     timestamptz not null default clock_timestamp(),
+    what   text not null,
+    row    jsonb not null
+);
+create function chaos.note() returns trigger language plpgsql as $$
+begin
+    insert into chaos.notes (what, row) values (tg_table_name, to_jsonb(new) - 'parameters' - 'digest' - 'result' - 'body');
+    return null;
+end $$;
+create trigger noted after update on leadership for each row
+    when ((old.epoch, old.batch) is distinct from (new.epoch, new.batch)) execute function chaos.note();
+create trigger noted after insert or update on actions for each row execute function chaos.note();
+create trigger noted after insert or update on live for each row execute function chaos.note();
+create trigger noted after insert on history for each row execute function chaos.note();
+create trigger noted after insert on events for each row execute function chaos.note();
+";
+
+const READ: &str = "select jsonb_build_object('at', (extract(epoch from at) * 1000000)::bigint, 'what', what, 'row', row) \
+    from chaos.notes order by number";
+
+/// From here on every change of this database is noted. It must be migrated, and nobody may lead yet.
+pub(crate) async fn install(postgres: &Postgres, database: &str) -> anyhow::Result<()> {
+    postgres.psql_in(database, INSTALL).await.map(drop)
+}
+
+/// All that was noted, as facts.
+pub(crate) async fn read(postgres: &Postgres, database: &str, clocks: &Clocks) -> anyhow::Result<Vec<Entry>> {
+    let text = postgres.psql_in(database, READ).await?;
+    let mut replay = Replay::default();
+    for line in text.lines() {
+        let note: Note = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        replay.take(note, clocks).with_context(|| line.to_owned())?;
+    }
+    replay.end_batch();
+    Ok(replay.history)
+}
+
+#[derive(Deserialize)]
+struct Note {
+    at: i64,
+    what: String,
+    row: Value,
+}
+
+#[derive(Deserialize)]
+struct LeadershipRow {
+    epoch: i64,
+    batch: i64,
+}
+
+#[derive(Deserialize)]
+struct ActionRow {
+    id: i64,
+    #[serde(rename = "ref")]
+    action_ref: String,
+    policy: String,
+    paused: bool,
+}
+
+#[derive(Clone, Deserialize)]
+struct LiveRow {
+    id: i64,
+    place: i64,
+    fence: Option<i64>,
+    attempt: u32,
+    status: String,
+    not_before: Option<String>,
+    keeps_slot: bool,
+    action_id: i64,
+    concurrency_key: Option<String>,
+    message_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HistoryRow {
+    id: i64,
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct EventRow {
+    execution_id: i64,
+    number: u64,
+}
+
+#[derive(Default)]
+struct Replay {
+    history: Vec<Entry>,
+    epoch: i64,
+    actions: BTreeMap<i64, ActionRef>,
+    /// The lease of each live execution, as of the batch before.
+    leases: BTreeMap<i64, Option<i64>>,
+    at: u64,
+    put: Vec<Fact>,
+    /// As the batch left them, each once.
+    moved: BTreeMap<i64, LiveRow>,
+    settled: Vec<(i64, Status)>,
+    numbered: Vec<Fact>,
+}
+
+impl Replay {
+    fn take(&mut self, note: Note, clocks: &Clocks) -> anyhow::Result<()> {
+        match note.what.as_str() {
+            "leadership" => {
+                self.end_batch();
+                // Clocks that are set may go back; what was noted later was later all the same.
+                self.at = self.at.max(clocks.since_boot(note.at));
+                let LeadershipRow { epoch, batch } = row(note.row)?;
+                if epoch == self.epoch {
+                    self.say(Fact::Committed { epoch: Epoch(epoch), batch });
+                } else {
+                    self.epoch = epoch;
+                    self.say(Fact::Led { epoch: Epoch(epoch) });
+                }
+            }
+            "actions" => {
+                let ActionRow { id, action_ref, policy, paused } = row(note.row)?;
+                let policy: Policy = serde_json::from_str(&policy)?;
+                let action = ActionRef::new(&action_ref)?;
+                let runs_on = policy.on_isolation == OnIsolation::Continue;
+                let rules = Rules { limit: policy.limit, key_limit: policy.key_limit, paused, runs_on };
+                self.actions.insert(id, action.clone());
+                self.put.push(Fact::ActionPut { action, rules });
+            }
+            "live" => {
+                let row: LiveRow = row(note.row)?;
+                self.moved.insert(row.id, row);
+            }
+            "history" => {
+                let HistoryRow { id, status } = row(note.row)?;
+                self.settled.push((id, status.parse()?));
+            }
+            "events" => {
+                let EventRow { execution_id, number } = row(note.row)?;
+                self.numbered.push(Fact::Numbered { execution: ExecutionId(execution_id), number });
+            }
+            other => bail!("nobody looks at {other}"),
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, fact: Fact) {
+        self.history.push(Entry { at: self.at, fact });
+    }
+
+    /// Says what a batch changed, in the order in which it is meant, whatever the order of its statements: what was put,
+    /// what was accepted, what ended, what was granted in order of the grants, and who waits.
+    fn end_batch(&mut self) {
+        for fact in std::mem::take(&mut self.put) {
+            self.say(fact);
+        }
+        let mut moved: Vec<LiveRow> = std::mem::take(&mut self.moved).into_values().collect();
+        for row in &moved {
+            if !self.leases.contains_key(&row.id) {
+                self.accepted(row);
+            }
+        }
+        for (id, status) in std::mem::take(&mut self.settled) {
+            moved.retain(|row| row.id != id);
+            if let Some(Some(fence)) = self.leases.remove(&id) {
+                self.say(Fact::Released { execution: ExecutionId(id), fence: Fence(fence) });
+            }
+            self.say(Fact::Settled { execution: ExecutionId(id), status });
+        }
+        for row in &moved {
+            if let Some(fence) = self.leases.get(&row.id).copied().flatten()
+                && row.fence != Some(fence)
+            {
+                self.leases.insert(row.id, None);
+                self.say(Fact::Released { execution: ExecutionId(row.id), fence: Fence(fence) });
+            }
+        }
+        moved.sort_by_key(|row| row.fence.unwrap_or(i64::MAX));
+        for row in moved {
+            self.stands(&row);
+            self.leases.insert(row.id, row.fence);
+        }
+        for fact in std::mem::take(&mut self.numbered) {
+            self.say(fact);
+        }
+    }
+
+    fn accepted(&mut self, row: &LiveRow) {
+        let execution = ExecutionId(row.id);
+        self.leases.insert(row.id, None);
+        self.say(Fact::Accepted {
+            execution,
+            request: Arc::from(row.message_id.as_deref().unwrap_or_default()),
+            action: self.actions.get(&row.action_id).cloned().unwrap_or_else(nameless),
+            key: row.concurrency_key.as_deref().map(Arc::from),
+        });
+        // One that was granted and lost before anybody heard of it has no plain order among the others of its batch.
+        if row.attempt == u32::from(row.fence.is_some()) {
+            self.say(Fact::Waits { execution, place: row.place });
+        }
+    }
+
+    fn stands(&mut self, row: &LiveRow) {
+        let (execution, attempt, place) = (ExecutionId(row.id), row.attempt, row.place);
+        let before = self.leases.get(&row.id).copied().flatten();
+        match row.fence {
+            Some(fence) if before == Some(fence) => {}
+            Some(fence) => self.say(Fact::Granted { execution, attempt, fence: Fence(fence), place }),
+            None if row.status == Status::Queued.as_str() && row.not_before.is_none() && !row.keeps_slot => {
+                self.say(Fact::Waits { execution, place });
+            }
+            None => self.say(Fact::Stands { execution }),
+        }
+    }
+}
+
+fn row<T: DeserializeOwned>(row: Value) -> anyhow::Result<T> {
+    Ok(serde_json::from_value(row)?)
+}
+
+/// Of an action that the notes never told of, which the checker then finds.
+fn nameless() -> ActionRef {
+    ActionRef::new("chaos.nameless").expect("a word, a dot, a word")
+}

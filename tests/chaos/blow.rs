@@ -1,0 +1,234 @@
+//! How faults are done, and undone: each puts back what it hurt before it is over.
+//!
+//! Whatever can be hurt once at a time has a lock, which a fault holds until it is over.
+
+use std::sync::{Mutex as Held, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use slotline_tests::{Postgres, Proxy, Rabbit, Weather, eventually};
+use tokio::sync::Mutex;
+
+use crate::fault::{Blow, EXECUTORS, Fault, LINKS, WORKERS, Who};
+use crate::member::Member;
+use crate::site::{Api, Site};
+
+/// How long one that was asked to end may take: a drain, the last confirms, and a database that does not answer.
+const END_WITHIN: Duration = Duration::from_secs(45);
+/// How long the commands of a killed worker may live on.
+const LEFT_WITHIN: Duration = Duration::from_secs(10);
+const FINE_WITHIN: Duration = Duration::from_secs(60);
+
+/// All that can be hurt.
+pub(crate) struct Ground {
+    pub(crate) rabbit: Rabbit,
+    pub(crate) postgres: Postgres,
+    pub(crate) site: Site,
+    pub(crate) api: Api,
+    pub(crate) executors: Vec<Mutex<Member>>,
+    pub(crate) workers: Vec<Mutex<Member>>,
+    pub(crate) links: Vec<(String, Mutex<Proxy>)>,
+    pub(crate) broker: Mutex<()>,
+    pub(crate) journal: Mutex<()>,
+    /// What must not happen whatever is hurt.
+    pub(crate) wrongs: Held<Vec<String>>,
+}
+
+impl Ground {
+    /// Does the fault to its end.
+    pub(crate) async fn strike(&self, Fault { lasts, blow, .. }: Fault) -> anyhow::Result<()> {
+        match blow {
+            Blow::Kill(who) => self.kill(who, lasts).await,
+            Blow::End(who) => {
+                let mut member = self.member(who).lock().await;
+                member.signal(Signal::SIGTERM)?;
+                if let Err(error) = member.end(END_WITHIN).await {
+                    self.wrong(format!("{} did not end when it was asked to: {error:#}", member.name));
+                    member.kill().await?;
+                }
+                tokio::time::sleep(lasts).await;
+                member.start_again(&[])
+            }
+            Blow::Freeze(who) => {
+                let mut member = self.member(who).lock().await;
+                member.signal(Signal::SIGSTOP)?;
+                tokio::time::sleep(lasts).await;
+                member.signal(Signal::SIGCONT)
+            }
+            Blow::Cut(link) => {
+                self.links[link].1.lock().await.cut();
+                Ok(())
+            }
+            Blow::Weather(link, weather) => {
+                let proxy = self.links[link].1.lock().await;
+                proxy.set(weather);
+                tokio::time::sleep(lasts).await;
+                proxy.set(Weather::Fair);
+                Ok(())
+            }
+            Blow::BrokerStops
+            | Blow::BrokerKilled
+            | Blow::BrokerFreezes
+            | Blow::BrokerAlarm
+            | Blow::ConnectionsClosed
+            | Blow::QueueDeleted(_) => self.strike_broker(blow, lasts).await,
+            Blow::JournalRestarts | Blow::JournalKilled | Blow::SessionsEnded { .. } | Blow::JournalLocked => {
+                self.strike_journal(blow, lasts).await
+            }
+        }
+    }
+
+    async fn kill(&self, who: Who, lasts: Duration) -> anyhow::Result<()> {
+        let mut member = self.member(who).lock().await;
+        member.kill().await?;
+        if let Who::Worker(_) = who
+            && let Err(error) = self.site.nothing_left_of(&member.name, LEFT_WITHIN).await
+        {
+            self.wrong(format!("{error:#}"));
+        }
+        tokio::time::sleep(lasts).await;
+        member.start_again(&[])
+    }
+
+    async fn strike_broker(&self, blow: Blow, lasts: Duration) -> anyhow::Result<()> {
+        let _turn = self.broker.lock().await;
+        let rabbit = &self.rabbit;
+        match blow {
+            Blow::BrokerStops => {
+                rabbit.stop_app().await?;
+                tokio::time::sleep(lasts).await;
+                rabbit.start_app().await
+            }
+            Blow::BrokerKilled => {
+                rabbit.kill().await?;
+                tokio::time::sleep(lasts).await;
+                rabbit.start_again().await
+            }
+            Blow::BrokerFreezes => {
+                rabbit.signal(Signal::SIGSTOP)?;
+                tokio::time::sleep(lasts).await;
+                rabbit.signal(Signal::SIGCONT)
+            }
+            Blow::BrokerAlarm => {
+                rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await?;
+                tokio::time::sleep(lasts).await;
+                rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await.map(drop)
+            }
+            Blow::QueueDeleted(which) => {
+                let listed = rabbit.ctl(&["list_queues", "--silent", "--no-table-headers", "name"]).await?.stdout;
+                let spared = [format!("{}.requests", self.site.prefix), format!("{}.dead", self.site.prefix)];
+                let queues: Vec<&str> =
+                    listed.lines().filter(|name| !spared.iter().any(|spare| spare == name)).collect();
+                if queues.is_empty() {
+                    return Ok(());
+                }
+                let doomed = queues[usize::try_from(which % queues.len() as u64)?];
+                // It may have gone by itself meanwhile.
+                let _ = rabbit.ctl(&["delete_queue", doomed]).await;
+                Ok(())
+            }
+            _ => rabbit.ctl(&["close_all_connections", "chaos"]).await.map(drop),
+        }
+    }
+
+    async fn strike_journal(&self, blow: Blow, lasts: Duration) -> anyhow::Result<()> {
+        let _turn = self.journal.lock().await;
+        let sql = |text: String| async move { self.postgres.psql_in(&self.site.database, &text).await };
+        match blow {
+            Blow::JournalRestarts => self.postgres.restart().await,
+            Blow::JournalKilled => {
+                self.postgres.kill().await?;
+                tokio::time::sleep(lasts).await;
+                self.postgres.start_again().await
+            }
+            Blow::SessionsEnded { all } => {
+                let limit = if all { "" } else { "limit 1" };
+                let end = "select pg_terminate_backend(pid) from pg_stat_activity \
+                    where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+                sql(format!("{end} order by pid {limit}")).await.map(drop)
+            }
+            _ => {
+                let seconds = lasts.as_secs_f64();
+                sql(format!("lock table leadership in access exclusive mode; select pg_sleep({seconds})"))
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+
+    pub(crate) fn member(&self, who: Who) -> &Mutex<Member> {
+        match who {
+            Who::Executor(index) => &self.executors[index],
+            Who::Worker(index) => &self.workers[index],
+        }
+    }
+
+    pub(crate) fn everyone(&self) -> impl Iterator<Item = &Mutex<Member>> {
+        self.executors.iter().chain(&self.workers)
+    }
+
+    /// Notes what must not happen.
+    pub(crate) fn wrong(&self, what: String) {
+        println!("    WRONG: {what}");
+        self.wrongs.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// Notes who has ended by itself, which nobody may whatever is hurt. One that is being hurt is left alone.
+    pub(crate) fn look_for_the_dead(&self) {
+        for member in self.everyone() {
+            let Ok(mut member) = member.try_lock() else { continue };
+            match member.ended() {
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    self.wrong(format!("{} ended by itself: {status}", member.name));
+                    if let Err(error) = member.start_again(&[]) {
+                        self.wrong(format!("{error:#}"));
+                    }
+                }
+                Err(error) => self.wrong(format!("{}: {error:#}", member.name)),
+            }
+        }
+    }
+
+    /// Waits until both servers answer.
+    pub(crate) async fn is_fine(&self) -> anyhow::Result<()> {
+        eventually("the journal answers", FINE_WITHIN, async || {
+            self.postgres.psql_in(&self.site.database, "select 1").await.map(Some)
+        })
+        .await?;
+        eventually("the broker answers", FINE_WITHIN, async || self.rabbit.ctl(&["await_startup"]).await.map(Some))
+            .await
+            .map(drop)
+    }
+
+    /// SIGTERM to everyone, workers first, and their ends.
+    pub(crate) async fn close(&self) -> anyhow::Result<()> {
+        for members in [&self.workers, &self.executors] {
+            for member in members {
+                member.lock().await.signal(Signal::SIGTERM)?;
+            }
+            for member in members {
+                let mut member = member.lock().await;
+                let status = member.end(END_WITHIN).await?;
+                anyhow::ensure!(status.success(), "{} ended: {status}", member.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One proxy for each link.
+pub(crate) fn links(rabbit: u16, postgres: u16) -> anyhow::Result<Vec<(String, Mutex<Proxy>)>> {
+    let link = |name: String, server: u16| anyhow::Ok((name, Mutex::new(Proxy::start(server)?)));
+    let mut links = Vec::with_capacity(LINKS);
+    for executor in 0..EXECUTORS {
+        links.push(link(format!("executor-{executor} to broker"), rabbit)?);
+        links.push(link(format!("executor-{executor} to journal"), postgres)?);
+    }
+    for worker in 0..WORKERS {
+        links.push(link(format!("worker-{worker} to broker"), rabbit)?);
+    }
+    links.push(link("publisher to broker".to_owned(), rabbit)?);
+    links.len().eq(&LINKS).then_some(links).context("a link for each")
+}
