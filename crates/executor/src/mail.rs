@@ -141,6 +141,7 @@ impl Postman {
                 epoch: self.epoch,
                 n: *n,
                 execution_id: missing.key.0,
+                action_ref: missing.action_ref.clone(),
                 attempt: missing.key.1,
                 first_sequence: missing.first,
                 last_sequence: missing.last,

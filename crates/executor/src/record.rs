@@ -70,10 +70,11 @@ pub(crate) struct End {
 }
 
 /// Events that did not arrive, and who may still have them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) incarnation: Incarnation,
     pub(crate) key: AttemptKey,
+    pub(crate) action_ref: ActionRef,
     pub(crate) first: u64,
     /// `None`: whatever there is.
     pub(crate) last: Option<u64>,

@@ -232,6 +232,7 @@ pub struct Resend {
     pub epoch: Epoch,
     pub n: u64,
     pub execution_id: ExecutionId,
+    pub action_ref: ActionRef,
     pub attempt: u32,
     /// The first number that is missing.
     pub first_sequence: u64,

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use slotline_protocol::ActionRef;
 use slotline_protocol::message::AttemptKey;
 
 use crate::report::Weight;
@@ -41,7 +40,6 @@ pub(crate) struct Archive {
 
 #[derive(Debug)]
 struct Shelf {
-    action_ref: ActionRef,
     /// The number of the oldest event that is there; the others follow without a gap.
     first: u64,
     events: VecDeque<Kept>,
@@ -63,18 +61,11 @@ pub(crate) struct Asked {
 
 impl Archive {
     /// Keeps the next event of an attempt.
-    pub(crate) fn keep(&mut self, key: AttemptKey, action_ref: &ActionRef, sequence: u64, kept: Kept) {
+    pub(crate) fn keep(&mut self, key: AttemptKey, sequence: u64, kept: Kept) {
         let shelf = self.shelves.entry(key).or_insert_with(|| {
             self.moments += 1;
             self.order.insert((true, self.moments, key));
-            Shelf {
-                action_ref: action_ref.clone(),
-                first: sequence,
-                events: VecDeque::new(),
-                bytes: 0,
-                is_live: true,
-                since: self.moments,
-            }
+            Shelf { first: sequence, events: VecDeque::new(), bytes: 0, is_live: true, since: self.moments }
         });
         self.bytes -= shelf.bytes;
         shelf.put(sequence, kept);
@@ -94,10 +85,6 @@ impl Archive {
             (shelf.is_live, shelf.since) = (false, self.moments);
             self.order.insert((false, self.moments, key));
         }
-    }
-
-    pub(crate) fn action_ref(&self, key: AttemptKey) -> Option<&ActionRef> {
-        self.shelves.get(&key).map(|shelf| &shelf.action_ref)
     }
 
     /// What there is of the numbers from `first` to `last`, or of all from `first` on.
@@ -156,7 +143,7 @@ mod tests {
     }
 
     fn keep(archive: &mut Archive, id: i64, sequence: u64, text: &str) {
-        archive.keep(key(id), &ActionRef::new("a.b").expect("a name"), sequence, kept(text));
+        archive.keep(key(id), sequence, kept(text));
     }
 
     /// An attempt that has said so much.
@@ -232,7 +219,7 @@ mod tests {
         }
         archive.close(key(3));
         archive.close(key(2));
-        let is_there = |archive: &Archive, id: i64| archive.action_ref(key(id)).is_some();
+        let is_there = |archive: &Archive, id: i64| archive.shelves.contains_key(&key(id));
         assert!((1..=fit).all(|id| is_there(&archive, id)), "at the bound all are there");
         keep(&mut archive, fit + 1, 1, &text);
         assert!(!is_there(&archive, 3) && is_there(&archive, 2));

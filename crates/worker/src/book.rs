@@ -39,7 +39,7 @@ pub(crate) enum Errand {
     Resend {
         key: AttemptKey,
         range: (u64, Option<u64>),
-        action_ref: Option<ActionRef>,
+        action_ref: ActionRef,
     },
     Beat {
         heartbeat: message::Heartbeat,

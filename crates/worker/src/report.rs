@@ -74,9 +74,9 @@ impl Outbox {
     pub(crate) fn status_changed(&mut self, word: &Traced<StatusChanged>, now: Timestamp) {
         let envelope = self.envelope(word, now);
         let kept = Kept { weight: Weight::News, message_type: StatusChanged::TYPE, envelope };
-        let StatusChanged { execution_id, attempt, sequence, ref action_ref, .. } = word.message;
+        let StatusChanged { execution_id, attempt, sequence, .. } = word.message;
         if let Some(sequence) = sequence {
-            self.archive.keep((execution_id, attempt), action_ref, sequence, kept.clone());
+            self.archive.keep((execution_id, attempt), sequence, kept.clone());
         }
         self.event(kept);
     }
@@ -89,9 +89,9 @@ impl Outbox {
             Event::Progress(_) | Event::Started {} | Event::Finished { .. } | Event::Gap { .. } => Weight::News,
         };
         let kept = Kept { weight, message_type: Progress::TYPE, envelope: self.envelope(word, now) };
-        let Progress { execution_id, attempt, sequence, ref action_ref, ref event, .. } = word.message;
+        let Progress { execution_id, attempt, sequence, ref event, .. } = word.message;
         let key = (execution_id, attempt);
-        self.archive.keep(key, action_ref, sequence, kept.clone());
+        self.archive.keep(key, sequence, kept.clone());
         if let Event::Finished { .. } = event {
             self.archive.close(key);
         }
@@ -99,16 +99,15 @@ impl Outbox {
     }
 
     /// Says the events of an attempt again that are numbered from `first` to `last`; of those that can't be had, how many
-    /// they are. `action_ref`: where the duty book knows it.
+    /// they are.
     pub(crate) fn resend(
         &mut self,
         key: AttemptKey,
         (first, last): (u64, Option<u64>),
-        action_ref: Option<ActionRef>,
+        action_ref: &ActionRef,
         now: Timestamp,
     ) {
         let Asked { before, events, after } = self.archive.ask(key, first, last);
-        let action_ref = action_ref.or_else(|| self.archive.action_ref(key).cloned()).unwrap_or_else(forgotten);
         let gap = |outbox: &mut Self, (sequence, count): (u64, u64)| {
             let message = Progress {
                 execution_id: key.0,
@@ -258,11 +257,6 @@ fn body(envelopes: &[Bytes]) -> Bytes {
     }
     body.push(b']');
     Bytes::from(body)
-}
-
-/// Neither the book nor the archive knows the attempt any more; whoever asked does.
-fn forgotten() -> ActionRef {
-    ActionRef::new("slotline.forgotten").expect("a word, a dot, a word")
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ impl Loop {
                 crash::point("worker.started.after");
             }
             Errand::Progress(word) => self.outbox.progress(&word, now),
-            Errand::Resend { key, range, action_ref } => self.outbox.resend(key, range, action_ref, now),
+            Errand::Resend { key, range, action_ref } => self.outbox.resend(key, range, &action_ref, now),
             Errand::Beat { heartbeat, sent } => {
                 let incarnation = heartbeat.incarnation;
                 crash::point("worker.heartbeat.before");

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use slotline_protocol::message::{AttemptKey, GapReason};
-use slotline_protocol::{ExecutionId, Fence, Incarnation, Timestamp, WorkerName};
+use slotline_protocol::message::GapReason;
+use slotline_protocol::{ActionRef, ExecutionId, Fence, Incarnation, Timestamp, WorkerName};
 use slotline_scheduler::Lease;
 
 use super::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
@@ -82,7 +82,7 @@ impl Attempt {
     }
 
     /// What its worker is to be asked for now; `None` if it was asked often enough.
-    pub(super) fn ask(&mut self, id: ExecutionId) -> Option<Missing> {
+    pub(super) fn ask(&mut self, id: ExecutionId, action_ref: &ActionRef) -> Option<Missing> {
         let (first, _) = self.hole()?;
         let last = self.last_known();
         let (times, up_to) = self.asked;
@@ -90,7 +90,7 @@ impl Attempt {
             return None;
         }
         self.asked = if times >= ASKS_MAX { (1, last) } else { (times + 1, last) };
-        Some(Missing { incarnation: self.incarnation, key: self.key(id), first, last: Some(last) })
+        Some(Missing { last: Some(last), ..self.rest(id, action_ref) })
     }
 
     /// The next hole that was asked for in vain.
@@ -100,12 +100,9 @@ impl Attempt {
     }
 
     /// Whatever follows the last event taken.
-    pub(super) fn rest(&self, id: ExecutionId) -> Missing {
-        Missing { incarnation: self.incarnation, key: self.key(id), first: self.sequence + 1, last: None }
-    }
-
-    fn key(&self, id: ExecutionId) -> AttemptKey {
-        (id, self.number)
+    pub(super) fn rest(&self, id: ExecutionId, action_ref: &ActionRef) -> Missing {
+        let (incarnation, key, first) = (self.incarnation, (id, self.number), self.sequence + 1);
+        Missing { incarnation, key, action_ref: action_ref.clone(), first, last: None }
     }
 
     /// Events that need not be heard: whoever reported nothing said only what its completion tells as well.

@@ -205,7 +205,7 @@ impl Tale {
 
     /// What its worker has beyond the last event taken.
     pub(super) fn rest(&self) -> Option<Missing> {
-        self.attempt.as_ref().map(|attempt| attempt.rest(self.id))
+        self.attempt.as_ref().map(|attempt| attempt.rest(self.id, &self.action_ref))
     }
 
     // ---- what happens ----
@@ -290,7 +290,7 @@ impl Tale {
     /// Asks for what is missing, or gives it up.
     pub(super) fn look(&mut self, now: Timestamp, out: &mut Out) {
         self.due = None;
-        if let Some(missing) = self.attempt.as_mut().and_then(|attempt| attempt.ask(self.id)) {
+        if let Some(missing) = self.attempt.as_mut().and_then(|attempt| attempt.ask(self.id, &self.action_ref)) {
             out.missing.push(missing);
             return self.set_due(Some(now + ASK_AGAIN), out);
         }

@@ -244,7 +244,7 @@ fn what_is_missing_is_asked_for_while_the_slot_is_long_free() {
     assert!(world.missing.is_empty(), "it may still be on its way");
     world.passes(ASK_AFTER);
     assert_eq!(world.missing.len(), 1);
-    let missing = world.missing[0];
+    let missing = world.missing[0].clone();
     assert_eq!((missing.key, missing.first, missing.last), ((id, 1), 3, Some(5)));
     world.hears(id, 1, 3, says("a"));
     world.hears(id, 1, 4, says("b"));

@@ -34,11 +34,10 @@ pub enum Effect {
     /// and may not know the attempt any more.
     Resend {
         key: AttemptKey,
+        action_ref: ActionRef,
         first: u64,
         /// `None`: whatever there is.
         last: Option<u64>,
-        /// Where the book still holds the attempt.
-        action_ref: Option<ActionRef>,
     },
     /// Publish; its confirm is told by `HeartbeatConfirmed` with the same `sent`.
     Beat {

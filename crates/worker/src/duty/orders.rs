@@ -33,9 +33,8 @@ impl Duty {
             }
             Order::Resend(order) => {
                 let key = (order.execution_id, order.attempt);
-                let action_ref = self.entry_mut(key).map(|entry| entry.task.action_ref.clone());
                 let (first, last) = (order.first_sequence, order.last_sequence);
-                fx.push(Effect::Resend { key, first, last, action_ref });
+                fx.push(Effect::Resend { key, action_ref: order.action_ref, first, last });
             }
             Order::Hello(order) => self.hello(now, &order, fx),
         }

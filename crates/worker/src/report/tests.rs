@@ -114,7 +114,7 @@ fn what_was_left_out_for_lack_of_room_can_be_had_again() {
     let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
     outbox.progress(&progress(1, number()), now);
     outbox.events.clear();
-    outbox.resend((ExecutionId(1), 1), (1, Some(1)), None, now);
+    outbox.resend((ExecutionId(1), 1), (1, Some(1)), &ActionRef::new("demo.echo").expect("a name"), now);
     assert_eq!(outbox.events.len(), 1);
 }
 

@@ -205,7 +205,9 @@ impl World {
     pub(crate) fn resend(&mut self, id: i64, first_sequence: u64, last_sequence: Option<u64>) {
         let (epoch, n) = self.next();
         let (execution_id, attempt) = key(id);
-        self.order(Order::Resend(message::Resend { epoch, n, execution_id, attempt, first_sequence, last_sequence }));
+        let action_ref = ActionRef::new("demo.echo").expect("a name");
+        let resend = message::Resend { epoch, n, execution_id, action_ref, attempt, first_sequence, last_sequence };
+        self.order(Order::Resend(resend));
     }
 
     /// By the same leader.

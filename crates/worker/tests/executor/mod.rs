@@ -243,7 +243,9 @@ impl Executor {
     ) -> anyhow::Result<()> {
         let (epoch, n) = self.next();
         let (execution_id, attempt) = key(id);
-        self.send(to, &Resend { epoch, n, execution_id, attempt, first_sequence, last_sequence }).await
+        let action_ref = ActionRef::new("demo.echo")?;
+        let resend = Resend { epoch, n, execution_id, action_ref, attempt, first_sequence, last_sequence };
+        self.send(to, &resend).await
     }
 
     /// To one incarnation.
