@@ -6,12 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use slotline_protocol::Epoch;
-
 use crate::chance::Chance;
 use crate::clock::{MS, SECOND};
 use crate::faults::Node;
 use crate::history::Fact;
+use crate::plan::Mistake;
 use crate::stage::{Event, Side, Stage, Why};
 use crate::wire::{Body, Down, Queue as Name, Route, SessionId, Tag, Up, Verdict};
 
@@ -198,9 +197,8 @@ impl Broker {
                         queue.ready.push_front(stored);
                         return;
                     }
-                    let best = (0..queue.consumers.len()).max_by_key(|index| {
-                        (queue.consumers[*index].priority, std::cmp::Reverse(*index))
-                    });
+                    let best = (0..queue.consumers.len())
+                        .max_by_key(|index| (queue.consumers[*index].priority, std::cmp::Reverse(*index)));
                     queue.consumers.swap(0, best.unwrap_or(0));
                 }
                 0
@@ -247,9 +245,13 @@ impl Broker {
             consumer.session != session
         });
         if !returned.is_empty() {
-            returned.extend(queue.ready.drain(..));
-            returned.sort_by_key(|stored| stored.place);
-            queue.ready = returned.into();
+            if stage.mistake == Some(Mistake::ReturnsToTheEnd) {
+                queue.ready.extend(returned);
+            } else {
+                returned.extend(queue.ready.drain(..));
+                returned.sort_by_key(|stored| stored.place);
+                queue.ready = returned.into();
+            }
         }
         self.hand_out(name, stage);
     }
@@ -314,6 +316,13 @@ impl Broker {
         }
     }
 
+    /// Deletes the queues of all workers, without a word to anybody.
+    pub(crate) fn empty_workers(&mut self, stage: &mut Stage) {
+        for name in self.bound(|name| matches!(name, Name::Worker(_))) {
+            self.delete(name, None, stage);
+        }
+    }
+
     pub(crate) fn lose_queue(&mut self, which: u64, stage: &mut Stage) {
         let names = self.bound(|name| *name != Name::Requests);
         if !names.is_empty() {
@@ -339,13 +348,6 @@ impl Broker {
                 self.end_session(session, stage);
             }
         }
-    }
-
-    /// How many messages of an epoch's queues wait; for scenarios.
-    pub(crate) fn unacked_of(&self, epoch: Epoch) -> usize {
-        let names = [Name::Completions(epoch), Name::Heartbeats(epoch)];
-        let queues = names.iter().filter_map(|name| self.queues.get(name));
-        queues.map(|queue| queue.ready.len() + queue.consumers.iter().map(|c| c.unacked.len()).sum::<usize>()).sum()
     }
 }
 

@@ -81,6 +81,7 @@ struct Live {
 }
 
 impl Checker {
+    /// Judges a history that is complete.
     pub(crate) fn check<'a>(history: impl IntoIterator<Item = &'a Entry>) -> Result<(), Violation> {
         let mut checker = Self::default();
         history.into_iter().try_for_each(|entry| checker.observe(entry))
@@ -269,7 +270,8 @@ impl Checker {
             return Ok(());
         }
         let same_line = |live: &Live| live.action == action_ref && (rules.key_limit.is_none() || live.key == key);
-        let passed = self.live.iter().find(|(_, live)| same_line(live) && live.waits.is_some_and(|other| other < place));
+        let passed =
+            self.live.iter().find(|(_, live)| same_line(live) && live.waits.is_some_and(|other| other < place));
         match passed {
             None => Ok(()),
             Some((other, _)) => {

@@ -37,17 +37,7 @@ enum Seat {
 
 impl Executor {
     pub(crate) fn new(index: usize, clock: Clock, terms: Terms) -> Self {
-        Self {
-            index,
-            life: 0,
-            is_up: false,
-            clock,
-            terms,
-            session: None,
-            failures: 0,
-            seat: Seat::Idle,
-            wake_at: None,
-        }
+        Self { index, life: 0, is_up: false, clock, terms, session: None, failures: 0, seat: Seat::Idle, wake_at: None }
     }
 
     pub(crate) fn node(&self) -> Node {
@@ -101,6 +91,13 @@ impl Executor {
         matches!(&self.seat, Seat::Leading(term) if term.feed.is_some())
     }
 
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        match &self.seat {
+            Seat::Leading(term) => Some(term.epoch),
+            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) => None,
+        }
+    }
+
     fn db(&self) -> Option<DbId> {
         match &self.seat {
             Seat::Idle => None,
@@ -134,7 +131,16 @@ impl Executor {
             }
             (Answer::Recovered(recovered), Seat::Recovering(_, epoch)) => {
                 let epoch = *epoch;
-                let mut term = Term::new(db, epoch, *recovered, self.clock, self.terms, (self.index, self.life), stage.now);
+                let mut term = Term::new(
+                    db,
+                    epoch,
+                    *recovered,
+                    self.clock,
+                    self.terms,
+                    (self.index, self.life),
+                    stage.now,
+                    stage.mistake,
+                );
                 if let Some(session) = self.session {
                     term.open(session, stage);
                 }

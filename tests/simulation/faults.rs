@@ -34,7 +34,11 @@ pub(crate) enum Blow {
     FreezeHost(usize),
     DrainWorker(usize),
     /// To the broker, from it, or both.
-    Cut { node: Node, up: bool, down: bool },
+    Cut {
+        node: Node,
+        up: bool,
+        down: bool,
+    },
     /// Every connection of this one is reset.
     Reset(Node),
     CutJournal(usize),
@@ -79,9 +83,10 @@ impl Fault {
     }
 
     /// A random choice of kinds, and of blows among them.
-    pub(crate) fn choose(chance: &mut Chance, plan: &Plan, until: Micros) -> (Vec<Self>, Rates) {
+    pub(crate) fn choose(chance: &mut Chance, plan: &Plan, until: Micros, among: Option<&[u64]>) -> (Vec<Self>, Rates) {
         const KINDS: u64 = 21;
         let kinds: Vec<u64> = (0..KINDS).filter(|_| chance.percent(25)).collect();
+        let kinds = among.map_or(kinds, <[u64]>::to_vec);
         let mut rate = |percent, last| if chance.percent(percent) { chance.below(last) as u32 } else { 0 };
         let rates = Rates {
             dropped: rate(25, 800),
@@ -144,8 +149,20 @@ impl Blow {
             16 => Self::BrokerBlocks,
             17 => Self::BrokerRefuses,
             18 => Self::QueueGone(chance.next()),
-            19 => if chance.percent(50) { Self::ConsumerCancelled(chance.next()) } else { Self::LeaderCutOff },
-            _ => if chance.percent(50) { Self::JournalRestarts } else { Self::JournalFreezes },
+            19 => {
+                if chance.percent(50) {
+                    Self::ConsumerCancelled(chance.next())
+                } else {
+                    Self::LeaderCutOff
+                }
+            }
+            _ => {
+                if chance.percent(50) {
+                    Self::JournalRestarts
+                } else {
+                    Self::JournalFreezes
+                }
+            }
         }
     }
 }

@@ -23,48 +23,117 @@ pub(crate) type RequestId = Arc<str>;
 pub(crate) enum Fact {
     // ---- the broker and its publishers ----
     /// The requests queue took it for the first time.
-    Enqueued { request: RequestId },
+    Enqueued {
+        request: RequestId,
+    },
     /// Its publisher was told so.
-    Confirmed { request: RequestId },
+    Confirmed {
+        request: RequestId,
+    },
     /// A leader turned it away.
-    Refused { request: RequestId },
+    Refused {
+        request: RequestId,
+    },
 
     // ---- the journal ----
     /// A leader raised the epoch.
-    Led { epoch: Epoch },
+    Led {
+        epoch: Epoch,
+    },
     /// A batch became durable; what it changed follows.
-    Committed { epoch: Epoch, batch: i64 },
-    ActionPut { action: ActionRef, rules: Rules },
-    Accepted { execution: ExecutionId, request: RequestId, action: ActionRef, key: Option<Arc<str>> },
+    Committed {
+        epoch: Epoch,
+        batch: i64,
+    },
+    ActionPut {
+        action: ActionRef,
+        rules: Rules,
+    },
+    Accepted {
+        execution: ExecutionId,
+        request: RequestId,
+        action: ActionRef,
+        key: Option<Arc<str>>,
+    },
     /// It stands in its line, with this place.
-    Waits { execution: ExecutionId, place: i64 },
+    Waits {
+        execution: ExecutionId,
+        place: i64,
+    },
     /// It backs off, outside its line; or waits for room, because it kept its slot.
-    Stands { execution: ExecutionId },
-    Granted { execution: ExecutionId, attempt: u32, fence: Fence, place: i64 },
+    Stands {
+        execution: ExecutionId,
+    },
+    Granted {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+        place: i64,
+    },
     /// The lease is over.
-    Released { execution: ExecutionId, fence: Fence },
-    Settled { execution: ExecutionId, status: Status },
+    Released {
+        execution: ExecutionId,
+        fence: Fence,
+    },
+    Settled {
+        execution: ExecutionId,
+        status: Status,
+    },
     /// The event of an execution got its place in the record.
-    Numbered { execution: ExecutionId, number: u64 },
+    Numbered {
+        execution: ExecutionId,
+        number: u64,
+    },
 
     // ---- what leaves a leader ----
-    Dispatched { execution: ExecutionId, attempt: u32, fence: Fence },
-    Recorded { execution: ExecutionId, attempt: u32 },
-    Answered { request: RequestId },
+    Dispatched {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+    },
+    Recorded {
+        execution: ExecutionId,
+        attempt: u32,
+    },
+    Answered {
+        request: RequestId,
+    },
 
     // ---- processes, by their true times ----
-    Began { execution: ExecutionId, attempt: u32, fence: Fence },
-    Ended { execution: ExecutionId, attempt: u32, fence: Fence },
+    Began {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+    },
+    Ended {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+    },
     /// It stood still with its machine, which counts as ended, and goes on.
-    Resumed { execution: ExecutionId, attempt: u32, fence: Fence },
+    Resumed {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+    },
     /// A worker numbered an event of an attempt.
-    Said { execution: ExecutionId, attempt: u32, sequence: u64 },
+    Said {
+        execution: ExecutionId,
+        attempt: u32,
+        sequence: u64,
+    },
     /// A worker told the end of an attempt, and the number of its last event.
-    Told { execution: ExecutionId, attempt: u32, last_sequence: u64 },
+    Told {
+        execution: ExecutionId,
+        attempt: u32,
+        last_sequence: u64,
+    },
 
     // ---- the observation itself ----
     /// From here on nothing hurts; everything is terminal within `bound` microseconds.
-    FaultsStopped { bound: u64 },
+    FaultsStopped {
+        bound: u64,
+    },
     /// Nobody looks any more.
     Closed,
 }

@@ -48,11 +48,9 @@ impl Letter {
 
 fn note(order: &duty::Order, stage: &mut Stage) {
     match order {
-        duty::Order::Scheduled(order) => stage.record(Fact::Dispatched {
-            execution: order.execution_id,
-            attempt: order.attempt,
-            fence: order.fence,
-        }),
+        duty::Order::Scheduled(order) => {
+            stage.record(Fact::Dispatched { execution: order.execution_id, attempt: order.attempt, fence: order.fence })
+        }
         duty::Order::Recorded(order) => {
             for (execution, attempt) in &order.attempts {
                 stage.record(Fact::Recorded { execution: *execution, attempt: *attempt });
@@ -85,9 +83,8 @@ impl Mailbag<'_> {
             by_worker.entry(*incarnation).or_default().extend(self.order(*n, order));
         }
         for (incarnation, orders) in by_worker {
-            let same = |one: &duty::Order, other: &duty::Order| {
-                std::mem::discriminant(one) == std::mem::discriminant(other)
-            };
+            let same =
+                |one: &duty::Order, other: &duty::Order| std::mem::discriminant(one) == std::mem::discriminant(other);
             for run in orders.chunk_by(same) {
                 letters.push(Letter::Orders { incarnation, orders: run.to_vec() });
             }

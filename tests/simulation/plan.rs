@@ -69,6 +69,8 @@ pub(crate) struct RequestPlan {
     pub(crate) action: usize,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) cancel_at: Option<Micros>,
+    /// How long its attempts run, and then succeed; `None`: chance decides how they fare.
+    pub(crate) runs_for: Option<Micros>,
 }
 
 /// What an operator does.
@@ -91,21 +93,26 @@ pub(crate) enum Mistake {
     GuessesAtCommits,
     /// The journal takes a batch whatever its epoch.
     IgnoresTheEpoch,
-    /// A worker's silence is counted by the leader's clock alone.
-    CountsSilenceByTheClock,
+    /// A leader calls a worker lost before that one's fence has fallen.
+    LosesTooEarly,
     /// An order that came back ends the leases of its incarnation.
     TakesAReturnForALoss,
     /// Workers take every order, whatever its number.
     IgnoresOrderNumbers,
     /// The shim does not hold the deadline.
     ShimIgnoresTheFence,
-    /// A worker takes a confirm for the moment at which it came.
-    FenceCountsFromTheConfirm,
+    /// What a consumer did not ack goes to the end of the queue.
+    ReturnsToTheEnd,
 }
 
 impl Plan {
     /// The plan of a seed: a few machines, some work, and a random choice of what hurts.
     pub(crate) fn of(seed: u64) -> Self {
+        Self::among(seed, None)
+    }
+
+    /// The same, with blows of these kinds alone.
+    pub(crate) fn among(seed: u64, kinds: Option<&[u64]>) -> Self {
         let mut chance = Chance::of(seed, 1);
         let (lease, fence, heartbeat) = chance.pick(&[(60, 45, 5), (60, 45, 5), (45, 33, 4), (90, 60, 10)]);
         let seconds = Duration::from_secs;
@@ -132,6 +139,7 @@ impl Plan {
                     action: chance.index(actions.len()),
                     key: chance.percent(50).then(|| chance.pick(&["a", "b"]).into()),
                     cancel_at: chance.percent(15).then(|| at + chance.spread(MS, 40 * SECOND)),
+                    runs_for: None,
                 }
             })
             .collect();
@@ -150,7 +158,7 @@ impl Plan {
             calm_at: 0,
             mistake: None,
         };
-        let (faults, rates) = Fault::choose(&mut chance, &plan, HURTING);
+        let (faults, rates) = Fault::choose(&mut chance, &plan, HURTING, kinds);
         plan.calm_at = faults.iter().map(Fault::ends_at).max().unwrap_or(0).max(SENDING);
         plan.faults = faults;
         plan.rates = rates;
@@ -168,6 +176,7 @@ impl Plan {
             action: 0,
             key: None,
             cancel_at: None,
+            runs_for: Some(SECOND),
         };
         Self {
             seed: 0,

@@ -61,6 +61,10 @@ struct Course {
 
 impl Course {
     fn of(stage: &Stage, number: usize, attempt: u32) -> Self {
+        if let Some(runs_for) = stage.plans[number].runs_for {
+            return Self { spawns: true, runs_for, succeeds: true, reports: 0, heeds_after: Some(MS) };
+        }
+        let number = stage.plans[number].number;
         let mut chance = Chance::of(stage.seed, 1_000 + ((number as u64) << 20) + u64::from(attempt));
         let runs_for = match chance.below(100) {
             0..70 => chance.spread(MS, 2 * SECOND),
@@ -87,7 +91,7 @@ impl Process {
         deadline: Option<Duration>,
         number: usize,
     ) -> Self {
-        let course = Course::of(stage, stage.plans[number].number, key.1);
+        let course = Course::of(stage, number, key.1);
         let delay =
             if stage.chance.percent(3) { stage.chance.spread(20 * MS, 4 * SECOND) } else { stage.chance.below(5 * MS) };
         stage.after(delay, Event::Process { process: index, step: Step::Spawn });
@@ -107,10 +111,6 @@ impl Process {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.phase == Phase::Gone
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        self.phase == Phase::Running
     }
 
     pub(crate) fn step(&mut self, index: usize, step: Step, clock: Clock, stage: &mut Stage) {
@@ -143,8 +143,10 @@ impl Process {
             (Step::Stop, Phase::Running) => self.go(index, false, stage),
             (Step::Deadline, Phase::Running) => match self.deadline {
                 Some(_) if self.is_past(clock, stage) => self.kill(index, stage),
-                Some(deadline) => stage.at(clock.when(deadline), again(Step::Deadline)),
-                None => {}
+                Some(deadline) if clock.boot(stage.now) < deadline => {
+                    stage.at(clock.when(deadline), again(Step::Deadline));
+                }
+                Some(_) | None => {}
             },
             (Step::Spawn, Phase::Running)
             | (Step::Report | Step::Finish | Step::Stop | Step::Deadline, Phase::Spawning) => {}
@@ -183,8 +185,7 @@ impl Process {
 
     pub(crate) fn kill(&mut self, index: usize, stage: &mut Stage) {
         self.is_killed = true;
-        let delay =
-            if stage.chance.percent(3) { stage.chance.spread(MS, SECOND) } else { stage.chance.below(2 * MS) };
+        let delay = if stage.chance.percent(3) { stage.chance.spread(MS, SECOND) } else { stage.chance.below(2 * MS) };
         stage.after(delay, Event::Process { process: index, step: Step::Stop });
     }
 

@@ -19,8 +19,17 @@ pub(crate) struct Search {
     pub(crate) failed: Option<u64>,
 }
 
-/// Runs `count` seeds from `first`, with a mistake if one is given, until one fails.
-pub(crate) fn search(first: u64, count: u64, mistake: Option<Mistake>) -> Search {
+/// Runs `count` seeds from `first` until one fails.
+pub(crate) fn search(first: u64, count: u64) -> Search {
+    search_among(count, &|index| Plan::of(first + index), first)
+}
+
+/// The same for a mistake, which blows of some kinds bring to light.
+pub(crate) fn search_mistake(count: u64, mistake: Mistake, kinds: &[u64]) -> Search {
+    search_among(count, &|seed| Plan { mistake: Some(mistake), ..Plan::among(seed, Some(kinds)) }, 0)
+}
+
+fn search_among(count: u64, plan: &(dyn Fn(u64) -> Plan + Sync), first: u64) -> Search {
     let began = Instant::now();
     let (next, steps, lived) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let (failed, is_over) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
@@ -33,7 +42,7 @@ pub(crate) fn search(first: u64, count: u64, mistake: Option<Mistake>) -> Search
                     if index >= count {
                         return;
                     }
-                    let outcome = World::new(Plan { mistake, ..Plan::of(first + index) }, false).run();
+                    let outcome = World::new(plan(index), false).run();
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
                     lived.fetch_add(outcome.took / 1_000_000, Ordering::Relaxed);
                     if outcome.violation.is_some() {

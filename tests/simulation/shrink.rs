@@ -126,8 +126,13 @@ pub(crate) fn essence(trace: &[(Micros, String)], violation: &Violation) -> Vec<
             [format!("ExecutionId({id})"), format!(" {id}/"), format!("({id}, ")].iter().any(|name| line.contains(name))
         });
         let is_noise = line.contains("heartbeat of") && !is_about;
-        line.starts_with("!!") || is_about || (id.is_none() && !is_noise) || line.contains("leads") || line.contains(" as w")
-            || line.contains("is over") || line.contains("Incarnation")
+        line.starts_with("!!")
+            || is_about
+            || (id.is_none() && !is_noise)
+            || line.contains("leads")
+            || line.contains(" as w")
+            || line.contains("is over")
+            || line.contains("Incarnation")
     };
     let lines: Vec<_> = trace.iter().filter(matters).collect();
     let skipped = lines.len().saturating_sub(TRACE_SHOWN_MAX);

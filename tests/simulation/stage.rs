@@ -32,32 +32,104 @@ const TRACE_MAX: usize = 4_000;
 /// Something that is due.
 #[derive(Debug)]
 pub(crate) enum Event {
-    ToBroker { session: SessionId, up: Up },
-    ToClient { session: SessionId, down: Down },
+    ToBroker {
+        session: SessionId,
+        up: Up,
+    },
+    ToClient {
+        session: SessionId,
+        down: Down,
+    },
     /// A session that would have been given up by now, if its reason still holds.
-    Suspect { session: SessionId, by: Side, why: Why },
-    Overdue { session: SessionId },
-    Dial { node: Node, life: u32 },
-    ToJournal { db: DbId, ask: Ask },
-    FromJournal { db: DbId, answer: Answer },
-    JournalSuspects { db: DbId, why: Why },
-    CallOverdue { db: DbId, call: u64 },
-    LookUp { executor: usize, life: u32, session: SessionId },
-    LookedUp { executor: usize, life: u32, session: SessionId, known: Option<Vec<Option<slotline_protocol::ExecutionId>>> },
-    Wake { node: Node, life: u32, at: Micros },
-    SeekAgain { executor: usize, life: u32 },
-    Ping { executor: usize, life: u32, db: DbId },
-    Process { process: usize, step: Step },
-    Shim { worker: usize, life: u32, process: usize, news: News },
-    Duplicate { queue: Queue, body: Rc<Body> },
+    Suspect {
+        session: SessionId,
+        by: Side,
+        why: Why,
+    },
+    Overdue {
+        session: SessionId,
+    },
+    Dial {
+        node: Node,
+        life: u32,
+    },
+    ToJournal {
+        db: DbId,
+        ask: Ask,
+    },
+    FromJournal {
+        db: DbId,
+        answer: Answer,
+    },
+    JournalSuspects {
+        db: DbId,
+        why: Why,
+    },
+    CallOverdue {
+        db: DbId,
+        call: u64,
+    },
+    LookUp {
+        executor: usize,
+        life: u32,
+        session: SessionId,
+    },
+    LookedUp {
+        executor: usize,
+        life: u32,
+        session: SessionId,
+        known: Option<Vec<Option<slotline_protocol::ExecutionId>>>,
+    },
+    Wake {
+        node: Node,
+        life: u32,
+        at: Micros,
+    },
+    SeekAgain {
+        executor: usize,
+        life: u32,
+    },
+    Ping {
+        executor: usize,
+        life: u32,
+        db: DbId,
+    },
+    Process {
+        process: usize,
+        step: Step,
+    },
+    Shim {
+        worker: usize,
+        life: u32,
+        process: usize,
+        news: News,
+    },
+    Duplicate {
+        queue: Queue,
+        body: Rc<Body>,
+    },
     Strike(usize),
     Heal(usize),
-    Thaw { node: Node, since: Micros },
-    Start { node: Node, life: u32 },
-    Submit { number: usize, cancel: bool },
-    Operate { index: usize },
+    Thaw {
+        node: Node,
+        since: Micros,
+    },
+    Start {
+        node: Node,
+        life: u32,
+    },
+    Submit {
+        number: usize,
+        cancel: bool,
+    },
+    Operate {
+        index: usize,
+    },
     /// An operation reaches an executor.
-    Put { executor: usize, index: usize },
+    Put {
+        executor: usize,
+        index: usize,
+    },
     Publish,
     Calm,
 }
@@ -189,6 +261,8 @@ pub(crate) struct Stage {
     pub(crate) history: Option<Vec<Entry>>,
     trace: Option<VecDeque<(Micros, String)>>,
     pub(crate) steps: u64,
+    /// What was published, where a history is kept.
+    pub(crate) published: Vec<(Route, Rc<Body>)>,
 }
 
 impl Stage {
@@ -219,6 +293,7 @@ impl Stage {
             history: is_traced.then(Vec::new),
             trace: is_traced.then(VecDeque::new),
             steps: 0,
+            published: Vec::new(),
         }
     }
 
@@ -241,6 +316,7 @@ impl Stage {
         Some(due.event)
     }
 
+    /// When something is due next.
     pub(crate) fn next_at(&self) -> Option<Micros> {
         self.due.peek().map(|due| due.at)
     }
@@ -331,7 +407,14 @@ impl Stage {
         self.at(at, Event::ToClient { session, down });
     }
 
-    pub(crate) fn publish(&mut self, session: SessionId, route: Route, body: Rc<Body>, mandatory: bool, purpose: Purpose) {
+    pub(crate) fn publish(
+        &mut self,
+        session: SessionId,
+        route: Route,
+        body: Rc<Body>,
+        mandatory: bool,
+        purpose: Purpose,
+    ) {
         let now = self.now;
         let open = &mut self.sessions[session];
         if !open.client_up {
@@ -342,6 +425,9 @@ impl Stage {
         open.unconfirmed.push_back(Unconfirmed { seq, sent_at: now, purpose });
         if !std::mem::replace(&mut open.is_watched, true) {
             self.after(CONFIRM_DEADLINE, Event::Overdue { session });
+        }
+        if self.history.is_some() {
+            self.published.push((route, body.clone()));
         }
         self.send(session, Up::Publish { seq, route, body, mandatory });
     }
@@ -360,7 +446,9 @@ impl Stage {
         if !open.client_up {
             return false;
         }
-        let Some(oldest) = open.unconfirmed.front().map(|waiting| waiting.sent_at + CONFIRM_DEADLINE) else { return false };
+        let Some(oldest) = open.unconfirmed.front().map(|waiting| waiting.sent_at + CONFIRM_DEADLINE) else {
+            return false;
+        };
         if oldest <= self.now {
             return true;
         }

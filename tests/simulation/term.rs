@@ -90,6 +90,7 @@ impl Term {
         terms: Terms,
         (executor, life): (usize, u32),
         now: Micros,
+        mistake: Option<Mistake>,
     ) -> Self {
         let Recovered { actions, live, ended, counters, requests } = recovered;
         let rows = actions.iter().map(|row| RecoveredAction {
@@ -100,7 +101,8 @@ impl Term {
             total_enqueued: 0,
             total_completed: 0,
         });
-        let config = Config { lease: terms.lease, heartbeat: terms.heartbeat };
+        let lease = if mistake == Some(Mistake::LosesTooEarly) { terms.fence / 2 } else { terms.lease };
+        let config = Config { lease, heartbeat: terms.heartbeat };
         let scheduler = Scheduler::recover(config, epoch, counters, rows, live, ended, clock.wall(now));
         Self {
             db,
@@ -412,21 +414,15 @@ impl Term {
         let Cargo { effects, answers, answered, refused, acks, request_ack, generation, probe, bodies } = cargo;
         stage.operated.extend(answers);
         let Some(session) = self.feed else { return };
-        if stage.mistake == Some(Mistake::CountsSilenceByTheClock) && probe.is_some() {
-            let published_at = self.clock.wall(stage.now);
-            for queue in [ProbedQueue::Completions, ProbedQueue::Heartbeats] {
-                self.apply(Input::Probed { queue, published_at }, stage);
-            }
-        }
         let bag = Mailbag { epoch: self.epoch, terms: self.terms, actions: &self.actions, bodies: &bodies, stage };
         self.outgoing.extend(bag.write(&effects));
         let mut letters = Vec::new();
-        letters.extend(answered.into_iter().map(|number| {
-            Letter::Said(Fact::Answered { request: stage.requests[number].clone() })
-        }));
-        letters.extend(refused.into_iter().map(|number| {
-            Letter::Said(Fact::Refused { request: stage.requests[number].clone() })
-        }));
+        letters.extend(
+            answered.into_iter().map(|number| Letter::Said(Fact::Answered { request: stage.requests[number].clone() })),
+        );
+        letters.extend(
+            refused.into_iter().map(|number| Letter::Said(Fact::Refused { request: stage.requests[number].clone() })),
+        );
         if let Some(published_at) = probe {
             for queue in [Queue::Completions(self.epoch), Queue::Heartbeats(self.epoch)] {
                 let probe = Probe { generation: session as u64, nonce: nonce(self.epoch), published_at };

@@ -55,13 +55,28 @@ pub(crate) enum Body {
 /// To the broker.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    Publish { seq: u64, route: Route, body: Rc<Body>, mandatory: bool },
-    Ack { queue: Queue, tag: Tag },
+    Publish {
+        seq: u64,
+        route: Route,
+        body: Rc<Body>,
+        mandatory: bool,
+    },
+    Ack {
+        queue: Queue,
+        tag: Tag,
+    },
     /// Declares the queues of an epoch and consumes them, and the requests.
-    Lead { epoch: Epoch },
+    Lead {
+        epoch: Epoch,
+    },
     /// Declares the queue of an incarnation and consumes it; `former` is then deleted.
-    Serve { incarnation: Incarnation, former: Option<Incarnation> },
-    Delete { queue: Queue },
+    Serve {
+        incarnation: Incarnation,
+        former: Option<Incarnation>,
+    },
+    Delete {
+        queue: Queue,
+    },
     Close,
 }
 
@@ -86,8 +101,13 @@ pub(crate) enum Verdict {
 /// What a confirm is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
-    Beat { incarnation: Incarnation, sent: Duration },
-    Farewell { incarnation: Incarnation },
+    Beat {
+        incarnation: Incarnation,
+        sent: Duration,
+    },
+    Farewell {
+        incarnation: Incarnation,
+    },
     /// Sent again if its session ends before the confirm.
     Event(Rc<Body>),
     Order(Incarnation),

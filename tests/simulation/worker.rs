@@ -109,8 +109,7 @@ impl Worker {
 
     fn name_incarnation(&mut self) -> Incarnation {
         self.incarnations += 1;
-        let incarnation =
-            Incarnation(Uuid::from_u128((self.index as u128) << 64 | u128::from(self.incarnations)));
+        let incarnation = Incarnation(Uuid::from_u128((self.index as u128) << 64 | u128::from(self.incarnations)));
         self.lock.push(incarnation);
         incarnation
     }
@@ -243,8 +242,6 @@ impl Worker {
             }
             Down::Confirmed { seq, verdict } => match (stage.confirmed(session, seq), verdict) {
                 (Some(Purpose::Beat { incarnation, sent }), Verdict::Stored) => {
-                    let late = stage.mistake == Some(Mistake::FenceCountsFromTheConfirm);
-                    let sent = if late { self.now(stage).boot } else { sent };
                     self.handle(Input::HeartbeatConfirmed { incarnation, sent }, stage);
                 }
                 (Some(Purpose::Farewell { incarnation }), Verdict::Stored) => {
@@ -339,8 +336,7 @@ impl Worker {
                 let number = start.parameters.0.get().parse().expect("a request's number");
                 let index = processes.len();
                 let owner = (self.index, self.life);
-                let process =
-                    Process::start(stage, index, owner, (start.key, start.fence), start.deadline, number);
+                let process = Process::start(stage, index, owner, (start.key, start.fence), start.deadline, number);
                 processes.push(process);
                 self.live.insert(start.key, index);
             }

@@ -22,6 +22,8 @@ use crate::worker::Worker;
 const QUIET_FOR: Micros = 20 * SECOND;
 /// How long an operator waits for an answer.
 const OPERATOR_WAITS: Micros = 5 * SECOND;
+/// The most steps of one run; what needs more goes round in circles.
+const STEPS_MAX: u64 = 2_000_000;
 /// How long a connection that nobody answers is waited for.
 const DIAL_DEADLINE: Micros = 5 * SECOND;
 
@@ -166,6 +168,7 @@ impl World {
     }
 
     fn is_over(&mut self) -> bool {
+        assert!(self.stage.steps <= STEPS_MAX, "it goes round in circles");
         if !self.is_calm {
             return false;
         }

@@ -1,0 +1,141 @@
+//! Each rule against the smallest history that breaks it.
+
+use std::sync::Arc;
+
+use slotline_protocol::{ActionRef, Epoch, ExecutionId, Fence, Status};
+
+use crate::checker::{Checker, Rule};
+use crate::history::{Entry, Fact, Rules};
+use crate::plan::Plan;
+use crate::world::World;
+
+fn rule_of(facts: Vec<Fact>) -> Option<Rule> {
+    let entries: Vec<_> = facts.into_iter().enumerate().map(|(at, fact)| Entry { at: at as u64, fact }).collect();
+    Checker::check(&entries).err().map(|violation| violation.rule)
+}
+
+fn action() -> ActionRef {
+    ActionRef::new("sim.a0").expect("a name")
+}
+
+fn request(number: i64) -> Arc<str> {
+    format!("r{number}").into()
+}
+
+/// An action with one slot, and two executions in its line.
+fn two_in_line() -> Vec<Fact> {
+    let rules = Rules { limit: Some(1), ..Rules::default() };
+    let mut facts = vec![Fact::ActionPut { action: action(), rules }, Fact::Led { epoch: Epoch(1) }];
+    for id in [1, 2] {
+        facts.push(Fact::Enqueued { request: request(id) });
+        facts.push(Fact::Confirmed { request: request(id) });
+    }
+    facts.push(Fact::Committed { epoch: Epoch(1), batch: 1 });
+    for id in [1, 2] {
+        let execution = ExecutionId(id);
+        facts.push(Fact::Accepted { execution, request: request(id), action: action(), key: None });
+        facts.push(Fact::Waits { execution, place: id });
+    }
+    facts.push(Fact::Committed { epoch: Epoch(1), batch: 2 });
+    facts
+}
+
+fn granted(id: i64, fence: i64) -> Fact {
+    Fact::Granted { execution: ExecutionId(id), attempt: 1, fence: Fence(fence), place: id }
+}
+
+fn began(id: i64, fence: i64) -> Fact {
+    Fact::Began { execution: ExecutionId(id), attempt: 1, fence: Fence(fence) }
+}
+
+fn ended(id: i64, fence: i64) -> Fact {
+    Fact::Ended { execution: ExecutionId(id), attempt: 1, fence: Fence(fence) }
+}
+
+fn released(id: i64, fence: i64) -> Fact {
+    Fact::Released { execution: ExecutionId(id), fence: Fence(fence) }
+}
+
+fn settled(id: i64) -> Fact {
+    Fact::Settled { execution: ExecutionId(id), status: Status::Completed }
+}
+
+fn after(mut facts: Vec<Fact>, more: impl IntoIterator<Item = Fact>) -> Option<Rule> {
+    facts.extend(more);
+    rule_of(facts)
+}
+
+#[test]
+fn one_after_the_other_is_as_it_should_be() {
+    let one = [granted(1, 1), began(1, 1), ended(1, 1), released(1, 1), settled(1)];
+    let other = [granted(2, 2), began(2, 2), ended(2, 2), released(2, 2), settled(2), Fact::Closed];
+    assert_eq!(after(two_in_line(), one.into_iter().chain(other)), None);
+}
+
+#[test]
+fn each_rule_is_broken_by_what_breaks_it() {
+    let dispatched = Fact::Dispatched { execution: ExecutionId(1), attempt: 1, fence: Fence(1) };
+    let recorded = Fact::Recorded { execution: ExecutionId(1), attempt: 1 };
+    let said = |sequence| Fact::Said { execution: ExecutionId(1), attempt: 1, sequence };
+    let numbered = |number| Fact::Numbered { execution: ExecutionId(1), number };
+    let told = Fact::Told { execution: ExecutionId(1), attempt: 1, last_sequence: 3 };
+    let committed = |epoch, batch| Fact::Committed { epoch: Epoch(epoch), batch };
+    let accepted = |id| Fact::Accepted { execution: ExecutionId(9), request: request(id), action: action(), key: None };
+    let cases: Vec<(Rule, Vec<Fact>)> = vec![
+        (Rule::LimitHolds, vec![granted(1, 1), granted(2, 2)]),
+        (Rule::GrantsAreInOrder, vec![granted(2, 1)]),
+        (
+            Rule::AcceptedInOrder,
+            vec![
+                Fact::Enqueued { request: request(3) },
+                Fact::Enqueued { request: request(4) },
+                Fact::Accepted { execution: ExecutionId(4), request: request(4), action: action(), key: None },
+                Fact::Accepted { execution: ExecutionId(5), request: request(3), action: action(), key: None },
+            ],
+        ),
+        (Rule::OneTerminalStatus, vec![settled(1), settled(1)]),
+        (Rule::OneTerminalStatus, vec![accepted(1)]),
+        (Rule::OneTerminalStatus, vec![settled(1), granted(1, 1)]),
+        (Rule::NoAttemptTwice, vec![granted(1, 1), began(1, 1), ended(1, 1), began(1, 1)]),
+        (Rule::ProcessesWithinLeases, vec![began(1, 1)]),
+        (Rule::ProcessesWithinLeases, vec![granted(1, 1), began(1, 1), released(1, 1)]),
+        (Rule::ProcessesWithinLeases, vec![granted(1, 1), released(1, 1), began(1, 1)]),
+        (Rule::NoEffectBeforeItsCommit, vec![dispatched]),
+        (Rule::NoEffectBeforeItsCommit, vec![granted(1, 1), recorded]),
+        (Rule::NoEffectBeforeItsCommit, vec![Fact::Answered { request: request(7) }]),
+        (Rule::EpochsRise, vec![Fact::Led { epoch: Epoch(1) }]),
+        (Rule::EpochsRise, vec![committed(1, 4)]),
+        (Rule::EpochsRise, vec![Fact::Led { epoch: Epoch(2) }, committed(1, 3)]),
+        (Rule::EventsAreGapFree, vec![said(1), said(3)]),
+        (Rule::EventsAreGapFree, vec![said(1), said(2), told]),
+        (Rule::EventsAreGapFree, vec![numbered(1), numbered(1)]),
+        (Rule::NothingIsLost, vec![settled(1), settled(2), Fact::Confirmed { request: request(8) }, Fact::Closed]),
+        (Rule::NothingUnacceptedRuns, vec![accepted(8)]),
+        (Rule::NothingUnacceptedRuns, vec![granted(8, 1)]),
+        (Rule::NoOrphans, vec![granted(1, 1), began(1, 1), Fact::Closed]),
+        (Rule::EverythingEnds, vec![Fact::Closed]),
+        (Rule::EverythingEnds, vec![Fact::FaultsStopped { bound: 1 }, settled(1), settled(2), Fact::Closed]),
+    ];
+    for (rule, facts) in cases {
+        let told = format!("{facts:?}");
+        assert_eq!(after(two_in_line(), facts), Some(rule), "{told}");
+    }
+}
+
+#[test]
+fn a_history_that_was_written_down_is_judged_the_same() {
+    let outcome = World::new(Plan::of(7), true).run();
+    assert_eq!(outcome.violation, None);
+    let text = serde_json::to_string(&outcome.history).expect("a history is plain data");
+    let read: Vec<Entry> = serde_json::from_str(&text).expect("it reads back");
+    assert_eq!(read, outcome.history);
+    assert_eq!(Checker::check(&read), Ok(()));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in [1, 2, 3] {
+        let run = || World::new(Plan::of(seed), true).run().history;
+        assert_eq!(run(), run());
+    }
+}
