@@ -230,6 +230,7 @@ async fn a_flood_of_bad_lines_is_noted_twenty_times_and_no_more() -> anyhow::Res
 async fn numbers_go_on_without_a_gap_across_attempts() -> anyhow::Result<()> {
     let policy = "retry = { max_attempts = 3, backoff = \"100ms\", backoff_max = \"200ms\" }";
     let world = World::with([Action::reports("try.again", policy)]).start().await?;
+    let mut subscriber = world.subscribe().await?;
     let attempt = |n: usize, last: Value| {
         json!([{"report": {"message": format!("first of {n}")}}, {"out": format!("line of {n}")},
             {"report": {"message": format!("second of {n}")}}, last])
@@ -249,6 +250,53 @@ async fn numbers_go_on_without_a_gap_across_attempts() -> anyhow::Result<()> {
     let codes: Vec<_> = of("finished").iter().map(|event| event["return_code"].clone()).collect();
     assert_eq!(codes, [3, 4, 0]);
     assert_eq!((of("started").len(), of("log").len(), of("settled").len()), (3, 3, 1), "{record:?}");
+
+    // On the broker each attempt has numbers of its own, and they have no gap either.
+    for attempt in 1..=3 {
+        for sequence in 1.. {
+            let is_numbered = |payload: &Value| payload["sequence"].is_u64();
+            let payload = published(&mut subscriber, id, is_numbered).await?;
+            assert_eq!((&payload["attempt"], &payload["sequence"]), (&json!(attempt), &json!(sequence)), "{payload}");
+            if payload["kind"] == "finished" {
+                assert_eq!(sequence, 6, "running, started, two reports, a line, and this");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_asks_for_less_detail_is_told_less_and_nonsense_is_refused_by_name() -> anyhow::Result<()> {
+    const ALL: u64 = 200;
+    let world = World::with([Action::reports("talk.much", "")]).start().await?;
+    let steps = json!({"steps": [{"count": {"to": ALL, "every": 0.002}}, {"report": {"message": "last"}}]});
+    let body = |detail: Value| json!({"action_ref": "talk.much", "parameters": steps, "progress": detail});
+    // (detail, the least units between two events, the most events with numbers)
+    for (detail, least, most) in [
+        (Value::Null, ALL, 1),
+        (json!({"updateStep": 50}), 50, 6),
+        (json!({"update-interval": "1h", "update_step": 40}), 40, 7),
+    ] {
+        let submitted = world.ask("POST", "/api/v1/executions", Some(body(detail.clone()))).await?;
+        let record = world.whole_record(submitted["execution_id"].as_i64().context("an id")?).await?;
+        check_whole(&record)?;
+        let done: Vec<_> = record.iter().filter_map(|event| event["progress"][0].as_u64()).collect();
+        assert!(done.len() <= most, "{detail}: {done:?}");
+        // What was held back at the end goes with the last message.
+        let but_last = &done[..done.len().saturating_sub(1)];
+        assert!(but_last.windows(2).all(|pair| pair[1] - pair[0] >= least), "{detail}: {done:?}");
+        assert_eq!(messages(&record), ["last"], "{detail}: {record:?}");
+    }
+    for (detail, name) in [
+        (json!({"update_step": 0}), "update_step"),
+        (json!({"update_interval": "soon"}), "update_interval"),
+        (json!({"update_interval": -1}), "update_interval"),
+    ] {
+        let (status, refusal) = world.call("POST", "/api/v1/executions", Some(body(detail.clone()))).await?;
+        assert!(status == 400 || status == 422, "{detail}: {status} {refusal}");
+        assert!(refusal["error"].to_string().contains(name), "{detail}: {refusal}");
+    }
     Ok(())
 }
 
