@@ -17,6 +17,7 @@ mod flood;
 mod intake;
 mod order;
 mod progress;
+mod strangers;
 mod stream;
 mod terminal;
 mod watch;

@@ -1,0 +1,316 @@
+//! Publishers that know the format and others that do not, all at once; and the verdict on what became of it.
+//!
+//! The worker is this process, with handlers that do nothing but note the order: what is tried is what comes in.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use slotline_broker::{Broker, Consume, Properties, Publication, Session, topology};
+use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, eventually};
+use slotline_worker::{Context, HandlerError, Shutdown, Worker};
+
+use crate::world::{LATER, http};
+
+const PREFIX: &str = "slotline";
+/// Good ones, and as many bad ones among them.
+const MESSAGES: usize = 10_000;
+/// Lines of one slot each, so that the order of each is the order in which its handlers ran.
+const LINES: usize = 8;
+/// Publications that may be unconfirmed at once.
+const WINDOW: usize = 1000;
+/// One of so many bad messages is larger than a message may be.
+const OVERSIZED_EVERY: usize = 1000;
+/// The header by which a dead letter is known again.
+const NUMBER: &str = "number";
+
+/// What the ids of good messages begin with.
+const GOOD: &str = "good-";
+
+/// Servers, an executor, and a session to publish on.
+struct Installation {
+    executor: Daemon,
+    session: Session,
+    broker: Broker,
+    sandbox: Sandbox,
+    database: String,
+    postgres: &'static Postgres,
+    http: reqwest::Client,
+}
+
+impl Installation {
+    async fn start() -> Result<Self> {
+        let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
+        let (amqp, database) = (rabbit.fresh_vhost().await?, postgres.fresh_database("strangers").await?);
+        let sandbox = Sandbox::new("strangers")?;
+        let executor = Daemon::executor(&sandbox, "executor", &database, &amqp, &[])?;
+        let broker = Broker::rabbit(&amqp, PREFIX)?;
+        let http = http()?;
+        let session = broker.open("strangers").await?;
+        Ok(Self { executor, session, broker, sandbox, database, postgres, http })
+    }
+
+    async fn put(&self, action: &str, policy: Value) -> Result<()> {
+        eventually("the executor takes the action", LATER, async || {
+            let url = format!("{}/api/v1/actions/{action}", self.executor.api_url());
+            let answer = self.http.put(url).json(&policy).send().await?;
+            ensure!(answer.status().is_success(), "{}", answer.text().await?);
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    async fn completed(&self, action: &str) -> Result<u64> {
+        let url = format!("{}/api/v1/actions/{action}/queue-stats", self.executor.api_url());
+        let stats: Value = self.http.get(url).send().await?.error_for_status()?.json().await?;
+        stats["data"]["total_completed"].as_u64().context("queue-stats name total_completed")
+    }
+
+    async fn publish(&self, messages: impl Iterator<Item = Publication>) -> Result<()> {
+        let mut receipts = VecDeque::with_capacity(WINDOW);
+        for message in messages {
+            // What is large must not fill the session by itself.
+            if receipts.len() == WINDOW || message.body.len() > WINDOW {
+                for receipt in receipts.drain(..) {
+                    Box::pin(receipt).await?;
+                }
+            }
+            receipts.push_back(self.session.publish(message));
+        }
+        for receipt in receipts {
+            Box::pin(receipt).await?;
+        }
+        Ok(())
+    }
+
+    /// The verdict of `slotline verify`, and how it ended.
+    async fn verify(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+        let launch =
+            Launch::new("verify", &["verify", "--database-url", &self.database]).args(arguments.iter().copied());
+        let output = launch.output(&self.sandbox).await?;
+        let said = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
+        Ok((output.status.code(), said))
+    }
+}
+
+fn publication(body: impl Into<Vec<u8>>, properties: Properties) -> Publication {
+    Publication {
+        exchange: topology::exchange(PREFIX),
+        routing_key: "execution.requested".to_owned(),
+        body: body.into().into(),
+        properties,
+        mandatory: true,
+        persistent: true,
+    }
+}
+
+fn line_of(number: usize) -> String {
+    format!("line.n{}", number % LINES)
+}
+
+fn good_id(number: usize) -> String {
+    format!("{GOOD}{number}")
+}
+
+fn request(payload: &Value) -> String {
+    json!({"message_type": "execution.requested", "payload": payload}).to_string()
+}
+
+fn good(number: usize) -> Publication {
+    let body = request(&json!({"action_ref": line_of(number), "parameters": {"n": number}}));
+    publication(body, Properties { message_id: Some(good_id(number)), ..Properties::default() })
+}
+
+/// A bad message, and why it will be put aside.
+fn bad(number: usize) -> (Publication, &'static str) {
+    let line = line_of(number);
+    let sound = || json!({"action_ref": line, "parameters": {"n": number}});
+    let with = |name: &str, value: Value| {
+        let mut payload = sound();
+        payload[name] = value;
+        request(&payload).into_bytes()
+    };
+    let envelope = |name: &str, value: Value| {
+        let mut envelope = json!({"message_type": "execution.requested", "payload": sound()});
+        envelope[name] = value;
+        envelope.to_string().into_bytes()
+    };
+    let mut message_id = format!("bad-{number}");
+    let (body, reason): (Vec<u8>, _) = if number % OVERSIZED_EVERY == 0 {
+        (with("parameters", json!({"n": number, "rest": "x".repeat(1 << 20)})), "oversized")
+    } else {
+        match number % 24 {
+            0 => (Vec::new(), "malformed"),
+            1 => (b"execution.requested".to_vec(), "malformed"),
+            2 => (b"\xff\xfe\x00{}".to_vec(), "malformed"),
+            3 => (request(&sound()).into_bytes()[..40].to_vec(), "malformed"),
+            4 => ([request(&sound()).as_bytes(), b"}"].concat(), "malformed"),
+            5 => (with("parameters", json!(nested(200))), "malformed"),
+            6 => (json!({"payload": sound()}).to_string().into_bytes(), "malformed"),
+            7 => (json!({"message_type": "execution.requested"}).to_string().into_bytes(), "malformed"),
+            8 => (envelope("message_id", json!("m".repeat(129))), "malformed"),
+            9 => (envelope("message_id", json!("\u{1F600}".repeat(129))), "malformed"),
+            10 => (envelope("source", json!("a\0b")), "malformed"),
+            11 => (envelope("timestamp", json!("yesterday")), "malformed"),
+            12 => (b"[7]".to_vec(), "malformed"),
+            13 => (envelope("message_type", json!("execution.wished_for")), "unknown_type"),
+            14 => (envelope("message_type", json!("execution.scheduled")), "unknown_type"),
+            15 => (with("action_ref", json!(7)), "invalid_payload"),
+            16 => (with("parameters", json!([number])), "invalid_payload"),
+            17 => (with("timeout_seconds", json!(-1)), "invalid_payload"),
+            18 => (with("progress", json!({"update_step": 0})), "invalid_payload"),
+            19 => (with("concurrency_key", json!("k".repeat(257))), "invalid_payload"),
+            20 => (envelope("message_type", json!("execution.cancel_requested")), "invalid_payload"),
+            21 => (with("action_ref", json!("line.unheard_of")), "unknown_action"),
+            22 => (with("parameters", json!({"n": "a word"})), "invalid_parameters"),
+            _ => {
+                message_id = good_id(number);
+                (with("parameters", json!({"n": number + 1})), "idempotency_conflict")
+            }
+        }
+    };
+    let headers = BTreeMap::from([(NUMBER.to_owned(), number.to_string())]);
+    (publication(body, Properties { message_id: Some(message_id), headers, ..Properties::default() }), reason)
+}
+
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(1), |inner, _| json!([inner]))
+}
+
+/// What nobody but Slotline's own processes should say.
+fn forged() -> impl Iterator<Item = Publication> {
+    let keys = ["execution.completed", "execution.returned", "execution.status_changed", "execution.progress"];
+    let keys = keys.into_iter().chain(["worker.heartbeat", "worker.ended", "executor.hello"]);
+    keys.flat_map(|key| {
+        let empty = json!({"message_type": key, "payload": {}}).to_string();
+        let bodies = [b"\xff".to_vec(), Vec::new(), b"[[]]".to_vec(), b"[1,{}]".to_vec(), empty.into_bytes()];
+        bodies.into_iter().map(move |body| Publication {
+            routing_key: key.to_owned(),
+            mandatory: false,
+            ..publication(body, Properties::default())
+        })
+    })
+}
+
+/// The numbers that the handlers were given, in the order in which they ran; by line.
+type Ran = Arc<Mutex<BTreeMap<String, Vec<usize>>>>;
+
+fn worker(ran: &Ran) -> Result<Worker> {
+    let mut builder = Worker::builder("strangers").capacity(64);
+    for line in 0..LINES {
+        let ran = ran.clone();
+        builder = builder.action(&line_of(line), move |context: Context| {
+            let ran = ran.clone();
+            async move {
+                let parameters: Value = context.parameters()?;
+                let number = parameters["n"].as_u64().and_then(|number| usize::try_from(number).ok());
+                let number = number.ok_or_else(|| HandlerError::new("expected a number"))?;
+                let mut ran = ran.lock().expect("no handler panics");
+                ran.entry(context.action_ref().to_string()).or_default().push(number);
+                Ok::<_, HandlerError>(())
+            }
+        });
+    }
+    Ok(builder.build()?)
+}
+
+/// Every dead letter: the number it was published with, and its reason.
+async fn dead_letters(session: &Session, count: usize) -> Result<BTreeMap<usize, String>> {
+    let mut consumer =
+        session.consume(&topology::dead_queue(PREFIX), Consume { prefetch: 1000, priority: None }).await?;
+    let acker = consumer.acker();
+    let mut letters = BTreeMap::new();
+    while letters.len() < count {
+        let next = tokio::time::timeout(LATER, consumer.next()).await;
+        let letter = next.with_context(|| format!("{} dead letters", letters.len()))?.context("the session ended")?;
+        let header = |name: &str| letter.properties.headers.get(name).cloned();
+        // What was refused for what came before it is put aside without the headers it came with.
+        let id = letter.properties.message_id.as_ref();
+        let named = || id.and_then(|id| id.strip_prefix(GOOD)).map(str::to_owned);
+        let number = header(NUMBER).or_else(named).context("a number")?.parse()?;
+        let reason = header("x-slotline-reason").context("a reason")?;
+        ensure!(header("x-slotline-detail").is_some_and(|detail| !detail.is_empty()), "{number}: no detail");
+        ensure!(letters.insert(number, reason).is_none(), "{number} was put aside twice");
+        acker.ack(letter.tag);
+    }
+    Ok(letters)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn among_as_many_bad_ones_every_good_message_runs_once_in_order_and_every_bad_one_is_put_aside() -> Result<()> {
+    let mut installation = Installation::start().await?;
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    for line in 0..LINES {
+        installation.put(&line_of(line), json!({"limit": 1, "schema": schema})).await?;
+    }
+    let ran = Ran::default();
+    let shutdown = Shutdown::new();
+    let working = tokio::spawn(worker(&ran)?.run(installation.broker.clone(), shutdown.clone()));
+
+    // Each after the good one of its number, so that a second use of an id comes second.
+    let (mut expected, mut messages) = (BTreeMap::new(), Vec::with_capacity(2 * MESSAGES));
+    for number in 0..MESSAGES {
+        let (message, reason) = bad(number);
+        expected.insert(number, reason.to_owned());
+        messages.extend([good(number), message]);
+    }
+    messages.extend(forged());
+    installation.publish(messages.into_iter()).await?;
+
+    let letters = dead_letters(&installation.session, MESSAGES).await?;
+    let wrong = letters.iter().zip(&expected).find(|(letter, expected)| letter != expected);
+    ensure!(wrong.is_none(), "put aside for another reason: {wrong:?}");
+    eventually("every good one has ended", LATER, async || {
+        let mut ended = 0;
+        for line in 0..LINES {
+            ended += installation.completed(&line_of(line)).await?;
+        }
+        Ok((ended == MESSAGES as u64).then_some(()))
+    })
+    .await?;
+    for line in 0..LINES {
+        let order: Vec<usize> = (0..MESSAGES).filter(|number| number % LINES == line).collect();
+        let ran = ran.lock().expect("no handler panics");
+        ensure!(ran.get(&line_of(line)) == Some(&order), "{} ran out of order, or not once each", line_of(line));
+    }
+    ensure!(installation.session.depth(&topology::dead_queue(PREFIX)).await? == 0, "more was put aside");
+    ensure!(installation.executor.is_running()?, "the executor ended");
+    let epoch = installation.postgres.psql_in(&installation.database, "SELECT epoch FROM leadership").await?;
+    ensure!(epoch.trim() == "1", "leadership was taken {epoch} times");
+
+    let (code, said) = installation.verify(&["--since", "1h", "--output", "json"]).await?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    let verdict: Value = serde_json::from_str(&said)?;
+    ensure!(verdict["holds"] == true && verdict["executions"] == MESSAGES, "{verdict}");
+    shutdown.drain();
+    Ok(working.await??)
+}
+
+#[tokio::test]
+async fn a_verdict_names_what_is_wrong_and_says_when_it_could_not_look() -> Result<()> {
+    let installation = Installation::start().await?;
+    installation.put("line.n0", json!({"limit": 1})).await?;
+    installation.publish([good(0)].into_iter()).await?;
+    let ran = Ran::default();
+    let shutdown = Shutdown::new();
+    let working = tokio::spawn(worker(&ran)?.run(installation.broker.clone(), shutdown.clone()));
+    eventually("it has run", LATER, async || Ok((installation.completed("line.n0").await? == 1).then_some(()))).await?;
+    shutdown.drain();
+    working.await??;
+    let (code, said) = installation.verify(&[]).await?;
+    ensure!(
+        code == Some(0) && said.contains("All of it holds.") && said.contains("1 executions, 1 attempts"),
+        "{said}"
+    );
+
+    let tampered = "UPDATE history SET status = 'running'";
+    installation.postgres.psql_in(&installation.database, tampered).await?;
+    let (code, said) = installation.verify(&[]).await?;
+    ensure!(code == Some(1) && said.contains("VIOLATED: execution 1 has settled without a terminal status"), "{said}");
+
+    let nowhere = ["verify", "--database-url", "postgres://nobody@127.0.0.1:1/nothing"];
+    let output = Launch::new("verify", &nowhere).output(&installation.sandbox).await?;
+    ensure!(output.status.code() == Some(2), "{output:?}");
+    Ok(())
+}
