@@ -83,11 +83,11 @@ fn choose(chance: &mut Chance) -> Blow {
         if chance.percent(40) { Who::Executor(chance.index(EXECUTORS)) } else { Who::Worker(chance.index(WORKERS)) };
     let link = chance.index(LINKS);
     match chance.below(100) {
-        0..20 => Blow::Kill(who),
-        20..26 => Blow::End(who),
-        26..40 => Blow::Freeze(who),
-        40..46 => Blow::Cut(link),
-        46..68 => {
+        0..22 => Blow::Kill(who),
+        22..29 => Blow::End(who),
+        29..44 => Blow::Freeze(who),
+        44..52 => Blow::Cut(link),
+        52..76 => {
             let bytes = chance.spread(1, 20_000);
             let kinds = [
                 Weather::Stalled,
@@ -101,15 +101,16 @@ fn choose(chance: &mut Chance) -> Blow {
             ];
             Blow::Weather(link, chance.pick(&kinds))
         }
-        68..71 => Blow::BrokerStops,
-        71..74 => Blow::BrokerKilled,
-        74..77 => Blow::BrokerFreezes,
-        77..80 => Blow::BrokerAlarm,
-        80..84 => Blow::ConnectionsClosed,
-        84..88 => Blow::QueueDeleted(chance.next()),
-        88..91 => Blow::JournalRestarts,
-        91..93 => Blow::JournalKilled,
-        93..97 => Blow::SessionsEnded { all: chance.percent(50) },
+        // A broker takes long to come back, so these are few; while it is away nothing else is seen.
+        76..78 => Blow::BrokerStops,
+        78..80 => Blow::BrokerKilled,
+        80..82 => Blow::BrokerFreezes,
+        82..84 => Blow::BrokerAlarm,
+        84..87 => Blow::ConnectionsClosed,
+        87..90 => Blow::QueueDeleted(chance.next()),
+        90..92 => Blow::JournalRestarts,
+        92..94 => Blow::JournalKilled,
+        94..97 => Blow::SessionsEnded { all: chance.percent(50) },
         _ => Blow::JournalLocked,
     }
 }

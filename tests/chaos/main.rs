@@ -81,7 +81,7 @@ async fn show(name: &str, part: impl Future<Output = anyhow::Result<()>>) -> boo
     let outcome = if result.is_ok() { "ok" } else { "FAILED" };
     println!("test {name} ... {outcome} after {} s", begun.elapsed().as_secs());
     if let Err(error) = &result {
-        println!("{error:?}");
+        println!("{error:#}");
     }
     result.is_err()
 }
