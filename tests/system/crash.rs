@@ -200,7 +200,7 @@ async fn a_run_that_reports_while_the_broker_goes_down_never_notices_and_nothing
     let id = world.submit("talk.much", json!({"steps": steps})).await?;
     let follower = Follower::new(&world.addresses(), id)?;
     let mut count = follower.count();
-    let client = tokio::spawn(follower.to_the_end(|| (usize::MAX, 0)));
+    let client = tokio::spawn(follower.until_settled(|| (usize::MAX, 0)));
     let heard = count.reaches(20).await?;
     world.rabbit.restart().await?;
     let heard = count.reaches(heard + 20).await?;

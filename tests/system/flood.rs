@@ -22,7 +22,7 @@ async fn a_run_that_floods_costs_the_others_on_its_worker_no_completion_and_no_h
     let flood = world.submit("talk.flood", json!({"steps": [{"flood": {"until": "end", "rate": 100_000}}]})).await?;
     let follower = Follower::new(&world.addresses(), flood)?;
     let mut count = follower.count();
-    let client = tokio::spawn(follower.to_the_end(|| (usize::MAX, 0)));
+    let client = tokio::spawn(follower.until_settled(|| (usize::MAX, 0)));
     count.reaches(10).await?;
 
     let tags = tags(200);

@@ -47,7 +47,10 @@ impl Follower {
     }
 
     /// Everything to the end. `cut` says after how many events each connection is cut, and which executor it goes to.
-    pub(crate) async fn to_the_end(self, cut: impl FnMut() -> (usize, usize)) -> anyhow::Result<(Vec<Heard>, usize)> {
+    pub(crate) async fn until_settled(
+        self,
+        cut: impl FnMut() -> (usize, usize),
+    ) -> anyhow::Result<(Vec<Heard>, usize)> {
         let id = self.id;
         tokio::time::timeout(LATER, self.run(cut)).await.with_context(|| format!("execution {id} has no end"))?
     }

@@ -37,7 +37,7 @@ async fn whoever_is_cut_off_after_any_event_resumes_exactly_there() -> anyhow::R
     // While it runs: a connection for every single event.
     let follower = Follower::new(&world.addresses(), id)?;
     let mut count = follower.count();
-    let live = tokio::spawn(follower.to_the_end(|| (1, 0)));
+    let live = tokio::spawn(follower.until_settled(|| (1, 0)));
     count.reaches(19).await?;
     world.open("end")?;
     let (live, connections) = live.await??;
@@ -148,7 +148,7 @@ async fn two_hundred_clients_that_are_cut_at_random_each_hear_every_event_once()
         let mut chance = Chance(seed as u64);
         // Half of them begin with the leader, the others with the follower; later cuts choose anew.
         let mut first = Some(seed);
-        let client = follower.to_the_end(move || {
+        let client = follower.until_settled(move || {
             let turn = first.take().unwrap_or_else(|| chance.below(2));
             (1 + chance.below(120), turn)
         });
@@ -183,7 +183,7 @@ async fn through_the_end_of_executors(mut world: World, in_its_place: bool) -> a
     let follower = Follower::new(&addresses, id)?;
     let mut count = follower.count();
     let mut turn = 0;
-    let client = tokio::spawn(follower.to_the_end(move || {
+    let client = tokio::spawn(follower.until_settled(move || {
         turn += 1;
         (usize::MAX, turn)
     }));
@@ -249,7 +249,7 @@ async fn a_client_that_never_reads_delays_nobody() -> anyhow::Result<()> {
 
     let follower = Follower::new(&world.addresses(), id)?;
     let mut count = follower.count();
-    let client = tokio::spawn(follower.to_the_end(|| (usize::MAX, 0)));
+    let client = tokio::spawn(follower.until_settled(|| (usize::MAX, 0)));
     count.reaches(1).await?;
     world.open("begin")?;
     let (heard, _) = client.await??;
