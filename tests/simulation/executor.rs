@@ -131,16 +131,7 @@ impl Executor {
             }
             (Answer::Recovered(recovered), Seat::Recovering(_, epoch)) => {
                 let epoch = *epoch;
-                let mut term = Term::new(
-                    db,
-                    epoch,
-                    *recovered,
-                    self.clock,
-                    self.terms,
-                    (self.index, self.life),
-                    stage.now,
-                    stage.mistake,
-                );
+                let mut term = Term::new(db, epoch, *recovered, self.clock, self.terms, (self.index, self.life), stage);
                 if let Some(session) = self.session {
                     term.open(session, stage);
                 }
@@ -213,7 +204,7 @@ impl Executor {
 
     fn dial_again(&mut self, stage: &mut Stage) {
         self.failures += 1;
-        let pause = (100 * MS << self.failures.min(5)).min(2 * SECOND);
+        let pause = ((100 * MS) << self.failures.min(5)).min(2 * SECOND);
         let pause = pause / 2 + stage.chance.below(pause / 2);
         stage.after(pause, Event::Dial { node: self.node(), life: self.life });
     }

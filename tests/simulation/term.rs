@@ -14,7 +14,7 @@ use slotline_scheduler::{
 };
 use uuid::Uuid;
 
-use crate::clock::{Clock, Micros};
+use crate::clock::Clock;
 use crate::faults::Node;
 use crate::history::Fact;
 use crate::journal::slowness;
@@ -50,11 +50,16 @@ pub(crate) struct Term {
     lazy_since: Option<Timestamp>,
     is_urgent: bool,
     intake: VecDeque<(Tag, Rc<Body>)>,
-    /// Deliveries that are being looked up, and the batch that was committed before.
-    checking: Option<(Vec<(Tag, Rc<Body>)>, i64)>,
+    checking: Option<Checking>,
     /// Leaves one after the other; what a freeze keeps back leaves after it.
     outgoing: VecDeque<Letter>,
     pub(crate) is_ending: bool,
+}
+
+/// Deliveries that are being looked up, and the last batch that was committed before.
+struct Checking {
+    deliveries: Vec<(Tag, Rc<Body>)>,
+    seen_batch: i64,
 }
 
 #[derive(Default)]
@@ -89,8 +94,7 @@ impl Term {
         clock: Clock,
         terms: Terms,
         (executor, life): (usize, u32),
-        now: Micros,
-        mistake: Option<Mistake>,
+        stage: &Stage,
     ) -> Self {
         let Recovered { actions, live, ended, counters, requests } = recovered;
         let rows = actions.iter().map(|row| RecoveredAction {
@@ -101,9 +105,9 @@ impl Term {
             total_enqueued: 0,
             total_completed: 0,
         });
-        let lease = if mistake == Some(Mistake::LosesTooEarly) { terms.fence / 2 } else { terms.lease };
+        let lease = if stage.mistake == Some(Mistake::LosesTooEarly) { terms.fence / 2 } else { terms.lease };
         let config = Config { lease, heartbeat: terms.heartbeat };
-        let scheduler = Scheduler::recover(config, epoch, counters, rows, live, ended, clock.wall(now));
+        let scheduler = Scheduler::recover(config, epoch, counters, rows, live, ended, clock.wall(stage.now));
         Self {
             db,
             executor,
@@ -266,7 +270,7 @@ impl Term {
             && !self.intake.is_empty()
             && let Some(session) = self.feed
         {
-            self.checking = Some((self.intake.drain(..).collect(), self.committed));
+            self.checking = Some(Checking { deliveries: self.intake.drain(..).collect(), seen_batch: self.committed });
             let delay = stage.chance.spread(100, 5_000);
             stage.after(delay, Event::LookUp { executor: self.executor, life: self.life, session });
         }
@@ -274,8 +278,8 @@ impl Term {
 
     /// The requests that are being looked up.
     pub(crate) fn sought(&self, session: SessionId) -> Option<Vec<usize>> {
-        let (deliveries, _) = self.checking.as_ref().filter(|_| self.feed == Some(session))?;
-        Some(deliveries.iter().filter_map(|(_, body)| number(body)).collect())
+        let checking = self.checking.as_ref().filter(|_| self.feed == Some(session))?;
+        Some(checking.deliveries.iter().filter_map(|(_, body)| number(body)).collect())
     }
 
     pub(crate) fn admit(&mut self, session: SessionId, known: &[Option<ExecutionId>], stage: &mut Stage) {
@@ -283,7 +287,7 @@ impl Term {
             // Of a session that is over: unacked, it comes again, in its place.
             return;
         }
-        let Some((deliveries, seen_batch)) = self.checking.take() else { return };
+        let Some(Checking { deliveries, seen_batch }) = self.checking.take() else { return };
         self.recent.retain(|_, (_, batch)| *batch > seen_batch);
         self.is_urgent = true;
         for ((tag, body), known) in deliveries.into_iter().zip(known) {

@@ -188,7 +188,7 @@ impl Worker {
 
     pub(crate) fn dial_failed(&mut self, stage: &mut Stage) {
         self.failures += 1;
-        let pause = (100 * MS << self.failures.min(5)).min(2 * SECOND);
+        let pause = ((100 * MS) << self.failures.min(5)).min(2 * SECOND);
         let pause = pause / 2 + stage.chance.below(pause / 2);
         stage.after(pause, Event::Dial { node: self.node(), life: self.life });
     }
