@@ -21,19 +21,19 @@ const SHOWN_MAX: usize = 60;
 /// Records read at once.
 const PAGE: u64 = 1000;
 
-/// What went well, in numbers.
-#[derive(Debug, Default)]
+/// A history that the rules hold for, in numbers.
 pub(crate) struct Tally {
-    pub(crate) executions: usize,
-    pub(crate) attempts: usize,
-    pub(crate) lost: usize,
-    pub(crate) epochs: usize,
-    pub(crate) commits: usize,
+    pub(crate) history: Vec<Entry>,
+    executions: usize,
+    attempts: usize,
+    lost: usize,
+    epochs: usize,
+    commits: usize,
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executions, attempts, lost, epochs, commits } = self;
+        let Self { executions, attempts, lost, epochs, commits, history: _ } = self;
         write!(f, "{executions} executions, {attempts} attempts ({lost} cut off), {epochs} epochs, {commits} commits")
     }
 }
@@ -67,6 +67,7 @@ pub(crate) async fn judge(
         lost: stamps.iter().filter(|stamp| stamp.ended.is_none()).count(),
         epochs: count(|fact| matches!(fact, Fact::Led { .. })),
         commits: count(|fact| matches!(fact, Fact::Committed { .. })),
+        history,
     })
 }
 

@@ -23,6 +23,7 @@ mod blow;
 mod clock;
 mod fault;
 mod judge;
+mod lies;
 mod member;
 mod points;
 mod publisher;

@@ -15,7 +15,9 @@ use slotline_broker::crash;
 use slotline_tests::{Port, Postgres, Rabbit, eventually};
 
 use crate::clock::{self, Clocks};
-use crate::judge::{judge, judge_api};
+use crate::history::Entry;
+use crate::judge::{Tally, judge, judge_api};
+use crate::lies;
 use crate::member::Member;
 use crate::publisher::{Message, Notebook, Publisher};
 use crate::site::{Action, Api, Site};
@@ -157,14 +159,16 @@ async fn run(rabbit: &Rabbit, postgres: &Postgres, number: usize, case: Case) ->
     let site = Site::build(postgres, rabbit.url(), &format!("points{number}"), &ACTIONS, TERMS).await?;
     let result = Box::pin(cut_off(&site, postgres, case)).await;
     println!("    {case:?} ... {} ms", begun.elapsed().as_millis());
-    if let Err(error) = result {
+    // What is judged here, lies are found in.
+    if let Err(error) = result.and_then(|history| lies::are_found(&history)) {
         let kept = site.keep(&format!("slotline-chaos-{}-{number}", case.point))?;
         return Err(error.context(format!("{case:?}; what is left is in {}", kept.display())));
     }
     Ok(())
 }
 
-async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result<()> {
+/// Gives the history, for which every rule holds.
+async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result<Vec<Entry>> {
     let (clocks, notes) = (Clocks::watch(), Notebook::default());
     let mut pair = Pair::start(site, case)?;
     let api = pair.api.clone();
@@ -213,10 +217,10 @@ async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result
     site.is_deserted(WITHIN).await?;
     let bound = u64::try_from(WITHIN.as_micros())?;
     let closed = quiet_since.as_ref().map_or_else(|_| clock::now(), |at| *at);
-    judge(site, postgres, &notes, &clocks, (calm_since, bound, closed)).await?;
+    let Tally { history, .. } = judge(site, postgres, &notes, &clocks, (calm_since, bound, closed)).await?;
     quiet_since?;
     ensure!(crashes == 1, "it was cut off {crashes} times");
-    Ok(())
+    Ok(history)
 }
 
 /// One more request.

@@ -57,7 +57,8 @@ impl Site {
         let [lease, fence, heartbeat] = self.terms;
         words(&[
             &["executor", "--name", name, "--database-url", database, "--amqp-url", amqp, "--prefix", &self.prefix],
-            &["--listen", &listen, "--lease", lease, "--fence", fence, "--heartbeat", heartbeat],
+            // The schema is there before anything is hurt.
+            &["--no-migrate", "--listen", &listen, "--lease", lease, "--fence", fence, "--heartbeat", heartbeat],
         ])
     }
 
