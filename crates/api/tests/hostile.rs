@@ -1,5 +1,7 @@
 //! Requests that nobody should send, and what each is told. None reaches the executor.
 
+#[path = "hostile/wire.rs"]
+mod wire;
 mod world;
 
 use axum::http::StatusCode;
@@ -137,6 +139,28 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         }
     }
     assert_eq!(world.control.calls(), [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn whatever_is_no_token_opens_nothing() -> anyhow::Result<()> {
+    let world = World::guarded("s3cret").await?;
+    let list = || Asked::get("/api/v1/actions");
+    let long = format!("Bearer {}", "s3cret".repeat(10_000));
+    let wrong = ["", "s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "Bearer S3CRET", "Basic s3cret"];
+    let wrong = wrong.into_iter().chain(["Bearer s3cret s3cret", "Bearer\ts3cret", "Bearer \u{e4}", &long]);
+    let tokens = wrong.map(|token| list().header("authorization", token));
+    let twice = list().header("authorization", "Bearer x").header("authorization", "Bearer s3cret");
+    let elsewhere =
+        [list(), list().header("cookie", "token=s3cret"), Asked::get("/api/v1/actions?token=s3cret"), twice];
+    let hidden = ["/api/v1//actions", "/api/v1/../v1/actions", "/API/V1/actions", "/livez/../api/v1/actions"];
+    for asked in tokens.chain(elsewhere).chain(hidden.into_iter().map(Asked::get)) {
+        let name = format!("{asked:?}");
+        let answer = world.ask(asked).await?;
+        assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "unauthorized"), "{name}");
+    }
+    let answer = world.ask(list().header("authorization", "bearer s3cret")).await?;
+    assert_eq!(answer.status, StatusCode::OK);
     Ok(())
 }
 
