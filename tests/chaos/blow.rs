@@ -124,9 +124,11 @@ impl Ground {
                     return Ok(());
                 }
                 let doomed = queues[usize::try_from(which % queues.len() as u64)?];
-                // It may have gone by itself meanwhile.
-                let _ = rabbit.ctl(&["delete_queue", doomed]).await;
-                Ok(())
+                match rabbit.ctl(&["delete_queue", doomed]).await {
+                    // It may have gone by itself meanwhile.
+                    Err(error) if format!("{error:#}").contains("not_found") => Ok(()),
+                    done => done.map(|_| println!("    {doomed} is deleted")),
+                }
             }
             _ => rabbit.ctl(&["close_all_connections", "chaos"]).await.map(drop),
         }

@@ -104,8 +104,9 @@ impl Arguments {
                 "--minutes" => read.minutes = Some(number(&word, value()?)?),
                 "--seed" => read.seed = Some(number(&word, value()?)?),
                 "--point" => read.point = Some(value()?),
-                // Asked of every test of a workspace.
+                // Said to every test of a workspace.
                 "--list" => return Ok(None),
+                "--test-threads" | "--skip" | "--format" | "--color" => drop(value()?),
                 other if other.starts_with('-') => {}
                 part => read.parts.push(part.to_owned()),
             }
