@@ -104,6 +104,11 @@ pub(crate) enum Event {
         process: usize,
         news: News,
     },
+    /// A worker says again what the broker refused.
+    Resay {
+        worker: usize,
+        life: u32,
+    },
     Duplicate {
         queue: Queue,
         body: Rc<Body>,

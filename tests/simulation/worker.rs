@@ -23,6 +23,9 @@ use crate::wire::{Body, Down, Purpose, Queue, Route, SessionId, Up, Verdict};
 
 /// The most former incarnations in a lock file.
 const FORMERS_MAX: usize = 16;
+/// Wait before an event that the broker refused is said again. The worker itself does not wait; to go round that fast
+/// would show nothing here.
+const RESAY_AFTER: Micros = 500 * MS;
 
 pub(crate) struct Worker {
     pub(crate) index: usize,
@@ -41,6 +44,8 @@ pub(crate) struct Worker {
     scratch: Vec<Effect>,
     /// Events that wait for a session.
     events: VecDeque<Rc<Body>>,
+    /// Events that the broker did not take.
+    refused: VecDeque<Rc<Body>>,
     live: BTreeMap<AttemptKey, usize>,
     orders_taken: u64,
     wake_at: Option<Micros>,
@@ -85,6 +90,7 @@ impl Worker {
             effects: VecDeque::new(),
             scratch: Vec::new(),
             events: VecDeque::new(),
+            refused: VecDeque::new(),
             live: BTreeMap::new(),
             orders_taken: 0,
             wake_at: None,
@@ -171,6 +177,7 @@ impl Worker {
         self.link = Link::Dialing;
         self.effects.clear();
         self.events.clear();
+        self.refused.clear();
         self.live.clear();
         self.wake_at = None;
         self.life += 1;
@@ -247,7 +254,12 @@ impl Worker {
                 (Some(Purpose::Farewell { incarnation }), Verdict::Stored) => {
                     self.handle(Input::FarewellConfirmed { incarnation }, stage);
                 }
-                (Some(Purpose::Event(body)), Verdict::Refused) => self.events.push_front(body),
+                (Some(Purpose::Event(body)), Verdict::Refused) => {
+                    if self.refused.is_empty() {
+                        stage.after(RESAY_AFTER, Event::Resay { worker: self.index, life: self.life });
+                    }
+                    self.refused.push_back(body);
+                }
                 (_, _) => {}
             },
             Down::Leading { .. } => {}
@@ -289,6 +301,12 @@ impl Worker {
             }
         };
         self.handle(input, stage);
+        self.turn(processes, stage);
+    }
+
+    /// Tries again with what the broker refused.
+    pub(crate) fn resay(&mut self, processes: &mut Vec<Process>, stage: &mut Stage) {
+        self.events.append(&mut self.refused);
         self.turn(processes, stage);
     }
 
