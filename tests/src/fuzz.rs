@@ -31,6 +31,8 @@ const POOL_MAX: usize = 4096;
 const POOLED_BYTES_MAX: usize = 64 << 10;
 /// Bytes of an input that is worth keeping for others.
 const KEPT_BYTES_MAX: usize = 600;
+/// Inputs that one run adds to the corpus.
+const KEPT_MAX: usize = 12;
 /// Mutations on top of each other.
 const MUTATIONS_MAX: usize = 4;
 /// No input may take longer, however busy the machine: the shortest of [`TIMES`] tries counts.
@@ -79,7 +81,7 @@ impl Fuzz {
         }
         let mut mutator = Mutator::new(&pool);
         let mut chance = Chance::new(seed);
-        let (begun, mut tried) = (Instant::now(), 0_u64);
+        let (begun, mut tried, mut kept) = (Instant::now(), 0_u64, 0);
         while begun.elapsed() < Duration::from_secs(seconds) {
             let mut input = chance.one(&pool).clone();
             for _ in 0..=chance.below(MUTATIONS_MAX) {
@@ -88,7 +90,9 @@ impl Fuzz {
             tried += 1;
             let way = self.judge(&check, &input);
             if ways.insert(way) && input.len() <= POOLED_BYTES_MAX {
-                self.keep(&input);
+                if kept < KEPT_MAX && self.keep(&input) {
+                    kept += 1;
+                }
                 match pool.len() {
                     POOL_MAX => *chance.one_mut(&mut pool) = input,
                     _ => pool.push(input),
@@ -121,12 +125,14 @@ impl Fuzz {
         paths.iter().map(|path| fs::read(path).expect("a file of the corpus is readable")).collect()
     }
 
-    fn keep(&self, input: &[u8]) {
-        if std::env::var_os("FUZZ_KEEP").is_some() && input.len() <= KEPT_BYTES_MAX {
+    fn keep(&self, input: &[u8]) -> bool {
+        let is_kept = std::env::var_os("FUZZ_KEEP").is_some() && input.len() <= KEPT_BYTES_MAX;
+        if is_kept {
             let written =
                 fs::create_dir_all(&self.corpus).and_then(|()| fs::write(self.corpus.join(name(input)), input));
             written.expect("the corpus can be written to");
         }
+        is_kept
     }
 }
 
