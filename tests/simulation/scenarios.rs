@@ -120,6 +120,22 @@ fn thawed_worker_never_starts_or_resumes_under_a_lost_incarnation() {
 }
 
 #[test]
+fn a_worker_that_freezes_with_its_first_heartbeat_starts_nothing_when_it_thaws() {
+    let mut plan = Plan::calm(1, 1, 1);
+    plan.requests[0].at = 2 * SECOND;
+    let mut scene = Scene::new(plan);
+    scene.until("the first heartbeat", |scene| scene.published(|body| matches!(body, Body::Heartbeat(_))).is_some());
+    scene.0.freeze(Node::Worker(0), false, 100 * SECOND);
+    scene.until("the loss", |scene| scene.has(|fact| matches!(fact, Fact::Released { .. })));
+    // Who has declared it lost is slow to say so.
+    scene.until("the thaw", |scene| scene.0.stage.now > 99 * SECOND);
+    let leader = scene.leader();
+    scene.0.freeze(Node::Executor(leader), false, 5 * SECOND);
+    let scene = scene.end();
+    assert!(!scene.has(|fact| matches!(fact, Fact::Began { attempt: 1, .. })));
+}
+
+#[test]
 fn redelivered_dispatch_after_recorded_is_dropped() {
     let mut scene = Scene::new(Plan::calm(1, 1, 1));
     scene.until("the end", |scene| scene.has(|fact| matches!(fact, Fact::Recorded { .. })));

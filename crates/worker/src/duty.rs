@@ -67,6 +67,8 @@ pub struct Duty {
     /// How many entries run, kept beside the table so that a look at an idle worker costs nothing.
     running: BTreeSet<AttemptKey>,
     beat_at: Duration,
+    /// When the first heartbeat of the incarnation was sent: from then on an executor may know it, and count its silence.
+    first_beat: Option<Duration>,
     formers: Vec<Former>,
 }
 
@@ -114,6 +116,7 @@ impl Duty {
             alarms: BTreeSet::new(),
             running: BTreeSet::new(),
             beat_at: now.boot,
+            first_beat: None,
             formers: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl Duty {
                     self.life = Life::Alive { confirmed: None };
                     self.seen = (Epoch(0), 0);
                     self.beat_at = now.boot;
+                    self.first_beat = None;
                 }
             }
             Input::Tick => {}
@@ -250,6 +254,10 @@ impl Duty {
             return;
         }
         let is_first = confirmed.is_none();
+        // Whoever heard an earlier one, whose confirm came too late or never, may count it as lost by now.
+        if is_first && self.first_beat.is_some_and(|first| now.boot >= first + self.terms.fence) {
+            return self.end_incarnation(now, fx);
+        }
         if confirmed.is_some_and(|before| before >= sent) {
             return;
         }
@@ -272,6 +280,7 @@ impl Duty {
     fn beat(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let isolated: usize = self.formers.iter().map(|former| former.isolated.len()).sum();
         self.beat_at = now.boot + self.terms.heartbeat;
+        self.first_beat.get_or_insert(now.boot);
         let heartbeat = message::Heartbeat {
             worker: self.config.worker.clone(),
             incarnation: self.incarnation,

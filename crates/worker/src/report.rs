@@ -6,12 +6,13 @@
 //! out, or got lost further on, is in the archive and said again when the executor asks.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use slotline_broker::{Properties, Publication, Receipt, Session, crash, topology};
+use slotline_broker::{Properties, Publication, PublishError, Receipt, Session, crash, topology};
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
 use slotline_protocol::{ActionRef, Envelope, Timestamp, WorkerName};
 use uuid::Uuid;
@@ -29,6 +30,8 @@ const EVENTS_MAX: usize = 10_000;
 const EVENTS_BYTES_MAX: usize = 32 << 20;
 /// Messages of events on their way at once, so that a flood of them takes no room from outcomes and heartbeats.
 const IN_FLIGHT_MAX: usize = 8;
+/// How long a message that the broker refused waits before it is sent again.
+const REFUSED_WAIT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Outbox {
     exchange: String,
@@ -182,9 +185,13 @@ impl Outbox {
             let receipt = session.publish(publication.clone());
             self.in_flight.push(Box::pin(async move {
                 match receipt.await {
-                    // Nobody listens: so be it.
-                    Ok(()) | Err(slotline_broker::PublishError::Returned) => None,
-                    Err(_) => Some(publication),
+                    // Nobody listens: so be it. What no broker takes is missed, and given up, by who asks for it.
+                    Ok(()) | Err(PublishError::Returned | PublishError::TooLarge) => None,
+                    Err(PublishError::Overdue | PublishError::SessionEnded) => Some(publication),
+                    Err(PublishError::Nacked | PublishError::Full) => {
+                        tokio::time::sleep(REFUSED_WAIT).await;
+                        Some(publication)
+                    }
                 }
             }));
         }

@@ -44,7 +44,7 @@ impl Attempt {
 
     /// Keeps an event until its turn. One that was taken before, or has no room, is dropped.
     pub(super) fn keep(&mut self, sequence: u64, at: Timestamp, said: Said) {
-        if sequence > self.sequence && (sequence == self.sequence + 1 || self.early.len() < EARLY_MAX) {
+        if sequence > self.sequence && (sequence - self.sequence == 1 || self.early.len() < EARLY_MAX) {
             self.early.entry(sequence).or_insert((at, said));
         }
     }
@@ -52,15 +52,17 @@ impl Attempt {
     /// The next event whose turn has come.
     pub(super) fn next(&mut self) -> Option<(Timestamp, Said)> {
         let entry = self.early.first_entry()?;
-        if *entry.key() > self.sequence + 1 {
+        if *entry.key() - self.sequence > 1 {
             return None;
         }
         let (at, said) = entry.remove();
-        self.sequence += match &said {
+        let told = match &said {
             // It stands for all of them.
             Said::Gap { count, reason: GapReason::Lost } => (*count).max(1),
             _ => 1,
         };
+        // What a stranger may claim must not wrap around.
+        self.sequence = self.sequence.saturating_add(told);
         // What it stands for may have come after all, too late to be told in its place.
         while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() <= self.sequence) {
             entry.remove();
@@ -76,6 +78,9 @@ impl Attempt {
 
     /// The first hole: `(first, last)` of the numbers that are known to exist and were not heard.
     pub(super) fn hole(&self) -> Option<(u64, u64)> {
+        if self.last_known() <= self.sequence {
+            return None;
+        }
         let first = self.sequence + 1;
         let last = self.early.first_key_value().map_or_else(|| self.last_known(), |(next, _)| next - 1);
         (first <= last).then_some((first, last))
@@ -101,7 +106,7 @@ impl Attempt {
 
     /// Whatever follows the last event taken.
     pub(super) fn rest(&self, id: ExecutionId, action_ref: &ActionRef) -> Missing {
-        let (incarnation, key, first) = (self.incarnation, (id, self.number), self.sequence + 1);
+        let (incarnation, key, first) = (self.incarnation, (id, self.number), self.sequence.saturating_add(1));
         Missing { incarnation, key, action_ref: action_ref.clone(), first, last: None }
     }
 

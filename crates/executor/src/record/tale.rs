@@ -113,7 +113,7 @@ impl Tale {
         if let Some(last) = story.awaits {
             // The leader before held back what came after events that it waited for.
             let at = snapshot.lease.as_ref().map_or(snapshot.queued_at, |lease| lease.scheduled_at);
-            tale.lose(story.attempt, story.sequence + 1, last, at, out);
+            tale.lose(story.attempt, story.sequence.saturating_add(1), last, at, out);
             let worker = snapshot.lease.as_ref().map(|lease| lease.worker.clone());
             let moved = What::Status { previous: Status::Running, new: snapshot.status, worker };
             tale.push(moved, snapshot.attempt, at, out);
@@ -145,7 +145,7 @@ impl Tale {
                 tale.attempt = Some(attempt);
             }
             // Nobody can be asked.
-            _ => tale.lose(story.attempt, story.sequence + 1, last_sequence, at, out),
+            _ => tale.lose(story.attempt, story.sequence.saturating_add(1), last_sequence, at, out),
         }
         let settled = What::Settled { status: execution.status, result: execution.result, error: execution.error };
         let (attempt, started_at) = (execution.attempt, execution.start_time);
@@ -363,7 +363,7 @@ impl Tale {
             None => {
                 let message = format!("worker {} was lost", attempt.worker);
                 let finished = Wire::Finished { return_code: None, message: Some(message.clone()) };
-                self.say(attempt.number, attempt.sequence + 1, finished, now, out);
+                self.say(attempt.number, attempt.sequence.saturating_add(1), finished, now, out);
                 let outcome = Some(OutcomeKind::Lost);
                 let finished = What::Finished { outcome, return_code: None, message: Some(message) };
                 self.push(finished, attempt.number, now, out);
@@ -496,14 +496,20 @@ impl Tale {
         if let Some(attempt) = &mut self.attempt {
             attempt.sequence = last;
             let number = attempt.number;
-            self.say(number, first, Wire::Gap { count: last + 1 - first, reason: GapReason::Lost }, now, out);
+            self.say(
+                number,
+                first,
+                Wire::Gap { count: (last - first).saturating_add(1), reason: GapReason::Lost },
+                now,
+                out,
+            );
             self.lose(number, first, last, now, out);
             self.take_what_has_come(out);
         }
     }
 
     fn lose(&mut self, attempt: u32, first: u64, last: u64, at: Timestamp, out: &mut Out) {
-        let count = (last + 1).saturating_sub(first).max(1);
+        let count = last.saturating_sub(first).saturating_add(1);
         self.push(What::Gap { count, reason: GapReason::Lost }, attempt, at, out);
     }
 

@@ -284,6 +284,22 @@ fn a_worker_that_has_forgotten_says_so_and_that_counts_as_told() {
 }
 
 #[test]
+fn a_number_that_nobody_could_mean_breaks_nothing() {
+    let mut world = World::new();
+    let id = world.submits();
+    world.starts(id, 1);
+    world.hears(id, 1, 3, Said::Gap { count: u64::MAX, reason: GapReason::Lost });
+    world.hears(id, 1, u64::MAX, says("far"));
+    let started_at = world.now;
+    world.completes(id, 1, started_at, u64::MAX);
+    world.commits();
+    for _ in 0..=ASKS_MAX {
+        world.passes(ASK_AGAIN);
+    }
+    assert!(world.told(id).last().expect("events").ends_with("settled completed"), "{:?}", world.told(id));
+}
+
+#[test]
 fn numbers_go_on_across_attempts_and_a_lost_one_is_told_with_its_holes() {
     let mut world = World::new();
     let id = world.submits();

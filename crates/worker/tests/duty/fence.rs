@@ -21,6 +21,23 @@ fn nothing_starts_before_the_first_heartbeat_is_confirmed_and_then_in_the_order_
 }
 
 #[test]
+fn what_froze_with_its_first_heartbeat_starts_nothing_when_a_later_one_is_confirmed() {
+    let mut world = World::unconfirmed();
+    let first = world.incarnation;
+    world.session_opened();
+    // The first heartbeat was heard, its confirm was not; by now the executor may have counted this one as lost.
+    world.clock(s(76));
+    world.dispatch(1).send();
+    world.confirm_heartbeat();
+    assert_eq!(world.take_started(), []);
+    assert_eq!(world.take_incarnations_over(), [first]);
+    world.new_incarnation();
+    world.confirm_heartbeat();
+    world.dispatch(2).send();
+    assert_eq!(world.take_started(), [key(2)]);
+}
+
+#[test]
 fn an_attempt_handed_back_unstarted_may_be_granted_anew_under_a_higher_fence() {
     let mut world = World::new();
     world.dispatch(1).send();
