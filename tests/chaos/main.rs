@@ -56,6 +56,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Built first, if it has to be: a program that can't be had is one failure, not one for each case.
+    if let Err(error) = slotline_tests::slotline_binary() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
     // The HTTP client asks for a provider even where no TLS is spoken.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().expect("the system has room for a few threads");
