@@ -10,8 +10,6 @@ use slotline_scheduler::ProbedQueue;
 pub(crate) enum Action {
     /// Time passes.
     Tick,
-    /// The broker takes the next letter that an executor sent.
-    Send(usize),
     /// The commit that is under way lands, or is refused.
     Commit(usize),
     /// A leader takes the next message out of one of its queues.
@@ -21,8 +19,6 @@ pub(crate) enum Action {
     /// A leader notices that another leads.
     StandDown(usize),
     TakeOver(usize),
-    /// The broker takes the next message that a worker sent.
-    Publish(usize),
     /// A worker hears that the broker has something.
     Confirm(usize),
     /// A worker takes the next message out of its queue.
@@ -38,6 +34,11 @@ pub(crate) enum Action {
         worker: usize,
         has_proof: bool,
     },
+    StallExecutor(usize, Stall),
+    StallWorker(usize, Stall),
+    /// What stood still goes on.
+    ResumeExecutor(usize),
+    ResumeWorker(usize),
     CrashExecutor(usize),
     CrashWorker(usize),
     /// The answer to a commit is lost, and with it the leadership; the commit itself may be as well.
@@ -54,6 +55,24 @@ pub(crate) enum Action {
     Copy(Place),
 }
 
+/// How a daemon can be kept from what it has to do. The other's doings and time go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stall {
+    /// The process does nothing at all.
+    Frozen,
+    /// Nothing passes between it and the broker, in either direction; what is sent meanwhile passes later.
+    CutOff,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen => write!(f, "is frozen"),
+            Self::CutOff => write!(f, "is cut off from the broker"),
+        }
+    }
+}
+
 /// A queue on the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -65,13 +84,11 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tick => write!(f, "time passes"),
-            Self::Send(e) => write!(f, "the broker takes the next letter of executor {e}"),
             Self::Commit(e) => write!(f, "the commit of executor {e} is decided"),
             Self::Hear(e, queue) => write!(f, "executor {e} takes the next message of its {}", name(*queue)),
             Self::Alarm(e) => write!(f, "a timer of executor {e} rings"),
             Self::StandDown(e) => write!(f, "executor {e} notices that another leads"),
             Self::TakeOver(e) => write!(f, "executor {e} takes the lead"),
-            Self::Publish(w) => write!(f, "the broker takes the next word of worker {w}"),
             Self::Confirm(w) => write!(f, "worker {w} hears that the broker has what it said"),
             Self::Obey(w) => write!(f, "worker {w} takes its next orders"),
             Self::Wake(w) => write!(f, "a timer of worker {w} rings"),
@@ -81,6 +98,10 @@ impl fmt::Display for Action {
                 write!(f, "worker {worker} starts again, with proof that nothing is left")
             }
             Self::Restart { worker, has_proof: false } => write!(f, "worker {worker} starts again"),
+            Self::StallExecutor(e, stall) => write!(f, "executor {e} {stall}"),
+            Self::StallWorker(w, stall) => write!(f, "worker {w} {stall}"),
+            Self::ResumeExecutor(e) => write!(f, "executor {e} goes on"),
+            Self::ResumeWorker(w) => write!(f, "worker {w} goes on"),
             Self::CrashExecutor(e) => write!(f, "executor {e} crashes"),
             Self::CrashWorker(w) => write!(f, "worker {w} crashes"),
             Self::LoseAnswer { executor, is_committed: true } => {

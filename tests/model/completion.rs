@@ -41,7 +41,7 @@ impl Completion {
         self.path(scale, world, |_, _| {})
     }
 
-    /// As [`Self::ends_well`], and shows each step that had to be looked at.
+    /// As [`Self::ends_well`], and shows each step that had to be looked at, and the world it is taken in.
     pub(crate) fn path(&self, scale: &Scale, world: &World, mut show: impl FnMut(Action, &World)) -> bool {
         let mut world = world.clone();
         let deadline = world.now + TICKS_MAX;
@@ -59,8 +59,8 @@ impl Completion {
             // Who dies to be rid of what it can't end waits for it; who comes back does so when all is gone.
             let action = actions.first().copied().unwrap_or(Action::Tick);
             steps = if action == Action::Tick { 0 } else { steps + 1 };
-            world.take(scale, action);
             show(action, &world);
+            world.take(scale, action);
             if !rules::all_hold(scale, &world) || world.now >= deadline || steps > STEPS_MAX {
                 return false;
             }

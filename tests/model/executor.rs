@@ -12,6 +12,7 @@ use slotline_protocol::message::EndReason;
 use slotline_protocol::{Epoch, Incarnation};
 use slotline_scheduler::{Config, Effects, Input, Limits, ProbedQueue, RecoveredAction, Scheduler, Sent};
 
+use crate::action::Stall;
 use crate::journal::{Batch, Journal, Row};
 use crate::mistake::Mistake;
 use crate::rules::Rule;
@@ -22,6 +23,7 @@ use crate::wire::{ACTION, Order, Word, action_ref};
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Executor {
     pub(crate) term: Option<Term>,
+    pub(crate) stall: Option<Stall>,
     /// On its way to the broker, in order.
     pub(crate) outgoing: VecDeque<Arc<Letter>>,
 }
@@ -77,6 +79,10 @@ impl Letter {
 }
 
 impl Letter {
+    fn is_probe(&self) -> bool {
+        matches!(self, Self::Probe { .. })
+    }
+
     pub(crate) fn is_dispatch(&self) -> bool {
         matches!(self, Self::Orders(_, orders) if orders.iter().any(|o| matches!(o, Order::Dispatch { .. })))
     }
@@ -128,7 +134,9 @@ impl Executor {
     pub(crate) fn reconnect(&mut self, now: Tick, mistake: Option<Mistake>) {
         self.outgoing.clear();
         if let Some(term) = &mut self.term {
-            term.completions.retain(|word| !matches!(**word, Word::Probe { .. }));
+            for queue in [&mut term.completions, &mut term.heartbeats] {
+                queue.retain(|word| !matches!(**word, Word::Probe { .. }));
+            }
             self.apply([Input::SessionOpened], now, mistake);
         }
     }
@@ -180,43 +188,34 @@ impl Executor {
         }
         let broken = journal.apply(&batch);
         self.outgoing.extend(letters);
-        self.cut(now, mistake);
+        self.apply([], now, mistake);
         broken
     }
 
+    /// Takes what happened, and hands what has gathered to a commit if none is under way.
     fn apply(&mut self, inputs: impl IntoIterator<Item = Input>, now: Tick, mistake: Option<Mistake>) {
-        let Some(term) = &mut self.term else { return };
-        term.machine.change(|Machine(scheduler)| {
+        let Some(Term { epoch, machine, batch, flight, .. }) = &mut self.term else { return };
+        let packed = machine.change(|machine| {
             for input in inputs {
-                scheduler.handle(input, of_leader(now));
+                machine.0.handle(input, of_leader(now));
             }
-        });
-        self.cut(now, mistake);
-    }
-
-    /// Hands what has gathered to a commit, if none is under way.
-    fn cut(&mut self, now: Tick, mistake: Option<Mistake>) {
-        let Some(term) = self.term.as_mut().filter(|term| term.flight.is_none()) else { return };
-        let (batch, letters) = term.machine.change(|machine| pack(machine, term.epoch, term.batch + 1, now));
-        let only_probes = letters.iter().all(|letter| matches!(**letter, Letter::Probe { .. }));
-        let may_leave = batch.is_empty() && only_probes || mistake == Some(Mistake::SpeaksBeforeItCommits);
-        if mistake == Some(Mistake::CountsSilenceByTheClock) && !letters.is_empty() {
-            // As if the probes had come back at once, whatever is in front of them.
-            term.machine.change(|Machine(scheduler)| {
+            let packed = flight.is_none().then(|| pack(machine, *epoch, *batch + 1, now));
+            if mistake == Some(Mistake::CountsSilenceByTheClock) && machine.0.next_deadline().is_some() {
+                // As if the probes had come back at once, whatever is in front of them.
                 for queue in [ProbedQueue::Completions, ProbedQueue::Heartbeats] {
-                    scheduler.handle(Input::Probed { queue, published_at: of_leader(now) }, of_leader(now));
+                    machine.0.handle(Input::Probed { queue, published_at: of_leader(now) }, of_leader(now));
                 }
-            });
-        }
-        let kept = if may_leave {
-            self.outgoing.extend(letters);
-            Vec::new()
-        } else {
-            letters
-        };
-        if !(batch.is_empty() && only_probes) {
-            term.batch += 1;
-            term.flight = Some(Flight { batch: Arc::new(batch), letters: kept });
+            }
+            packed
+        });
+        let Some((packed, letters)) = packed else { return };
+        let needs_no_commit = packed.is_empty() && letters.iter().all(|letter| letter.is_probe());
+        let may_leave = needs_no_commit || mistake == Some(Mistake::SpeaksBeforeItCommits);
+        let (leaving, kept) = if may_leave { (letters, Vec::new()) } else { (Vec::new(), letters) };
+        self.outgoing.extend(leaving);
+        if !needs_no_commit {
+            *batch += 1;
+            *flight = Some(Flight { batch: Arc::new(packed), letters: kept });
         }
     }
 }

@@ -15,4 +15,6 @@ pub(crate) enum Mistake {
     IgnoresOrderNumbers,
     /// A worker's fence counts from when a heartbeat was confirmed, not from when it was sent.
     FenceCountsFromTheConfirm,
+    /// A worker goes on under a name of which nothing was confirmed for as long as a fence lasts.
+    TakesALateFirstConfirm,
 }

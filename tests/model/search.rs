@@ -9,6 +9,7 @@ use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
 use crate::action::Action;
 use crate::completion::Completion;
 use crate::rules;
+use crate::words::words;
 use crate::world::{Scale, World};
 
 /// Both cores of the smallest machine that this has to run on.
@@ -86,7 +87,7 @@ impl Search {
         let mut last = None;
         for (number, (world, action)) in steps.into_iter().enumerate() {
             if let Some(action) = action {
-                let _ = writeln!(told, "{:4}. [{}] {action}", number + 1, world.now);
+                let _ = writeln!(told, "{:4}. {}", number + 1, words(&world, action));
             }
             last = Some(world);
         }
@@ -95,7 +96,7 @@ impl Search {
                 told.push_str("and from there, with nothing more going wrong:\n");
                 let mut lines = Vec::new();
                 self.completion.path(&self.scale, &world, |action, world| {
-                    lines.push(format!("      [{}] {action}\n", world.now));
+                    lines.push(format!("      {}\n", words(world, action)));
                 });
                 lines.truncate(LINES_MAX);
                 told.extend(lines);
@@ -114,7 +115,7 @@ impl Model for Search {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        World::all(&self.scale)
+        vec![World::new(&self.scale)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {

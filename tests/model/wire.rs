@@ -4,6 +4,7 @@
 //! events may be lost at any time by design, and here they always are. The simulation has all of those.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
@@ -75,6 +76,13 @@ pub(crate) struct Beat {
     holding: Vec<(ExecutionId, u32, Holding)>,
     unrecorded: Vec<AttemptKey>,
     seen: (Epoch, u64),
+}
+
+impl fmt::Display for Beat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, holding, unrecorded, seen: (epoch, n), .. } = self;
+        write!(f, "beat at {sent}: holds {holding:?}, unrecorded {unrecorded:?}, has seen ({epoch}, {n})")
+    }
 }
 
 impl Hash for Beat {

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use slotline_protocol::message::{AttemptKey, Failure};
-use slotline_protocol::{Fence, Incarnation, Timestamp};
+use slotline_protocol::{Epoch, Fence, Incarnation, Timestamp};
 use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, OnDrain};
 
+use crate::action::Stall;
 use crate::mistake::Mistake;
 use crate::rules::Rule;
 use crate::time::{TERMS, Tick, of_worker, tick};
@@ -18,10 +19,13 @@ use crate::wire::{CAPACITY, Completed, Order, Returned, Word, action_ref, incarn
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Worker {
     index: usize,
+    pub(crate) stall: Option<Stall>,
     /// `None`: the process is dead.
     pub(crate) duty: Option<Duty>,
     /// How many incarnations there were.
     pub(crate) incarnations: u8,
+    /// When the current incarnation first said that it lives; `None` once that, or something later, was confirmed in time.
+    unconfirmed_since: Option<Tick>,
     /// How often the process was started.
     pub(crate) starts: u8,
     /// The queue of the current incarnation.
@@ -79,8 +83,10 @@ impl Worker {
     pub(crate) fn new(index: usize, now: Tick) -> Self {
         let mut worker = Self {
             index,
+            stall: None,
             duty: None,
             incarnations: 0,
+            unconfirmed_since: None,
             starts: 0,
             orders: VecDeque::new(),
             orders_taken: 0,
@@ -96,7 +102,7 @@ impl Worker {
     /// Starts the process. `has_proof`: nothing of the one before is left, and it says so.
     pub(crate) fn start(&mut self, has_proof: bool, now: Tick) {
         let former = incarnation(self.index, self.incarnations);
-        let name = self.next_name();
+        let name = self.next_name(now);
         let action =
             Action { capabilities: Vec::new(), grace: TERMS.heartbeat, on_drain: OnDrain::Return, phases: Vec::new() };
         let config = Config {
@@ -116,14 +122,16 @@ impl Worker {
         self.handle(Input::SessionOpened { incarnation: name }, now);
     }
 
-    fn next_name(&mut self) -> Incarnation {
+    fn next_name(&mut self, now: Tick) -> Incarnation {
         self.incarnations += 1;
+        self.unconfirmed_since = Some(now);
         self.orders.clear();
         incarnation(self.index, self.incarnations)
     }
 
     /// The process is dead; what it has started ends a little later.
     pub(crate) fn crash(&mut self) {
+        self.stall = None;
         self.duty = None;
         self.outgoing.clear();
         self.confirms.clear();
@@ -194,6 +202,15 @@ impl Worker {
     pub(crate) fn confirmed(&mut self, now: Tick, mistake: Option<Mistake>) -> Option<Rule> {
         let input = match self.confirms.pop_front()? {
             Confirm::Beat { incarnation, sent } => {
+                let fence = tick(TERMS.fence);
+                if Some(incarnation) == self.incarnation()
+                    && let Some(since) = self.unconfirmed_since
+                {
+                    if now >= since + fence && mistake != Some(Mistake::TakesALateFirstConfirm) {
+                        return self.give_up_the_name(incarnation, now);
+                    }
+                    self.unconfirmed_since = self.unconfirmed_since.filter(|_| now >= sent + fence);
+                }
                 let late = mistake == Some(Mistake::FenceCountsFromTheConfirm);
                 let sent = of_worker(if late { now } else { sent }).boot;
                 Input::HeartbeatConfirmed { incarnation, sent }
@@ -201,6 +218,13 @@ impl Worker {
             Confirm::Farewell { incarnation } => Input::FarewellConfirmed { incarnation },
         };
         self.handle(input, now)
+    }
+
+    /// A leader that heard this name's first heartbeat may have declared it lost by now, and the duty book, which has no
+    /// fence before the first confirm, would go on under it. Here it hears at once what that leader will tell it.
+    fn give_up_the_name(&mut self, incarnation: Incarnation, now: Tick) -> Option<Rule> {
+        let order = Order::Hello { epoch: Epoch(i64::MAX), n: 0, lost: true }.write();
+        self.handle(Input::Ordered { incarnation, order }, now)
     }
 
     /// A process ends by itself, having done its work; its worker hears of it at once.
@@ -245,13 +269,13 @@ impl Worker {
             let Some(duty) = &mut self.duty else { return broken };
             duty.handle(of_worker(now), input, &mut effects);
             for effect in effects {
-                broken = broken.or(self.carry_out(effect, &mut inputs));
+                broken = broken.or(self.carry_out(effect, &mut inputs, now));
             }
         }
         broken
     }
 
-    fn carry_out(&mut self, effect: Effect, inputs: &mut VecDeque<Input>) -> Option<Rule> {
+    fn carry_out(&mut self, effect: Effect, inputs: &mut VecDeque<Input>, now: Tick) -> Option<Rule> {
         match effect {
             Effect::Start(start) => {
                 let process = Process {
@@ -284,7 +308,7 @@ impl Worker {
             }
             Effect::Farewell(ended) => self.outgoing.push_back(Arc::new(Word::ended(ended))),
             Effect::IncarnationOver(_) => {
-                let name = self.next_name();
+                let name = self.next_name(now);
                 inputs.extend([Input::NewIncarnation(name), Input::SessionOpened { incarnation: name }]);
             }
             // What it could not end may go on for a moment longer than the process that gives up.
