@@ -137,7 +137,7 @@ fn bad(number: usize) -> (Publication, &'static str) {
         envelope.to_string().into_bytes()
     };
     let mut message_id = format!("bad-{number}");
-    let (body, reason): (Vec<u8>, _) = if number % OVERSIZED_EVERY == 0 {
+    let (body, reason): (Vec<u8>, _) = if number.is_multiple_of(OVERSIZED_EVERY) {
         (with("parameters", json!({"n": number, "rest": "x".repeat(1 << 20)})), "oversized")
     } else {
         match number % 24 {
@@ -200,7 +200,7 @@ fn worker(ran: &Ran) -> Result<Worker> {
     let mut builder = Worker::builder("strangers").capacity(64);
     for line in 0..LINES {
         let ran = ran.clone();
-        builder = builder.action(&line_of(line), move |context: Context| {
+        builder = builder.action(line_of(line), move |context: Context| {
             let ran = ran.clone();
             async move {
                 let parameters: Value = context.parameters()?;

@@ -15,6 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// The earliest moment RFC 3339 can spell: 0000-01-01T00:00:00Z.
+    pub const MIN: Self = Self(-62_167_219_200_000_000);
+
     /// The latest moment RFC 3339 can spell: 9999-12-31T23:59:59.999999Z.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
@@ -77,8 +80,13 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         DateTime::parse_from_rfc3339(&text)
-            .map(|moment| moment.with_timezone(&Utc).into())
-            .map_err(|_| serde::de::Error::custom(format!("{text:?} is no RFC 3339 time such as 2026-11-21T08:30:00Z")))
+            .ok()
+            .map(|moment| Self::from(moment.with_timezone(&Utc)))
+            // Its offset may have carried it out of the years that can be written.
+            .filter(|moment| (Self::MIN..=Self::MAX).contains(moment))
+            .ok_or_else(|| {
+                serde::de::Error::custom(format!("{text:?} is no RFC 3339 time such as 2026-11-21T08:30:00Z"))
+            })
     }
 }
 
@@ -100,5 +108,13 @@ mod tests {
     fn sums_stop_at_the_last_moment_that_can_be_written() {
         assert_eq!(Timestamp::from_micros(0) + Duration::MAX, Timestamp::MAX);
         assert!(Timestamp::MAX.to_string().starts_with("9999-12-31"));
+    }
+
+    #[test]
+    fn a_moment_that_could_not_be_written_again_is_not_read() {
+        assert_eq!(Timestamp::MIN.to_string(), "0000-01-01T00:00:00.000000Z");
+        for beyond in ["0000-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"] {
+            assert!(serde_json::from_str::<Timestamp>(&format!("\"{beyond}\"")).is_err(), "{beyond}");
+        }
     }
 }

@@ -119,11 +119,16 @@ fn fitting(property: &Option<String>) -> Option<ShortString> {
     property.as_deref().filter(|text| text.len() <= NAME_BYTES_MAX).map(ShortString::from)
 }
 
+/// How the names of our own headers begin.
+const OURS: &str = "x-slotline-";
+
 /// Headers past what fits are cut off and left out.
 fn headers_to_amqp(headers: &BTreeMap<String, String>) -> FieldTable {
     let mut table = FieldTable::default();
     let mut room = HEADER_BYTES_MAX;
-    for (name, value) in headers {
+    // Our own first: a dead letter must keep its reason whatever its publisher wrote beside it.
+    let (ours, theirs): (Vec<_>, Vec<_>) = headers.iter().partition(|(name, _)| name.starts_with(OURS));
+    for (name, value) in ours.into_iter().chain(theirs) {
         if name.len() <= NAME_BYTES_MAX && name.len() < room {
             room -= name.len();
             let value = &value[..value.floor_char_boundary(room)];
@@ -195,6 +200,14 @@ mod tests {
         assert_eq!(read.message_id, None);
         assert_eq!(read.headers.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(read.headers["a"].len(), HEADER_BYTES_MAX - 2);
+    }
+
+    #[test]
+    fn our_own_headers_have_room_whatever_a_publisher_wrote() {
+        let headers =
+            [("a".to_owned(), "a".repeat(HEADER_BYTES_MAX)), ("x-slotline-reason".to_owned(), "oversized".to_owned())];
+        let table = headers_to_amqp(&headers.into());
+        assert_eq!(headers_from_amqp(&table)["x-slotline-reason"], "oversized");
     }
 
     #[test]
