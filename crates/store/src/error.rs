@@ -1,6 +1,7 @@
 //! Why the journal did not do as asked, by what the caller can do about it.
 
 use slotline_protocol::{Epoch, ExecutionId};
+use sqlx::migrate::MigrateError;
 
 /// Why a read, or a step towards leadership, failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +23,7 @@ pub enum Error {
     Unfit(String),
     /// The schema could not be brought up to date.
     #[error("migration failed")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[source] MigrateError),
     /// The leadership ended with an earlier call; lead again.
     #[error("leadership is over")]
     LeadershipOver,
@@ -49,6 +50,24 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+impl From<MigrateError> for Error {
+    /// A database that went away in the middle is waited for like any other; a migration that can't be applied is not.
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) if is_away(&cause) => cause.into(),
+            error => Self::Migrate(error),
+        }
+    }
+}
+
+/// Whether the database was lost, and not the statement refused: SQLSTATE classes `08` and `57P0x`, or no answer at all.
+fn is_away(error: &sqlx::Error) -> bool {
+    match error.as_database_error() {
+        None => true,
+        Some(error) => error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P0")),
+    }
+}
+
 /// Why a batch is not known to be committed. After either, the leadership is over: drop state and effects, lead again.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -58,4 +77,17 @@ pub enum CommitError {
     /// The batch may be written or not; only the journal, read under a new epoch, can tell.
     #[error("outcome of the commit is unknown")]
     Unknown(#[source] Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_goes_away_during_a_migration_is_away_and_not_wrong() {
+        let reset = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert!(matches!(Error::from(MigrateError::Execute(reset())), Error::Unavailable(_)));
+        assert!(matches!(Error::from(MigrateError::ExecuteMigration(reset(), 1)), Error::Unavailable(_)));
+        assert!(matches!(Error::from(MigrateError::VersionMismatch(1)), Error::Migrate(_)));
+    }
 }

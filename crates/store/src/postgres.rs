@@ -86,7 +86,7 @@ impl Journal {
             within(PgConnectOptions::clone(&self.options).options([("statement_timeout", "0")]).connect()).await?;
         // The migrator takes an advisory lock first, so that one runs after the other.
         within_time(MIGRATION_DEADLINE, async {
-            migrate::postgres().run_direct(None, &mut connection, false).await.map_err(Error::Migrate)
+            migrate::postgres().run_direct(None, &mut connection, false).await.map_err(Error::from)
         })
         .await?;
         within(connection.close()).await

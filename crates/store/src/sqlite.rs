@@ -79,7 +79,7 @@ impl Journal {
         within_time(MIGRATION_DEADLINE, async {
             // SQLite has no lock for migrators, so all of them run in one transaction, which lets one writer in.
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            migrate::sqlite().run_direct(None, &mut *transaction, false).await.map_err(Error::Migrate)?;
+            migrate::sqlite().run_direct(None, &mut *transaction, false).await.map_err(Error::from)?;
             transaction.commit().await?;
             Ok::<_, Error>(())
         })
