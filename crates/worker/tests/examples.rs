@@ -121,7 +121,9 @@ async fn a_deployment_that_never_gets_ready_times_out_and_tells_what_was_known()
             && event["message"].as_str().is_some_and(|message| message.starts_with("Readiness probe"))
     };
     assert!(events.iter().any(|event| failed(&event)), "{events:?}");
-    assert!(events.iter().all(|event| event["timestamp"].is_string() && event["percent"].is_number()), "{events:?}");
+    assert!(events.iter().all(|event| event["timestamp"].is_string()), "{events:?}");
+    // One that was held back while newer numbers were sent has none of its own.
+    assert!(events.iter().any(|event| event["percent"].is_number()), "{events:?}");
     stage.shutdown.stop();
     Ok(())
 }
