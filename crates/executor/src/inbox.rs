@@ -132,7 +132,7 @@ fn returned(returned: Returned, received_at: Timestamp) -> Item {
 }
 
 fn running(changed: &StatusChanged, items: &mut Vec<Item>) {
-    if (changed.fence.is_none(), changed.new_status) != (false, Status::Running) {
+    if changed.fence.is_none() || changed.new_status != Status::Running {
         return;
     }
     let key = (changed.execution_id, changed.attempt);

@@ -181,19 +181,19 @@ impl Record {
 
     fn moved(&mut self, announcement: &Announcement, end: Option<&Settled>, scheduler: &Scheduler, now: Timestamp) {
         let id = announcement.id;
-        let snapshot = scheduler.snapshot(id);
-        if !self.tales.contains_key(&id) {
+        if announcement.from == Status::Requested {
+            // It waits, and its row tells so: nothing to keep for it.
+            return Tale::new(announcement.action_ref.clone(), id).queued(announcement.at, &mut self.out);
+        }
+        // One that has settled is not there any more.
+        let snapshot = if end.is_none() { scheduler.snapshot(id) } else { None };
+        let tale = self.tales.entry(id).or_insert_with(|| {
             let enqueued_at = snapshot.as_ref().map_or(announcement.at, |snapshot| snapshot.enqueued_at);
             let mut tale = Tale::new(announcement.action_ref.clone(), id);
-            if announcement.from == Status::Requested {
-                // It waits, and its row tells so: nothing to keep for it.
-                return tale.queued(enqueued_at, &mut self.out);
-            }
             // That was told when it came.
             tale.queued(enqueued_at, &mut Out::default());
-            self.tales.insert(id, tale);
-        }
-        let Some(tale) = self.tales.get_mut(&id) else { return };
+            tale
+        });
         tale.moved(announcement, end, snapshot.and_then(|snapshot| snapshot.lease), now, &mut self.out);
         self.tidy(id);
     }

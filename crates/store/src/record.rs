@@ -97,3 +97,33 @@ pub struct Events {
     /// The newest event is the one that settles the execution: nothing follows it.
     pub is_over: bool,
 }
+
+/// Reads what a new leader goes on with, on a connection of either database. `$recent` names the newest reports.
+macro_rules! stories {
+    ($connection:expr, $recent:expr) => {{
+        let connection: &mut _ = $connection;
+        let mut told = Vec::new();
+        let mut rows = sqlx::query(crate::sql::LIVE_STORIES).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            told.extend(crate::row::story(&row)?);
+        }
+        drop(rows);
+        let mut awaiting = Vec::new();
+        let mut rows = sqlx::query(crate::sql::AWAITING).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            let story = crate::row::story(&row)?;
+            let (execution, incarnation) = (crate::row::execution(&row)?, crate::row::incarnation(&row)?);
+            awaiting.extend(story.map(|story| (story, execution, incarnation)));
+        }
+        drop(rows);
+        let mut recent = Vec::new();
+        let mut rows = sqlx::query($recent).bind(crate::record::RECENT_ROWS).fetch(&mut *connection);
+        while let Some(row) = within(rows.try_next()).await? {
+            recent.push(crate::row::event(&row)?.0);
+        }
+        drop(rows);
+        crate::record::open(told, awaiting, recent)
+    }};
+}
+
+pub(crate) use stories;

@@ -3,14 +3,16 @@
 //! While an attempt's last events are awaited, everything that happened since is held back in order, so that numbers
 //! tell the order in which things happened. Slots don't wait for that: the scheduler has long gone on.
 
+mod journal;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slotline_protocol::message::{Event as Wire, GapReason, Progress};
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Status, Timestamp, WorkerName};
-use slotline_scheduler::{Announcement, Input, Lease, Settled, Snapshot};
-use slotline_store::{OpenStory, RECENT_MAX, Story};
+use slotline_scheduler::{Announcement, Input, Lease, Settled};
+use slotline_store::RECENT_MAX;
 
 use super::attempt::Attempt;
 use super::plain::is_told_by_the_row;
@@ -76,122 +78,6 @@ impl Tale {
             has_skipped: false,
             due: None,
             is_over: false,
-        }
-    }
-
-    /// What the row of a live execution tells.
-    pub(super) fn of_row(action_ref: ActionRef, snapshot: &Snapshot) -> Self {
-        let mut tale = Self::new(action_ref, snapshot.id);
-        // All of this was told by the leader before.
-        let mut unheard = Out::default();
-        tale.queued(snapshot.enqueued_at, &mut unheard);
-        if let Some(lease) = &snapshot.lease {
-            tale.moves(Status::Scheduled, snapshot.attempt, Some(lease.clone()), lease.scheduled_at, &mut unheard);
-            if let Some(started_at) = lease.started_at {
-                tale.starts(started_at, &mut unheard);
-                if let Some(attempt) = &mut tale.attempt {
-                    attempt.sequence = 2;
-                }
-            }
-        }
-        tale.is_as(snapshot);
-        tale
-    }
-
-    /// What the journal has written of a live execution.
-    pub(super) fn reopened(action_ref: ActionRef, open: OpenStory, snapshot: &Snapshot, out: &mut Out) -> Self {
-        let OpenStory { story, recent, .. } = open;
-        let mut tale = Self::written(action_ref, &story, recent);
-        tale.is_as(snapshot);
-        if let Some(lease) = &snapshot.lease {
-            let mut attempt = Attempt::new(snapshot.attempt, lease);
-            if story.attempt == snapshot.attempt {
-                attempt.sequence = story.sequence;
-            }
-            tale.attempt = Some(attempt);
-        }
-        if let Some(last) = story.awaits {
-            // The leader before held back what came after events that it waited for.
-            let at = snapshot.lease.as_ref().map_or(snapshot.queued_at, |lease| lease.scheduled_at);
-            tale.lose(story.attempt, story.sequence.saturating_add(1), last, at, out);
-            let worker = snapshot.lease.as_ref().map(|lease| lease.worker.clone());
-            let moved = What::Status { previous: Status::Running, new: snapshot.status, worker };
-            tale.push(moved, snapshot.attempt, at, out);
-        }
-        tale
-    }
-
-    /// A settled execution whose last events are awaited; `None` if the journal tells it otherwise.
-    pub(super) fn unfinished(open: OpenStory, now: Timestamp, out: &mut Out) -> Option<Self> {
-        let OpenStory { story, recent, settled } = open;
-        let (execution, incarnation) = settled?;
-        let (at, last_sequence) = (execution.end_time?, story.awaits?);
-        let mut tale = Self::written(execution.action_ref.clone(), &story, recent);
-        match (incarnation, execution.fence, execution.worker) {
-            (Some(incarnation), Some(fence), Some(worker)) => {
-                let lease = Lease { worker, incarnation, fence, scheduled_at: at, started_at: execution.start_time };
-                let mut attempt = Attempt::new(story.attempt, &lease);
-                attempt.sequence = story.sequence;
-                attempt.end = Some(End {
-                    key: (story.id, story.attempt),
-                    fence,
-                    last_sequence,
-                    started_at: execution.start_time,
-                    at,
-                    outcome: execution.status.as_str().parse::<OutcomeKind>().ok(),
-                    return_code: None,
-                    message: execution.error.as_ref().map(|error| error.message.clone()),
-                });
-                tale.attempt = Some(attempt);
-            }
-            // Nobody can be asked.
-            _ => tale.lose(story.attempt, story.sequence.saturating_add(1), last_sequence, at, out),
-        }
-        let settled = What::Settled { status: execution.status, result: execution.result, error: execution.error };
-        let (attempt, started_at) = (execution.attempt, execution.start_time);
-        tale.held.push_back(Held::Settle { settled, attempt, started_at, at });
-        tale.set_due(Some(now), out);
-        Some(tale)
-    }
-
-    /// Takes the status over. That it runs may have been seen in a heartbeat, and is yet to be told.
-    fn is_as(&mut self, snapshot: &Snapshot) {
-        let has_started = snapshot.lease.as_ref().is_some_and(|lease| lease.started_at.is_some());
-        self.status = match snapshot.status {
-            Status::Running if !has_started => Status::Scheduled,
-            status => status,
-        };
-    }
-
-    fn written(action_ref: ActionRef, story: &Story, recent: Vec<Event>) -> Self {
-        Self {
-            first: story.first,
-            last: story.last,
-            plain: None,
-            newest: story.newest.clone(),
-            latest: story.latest.clone(),
-            recent: recent.into_iter().map(Arc::new).collect(),
-            ..Self::new(action_ref, story.id)
-        }
-    }
-
-    /// The whole story, where the row does not tell it, with the newest `kept` events and up to an eighth more, so that
-    /// the oldest are not forgotten one by one.
-    pub(super) fn story(&mut self, kept: u64) -> Story {
-        if self.last + 1 - self.first > kept + kept / 8 {
-            self.first = self.last + 1 - kept;
-        }
-        let attempt = self.attempt.as_ref();
-        let end = attempt.and_then(|attempt| attempt.end.as_ref());
-        Story {
-            id: self.id,
-            first: self.first,
-            last: self.last,
-            attempt: attempt.map_or(0, |attempt| attempt.number),
-            sequence: attempt.map_or(0, |attempt| attempt.sequence),
-            newest: self.newest.clone(),
-            latest: self.latest.clone(),
-            awaits: end.filter(|_| !self.held.is_empty()).map(|end| end.last_sequence),
         }
     }
 

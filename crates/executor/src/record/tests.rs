@@ -44,12 +44,7 @@ impl World {
             errors: BTreeMap::new(),
         };
         let policy = slotline_protocol::Policy { limit: Some(1), ..slotline_protocol::Policy::default() };
-        world.happens(Input::ActionPut {
-            id: ACTION,
-            action_ref: action_ref(),
-            limits: Limits::from(&policy),
-            paused: false,
-        });
+        world.puts(&policy);
         world.happens(Input::SessionOpened);
         world.beats();
         world
@@ -58,6 +53,11 @@ impl World {
     fn happens(&mut self, input: Input) {
         self.scheduler.handle(input, self.now);
         self.record.follow(&self.scheduler, self.now);
+    }
+
+    fn puts(&mut self, policy: &slotline_protocol::Policy) {
+        let limits = Limits::from(policy);
+        self.happens(Input::ActionPut { id: ACTION, action_ref: action_ref(), limits, paused: false });
     }
 
     fn beats(&mut self) {
@@ -339,12 +339,7 @@ fn an_attempt_that_ends_while_events_of_the_one_before_are_awaited_is_told_after
     let mut world = World::new();
     let retry = slotline_protocol::policy::Retry { max_attempts: 2, ..Default::default() };
     let policy = slotline_protocol::Policy { retry, ..slotline_protocol::Policy::default() };
-    world.happens(Input::ActionPut {
-        id: ACTION,
-        action_ref: action_ref(),
-        limits: Limits::from(&policy),
-        paused: false,
-    });
+    world.puts(&policy);
     let id = world.submits();
     let started_at = world.starts(id, 1);
     world.ends(id, 1, started_at, 4, OutcomeKind::Failed);
@@ -407,12 +402,7 @@ fn a_new_leader_that_finds_only_the_row_goes_on_as_the_row_tells() {
 fn the_error_of_a_sudden_end_tells_what_was_known() {
     let mut world = World::new();
     let policy = slotline_protocol::Policy { max_lost_attempts: 0, ..slotline_protocol::Policy::default() };
-    world.happens(Input::ActionPut {
-        id: ACTION,
-        action_ref: action_ref(),
-        limits: Limits::from(&policy),
-        paused: false,
-    });
+    world.puts(&policy);
     let id = world.submits();
     world.starts(id, 1);
     world.hears(id, 1, 3, says("Container web is running but not ready"));

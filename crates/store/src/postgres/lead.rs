@@ -13,9 +13,8 @@ use sqlx::{ConnectOptions, Connection, Row};
 use super::{Journal, VERSION_MIN, commit};
 use crate::deadline::{CALL_DEADLINE, borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
-use crate::record::RECENT_ROWS;
 use crate::row::{self, Keys};
-use crate::{Batch, CommitError, Error, OpenStory, Recovered, record, sql};
+use crate::{Batch, CommitError, Error, Recovered, record, sql};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -160,7 +159,7 @@ impl Lead {
         drop(rows);
         // Here and not in the database, which would write a million rows to disk to sort them.
         live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
-        let stories = stories(&mut connection).await?;
+        let stories = record::stories!(&mut connection, RECENT);
         set_statement_timeout(&mut connection, CALL_DEADLINE).await?;
         self.connection = Some(connection);
         Ok(Recovered {
@@ -214,29 +213,4 @@ impl Lead {
             let _ = within(connection.close()).await;
         }
     }
-}
-
-/// The stories that a new leader goes on with.
-async fn stories(connection: &mut PgConnection) -> Result<Vec<OpenStory>, Error> {
-    let mut told = Vec::new();
-    let mut rows = sqlx::query(sql::LIVE_STORIES).fetch(&mut *connection);
-    while let Some(row) = within(rows.try_next()).await? {
-        told.extend(row::story(&row)?);
-    }
-    drop(rows);
-    let mut awaiting = Vec::new();
-    let mut rows = sqlx::query(sql::AWAITING).fetch(&mut *connection);
-    while let Some(row) = within(rows.try_next()).await? {
-        let story = row::story(&row)?;
-        let (execution, incarnation) = (row::execution(&row)?, row::incarnation(&row)?);
-        awaiting.extend(story.map(|story| (story, execution, incarnation)));
-    }
-    drop(rows);
-    let mut recent = Vec::new();
-    let mut rows = sqlx::query(RECENT).bind(RECENT_ROWS).fetch(&mut *connection);
-    while let Some(row) = within(rows.try_next()).await? {
-        recent.push(row::event(&row)?.0);
-    }
-    drop(rows);
-    Ok(record::open(told, awaiting, recent))
 }

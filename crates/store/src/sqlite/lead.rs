@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use slotline_protocol::{Epoch, Incarnation};
-use sqlx::SqliteConnection;
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Journal, commit};
 use crate::deadline::within;
 use crate::leadership::{self, PARTITION, lease_us};
-use crate::record::RECENT_ROWS;
 use crate::row::{self, Keys};
-use crate::{Batch, CommitError, Error, OpenStory, Recovered, record, sql};
+use crate::{Batch, CommitError, Error, Recovered, record, sql};
 
 const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, \
     led_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER) WHERE partition_id = $1 RETURNING epoch";
@@ -72,7 +70,7 @@ impl Lead {
         }
         drop(rows);
         live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
-        let stories = stories(&mut connection).await?;
+        let stories = record::stories!(&mut *connection, RECENT);
         self.lock = Some(lock);
         Ok(Recovered {
             actions,
@@ -116,29 +114,4 @@ impl Lead {
         self.lock = Some(lock);
         Ok(())
     }
-}
-
-/// The stories that a new leader goes on with.
-async fn stories(connection: &mut SqliteConnection) -> Result<Vec<OpenStory>, Error> {
-    let mut told = Vec::new();
-    let mut rows = sqlx::query(sql::LIVE_STORIES).fetch(&mut *connection);
-    while let Some(row) = within(rows.try_next()).await? {
-        told.extend(row::story(&row)?);
-    }
-    drop(rows);
-    let mut awaiting = Vec::new();
-    let mut rows = sqlx::query(sql::AWAITING).fetch(&mut *connection);
-    while let Some(row) = within(rows.try_next()).await? {
-        let story = row::story(&row)?;
-        let (execution, incarnation) = (row::execution(&row)?, row::incarnation(&row)?);
-        awaiting.extend(story.map(|story| (story, execution, incarnation)));
-    }
-    drop(rows);
-    let mut recent = Vec::new();
-    let mut rows = sqlx::query(RECENT).bind(RECENT_ROWS).fetch(&mut *connection);
-    while let Some(row) = within(rows.try_next()).await? {
-        recent.push(row::event(&row)?.0);
-    }
-    drop(rows);
-    Ok(record::open(told, awaiting, recent))
 }

@@ -1,0 +1,155 @@
+//! From what has gathered to a commit, and from the commit to what leaves. Not here: what gathers (`term`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use slotline_api::hub::Live;
+use slotline_broker::crash;
+use slotline_protocol::record::Event;
+use slotline_store::Batch;
+
+use super::{End, FAREWELL, LAZY, Term};
+use crate::ask::Asker;
+use crate::flight::{Cargo, Crew, Flight, fly};
+use crate::mail::{Mail, Purpose};
+use crate::outbox::pack;
+
+impl Term {
+    /// Hands what has gathered to a commit, if none is under way and something is due.
+    pub(super) fn cut(&mut self) {
+        let now = self.clock.now();
+        let lazily_due = self.lazy_since.is_some_and(|since| since + LAZY <= now);
+        if self.flight.is_some() || !(self.is_urgent || lazily_due) {
+            return;
+        }
+        self.is_urgent = false;
+        self.lazy_since = None;
+        let (batch, letters, told) =
+            pack(&mut self.scheduler, &mut self.record, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
+        self.pending.inputs = 0;
+        let cargo = Cargo {
+            batch: self.batch + 1,
+            probe: letters.probe.then_some(now),
+            answers: std::mem::take(&mut self.pending.answers),
+            acks: std::mem::take(&mut self.acks),
+            requests: self.requests.take(),
+            generation: self.feed.as_ref().map(|feed| feed.session.generation()),
+            told,
+        };
+        let speaks_for_itself = batch.is_empty() && !letters.has_orders() && letters.ended.is_empty();
+        if speaks_for_itself {
+            let mail = self.postman.write(letters, |_| None, now);
+            self.release(mail, cargo);
+            return;
+        }
+        let Some(leadership) = self.leadership.take() else { return };
+        self.batch += 1;
+        let batch = Batch { number: self.batch, ..batch };
+        let crew = Crew { store: self.store.clone(), postman: self.postman.clone(), registry: self.registry.clone() };
+        self.flight = Some(tokio::spawn(fly(crew, leadership, batch, letters, cargo, now)));
+    }
+
+    pub(super) fn land(&mut self, flight: Flight) -> Result<(), End> {
+        self.leadership = Some(flight.leadership);
+        match flight.result {
+            Ok(mail) => {
+                self.committed.store(flight.cargo.batch, Ordering::Release);
+                self.release(mail, flight.cargo);
+                Ok(())
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, cause, epoch = %self.epoch, "a batch is not known to be committed; leadership is over");
+                Err(End::Over)
+            }
+        }
+    }
+
+    /// Lets out what a commit has made true.
+    fn release(&mut self, mail: Mail, cargo: Cargo) {
+        self.show(&cargo.told);
+        for (asker, answer) in cargo.answers {
+            match asker {
+                // Whoever asked may have gone away.
+                Asker::Here(sender) => drop(sender.send(answer)),
+                Asker::Elsewhere(properties) => {
+                    if let (Some(feed), Some(publication)) = (&self.feed, self.postman.answer(&properties, &answer)) {
+                        drop(feed.session.publish(publication));
+                    }
+                }
+            }
+        }
+        let Some(feed) = &self.feed else { return };
+        crash::point("executor.publish.before");
+        for (publication, purpose) in mail.publications {
+            let receipt = feed.session.publish(publication);
+            if let (Purpose::Order(incarnation), Some(watch)) = (purpose, &self.watch) {
+                crash::point("executor.publish.order");
+                drop(watch.send((receipt, incarnation)));
+            }
+        }
+        crash::point("executor.publish.after");
+        if let Some(published_at) = cargo.probe {
+            for publication in self.postman.probes(self.mark, published_at) {
+                drop(feed.session.publish(publication));
+            }
+        }
+        if cargo.generation != Some(feed.session.generation()) {
+            // Those deliveries belong to a session that is over; they come again.
+            return;
+        }
+        crash::point("executor.ack.before");
+        for (from, tag) in cargo.acks {
+            feed.ack(from, tag);
+        }
+        crash::point("executor.ack.after");
+        if let (Some(tag), Some(requests_out)) = (cargo.requests, &self.requests_out) {
+            drop(requests_out.send((tag, mail.dead)));
+        }
+    }
+
+    /// Shows committed events to who watches.
+    fn show(&mut self, told: &[Arc<Event>]) {
+        if !self.hub.is_idle() {
+            let wanted = told.iter().filter(|event| self.hub.wants(event.execution_id));
+            let live: Vec<_> = wanted.map(|event| Arc::new(Live::new(Event::clone(event)))).collect();
+            self.hub.publish(&live);
+        }
+        if let Some(feed) = &self.feed {
+            for (queue, events) in self.followers.news(told, self.clock.now()) {
+                for publication in self.postman.news(&queue, &events) {
+                    drop(feed.session.publish(publication));
+                }
+            }
+        }
+    }
+
+    /// Ends the term: what is under way lands, and leadership goes to the next in line.
+    pub(super) async fn finish(&mut self, end: &End) {
+        if let Some(flight) = self.flight.take()
+            && let Ok(flight) = flight.await
+        {
+            drop(self.land(flight));
+        }
+        let session = self.feed.as_ref().map(|feed| feed.session.clone());
+        if let Some(session) = session {
+            // What was taken is acked, what left last gets confirmed, and the rest goes back to its place.
+            self.requests_out = None;
+            let acked = self.requests_acked.take();
+            let farewell = async {
+                if let Some(acked) = acked {
+                    drop(acked.await);
+                }
+                session.close().await;
+            };
+            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+                tracing::warn!("the session did not close in time; what it did not ack comes again");
+            }
+            self.feed = None;
+        }
+        if let (End::Shutdown, Some(leadership)) = (end, self.leadership.take()) {
+            leadership.release().await;
+            tracing::info!(epoch = %self.epoch, "handed leadership over");
+        }
+    }
+}
