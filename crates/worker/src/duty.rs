@@ -70,6 +70,8 @@ pub struct Duty {
     /// When the first heartbeat of the incarnation was sent: from then on an executor may know it, and count its silence.
     first_beat: Option<Duration>,
     formers: Vec<Former>,
+    /// Nothing starts, and reports are held back, until what was said could be sent.
+    is_congested: bool,
 }
 
 /// Where the incarnation stands.
@@ -118,6 +120,7 @@ impl Duty {
             beat_at: now.boot,
             first_beat: None,
             formers: Vec::new(),
+            is_congested: false,
         }
     }
 
@@ -162,6 +165,8 @@ impl Duty {
                     self.first_beat = None;
                 }
             }
+            Input::OutboxFilled => self.congested(),
+            Input::OutboxEmptied => self.uncongested(now, fx),
             Input::Tick => {}
         }
         self.ring(now, fx);
@@ -264,16 +269,7 @@ impl Duty {
         *confirmed = Some(sent);
         fx.push(Effect::Extend { deadline: sent + self.terms.fence });
         if is_first {
-            let mut ready: Vec<_> = self
-                .entries
-                .values()
-                .filter(|entry| matches!(entry.stage, Stage::Waiting { after: None, .. }))
-                .map(|entry| (entry.task.fence, entry.task.key))
-                .collect();
-            ready.sort_unstable();
-            for (_, key) in ready {
-                self.start(now, key, fx);
-            }
+            self.start_ready(now, fx);
         }
     }
 

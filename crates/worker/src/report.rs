@@ -2,8 +2,10 @@
 //!
 //! Outcomes and hand-backs leave at once; should one get lost, the duty book says it again. Events are kept while there
 //! is no session, and sent again if their session ended before they were confirmed. When there is no room, the oldest
-//! plain progress goes first, then output; a message, an error or a status only when nothing else is left. What was left
-//! out, or got lost further on, is in the archive and said again when the executor asks.
+//! plain progress goes first, then output; a message, an error or a status never: when they are too many, nothing is
+//! started and reports are held back at their source (see [`Outbox::is_congested`]), so what is added is what each
+//! attempt that runs already must say. What was left out, or got lost further on, is in the archive and said again when
+//! the executor asks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,10 +26,14 @@ use crate::duty::Traced;
 const ARRAY_MAX: usize = 500;
 /// An array is closed when it has this many bytes; far below what a body may have.
 const ARRAY_BYTES: usize = 1 << 20;
-/// The most events that wait.
-const EVENTS_MAX: usize = 10_000;
-/// The most bytes of events that wait.
-const EVENTS_BYTES_MAX: usize = 32 << 20;
+/// The most events that wait and may be left out.
+const LOSSY: Load = Load { events: 10_000, bytes: 32 << 20 };
+/// What is left of those once the oldest had to go: many go at once, since a search for them is a walk.
+const LOSSY_KEPT: Load = Load { events: 9_000, bytes: 28 << 20 };
+/// From so much that may not be left out on, the worker is congested...
+const NEWS_MAX: Load = Load { events: 20_000, bytes: 32 << 20 };
+/// ... until no more than this waits.
+const NEWS_LOW: Load = Load { events: 10_000, bytes: 16 << 20 };
 /// Messages of events on their way at once, so that a flood of them takes no room from outcomes and heartbeats.
 const IN_FLIGHT_MAX: usize = 8;
 /// How long a message that the broker refused waits before it is sent again.
@@ -39,7 +45,9 @@ pub(crate) struct Outbox {
     /// Outcomes and hand-backs of this turn.
     words: Vec<(&'static str, Bytes)>,
     events: VecDeque<Kept>,
-    events_bytes: usize,
+    lossy: Load,
+    news: Load,
+    is_congested: bool,
     archive: Archive,
     in_flight: FuturesUnordered<BoxFuture<'static, Option<Publication>>>,
     /// Messages of events whose session ended before their confirm.
@@ -47,11 +55,34 @@ pub(crate) struct Outbox {
 }
 
 /// What goes first when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Weight {
     Plain,
     Output,
     News,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    events: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, kept: &Kept) {
+        self.events += 1;
+        self.bytes += kept.envelope.len();
+    }
+
+    fn remove(&mut self, kept: &Kept) {
+        self.events -= 1;
+        self.bytes -= kept.envelope.len();
+    }
+
+    fn is_above(self, bound: Self) -> bool {
+        self.events > bound.events || self.bytes > bound.bytes
+    }
 }
 
 impl Outbox {
@@ -61,7 +92,9 @@ impl Outbox {
             source: format!("worker/{worker}"),
             words: Vec::new(),
             events: VecDeque::new(),
-            events_bytes: 0,
+            lossy: Load::default(),
+            news: Load::default(),
+            is_congested: false,
             archive: Archive::default(),
             in_flight: FuturesUnordered::new(),
             unconfirmed: VecDeque::new(),
@@ -127,8 +160,10 @@ impl Outbox {
         if let Some(lost) = before {
             gap(self, lost);
         }
+        // Whoever asked asks again, so these may be left out.
         for kept in events {
-            self.event(kept);
+            let weight = kept.weight.min(Weight::Output);
+            self.event(Kept { weight, ..kept });
         }
         if let Some(lost) = after {
             gap(self, lost);
@@ -161,6 +196,12 @@ impl Outbox {
             crash::point("worker.completion.after");
         }
         self.flush_events(session);
+    }
+
+    /// Whether so much waits that nothing is to be added but what must be. It lasts until half of it is sent.
+    pub(crate) fn is_congested(&mut self) -> bool {
+        self.is_congested = self.news.is_above(if self.is_congested { NEWS_LOW } else { NEWS_MAX });
+        self.is_congested
     }
 
     /// Waits until room is made for further events; call [`Outbox::flush`] then. Cancel-safe; never comes back while
@@ -205,20 +246,33 @@ impl Outbox {
             && let Some(kept) = self.events.pop_front_if(|next| next.message_type == message_type)
         {
             bytes += kept.envelope.len();
+            self.load_of(kept.weight).remove(&kept);
             array.push(kept.envelope);
         }
-        self.events_bytes = self.events_bytes.saturating_sub(bytes);
         Some(self.publication(message_type, &array))
     }
 
     fn event(&mut self, kept: Kept) {
-        self.events_bytes += kept.envelope.len();
+        self.load_of(kept.weight).add(&kept);
         self.events.push_back(kept);
-        while self.events.len() > EVENTS_MAX || self.events_bytes > EVENTS_BYTES_MAX {
-            let oldest = |weight| self.events.iter().position(|kept| kept.weight == weight);
-            let index = oldest(Weight::Plain).or_else(|| oldest(Weight::Output)).unwrap_or(0);
-            let Some(dropped) = self.events.remove(index) else { break };
-            self.events_bytes = self.events_bytes.saturating_sub(dropped.envelope.len());
+        if self.lossy.is_above(LOSSY) {
+            for weight in [Weight::Plain, Weight::Output] {
+                let Self { events, lossy, .. } = self;
+                events.retain(|kept| {
+                    let goes = kept.weight == weight && lossy.is_above(LOSSY_KEPT);
+                    if goes {
+                        lossy.remove(kept);
+                    }
+                    !goes
+                });
+            }
+        }
+    }
+
+    fn load_of(&mut self, weight: Weight) -> &mut Load {
+        match weight {
+            Weight::Plain | Weight::Output => &mut self.lossy,
+            Weight::News => &mut self.news,
         }
     }
 

@@ -121,7 +121,7 @@ impl Loop {
         let mut deliveries: Vec<Delivery> = Vec::new();
         let mut feeds: Vec<Arc<Feed>> = Vec::new();
         let mut rest = Rest::default();
-        let (mut is_draining, mut is_stopping) = (false, false);
+        let (mut is_draining, mut is_stopping, mut is_congested) = (false, false, false);
         let mut armed = None;
         loop {
             let (incarnation, deadline) = self.book.outlook();
@@ -175,6 +175,11 @@ impl Loop {
                     tracing::info!("ending everything at once");
                     self.book.handle(Input::StopRequested);
                 }
+            }
+            if is_congested != self.outbox.is_congested() {
+                is_congested = !is_congested;
+                tracing::debug!(is_congested, "events wait to be sent");
+                self.book.handle(if is_congested { Input::OutboxFilled } else { Input::OutboxEmptied });
             }
             self.run_errands();
             self.outbox.flush(self.link.session());

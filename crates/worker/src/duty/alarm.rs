@@ -26,6 +26,7 @@ impl Duty {
 
     /// Does what an entry's time asks for.
     pub(super) fn look(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
+        let is_congested = self.is_congested;
         let Some(entry) = self.entry_mut(key) else { return };
         match &entry.stage {
             Stage::Waiting { give_up_at, .. } => {
@@ -46,7 +47,7 @@ impl Duty {
                 let is_due = |at: Option<Duration>| at.is_some_and(|at| at <= now.boot);
                 let (timed_out, stalled) = (is_due(entry.timeout_at(run)), is_due(entry.stall_at(run)));
                 let (ending, kill) = (run.cause.is_some(), is_due(run.kill_at));
-                while let Some(said) = entry.pace.flush(now.boot, now.boot) {
+                while !is_congested && let Some(said) = entry.pace.flush(now.boot, now.boot) {
                     entry.say(said, now.wall, fx);
                 }
                 let (timeout, stall_timeout) = (entry.task.timeout, entry.task.stall_timeout);
@@ -67,10 +68,18 @@ impl Duty {
         self.rearm(key);
     }
 
+    /// Whether reports may be sent has changed.
+    pub(super) fn rearm_running(&mut self) {
+        for key in self.running.iter().copied().collect::<Vec<_>>() {
+            self.rearm(key);
+        }
+    }
+
     /// Brings the table of alarms in line with an entry. To be called after every change of one.
     pub(super) fn rearm(&mut self, key: AttemptKey) {
+        let is_congested = self.is_congested;
         let Some(entry) = self.entry_mut(key) else { return };
-        let (before, after) = (entry.alarm, entry.next_alarm());
+        let (before, after) = (entry.alarm, entry.next_alarm(is_congested));
         if before != after {
             entry.alarm = after;
             if let Some(at) = before {

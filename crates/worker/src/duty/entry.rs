@@ -162,8 +162,8 @@ impl Entry {
         }
     }
 
-    /// When somebody must look at it again, if nothing happens before.
-    pub(super) fn next_alarm(&self) -> Option<Duration> {
+    /// When somebody must look at it again, if nothing happens before. Reports that are held back wait while congested.
+    pub(super) fn next_alarm(&self, is_congested: bool) -> Option<Duration> {
         match &self.stage {
             Stage::Waiting { give_up_at, .. } => *give_up_at,
             Stage::Running(run) => {
@@ -171,7 +171,8 @@ impl Entry {
                     Some(_) => [run.kill_at, None],
                     None => [self.timeout_at(run), self.stall_at(run)],
                 };
-                limits.into_iter().chain([self.pace.flush_at()]).flatten().min()
+                let held = self.pace.flush_at().filter(|_| !is_congested);
+                limits.into_iter().chain([held]).flatten().min()
             }
             Stage::Done { repeat_at, .. } => Some(*repeat_at),
         }

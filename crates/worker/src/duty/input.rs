@@ -98,6 +98,10 @@ pub enum Input {
     DrainRequested,
     /// End everything now.
     StopRequested,
+    /// So much waits to be sent that no more is to be added than must be.
+    OutboxFilled,
+    /// There is room again.
+    OutboxEmptied,
     /// Go on under this name; answers [`super::Effect::IncarnationOver`].
     NewIncarnation(Incarnation),
     /// Time passed.

@@ -11,9 +11,12 @@ use super::verdict::judge;
 use super::{Duty, Effect, Ending, Life, Now, Start, Told};
 
 impl Duty {
-    /// Starts an attempt that waits, if the latch allows it.
+    /// Starts an attempt that waits, if the latch allows it and there is room for what it will say.
     pub(super) fn start(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         let Some(deadline) = self.fence_deadline().filter(|deadline| now.boot < *deadline) else { return };
+        if self.is_congested {
+            return;
+        }
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let run = Stage::Running(Run { heard_at: now.boot, ..Run::default() });
         let parameters = match std::mem::replace(&mut entry.stage, run) {
@@ -37,6 +40,31 @@ impl Duty {
         self.rearm(key);
     }
 
+    /// Starts whoever waits for nobody, in the order of their grants.
+    pub(super) fn start_ready(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        let mut ready: Vec<_> = self
+            .entries
+            .values()
+            .filter(|entry| matches!(entry.stage, Stage::Waiting { after: None, .. }))
+            .map(|entry| (entry.task.fence, entry.task.key))
+            .collect();
+        ready.sort_unstable();
+        for (_, key) in ready {
+            self.start(now, key, fx);
+        }
+    }
+
+    pub(super) fn congested(&mut self) {
+        self.is_congested = true;
+        self.rearm_running();
+    }
+
+    pub(super) fn uncongested(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        self.is_congested = false;
+        self.rearm_running();
+        self.start_ready(now, fx);
+    }
+
     pub(super) fn started(&mut self, key: AttemptKey, at: Now, fx: &mut Vec<Effect>) {
         let (worker, incarnation) = (self.config.worker.clone(), self.incarnation_of(key));
         let Some(entry) = self.entry_mut(key) else { return };
@@ -52,7 +80,7 @@ impl Duty {
     }
 
     pub(super) fn reported(&mut self, now: Now, key: AttemptKey, told: Told, fx: &mut Vec<Effect>) {
-        let Self { config, entries, formers, .. } = self;
+        let Self { config, entries, formers, is_congested, .. } = self;
         let isolated = formers.iter_mut().find_map(|former| former.isolated.get_mut(&key));
         let Some(entry) = entries.get_mut(&key).or(isolated) else { return };
         let Some(run) = entry.run_mut() else { return };
@@ -63,7 +91,7 @@ impl Duty {
                     entry.course.follow(&action.phases, &mut report);
                 }
                 entry.recent.told(&report);
-                if let Some(said) = entry.pace.report(entry.task.detail, report, now.boot) {
+                if let Some(said) = entry.pace.report(entry.task.detail, report, now.boot, !*is_congested) {
                     entry.say(said, now.wall, fx);
                 }
             }

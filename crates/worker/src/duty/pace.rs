@@ -91,8 +91,9 @@ impl Lane {
 }
 
 impl Pace {
-    /// Takes a report and gives back what is to be sent now.
-    pub(super) fn report(&mut self, detail: Detail, mut report: Report, now: Duration) -> Option<Said> {
+    /// Takes a report and gives back what is to be sent now: nothing while there is no room (`is_open`), and then the
+    /// newest stands for those before it as it does past the limit.
+    pub(super) fn report(&mut self, detail: Detail, mut report: Report, now: Duration, is_open: bool) -> Option<Said> {
         report.percent = report.percent.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
         if report == Report::default() {
             // A sign of life, and nothing to tell.
@@ -103,7 +104,7 @@ impl Pace {
             if let Some(before) = self.plain.take() {
                 absorb(&mut report, before.report);
             }
-            if due_at <= now {
+            if is_open && due_at <= now {
                 return Some(self.send(report, 0, now));
             }
             self.plain = Some(Held { report, merged: 0, due_at });
@@ -121,7 +122,7 @@ impl Pace {
             merged = before.merged + u64::from(is_lost);
             absorb(&mut report, before.report);
         }
-        if due_at <= now {
+        if is_open && due_at <= now {
             return Some(self.send(report, merged, now));
         }
         lane.held = Some(Held { report, merged, due_at });

@@ -49,19 +49,14 @@ fn log(stream: Stream) -> Event {
     Event::Log { stream, lines: vec!["a".to_owned()] }
 }
 
-fn gap() -> Event {
-    Event::Gap { count: 1, reason: GapReason::Merged }
-}
-
-/// One number, one line of output, and all else that is room for.
+/// News, then as many numbers and lines of output, by turns, as there is room for.
 fn full() -> Outbox {
     let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
     outbox.status_changed(&status(1), now);
-    for (sequence, event) in (2..).zip([number(), log(Stream::Stdout), log(Stream::Notice), gap()]) {
+    outbox.progress(&progress(2, message(Level::Error)), now);
+    for sequence in 3..LOSSY.events as u64 + 3 {
+        let event = if sequence % 2 == 0 { number() } else { log(Stream::Stdout) };
         outbox.progress(&progress(sequence, event), now);
-    }
-    for sequence in 6..=EVENTS_MAX as u64 {
-        outbox.progress(&progress(sequence, message(Level::Info)), now);
     }
     outbox
 }
@@ -74,28 +69,31 @@ fn weights(outbox: &Outbox, weight: Weight) -> usize {
 fn without_a_session_events_wait_and_at_the_bound_all_are_there() {
     let mut outbox = full();
     outbox.flush(None);
-    assert_eq!(outbox.events.len(), EVENTS_MAX);
-    assert_eq!((weights(&outbox, Weight::Plain), weights(&outbox, Weight::Output)), (1, 1));
+    assert_eq!(outbox.events.len(), LOSSY.events + 2);
+    assert_eq!((outbox.lossy.events, outbox.news.events), (LOSSY.events, 2));
 }
 
 #[test]
-fn past_the_bound_numbers_go_first_then_output_and_news_only_when_nothing_else_is_left() {
+fn past_the_bound_the_oldest_numbers_go_first_then_output_and_news_never() {
     let (mut outbox, now) = (full(), Timestamp::from_micros(0));
-    let mut sequence = EVENTS_MAX as u64;
-    let mut error = |outbox: &mut Outbox| {
+    let (mut sequence, mut output) = (LOSSY.events as u64 + 2, weights(&outbox, Weight::Output));
+    let mut one_more = |outbox: &mut Outbox| {
         sequence += 1;
-        outbox.progress(&progress(sequence, message(Level::Error)), now);
-        assert_eq!(outbox.events.len(), EVENTS_MAX);
+        outbox.progress(&progress(sequence, log(Stream::Stdout)), now);
+        (weights(outbox, Weight::Plain), weights(outbox, Weight::Output))
     };
-    error(&mut outbox);
-    assert_eq!((weights(&outbox, Weight::Plain), weights(&outbox, Weight::Output)), (0, 1));
-    error(&mut outbox);
-    assert_eq!(weights(&outbox, Weight::Output), 0);
-    let is_first =
-        |outbox: &Outbox, message_type| outbox.events.front().is_some_and(|one| one.message_type == message_type);
-    assert!(is_first(&outbox, StatusChanged::TYPE), "no news has gone yet");
-    error(&mut outbox);
-    assert!(is_first(&outbox, Progress::TYPE), "now the oldest has");
+    loop {
+        let (plain, now_output) = one_more(&mut outbox);
+        if plain == 0 {
+            break;
+        }
+        assert_eq!(now_output, output + 1, "no output goes while there are numbers");
+        output = now_output;
+    }
+    let (_, output) = (0..=LOSSY.events).map(|_| one_more(&mut outbox)).min().expect("some");
+    assert!((LOSSY_KEPT.events..=LOSSY.events).contains(&output));
+    assert_eq!(outbox.lossy.events, weights(&outbox, Weight::Output));
+    assert_eq!(weights(&outbox, Weight::News), 2);
 }
 
 #[test]
@@ -106,14 +104,41 @@ fn events_of_many_bytes_are_bounded_too() {
         let lines = lines.clone();
         outbox.progress(&progress(sequence, Event::Log { stream: Stream::Stdout, lines }), now);
     }
-    assert!(outbox.events_bytes <= EVENTS_BYTES_MAX && outbox.events.len() >= 31, "{}", outbox.events.len());
+    assert!(outbox.lossy.bytes <= LOSSY.bytes && outbox.events.len() >= 27, "{}", outbox.events.len());
+}
+
+#[test]
+fn past_their_bound_news_are_all_there_and_the_worker_is_congested_until_half_is_sent() {
+    let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
+    for sequence in 1..=NEWS_MAX.events as u64 {
+        outbox.progress(&progress(sequence, message(Level::Info)), now);
+    }
+    assert!(!outbox.is_congested(), "at the bound there is room");
+    outbox.progress(&progress(NEWS_MAX.events as u64 + 1, message(Level::Error)), now);
+    assert!(outbox.is_congested());
+    assert_eq!(outbox.events.len(), NEWS_MAX.events + 1);
+    while outbox.news.events > NEWS_LOW.events {
+        assert!(outbox.is_congested());
+        outbox.next_array().expect("events wait");
+    }
+    assert!(!outbox.is_congested());
+}
+
+#[test]
+fn what_is_said_again_may_be_left_out_again() {
+    let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
+    outbox.progress(&progress(1, message(Level::Info)), now);
+    for _ in 0..=LOSSY.events {
+        outbox.resend((ExecutionId(1), 1), (1, Some(1)), &ActionRef::new("demo.echo").expect("a name"), now);
+    }
+    assert_eq!((outbox.lossy.events, outbox.news.events), (LOSSY_KEPT.events, 1));
 }
 
 #[test]
 fn what_was_left_out_for_lack_of_room_can_be_had_again() {
     let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
     outbox.progress(&progress(1, number()), now);
-    outbox.events.clear();
+    outbox.next_array().expect("it waits");
     outbox.resend((ExecutionId(1), 1), (1, Some(1)), &ActionRef::new("demo.echo").expect("a name"), now);
     assert_eq!(outbox.events.len(), 1);
 }
@@ -130,5 +155,5 @@ fn several_envelopes_are_one_array_that_can_be_read() {
     let sequences =
         members.into_iter().map(|member| member.expect("an envelope").open::<Progress>().expect("a payload").sequence);
     assert_eq!(sequences.collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(outbox.events_bytes, 0);
+    assert_eq!(outbox.news, Load::default());
 }

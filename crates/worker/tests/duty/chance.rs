@@ -49,6 +49,8 @@ enum Step {
     Succeed(usize),
     Fail(usize),
     Pass(u64),
+    /// Whether too much waits to be sent.
+    Congest(bool),
     Drain,
     Stop,
     FarewellConfirmed,
@@ -75,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..4_usize).prop_map(Step::Succeed),
         2 => (0..4_usize).prop_map(Step::Fail),
         6 => (1..20_000_u64).prop_map(Step::Pass),
+        1 => prop::bool::weighted(0.3).prop_map(Step::Congest),
         1 => Just(Step::Drain),
         1 => Just(Step::Stop),
         1 => Just(Step::FarewellConfirmed),
@@ -310,6 +313,8 @@ impl Judge {
                 }
                 world.clock(end.saturating_sub(world.now.boot));
             }
+            Step::Congest(true) => world.input(Input::OutboxFilled),
+            Step::Congest(false) => world.input(Input::OutboxEmptied),
             Step::Drain => world.input(Input::DrainRequested),
             Step::Stop => world.input(Input::StopRequested),
             Step::FarewellConfirmed => {

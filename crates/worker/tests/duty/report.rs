@@ -157,3 +157,39 @@ fn what_is_handed_back_tells_its_last_number() {
     let ended = world.take_farewells().remove(0);
     assert_eq!(ended.returned[0].last_sequence, 4, "status, started, progress, finished");
 }
+
+#[test]
+fn while_too_much_waits_to_be_sent_reports_stand_for_each_other_and_nothing_starts() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.started(1);
+    world.take_events();
+    world.take_starts();
+    world.input(Input::OutboxFilled);
+    for i in 0..3 {
+        world.report(1, say(Level::Info, &format!("message {i}")));
+    }
+    world.report(1, say(Level::Error, "no"));
+    world.dispatch(2).send();
+    world.advance_connected(s(10));
+    assert_eq!((texts(&mut world), world.take_starts().len()), (vec![], 0));
+    world.input(Input::OutboxEmptied);
+    assert_eq!(
+        texts(&mut world),
+        ["gap 2 Merged", "progress Some(\"message 2\")", "progress Some(\"no\")"],
+        "and nothing was held longer than that"
+    );
+    assert_eq!(world.take_starts().len(), 1);
+}
+
+#[test]
+fn what_ends_while_too_much_waits_is_told_in_full() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.started(1);
+    world.take_events();
+    world.input(Input::OutboxFilled);
+    world.report(1, say(Level::Info, "the last"));
+    world.succeed(1, "1");
+    assert_eq!(texts(&mut world), ["progress Some(\"the last\")", "finished None None"]);
+}

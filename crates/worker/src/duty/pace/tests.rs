@@ -11,7 +11,7 @@ fn ms(ms: u64) -> Duration {
 #[test]
 fn a_million_numbers_cost_one_event_an_interval_and_the_newest_is_not_lost() {
     let mut pace = Pace::default();
-    let sent = (0..100_000_u64).filter(|i| pace.report(Detail::Default, units(*i), ms(i / 40)).is_some()).count();
+    let sent = (0..100_000_u64).filter(|i| pace.report(Detail::Default, units(*i), ms(i / 40), true).is_some()).count();
     assert_eq!(sent, 3, "at 0 s, 1 s and 2 s");
     assert_eq!(
         pace.flush(Duration::MAX, ms(2500)).expect("the newest was held").report.progress,
@@ -23,19 +23,19 @@ fn a_million_numbers_cost_one_event_an_interval_and_the_newest_is_not_lost() {
 fn a_step_is_sent_when_reached_though_the_interval_has_not_passed() {
     let detail = Detail::Negotiated { interval: Some(ms(10_000)), step: Some(10) };
     let mut pace = Pace::default();
-    let sent: Vec<u64> = (0..35).filter(|i| pace.report(detail, units(*i), ms(1)).is_some()).collect();
+    let sent: Vec<u64> = (0..35).filter(|i| pace.report(detail, units(*i), ms(1), true).is_some()).collect();
     assert_eq!(sent, [0, 10, 20, 30]);
 }
 
 #[test]
 fn quiet_drops_numbers_and_keeps_messages_phases_and_errors() {
     let mut pace = Pace::default();
-    assert_eq!(pace.report(Detail::Quiet, units(1), ms(0)), None);
+    assert_eq!(pace.report(Detail::Quiet, units(1), ms(0), true), None);
     assert_eq!(pace.flush(Duration::MAX, ms(10)), None);
     let phase = Report { phase: Some("copy".into()), ..units(2) };
-    assert!(pace.report(Detail::Quiet, phase, ms(1)).is_some());
+    assert!(pace.report(Detail::Quiet, phase, ms(1), true).is_some());
     let error = Report { level: Level::Error, message: Some("no".into()), ..Report::default() };
-    assert!(pace.report(Detail::Quiet, error, ms(1)).is_some());
+    assert!(pace.report(Detail::Quiet, error, ms(1), true).is_some());
 }
 
 fn say(level: Level, message: &str) -> Report {
@@ -45,7 +45,7 @@ fn say(level: Level, message: &str) -> Report {
 #[test]
 fn a_flood_of_messages_is_merged_into_the_newest_of_each_second_and_counted() {
     let mut pace = Pace::default();
-    let mut report = |i: u64| pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(500));
+    let mut report = |i: u64| pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(500), true);
     let sent = (0..1000).filter_map(&mut report).inspect(|said| assert_eq!(said.merged, 0)).count();
     assert_eq!(sent, NEWS_PER_SECOND);
     assert_eq!(pace.flush_at(), Some(ms(1500)));
@@ -58,7 +58,7 @@ fn a_flood_of_messages_is_merged_into_the_newest_of_each_second_and_counted() {
 #[test]
 fn one_message_past_the_limit_is_held_and_merges_nothing() {
     let mut pace = Pace::default();
-    let mut report = |i: usize| pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(0));
+    let mut report = |i: usize| pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(0), true);
     let last = (0..=NEWS_PER_SECOND).map(&mut report).fold(None, |_, said| Some(said));
     assert_eq!(last, Some(None));
     assert_eq!(pace.flush(Duration::MAX, ms(1000)).map(|said| said.merged), Some(0));
@@ -72,7 +72,7 @@ fn in_no_second_are_more_than_twenty_of_one_level_sent() {
         if pace.flush_at().is_some_and(|due| due <= at) && pace.flush(at, at).is_some() {
             sent.push(at);
         }
-        if pace.report(Detail::Default, say(Level::Info, &format!("{at:?}")), at).is_some() {
+        if pace.report(Detail::Default, say(Level::Info, &format!("{at:?}")), at, true).is_some() {
             sent.push(at);
         }
     }
@@ -85,9 +85,9 @@ fn in_no_second_are_more_than_twenty_of_one_level_sent() {
 fn an_error_does_not_swallow_the_message_that_is_held() {
     let mut pace = Pace::default();
     for i in 0..=NEWS_PER_SECOND {
-        pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(0));
+        pace.report(Detail::Default, say(Level::Info, &format!("message {i}")), ms(0), true);
     }
-    let error = pace.report(Detail::Default, say(Level::Error, "no"), ms(1)).expect("there is room for errors");
+    let error = pace.report(Detail::Default, say(Level::Error, "no"), ms(1), true).expect("there is room for errors");
     assert_eq!(error.report.message.as_deref(), Some("no"));
     let held = pace.flush(Duration::MAX, ms(1000)).expect("still held");
     assert_eq!(held.report.message.as_deref(), Some("message 20"));
@@ -96,9 +96,9 @@ fn an_error_does_not_swallow_the_message_that_is_held() {
 #[test]
 fn numbers_held_back_go_with_the_next_news() {
     let mut pace = Pace::default();
-    pace.report(Detail::Default, units(1), ms(0));
-    pace.report(Detail::Default, units(1000), ms(1));
-    let said = pace.report(Detail::Default, say(Level::Info, "done"), ms(2)).expect("news");
+    pace.report(Detail::Default, units(1), ms(0), true);
+    pace.report(Detail::Default, units(1000), ms(1), true);
+    let said = pace.report(Detail::Default, say(Level::Info, "done"), ms(2), true).expect("news");
     assert_eq!(said.report.progress, Some((1000, Some(1000))));
     assert_eq!(pace.flush(Duration::MAX, ms(2)), None, "and are not said twice");
 }
@@ -107,10 +107,10 @@ fn numbers_held_back_go_with_the_next_news() {
 fn what_is_held_does_not_set_back_what_was_sent_meanwhile() {
     let mut pace = Pace::default();
     for i in 0..=NEWS_PER_SECOND as u64 {
-        pace.report(Detail::Default, Report { message: Some(i.to_string()), ..units(i) }, ms(0));
+        pace.report(Detail::Default, Report { message: Some(i.to_string()), ..units(i) }, ms(0), true);
     }
     let later = Detail::Negotiated { interval: Some(ms(1)), step: None };
-    assert!(pace.report(later, units(500), ms(5)).is_some());
+    assert!(pace.report(later, units(500), ms(5), true).is_some());
     let held = pace.flush(Duration::MAX, ms(6)).expect("the last message").report;
     assert_eq!((held.message.as_deref(), held.progress), (Some("20"), None));
 }
@@ -119,18 +119,18 @@ fn what_is_held_does_not_set_back_what_was_sent_meanwhile() {
 fn what_found_no_room_is_told_with_the_next_that_is_sent() {
     let mut pace = Pace::default();
     pace.missed(3);
-    assert_eq!(pace.report(Detail::Default, units(1), ms(0)).map(|said| said.merged), Some(3));
+    assert_eq!(pace.report(Detail::Default, units(1), ms(0), true).map(|said| said.merged), Some(3));
     assert_eq!(pace.unsaid(), 0);
 }
 
 #[test]
 fn a_report_that_says_nothing_is_not_sent() {
-    assert_eq!(Pace::default().report(Detail::Default, Report::default(), ms(0)), None);
+    assert_eq!(Pace::default().report(Detail::Default, Report::default(), ms(0), true), None);
 }
 
 #[test]
 fn a_percent_that_is_no_number_is_left_out() {
     let mut pace = Pace::default();
     let report = Report { percent: Some(f64::NAN), ..units(1) };
-    assert_eq!(pace.report(Detail::Default, report, ms(0)).expect("the first").report.percent, None);
+    assert_eq!(pace.report(Detail::Default, report, ms(0), true).expect("the first").report.percent, None);
 }
