@@ -13,6 +13,7 @@ mod proxy;
 mod rabbit;
 mod sandbox;
 mod stamps;
+pub mod stranger;
 mod wait;
 
 pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
@@ -24,4 +25,5 @@ pub use proxy::{Proxy, Weather};
 pub use rabbit::{Output, Rabbit};
 pub use sandbox::{Guarded, Sandbox};
 pub use stamps::{Stamp, Stamps, check_line, most_at_once, now_ns};
+pub use stranger::Stranger;
 pub use wait::{eventually, eventually_blocking};

@@ -1,6 +1,7 @@
 //! What AMQP says, in our words, and the reverse.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use lapin::protocol::AMQPError;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -13,8 +14,17 @@ use crate::{Error, Properties, Publication};
 
 /// The header by which a returned message is known again.
 const MARK: &str = "x-slotline-publication";
-/// The most bytes the headers of a message may have: all properties must fit into one frame (128 KiB).
+/// The most bytes the headers of a message may have on the wire: all properties must fit into one frame (128 KiB).
 const HEADER_BYTES_MAX: usize = 64 << 10;
+/// What a header has on the wire beside its name and text: the length of the name, the type, the length of the text.
+const HEADER_OVERHEAD: usize = 6;
+/// The most bytes of text that stand for a table or an array among the headers.
+const NESTED_BYTES_MAX: usize = 4 << 10;
+/// Headers by which RabbitMQ routes, and refuses a message, with its channel, where they are no arrays. Nothing that
+/// Slotline passes on is meant for the queues that they name.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// Where RabbitMQ puts the name of a queue of the publisher's own channel, and closes a channel that has none.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 const MICROS: i64 = 1_000_000;
@@ -77,7 +87,24 @@ fn text_of(value: &AMQPValue) -> String {
         AMQPValue::Timestamp(seconds) => seconds.to_string(),
         AMQPValue::Void => String::new(),
         AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into_owned(),
-        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => format!("{value:?}"),
+        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => {
+            let mut text = Bounded::default();
+            // It fails when there is no more room, which is when the rest is left out.
+            let _ = write!(text, "{value:?}");
+            text.0
+        }
+    }
+}
+
+/// A text that takes so many bytes and no more.
+#[derive(Default)]
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = &text[..text.floor_char_boundary(NESTED_BYTES_MAX - self.0.len())];
+        self.0.push_str(fits);
+        if fits.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
@@ -99,7 +126,7 @@ pub(super) fn properties_to_amqp(publication: &Publication, number: u64) -> Basi
     if let Some(id) = fitting(&properties.correlation_id) {
         amqp = amqp.with_correlation_id(id);
     }
-    if let Some(reply_to) = fitting(&properties.reply_to) {
+    if let Some(reply_to) = fitting(&properties.reply_to).filter(|queue| queue.as_str() != DIRECT_REPLY_TO) {
         amqp = amqp.with_reply_to(reply_to);
     }
     if let Some(timestamp) = properties.timestamp
@@ -122,15 +149,17 @@ fn fitting(property: &Option<String>) -> Option<ShortString> {
 /// How the names of our own headers begin.
 const OURS: &str = "x-slotline-";
 
-/// Headers past what fits are cut off and left out.
+/// Headers past what fits are cut off and left out, and so are those that would be taken for more than words.
 fn headers_to_amqp(headers: &BTreeMap<String, String>) -> FieldTable {
     let mut table = FieldTable::default();
     let mut room = HEADER_BYTES_MAX;
     // Our own first: a dead letter must keep its reason whatever its publisher wrote beside it.
-    let (ours, theirs): (Vec<_>, Vec<_>) = headers.iter().partition(|(name, _)| name.starts_with(OURS));
+    let told = headers.iter().filter(|(name, _)| !ROUTING_HEADERS.contains(&name.as_str()));
+    let (ours, theirs): (Vec<_>, Vec<_>) = told.partition(|(name, _)| name.starts_with(OURS));
     for (name, value) in ours.into_iter().chain(theirs) {
-        if name.len() <= NAME_BYTES_MAX && name.len() < room {
-            room -= name.len();
+        let bytes = name.len() + HEADER_OVERHEAD;
+        if name.len() <= NAME_BYTES_MAX && bytes < room {
+            room -= bytes;
             let value = &value[..value.floor_char_boundary(room)];
             room -= value.len();
             table.insert(name.as_str().into(), AMQPValue::LongString(value.into()));
@@ -199,7 +228,7 @@ mod tests {
         let read = properties_from_amqp(&properties_to_amqp(&publication, 1));
         assert_eq!(read.message_id, None);
         assert_eq!(read.headers.keys().collect::<Vec<_>>(), ["a"]);
-        assert_eq!(read.headers["a"].len(), HEADER_BYTES_MAX - 2);
+        assert_eq!(read.headers["a"].len(), HEADER_BYTES_MAX - HEADER_OVERHEAD - 2);
     }
 
     #[test]
@@ -208,6 +237,32 @@ mod tests {
             [("a".to_owned(), "a".repeat(HEADER_BYTES_MAX)), ("x-slotline-reason".to_owned(), "oversized".to_owned())];
         let table = headers_to_amqp(&headers.into());
         assert_eq!(headers_from_amqp(&table)["x-slotline-reason"], "oversized");
+    }
+
+    #[test]
+    fn many_small_headers_fit_into_a_frame_as_well() {
+        let headers = (0..HEADER_BYTES_MAX).map(|number| (format!("{number:x}"), String::new())).collect();
+        let table = headers_to_amqp(&headers);
+        let bytes: usize = table.into_iter().map(|(name, _)| name.as_str().len() + HEADER_OVERHEAD).sum();
+        assert!((HEADER_BYTES_MAX - 16..=HEADER_BYTES_MAX).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn headers_that_route_are_not_passed_on() {
+        let headers = ["BCC", "CC", "cc"].map(|name| (name.to_owned(), "elsewhere".to_owned()));
+        assert_eq!(headers_from_amqp(&headers_to_amqp(&headers.into())).into_keys().collect::<Vec<_>>(), ["cc"]);
+        let properties = Properties { reply_to: Some(DIRECT_REPLY_TO.to_owned()), ..Properties::default() };
+        let publication = Publication { properties, ..Publication::default() };
+        assert_eq!(*properties_to_amqp(&publication, 1).reply_to(), None);
+    }
+
+    #[test]
+    fn the_text_of_a_table_is_bounded() {
+        let array = AMQPValue::FieldArray(vec![AMQPValue::Void; NESTED_BYTES_MAX].into());
+        assert!(text_of(&array).starts_with("FieldArray(FieldArray([Void, Void"));
+        assert_eq!(text_of(&array).len(), NESTED_BYTES_MAX);
+        let long = AMQPValue::FieldArray(vec![AMQPValue::ShortString("ä".repeat(100).into()); NESTED_BYTES_MAX].into());
+        assert!((NESTED_BYTES_MAX - 1..=NESTED_BYTES_MAX).contains(&text_of(&long).len()));
     }
 
     #[test]
