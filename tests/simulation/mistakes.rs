@@ -17,7 +17,7 @@ const QUEUE_GONE: u64 = 18;
 
 fn is_found(mistake: Mistake, kinds: &[u64]) {
     let found = search_mistake(FOUND_WITHIN, mistake, kinds);
-    println!("{mistake:?}: found by seed {:?}", found.failed);
+    println!("{mistake:?}: {:?}", found.failed);
     assert!(found.failed.is_some(), "{mistake:?} was not found in {FOUND_WITHIN} seeds");
 }
 

@@ -1,12 +1,19 @@
 //! Many seeds on all cores, and what to say of one that fails.
 
+use std::fmt;
+use std::io::Write;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::checker::Violation;
 use crate::plan::{Mistake, Plan};
 use crate::shrink::{essence, shrink};
 use crate::world::World;
+
+/// So many seeds lie between two lines of progress.
+const PROGRESS_EVERY: u64 = 10_000;
 
 /// How a search went.
 pub(crate) struct Search {
@@ -16,7 +23,33 @@ pub(crate) struct Search {
     pub(crate) lived: u64,
     pub(crate) took: f64,
     /// The lowest seed that was found to fail.
-    pub(crate) failed: Option<u64>,
+    pub(crate) failed: Option<Failed>,
+}
+
+/// A seed that breaks a rule, at this step of its run.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) seed: u64,
+    pub(crate) step: u64,
+    pub(crate) violation: Violation,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, step, violation: Violation { rule, at, detail, .. } } = self;
+        write!(f, "seed {seed} breaks {rule:?} at step {step}, {:.3} s: {detail}", *at as f64 / 1e6)
+    }
+}
+
+impl fmt::Display for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seeds, steps, lived, took, failed: _ } = self;
+        let (hours, per_second) = (lived / 3600, *seeds as f64 / took);
+        write!(
+            f,
+            "{seeds} seeds, {steps} steps, {hours} virtual hours in {took:.1} s: {per_second:.0} seeds per second"
+        )
+    }
 }
 
 /// Runs `count` seeds from `first` until one fails.
@@ -32,7 +65,8 @@ pub(crate) fn search_mistake(count: u64, mistake: Mistake, kinds: &[u64]) -> Sea
 fn search_among(count: u64, plan: &(dyn Fn(u64) -> Plan + Sync), first: u64) -> Search {
     let began = Instant::now();
     let (next, steps, lived) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let (failed, is_over) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
+    let is_over = AtomicBool::new(false);
+    let failed: Mutex<Option<Failed>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -42,12 +76,19 @@ fn search_among(count: u64, plan: &(dyn Fn(u64) -> Plan + Sync), first: u64) -> 
                     if index >= count {
                         return;
                     }
+                    if index > 0 && index.is_multiple_of(PROGRESS_EVERY) {
+                        say(&format!("{index} seeds in {:.0} s", began.elapsed().as_secs_f64()));
+                    }
                     let outcome = World::new(plan(index), false).run();
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
                     lived.fetch_add(outcome.took / 1_000_000, Ordering::Relaxed);
-                    if outcome.violation.is_some() {
-                        failed.fetch_min(first + index, Ordering::Relaxed);
+                    if let Some(violation) = outcome.violation {
                         is_over.store(true, Ordering::Relaxed);
+                        let seed = first + index;
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        if failed.as_ref().is_none_or(|other| seed < other.seed) {
+                            *failed = Some(Failed { seed, step: outcome.steps, violation });
+                        }
                     }
                 }
             });
@@ -58,22 +99,27 @@ fn search_among(count: u64, plan: &(dyn Fn(u64) -> Plan + Sync), first: u64) -> 
         steps: steps.load(Ordering::Relaxed),
         lived: lived.load(Ordering::Relaxed),
         took: began.elapsed().as_secs_f64(),
-        failed: Some(failed.load(Ordering::Relaxed)).filter(|seed| *seed != u64::MAX),
+        failed: failed.into_inner().unwrap_or_else(PoisonError::into_inner),
     }
+}
+
+/// Tells people, also where the output of tests is kept back until one fails: minutes of silence look like a hang.
+pub(crate) fn say(line: &str) {
+    // Nobody to tell it to is no reason to stop.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Everything that helps to understand why `seed` fails; `None` if it does not.
 pub(crate) fn explain(seed: u64) -> Option<String> {
     let plan = Plan::of(seed);
-    let violation = World::new(plan.clone(), false).run().violation?;
+    let outcome = World::new(plan.clone(), false).run();
+    let (step, violation) = (outcome.steps, outcome.violation?);
     let failure = shrink(plan, violation.rule);
     let shrunk = failure.outcome.violation.as_ref().unwrap_or(&violation);
     let plan = &failure.plan;
     let mut text = format!(
-        "seed {seed} breaks {:?} at {:.3} s: {}\n  shrunk to {} executors, {} workers, {} requests, {} faults, {:?}: {}\n",
-        violation.rule,
-        violation.at as f64 / 1e6,
-        violation.detail,
+        "{}\n  shrunk to {} executors, {} workers, {} requests, {} faults, {:?}: {}\n",
+        Failed { seed, step, violation: violation.clone() },
         plan.executors.len(),
         plan.workers.len(),
         plan.requests.len(),
