@@ -32,7 +32,11 @@ struct World {
 impl World {
     async fn start() -> anyhow::Result<Self> {
         let url = Rabbit::shared().await?.fresh_vhost().await?;
-        let session = Broker::rabbit(&url, PREFIX)?.open("strangers").await?;
+        Self::on(url.clone(), url).await
+    }
+
+    async fn on(ours: String, url: String) -> anyhow::Result<Self> {
+        let session = Broker::rabbit(&ours, PREFIX)?.open("strangers").await?;
         session.declare(&Topology::requests(PREFIX)).await?;
         let requests = session.consume(&requests_queue(PREFIX), CONSUME).await?;
         Ok(Self { session, requests, stranger: Stranger::connect(&url).await?, url })
@@ -166,6 +170,21 @@ async fn as_many_headers_as_a_frame_has_room_for_are_read_and_passed_on_as_far_a
         let delivery = world.deliver(&headers(entries)).await?;
         world.put_aside(&delivery).await?;
     }
+    assert!(!world.session.is_over());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_with_smaller_frames_is_sent_no_larger_ones() -> anyhow::Result<()> {
+    let rabbit = Rabbit::start().await?;
+    rabbit.ctl(&["eval", "application:set_env(rabbit, frame_max, 16384)."]).await?;
+    // It is not the URL that says how large a frame may be.
+    let mut world = World::on(format!("{}?frame_max=8192", rabbit.url()), rabbit.url()).await?;
+    let voids: Vec<u8> = (0..3_000_u32).flat_map(|number| entry(&number.to_be_bytes()[1..], b"V")).collect();
+    let delivery = world.deliver(&headers(voids)).await?;
+    assert_eq!(delivery.properties.headers.len(), 3_000);
+    let letter = world.put_aside(&delivery).await?;
+    assert!(letter.properties.headers.len() < 1_000, "{}", letter.properties.headers.len());
     assert!(!world.session.is_over());
     Ok(())
 }

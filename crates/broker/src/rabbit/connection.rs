@@ -45,6 +45,9 @@ impl Server {
         if uri.vhost.is_empty() {
             uri.vhost = "/".to_owned();
         }
+        // The broker's own limit holds for all its connections; with a lower one, what others publish comes in frames
+        // that are too large, which ends the session.
+        uri.query.frame_max = None;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.connection_timeout.get_or_insert(CONNECT_MILLIS);
         let vhost = if uri.vhost == "/" { "" } else { &uri.vhost };

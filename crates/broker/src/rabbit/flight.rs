@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
-use lapin::{Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -33,6 +33,7 @@ type Confirming = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Sen
 pub(super) struct Flights {
     channel: Arc<Channel>,
     buffer: Arc<Buffer>,
+    header_bytes_max: usize,
     next: u64,
     flying: BTreeMap<u64, Flight>,
     /// Confirmed or refused, the verdict not yet given.
@@ -98,11 +99,12 @@ impl Wake for Notes {
 }
 
 impl Flights {
-    pub(super) fn new(channel: Channel, buffer: Arc<Buffer>) -> Self {
+    pub(super) fn new(channel: Channel, header_bytes_max: usize, buffer: Arc<Buffer>) -> Self {
         let (wake, woken) = mpsc::unbounded_channel();
         Self {
             channel: Arc::new(channel),
             buffer,
+            header_bytes_max,
             next: 1,
             flying: BTreeMap::new(),
             landed: Vec::new(),
@@ -122,7 +124,8 @@ impl Flights {
             bytes: outgoing.publication.body.len(),
             buffer: Arc::clone(&self.buffer),
         };
-        let confirming = Box::pin(carry(Arc::clone(&self.channel), outgoing.publication, number));
+        let properties = wire::properties_to_amqp(&outgoing.publication, number, self.header_bytes_max);
+        let confirming = Box::pin(carry(Arc::clone(&self.channel), outgoing.publication, properties));
         let waker = Arc::new(Notes { number, queue: self.wake.clone() }).into();
         self.flying.insert(number, Flight { confirming, waker, receipt, sent: Instant::now() });
         // The first look is what numbers the publication and queues its frames, hence at once and in order.
@@ -192,8 +195,11 @@ impl Flights {
 }
 
 /// Sends one publication and waits for its confirm.
-async fn carry(channel: Arc<Channel>, publication: Publication, number: u64) -> lapin::Result<Confirmation> {
-    let properties = wire::properties_to_amqp(&publication, number);
+async fn carry(
+    channel: Arc<Channel>,
+    publication: Publication,
+    properties: BasicProperties,
+) -> lapin::Result<Confirmation> {
     let options = BasicPublishOptions { mandatory: publication.mandatory, immediate: false };
     let Publication { exchange, routing_key, body, .. } = publication;
     let confirm = channel.basic_publish(exchange.into(), routing_key.into(), options, &body, properties).await?;

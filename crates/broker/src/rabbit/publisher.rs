@@ -11,8 +11,8 @@ use lapin::{Channel, Connection};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::RUNTIME;
 use super::flight::Flights;
+use super::{RUNTIME, wire};
 use crate::over::Over;
 use crate::publisher::{CONFIRM_DEADLINE, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
 use crate::{Error, Publication, PublishError, Receipt};
@@ -120,7 +120,8 @@ async fn run(
     buffer: Arc<Buffer>,
     over: Arc<Over>,
 ) {
-    let mut flights = Flights::new(channel, buffer);
+    let header_bytes_max = wire::header_bytes_max(connection.configuration().frame_max());
+    let mut flights = Flights::new(channel, header_bytes_max, buffer);
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

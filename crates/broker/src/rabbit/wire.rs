@@ -14,8 +14,16 @@ use crate::{Error, Properties, Publication};
 
 /// The header by which a returned message is known again.
 const MARK: &str = "x-slotline-publication";
-/// The most bytes the headers of a message may have on the wire: all properties must fit into one frame (128 KiB).
+/// The most bytes the headers of a message may have on the wire.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+/// All properties must fit into one frame, of which the others have at most 2 KiB.
+pub(super) fn header_bytes_max(frame_max: u32) -> usize {
+    match frame_max as usize {
+        0 => HEADER_BYTES_MAX,
+        frame_max => HEADER_BYTES_MAX.min(frame_max / 2),
+    }
+}
+
 /// What a header has on the wire beside its name and text: the length of the name, the type, the length of the text.
 const HEADER_OVERHEAD: usize = 6;
 /// The most bytes of text that stand for a table or an array among the headers.
@@ -109,7 +117,7 @@ impl fmt::Write for Bounded {
 }
 
 /// The properties of a publication; `number` is noted where it may be returned.
-pub(super) fn properties_to_amqp(publication: &Publication, number: u64) -> BasicProperties {
+pub(super) fn properties_to_amqp(publication: &Publication, number: u64, header_bytes_max: usize) -> BasicProperties {
     let properties = &publication.properties;
     let mut amqp = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -134,7 +142,7 @@ pub(super) fn properties_to_amqp(publication: &Publication, number: u64) -> Basi
     {
         amqp = amqp.with_timestamp(seconds);
     }
-    let mut headers = headers_to_amqp(&properties.headers);
+    let mut headers = headers_to_amqp(&properties.headers, header_bytes_max);
     if publication.mandatory {
         headers.insert(MARK.into(), AMQPValue::LongLongInt(number.cast_signed()));
     }
@@ -150,9 +158,9 @@ fn fitting(property: &Option<String>) -> Option<ShortString> {
 const OURS: &str = "x-slotline-";
 
 /// Headers past what fits are cut off and left out, and so are those that would be taken for more than words.
-fn headers_to_amqp(headers: &BTreeMap<String, String>) -> FieldTable {
+fn headers_to_amqp(headers: &BTreeMap<String, String>, bytes_max: usize) -> FieldTable {
     let mut table = FieldTable::default();
-    let mut room = HEADER_BYTES_MAX;
+    let mut room = bytes_max;
     // Our own first: a dead letter must keep its reason whatever its publisher wrote beside it.
     let told = headers.iter().filter(|(name, _)| !ROUTING_HEADERS.contains(&name.as_str()));
     let (ours, theirs): (Vec<_>, Vec<_>) = told.partition(|(name, _)| name.starts_with(OURS));
@@ -212,7 +220,7 @@ mod tests {
             headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         };
         let publication = Publication { properties: properties.clone(), mandatory: true, ..Publication::default() };
-        let amqp = properties_to_amqp(&publication, u64::MAX);
+        let amqp = properties_to_amqp(&publication, u64::MAX, HEADER_BYTES_MAX);
         assert_eq!(mark_of(&amqp), Some(u64::MAX));
         assert_eq!(properties_from_amqp(&amqp), properties);
     }
@@ -225,7 +233,7 @@ mod tests {
             ..Properties::default()
         };
         let publication = Publication { properties, ..Publication::default() };
-        let read = properties_from_amqp(&properties_to_amqp(&publication, 1));
+        let read = properties_from_amqp(&properties_to_amqp(&publication, 1, HEADER_BYTES_MAX));
         assert_eq!(read.message_id, None);
         assert_eq!(read.headers.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(read.headers["a"].len(), HEADER_BYTES_MAX - HEADER_OVERHEAD - 2);
@@ -235,14 +243,14 @@ mod tests {
     fn our_own_headers_have_room_whatever_a_publisher_wrote() {
         let headers =
             [("a".to_owned(), "a".repeat(HEADER_BYTES_MAX)), ("x-slotline-reason".to_owned(), "oversized".to_owned())];
-        let table = headers_to_amqp(&headers.into());
+        let table = headers_to_amqp(&headers.into(), HEADER_BYTES_MAX);
         assert_eq!(headers_from_amqp(&table)["x-slotline-reason"], "oversized");
     }
 
     #[test]
     fn many_small_headers_fit_into_a_frame_as_well() {
         let headers = (0..HEADER_BYTES_MAX).map(|number| (format!("{number:x}"), String::new())).collect();
-        let table = headers_to_amqp(&headers);
+        let table = headers_to_amqp(&headers, HEADER_BYTES_MAX);
         let bytes: usize = table.into_iter().map(|(name, _)| name.as_str().len() + HEADER_OVERHEAD).sum();
         assert!((HEADER_BYTES_MAX - 16..=HEADER_BYTES_MAX).contains(&bytes), "{bytes}");
     }
@@ -250,10 +258,11 @@ mod tests {
     #[test]
     fn headers_that_route_are_not_passed_on() {
         let headers = ["BCC", "CC", "cc"].map(|name| (name.to_owned(), "elsewhere".to_owned()));
-        assert_eq!(headers_from_amqp(&headers_to_amqp(&headers.into())).into_keys().collect::<Vec<_>>(), ["cc"]);
+        let table = headers_to_amqp(&headers.into(), HEADER_BYTES_MAX);
+        assert_eq!(headers_from_amqp(&table).into_keys().collect::<Vec<_>>(), ["cc"]);
         let properties = Properties { reply_to: Some(DIRECT_REPLY_TO.to_owned()), ..Properties::default() };
         let publication = Publication { properties, ..Publication::default() };
-        assert_eq!(*properties_to_amqp(&publication, 1).reply_to(), None);
+        assert_eq!(*properties_to_amqp(&publication, 1, HEADER_BYTES_MAX).reply_to(), None);
     }
 
     #[test]
