@@ -21,6 +21,11 @@ pub struct Submission {
 
 /// The executor, as the API sees it.
 pub trait Control: Send + Sync + 'static {
+    /// Whether anything is taken in at all, as far as is known without asking anybody; if not, why not.
+    fn takes_requests(&self) -> Result<(), Refused> {
+        Ok(())
+    }
+
     /// Sends the request down the same queue as every other. With an `execution_id` the journal has it; without one no
     /// leader answered in time, and the request waits on the broker.
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>>;

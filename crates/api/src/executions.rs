@@ -39,6 +39,7 @@ pub(crate) async fn submit(
         body,
     };
     submission.body.check().map_err(|error| Error::invalid(error.field, error.message))?;
+    api.control.takes_requests()?;
     require_action(&api, &submission.body.action_ref).await?;
     let data = api.control.submit(submission).await?;
     let (status, path) = match data.execution_id {

@@ -32,6 +32,16 @@ pub(crate) enum Error {
     Journal(#[source] slotline_store::Error),
 }
 
+impl Error {
+    /// What the journal failed at; `None` if another leads, which is no fault of its.
+    pub(crate) fn journal(&self) -> Option<&slotline_store::Error> {
+        match self {
+            Self::Commit(CommitError::Deposed { .. }) => None,
+            Self::Commit(CommitError::Unknown(error)) | Self::Journal(error) => Some(error),
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Cargo {
     pub(crate) batch: i64,

@@ -16,11 +16,13 @@ use slotline_protocol::message::{Accepted, Message, Rejected, Reply, Requested};
 use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status};
 use slotline_store::Store;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
 use crate::clock::Clock;
 use crate::dead;
+use crate::journal::Condition;
 use crate::link::Current;
 use crate::replies::Replies;
 
@@ -38,6 +40,7 @@ pub(crate) struct Handle {
     pub(crate) current: Current,
     pub(crate) replies: Arc<Replies>,
     pub(crate) leads: Arc<AtomicBool>,
+    pub(crate) journal: Arc<Condition>,
     pub(crate) questions: mpsc::Sender<Question>,
     /// What the start-up checks found.
     pub(crate) warnings: Vec<String>,
@@ -204,6 +207,15 @@ fn refused(rejected: &Rejected) -> Refused {
     }
 }
 
+/// Said before anything is sent, so that whoever hears it knows that nothing will come of the request by itself.
+fn no_journal(cause: &str) -> Refused {
+    let message = format!(
+        "the journal takes nothing now ({cause}), so the request was not taken; \
+         submit it again later, with the same Idempotency-Key if it has one"
+    );
+    Refused::new(Kind::Unavailable, "journal_unavailable", message)
+}
+
 fn no_leader() -> Refused {
     Refused::unavailable("no executor leads, or the leader did not answer in time")
 }
@@ -214,6 +226,10 @@ fn unexpected() -> Refused {
 }
 
 impl Control for Handle {
+    fn takes_requests(&self) -> Result<(), Refused> {
+        self.journal.trouble(Instant::now()).map_or(Ok(()), |cause| Err(no_journal(&cause)))
+    }
+
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
         self.submit_request(submission).boxed()
     }
@@ -310,9 +326,10 @@ impl Control for Handle {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         async move {
-            let database = match self.store.ping().await {
-                Ok(()) => Part { ok: true, detail: None },
-                Err(error) => Part { ok: false, detail: Some(error.to_string()) },
+            let database = match (self.store.ping().await, self.journal.trouble(Instant::now())) {
+                (Ok(()), None) => Part { ok: true, detail: None },
+                (Ok(()), Some(cause)) => Part { ok: false, detail: Some(cause) },
+                (Err(error), _) => Part { ok: false, detail: Some(error.to_string()) },
             };
             let broker = match self.session() {
                 Ok(session) if session.is_blocked() => {

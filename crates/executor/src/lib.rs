@@ -7,6 +7,7 @@
 //!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
 //!        record   what happened ─> numbered events              followers  who else is told of them
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
+//!   journal ── whether the database takes anything, as far as was seen
 //!   handle  ── what HTTP asks: of the leader here, or of the one elsewhere through the broker
 //! ```
 //!
@@ -29,6 +30,7 @@ mod following;
 mod handle;
 mod inbox;
 mod intake;
+mod journal;
 mod link;
 mod mail;
 mod outbox;

@@ -9,6 +9,7 @@ use slotline_broker::{Broker, crash};
 use slotline_store::{Error as StoreError, Store};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::config::{Api, Config};
 use crate::error::Error;
 use crate::following;
 use crate::handle::Handle;
+use crate::journal::Condition;
 use crate::link;
 use crate::replies::Replies;
 use crate::term::{self, Context, End};
@@ -41,6 +43,7 @@ pub async fn run(
     let clock = Clock::start();
     let replies = Arc::new(Replies::default());
     let leads = Arc::new(AtomicBool::new(false));
+    let journal = Arc::new(Condition::default());
     let (current_sender, current) = watch::channel(None);
     let (questions_sender, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let warnings = store.check().await.unwrap_or_else(|error| vec![format!("the database can't be checked: {error}")]);
@@ -58,6 +61,7 @@ pub async fn run(
         current: current.clone(),
         replies: replies.clone(),
         leads: leads.clone(),
+        journal: journal.clone(),
         questions: questions_sender,
         warnings,
         dead: Mutex::new(()),
@@ -84,8 +88,17 @@ pub async fn run(
         following.await;
         Ok(())
     });
-    let context =
-        Context { config, store: store.clone(), prefix, clock, current, shutdown: shutdown.clone(), leads, hub };
+    let context = Context {
+        config,
+        store: store.clone(),
+        prefix,
+        clock,
+        current,
+        shutdown: shutdown.clone(),
+        leads,
+        journal,
+        hub,
+    };
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,
         Some(Ok(Err(error))) = tasks.join_next() => Err(error),
@@ -100,7 +113,10 @@ pub async fn run(
 /// Leads whenever this process can, until shutdown.
 async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Question>) -> Result<(), Error> {
     let name = context.config.name.clone();
-    while let Some(lead) = context.shutdown.run_until_cancelled(Box::pin(context.store.lead(&name))).await {
+    let journal = &context.journal;
+    loop {
+        let lead = context.store.stand(&name, || journal.reached(Instant::now()));
+        let Some(lead) = context.shutdown.run_until_cancelled(Box::pin(lead)).await else { break };
         match lead {
             Ok(leadership) => {
                 crash::point("executor.recovery.epoch");
@@ -112,10 +128,16 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
                     Err(error @ (StoreError::UnknownStatus { .. } | StoreError::Corrupt { .. })) => {
                         return Err(Error::Journal(error));
                     }
-                    Err(error) => tracing::warn!(%error, "the journal can't be read; leadership is over"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the journal can't be read; leadership is over");
+                        journal.missed(error.to_string());
+                    }
                 }
             }
-            Err(error) => tracing::warn!(%error, "leadership can't be sought; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "leadership can't be sought; trying again");
+                journal.missed(error.to_string());
+            }
         }
         let spread = Duration::from_millis(u64::from(std::process::id() % 200));
         if context.shutdown.run_until_cancelled(tokio::time::sleep(SEEK_AGAIN + spread)).await.is_none() {

@@ -32,6 +32,7 @@ use crate::flight::{Flight, landed};
 use crate::followers::Followers;
 use crate::inbox::{Item, ProbeMark};
 use crate::intake::Intake;
+use crate::journal::Condition;
 use crate::link::Current;
 use crate::mail::Postman;
 use crate::outbox::{Awaited, Pending};
@@ -60,6 +61,7 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// Whether this process leads and hears what others ask.
     pub(crate) leads: Arc<AtomicBool>,
+    pub(crate) journal: Arc<Condition>,
     /// Who watches events through this process.
     pub(crate) hub: Arc<Hub>,
 }
@@ -103,6 +105,7 @@ pub(crate) struct Term {
     registry: Arc<Registry>,
     postman: Arc<Postman>,
     store: Store,
+    journal: Arc<Condition>,
     hub: Arc<Hub>,
     /// Other executors whose clients watch.
     followers: Followers,
@@ -182,6 +185,7 @@ impl Term {
             registry,
             postman: Arc::new(postman),
             store: context.store.clone(),
+            journal: context.journal.clone(),
             hub: context.hub.clone(),
             followers: Followers::default(),
             record,
@@ -248,6 +252,7 @@ impl Term {
                         && let Err(error) = leadership.ping().await
                     {
                         tracing::warn!(%error, epoch = %self.epoch, "the journal does not answer; leadership is over");
+                        self.journal.missed(error.to_string());
                         return End::Over;
                     }
                 }

@@ -18,6 +18,9 @@ pub enum Error {
     /// This server takes no writes: a standby, or a primary that was stood down. Another one may.
     #[error("database is read-only")]
     ReadOnly,
+    /// There is no room left for what is written; a person must make some.
+    #[error("database has no room: its disk is full")]
+    Full,
     /// The database lacks what Slotline needs; a person must change it.
     #[error("database is unfit: {0}")]
     Unfit(String),
@@ -40,11 +43,14 @@ pub enum Error {
 
 /// How the databases say that they take no writes: PostgreSQL's SQLSTATE, and SQLite's code with its variants.
 const READ_ONLY: [&str; 7] = ["25006", "8", "264", "520", "776", "1032", "1544"];
+/// How they say that there is no room.
+const FULL: [&str; 2] = ["53100", "13"];
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error().and_then(|error| error.code()) {
             Some(code) if READ_ONLY.contains(&&*code) => Self::ReadOnly,
+            Some(code) if FULL.contains(&&*code) => Self::Full,
             _ => Self::Unavailable(error),
         }
     }

@@ -98,9 +98,15 @@ impl Store {
     ///
     /// Safe to drop while it waits: the place among the waiting is given up with it.
     pub async fn lead(&self, leader: &str) -> Result<Leadership, Error> {
+        self.stand(leader, || {}).await
+    }
+
+    /// As [`Store::lead`]; `in_line` is called once the database has answered and can be led on, when only another
+    /// leader may still be waited for.
+    pub async fn stand(&self, leader: &str, in_line: impl FnOnce()) -> Result<Leadership, Error> {
         match &self.backend {
-            Backend::Postgres(journal) => journal.lead(leader).await.map(Leadership::from),
-            Backend::Sqlite(journal) => journal.lead(leader).await.map(Leadership::from),
+            Backend::Postgres(journal) => journal.lead(leader, in_line).await.map(Leadership::from),
+            Backend::Sqlite(journal) => journal.lead(leader, in_line).await.map(Leadership::from),
         }
     }
 

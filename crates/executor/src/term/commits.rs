@@ -54,12 +54,18 @@ impl Term {
         match flight.result {
             Ok(mail) => {
                 self.committed.store(flight.cargo.batch, Ordering::Release);
+                if flight.cargo.requests.is_some() {
+                    self.journal.proved();
+                }
                 self.release(mail, flight.cargo);
                 Ok(())
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(%error, cause, epoch = %self.epoch, "a batch is not known to be committed; leadership is over");
+                if let Some(cause) = error.journal() {
+                    self.journal.failed(cause.to_string());
+                }
                 Err(End::Over)
             }
         }

@@ -64,7 +64,7 @@ pub(crate) struct Lead {
 }
 
 impl Journal {
-    pub(crate) async fn lead(&self, leader: &str) -> Result<Lead, Error> {
+    pub(crate) async fn lead(&self, leader: &str, in_line: impl FnOnce()) -> Result<Lead, Error> {
         let mut connection = within(self.options.connect()).await?;
         let pid = admit(&mut connection).await?;
         let millis = |duration: Duration| duration.as_millis().to_string();
@@ -73,6 +73,7 @@ impl Journal {
         )
         .await?;
         set_statement_timeout(&mut connection, Duration::ZERO).await?;
+        in_line();
         tokio::select! {
             locked = sqlx::query(LOCK).bind(PARTITION).execute(&mut connection) => { locked?; }
             gone = watch(&self.pool, pid) => return Err(gone),

@@ -36,7 +36,8 @@ pub(crate) struct Lead {
 }
 
 impl Journal {
-    pub(crate) async fn lead(&self, leader: &str) -> Result<Lead, Error> {
+    pub(crate) async fn lead(&self, leader: &str, in_line: impl FnOnce()) -> Result<Lead, Error> {
+        in_line();
         let lock = self.leading.clone().lock_owned().await;
         let mut connection = within(self.writer.acquire()).await?;
         let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);

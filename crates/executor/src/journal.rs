@@ -1,0 +1,111 @@
+//! Whether the journal takes what is submitted, as far as this executor has seen. While it does not, nothing more is
+//! taken in over HTTP: whoever submits is told so, rather than left with a request that waits for nobody knows how long.
+//!
+//! A journal that answers need not take anything: a full disk shows only when something is written. So once commits have
+//! failed twice running, reaching it again is not believed for [`DOUBT`], and whatever gets through then is the proof.
+//! What waits on the broker meanwhile is tried again by every new term, and renews the doubt as long as it fails.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a journal is doubted that was reached after failing repeatedly.
+const DOUBT: Duration = Duration::from_secs(3);
+/// Failures without a success between them after which it is doubted.
+const FAILURES_BELIEVED: u32 = 2;
+
+#[derive(Debug, Default)]
+pub(crate) struct Condition(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Commits that failed since the last that took requests.
+    failures: u32,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    cause: String,
+    /// `None` until the journal is reached again.
+    until: Option<Instant>,
+}
+
+impl Condition {
+    /// It could not be reached, or led on.
+    pub(crate) fn missed(&self, cause: String) {
+        self.change(|seen| seen.trouble = Some(Trouble { cause, until: None }));
+    }
+
+    /// A commit failed.
+    pub(crate) fn failed(&self, cause: String) {
+        self.change(|seen| {
+            seen.failures += 1;
+            seen.trouble = Some(Trouble { cause, until: None });
+        });
+    }
+
+    /// It answers, and can be led on.
+    pub(crate) fn reached(&self, now: Instant) {
+        self.change(|seen| {
+            let doubted = seen.failures >= FAILURES_BELIEVED;
+            seen.trouble = seen.trouble.take().filter(|_| doubted).map(|it| Trouble { until: Some(now + DOUBT), ..it });
+        });
+    }
+
+    /// It took requests.
+    pub(crate) fn proved(&self) {
+        self.change(|seen| *seen = Seen::default());
+    }
+
+    /// Why it should not be relied on, if it should not.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<String> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = seen.trouble.as_ref().filter(|trouble| trouble.until.is_none_or(|until| now < until));
+        trouble.map(|trouble| trouble.cause.clone())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_was_away_is_believed_as_soon_as_it_is_reached() {
+        let (condition, now) = (Condition::default(), Instant::now());
+        assert_eq!(condition.trouble(now), None);
+        condition.missed("away".to_owned());
+        assert_eq!(condition.trouble(now + 10 * DOUBT), Some("away".to_owned()));
+        condition.reached(now);
+        assert_eq!(condition.trouble(now), None);
+        condition.failed("cut".to_owned());
+        assert_eq!(condition.trouble(now), Some("cut".to_owned()));
+        condition.reached(now);
+        assert_eq!(condition.trouble(now), None, "one connection that breaks is no habit");
+    }
+
+    #[test]
+    fn a_journal_that_fails_whenever_it_is_reached_is_doubted_until_it_takes_something() {
+        let (condition, now) = (Condition::default(), Instant::now());
+        for _ in 0..FAILURES_BELIEVED {
+            condition.reached(now);
+            condition.failed("full".to_owned());
+        }
+        condition.reached(now);
+        assert_eq!(condition.trouble(now), Some("full".to_owned()));
+        assert_eq!(condition.trouble(now + DOUBT), None, "somebody has to try it");
+        condition.failed("full".to_owned());
+        condition.reached(now);
+        assert!(condition.trouble(now).is_some());
+        condition.proved();
+        assert_eq!(condition.trouble(now), None);
+        condition.failed("full".to_owned());
+        condition.reached(now);
+        assert_eq!(condition.trouble(now), None, "the count began anew");
+    }
+}
