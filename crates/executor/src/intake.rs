@@ -18,7 +18,7 @@ use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::mpsc;
 
-use crate::outbox::Asked;
+use crate::outbox::{Asked, Came};
 use crate::registry::Registry;
 
 /// Deliveries that are checked together.
@@ -80,7 +80,7 @@ impl Intake {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
             let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
-            let mut members: Vec<Member> = deliveries.drain(..).flat_map(|delivery| self.read(&delivery)).collect();
+            let mut members: Vec<Member> = deliveries.drain(..).flat_map(|delivery| self.read(delivery)).collect();
             let seen_batch = self.committed.load(Ordering::Acquire);
             while let Err(error) = self.look_up(&mut members).await {
                 tracing::warn!(%error, "requests can't be looked up; they wait for the database");
@@ -96,42 +96,44 @@ impl Intake {
         }
     }
 
-    fn read(&self, delivery: &Delivery) -> Vec<Member> {
-        let defaults = delivery.properties.defaults();
+    fn read(&self, delivery: Delivery) -> Vec<Member> {
+        let Delivery { body: whole, properties, routing_key, .. } = delivery;
+        let came = Arc::new(Came { properties, routing_key });
+        let defaults = came.properties.defaults();
         let refuse = |unreadable: Unreadable, envelope: Option<&Envelope>| {
             let body = match (&unreadable.member, envelope) {
                 (Some(member), _) => member.clone().into(),
                 (None, Some(envelope)) => envelope::write(std::slice::from_ref(envelope)).into(),
-                (None, None) => delivery.body.clone(),
+                (None, None) => whole.clone(),
             };
             Member::Refused(Box::new(Refusal {
                 reason: unreadable.reason,
                 detail: unreadable.detail,
                 message_id: unreadable.message_id,
-                reply_to: delivery.properties.reply_to.clone(),
-                correlation_id: delivery.properties.correlation_id.clone(),
+                reply_to: came.properties.reply_to.clone(),
+                correlation_id: came.properties.correlation_id.clone(),
                 body,
-                properties: delivery.properties.clone(),
-                routing_key: delivery.routing_key.clone(),
+                properties: came.properties.clone(),
+                routing_key: came.routing_key.clone(),
             }))
         };
-        match envelope::read(&delivery.body, &defaults) {
+        match envelope::read(&whole, &defaults) {
             Err(unreadable) => vec![refuse(unreadable, None)],
             Ok(envelopes) => envelopes
                 .into_iter()
                 .map(|envelope| match envelope {
-                    Ok(envelope) => self
-                        .member(&envelope, &delivery.properties)
-                        .unwrap_or_else(|unreadable| refuse(unreadable, Some(&envelope))),
+                    Ok(envelope) => {
+                        self.member(&envelope, &came).unwrap_or_else(|unreadable| refuse(unreadable, Some(&envelope)))
+                    }
                     Err(unreadable) => refuse(unreadable, None),
                 })
                 .collect(),
         }
     }
 
-    fn member(&self, envelope: &Envelope, properties: &Properties) -> Result<Member, Unreadable> {
+    fn member(&self, envelope: &Envelope, came: &Arc<Came>) -> Result<Member, Unreadable> {
         match envelope.message_type.as_str() {
-            Requested::TYPE => self.request(envelope, properties),
+            Requested::TYPE => self.request(envelope, came),
             CancelRequested::TYPE => cancel(envelope),
             other => {
                 Err(unreadable(envelope, Reason::UnknownType, format!("message_type: {other:?} is not read here")))
@@ -139,7 +141,7 @@ impl Intake {
         }
     }
 
-    fn request(&self, envelope: &Envelope, properties: &Properties) -> Result<Member, Unreadable> {
+    fn request(&self, envelope: &Envelope, came: &Arc<Came>) -> Result<Member, Unreadable> {
         let requested: Requested = envelope.open()?;
         requested
             .check()
@@ -173,11 +175,10 @@ impl Intake {
             correlation_id: envelope.correlation_id.clone(),
             trace_id: envelope.trace_id.clone(),
             source: envelope.source.clone(),
-            reply_to: properties.reply_to.clone(),
+            reply_to: came.properties.reply_to.clone(),
             reply: requested.reply,
         };
-        let ticket = properties.correlation_id.clone();
-        let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request), ticket };
+        let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request), came: came.clone() };
         Ok(Member::Request { action: registered.action.action_id, asked, known: None })
     }
 

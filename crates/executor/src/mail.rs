@@ -318,8 +318,8 @@ impl Postman {
             reply_to: None,
             correlation_id: request.correlation_id.clone(),
             body: envelope::write(&[envelope]).into(),
-            properties: Properties { message_type: Some(Requested::TYPE.to_owned()), ..Properties::default() },
-            routing_key: Requested::TYPE.to_owned(),
+            properties: asked.came.properties.clone(),
+            routing_key: asked.came.routing_key.clone(),
         }));
     }
 
@@ -359,7 +359,7 @@ impl Postman {
     /// Answers a request at once, by the correlation id its message bore.
     fn answer_request<M: Message>(&self, mail: &mut Mail, asked: &Asked, payload: &M, now: Timestamp) {
         let request = &asked.request;
-        let ticket = asked.ticket.as_ref().or(request.correlation_id.as_ref());
+        let ticket = asked.came.properties.correlation_id.as_ref().or(request.correlation_id.as_ref());
         self.reply_to(mail, request.reply_to.clone(), ticket, request.message_id.as_ref(), payload, now);
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use slotline_broker::Properties;
 use slotline_protocol::message::{Progress, Reply};
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, Timestamp};
@@ -39,8 +40,15 @@ pub(crate) struct Asked {
     pub(crate) action_ref: ActionRef,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) request: Arc<Request>,
-    /// The AMQP correlation id, by which the asker knows the first answer.
-    pub(crate) ticket: Option<String>,
+    /// Its correlation id is the one by which the asker knows the first answer.
+    pub(crate) came: Arc<Came>,
+}
+
+/// How a message came, which all its members share.
+#[derive(Clone, Debug)]
+pub(crate) struct Came {
+    pub(crate) properties: Properties,
+    pub(crate) routing_key: String,
 }
 
 /// A request that was read but can't be taken.
