@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use slotline_protocol::http::{self, Refusal};
 
 use crate::control::{Kind, Refused};
+use crate::input;
 
 /// When to ask again after a 503: about the time in which another executor takes the lead.
 const RETRY_UNAVAILABLE: &str = "2";
@@ -36,6 +37,8 @@ pub(crate) enum Error {
     MediaType(String),
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
+    #[error("the body did not arrive within {} s", input::BODY_WITHIN.as_secs())]
+    SlowBody,
     #[error("a bearer token is needed")]
     Unauthorized,
     #[error("a request from another site or under a foreign name; to be reached beyond this machine, set an API token")]
@@ -79,6 +82,7 @@ impl IntoResponse for Error {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Refusal::new("unsupported_media_type", text).at("content-type"))
             }
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Refusal::new("too_large", text)),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, Refusal::new("slow_body", text)),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, Refusal::new("unauthorized", text)),
             Self::Foreign => (StatusCode::FORBIDDEN, Refusal::new("foreign_origin", text)),
             Self::NoRoute => (StatusCode::NOT_FOUND, Refusal::new("no_such_route", text)),

@@ -1,5 +1,7 @@
 //! Reading a request: bodies, query parameters, ids. What is wrong is named by its field.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
@@ -18,6 +20,9 @@ pub const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
 /// What is read of a larger one and thrown away. A client that is still sending would take a connection closed in its
 /// face for a failure, and never see why it was refused.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
+
+/// How long a client may take over its body.
+pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(15);
 
 /// Items of a page where the request does not say.
 pub const LIMIT_DEFAULT: usize = 100;
@@ -70,6 +75,10 @@ async fn read(request: Request) -> Result<Vec<u8>, Error> {
     if announced.is_some_and(|bytes| bytes > DRAIN_BYTES_MAX as u64) {
         return Err(Error::TooLarge(BODY_BYTES_MAX));
     }
+    tokio::time::timeout(BODY_WITHIN, take(request)).await.map_err(|_| Error::SlowBody)?
+}
+
+async fn take(request: Request) -> Result<Vec<u8>, Error> {
     let mut stream = Body::into_data_stream(request.into_body());
     let (mut body, mut seen) = (Vec::new(), 0);
     while let Some(chunk) = stream.next().await {

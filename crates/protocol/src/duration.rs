@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer, Serializer};
 /// No duration in a policy or message may be longer: 366 days.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// The most characters of a text that is no duration that an error repeats.
+const SHOWN_CHARS_MAX: usize = 40;
+
 /// Reads `"300ms"`, `"1h 5m"`, or seconds as a bare number (`"60"`).
 pub fn parse(text: &str) -> Result<Duration, String> {
     let parsed = match text.trim().parse::<f64>() {
@@ -14,8 +17,19 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         Err(_) => humantime::parse_duration(text.trim()),
     };
     parsed
-        .map_err(|_| format!("{text:?} is no duration: expected for example \"300ms\", \"60s\" or \"1h 30m\""))
+        .map_err(|_| {
+            let shown = clip(text);
+            format!("{shown:?} is no duration: expected for example \"300ms\", \"60s\" or \"1h 30m\"")
+        })
         .and_then(bounded)
+}
+
+/// As much of a text as an error repeats.
+pub(crate) fn clip(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Takes a number of seconds.
@@ -104,5 +118,13 @@ mod tests {
         for bad in ["", "soon", "-1s", "-1", "NaN", "inf", "1000years"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_error_repeats_no_more_of_a_long_text_than_tells_it() {
+        let error = parse(&"ü".repeat(100_000)).expect_err("no duration");
+        assert!(error.contains(&format!("{}...", "ü".repeat(SHOWN_CHARS_MAX))), "{error}");
+        assert!(error.chars().count() < SHOWN_CHARS_MAX + 100, "{error}");
+        assert!(parse(&"x".repeat(SHOWN_CHARS_MAX)).is_err_and(|error| !error.contains("...")));
     }
 }

@@ -85,7 +85,8 @@ impl<'de> Deserialize<'de> for Timestamp {
             // Its offset may have carried it out of the years that can be written.
             .filter(|moment| (Self::MIN..=Self::MAX).contains(moment))
             .ok_or_else(|| {
-                serde::de::Error::custom(format!("{text:?} is no RFC 3339 time such as 2026-11-21T08:30:00Z"))
+                let shown = crate::duration::clip(&text);
+                serde::de::Error::custom(format!("{shown:?} is no RFC 3339 time such as 2026-11-21T08:30:00Z"))
             })
     }
 }

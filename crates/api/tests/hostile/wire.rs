@@ -187,7 +187,7 @@ async fn heads_and_bodies_that_trickle_in_are_given_up_and_others_are_served_mea
     }
     let mut answer = vec![0; 12];
     tokio::time::timeout(GIVEN_UP, body.read_exact(&mut answer)).await.expect("given up")?;
-    assert_eq!(answer, b"HTTP/1.1 503");
+    assert_eq!(answer, b"HTTP/1.1 408");
     assert!(begun.elapsed() <= GIVEN_UP, "{:?}", begun.elapsed());
     assert_eq!(world.control.calls(), [""; 0]);
     shutdown.cancel();
