@@ -112,7 +112,7 @@ pub(crate) fn milliseconds(sorted: &[Duration], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
 }
 
-fn request(action: &str) -> Publication {
+pub(crate) fn request(action: &str) -> Publication {
     Publication {
         exchange: topology::exchange(PREFIX),
         routing_key: "execution.requested".to_owned(),
