@@ -79,10 +79,13 @@ impl Feed {
         session.declare(&topology).await?;
         let consume =
             async |queue: String| session.consume(&queue, Consume { prefetch: PREFETCH, priority: None }).await;
-        let completions = consume(topology::completions_queue(prefix, epoch)).await?;
-        let heartbeats = consume(topology::heartbeats_queue(prefix, epoch)).await?;
-        let events = consume(topology::events_queue(prefix, epoch)).await?;
-        let calls = consume(topology::calls_queue(prefix, epoch)).await?;
+        // At once: a new leader should lead as soon as it can.
+        let (completions, heartbeats, events, calls) = tokio::try_join!(
+            consume(topology::completions_queue(prefix, epoch)),
+            consume(topology::heartbeats_queue(prefix, epoch)),
+            consume(topology::events_queue(prefix, epoch)),
+            consume(topology::calls_queue(prefix, epoch)),
+        )?;
         // A later leader ranks higher, so that it gets the requests at once where the broker honours it.
         let priority = Some(i32::try_from(epoch.0).unwrap_or(i32::MAX));
         let requests =
