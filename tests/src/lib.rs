@@ -20,7 +20,7 @@ pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
 pub use fuzz::Fuzz;
 pub use nix::sys::signal::Signal;
 pub use port::Port;
-pub use postgres::Postgres;
+pub use postgres::{Frozen, Postgres};
 pub use proxy::{Proxy, Weather};
 pub use rabbit::{Output, Rabbit};
 pub use sandbox::{Guarded, Sandbox};

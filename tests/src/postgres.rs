@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::signal::Signal;
-use nix::unistd::{User, geteuid};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, geteuid};
 use tokio::sync::OnceCell;
 
 use crate::{Guarded, Port, Sandbox, eventually_blocking};
@@ -111,6 +112,24 @@ impl Postgres {
         tokio::task::spawn_blocking(move || server.kill_group()).await?
     }
 
+    /// SIGSTOP to the server and all its sessions, until what this returns is dropped.
+    pub fn freeze(&self) -> anyhow::Result<Frozen<'_>> {
+        let mut guard = self.lock();
+        let server = guard.as_mut().context("the server was not running")?;
+        // First the one that starts others; then those it has started, each of which is a group of its own.
+        server.signal(Signal::SIGSTOP)?;
+        let mut frozen = Frozen { sandbox: &self.sandbox, members: vec![server.pid()] };
+        for member in children(server.pid())? {
+            self.sandbox.guard(member)?;
+            frozen.members.push(member);
+            match kill(member, Signal::SIGSTOP) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(frozen)
+    }
+
     /// Starts the killed server with its port and data, and waits until it takes connections.
     pub async fn start_again(&self) -> anyhow::Result<()> {
         ensure!(self.lock().is_none(), "the server is running");
@@ -127,6 +146,37 @@ impl Postgres {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Guarded>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A server that stands still with all its sessions. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen<'p> {
+    sandbox: &'p Sandbox,
+    /// The server, then its sessions.
+    members: Vec<Pid>,
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let (server, sessions) = self.members.split_first().expect("the server is the first of them");
+        for session in sessions {
+            // One that is gone by now can't have gone while it stood still, so its number is still its own.
+            let _ = self.sandbox.forget(*session);
+            let _ = kill(*session, Signal::SIGCONT);
+        }
+        let _ = kill(*server, Signal::SIGCONT);
+    }
+}
+
+fn children(of: Pid) -> anyhow::Result<Vec<Pid>> {
+    let parent = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<i32>().ok();
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    let found = entries.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        (parent(&stat) == Some(of.as_raw())).then_some(Pid::from_raw(pid))
+    });
+    Ok(found.collect())
 }
 
 impl Settings {

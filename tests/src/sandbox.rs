@@ -90,6 +90,16 @@ impl Sandbox {
         self.0.tell("guard", pid)?;
         Ok(Guarded { process, pid, log, sandbox: self.clone(), ended: None })
     }
+
+    /// Puts a process group under the guardian's eye that what lives here has started itself.
+    pub(crate) fn guard(&self, group: Pid) -> anyhow::Result<()> {
+        self.0.tell("guard", group)
+    }
+
+    /// Ends what [`Sandbox::guard`] began, while the group still bears that number.
+    pub(crate) fn forget(&self, group: Pid) -> anyhow::Result<()> {
+        self.0.tell("forget", group)
+    }
 }
 
 impl Inner {

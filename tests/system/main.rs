@@ -15,6 +15,7 @@ mod crash;
 mod ending;
 mod flood;
 mod intake;
+mod journal;
 mod order;
 mod progress;
 mod strangers;

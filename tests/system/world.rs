@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stamps, eventually};
+use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, Sandbox, Stamps, eventually};
 
 use crate::actions::{self, Action};
 use crate::follower::Addresses;
@@ -48,6 +48,7 @@ pub(crate) struct Builder {
     actions: Vec<Action>,
     own_rabbit: bool,
     own_postgres: bool,
+    journal_link: bool,
     executors: usize,
     workers: usize,
     capacity: usize,
@@ -61,7 +62,10 @@ pub(crate) struct World {
     pub(crate) rabbit: Node<Rabbit>,
     pub(crate) postgres: Node<Postgres>,
     pub(crate) stamps: Stamps,
+    /// Between executors and database, where the test asked for it.
+    pub(crate) journal_link: Option<Proxy>,
     sandbox: Sandbox,
+    /// Straight to the server.
     database: String,
     amqp: String,
     actions: PathBuf,
@@ -80,6 +84,12 @@ impl Builder {
 
     pub(crate) fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
+        self
+    }
+
+    /// Executors reach the database by way of a proxy.
+    pub(crate) fn journal_link(mut self) -> Self {
+        self.journal_link = true;
         self
     }
 
@@ -116,7 +126,9 @@ impl Builder {
         let gates = sandbox.path().join("gates");
         std::fs::create_dir(&gates)?;
         std::fs::write(&actions, actions::file(&self.actions, stamps.path(), &gates))?;
+        let journal_link = self.journal_link.then(|| Proxy::start(postgres.port())).transpose()?;
         let mut world = World {
+            journal_link,
             workers: Vec::new(),
             executors: Vec::new(),
             database: postgres.fresh_database("slotline").await?,
@@ -152,6 +164,7 @@ impl World {
             actions: actions.into_iter().collect(),
             own_rabbit: false,
             own_postgres: false,
+            journal_link: false,
             executors: 1,
             workers: 1,
             capacity: 4,
@@ -164,7 +177,11 @@ impl World {
     pub(crate) fn start_executor(&mut self) -> anyhow::Result<()> {
         let name = format!("executor-{}", self.executors.len());
         let options = if self.short_lease { SHORT_LEASE } else { &[] };
-        self.executors.push(Daemon::executor(&self.sandbox, &name, &self.database, &self.amqp, options)?);
+        let database = match &self.journal_link {
+            Some(link) => link.url(&self.database, self.postgres.port()),
+            None => self.database.clone(),
+        };
+        self.executors.push(Daemon::executor(&self.sandbox, &name, &database, &self.amqp, options)?);
         Ok(())
     }
 
@@ -303,6 +320,22 @@ impl World {
             if is_over { Ok(Some(events)) } else { bail!("{} events, the last {:?}", events.len(), events.last()) }
         })
         .await
+    }
+
+    // ---- the servers ----
+
+    /// Runs SQL in this installation's database.
+    pub(crate) async fn sql(&self, sql: &str) -> anyhow::Result<String> {
+        self.postgres.psql_in(&self.database, sql).await
+    }
+
+    /// How many requests the broker still holds, taken by an executor or not.
+    pub(crate) async fn requests_held(&self) -> anyhow::Result<usize> {
+        let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
+        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost, "name", "messages"];
+        let listed = self.rabbit.ctl(&list).await?.stdout;
+        let line = listed.lines().find_map(|line| line.strip_prefix("slotline.requests")).context("no such queue")?;
+        Ok(line.trim().parse()?)
     }
 
     // ---- what publishers do ----

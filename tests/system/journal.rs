@@ -1,0 +1,246 @@
+//! A journal that stands still, takes nothing, has no room, is slow, or is cut off in the middle of a commit.
+//!
+//! Each time the same is asked: nothing more is taken in, and whoever submits over HTTP is told so; what is published
+//! waits on the broker; what runs goes on; and once the journal is well again, so does everything, by itself and in
+//! order. A database that dies and comes back is in `crash`.
+
+use anyhow::{Context, bail, ensure};
+use serde_json::json;
+use slotline_tests::{Proxy, Weather, eventually};
+
+use crate::actions::Action;
+use crate::message::{Message, tags};
+use crate::world::{LATER, SOON, World};
+
+const LINE: &str = "line.three";
+const SLOTS: usize = 3;
+/// The first of a stream runs until after the trouble; the second ends while nobody can write that down.
+const LONG_MS: u64 = 45_000;
+const SHORTER_MS: u64 = 4000;
+
+fn requests(tags: &[String]) -> Vec<Message> {
+    let request = |tag: &String| {
+        let sleep_ms = match tag.as_str() {
+            "00000" => LONG_MS,
+            "00001" => SHORTER_MS,
+            _ => 20,
+        };
+        Message::request(LINE, json!({"tag": tag, "sleep_ms": sleep_ms, "beat_ms": 5})).id(tag)
+    };
+    tags.iter().map(request).collect()
+}
+
+/// A stream of requests with trouble in its middle, and what must come out of it.
+struct Stream {
+    /// What was taken so far, in the order of the line.
+    tags: Vec<String>,
+    /// What is yet to be published while there is trouble, and after it.
+    during: Vec<String>,
+    after: Vec<String>,
+}
+
+impl Stream {
+    /// Publishes the first part, and returns while it runs.
+    async fn begin(world: &World) -> anyhow::Result<Self> {
+        let mut tags = tags(120);
+        let after = tags.split_off(80);
+        let during = tags.split_off(40);
+        world.publish(&requests(&tags)).await?;
+        world.stamps.started(10, LATER).await?;
+        Ok(Self { tags, during, after })
+    }
+
+    /// While there is trouble, which is told as `cause`.
+    async fn suffer(&mut self, world: &World, cause: &str) -> anyhow::Result<()> {
+        world.publish(&requests(&self.during)).await?;
+        let published = self.during.len();
+        self.tags.append(&mut self.during);
+        let refusal = self.refusal(world).await?;
+        ensure!(refusal.contains(cause), "{cause}: {refusal}");
+        eventually("nothing is taken from the queue", SOON, async || {
+            let held = world.requests_held().await?;
+            if held >= published { Ok(Some(())) } else { bail!("{held} are held") }
+        })
+        .await?;
+        let (status, health) = world.call("GET", "/readyz?verbose", None).await?;
+        ensure!(status == 503 && health["error"]["details"]["database"]["ok"] == false, "{status} {health}");
+        let seen = last_seen(world)?;
+        eventually("the long run goes on", SOON, async || Ok((last_seen(world)? > seen).then_some(()))).await
+    }
+
+    /// Submits over HTTP until it is refused as it should be. What is answered with 202 meanwhile is on the broker.
+    async fn refusal(&mut self, world: &World) -> anyhow::Result<String> {
+        let mut number = 0;
+        let refusal = eventually("a submission is refused", SOON, async || {
+            number += 1;
+            let tag = format!("http-{number}");
+            let body = json!({"action_ref": LINE, "parameters": {"tag": tag}});
+            let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
+            match status {
+                201 | 202 => self.tags.push(tag),
+                503 if answer["error"]["code"] == "journal_unavailable" => return Ok(Some(answer)),
+                503 => {}
+                _ => bail!("{status} {answer}"),
+            }
+            Ok(None)
+        })
+        .await?;
+        let message = refusal["error"]["message"].as_str().context("a message")?;
+        ensure!(message.contains("not taken") && message.contains("submit it again"), "{message}");
+        Ok(message.to_owned())
+    }
+
+    /// After the trouble, of which nobody was told that it is over.
+    async fn end(mut self, world: &World) -> anyhow::Result<()> {
+        eventually("a submission is taken again", SOON, async || {
+            let body = json!({"action_ref": LINE, "parameters": {"tag": "http-again"}});
+            let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
+            match status {
+                201 => Ok(Some(())),
+                503 => Ok(None),
+                _ => bail!("{status} {answer}"),
+            }
+        })
+        .await?;
+        self.tags.push("http-again".to_owned());
+        world.publish(&requests(&self.after)).await?;
+        self.tags.append(&mut self.after);
+        world.settled(LINE, self.tags.len(), LATER).await?;
+        ensure!(world.dead().await?.is_empty(), "{:?}", world.dead().await?);
+        world.check_line(LINE, &self.tags, SLOTS).await
+    }
+}
+
+/// When the long run was seen last.
+fn last_seen(world: &World) -> anyhow::Result<u64> {
+    let stamps = world.stamps.read()?;
+    let long = stamps.iter().find(|stamp| stamp.tag == "00000").context("it has started")?;
+    ensure!(long.ended.is_none(), "it has ended; the test needs one that runs");
+    Ok(long.last_seen)
+}
+
+async fn world() -> anyhow::Result<World> {
+    World::with([Action::stamp(LINE, "limit = 3")])
+        .own_postgres()
+        .journal_link()
+        .executors(2)
+        .workers(2, SLOTS)
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_database_that_stands_still_for_longer_than_the_leaders_patience_and_goes_on() -> anyhow::Result<()> {
+    let world = world().await?;
+    let mut stream = Stream::begin(&world).await?;
+    let frozen = world.postgres.freeze()?;
+    stream.suffer(&world, "(database ").await?;
+    let ran = world.stamps.read()?.len();
+    drop(frozen);
+    stream.end(&world).await?;
+    ensure!(ran < 40, "{ran} had started: with nothing written, nothing may");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_that_is_made_read_only_and_writable_again() -> anyhow::Result<()> {
+    let world = world().await?;
+    let mut stream = Stream::begin(&world).await?;
+    // Heard by the sessions that are there, too; the one that says so is excepted.
+    let excepted = format!("{}?options=-c%20default_transaction_read_only%3Doff", world.postgres.url());
+    let read_only = async |value: &str| {
+        let postgres = &world.postgres;
+        postgres.psql_in(&excepted, &format!("alter system set default_transaction_read_only = {value}")).await?;
+        postgres.psql_in(&excepted, "select pg_reload_conf()").await.map(drop)
+    };
+    read_only("on").await?;
+    stream.suffer(&world, "read-only").await?;
+    read_only("off").await?;
+    stream.end(&world).await
+}
+
+/// The error is PostgreSQL's own for a disk without room, raised where a request would need some; a disk that is really
+/// full needs rights to make one.
+#[tokio::test]
+async fn a_database_whose_disk_is_full_until_somebody_makes_room() -> anyhow::Result<()> {
+    let world = world().await?;
+    let mut stream = Stream::begin(&world).await?;
+    world
+        .sql(
+            "create function no_room() returns trigger language plpgsql as $$ begin \
+             raise exception 'could not extend file \"base/1/1\": No space left on device' using errcode = 'disk_full'; \
+             end $$; \
+             create trigger no_room before insert on live for each statement execute function no_room()",
+        )
+        .await?;
+    stream.suffer(&world, "disk is full").await?;
+    world.sql("drop trigger no_room on live").await?;
+    stream.end(&world).await
+}
+
+#[tokio::test]
+async fn a_database_whose_every_commit_takes_a_second_is_only_slow() -> anyhow::Result<()> {
+    let world = world().await?;
+    world
+        .sql(
+            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(1); return null; end $$; \
+             create constraint trigger slow after update on leadership deferrable initially deferred \
+             for each row execute function slow()",
+        )
+        .await?;
+    let epoch = world.sql("select epoch from leadership").await?;
+    let tags: Vec<String> = tags(32).split_off(2);
+    world.publish(&requests(&tags)).await?;
+    world.settled(LINE, tags.len(), LATER).await?;
+    world.check_line(LINE, &tags, SLOTS).await?;
+    ensure!(world.sql("select epoch from leadership").await? == epoch, "slow is not gone: nobody else need lead");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    let world = world().await?;
+    let link = world.journal_link.as_ref().context("the proxy")?;
+    let tags = tags(242).split_off(2);
+    let publisher = tokio::spawn(world.publisher(&requests(&tags), 0)?);
+    world.stamps.started(10, LATER).await?;
+    for _ in 0..3 {
+        // It is committed, and whoever asked for it never hears so.
+        let before = led(&world).await?;
+        link.set(Weather::StalledDown);
+        eventually("a commit is made whose answer is held back", SOON, async || {
+            Ok((led(&world).await? != before).then_some(()))
+        })
+        .await?;
+        let started = over(&world, link).await?;
+        // It never gets there: what has ended waits to be written.
+        link.set(Weather::StalledUp);
+        eventually("all that run have ended", SOON, async || {
+            Ok(world.stamps.read()?.iter().all(|stamp| stamp.ended.is_some()).then_some(()))
+        })
+        .await?;
+        let started = started.max(over(&world, link).await?);
+        world.stamps.started((started + 5).min(tags.len()), LATER).await?;
+    }
+    for bytes in [300, 1500, 5000, 11_000] {
+        link.set(Weather::ResetAfter(bytes));
+        eventually("nobody leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
+        over(&world, link).await?;
+    }
+    publisher.await??;
+    world.settled(LINE, tags.len(), LATER).await?;
+    world.check_line(LINE, &tags, SLOTS).await
+}
+
+/// Cuts what there is, lets new connections pass, and waits until somebody leads; how many had started by then.
+async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
+    link.cut();
+    link.set(Weather::Fair);
+    eventually("somebody leads", SOON, async || world.leader().await).await?;
+    Ok(world.stamps.read()?.len())
+}
+
+/// The epoch, and its last batch.
+async fn led(world: &World) -> anyhow::Result<String> {
+    world.sql("select epoch, batch from leadership").await
+}
