@@ -73,9 +73,11 @@ impl Ground {
             | Blow::BrokerAlarm
             | Blow::ConnectionsClosed
             | Blow::QueueDeleted(_) => self.strike_broker(blow, lasts).await,
-            Blow::JournalRestarts | Blow::JournalKilled | Blow::SessionsEnded { .. } | Blow::JournalLocked => {
-                self.strike_journal(blow, lasts).await
-            }
+            Blow::JournalRestarts
+            | Blow::JournalKilled
+            | Blow::SessionsEnded { .. }
+            | Blow::JournalLocked
+            | Blow::JournalFreezes => self.strike_journal(blow, lasts).await,
         }
     }
 
@@ -143,6 +145,11 @@ impl Ground {
                 self.postgres.kill().await?;
                 tokio::time::sleep(lasts).await;
                 self.postgres.start_again().await
+            }
+            Blow::JournalFreezes => {
+                let _frozen = self.postgres.freeze()?;
+                tokio::time::sleep(lasts).await;
+                Ok(())
             }
             Blow::SessionsEnded { all } => {
                 let limit = if all { "" } else { "limit 1" };

@@ -54,6 +54,8 @@ pub(crate) enum Blow {
     },
     /// Nobody can commit.
     JournalLocked,
+    /// SIGSTOP to the database and all its sessions.
+    JournalFreezes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +112,8 @@ fn choose(chance: &mut Chance) -> Blow {
         87..90 => Blow::QueueDeleted(chance.next()),
         90..92 => Blow::JournalRestarts,
         92..94 => Blow::JournalKilled,
-        94..97 => Blow::SessionsEnded { all: chance.percent(50) },
-        _ => Blow::JournalLocked,
+        94..96 => Blow::SessionsEnded { all: chance.percent(50) },
+        96..98 => Blow::JournalLocked,
+        _ => Blow::JournalFreezes,
     }
 }

@@ -57,8 +57,7 @@ impl Site {
         let [lease, fence, heartbeat] = self.terms;
         words(&[
             &["executor", "--name", name, "--database-url", database, "--amqp-url", amqp, "--prefix", &self.prefix],
-            // The schema is there before anything is hurt.
-            &["--no-migrate", "--listen", &listen, "--lease", lease, "--fence", fence, "--heartbeat", heartbeat],
+            &["--listen", &listen, "--lease", lease, "--fence", fence, "--heartbeat", heartbeat],
         ])
     }
 
