@@ -162,9 +162,14 @@ impl Executor {
         }
     }
 
+    /// A queue of its term, while it has one.
+    pub(crate) fn queue(&mut self, queue: ProbedQueue) -> Option<&mut VecDeque<Arc<Word>>> {
+        self.term.as_mut().map(|term| term.queue(queue))
+    }
+
     /// Takes what comes next out of one of its queues.
     pub(crate) fn hear(&mut self, queue: ProbedQueue, now: Tick, mistake: Option<Mistake>) {
-        let Some(word) = self.term.as_mut().and_then(|term| term.queue(queue).pop_front()) else { return };
+        let Some(word) = self.queue(queue).and_then(VecDeque::pop_front) else { return };
         match &*word {
             Word::Beat(beat) => self.apply([beat.write()], now, mistake),
             Word::Completed(word) => self.apply([word.write()], now, mistake),
@@ -241,7 +246,7 @@ impl Executor {
 }
 
 impl Term {
-    pub(crate) fn queue(&mut self, queue: ProbedQueue) -> &mut VecDeque<Arc<Word>> {
+    fn queue(&mut self, queue: ProbedQueue) -> &mut VecDeque<Arc<Word>> {
         match queue {
             ProbedQueue::Completions => &mut self.completions,
             ProbedQueue::Heartbeats => &mut self.heartbeats,

@@ -150,7 +150,7 @@ impl World {
         for executor in self.executors.iter_mut().filter(|executor| executor.term.is_some()) {
             executor.change(|executor| {
                 for queue in QUEUES {
-                    executor.term.as_mut().map(|term| term.queue(queue).clear());
+                    executor.queue(queue).into_iter().for_each(VecDeque::clear);
                 }
             });
         }
@@ -196,7 +196,7 @@ impl World {
                 if self.executors[e].term.as_ref().is_some_and(|term| term.epoch == *epoch) {
                     let probe = Arc::new(Word::Probe { published_at: *published_at });
                     self.executors[e].change(|executor| {
-                        executor.term.as_mut().map(|term| term.queue(*queue).push_back(probe));
+                        executor.queue(*queue).into_iter().for_each(|queue| queue.push_back(probe.clone()));
                     });
                 }
             }
@@ -223,7 +223,7 @@ impl World {
         let leads = |executor: &&mut Shared<Executor>| executor.term.as_ref().is_some_and(|term| term.epoch == epoch);
         for executor in self.executors.iter_mut().filter(leads) {
             executor.change(|executor| {
-                executor.term.as_mut().map(|term| term.queue(queue).push_back(word.clone()));
+                executor.queue(queue).into_iter().for_each(|queue| queue.push_back(word.clone()));
             });
         }
     }
@@ -240,7 +240,7 @@ impl World {
         match place {
             Place::Orders(w) => self.workers[w].change(|worker| lose(&mut worker.orders, comes_again)),
             Place::Leader(e, queue) => self.executors[e].change(|executor| {
-                executor.term.as_mut().map(|term| lose(term.queue(queue), comes_again));
+                executor.queue(queue).into_iter().for_each(|queue| lose(queue, comes_again));
             }),
         }
     }
