@@ -153,6 +153,17 @@ impl Installation {
         self.publish(body, self.properties(Some(message_id))).await
     }
 
+    /// The dead letters, once there are `count`.
+    async fn dead(&self, count: usize) -> Result<Vec<Delivery>> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let dead = topology::dead_queue("slotline");
+        while self.session.depth(&dead).await? < count as u64 {
+            ensure!(tokio::time::Instant::now() < deadline, "dead letters are missing");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(self.session.browse(&dead, count).await?.deliveries)
+    }
+
     async fn status(&self, id: i64) -> Result<Status> {
         let execution = self.store.execution(slotline_protocol::ExecutionId(id)).await?;
         Ok(execution.context("no such execution")?.status)
@@ -314,6 +325,14 @@ async fn the_same_message_id_runs_once_and_another_body_under_it_is_refused() ->
     assert_eq!(rejected.error.code, "idempotency_conflict");
     let page = PageRequest { cursor: None, limit: 10 };
     assert_eq!(slotline.store.executions(&Filter::default(), page).await?.data.len(), 1);
+    // Who left no address finds it among the dead, as it came.
+    let mut silent = Properties { reply_to: None, ..slotline.properties(Some("once")) };
+    silent.headers.insert("tenant".to_owned(), "seven".to_owned());
+    slotline.publish(body, silent).await?;
+    let letters = slotline.dead(1).await?;
+    let headers = &letters[0].properties.headers;
+    assert_eq!(headers["x-slotline-reason"], "idempotency_conflict");
+    assert_eq!(headers["tenant"], "seven");
     slotline.stop_executor().await
 }
 
@@ -346,15 +365,9 @@ async fn bad_messages_are_put_aside_with_their_reason_and_the_good_ones_beside_t
         }
     }
     assert_eq!((accepted, rejected), (1, 1));
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let dead = topology::dead_queue("slotline");
-    while slotline.session.depth(&dead).await? < cases.len() as u64 + 1 {
-        ensure!(tokio::time::Instant::now() < deadline, "dead letters are missing");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let browser = slotline.session.browse(&dead, 100).await?;
+    let letters = slotline.dead(cases.len() + 1).await?;
     let reasons: Vec<_> =
-        browser.deliveries.iter().map(|letter| letter.properties.headers["x-slotline-reason"].as_str()).collect();
+        letters.iter().map(|letter| letter.properties.headers["x-slotline-reason"].as_str()).collect();
     let expected: Vec<_> = cases.iter().map(|(_, reason)| *reason).chain(["unknown_action"]).collect();
     assert_eq!(reasons, expected);
     slotline.stop_executor().await
