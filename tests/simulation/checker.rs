@@ -28,6 +28,8 @@ pub(crate) enum Rule {
     NothingUnacceptedRuns,
     NoOrphans,
     EverythingEnds,
+    /// Whoever waits for another starts once that one has completed, and on nothing else.
+    ChainsFollowSuccess,
     /// Whoever recorded the history fell over a bug.
     NothingPanics,
 }
@@ -77,6 +79,8 @@ struct Live {
     key: Option<Arc<str>>,
     request: RequestId,
     waits: Option<i64>,
+    /// Where it stood last.
+    place: Option<i64>,
     lease: Option<(Fence, u32)>,
 }
 
@@ -130,11 +134,23 @@ impl Checker {
             }
             Fact::Accepted { execution, request, action, key } => self.accepted(*execution, request, action, key),
             Fact::Waits { execution, place } => {
-                self.live(*execution)?.waits = Some(*place);
+                let live = self.live(*execution)?;
+                (live.waits, live.place) = (Some(*place), Some(*place));
                 Ok(())
             }
+            Fact::Rejoins { execution, place } => {
+                let live = self.live(*execution)?;
+                live.waits = Some(*place);
+                let stood = live.place.replace(*place);
+                ensure(stood.is_none_or(|stood| stood == *place), Rule::GrantsAreInOrder, Some(*execution), || {
+                    format!(
+                        "execution {execution} rejoins its line at {place}, though nothing of it failed at {stood:?}"
+                    )
+                })
+            }
             Fact::Stands { execution } => {
-                self.live(*execution)?.waits = None;
+                let live = self.live(*execution)?;
+                (live.waits, live.place) = (None, None);
                 Ok(())
             }
             Fact::Granted { execution, attempt, fence, place } => self.granted(*execution, *attempt, *fence, *place),
@@ -225,8 +241,14 @@ impl Checker {
         // One that was turned away and came again has lost its position.
         let in_order = action.last_position <= position || self.refused.contains(request);
         action.last_position = action.last_position.max(position);
-        let live =
-            Live { action: action_ref.clone(), key: key.clone(), request: request.clone(), waits: None, lease: None };
+        let live = Live {
+            action: action_ref.clone(),
+            key: key.clone(),
+            request: request.clone(),
+            waits: None,
+            place: None,
+            lease: None,
+        };
         self.live.insert(id, live);
         ensure(in_order, Rule::AcceptedInOrder, Some(id), || {
             format!("request {request} (execution {id}) was accepted after one that the broker took later")
@@ -236,6 +258,7 @@ impl Checker {
     fn granted(&mut self, id: ExecutionId, attempt: u32, fence: Fence, place: i64) -> Result<(), Violation> {
         let live = self.live(id)?;
         let waited = live.waits.take();
+        live.place = Some(place);
         let before = live.lease.replace((fence, attempt));
         let (action_ref, key) = (live.action.clone(), live.key.clone());
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);

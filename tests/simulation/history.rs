@@ -60,6 +60,11 @@ pub(crate) enum Fact {
         execution: ExecutionId,
         place: i64,
     },
+    /// It stands in its line again, and no attempt of it has failed since it stood there last.
+    Rejoins {
+        execution: ExecutionId,
+        place: i64,
+    },
     /// It backs off, outside its line; or waits for room, because it kept its slot.
     Stands {
         execution: ExecutionId,

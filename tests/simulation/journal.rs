@@ -161,14 +161,21 @@ impl Journal {
         }
         moved.sort_by_key(|snapshot| snapshot.lease.as_ref().map_or(i64::MAX, |lease| lease.fence.0));
         for snapshot in moved {
-            let before = self.live.get(&snapshot.id).and_then(|before| before.lease.as_ref()).map(|lease| lease.fence);
+            let row = self.live.get(&snapshot.id);
+            let before = row.and_then(|before| before.lease.as_ref()).map(|lease| lease.fence);
+            let has_failed = row.is_none_or(|before| before.failures < snapshot.failures);
             if let Some(lease) = &snapshot.lease {
                 if before != Some(lease.fence) {
                     let Snapshot { id: execution, attempt, place, .. } = snapshot;
                     stage.record(Fact::Granted { execution, attempt, fence: lease.fence, place });
                 }
             } else if snapshot.status == Status::Queued && snapshot.not_before.is_none() && !snapshot.keeps_slot {
-                stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
+                let (execution, place) = (snapshot.id, snapshot.place);
+                stage.record(if has_failed {
+                    Fact::Waits { execution, place }
+                } else {
+                    Fact::Rejoins { execution, place }
+                });
             } else {
                 stage.record(Fact::Stands { execution: snapshot.id });
             }

@@ -6,6 +6,7 @@
 //! Not here: real servers and processes (`tests/system`). The checker is for them as well.
 
 mod broker;
+mod chains;
 mod chance;
 mod checker;
 mod clock;

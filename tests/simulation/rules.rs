@@ -85,6 +85,10 @@ fn each_rule_is_broken_by_what_breaks_it() {
         (Rule::LimitHolds, vec![granted(1, 1), granted(2, 2)]),
         (Rule::GrantsAreInOrder, vec![granted(2, 1)]),
         (
+            Rule::GrantsAreInOrder,
+            vec![granted(1, 1), released(1, 1), Fact::Rejoins { execution: ExecutionId(1), place: 3 }],
+        ),
+        (
             Rule::AcceptedInOrder,
             vec![
                 Fact::Enqueued { request: request(3) },

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::chains;
 use crate::checker::Violation;
 use crate::plan::{Mistake, Plan};
 use crate::shrink::{essence, shrink};
-use crate::world::World;
+use crate::world::{Outcome, World};
 
 /// So many seeds lie between two lines of progress.
 const PROGRESS_EVERY: u64 = 10_000;
@@ -54,15 +55,24 @@ impl fmt::Display for Search {
 
 /// Runs `count` seeds from `first` until one fails.
 pub(crate) fn search(first: u64, count: u64) -> Search {
-    search_among(count, &|index| Plan::of(first + index), first)
+    search_among(count, first, &|index| {
+        let seed = first + index;
+        let outcome = World::new(Plan::of(seed), false).run();
+        match chains::play(seed).filter(|_| outcome.violation.is_none()) {
+            Some((violation, trace)) => Outcome { violation: Some(violation), steps: trace.len() as u64, ..outcome },
+            None => outcome,
+        }
+    })
 }
 
 /// The same for a mistake, which blows of some kinds bring to light.
 pub(crate) fn search_mistake(count: u64, mistake: Mistake, kinds: &[u64]) -> Search {
-    search_among(count, &|seed| Plan { mistake: Some(mistake), ..Plan::among(seed, Some(kinds)) }, 0)
+    search_among(count, 0, &|seed| {
+        World::new(Plan { mistake: Some(mistake), ..Plan::among(seed, Some(kinds)) }, false).run()
+    })
 }
 
-fn search_among(count: u64, plan: &(dyn Fn(u64) -> Plan + Sync), first: u64) -> Search {
+fn search_among(count: u64, first: u64, run: &(dyn Fn(u64) -> Outcome + Sync)) -> Search {
     let began = Instant::now();
     let (next, steps, lived) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let is_over = AtomicBool::new(false);
@@ -79,7 +89,7 @@ fn search_among(count: u64, plan: &(dyn Fn(u64) -> Plan + Sync), first: u64) -> 
                     if index > 0 && index.is_multiple_of(PROGRESS_EVERY) {
                         say(&format!("{index} seeds in {:.0} s", began.elapsed().as_secs_f64()));
                     }
-                    let outcome = World::new(plan(index), false).run();
+                    let outcome = run(index);
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
                     lived.fetch_add(outcome.took / 1_000_000, Ordering::Relaxed);
                     if let Some(violation) = outcome.violation {
@@ -113,7 +123,11 @@ pub(crate) fn say(line: &str) {
 pub(crate) fn explain(seed: u64) -> Option<String> {
     let plan = Plan::of(seed);
     let outcome = World::new(plan.clone(), false).run();
-    let (step, violation) = (outcome.steps, outcome.violation?);
+    let Some(violation) = outcome.violation else {
+        let (violation, trace) = chains::play(seed)?;
+        return Some(format!("{}\n{}", Failed { seed, step: trace.len() as u64, violation }, trace.join("\n")));
+    };
+    let step = outcome.steps;
     let failure = shrink(plan, violation.rule);
     let shrunk = failure.outcome.violation.as_ref().unwrap_or(&violation);
     let plan = &failure.plan;

@@ -124,6 +124,11 @@ impl Worker {
         self.duty.as_ref().map(Duty::incarnation)
     }
 
+    /// Whether every outcome it has told is known to be recorded.
+    pub(crate) fn owes_nothing(&self) -> bool {
+        self.duty.as_ref().is_none_or(|duty| duty.unrecorded().next().is_none())
+    }
+
     // ---- life and death ----
 
     /// The process starts. With a lock file, nothing of the one before may be left by then.

@@ -176,6 +176,7 @@ impl World {
         let is_quiet = self.submitted == self.plan.requests.len()
             && self.operated == self.plan.operations.len()
             && self.publisher.is_done()
+            && self.workers.iter().all(Worker::owes_nothing)
             && self.stage.is_quiet();
         if !is_quiet {
             self.quiet_since = None;
