@@ -1,12 +1,14 @@
 //! What a worker says, on its way out: several of a kind in one message, events bounded and lossy.
 //!
-//! Outcomes and hand-backs leave at once; should one get lost, the duty book says it again. Events are kept while there
+//! Outcomes and hand-backs leave at once as long as few messages of them are on their way, and then together; should one
+//! get lost, the duty book says it again. Events are kept while there
 //! is no session, and sent again if their session ended before they were confirmed. When there is no room, the oldest
 //! plain progress goes first, then output; a message, an error or a status never: when they are too many, nothing is
 //! started and reports are held back at their source (see [`Outbox::is_congested`]), so what is added is what each
 //! attempt that runs already must say. What was left out, or got lost further on, is in the archive and said again when
 //! the executor asks.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use slotline_protocol::{ActionRef, Envelope, Timestamp, WorkerName};
 use uuid::Uuid;
 
 use crate::archive::{Archive, Asked, Kept};
-use crate::duty::Traced;
+use crate::duty::{ENTRIES_MAX, Traced};
 
 /// The most envelopes in one message.
 const ARRAY_MAX: usize = 500;
@@ -36,14 +38,25 @@ const NEWS_MAX: Load = Load { events: 20_000, bytes: 32 << 20 };
 const NEWS_LOW: Load = Load { events: 10_000, bytes: 16 << 20 };
 /// Messages of events on their way at once, so that a flood of them takes no room from outcomes and heartbeats.
 const IN_FLIGHT_MAX: usize = 8;
+/// Messages of outcomes and hand-backs on their way at once. What comes meanwhile travels together, which is what many
+/// short attempts cost the broker.
+const WORDS_IN_FLIGHT_MAX: usize = 4;
+/// The most outcomes and hand-backs that wait; those past it are said again in time.
+const WORDS_MAX: usize = 2 * ENTRIES_MAX;
 /// How long a message that the broker refused waits before it is sent again.
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Outbox {
     exchange: String,
     source: String,
-    /// Outcomes and hand-backs of this turn.
-    words: Vec<(&'static str, Bytes)>,
+    /// What message ids begin with: one of them for each envelope would cost more than all else about it.
+    id: Uuid,
+    said: Cell<u64>,
+    /// Outcomes and hand-backs.
+    words: VecDeque<(&'static str, Bytes)>,
+    words_in_flight: FuturesUnordered<Receipt>,
+    /// First events of attempts, which leave before all others: so both travel in long arrays, each attempt's in order.
+    moves: VecDeque<Kept>,
     events: VecDeque<Kept>,
     lossy: Load,
     news: Load,
@@ -90,7 +103,11 @@ impl Outbox {
         Self {
             exchange: topology::exchange(prefix),
             source: format!("worker/{worker}"),
-            words: Vec::new(),
+            id: Uuid::new_v4(),
+            said: Cell::new(0),
+            words: VecDeque::new(),
+            words_in_flight: FuturesUnordered::new(),
+            moves: VecDeque::new(),
             events: VecDeque::new(),
             lossy: Load::default(),
             news: Load::default(),
@@ -103,8 +120,10 @@ impl Outbox {
 
     /// An outcome or a hand-back: leaves with the next [`Outbox::flush`], or not at all.
     pub(crate) fn say<M: Message>(&mut self, word: &Traced<M>, now: Timestamp) {
-        let envelope = self.envelope(word, now);
-        self.words.push((M::TYPE, envelope));
+        if self.words.len() < WORDS_MAX {
+            let envelope = self.envelope(word, now);
+            self.words.push_back((M::TYPE, envelope));
+        }
     }
 
     pub(crate) fn status_changed(&mut self, word: &Traced<StatusChanged>, now: Timestamp) {
@@ -114,7 +133,8 @@ impl Outbox {
         if let Some(sequence) = sequence {
             self.archive.keep((execution_id, attempt), sequence, kept.clone());
         }
-        self.event(kept);
+        self.news.add(&kept);
+        self.moves.push_back(kept);
     }
 
     pub(crate) fn progress(&mut self, word: &Traced<Progress>, now: Timestamp) {
@@ -178,21 +198,15 @@ impl Outbox {
 
     /// Sends what waits, as far as it may. Without a session events stay, and everything else is said again in time.
     pub(crate) fn flush(&mut self, session: Option<&Session>) {
-        let words = std::mem::take(&mut self.words);
-        let Some(session) = session else { return };
-        let mut left = words.into_iter().peekable();
-        while let Some((message_type, first)) = left.next() {
-            let mut bytes = first.len();
-            let mut array = vec![first];
-            while array.len() < ARRAY_MAX
-                && bytes < ARRAY_BYTES
-                && let Some((_, envelope)) = left.next_if(|(next, _)| *next == message_type)
-            {
-                bytes += envelope.len();
-                array.push(envelope);
-            }
-            // Whether it arrived is told by `recorded`.
-            drop(session.publish(self.publication(message_type, &array)));
+        let Some(session) = session else {
+            self.words.clear();
+            return;
+        };
+        while self.words_in_flight.len() < WORDS_IN_FLIGHT_MAX
+            && let Some((message_type, array)) =
+                next_array(&mut self.words, |(message_type, _)| message_type, |(_, envelope)| envelope)
+        {
+            self.words_in_flight.push(session.publish(self.publication(message_type, &array)));
             crash::point("worker.completion.after");
         }
         self.flush_events(session);
@@ -204,13 +218,14 @@ impl Outbox {
         self.is_congested
     }
 
-    /// Waits until room is made for further events; call [`Outbox::flush`] then. Cancel-safe; never comes back while
-    /// nothing is on its way.
+    /// Waits until room is made for more; call [`Outbox::flush`] then. Cancel-safe; never comes back while nothing is on
+    /// its way.
     pub(crate) async fn confirmed(&mut self) {
-        match self.in_flight.next().await {
-            Some(None) => {}
-            Some(Some(lost)) => self.unconfirmed.push_back(lost),
-            None => std::future::pending().await,
+        tokio::select! {
+            // Whether it arrived is told by `recorded`.
+            Some(_) = self.words_in_flight.next() => {}
+            Some(lost) = self.in_flight.next() => self.unconfirmed.extend(lost),
+            else => std::future::pending().await,
         }
     }
 
@@ -218,7 +233,7 @@ impl Outbox {
         while self.in_flight.len() < IN_FLIGHT_MAX {
             let publication = match self.unconfirmed.pop_front() {
                 Some(publication) => publication,
-                None => match self.next_array() {
+                None => match self.next_events() {
                     Some(publication) => publication,
                     None => return,
                 },
@@ -238,22 +253,23 @@ impl Outbox {
         }
     }
 
-    fn next_array(&mut self) -> Option<Publication> {
-        let message_type = self.events.front()?.message_type;
-        let (mut array, mut bytes) = (Vec::new(), 0);
-        while array.len() < ARRAY_MAX
-            && bytes < ARRAY_BYTES
-            && let Some(kept) = self.events.pop_front_if(|next| next.message_type == message_type)
-        {
-            bytes += kept.envelope.len();
-            self.load_of(kept.weight).remove(&kept);
-            array.push(kept.envelope);
-        }
+    /// The next message of events.
+    fn next_events(&mut self) -> Option<Publication> {
+        let Self { moves, events, lossy, news, .. } = self;
+        let queue = if moves.is_empty() { events } else { moves };
+        let (message_type, array) = next_array(
+            queue,
+            |kept| kept.message_type,
+            |kept| {
+                load_of(kept.weight, lossy, news).remove(&kept);
+                kept.envelope
+            },
+        )?;
         Some(self.publication(message_type, &array))
     }
 
     fn event(&mut self, kept: Kept) {
-        self.load_of(kept.weight).add(&kept);
+        load_of(kept.weight, &mut self.lossy, &mut self.news).add(&kept);
         self.events.push_back(kept);
         if self.lossy.is_above(LOSSY) {
             for weight in [Weight::Plain, Weight::Output] {
@@ -269,13 +285,6 @@ impl Outbox {
         }
     }
 
-    fn load_of(&mut self, weight: Weight) -> &mut Load {
-        match weight {
-            Weight::Plain | Weight::Output => &mut self.lossy,
-            Weight::News => &mut self.news,
-        }
-    }
-
     /// An envelope as it is sent, written once.
     fn envelope<M: Message>(&self, word: &Traced<M>, now: Timestamp) -> Bytes {
         let Traced { message, correlation_id, trace_id } = word;
@@ -284,7 +293,8 @@ impl Outbox {
 
     fn write<M: Message>(&self, word: &Traced<&M>, now: Timestamp) -> Bytes {
         let mut envelope = Envelope::new(word.message, &self.source, now);
-        envelope.message_id = Some(Uuid::new_v4().to_string());
+        self.said.update(|said| said + 1);
+        envelope.message_id = Some(format!("{}-{}", self.id.simple(), self.said.get()));
         envelope.correlation_id = word.correlation_id.as_deref().map(str::to_owned);
         envelope.trace_id = word.trace_id.as_deref().map(str::to_owned);
         Bytes::from(slotline_protocol::envelope::write(&[envelope]))
@@ -301,6 +311,32 @@ impl Outbox {
             persistent: false,
         }
     }
+}
+
+fn load_of<'a>(weight: Weight, lossy: &'a mut Load, news: &'a mut Load) -> &'a mut Load {
+    match weight {
+        Weight::Plain | Weight::Output => lossy,
+        Weight::News => news,
+    }
+}
+
+/// Takes what fits into one message from the front of a queue: envelopes of one type, within the bounds.
+fn next_array<T>(
+    queue: &mut VecDeque<T>,
+    message_type: impl Fn(&T) -> &'static str,
+    mut envelope: impl FnMut(T) -> Bytes,
+) -> Option<(&'static str, Vec<Bytes>)> {
+    let first = message_type(queue.front()?);
+    let (mut array, mut bytes) = (Vec::new(), 0);
+    while array.len() < ARRAY_MAX
+        && bytes < ARRAY_BYTES
+        && let Some(next) = queue.pop_front_if(|next| message_type(next) == first)
+    {
+        let envelope = envelope(next);
+        bytes += envelope.len();
+        array.push(envelope);
+    }
+    Some((first, array))
 }
 
 /// One envelope is a body by itself, several are an array.

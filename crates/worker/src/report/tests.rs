@@ -62,14 +62,14 @@ fn full() -> Outbox {
 }
 
 fn weights(outbox: &Outbox, weight: Weight) -> usize {
-    outbox.events.iter().filter(|kept| kept.weight == weight).count()
+    outbox.moves.iter().chain(&outbox.events).filter(|kept| kept.weight == weight).count()
 }
 
 #[test]
 fn without_a_session_events_wait_and_at_the_bound_all_are_there() {
     let mut outbox = full();
     outbox.flush(None);
-    assert_eq!(outbox.events.len(), LOSSY.events + 2);
+    assert_eq!((outbox.moves.len(), outbox.events.len()), (1, LOSSY.events + 1));
     assert_eq!((outbox.lossy.events, outbox.news.events), (LOSSY.events, 2));
 }
 
@@ -119,7 +119,7 @@ fn past_their_bound_news_are_all_there_and_the_worker_is_congested_until_half_is
     assert_eq!(outbox.events.len(), NEWS_MAX.events + 1);
     while outbox.news.events > NEWS_LOW.events {
         assert!(outbox.is_congested());
-        outbox.next_array().expect("events wait");
+        outbox.next_events().expect("events wait");
     }
     assert!(!outbox.is_congested());
 }
@@ -138,7 +138,7 @@ fn what_is_said_again_may_be_left_out_again() {
 fn what_was_left_out_for_lack_of_room_can_be_had_again() {
     let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
     outbox.progress(&progress(1, number()), now);
-    outbox.next_array().expect("it waits");
+    outbox.next_events().expect("it waits");
     outbox.resend((ExecutionId(1), 1), (1, Some(1)), &ActionRef::new("demo.echo").expect("a name"), now);
     assert_eq!(outbox.events.len(), 1);
 }
@@ -149,11 +149,35 @@ fn several_envelopes_are_one_array_that_can_be_read() {
     for sequence in 1..=3 {
         outbox.progress(&progress(sequence, message(Level::Info)), now);
     }
-    let publication = outbox.next_array().expect("events wait");
+    let publication = outbox.next_events().expect("events wait");
     let members =
         slotline_protocol::envelope::read(&publication.body, &publication.properties.defaults()).expect("a body");
     let sequences =
         members.into_iter().map(|member| member.expect("an envelope").open::<Progress>().expect("a payload").sequence);
     assert_eq!(sequences.collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(outbox.news, Load::default());
+}
+
+#[test]
+fn first_events_leave_together_before_those_that_follow() {
+    let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
+    for _ in 0..3 {
+        outbox.status_changed(&status(1), now);
+        outbox.progress(&progress(2, Event::Started {}), now);
+    }
+    let types: Vec<_> =
+        std::iter::from_fn(|| outbox.next_events()).map(|publication| publication.routing_key).collect();
+    assert_eq!(types, [StatusChanged::TYPE, Progress::TYPE]);
+    assert_eq!(outbox.news, Load::default());
+}
+
+#[test]
+fn outcomes_wait_for_a_session_no_longer_than_to_the_next_flush() {
+    let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
+    for _ in 0..=WORDS_MAX {
+        outbox.say(&status(1), now);
+    }
+    assert_eq!(outbox.words.len(), WORDS_MAX);
+    outbox.flush(None);
+    assert!(outbox.words.is_empty(), "they are said again in time");
 }
