@@ -77,6 +77,7 @@ fn main() -> ExitCode {
     }
     // What a failed part left running is not waited for; all of it ends with this process.
     runtime.shutdown_background();
+    println!("verdict: {}", if failed { "something was lost, repeated or broken; see above" } else { "it holds" });
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -66,6 +66,7 @@ impl Storm {
             faults.len() * usize::try_from(FAULTS_MIN_OF)? >= FAULTS_MIN * usize::try_from(self.minutes)?,
             "too mild"
         );
+        let count = faults.len();
         let ground = Box::pin(build()).await.context("before the storm")?;
         let result = Box::pin(self.over(&ground, faults)).await;
         let wrongs = std::mem::take(&mut *ground.wrongs.lock().unwrap_or_else(PoisonError::into_inner));
@@ -75,7 +76,7 @@ impl Storm {
         });
         match result {
             Ok(tally) => {
-                println!("    {tally}");
+                println!("    {count} faults, {tally}; no rule was broken");
                 Ok(())
             }
             Err(error) => {
