@@ -77,5 +77,8 @@ export SLOTLINE_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/slotline
 case ${CARGO_TARGET_DIR:-} in /*) SLOTLINE_BIN=$CARGO_TARGET_DIR/debug/slotline ;; esac
 step "the program is there" test -x "$SLOTLINE_BIN"
 step "layering" cargo test --workspace --locked --test layering
-step "every test" cargo test --workspace --locked --no-fail-fast
+step "every test, and 100,000 simulations" cargo test --workspace --locked --no-fail-fast
+step "two planted mistakes" cargo planted --draw 2
+# Last, and alone: a storm on a machine that is busy otherwise shows nothing but slowness.
+step "chaos" cargo chaos
 printf '\nall is well after %d s\n' $SECONDS

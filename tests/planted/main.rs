@@ -59,7 +59,13 @@ fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
             }
         }
     }
-    ensure!(missed.is_empty(), "the simulation misses {} of {} mistakes: {}", missed.len(), patches.len(), missed.join(" "));
+    ensure!(
+        missed.is_empty(),
+        "the simulation misses {} of {} mistakes: {}",
+        missed.len(),
+        patches.len(),
+        missed.join(" ")
+    );
     println!("all {} were found", patches.len());
     Ok(())
 }

@@ -74,7 +74,11 @@ impl Plot {
         match (run.status.success(), found) {
             (true, None) => Ok(Found::No),
             (false, Some(found)) => Ok(Found::Yes(found.to_owned())),
-            (_, _) => bail!("{}: the simulation came to no end:\n{told}\n{}", patch.name, String::from_utf8_lossy(&run.stderr)),
+            (_, _) => bail!(
+                "{}: the simulation came to no end:\n{told}\n{}",
+                patch.name,
+                String::from_utf8_lossy(&run.stderr)
+            ),
         }
     }
 
@@ -101,7 +105,10 @@ impl Plot {
                 path => self.root.join(path),
             };
             // Deleted, and not committed yet.
-            let Ok(content) = fs::read(&source) else { continue };
+            let Ok(mut content) = fs::read(&source) else { continue };
+            if path == Path::new("Cargo.toml") {
+                content = renamed(&String::from_utf8(content)?)?.into_bytes();
+            }
             let copy = self.tree.join(path);
             known.insert(copy.clone());
             if fs::read(&copy).ok().as_ref() != Some(&content) {
@@ -111,6 +118,14 @@ impl Plot {
         }
         remove_others(&self.tree, &known)
     }
+}
+
+/// Gives the packages of the copy a version of their own. Cargo tells packages apart by name, version and their place
+/// below the root: without it, what is built of the copy would be taken for what is built of the tree, mistake and all.
+fn renamed(manifest: &str) -> anyhow::Result<String> {
+    let (before, version) = manifest.split_once("[workspace.package]\nversion = \"").context("the version")?;
+    let (version, after) = version.split_once('"').context("the version")?;
+    Ok(format!("{before}[workspace.package]\nversion = \"{version}-planted\"{after}"))
 }
 
 /// Removes what is below `directory` and not known: files that are gone from the tree, or came with a patch.
