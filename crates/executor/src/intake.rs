@@ -21,8 +21,11 @@ use tokio::sync::mpsc;
 use crate::outbox::{Asked, Came};
 use crate::registry::Registry;
 
-/// Deliveries that are checked together.
+/// Deliveries that are taken at once.
 const DELIVERIES_MAX: usize = 500;
+/// Members that are checked together; a body that brings more goes in one piece. Deliveries alone would be no bound, since
+/// each may bring thousands.
+const MEMBERS_MAX: usize = 2000;
 /// Wait before a look-up that failed is tried again.
 const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 
@@ -79,21 +82,34 @@ impl Intake {
     pub(crate) async fn run(self, mut consumer: Consumer, checked: mpsc::Sender<Checked>) {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
-            let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
-            let mut members: Vec<Member> = deliveries.drain(..).flat_map(|delivery| self.read(delivery)).collect();
-            let seen_batch = self.committed.load(Ordering::Acquire);
-            while let Err(error) = self.look_up(&mut members).await {
-                tracing::warn!(%error, "requests can't be looked up; they wait for the database");
-                tokio::select! {
-                    () = checked.closed() => return,
-                    () = tokio::time::sleep(LOOK_UP_AGAIN) => {}
+            let mut deliveries = deliveries.drain(..);
+            while let Some((mut members, tag)) = self.some(&mut deliveries) {
+                let seen_batch = self.committed.load(Ordering::Acquire);
+                while let Err(error) = self.look_up(&mut members).await {
+                    tracing::warn!(%error, "requests can't be looked up; they wait for the database");
+                    tokio::select! {
+                        () = checked.closed() => return,
+                        () = tokio::time::sleep(LOOK_UP_AGAIN) => {}
+                    }
+                }
+                let batch = Checked { generation: self.generation, seen_batch, members, tag };
+                if checked.send(batch).await.is_err() {
+                    return;
                 }
             }
-            let batch = Checked { generation: self.generation, seen_batch, members, tag };
-            if checked.send(batch).await.is_err() {
-                return;
-            }
         }
+    }
+
+    /// Reads deliveries until they have brought enough members to check; `None` once there are no more.
+    fn some(&self, deliveries: &mut impl Iterator<Item = Delivery>) -> Option<(Vec<Member>, Tag)> {
+        let (mut members, mut last) = (Vec::new(), None);
+        while members.len() < MEMBERS_MAX
+            && let Some(delivery) = deliveries.next()
+        {
+            last = Some(delivery.tag);
+            members.extend(self.read(delivery));
+        }
+        last.map(|tag| (members, tag))
     }
 
     fn read(&self, delivery: Delivery) -> Vec<Member> {

@@ -492,6 +492,35 @@ async fn a_backlog_larger_than_memory_keeps_delays_no_dispatch_of_another_action
 }
 
 #[tokio::test]
+async fn requests_beyond_what_is_checked_together_are_all_taken_in_order() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let request = |n: usize| {
+        format!(
+            r#"{{"message_type":"execution.requested","payload":{{"action_ref":"demo.echo","parameters":{{"n":{n}}}}}}}"#
+        )
+    };
+    // Two bodies reach the bound of 2000 members, one passes it alone, and the last is far below.
+    let bodies = [0..1999, 1999..2001, 2001..4100, 4100..4101];
+    let count = bodies.iter().map(ExactSizeIterator::len).sum::<usize>();
+    for body in bodies {
+        let members: Vec<String> = body.map(request).collect();
+        slotline.publish(format!("[{}]", members.join(",")), Properties::default()).await?;
+    }
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let last = slotline_protocol::ExecutionId(i64::try_from(count)?);
+    while slotline.store.execution(last).await?.is_none() {
+        ensure!(tokio::time::Instant::now() < deadline, "not all were taken");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for n in [0, 1998, 1999, 2000, 2001, 4099, 4100] {
+        let id = slotline_protocol::ExecutionId(i64::try_from(n)? + 1);
+        let execution = slotline.store.execution(id).await?.context("an execution for each")?;
+        assert_eq!(execution.parameters.get(), format!(r#"{{"n":{n}}}"#), "{id}");
+    }
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
 async fn a_stale_fence_changes_nothing() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
     let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
