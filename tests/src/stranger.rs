@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long any answer of the broker may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// The most bytes of a frame, those around its payload included.
 pub const FRAME_BYTES_MAX: usize = 128 << 10;
 const FRAME_OVERHEAD: usize = 8;
