@@ -3,6 +3,7 @@
 use crate::chance::Chance;
 use crate::clock::{MS, Micros, SECOND};
 use crate::plan::Plan;
+use crate::wire::LANES;
 
 /// One blow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,12 @@ pub(crate) enum Blow {
         node: Node,
         up: bool,
         down: bool,
+    },
+    /// What is delivered to this one from one of its queues comes late, behind all that came before it; its connections
+    /// are well.
+    Flood {
+        node: Node,
+        lane: usize,
     },
     /// Every connection of this one is reset.
     Reset(Node),
@@ -84,7 +91,7 @@ impl Fault {
 
     /// A random choice of kinds, and of blows among them.
     pub(crate) fn choose(chance: &mut Chance, plan: &Plan, until: Micros, among: Option<&[u64]>) -> (Vec<Self>, Rates) {
-        const KINDS: u64 = 21;
+        const KINDS: u64 = 22;
         let kinds: Vec<u64> = (0..KINDS).filter(|_| chance.percent(25)).collect();
         let kinds = among.map_or(kinds, <[u64]>::to_vec);
         let mut rate = |percent, last| if chance.percent(percent) { chance.below(last) as u32 } else { 0 };
@@ -105,7 +112,12 @@ impl Fault {
                 let kind = chance.pick(&kinds);
                 let at = chance.below(until);
                 let blow = Blow::choose(kind, chance, plan);
-                let fault = Self { at, lasts: chance.spread(10 * MS, 100 * SECOND), blow };
+                let lasts = match blow {
+                    // A short one shows nothing: everyone bears it.
+                    Blow::Flood { .. } => chance.between(20 * SECOND, 120 * SECOND),
+                    _ => chance.spread(10 * MS, 100 * SECOND),
+                };
+                let fault = Self { at, lasts, blow };
                 faults.push(fault);
                 // What is on its feet again is hit once more: recovery is where mistakes live.
                 if chance.percent(25) {
@@ -156,12 +168,16 @@ impl Blow {
                     Self::LeaderCutOff
                 }
             }
-            _ => {
+            20 => {
                 if chance.percent(50) {
                     Self::JournalRestarts
                 } else {
                     Self::JournalFreezes
                 }
+            }
+            _ => {
+                let node = if chance.percent(60) { Node::Executor(executor) } else { Node::Worker(worker) };
+                Self::Flood { node, lane: chance.index(LANES) }
             }
         }
     }
@@ -182,7 +198,7 @@ impl Blow {
             | Self::FreezeWorker(index)
             | Self::FreezeHost(index)
             | Self::DrainWorker(index) => worker(index),
-            Self::Cut { node, .. } | Self::Reset(node) => match node {
+            Self::Cut { node, .. } | Self::Reset(node) | Self::Flood { node, .. } => match node {
                 Node::Executor(index) => executor(index),
                 Node::Worker(index) => worker(index),
                 Node::Publisher => true,

@@ -16,7 +16,7 @@ const SENDING: Micros = 60 * SECOND;
 /// Faults begin within this.
 const HURTING: Micros = 90 * SECOND;
 /// The longest run of an attempt that nothing ends.
-pub(crate) const RUN_MAX: Micros = 50 * SECOND;
+pub(crate) const RUN_MAX: Micros = 150 * SECOND;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {

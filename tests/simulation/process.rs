@@ -69,7 +69,7 @@ impl Course {
         let runs_for = match chance.below(100) {
             0..70 => chance.spread(MS, 2 * SECOND),
             70..95 => chance.spread(SECOND, 20 * SECOND),
-            _ => RUN_MAX,
+            _ => chance.between(RUN_MAX / 5, RUN_MAX),
         };
         Self {
             spawns: !chance.parts(stage.rates.spawn_fails),
@@ -185,7 +185,9 @@ impl Process {
 
     pub(crate) fn kill(&mut self, index: usize, stage: &mut Stage) {
         self.is_killed = true;
-        let delay = if stage.chance.percent(3) { stage.chance.spread(MS, SECOND) } else { stage.chance.below(2 * MS) };
+        // Now and then it takes its time, as what waits for a disk does.
+        let delay =
+            if stage.chance.percent(8) { stage.chance.spread(MS, 8 * SECOND) } else { stage.chance.below(2 * MS) };
         stage.after(delay, Event::Process { process: index, step: Step::Stop });
     }
 

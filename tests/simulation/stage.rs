@@ -18,7 +18,7 @@ use crate::history::{Entry, Fact, RequestId};
 use crate::mail::parameters;
 use crate::plan::{Mistake, Plan, RequestPlan};
 use crate::process::Step;
-use crate::wire::{Answer, Ask, Body, DbId, Down, Purpose, Queue, Route, SessionId, Up};
+use crate::wire::{Answer, Ask, Body, DbId, Down, LANES, Purpose, Queue, Route, SessionId, Up};
 
 /// Without a sign of life for so long, a peer is given up: two AMQP heartbeats, and a bit.
 pub(crate) const SILENCE: (Micros, Micros) = (20 * SECOND, 30 * SECOND);
@@ -203,6 +203,8 @@ pub(crate) struct Session {
     pub(crate) broker_up: bool,
     up_at: Micros,
     down_at: Micros,
+    /// When the last message of each queue is delivered; confirms come by a connection of their own.
+    delivered_at: [Micros; LANES],
     next_seq: u64,
     pub(crate) unconfirmed: VecDeque<Unconfirmed>,
     is_watched: bool,
@@ -390,6 +392,7 @@ impl Stage {
             broker_up: true,
             up_at: self.now,
             down_at: self.now,
+            delivered_at: [self.now; LANES],
             next_seq: 0,
             unconfirmed: VecDeque::new(),
             is_watched: false,
@@ -407,9 +410,23 @@ impl Stage {
     }
 
     pub(crate) fn deliver(&mut self, session: SessionId, down: Down) {
-        let at = self.sessions[session].down_at.max(self.now + self.latency());
-        self.sessions[session].down_at = at;
+        let soonest = self.sessions[session].down_at.max(self.now + self.latency());
+        let open = &mut self.sessions[session];
+        let last = match &down {
+            Down::Delivered { queue, .. } => &mut open.delivered_at[queue.lane()],
+            Down::Leading { .. } | Down::Serving { .. } | Down::Confirmed { .. } | Down::Closed => &mut open.down_at,
+        };
+        *last = soonest.max(*last);
+        let at = *last;
         self.at(at, Event::ToClient { session, down });
+    }
+
+    /// What is delivered to this node by one lane from now on waits behind a flood, for so long.
+    pub(crate) fn flood(&mut self, node: Node, lane: usize, lasts: Micros) {
+        let until = self.now + lasts;
+        for open in self.sessions.iter_mut().filter(|open| open.owner == node && open.client_up) {
+            open.delivered_at[lane] = open.delivered_at[lane].max(until);
+        }
     }
 
     pub(crate) fn publish(

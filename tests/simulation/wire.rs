@@ -25,6 +25,21 @@ pub(crate) enum Queue {
     Worker(Incarnation),
 }
 
+impl Queue {
+    /// Which of [`LANES`] its messages come by. Only within one is there an order.
+    pub(crate) fn lane(self) -> usize {
+        match self {
+            Self::Requests => 0,
+            Self::Completions(_) => 1,
+            Self::Heartbeats(_) => 2,
+            Self::Events(_) => 3,
+            Self::Worker(_) => 4,
+        }
+    }
+}
+
+pub(crate) const LANES: usize = 5;
+
 /// Where a publication goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {

@@ -667,6 +667,7 @@ impl World {
             }
             Blow::Cut { node, up, down } => stage.cut(node, up, down),
             Blow::Reset(node) => self.broker.reset(node, stage),
+            Blow::Flood { node, lane } => stage.flood(node, lane, fault.lasts),
             Blow::CutJournal(index) => stage.cut_journal(index),
             Blow::BrokerRestarts => self.broker.stop(stage),
             Blow::BrokerFreezes => self.broker.freeze(stage),
@@ -702,6 +703,7 @@ impl World {
             | Blow::FreezeHost(_)
             | Blow::DrainWorker(_)
             | Blow::Reset(_)
+            | Blow::Flood { .. }
             | Blow::BrokerEmptied
             | Blow::QueueGone(_)
             | Blow::ConsumerCancelled(_)
