@@ -137,9 +137,23 @@ impl Term {
         {
             drop(self.land(flight));
         }
+        let leadership = self.leadership.take().filter(|_| matches!(end, End::Shutdown));
+        let epoch = self.epoch;
+        // At once, and not after a farewell that the broker may draw out: nothing more is committed under this epoch, and
+        // what a deposed leader still has to say is dropped by whoever has heard the next.
+        let hand_over = async {
+            if let Some(leadership) = leadership {
+                leadership.release().await;
+                tracing::info!(%epoch, "handed leadership over");
+            }
+        };
+        tokio::join!(hand_over, self.say_farewell());
+    }
+
+    /// What was taken is acked, what left last gets confirmed, and the rest goes back to its place.
+    async fn say_farewell(&mut self) {
         let session = self.feed.as_ref().map(|feed| feed.session.clone());
         if let Some(session) = session {
-            // What was taken is acked, what left last gets confirmed, and the rest goes back to its place.
             self.requests_out = None;
             let acked = self.requests_acked.take();
             let farewell = async {
@@ -152,10 +166,6 @@ impl Term {
                 tracing::warn!("the session did not close in time; what it did not ack comes again");
             }
             self.feed = None;
-        }
-        if let (End::Shutdown, Some(leadership)) = (end, self.leadership.take()) {
-            leadership.release().await;
-            tracing::info!(epoch = %self.epoch, "handed leadership over");
         }
     }
 }
