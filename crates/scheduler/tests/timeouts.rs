@@ -121,3 +121,18 @@ fn an_attempt_that_timed_out_is_tried_again_like_a_failed_one() {
     world.complete("a");
     assert_eq!(world.status("a"), Status::Completed);
 }
+
+#[test]
+fn a_day_in_line_ends_to_the_second() {
+    let day = 24 * 3_600;
+    let mut world = World::with_line("email", patient(day));
+    world.submit(["a", "b", "c"]);
+    world.pass(seconds(day / 2));
+    world.complete("a");
+    world.pass(seconds(day / 2 - 1));
+    assert_eq!((world.status("b"), world.status("c")), (Status::Scheduled, Status::Queued));
+    world.pass(seconds(1));
+    assert_eq!((world.status("b"), world.status("c")), (Status::Scheduled, Status::Timeout));
+    world.complete("b");
+    world.assert_nothing_is_left();
+}
