@@ -136,6 +136,23 @@ fn a_worker_that_freezes_with_its_first_heartbeat_starts_nothing_when_it_thaws()
 }
 
 #[test]
+fn a_line_that_waits_for_a_day_goes_on_in_its_order_whoever_dies_meanwhile() {
+    const HOUR: Micros = 3_600 * SECOND;
+    let mut plan = Plan::calm(2, 1, 3);
+    plan.requests.iter_mut().for_each(|request| request.runs_for = Some(8 * HOUR));
+    let mut scene = Scene(World::new(Plan { calm_at: 24 * HOUR, ..plan }, true));
+    for hour in [1, 9, 17] {
+        scene.wait(hour * HOUR - scene.0.stage.now);
+        let leader = scene.leader();
+        scene.0.crash_executor(leader);
+    }
+    scene.wait(24 * HOUR - scene.0.stage.now);
+    assert!(!scene.has(|fact| is_settled(fact, 3)), "eight hours each, one after the other");
+    let scene = scene.end();
+    assert_eq!([1, 2, 3].map(|id| scene.begins(id)), [1; 3], "and nobody was lost");
+}
+
+#[test]
 fn redelivered_dispatch_after_recorded_is_dropped() {
     let mut scene = Scene::new(Plan::calm(1, 1, 1));
     scene.until("the end", |scene| scene.has(|fact| matches!(fact, Fact::Recorded { .. })));

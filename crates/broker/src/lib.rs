@@ -24,7 +24,7 @@ pub use consumer::{Acker, Browser, Consume, Consumer, Delivery, Tag};
 pub use error::{Error, PublishError};
 pub use memory::Faults;
 pub use properties::Properties;
-pub use publisher::{Publication, Receipt};
+pub use publisher::{BODY_BYTES_MAX, Publication, Receipt};
 pub use session::Session;
 pub use supervisor::Supervisor;
 pub use topology::Topology;

@@ -45,6 +45,7 @@ pub(crate) async fn ack_requests(
                 if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
                     return;
                 }
+                debug_assert_ne!(error, PublishError::TooLarge, "dead letters are cut to what can be published");
                 tracing::warn!(%error, "a dead letter can't be stored; its request stays unacked meanwhile");
                 tokio::time::sleep(DEAD_RETRY).await;
             }

@@ -339,7 +339,11 @@ impl Postman {
     fn dead_letter(&self, refusal: &Refusal) -> Publication {
         let mut properties = refusal.properties.clone();
         properties.message_id.clone_from(&refusal.message_id);
-        let detail: String = refusal.detail.chars().take(DETAIL_CHARS_MAX).collect();
+        let mut detail: String = refusal.detail.chars().take(DETAIL_CHARS_MAX).collect();
+        let (body, is_cut) = storable(&refusal.body);
+        if is_cut {
+            detail.push_str(&format!("; cut here, it had {} bytes", refusal.body.len()));
+        }
         properties.headers.extend([
             (REASON_HEADER.to_owned(), refusal.reason.as_str().to_owned()),
             (DETAIL_HEADER.to_owned(), detail),
@@ -349,7 +353,7 @@ impl Postman {
         Publication {
             exchange: String::new(),
             routing_key: topology::dead_queue(&self.prefix),
-            body: refusal.body.clone(),
+            body,
             properties,
             mandatory: true,
             persistent: true,
@@ -418,6 +422,12 @@ impl Postman {
     }
 }
 
+/// What of a body can be published, and whether something is cut off: brokers take more than this program sends.
+fn storable(body: &Bytes) -> (Bytes, bool) {
+    let end = body.len().min(slotline_broker::BODY_BYTES_MAX);
+    (body.slice(..end), end < body.len())
+}
+
 /// Cuts a run of envelopes into arrays within the bounds.
 fn arrays(run: &[(&'static str, Envelope)]) -> Vec<Vec<Envelope>> {
     let mut arrays: Vec<Vec<Envelope>> = Vec::new();
@@ -460,5 +470,19 @@ fn settled_payload(request: &Request, settled: Settled) -> message::Settled {
         result: settled.result,
         error: settled.error,
         settled_at: settled.ended_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotline_broker::BODY_BYTES_MAX;
+
+    #[test]
+    fn a_body_that_no_message_can_hold_is_put_aside_cut() {
+        let body = Bytes::from(vec![b'x'; BODY_BYTES_MAX + 1]);
+        let at_the_bound = body.slice(1..);
+        assert_eq!(storable(&at_the_bound), (at_the_bound.clone(), false));
+        assert_eq!(storable(&body), (body.slice(..BODY_BYTES_MAX), true));
     }
 }

@@ -512,8 +512,8 @@ async fn requests_beyond_what_is_checked_together_are_all_taken_in_order() -> Re
         ensure!(tokio::time::Instant::now() < deadline, "not all were taken");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    for n in [0, 1998, 1999, 2000, 2001, 4099, 4100] {
-        let id = slotline_protocol::ExecutionId(i64::try_from(n)? + 1);
+    for n in [0_i64, 1998, 1999, 2000, 2001, 4099, 4100] {
+        let id = slotline_protocol::ExecutionId(n + 1);
         let execution = slotline.store.execution(id).await?.context("an execution for each")?;
         assert_eq!(execution.parameters.get(), format!(r#"{{"n":{n}}}"#), "{id}");
     }
