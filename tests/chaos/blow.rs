@@ -108,7 +108,7 @@ impl Ground {
                 rabbit.start_again().await
             }
             Blow::BrokerFreezes => {
-                rabbit.signal(Signal::SIGSTOP)?;
+                rabbit.freeze().await?;
                 tokio::time::sleep(lasts).await;
                 rabbit.signal(Signal::SIGCONT)
             }
