@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slotline_protocol::message::{AttemptKey, Cancel, Failure, Recall, Recorded, Scheduled};
-use slotline_protocol::{Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp, WorkerName};
+use slotline_protocol::message::{AttemptKey, Cancel, Failure, Recall, Recorded};
+use slotline_protocol::{Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp, WorkerName};
 use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Terms};
 use uuid::Uuid;
 
 use crate::chance::Chance;
 use crate::checker::{Rule, Violation};
-use crate::journal::{action_id, action_ref};
+use crate::journal::action_ref;
+use crate::mail::chained;
 
 /// Things that happen before everything is let to end.
 const HAPPENINGS: u64 = 40;
@@ -154,25 +155,7 @@ impl Book {
 
     fn grant(&mut self, starts_after: Option<AttemptKey>) {
         let key = (ExecutionId(self.granted.len() as i64 + 1), 1);
-        let order = Scheduled {
-            epoch: Epoch(1),
-            n: self.number(),
-            execution_id: key.0,
-            attempt: key.1,
-            fence: Fence(key.0.0),
-            action_id: action_id(0),
-            action_ref: action_ref(0),
-            parameters: Json::null().0,
-            timeout_seconds: None,
-            start_timeout_seconds: None,
-            stall_timeout_seconds: None,
-            progress: Detail::default(),
-            starts_after,
-            scheduled_at: Timestamp::default(),
-            continue_when_isolated: false,
-            correlation_id: None,
-            trace_id: None,
-        };
+        let order = chained(self.number(), key, starts_after, Json::null().0);
         self.granted.insert(key, starts_after);
         self.order(Order::Scheduled(order));
     }

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{Cancel, Hello, Probe, Recorded, Scheduled};
+use slotline_protocol::message::{AttemptKey, Cancel, Hello, Probe, Recorded, Scheduled};
 use slotline_protocol::policy::OnIsolation;
-use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Incarnation};
+use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, Timestamp};
 use slotline_scheduler::{Dispatch, Effects, Order, Sent};
 use slotline_worker::duty;
 
 use crate::history::Fact;
+use crate::journal::{action_id, action_ref};
 use crate::plan::Terms;
 use crate::stage::Stage;
 use crate::wire::{ActionRow, Body, Purpose, Queue, Route, SessionId, Tag, Up};
@@ -152,4 +153,32 @@ impl Mailbag<'_> {
 /// What names a request in its parameters.
 pub(crate) fn parameters(number: usize) -> std::sync::Arc<RawValue> {
     RawValue::from_string(number.to_string()).expect("a number is JSON").into()
+}
+
+/// A dispatch as the first leader would write it that grants chains, by hand: the scheduler does not grant any yet.
+pub(crate) fn chained(
+    n: u64,
+    (execution_id, attempt): AttemptKey,
+    starts_after: Option<AttemptKey>,
+    parameters: std::sync::Arc<RawValue>,
+) -> Scheduled {
+    Scheduled {
+        epoch: Epoch(1),
+        n,
+        execution_id,
+        attempt,
+        fence: Fence(execution_id.0),
+        action_id: action_id(0),
+        action_ref: action_ref(0),
+        parameters,
+        timeout_seconds: None,
+        start_timeout_seconds: None,
+        stall_timeout_seconds: None,
+        progress: Detail::default(),
+        starts_after,
+        scheduled_at: Timestamp::default(),
+        continue_when_isolated: false,
+        correlation_id: None,
+        trace_id: None,
+    }
 }

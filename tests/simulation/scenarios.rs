@@ -2,15 +2,15 @@
 
 use std::rc::Rc;
 
-use slotline_protocol::message::{AttemptKey, Recall, Scheduled};
-use slotline_protocol::{Detail, Epoch, ExecutionId, Fence, Incarnation, Policy, Status, Timestamp, message};
+use slotline_protocol::message::{AttemptKey, Recall};
+use slotline_protocol::{Epoch, ExecutionId, Fence, Incarnation, Policy, Status, message};
 use slotline_worker::duty::Order;
 
 use crate::clock::{MS, Micros, SECOND};
 use crate::faults::{Node, Rates};
 use crate::history::Fact;
-use crate::journal::{action_id, action_ref};
-use crate::mail::parameters;
+use crate::journal::action_ref;
+use crate::mail::{chained, parameters};
 use crate::plan::{Operation, Plan};
 use crate::wire::{Body, Queue, Route};
 use crate::world::World;
@@ -339,25 +339,7 @@ impl Chain {
     }
 
     fn dispatch(&mut self, key: AttemptKey, starts_after: Option<AttemptKey>) {
-        let order = Scheduled {
-            epoch: Epoch(1),
-            n: self.n(),
-            execution_id: key.0,
-            attempt: key.1,
-            fence: Fence(key.0.0),
-            action_id: action_id(0),
-            action_ref: action_ref(0),
-            parameters: parameters(if key == PREDECESSOR { 0 } else { 1 }),
-            timeout_seconds: None,
-            start_timeout_seconds: None,
-            stall_timeout_seconds: None,
-            progress: Detail::default(),
-            starts_after,
-            scheduled_at: Timestamp::default(),
-            continue_when_isolated: false,
-            correlation_id: None,
-            trace_id: None,
-        };
+        let order = chained(self.n(), key, starts_after, parameters(if key == PREDECESSOR { 0 } else { 1 }));
         self.scene.order(0, Order::Scheduled(order));
         self.scene.wait(SECOND);
     }

@@ -9,6 +9,7 @@ mod daemon;
 pub mod fuzz;
 mod port;
 mod postgres;
+mod process;
 mod proxy;
 mod rabbit;
 mod sandbox;

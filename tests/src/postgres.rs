@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 use tokio::sync::OnceCell;
 
+use crate::process::Process;
 use crate::{Guarded, Port, Sandbox, eventually_blocking};
 
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -119,7 +120,7 @@ impl Postgres {
         // First the one that starts others; then those it has started, each of which is a group of its own.
         server.signal(Signal::SIGSTOP)?;
         let mut frozen = Frozen { sandbox: &self.sandbox, members: vec![server.pid()] };
-        for member in children(server.pid())? {
+        for member in Process::all()?.filter(|process| process.parent == server.pid()).map(|process| process.pid) {
             self.sandbox.guard(member)?;
             frozen.members.push(member);
             match kill(member, Signal::SIGSTOP) {
@@ -166,17 +167,6 @@ impl Drop for Frozen<'_> {
         }
         let _ = kill(*server, Signal::SIGCONT);
     }
-}
-
-fn children(of: Pid) -> anyhow::Result<Vec<Pid>> {
-    let parent = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<i32>().ok();
-    let entries = std::fs::read_dir("/proc")?.flatten();
-    let found = entries.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        (parent(&stat) == Some(of.as_raw())).then_some(Pid::from_raw(pid))
-    });
-    Ok(found.collect())
 }
 
 impl Settings {

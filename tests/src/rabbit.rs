@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use tokio::sync::OnceCell;
 
+use crate::process::Process;
 use crate::{Guarded, Port, Sandbox, eventually, eventually_blocking};
 
 const START_WITHIN: Duration = Duration::from_secs(120);
@@ -179,8 +179,11 @@ impl Rabbit {
     pub async fn freeze(&self) -> anyhow::Result<()> {
         self.signal(Signal::SIGSTOP)?;
         let group = self.lock().as_ref().context("the node is not running")?.pid();
-        eventually("the node stands still", Duration::from_secs(60), async || Ok(stands_still(group)?.then_some(())))
-            .await
+        eventually("the node stands still", STOP_WITHIN, async || {
+            let stands = Process::all()?.filter(|process| process.group == group).all(|process| process.stands_still());
+            Ok(stands.then_some(()))
+        })
+        .await
     }
 
     /// What the node and its scripts printed.
@@ -195,26 +198,6 @@ impl Rabbit {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Guarded>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether every thread of a process group is stopped.
-fn stands_still(group: Pid) -> anyhow::Result<bool> {
-    // What follows the name, which may hold anything, in parentheses: state, parent, group.
-    let fields = |stat: &str| stat.rsplit_once(')').map(|(_, rest)| rest.trim().to_owned()).unwrap_or_default();
-    let is_stopped = |stat: &str| fields(stat).starts_with(['T', 'Z']);
-    for process in std::fs::read_dir("/proc")?.flatten() {
-        // Whoever ends meanwhile is as still as can be.
-        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { continue };
-        if fields(&stat).split(' ').nth(2) != Some(&group.to_string()) {
-            continue;
-        }
-        let Ok(threads) = std::fs::read_dir(process.path().join("task")) else { continue };
-        let mut stats = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-        if !stats.all(|stat| is_stopped(&stat)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 impl Settings {

@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::eventually_blocking;
+use crate::process::Process;
 
 /// How long a process that was sent SIGKILL, or one that was asked to end, may take.
 const END_WITHIN: Duration = Duration::from_secs(30);
@@ -179,17 +180,9 @@ impl Guarded {
     }
 }
 
-/// Whether a member of the group still runs. One that merely waits for its parent does not, once its last thread ended.
+/// Whether a member of the group still runs.
 fn group_lives(group: Pid) -> anyhow::Result<bool> {
-    let lives = |folder: &Path| {
-        let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
-        // `pid (name) state ppid pgrp ...`, and a name may hold anything.
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-        let (state, of) = (fields.next()?, fields.nth(1)?);
-        let threads = || std::fs::read_dir(folder.join("task")).map_or(0, Iterator::count);
-        Some(of.parse() == Ok(group.as_raw()) && (state != "Z" || threads() > 1))
-    };
-    Ok(std::fs::read_dir("/proc")?.flatten().any(|entry| lives(&entry.path()).unwrap_or(false)))
+    Ok(Process::all()?.any(|process| process.group == group && process.lives()))
 }
 
 impl Drop for Guarded {
