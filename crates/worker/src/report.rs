@@ -58,9 +58,7 @@ pub(crate) struct Outbox {
     /// First events of attempts, which leave before all others: so both travel in long arrays, each attempt's in order.
     moves: VecDeque<Kept>,
     events: VecDeque<Kept>,
-    lossy: Load,
-    news: Load,
-    is_congested: bool,
+    loads: Loads,
     archive: Archive,
     in_flight: FuturesUnordered<BoxFuture<'static, Option<Publication>>>,
     /// Messages of events whose session ended before their confirm.
@@ -80,6 +78,22 @@ pub(crate) enum Weight {
 struct Load {
     events: usize,
     bytes: usize,
+}
+
+/// How much waits of what may be left out, and of what may not.
+#[derive(Debug, Default)]
+struct Loads {
+    lossy: Load,
+    news: Load,
+}
+
+impl Loads {
+    fn of(&mut self, weight: Weight) -> &mut Load {
+        match weight {
+            Weight::Plain | Weight::Output => &mut self.lossy,
+            Weight::News => &mut self.news,
+        }
+    }
 }
 
 impl Load {
@@ -109,9 +123,7 @@ impl Outbox {
             words_in_flight: FuturesUnordered::new(),
             moves: VecDeque::new(),
             events: VecDeque::new(),
-            lossy: Load::default(),
-            news: Load::default(),
-            is_congested: false,
+            loads: Loads::default(),
             archive: Archive::default(),
             in_flight: FuturesUnordered::new(),
             unconfirmed: VecDeque::new(),
@@ -133,7 +145,7 @@ impl Outbox {
         if let Some(sequence) = sequence {
             self.archive.keep((execution_id, attempt), sequence, kept.clone());
         }
-        self.news.add(&kept);
+        self.loads.of(kept.weight).add(&kept);
         self.moves.push_back(kept);
     }
 
@@ -212,10 +224,10 @@ impl Outbox {
         self.flush_events(session);
     }
 
-    /// Whether so much waits that nothing is to be added but what must be. It lasts until half of it is sent.
-    pub(crate) fn is_congested(&mut self) -> bool {
-        self.is_congested = self.news.is_above(if self.is_congested { NEWS_LOW } else { NEWS_MAX });
-        self.is_congested
+    /// Whether so much waits that nothing is to be added but what must be. It lasts until half of it is sent, which is
+    /// why it matters whether it was so before.
+    pub(crate) fn is_congested(&self, was_congested: bool) -> bool {
+        self.loads.news.is_above(if was_congested { NEWS_LOW } else { NEWS_MAX })
     }
 
     /// Waits until room is made for more; call [`Outbox::flush`] then. Cancel-safe; never comes back while nothing is on
@@ -255,13 +267,13 @@ impl Outbox {
 
     /// The next message of events.
     fn next_events(&mut self) -> Option<Publication> {
-        let Self { moves, events, lossy, news, .. } = self;
+        let Self { moves, events, loads, .. } = self;
         let queue = if moves.is_empty() { events } else { moves };
         let (message_type, array) = next_array(
             queue,
             |kept| kept.message_type,
             |kept| {
-                load_of(kept.weight, lossy, news).remove(&kept);
+                loads.of(kept.weight).remove(&kept);
                 kept.envelope
             },
         )?;
@@ -269,11 +281,11 @@ impl Outbox {
     }
 
     fn event(&mut self, kept: Kept) {
-        load_of(kept.weight, &mut self.lossy, &mut self.news).add(&kept);
+        self.loads.of(kept.weight).add(&kept);
         self.events.push_back(kept);
-        if self.lossy.is_above(LOSSY) {
+        let Self { events, loads: Loads { lossy, .. }, .. } = self;
+        if lossy.is_above(LOSSY) {
             for weight in [Weight::Plain, Weight::Output] {
-                let Self { events, lossy, .. } = self;
                 events.retain(|kept| {
                     let goes = kept.weight == weight && lossy.is_above(LOSSY_KEPT);
                     if goes {
@@ -310,13 +322,6 @@ impl Outbox {
             // The journal is the truth: whatever a broker forgets is said again.
             persistent: false,
         }
-    }
-}
-
-fn load_of<'a>(weight: Weight, lossy: &'a mut Load, news: &'a mut Load) -> &'a mut Load {
-    match weight {
-        Weight::Plain | Weight::Output => lossy,
-        Weight::News => news,
     }
 }
 

@@ -176,7 +176,7 @@ impl Loop {
                     self.book.handle(Input::StopRequested);
                 }
             }
-            if is_congested != self.outbox.is_congested() {
+            if is_congested != self.outbox.is_congested(is_congested) {
                 is_congested = !is_congested;
                 tracing::debug!(is_congested, "events wait to be sent");
                 self.book.handle(if is_congested { Input::OutboxFilled } else { Input::OutboxEmptied });

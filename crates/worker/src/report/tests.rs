@@ -70,7 +70,7 @@ fn without_a_session_events_wait_and_at_the_bound_all_are_there() {
     let mut outbox = full();
     outbox.flush(None);
     assert_eq!((outbox.moves.len(), outbox.events.len()), (1, LOSSY.events + 1));
-    assert_eq!((outbox.lossy.events, outbox.news.events), (LOSSY.events, 2));
+    assert_eq!((outbox.loads.lossy.events, outbox.loads.news.events), (LOSSY.events, 2));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn past_the_bound_the_oldest_numbers_go_first_then_output_and_news_never() {
     }
     let (_, output) = (0..=LOSSY.events).map(|_| one_more(&mut outbox)).min().expect("some");
     assert!((LOSSY_KEPT.events..=LOSSY.events).contains(&output));
-    assert_eq!(outbox.lossy.events, weights(&outbox, Weight::Output));
+    assert_eq!(outbox.loads.lossy.events, weights(&outbox, Weight::Output));
     assert_eq!(weights(&outbox, Weight::News), 2);
 }
 
@@ -104,7 +104,7 @@ fn events_of_many_bytes_are_bounded_too() {
         let lines = lines.clone();
         outbox.progress(&progress(sequence, Event::Log { stream: Stream::Stdout, lines }), now);
     }
-    assert!(outbox.lossy.bytes <= LOSSY.bytes && outbox.events.len() >= 27, "{}", outbox.events.len());
+    assert!(outbox.loads.lossy.bytes <= LOSSY.bytes && outbox.events.len() >= 27, "{}", outbox.events.len());
 }
 
 #[test]
@@ -113,15 +113,15 @@ fn past_their_bound_news_are_all_there_and_the_worker_is_congested_until_half_is
     for sequence in 1..=NEWS_MAX.events as u64 {
         outbox.progress(&progress(sequence, message(Level::Info)), now);
     }
-    assert!(!outbox.is_congested(), "at the bound there is room");
+    assert!(!outbox.is_congested(false), "at the bound there is room");
     outbox.progress(&progress(NEWS_MAX.events as u64 + 1, message(Level::Error)), now);
-    assert!(outbox.is_congested());
+    assert!(outbox.is_congested(false));
     assert_eq!(outbox.events.len(), NEWS_MAX.events + 1);
-    while outbox.news.events > NEWS_LOW.events {
-        assert!(outbox.is_congested());
+    while outbox.loads.news.events > NEWS_LOW.events {
+        assert!(outbox.is_congested(true));
         outbox.next_events().expect("events wait");
     }
-    assert!(!outbox.is_congested());
+    assert!(!outbox.is_congested(true));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn what_is_said_again_may_be_left_out_again() {
     for _ in 0..=LOSSY.events {
         outbox.resend((ExecutionId(1), 1), (1, Some(1)), &ActionRef::new("demo.echo").expect("a name"), now);
     }
-    assert_eq!((outbox.lossy.events, outbox.news.events), (LOSSY_KEPT.events, 1));
+    assert_eq!((outbox.loads.lossy.events, outbox.loads.news.events), (LOSSY_KEPT.events, 1));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn several_envelopes_are_one_array_that_can_be_read() {
     let sequences =
         members.into_iter().map(|member| member.expect("an envelope").open::<Progress>().expect("a payload").sequence);
     assert_eq!(sequences.collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(outbox.news, Load::default());
+    assert_eq!(outbox.loads.news, Load::default());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn first_events_leave_together_before_those_that_follow() {
     let types: Vec<_> =
         std::iter::from_fn(|| outbox.next_events()).map(|publication| publication.routing_key).collect();
     assert_eq!(types, [StatusChanged::TYPE, Progress::TYPE]);
-    assert_eq!(outbox.news, Load::default());
+    assert_eq!(outbox.loads.news, Load::default());
 }
 
 #[test]
