@@ -68,7 +68,7 @@ pub(crate) struct Checker {
 struct Action {
     rules: Rules,
     /// What held before the batch that is being read; a grant of the same batch may have been made under either.
-    before: Option<(i64, Rules)>,
+    before: Option<((Epoch, i64), Rules)>,
     leases: BTreeMap<ExecutionId, Option<Arc<str>>>,
     /// Where its newest execution stood in the requests queue.
     last_position: u64,
@@ -126,7 +126,7 @@ impl Checker {
                 })
             }
             Fact::ActionPut { action, rules } => {
-                let batch = self.batch;
+                let batch = (self.epoch, self.batch);
                 let action = self.actions.entry(action.clone()).or_default();
                 action.before = Some((batch, action.rules));
                 action.rules = *rules;
@@ -267,7 +267,7 @@ impl Checker {
         ensure(before.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
             format!("execution {id} got fence {fence} while it held {before:?} and {newest:?} was the newest")
         })?;
-        let batch = self.batch;
+        let batch = (self.epoch, self.batch);
         let Some(action) = self.actions.get_mut(&action_ref) else { return Ok(()) };
         action.leases.insert(id, key.clone());
         let rules = action.rules;

@@ -83,6 +83,8 @@ fn each_rule_is_broken_by_what_breaks_it() {
     let accepted = |id| Fact::Accepted { execution: ExecutionId(9), request: request(id), action: action(), key: None };
     let cases: Vec<(Rule, Vec<Fact>)> = vec![
         (Rule::LimitHolds, vec![granted(1, 1), granted(2, 2)]),
+        // The batches of a new leader are counted from the start: this is not the one in which the action was put.
+        (Rule::LimitHolds, vec![Fact::Led { epoch: Epoch(2) }, granted(1, 1), granted(2, 2)]),
         (Rule::GrantsAreInOrder, vec![granted(2, 1)]),
         (
             Rule::GrantsAreInOrder,
