@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let Some(dispatch) = effects.orders.iter().find_map(|sent| match &sent.order {
             Order::Dispatch(dispatch) => Some(dispatch.clone()),
-            Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
+            Order::Recorded { .. } | Order::Recall { .. } | Order::Cancel { .. } | Order::Lost => None,
         }) else {
             break;
         };

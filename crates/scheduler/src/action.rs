@@ -109,14 +109,62 @@ impl Action {
         let key = self.line_key(&execution.key);
         if let Some(line) = self.lines.get_mut(&key) {
             self.waiting -= usize::from(line.remove(execution.spot(id)));
+            line.ahead.retain(|other| *other != id);
         }
         self.free_slot(id, &execution.key);
+    }
+
+    /// `id`, which waits, was sent ahead of its slot.
+    pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &LineKey) {
+        let key = self.line_key(key);
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.ahead.push(id);
+        }
+        self.update_turn(&key);
+    }
+
+    /// `id` waits like everyone else again.
+    pub(crate) fn take_back(&mut self, id: ExecutionId, key: &LineKey) {
+        let key = self.line_key(key);
+        if let Some(line) = self.lines.get_mut(&key) {
+            line.ahead.retain(|other| *other != id);
+            line.is_rebuffed = true;
+        }
+        self.update_turn(&key);
+    }
+
+    /// `id`, which was sent ahead, leaves its line with a slot.
+    pub(crate) fn fire(&mut self, id: ExecutionId, execution: &Execution) {
+        self.withdraw(id, execution);
+        self.take_slot(id, &execution.key);
+    }
+
+    /// Everyone who was sent ahead, in no particular order.
+    pub(crate) fn ahead(&self) -> impl Iterator<Item = ExecutionId> {
+        self.lines.values().flat_map(|line| line.ahead.iter().copied())
+    }
+
+    /// Who holds the only slot that the next of this line waits for, and may leave it to him without anybody else
+    /// being passed: nobody else holds a slot that counts, and no other line could use it.
+    pub(crate) fn only_holder(&self, key: &LineKey) -> Option<(ExecutionId, &Line)> {
+        let line = self.lines.get(key)?;
+        let holder = line.slots.first().copied().filter(|_| line.slots.len() == 1)?;
+        let is_alone = self.limits.limit.is_none() || self.slots.len() == 1;
+        let is_full = self.is_full() || key.is_some() && self.is_key_full(line);
+        (is_alone
+            && is_full
+            && !self.paused
+            && self.resuming.is_empty()
+            && self.turns.values().all(|other| other == key))
+        .then_some((holder, line))
     }
 
     pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &LineKey) {
         let key = self.line_key(key);
         self.slots.insert(id);
-        self.lines.entry(key.clone()).or_default().slots.insert(id);
+        let line = self.lines.entry(key.clone()).or_default();
+        line.slots.insert(id);
+        line.is_rebuffed = false;
         self.update_turn(&key);
     }
 
@@ -147,6 +195,7 @@ impl Action {
         line.ticket = None;
         let id = line.pop()?;
         line.slots.insert(id);
+        line.is_rebuffed = false;
         self.set_back.remove(&id);
         self.waiting -= 1;
         self.slots.insert(id);
@@ -196,6 +245,9 @@ impl Action {
         for Spot { id, .. } in waiting {
             if let Some(execution) = executions.get(&id) {
                 self.enqueue(id, execution);
+                if execution.ahead().is_some() {
+                    self.send_ahead(id, &execution.key);
+                }
             }
         }
     }
@@ -203,7 +255,7 @@ impl Action {
     /// Brings a line's turn up to date after any change of it; a line that came to nothing is dropped.
     fn update_turn(&mut self, key: &LineKey) {
         let Some(line) = self.lines.get(key) else { return };
-        let is_ready = line.len() > 0 && !(key.is_some() && self.is_key_full(line));
+        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(key.is_some() && self.is_key_full(line));
         let is_idle = line.is_idle();
         let Some(line) = self.lines.get_mut(key) else { return };
         match line.ticket {

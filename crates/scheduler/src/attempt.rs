@@ -29,11 +29,15 @@ impl Scheduler {
     pub(crate) fn started(&mut self, key: AttemptKey, fence: Fence, started_at: Timestamp, now: Timestamp) {
         let Some(leased) = self.leased_by(key, fence) else { return };
         let incarnation = leased.worker;
+        // It says so before the one before it is known to have completed: noted, and believed then.
+        let is_ahead = leased.ahead.is_some();
         if leased.started_at.is_none() {
             leased.started_at = Some(started_at);
             self.effects.changed.insert(key.0);
         }
-        self.runs(key.0);
+        if !is_ahead {
+            self.runs(key.0);
+        }
         self.heard_from(incarnation, now);
     }
 
@@ -62,14 +66,23 @@ impl Scheduler {
             self.forget(key, incarnation);
             return;
         };
+        // Only what was cancelled ends before it began. Else the one before it has completed, which is told again until it
+        // is known, and so is this.
+        if leased.ahead.is_some() && outcome.kind != OutcomeKind::Cancelled {
+            return;
+        }
         leased.started_at = outcome.started_at.or(leased.started_at);
         self.orders.recorded(incarnation, key);
         let Some(execution) = self.executions.get_mut(&key.0) else { return };
         let Some(action) = self.actions.get(&execution.action) else { return };
+        let (action_id, line_key) = (execution.action, execution.key.clone());
         execution.failures += u32::from(matches!(outcome.kind, OutcomeKind::Failed | OutcomeKind::Timeout));
         let verdict = judge(outcome.kind, execution.failures, &action.limits);
         let Outcome { kind, result, error, ended_at, .. } = outcome;
         self.conclude(key.0, verdict, Some(kind), Ending { result, error, ended_at }, now);
+        if kind == OutcomeKind::Completed {
+            self.fire(action_id, &line_key, fence, now);
+        }
     }
 
     pub(crate) fn returned(
@@ -82,10 +95,16 @@ impl Scheduler {
         now: Timestamp,
     ) {
         self.heard_from(incarnation, now);
-        if self.leased_by(key, fence).is_none() {
+        let Some(leased) = self.leased_by(key, fence) else {
             self.forget(key, incarnation);
             return;
+        };
+        let is_ahead = leased.ahead.is_some();
+        if is_ahead && started {
+            // The one before it has completed, and is told again until that is known; so is this.
+            return;
         }
+        let is_cancelling = matches!(leased.at_work, AtWork::Cancelling { .. });
         self.orders.recorded(incarnation, key);
         match reason {
             DRAIN => {
@@ -96,7 +115,9 @@ impl Scheduler {
             UNKNOWN_ACTION => self.disown(incarnation, key.0),
             _ => {}
         }
-        if started {
+        if is_ahead && !is_cancelling {
+            self.take_back(key.0);
+        } else if started {
             self.lose_attempt(key.0, false, "was handed back by its worker", now);
         } else {
             let ending = Ending { result: None, error: None, ended_at: now };
@@ -142,7 +163,14 @@ impl Scheduler {
         let (from, attempt, action_id, key) =
             (execution.status(), execution.attempt, execution.action, execution.key.clone());
         let lease = self.lease(execution);
+        if execution.ahead().is_some() {
+            self.disarm(id);
+        }
+        let Some(execution) = self.executions.get(&id) else { return };
         let Some(action) = self.actions.get_mut(&action_id) else { return };
+        if execution.ahead().is_some() {
+            action.withdraw(id, execution);
+        }
         let keeps_slot = next == Phase::BackingOff && action.limits.retry.keep_place;
         if !keeps_slot {
             action.free_slot(id, &key);
@@ -169,6 +197,7 @@ impl Scheduler {
         if let Some(lease) = lease {
             if let Some(worker) = self.workers.get_mut(&lease.incarnation) {
                 worker.leases.remove(&id);
+                worker.ahead.remove(&id);
             }
             self.update_room(lease.incarnation);
         }

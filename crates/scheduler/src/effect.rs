@@ -109,6 +109,11 @@ pub enum Order {
         attempts: Vec<AttemptKey>,
     },
     Dispatch(Dispatch),
+    /// To be handed back, unless it has begun.
+    Recall {
+        key: AttemptKey,
+        fence: Fence,
+    },
     Cancel {
         key: AttemptKey,
         fence: Fence,
@@ -127,4 +132,6 @@ pub struct Dispatch {
     pub action: ActionId,
     pub action_ref: ActionRef,
     pub scheduled_at: Timestamp,
+    /// The attempt whose completion starts this one; it has no slot before that.
+    pub starts_after: Option<AttemptKey>,
 }

@@ -13,6 +13,8 @@ use crate::line::Spot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     Waiting,
+    /// In its line still, and at a worker already: it starts when the one before it has completed there.
+    Ahead,
     BackingOff,
     Scheduled,
     Running,
@@ -24,6 +26,9 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     Granted,
+    SentAhead,
+    /// The one before it completed, and left it the slot.
+    Fired,
     Started,
     CancelAsked,
     AttemptEnded(Verdict),
@@ -51,12 +56,19 @@ pub struct Illegal {
 
 /// Moves one execution by one event. Every pair is answered.
 pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
-    use Phase::{BackingOff, Cancelling, Done, Running, Scheduled, Waiting};
+    use Phase::{Ahead, BackingOff, Cancelling, Done, Running, Scheduled, Waiting};
     match (phase, event) {
         (Waiting, Event::Granted) => Ok(Scheduled),
         (Waiting | BackingOff, Event::CancelAsked) => Ok(Done(Status::Cancelled)),
         (Waiting, Event::QueueTimedOut) => Ok(Done(Status::Timeout)),
         (BackingOff, Event::BackoffOver) => Ok(Waiting),
+
+        (Waiting, Event::SentAhead) => Ok(Ahead),
+        (Ahead, Event::Fired) => Ok(Scheduled),
+        (Ahead, Event::AttemptEnded(Verdict::Requeue)) => Ok(Waiting),
+        // Its worker has it, so that only its worker can say whether it began.
+        (Ahead, Event::CancelAsked) => Ok(Cancelling),
+        (Cancelling, Event::Fired) => Ok(Cancelling),
 
         (Scheduled | Running, Event::Started) => Ok(Running),
         // The order to end it stands, whenever it began.
@@ -74,13 +86,28 @@ pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
             Ok(Done(Status::Cancelled))
         }
 
-        (Waiting | BackingOff, Event::Started | Event::AttemptEnded(_))
+        (Waiting | BackingOff, Event::Started | Event::AttemptEnded(_) | Event::Fired)
         | (Waiting, Event::BackoffOver)
-        | (BackingOff, Event::Granted | Event::QueueTimedOut)
-        | (Scheduled | Running | Cancelling, Event::Granted | Event::BackoffOver | Event::QueueTimedOut)
+        | (BackingOff, Event::Granted | Event::SentAhead | Event::QueueTimedOut)
+        | (
+            Ahead,
+            Event::Granted
+            | Event::SentAhead
+            | Event::Started
+            | Event::AttemptEnded(Verdict::Settle(_) | Verdict::Retry)
+            | Event::BackoffOver
+            | Event::QueueTimedOut,
+        )
+        | (Scheduled | Running, Event::Fired)
+        | (
+            Scheduled | Running | Cancelling,
+            Event::Granted | Event::SentAhead | Event::BackoffOver | Event::QueueTimedOut,
+        )
         | (
             Done(_),
             Event::Granted
+            | Event::SentAhead
+            | Event::Fired
             | Event::Started
             | Event::CancelAsked
             | Event::AttemptEnded(_)
@@ -128,6 +155,17 @@ pub(crate) struct Leased {
     pub(crate) scheduled_at: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) at_work: AtWork,
+    /// No slot yet, and still in its line: it waits at its worker for the one before it.
+    pub(crate) ahead: Option<Ahead>,
+}
+
+/// A grant that was sent ahead of its slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ahead {
+    /// Of the attempt that it starts after.
+    pub(crate) after: Fence,
+    /// Number of the newest order to hand it back, or one of the two that `orders` gives a meaning.
+    pub(crate) recall: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +189,7 @@ impl Execution {
             State::Waiting { .. } => Phase::Waiting,
             State::BackingOff { .. } => Phase::BackingOff,
             State::Leased(leased) => match leased.at_work {
+                AtWork::Scheduled if leased.ahead.is_some() => Phase::Ahead,
                 AtWork::Scheduled => Phase::Scheduled,
                 AtWork::Running => Phase::Running,
                 AtWork::Cancelling { .. } => Phase::Cancelling,
@@ -169,6 +208,10 @@ impl Execution {
         }
     }
 
+    pub(crate) fn ahead(&self) -> Option<&Ahead> {
+        self.leased().and_then(|leased| leased.ahead.as_ref())
+    }
+
     pub(crate) fn leased_mut(&mut self) -> Option<&mut Leased> {
         match &mut self.state {
             State::Leased(leased) => Some(leased),
@@ -180,7 +223,7 @@ impl Execution {
 impl Phase {
     pub fn status(self) -> Status {
         match self {
-            Self::Waiting | Self::BackingOff => Status::Queued,
+            Self::Waiting | Self::Ahead | Self::BackingOff => Status::Queued,
             Self::Scheduled => Status::Scheduled,
             Self::Running => Status::Running,
             Self::Cancelling => Status::Cancelling,
@@ -211,16 +254,19 @@ pub(crate) fn judge_loss(losses: u32, limits: &Limits) -> Verdict {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 6] = [
+    const PHASES: [Phase; 7] = [
         Phase::Waiting,
+        Phase::Ahead,
         Phase::BackingOff,
         Phase::Scheduled,
         Phase::Running,
         Phase::Cancelling,
         Phase::Done(Status::Completed),
     ];
-    const EVENTS: [Event; 8] = [
+    const EVENTS: [Event; 10] = [
         Event::Granted,
+        Event::SentAhead,
+        Event::Fired,
         Event::Started,
         Event::CancelAsked,
         Event::AttemptEnded(Verdict::Settle(Status::Failed)),
@@ -252,6 +298,7 @@ mod tests {
     fn only_what_waits_can_be_granted() {
         for phase in PHASES {
             assert_eq!(step(phase, Event::Granted).is_ok(), phase == Phase::Waiting, "{phase:?}");
+            assert_eq!(step(phase, Event::SentAhead).is_ok(), phase == Phase::Waiting, "{phase:?}");
         }
     }
 }

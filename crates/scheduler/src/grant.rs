@@ -43,6 +43,7 @@ impl Scheduler {
             scheduled_at: now,
             started_at: None,
             at_work: AtWork::Scheduled,
+            ahead: None,
         }));
         self.counters.next_fence += 1;
         if let Some(worker) = self.workers.get_mut(&incarnation) {
@@ -52,5 +53,6 @@ impl Scheduler {
         self.orders.dispatch.push(id);
         self.effects.changed.insert(id);
         self.announce(id, Status::Queued, Status::Scheduled, now);
+        self.consider_ahead(id);
     }
 }

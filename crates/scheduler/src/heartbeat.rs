@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use slotline_protocol::message::{AttemptKey, Heartbeat, Holding};
 use slotline_protocol::{Epoch, ExecutionId, Timestamp};
 
-use crate::execution::{AtWork, Execution};
+use crate::execution::{Ahead, AtWork, Execution};
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 use crate::worker::Worker;
@@ -46,7 +46,7 @@ impl Scheduler {
         worker.labels = heartbeat.labels;
         worker.last_heartbeat_at = now;
         worker.silent_since = now;
-        let leases = worker.leases.clone();
+        let leases: Vec<_> = worker.leases.iter().chain(&worker.ahead).copied().collect();
         self.update_room(incarnation);
         if has_learnt {
             self.note_terms();
@@ -80,6 +80,15 @@ impl Scheduler {
                 *n = UNSENT;
                 self.orders.cancel.push(id);
             }
+            Some(Holding::Pending)
+                if let Some(Ahead { recall: Some(n), .. }) = &mut leased.ahead
+                    && covers(*n) =>
+            {
+                *n = UNSENT;
+                self.orders.recall.push(id);
+            }
+            // What began although it was sent ahead is believed with the end of the one before it.
+            Some(Holding::Running) if leased.ahead.is_some() => {}
             Some(Holding::Running) => self.runs(id),
             Some(Holding::Pending | Holding::Cancelling) => {}
             // Its end is on the way, and is told again until it is recorded.
@@ -91,6 +100,10 @@ impl Scheduler {
                 if let AtWork::Cancelling { n, .. } = &mut leased.at_work {
                     *n = UNSENT;
                     self.orders.cancel.push(id);
+                }
+                if let Some(Ahead { recall: Some(n), .. }) = &mut leased.ahead {
+                    *n = UNSENT;
+                    self.orders.recall.push(id);
                 }
             }
             None => {}

@@ -15,6 +15,7 @@
 //! commits the effects of a batch under its epoch before any of them leaves the process.
 
 mod action;
+mod ahead;
 mod attempt;
 mod deadline;
 mod effect;

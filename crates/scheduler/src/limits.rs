@@ -20,6 +20,8 @@ pub struct Limits {
     pub queue_timeout: Option<Duration>,
     pub max_queue_length: Option<u64>,
     pub max_lost_attempts: u32,
+    /// The most executions of a line that are sent ahead of their slot; 0 for none.
+    pub run_ahead: u32,
     pub retry: Retry,
 }
 
@@ -31,6 +33,7 @@ impl From<&Policy> for Limits {
             queue_timeout: policy.queue_timeout,
             max_queue_length: policy.max_queue_length,
             max_lost_attempts: policy.max_lost_attempts,
+            run_ahead: policy.run_ahead,
             retry: policy.retry,
         }
     }
@@ -51,11 +54,16 @@ impl Scheduler {
             self.actions.insert(id, action);
             return;
         };
-        let queue_timeout = action.limits.queue_timeout;
+        let before = action.limits.clone();
         action.paused = paused;
         action.relimit(limits, &self.executions);
-        if action.limits.queue_timeout != queue_timeout {
-            self.rearm_queue_timeouts(id, queue_timeout);
+        let slots = |limits: &Limits| (limits.limit, limits.key_limit, limits.run_ahead);
+        if paused || slots(&before) != slots(&action.limits) {
+            self.recall_all(id);
+        }
+        let Some(action) = self.actions.get(&id) else { return };
+        if action.limits.queue_timeout != before.queue_timeout {
+            self.rearm_queue_timeouts(id, before.queue_timeout);
         }
         self.shed_surplus(id, now);
         self.offer(id);

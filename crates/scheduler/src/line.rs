@@ -22,6 +22,12 @@ pub(crate) struct Line {
     waiting: VecDeque<Spot>,
     /// Executions that hold a slot of this line.
     pub(crate) slots: BTreeSet<ExecutionId>,
+    /// Those who wait here and at a worker as well, in the order in which they are to start. Nobody else of the line
+    /// gets a slot before each of them has begun or is back.
+    pub(crate) ahead: Vec<ExecutionId>,
+    /// Somebody was handed back since the slot was taken last: nobody is sent ahead again before the next takes it, or
+    /// a worker that lacks the one before would be asked again and again.
+    pub(crate) is_rebuffed: bool,
     /// Where it stands among its action's lines; it stands there exactly while it is ready.
     pub(crate) ticket: Option<Ticket>,
 }
@@ -41,6 +47,13 @@ impl Line {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Spot> {
         self.waiting.iter().copied()
+    }
+
+    /// The first who waits behind all that were sent ahead; `None` if those do not stand first any more.
+    pub(crate) fn next_ahead(&self) -> Option<Spot> {
+        let count = self.ahead.len();
+        let stand_first = self.waiting.iter().zip(&self.ahead).all(|(spot, id)| spot.id == *id);
+        self.waiting.get(count).copied().filter(|_| stand_first)
     }
 
     /// Puts an execution where it belongs and gives its 1-based position.

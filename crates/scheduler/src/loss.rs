@@ -11,7 +11,7 @@ use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp};
 
 use crate::attempt::Ending;
 use crate::deadline::Timer;
-use crate::execution::{Execution, Verdict, judge_loss};
+use crate::execution::{Execution, Phase, Verdict, judge_loss};
 use crate::input::ProbedQueue;
 use crate::scheduler::Scheduler;
 use crate::worker::Worker;
@@ -101,7 +101,7 @@ impl Scheduler {
 
     /// Says so once when nobody is left who holds a lease under the terms of an earlier leader.
     pub(crate) fn note_terms(&mut self) {
-        let is_known = self.workers.values().all(|worker| worker.knows_terms || worker.leases.is_empty());
+        let is_known = self.workers.values().all(|worker| worker.knows_terms || worker.is_idle());
         if is_known && self.former_lease > self.config.lease {
             self.former_lease = Duration::ZERO;
             self.effects.terms_are_known = true;
@@ -135,8 +135,15 @@ impl Scheduler {
     fn lose(&mut self, incarnation: Incarnation, charged: bool, now: Timestamp) {
         let Some(worker) = self.workers.get(&incarnation) else { return };
         let name = worker.name.clone();
+        let ahead = worker.ahead.clone();
         for id in worker.leases.clone() {
             self.lose_attempt(id, charged, "was lost with it", now);
+        }
+        for id in ahead {
+            match self.executions.get(&id).map(Execution::phase) {
+                Some(Phase::Ahead) => self.take_back(id),
+                _ => self.lose_attempt(id, false, "was lost with it", now),
+            }
         }
         self.workers.remove(&incarnation);
         self.pools.dismiss_worker(incarnation, &mut self.actions);

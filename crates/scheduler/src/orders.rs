@@ -1,7 +1,7 @@
 //! Orders that wait for the end of their batch, where they get their numbers.
 //!
 //! One batch first greets whoever is new, since nothing may start under terms it does not know. Then it says what is
-//! recorded, then what to start, then what to end: messages of one type
+//! recorded, then what to start, then what to hand back and what to end: messages of one type
 //! travel together, and `n` still rises along the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{ExecutionId, Incarnation};
 
 use crate::effect::{Dispatch, Effects, Order, Sent};
-use crate::execution::AtWork;
+use crate::execution::{Ahead, AtWork};
 use crate::scheduler::Scheduler;
 
 /// Stands for the number of an order that still waits for it: no heartbeat can have seen it.
@@ -30,6 +30,8 @@ pub(crate) struct Orders {
     recorded: BTreeMap<Incarnation, BTreeSet<AttemptKey>>,
     /// Executions whose lease is to be sent, in order of grant; those among them that are [`UNSENT`] are.
     pub(crate) dispatch: Vec<ExecutionId>,
+    /// Executions that are to be handed back; those among them whose order is [`UNSENT`] are.
+    pub(crate) recall: Vec<ExecutionId>,
     /// Executions whose lease is to be ended; those among them whose order is [`UNSENT`] are.
     pub(crate) cancel: Vec<ExecutionId>,
 }
@@ -64,6 +66,9 @@ impl Scheduler {
         }
         for id in std::mem::take(&mut self.orders.dispatch) {
             self.send_dispatch(id);
+        }
+        for id in std::mem::take(&mut self.orders.recall) {
+            self.send_recall(id);
         }
         for id in std::mem::take(&mut self.orders.cancel) {
             self.send_cancel(id);
@@ -100,10 +105,24 @@ impl Scheduler {
             action: action.id,
             action_ref: action.action_ref.clone(),
             scheduled_at: leased.scheduled_at,
+            starts_after: self.predecessor(id),
         };
         let n = self.send(leased.worker, Order::Dispatch(dispatch));
         if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut()) {
             leased.n = n;
+        }
+    }
+
+    fn send_recall(&mut self, id: ExecutionId) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let Some(leased) = execution.leased() else { return };
+        let Some(Ahead { recall: Some(UNSENT), .. }) = leased.ahead else { return };
+        let order = Order::Recall { key: (id, execution.attempt), fence: leased.fence };
+        let number = self.send(leased.worker, order);
+        if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut())
+            && let Some(ahead) = &mut leased.ahead
+        {
+            ahead.recall = Some(number);
         }
     }
 

@@ -193,6 +193,12 @@ impl Pools {
         self.pools.get(&action.pool).map_or(&NOBODY, |pool| &pool.servers)
     }
 
+    /// Whether nobody who may start waits for room on this worker.
+    pub(crate) fn is_unwanted(&self, incarnation: Incarnation) -> bool {
+        let Some(server) = self.servers.get(&incarnation) else { return false };
+        server.pools.iter().filter_map(|id| self.pools.get(id)).all(|pool| pool.ring.is_empty())
+    }
+
     fn pool_of(&mut self, servers: BTreeSet<Incarnation>) -> PoolId {
         if let Some(id) = self.by_servers.get(&servers) {
             return *id;

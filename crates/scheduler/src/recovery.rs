@@ -7,7 +7,7 @@ use slotline_protocol::{ActionId, ActionRef, Epoch, Incarnation, Status, Timesta
 
 use crate::action::Action;
 use crate::deadline::Timer;
-use crate::execution::{AtWork, Execution, Leased, State};
+use crate::execution::{Ahead, AtWork, Execution, Leased, State};
 use crate::limits::Limits;
 use crate::orders::FORMER;
 use crate::scheduler::{Config, Counters, Scheduler};
@@ -55,6 +55,7 @@ impl Scheduler {
         for id in ids {
             scheduler.rearm_queue_timeouts(id, None);
             scheduler.shed_surplus(id, now);
+            scheduler.recall_misfits(id);
             scheduler.offer(id);
         }
         scheduler
@@ -69,7 +70,10 @@ impl Scheduler {
                     .workers
                     .entry(lease.incarnation)
                     .or_insert_with(|| Worker::remembered(lease.worker.clone(), now));
-                worker.leases.insert(id);
+                match lease.after {
+                    None => worker.leases.insert(id),
+                    Some(_) => worker.ahead.insert(id),
+                };
                 State::Leased(Box::new(Leased {
                     worker: lease.incarnation,
                     fence: lease.fence,
@@ -88,13 +92,15 @@ impl Scheduler {
                         | Status::Timeout
                         | Status::Cancelled => AtWork::Scheduled,
                     },
+                    ahead: lease.after.map(|after| Ahead { after, recall: None }),
                 }))
             }
             (None, Some(until)) => State::BackingOff { until, keeps_slot },
             (None, None) => State::Waiting { keeps_slot },
         };
-        let waits = matches!(state, State::Waiting { keeps_slot: false });
-        let holds_slot = keeps_slot || matches!(state, State::Leased(_));
+        let is_ahead = matches!(&state, State::Leased(leased) if leased.ahead.is_some());
+        let waits = is_ahead || matches!(state, State::Waiting { keeps_slot: false });
+        let holds_slot = keeps_slot || !is_ahead && matches!(state, State::Leased(_));
         let execution = Execution {
             action: action_id,
             key: key.clone(),
@@ -124,6 +130,9 @@ impl Scheduler {
         self.executions.insert(id, execution);
         if waits && let Some(execution) = self.executions.get(&id) {
             action.enqueue(id, execution);
+            if is_ahead {
+                action.send_ahead(id, &key);
+            }
         }
     }
 
@@ -135,13 +144,11 @@ impl Scheduler {
             AtWork::Running => Holding::Running,
             AtWork::Cancelling { .. } => Holding::Cancelling,
         };
-        worker
-            .leases
-            .iter()
-            .filter_map(|id| {
-                let execution = self.executions.get(id)?;
-                Some(((*id, execution.attempt), holding(&execution.leased()?.at_work)))
-            })
-            .collect()
+        let held = worker.leases.iter().chain(&worker.ahead);
+        held.filter_map(|id| {
+            let execution = self.executions.get(id)?;
+            Some(((*id, execution.attempt), holding(&execution.leased()?.at_work)))
+        })
+        .collect()
     }
 }

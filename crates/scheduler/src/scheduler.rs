@@ -1,14 +1,15 @@
 //! The machine itself: its state, and every input on one screen.
 //!
 //! Each arm of `handle` is one function in the module that its subject names. Every input ends with the timers that are
-//! due, and with the ready actions taking turns until no slot, no worker or no one waiting is left.
+//! due, with the ready actions taking turns until no slot, no worker or no one waiting is left, and with those who may
+//! be sent ahead of their slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Status, Timestamp};
 
-use crate::action::{Action, Executions};
+use crate::action::{Action, Executions, LineKey};
 use crate::deadline::{Deadlines, Timer};
 use crate::effect::{Announcement, Effects};
 use crate::execution::{Event, Phase, step};
@@ -54,6 +55,8 @@ pub struct Scheduler {
     /// See [`Self::inherit_lease`].
     pub(crate) former_lease: Duration,
     pub(crate) orders: Orders,
+    /// Lines that may have someone to send ahead; empty between two inputs.
+    pub(crate) lengthening: BTreeSet<(ActionId, LineKey)>,
     pub(crate) effects: Effects,
 }
 
@@ -73,6 +76,7 @@ impl Scheduler {
             probes: Probes::default(),
             former_lease: Duration::ZERO,
             orders: Orders::default(),
+            lengthening: BTreeSet::new(),
             effects: Effects::default(),
         }
     }
@@ -129,6 +133,7 @@ impl Scheduler {
             }
         }
         self.grant(now);
+        self.send_ahead(now);
     }
 
     /// Where `event` takes `id` by the table. An illegal move is a bug of this crate; it moves nothing.

@@ -43,4 +43,13 @@ pub struct Lease {
     pub scheduled_at: Timestamp,
     /// When the attempt really started, by its worker's word.
     pub started_at: Option<Timestamp>,
+    /// The fence of the attempt that it starts after: until that has completed, it is no lease yet and holds no slot.
+    pub after: Option<Fence>,
+}
+
+impl Snapshot {
+    /// Whether an attempt is out that holds a slot.
+    pub fn is_leased(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.after.is_none())
+    }
 }

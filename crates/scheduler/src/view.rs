@@ -69,6 +69,7 @@ impl Scheduler {
             fence: leased.fence,
             scheduled_at: leased.scheduled_at,
             started_at: leased.started_at,
+            after: leased.ahead.as_ref().map(|ahead| ahead.after),
         })
     }
 
@@ -103,7 +104,8 @@ impl Scheduler {
         let execution = self.executions.get(&id)?;
         let action = self.actions.get(&execution.action)?;
         let (until, keeps_slot) = match execution.state {
-            State::Leased(_) => return None,
+            State::Leased(ref leased) if leased.ahead.is_none() => return None,
+            State::Leased(_) => (None, false),
             State::BackingOff { until, keeps_slot } => (Some(until), keeps_slot),
             State::Waiting { keeps_slot } => (None, keeps_slot),
         };

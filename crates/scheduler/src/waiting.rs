@@ -65,21 +65,22 @@ impl Scheduler {
         }
         self.pools.update_turn(action);
         self.effects.changed.insert(id);
+        self.consider_ahead(id);
         position as u64
     }
 
     /// Clears the timer of an execution that is about to leave the line or its back-off.
     pub(crate) fn disarm(&mut self, id: ExecutionId) {
         let Some(execution) = self.executions.get(&id) else { return };
-        match execution.state {
-            State::Waiting { .. } => {
+        match &execution.state {
+            State::Leased(leased) if leased.ahead.is_none() => {}
+            State::Waiting { .. } | State::Leased(_) => {
                 let timeout = self.actions.get(&execution.action).and_then(|action| action.limits.queue_timeout);
                 if let Some(timeout) = timeout {
                     self.deadlines.clear(execution.queued_at + timeout, Timer::QueueTimeout(id));
                 }
             }
-            State::BackingOff { until, .. } => self.deadlines.clear(until, Timer::BackoffOver(id)),
-            State::Leased(_) => {}
+            State::BackingOff { until, .. } => self.deadlines.clear(*until, Timer::BackoffOver(id)),
         }
     }
 
@@ -101,7 +102,7 @@ impl Scheduler {
                 self.orders.cancel.push(id);
                 self.effects.changed.insert(id);
             }
-            Some(Phase::Waiting | Phase::BackingOff | Phase::Scheduled | Phase::Running) | None => {}
+            Some(Phase::Waiting | Phase::Ahead | Phase::BackingOff | Phase::Scheduled | Phase::Running) | None => {}
         }
     }
 
@@ -154,6 +155,10 @@ impl Scheduler {
     }
 
     pub(crate) fn queue_timed_out(&mut self, id: ExecutionId, now: Timestamp) {
+        if self.executions.get(&id).is_some_and(|execution| execution.ahead().is_some()) {
+            // Once it is back, its time is over at once.
+            return self.recall(id);
+        }
         let Some(Phase::Done(status)) = self.next_phase(id, Event::QueueTimedOut) else { return };
         let action = self.executions.get(&id).and_then(|execution| self.actions.get(&execution.action));
         let Some(timeout) = action.and_then(|action| action.limits.queue_timeout) else { return };

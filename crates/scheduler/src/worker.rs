@@ -28,6 +28,8 @@ pub(crate) struct Worker {
     /// No message of it was received since.
     pub(crate) silent_since: Timestamp,
     pub(crate) leases: BTreeSet<ExecutionId>,
+    /// Sent ahead of their slots: each will take the room of the one before it.
+    pub(crate) ahead: BTreeSet<ExecutionId>,
 }
 
 impl Worker {
@@ -45,13 +47,24 @@ impl Worker {
             last_heartbeat_at: now,
             silent_since: now,
             leases: BTreeSet::new(),
+            ahead: BTreeSet::new(),
         }
+    }
+
+    /// Whether it holds anything that may run.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.leases.is_empty() && self.ahead.is_empty()
+    }
+
+    /// Whether it may be sent something.
+    pub(crate) fn is_open(&self) -> bool {
+        self.introduced && self.reachable && !self.draining
     }
 
     /// Its place among workers with room; `None` if it can take nothing now.
     pub(crate) fn seat(&self, incarnation: Incarnation) -> Option<Seat> {
         let leases = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
-        let has_room = self.introduced && self.reachable && !self.draining && leases < self.capacity;
+        let has_room = self.is_open() && leases < self.capacity;
         has_room.then_some(Seat { leases, capacity: self.capacity, incarnation })
     }
 }

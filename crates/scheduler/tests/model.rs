@@ -96,6 +96,8 @@ fn limits() -> impl Strategy<Value = Limits> {
             queue_timeout,
             max_queue_length,
             max_lost_attempts,
+            // Chains are the business of `ahead`, and of the simulation.
+            run_ahead: 0,
             retry: Retry {
                 max_attempts,
                 backoff: Duration::from_secs(1),

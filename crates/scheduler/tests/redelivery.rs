@@ -10,7 +10,7 @@ use world::{BACKOFF, HEARTBEAT, WORKER, World, outcome, seconds, slots, tries, u
 fn dispatches(world: &World) -> Vec<(u64, AttemptKey, Fence)> {
     let dispatch = |order: &Order| match order {
         Order::Dispatch(dispatch) => Some(((dispatch.id, dispatch.attempt), dispatch.fence)),
-        Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
+        Order::Recorded { .. } | Order::Recall { .. } | Order::Cancel { .. } | Order::Lost => None,
     };
     world.orders.iter().filter_map(|sent| dispatch(&sent.order).map(|(key, fence)| (sent.n, key, fence))).collect()
 }
@@ -18,7 +18,7 @@ fn dispatches(world: &World) -> Vec<(u64, AttemptKey, Fence)> {
 fn recorded(world: &World) -> Vec<AttemptKey> {
     let recorded = |order: Order| match order {
         Order::Recorded { attempts } => attempts,
-        Order::Dispatch(_) | Order::Cancel { .. } | Order::Lost => Vec::new(),
+        Order::Dispatch(_) | Order::Recall { .. } | Order::Cancel { .. } | Order::Lost => Vec::new(),
     };
     world.orders_to(WORKER).into_iter().flat_map(recorded).collect()
 }

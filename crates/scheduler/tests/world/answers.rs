@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use slotline_protocol::http::Waiting;
 use slotline_protocol::{ActionId, ExecutionId, Incarnation, Status};
-use slotline_scheduler::{Order, Settled, Snapshot};
+use slotline_scheduler::{Order, Sent, Settled, Snapshot};
 
 use super::{FakeWorker, HEARTBEAT, World};
 
@@ -43,17 +43,43 @@ impl World {
         let mut fences = BTreeSet::new();
         let dispatches = self.orders.iter().filter_map(|sent| match &sent.order {
             Order::Dispatch(dispatch) => Some(dispatch),
-            Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
+            Order::Recorded { .. } | Order::Recall { .. } | Order::Cancel { .. } | Order::Lost => None,
         });
         dispatches.filter(|dispatch| fences.insert(dispatch.fence)).map(|dispatch| self.name(dispatch.id)).collect()
     }
 
     /// Executions that hold a lease, in order of grant.
     pub(crate) fn running(&self) -> Vec<String> {
-        let mut leases: Vec<_> =
-            self.journal.values().filter_map(|live| Some((live.lease.as_ref()?.fence, live.id))).collect();
+        let mut leases: Vec<_> = self
+            .journal
+            .values()
+            .filter(|live| live.is_leased())
+            .filter_map(|live| Some((live.lease.as_ref()?.fence, live.id)))
+            .collect();
         leases.sort_unstable();
         leases.into_iter().map(|(_, id)| self.name(id)).collect()
+    }
+
+    /// Executions that were sent ahead of their slots, in the order in which they were.
+    pub(crate) fn ahead(&self) -> Vec<String> {
+        let after = |live: &&Snapshot| live.lease.as_ref().is_some_and(|lease| lease.after.is_some());
+        let mut leases: Vec<_> = self
+            .journal
+            .values()
+            .filter(after)
+            .filter_map(|live| Some((live.lease.as_ref()?.fence, live.id)))
+            .collect();
+        leases.sort_unstable();
+        leases.into_iter().map(|(_, id)| self.name(id)).collect()
+    }
+
+    /// Executions that are to be handed back, one for each such order.
+    pub(crate) fn recalled(&self) -> Vec<String> {
+        let recall = |sent: &Sent| match &sent.order {
+            Order::Recall { key: (id, _), .. } => Some(self.name(*id)),
+            Order::Recorded { .. } | Order::Dispatch(_) | Order::Cancel { .. } | Order::Lost => None,
+        };
+        self.orders.iter().filter_map(recall).collect()
     }
 
     /// Executions that the worker holds, by the scheduler's word.

@@ -29,7 +29,7 @@ pub(crate) const CONFIG: Config = Config { lease: LEASE, heartbeat: HEARTBEAT };
 pub(crate) const WORKER: &str = "w1";
 
 pub(crate) fn unlimited() -> Limits {
-    Limits::from(&Policy::default())
+    Limits { run_ahead: 0, ..Limits::from(&Policy::default()) }
 }
 
 pub(crate) fn slots(limit: u32) -> Limits {
@@ -259,6 +259,11 @@ impl World {
     /// What the worker that holds it would say of its end; the worker then only waits for `recorded`.
     pub(crate) fn word(&mut self, name: &str, kind: OutcomeKind) -> Input {
         let (key, fence, incarnation) = self.let_go(name);
+        if kind == OutcomeKind::Completed
+            && let Some(worker) = self.workers.values_mut().find(|worker| worker.incarnation == incarnation)
+        {
+            worker.release(key, &mut self.begun);
+        }
         Input::Completed { key, fence, incarnation, outcome: outcome(kind, self.now) }
     }
 
@@ -300,6 +305,7 @@ impl World {
             draining: false,
             holding: BTreeMap::new(),
             unrecorded: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             seen: (Epoch(0), 0),
             is_lost: false,
             is_deaf: false,

@@ -15,6 +15,8 @@ pub(crate) struct FakeWorker {
     pub(crate) draining: bool,
     pub(crate) holding: BTreeMap<AttemptKey, (Fence, Holding)>,
     pub(crate) unrecorded: BTreeMap<AttemptKey, Fence>,
+    /// What it holds to start after another, and after which.
+    pub(crate) waiting: BTreeMap<AttemptKey, AttemptKey>,
     pub(crate) seen: (Epoch, u64),
     pub(crate) is_lost: bool,
     /// Orders to it vanish.
@@ -45,7 +47,20 @@ impl FakeWorker {
     pub(crate) fn let_go(&mut self, key: AttemptKey) -> Fence {
         let (fence, _) = self.holding.remove(&key).expect("it holds the attempt");
         self.unrecorded.insert(key, fence);
+        self.waiting.remove(&key);
         fence
+    }
+
+    /// The attempt has completed: whoever waited for it begins.
+    pub(crate) fn release(&mut self, key: AttemptKey, begun: &mut BTreeSet<AttemptKey>) {
+        let next: Vec<_> = self.waiting.iter().filter(|(_, after)| **after == key).map(|(next, _)| *next).collect();
+        for key in next {
+            self.waiting.remove(&key);
+            assert!(begun.insert(key), "{key:?} began twice");
+            if let Some((_, state)) = self.holding.get_mut(&key) {
+                *state = Holding::Running;
+            }
+        }
     }
 
     /// As a real one: drops what is not above the highest number seen, and a dispatch of something it has.
@@ -63,7 +78,13 @@ impl FakeWorker {
             }
             Order::Dispatch(dispatch) => {
                 let key = (dispatch.id, dispatch.attempt);
-                if !self.holding.contains_key(&key) && !self.unrecorded.contains_key(&key) {
+                if self.holding.contains_key(&key) || self.unrecorded.contains_key(&key) {
+                    return;
+                }
+                if let Some(after) = dispatch.starts_after {
+                    self.waiting.insert(key, after);
+                    self.holding.insert(key, (dispatch.fence, Holding::Pending));
+                } else {
                     assert!(begun.insert(key), "{key:?} began twice");
                     self.holding.insert(key, (dispatch.fence, Holding::Running));
                 }
@@ -75,6 +96,8 @@ impl FakeWorker {
                     *state = Holding::Cancelling;
                 }
             }
+            // A test says what comes of it.
+            Order::Recall { .. } => {}
             Order::Lost => self.is_lost = true,
         }
     }

@@ -1,0 +1,190 @@
+//! Run-ahead: the next of a line with one slot waits at the worker of the one before it, and starts the moment that one
+//! has completed there, without asking anyone.
+//!
+//! ```text
+//!   line     A (has the slot) | B  C  D  E ...      B after A, C after B: a chain, all at the worker of A
+//!   A completed               -> B has the slot, and somebody behind the chain is sent
+//!   A ended in any other way  -> the worker hands B, C, ... back; nobody of the line starts until all are back
+//! ```
+//!
+//! Whoever was sent ahead stands in its line as before and holds no slot. Only its worker knows whether it has begun, so
+//! it is *recalled* and never just taken out; a recall is answered by its return, or was too late.
+//! Not here: what a worker makes of it (the duty book).
+
+use slotline_protocol::message::AttemptKey;
+use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
+
+use crate::action::LineKey;
+use crate::deadline::Timer;
+use crate::execution::{Ahead, AtWork, Event, Execution, Leased, Phase, State};
+use crate::orders::UNSENT;
+use crate::scheduler::Scheduler;
+
+/// A predecessor that no worker knows: whoever starts after it is handed back.
+pub(crate) const NOBODY: AttemptKey = (ExecutionId(0), 0);
+
+impl Scheduler {
+    /// Notes that the line of `key` may have someone to send ahead. To be called when a slot of it was taken, and when
+    /// someone joined it.
+    pub(crate) fn consider_ahead(&mut self, id: ExecutionId) {
+        let Some(execution) = self.executions.get(&id) else { return };
+        let Some(action) = self.actions.get(&execution.action) else { return };
+        let limits = &action.limits;
+        if limits.run_ahead > 0 && (limits.limit == Some(1) || limits.key_limit == Some(1)) {
+            self.lengthening.insert((execution.action, action.line_key(&execution.key)));
+        }
+    }
+
+    /// Lengthens chains. To be called when everybody who can have a slot has one.
+    pub(crate) fn send_ahead(&mut self, now: Timestamp) {
+        while let Some((action_id, key)) = self.lengthening.pop_first() {
+            while let Some((id, worker, after)) = self.next_ahead(action_id, &key) {
+                self.lease_ahead(id, worker, after, now);
+            }
+        }
+    }
+
+    /// Who may be sent ahead, to which worker, and after which attempt.
+    fn next_ahead(&self, action_id: ActionId, key: &LineKey) -> Option<(ExecutionId, Incarnation, Fence)> {
+        let action = self.actions.get(&action_id)?;
+        let (holder, line) = action.only_holder(key)?;
+        if line.is_rebuffed || line.ahead.len() >= action.limits.run_ahead as usize {
+            return None;
+        }
+        let next = line.next_ahead()?;
+        let first = self.executions.get(&holder)?.leased()?;
+        let incarnation = first.worker;
+        let mut after = first.fence;
+        if matches!(first.at_work, AtWork::Cancelling { .. }) {
+            return None;
+        }
+        for id in &line.ahead {
+            let leased = self.executions.get(id)?.leased()?;
+            let follows = leased.ahead.as_ref().is_some_and(|ahead| ahead.after == after && ahead.recall.is_none());
+            if !follows || leased.worker != incarnation || leased.at_work != AtWork::Scheduled {
+                return None;
+            }
+            after = leased.fence;
+        }
+        let is_open = self.workers.get(&incarnation)?.is_open() && self.pools.servers_of(action).contains(&incarnation);
+        (is_open && self.pools.is_unwanted(incarnation)).then_some((next.id, incarnation, after))
+    }
+
+    fn lease_ahead(&mut self, id: ExecutionId, incarnation: Incarnation, after: Fence, now: Timestamp) {
+        let Some(Phase::Ahead) = self.next_phase(id, Event::SentAhead) else { return };
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        execution.attempt += 1;
+        execution.state = State::Leased(Box::new(Leased {
+            worker: incarnation,
+            fence: Fence(self.counters.next_fence),
+            n: UNSENT,
+            sent_at: now,
+            scheduled_at: now,
+            started_at: None,
+            at_work: AtWork::Scheduled,
+            ahead: Some(Ahead { after, recall: None }),
+        }));
+        self.counters.next_fence += 1;
+        if let Some(action) = self.actions.get_mut(&execution.action) {
+            action.send_ahead(id, &execution.key);
+        }
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.ahead.insert(id);
+        }
+        self.orders.dispatch.push(id);
+        self.effects.changed.insert(id);
+    }
+
+    /// The attempt with this fence has completed and left its slot: whoever was to start after it has begun.
+    pub(crate) fn fire(&mut self, action_id: ActionId, key: &LineKey, after: Fence, now: Timestamp) {
+        let Some(action) = self.actions.get_mut(&action_id) else { return };
+        let line = action.lines.get(&action.line_key(key));
+        let follows = |id: &&ExecutionId| {
+            let execution = self.executions.get(*id);
+            execution.and_then(Execution::ahead).is_some_and(|ahead| ahead.after == after)
+        };
+        let Some(id) = line.and_then(|line| line.ahead.iter().find(follows)).copied() else { return };
+        let Some(next) = self.next_phase(id, Event::Fired) else { return };
+        self.disarm(id);
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let Some(action) = self.actions.get_mut(&action_id) else { return };
+        action.fire(id, execution);
+        let Some(leased) = execution.leased_mut() else { return };
+        leased.ahead = None;
+        let (incarnation, has_started) = (leased.worker, leased.started_at.is_some());
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.ahead.remove(&id);
+            worker.leases.insert(id);
+        }
+        self.update_room(incarnation);
+        self.effects.changed.insert(id);
+        if next == Phase::Scheduled {
+            self.announce(id, Status::Queued, Status::Scheduled, now);
+        }
+        if has_started {
+            self.runs(id);
+        }
+        self.offer(action_id);
+        self.consider_ahead(id);
+    }
+
+    /// It has not begun and never will: it waits for a slot like everyone else.
+    pub(crate) fn take_back(&mut self, id: ExecutionId) {
+        let Some(Phase::Waiting) = self.next_phase(id, Event::AttemptEnded(crate::Verdict::Requeue)) else { return };
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        if let Some(worker) = execution.leased().and_then(|leased| self.workers.get_mut(&leased.worker)) {
+            worker.ahead.remove(&id);
+        }
+        execution.state = State::Waiting { keeps_slot: false };
+        let (action_id, queued_at) = (execution.action, execution.queued_at);
+        let Some(action) = self.actions.get_mut(&action_id) else { return };
+        action.take_back(id, &execution.key);
+        if let Some(timeout) = action.limits.queue_timeout {
+            // It may have come while it was out.
+            self.deadlines.set(queued_at + timeout, Timer::QueueTimeout(id));
+        }
+        self.effects.changed.insert(id);
+        self.offer(action_id);
+    }
+
+    /// Asks a worker to hand back what it has not begun, once.
+    pub(crate) fn recall(&mut self, id: ExecutionId) {
+        let ahead =
+            self.executions.get_mut(&id).and_then(Execution::leased_mut).and_then(|leased| leased.ahead.as_mut());
+        if let Some(ahead) = ahead.filter(|ahead| ahead.recall.is_none()) {
+            ahead.recall = Some(UNSENT);
+            self.orders.recall.push(id);
+        }
+    }
+
+    /// Recalls all of an action whose slots are not what they were.
+    pub(crate) fn recall_all(&mut self, action_id: ActionId) {
+        let Some(action) = self.actions.get(&action_id) else { return };
+        for id in action.ahead().collect::<Vec<_>>() {
+            self.recall(id);
+        }
+    }
+
+    /// Recalls those whose slot is not the one of a single holder before them, by what a new leader found.
+    pub(crate) fn recall_misfits(&mut self, action_id: ActionId) {
+        let Some(action) = self.actions.get(&action_id) else { return };
+        let lines =
+            action.lines.iter().filter(|(key, line)| !line.ahead.is_empty() && action.only_holder(key).is_none());
+        for id in lines.flat_map(|(_, line)| line.ahead.clone()).collect::<Vec<_>>() {
+            self.recall(id);
+        }
+    }
+
+    /// Who must complete before `id` starts, if anyone.
+    pub(crate) fn predecessor(&self, id: ExecutionId) -> Option<AttemptKey> {
+        let execution = self.executions.get(&id)?;
+        let after = execution.ahead()?.after;
+        let action = self.actions.get(&execution.action)?;
+        let line = action.lines.get(&action.line_key(&execution.key))?;
+        let found = line.slots.iter().chain(&line.ahead).find_map(|other| {
+            let before = self.executions.get(other)?;
+            (before.leased()?.fence == after).then_some((*other, before.attempt))
+        });
+        Some(found.unwrap_or(NOBODY))
+    }
+}
