@@ -53,6 +53,8 @@ CREATE TABLE live (
     cancel_requested boolean     NOT NULL,
     status           text        NOT NULL,
     worker           text,
+    -- Of the attempt that it starts after: until that has completed it is queued, and holds no slot.
+    after_fence      bigint,
 
     action_id        bigint      NOT NULL,
     enqueued_at      timestamptz NOT NULL,
@@ -209,6 +211,7 @@ CREATE FUNCTION slotline_commit(
     n_cancel_requested boolean[],
     n_status           text[],
     n_worker           text[],
+    n_after_fence      bigint[],
     n_action_id        bigint[],
     n_enqueued_at      timestamptz[],
     n_timeout_ns       bigint[],
@@ -239,6 +242,7 @@ CREATE FUNCTION slotline_commit(
     l_cancel_requested boolean[],
     l_status           text[],
     l_worker           text[],
+    l_after_fence      bigint[],
 
     -- attempts that ended
     t_execution_id bigint[],
@@ -337,12 +341,12 @@ BEGIN
         END IF;
         INSERT INTO live (
             id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt, failures, losses,
-            keeps_slot, cancel_requested, status, worker, action_id, enqueued_at, timeout_ns, concurrency_key,
-            message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, parameters)
+            keeps_slot, cancel_requested, status, worker, after_fence, action_id, enqueued_at, timeout_ns,
+            concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, parameters)
         SELECT * FROM unnest(
             n_id, n_place, n_queued_at, n_not_before, n_fence, n_scheduled_at, n_started_at, n_incarnation, n_attempt,
-            n_failures, n_losses, n_keeps_slot, n_cancel_requested, n_status, n_worker, n_action_id, n_enqueued_at,
-            n_timeout_ns, n_concurrency_key, n_message_id, n_digest, n_detail, n_correlation_id, n_trace_id, n_source,
+            n_failures, n_losses, n_keeps_slot, n_cancel_requested, n_status, n_worker, n_after_fence, n_action_id,
+            n_enqueued_at, n_timeout_ns, n_concurrency_key, n_message_id, n_digest, n_detail, n_correlation_id, n_trace_id, n_source,
             n_reply_to, n_reply, n_parameters);
     END IF;
 
@@ -351,12 +355,12 @@ BEGIN
            SET place = l.place, queued_at = l.queued_at, not_before = l.not_before, fence = l.fence,
                scheduled_at = l.scheduled_at, started_at = l.started_at, incarnation = l.incarnation,
                attempt = l.attempt, failures = l.failures, losses = l.losses, keeps_slot = l.keeps_slot,
-               cancel_requested = l.cancel_requested, status = l.status, worker = l.worker
+               cancel_requested = l.cancel_requested, status = l.status, worker = l.worker, after_fence = l.after_fence
           FROM unnest(
             l_id, l_place, l_queued_at, l_not_before, l_fence, l_scheduled_at, l_started_at, l_incarnation, l_attempt,
-            l_failures, l_losses, l_keeps_slot, l_cancel_requested, l_status, l_worker)
+            l_failures, l_losses, l_keeps_slot, l_cancel_requested, l_status, l_worker, l_after_fence)
             AS l(id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt,
-            failures, losses, keeps_slot, cancel_requested, status, worker)
+            failures, losses, keeps_slot, cancel_requested, status, worker, after_fence)
          WHERE live.id = l.id;
         GET DIAGNOSTICS touched = ROW_COUNT;
         IF touched <> cardinality(l_id) THEN

@@ -53,6 +53,8 @@ CREATE TABLE live (
     cancel_requested INTEGER NOT NULL,
     status           TEXT    NOT NULL,
     worker           TEXT,
+    -- Of the attempt that it starts after: until that has completed it is queued, and holds no slot.
+    after_fence      INTEGER,
 
     action_id        INTEGER NOT NULL,
     enqueued_at      INTEGER NOT NULL,

@@ -85,6 +85,7 @@ struct LiveRow {
     id: i64,
     place: i64,
     fence: Option<i64>,
+    after_fence: Option<i64>,
     attempt: u32,
     status: String,
     not_before: Option<String>,
@@ -106,13 +107,21 @@ struct EventRow {
     number: u64,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+struct Held {
+    fence: i64,
+    /// It was sent ahead of its slot.
+    is_ahead: bool,
+    place: i64,
+}
+
 #[derive(Default)]
 struct Replay {
     history: Vec<Entry>,
     epoch: i64,
     actions: BTreeMap<i64, ActionRef>,
-    /// The lease of each live execution, as of the batch before.
-    leases: BTreeMap<i64, Option<i64>>,
+    /// What each live execution held as of the batch before.
+    leases: BTreeMap<i64, Option<Held>>,
     at: u64,
     put: Vec<Fact>,
     /// As the batch left them, each once.
@@ -180,27 +189,41 @@ impl Replay {
         }
         for (id, status) in std::mem::take(&mut self.settled) {
             moved.retain(|row| row.id != id);
-            if let Some(Some(fence)) = self.leases.remove(&id) {
-                self.say(Fact::Released { execution: ExecutionId(id), fence: Fence(fence) });
+            if let Some(Some(held)) = self.leases.remove(&id) {
+                self.released(id, held);
             }
             self.say(Fact::Settled { execution: ExecutionId(id), status });
         }
         for row in &moved {
-            if let Some(fence) = self.leases.get(&row.id).copied().flatten()
-                && row.fence != Some(fence)
-            {
-                self.leases.insert(row.id, None);
-                self.say(Fact::Released { execution: ExecutionId(row.id), fence: Fence(fence) });
+            let Some(held) = self.held(row.id).filter(|held| row.fence != Some(held.fence)) else { continue };
+            self.leases.insert(row.id, None);
+            self.released(row.id, held);
+            if held.is_ahead && (row.not_before.is_some() || row.keeps_slot || row.place != held.place) {
+                // It began and failed with this very batch, and stood in nobody's way any more.
+                self.say(Fact::Stands { execution: ExecutionId(row.id) });
             }
         }
         moved.sort_by_key(|row| row.fence.unwrap_or(i64::MAX));
         for row in moved {
             self.stands(&row);
-            self.leases.insert(row.id, row.fence);
+            let is_ahead = row.after_fence.is_some();
+            self.leases.insert(row.id, row.fence.map(|fence| Held { fence, is_ahead, place: row.place }));
         }
         for fact in std::mem::take(&mut self.numbered) {
             self.say(fact);
         }
+    }
+
+    fn held(&self, id: i64) -> Option<Held> {
+        self.leases.get(&id).copied().flatten()
+    }
+
+    fn released(&mut self, id: i64, held: Held) {
+        let (execution, fence) = (ExecutionId(id), Fence(held.fence));
+        self.say(match held.is_ahead {
+            true => Fact::TakenBack { execution, fence },
+            false => Fact::Released { execution, fence },
+        });
     }
 
     fn accepted(&mut self, row: &LiveRow) {
@@ -220,14 +243,19 @@ impl Replay {
 
     fn stands(&mut self, row: &LiveRow) {
         let (execution, attempt, place) = (ExecutionId(row.id), row.attempt, row.place);
-        let before = self.leases.get(&row.id).copied().flatten();
-        match row.fence {
-            Some(fence) if before == Some(fence) => {}
-            Some(fence) => self.say(Fact::Granted { execution, attempt, fence: Fence(fence), place }),
-            None if row.status == Status::Queued.as_str() && row.not_before.is_none() && !row.keeps_slot => {
+        let before = self.held(row.id).map(|held| (held.fence, held.is_ahead));
+        match (row.fence.map(Fence), row.after_fence.map(Fence)) {
+            (Some(fence), Some(after)) if before != Some((fence.0, true)) => {
+                self.say(Fact::SentAhead { execution, attempt, fence, place, after });
+            }
+            (Some(fence), None) if before != Some((fence.0, false)) => {
+                self.say(Fact::Granted { execution, attempt, fence, place });
+            }
+            (Some(_), _) => {}
+            (None, _) if row.status == Status::Queued.as_str() && row.not_before.is_none() && !row.keeps_slot => {
                 self.say(Fact::Waits { execution, place });
             }
-            None => self.say(Fact::Stands { execution }),
+            (None, _) => self.say(Fact::Stands { execution }),
         }
     }
 }

@@ -118,6 +118,8 @@ impl Executor {
             queue_timeout: None,
             max_queue_length: None,
             max_lost_attempts: 3,
+            // Chains would multiply the states; the simulation has them.
+            run_ahead: 0,
             retry: Default::default(),
         };
         let action = RecoveredAction {
@@ -304,6 +306,7 @@ fn written(epoch: Epoch, n: u64, order: &slotline_scheduler::Order) -> Order {
             Order::Dispatch { epoch, n, key: (dispatch.id, dispatch.attempt), fence: dispatch.fence }
         }
         Given::Lost => Order::Hello { epoch, n, lost: true },
+        Given::Recall { .. } => unreachable!("nobody is sent ahead in this world"),
         Given::Cancel { .. } => unreachable!("nobody cancels anything in this world"),
     }
 }

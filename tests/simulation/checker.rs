@@ -82,6 +82,18 @@ struct Live {
     /// Where it stood last.
     place: Option<i64>,
     lease: Option<(Fence, u32)>,
+    /// Out at a worker without a slot, and the rules that it was sent under.
+    ahead: Option<(Ahead, Rules)>,
+    /// Those who came back in front of it after it was sent.
+    passes: BTreeSet<ExecutionId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    attempt: u32,
+    fence: Fence,
+    /// Of the attempt that it starts after.
+    after: Fence,
 }
 
 impl Checker {
@@ -135,13 +147,13 @@ impl Checker {
             Fact::Accepted { execution, request, action, key } => self.accepted(*execution, request, action, key),
             Fact::Waits { execution, place } => {
                 let live = self.live(*execution)?;
-                (live.waits, live.place) = (Some(*place), Some(*place));
-                Ok(())
+                live.place = Some(*place);
+                self.waits(*execution, *place)
             }
             Fact::Rejoins { execution, place } => {
                 let live = self.live(*execution)?;
-                live.waits = Some(*place);
                 let stood = live.place.replace(*place);
+                self.waits(*execution, *place)?;
                 ensure(stood.is_none_or(|stood| stood == *place), Rule::GrantsAreInOrder, Some(*execution), || {
                     format!(
                         "execution {execution} rejoins its line at {place}, though nothing of it failed at {stood:?}"
@@ -154,6 +166,10 @@ impl Checker {
                 Ok(())
             }
             Fact::Granted { execution, attempt, fence, place } => self.granted(*execution, *attempt, *fence, *place),
+            Fact::SentAhead { execution, attempt, fence, place, after } => {
+                self.sent_ahead(*execution, Ahead { attempt: *attempt, fence: *fence, after: *after }, *place)
+            }
+            Fact::TakenBack { execution, fence } => self.taken_back(*execution, *fence),
             Fact::Released { execution, fence } => self.released(*execution, *fence),
             Fact::Settled { execution, status } => self.settle(*execution, *status),
             Fact::Numbered { execution, number } => {
@@ -248,6 +264,8 @@ impl Checker {
             waits: None,
             place: None,
             lease: None,
+            ahead: None,
+            passes: BTreeSet::new(),
         };
         self.live.insert(id, live);
         ensure(in_order, Rule::AcceptedInOrder, Some(id), || {
@@ -261,6 +279,10 @@ impl Checker {
         live.place = Some(place);
         let before = live.lease.replace((fence, attempt));
         let (action_ref, key) = (live.action.clone(), live.key.clone());
+        let ahead = live.ahead.take();
+        if let Some((ahead, rules)) = ahead {
+            return self.fired(id, ahead, rules, fence, attempt, waited.map(|_| place));
+        }
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
         let runs_on = self.actions.get(&action_ref).is_some_and(|action| action.rules.runs_on);
         self.fences.insert(fence, (id, attempt, runs_on));
@@ -292,9 +314,34 @@ impl Checker {
         if has_changed || waited.is_none() {
             return Ok(());
         }
-        let same_line = |live: &Live| live.action == action_ref && (rules.key_limit.is_none() || live.key == key);
-        let passed =
-            self.live.iter().find(|(_, live)| same_line(live) && live.waits.is_some_and(|other| other < place));
+        self.is_in_order(id, place, &action_ref, &key, rules)
+    }
+
+    /// It stands in its line. Whoever was sent ahead before may pass it.
+    fn waits(&mut self, id: ExecutionId, place: i64) -> Result<(), Violation> {
+        let live = self.live(id)?;
+        if live.waits.replace(place).is_none() {
+            let action = live.action.clone();
+            for other in self.live.values_mut().filter(|other| other.action == action && other.ahead.is_some()) {
+                other.passes.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody of its line waits in front.
+    fn is_in_order(
+        &self,
+        id: ExecutionId,
+        place: i64,
+        action: &ActionRef,
+        key: &Option<Arc<str>>,
+        rules: Rules,
+    ) -> Result<(), Violation> {
+        let same_line = |live: &Live| live.action == *action && (rules.key_limit.is_none() || live.key == *key);
+        let may_pass = |other: &ExecutionId| self.live.get(&id).is_some_and(|live| live.passes.contains(other));
+        let mut waiting = self.live.iter().filter(|(_, live)| live.waits.is_some_and(|other| other < place));
+        let passed = waiting.find(|(other, live)| same_line(live) && !may_pass(other));
         match passed {
             None => Ok(()),
             Some((other, _)) => {
@@ -302,6 +349,85 @@ impl Checker {
                 Err(broken(Rule::GrantsAreInOrder, Some(id), detail))
             }
         }
+    }
+
+    /// It may begin when the attempt `after` has completed, which is out before it in its line.
+    fn sent_ahead(&mut self, id: ExecutionId, ahead: Ahead, place: i64) -> Result<(), Violation> {
+        let Ahead { attempt, fence, after } = ahead;
+        let live = self.live(id)?;
+        live.place = Some(place);
+        let (action_ref, out) = (live.action.clone(), live.lease);
+        let Some(action) = self.actions.get(&action_ref) else { return Ok(()) };
+        let rules = action.rules;
+        let is_fresh = action.before.is_some_and(|(changed, _)| changed == (self.epoch, self.batch));
+        self.live(id)?.ahead = Some((ahead, rules));
+        let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
+        self.fences.insert(fence, (id, attempt, rules.runs_on));
+        ensure(out.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
+            format!("execution {id} got fence {fence} while it held {out:?} and {newest:?} was the newest")
+        })?;
+        let others = self.live.iter().filter(|(other, live)| **other != id && live.action == action_ref);
+        let is_follower = |live: &Live| live.ahead.as_ref().is_some_and(|(ahead, _)| ahead.after == after);
+        // Its predecessor may be back by the end of this batch, and then it never begins.
+        let follows = self.fences.contains_key(&after) && after < fence;
+        let shares = others.map(|(_, live)| live).any(is_follower);
+        ensure(follows && !shares && !(rules.paused && !is_fresh), Rule::LimitHolds, Some(id), || {
+            format!("execution {id} was sent ahead after fence {after}, which nobody of its line holds for it alone")
+        })
+    }
+
+    /// Its predecessor left it the slot. By then it may have begun under the rules of when it was sent.
+    fn fired(
+        &mut self,
+        id: ExecutionId,
+        ahead: Ahead,
+        sent_under: Rules,
+        fence: Fence,
+        attempt: u32,
+        place: Option<i64>,
+    ) -> Result<(), Violation> {
+        let live = self.live(id)?;
+        let (action_ref, key) = (live.action.clone(), live.key.clone());
+        ensure((ahead.fence, ahead.attempt) == (fence, attempt), Rule::NoAttemptTwice, Some(id), || {
+            format!("execution {id} was granted with fence {fence} while fence {} is out ahead", ahead.fence)
+        })?;
+        let before = self.fences.get(&ahead.after).copied();
+        let is_left = before.is_some_and(|(other, ..)| self.settled.get(&other) == Some(&Status::Completed));
+        ensure(is_left, Rule::LimitHolds, Some(id), || {
+            format!("execution {id} took the slot of fence {}, whose attempt did not complete", ahead.after)
+        })?;
+        let Some(action) = self.actions.get_mut(&action_ref) else { return Ok(()) };
+        action.leases.insert(id, key.clone());
+        let of_key = action.leases.values().filter(|other| **other == key).count();
+        // One leaves and one comes: under narrower rules there may be no more than there were.
+        let exceeds = |now: Option<u32>, then: Option<u32>, count: usize| {
+            then.zip(now).is_some_and(|(then, now)| count > then.max(now) as usize)
+        };
+        let (now, then) = (action.rules, sent_under);
+        let is_within = !exceeds(now.limit, then.limit, action.leases.len())
+            && (key.is_none() || !exceeds(now.key_limit, then.key_limit, of_key));
+        let count = action.leases.len();
+        ensure(is_within, Rule::LimitHolds, Some(id), || {
+            format!("{action_ref} has {count} leases, {of_key} of key {key:?}, under {now:?} and {then:?}")
+        })?;
+        // Lines are others where keys began or ceased to matter.
+        match place.filter(|_| now.key_limit.is_some() == then.key_limit.is_some()) {
+            None => Ok(()),
+            Some(place) => self.is_in_order(id, place, &action_ref, &key, now),
+        }
+    }
+
+    fn taken_back(&mut self, id: ExecutionId, fence: Fence) -> Result<(), Violation> {
+        let live = self.live(id)?;
+        let held = live.ahead.take().map(|(ahead, _)| ahead.fence);
+        live.passes.clear();
+        let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
+        let is_idle = runs_on || !self.running.contains_key(&fence);
+        ensure(held == Some(fence) && is_idle, Rule::ProcessesWithinLeases, Some(id), || {
+            format!(
+                "fence {fence} of execution {id} was taken back while {held:?} was ahead, or while its process runs"
+            )
+        })
     }
 
     fn released(&mut self, id: ExecutionId, fence: Fence) -> Result<(), Violation> {
@@ -338,9 +464,16 @@ impl Checker {
     fn runs(&mut self, id: ExecutionId, attempt: u32, fence: Fence) -> Result<(), Violation> {
         self.running.insert(fence, (id, attempt));
         let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
-        let lease = self.live.get(&id).and_then(|live| live.lease);
-        ensure(runs_on || lease == Some((fence, attempt)), Rule::ProcessesWithinLeases, Some(id), || {
-            format!("attempt {attempt} of execution {id} runs with fence {fence} while its lease is {lease:?}")
+        let live = self.live.get(&id);
+        let lease = live.and_then(|live| live.lease);
+        let ahead = live.and_then(|live| live.ahead.as_ref()).map(|(ahead, _)| *ahead);
+        // Sent ahead, it begins by itself when nothing is left of the one before it.
+        let is_next = ahead.is_some_and(|ahead| {
+            (ahead.fence, ahead.attempt) == (fence, attempt) && !self.running.contains_key(&ahead.after)
+        });
+        let is_leased = lease == Some((fence, attempt));
+        ensure(runs_on || is_leased || is_next, Rule::ProcessesWithinLeases, Some(id), || {
+            format!("attempt {attempt} of execution {id} runs with fence {fence}; its lease is {lease:?}, {ahead:?}")
         })
     }
 

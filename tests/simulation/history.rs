@@ -75,6 +75,19 @@ pub(crate) enum Fact {
         fence: Fence,
         place: i64,
     },
+    /// It stands in its line, and at a worker, too: it may begin, and gets its slot, when the attempt `after` completes.
+    SentAhead {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+        place: i64,
+        after: Fence,
+    },
+    /// It was sent ahead in vain: it has not begun, or its incarnation is over.
+    TakenBack {
+        execution: ExecutionId,
+        fence: Fence,
+    },
     /// The lease is over.
     Released {
         execution: ExecutionId,

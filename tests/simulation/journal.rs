@@ -141,10 +141,13 @@ impl Journal {
             moved.push(snapshot);
         }
         for snapshot in &batch.live {
-            let attempts = self.live.get(&snapshot.id).map(|before| before.attempt);
+            let Some(before) = self.live.get(&snapshot.id) else { continue };
             let granted = u32::from(snapshot.lease.is_some());
-            if attempts.is_some_and(|attempts| attempts + granted < snapshot.attempt) {
-                // The same for one that waited before.
+            let was_ahead = before.lease.as_ref().is_some_and(|lease| lease.after.is_some());
+            let is_elsewhere = snapshot.place != before.place;
+            let has_failed = snapshot.not_before.is_some() || snapshot.keeps_slot || is_elsewhere;
+            if before.attempt + granted < snapshot.attempt || was_ahead && has_failed {
+                // The same for one that waited before, and for one that was sent ahead, began and failed.
                 stage.record(Fact::Stands { execution: snapshot.id });
             }
         }
@@ -164,10 +167,18 @@ impl Journal {
             let row = self.live.get(&snapshot.id);
             let before = row.and_then(|before| before.lease.as_ref()).map(|lease| lease.fence);
             let has_failed = row.is_none_or(|before| before.failures < snapshot.failures);
+            let was_ahead = row.and_then(|before| before.lease.as_ref()).is_some_and(|lease| lease.after.is_some());
             if let Some(lease) = &snapshot.lease {
-                if before != Some(lease.fence) {
-                    let Snapshot { id: execution, attempt, place, .. } = snapshot;
-                    stage.record(Fact::Granted { execution, attempt, fence: lease.fence, place });
+                let Snapshot { id: execution, attempt, place, .. } = snapshot;
+                let (is_new, fence) = (before != Some(lease.fence), lease.fence);
+                match lease.after {
+                    Some(after) if is_new => {
+                        stage.record(Fact::SentAhead { execution, attempt, fence, place, after });
+                    }
+                    None if is_new || was_ahead => {
+                        stage.record(Fact::Granted { execution, attempt, fence, place });
+                    }
+                    Some(_) | None => {}
                 }
             } else if snapshot.status == Status::Queued && snapshot.not_before.is_none() && !snapshot.keeps_slot {
                 let (execution, place) = (snapshot.id, snapshot.place);
@@ -190,11 +201,12 @@ impl Journal {
 
     fn release(&mut self, id: ExecutionId, next: Option<slotline_protocol::Fence>, stage: &mut Stage) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        if let Some(fence) = live.lease.as_ref().map(|lease| lease.fence)
-            && next != Some(fence)
-        {
-            live.lease = None;
-            stage.record(Fact::Released { execution: id, fence });
+        if let Some(lease) = live.lease.take_if(|lease| next != Some(lease.fence)) {
+            let fence = lease.fence;
+            stage.record(match lease.after {
+                None => Fact::Released { execution: id, fence },
+                Some(_) => Fact::TakenBack { execution: id, fence },
+            });
         }
     }
 

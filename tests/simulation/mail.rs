@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{AttemptKey, Cancel, Hello, Probe, Recorded, Scheduled};
+use slotline_protocol::message::{AttemptKey, Cancel, Hello, Probe, Recall, Recorded, Scheduled};
 use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, Timestamp};
 use slotline_scheduler::{Dispatch, Effects, Order, Sent};
@@ -108,6 +108,14 @@ impl Mailbag<'_> {
                 grace_seconds: None,
                 reason: reason.clone(),
             }),
+            Order::Recall { key: (execution_id, attempt), fence } => duty::Order::Recall(Recall {
+                epoch,
+                n,
+                execution_id: *execution_id,
+                attempt: *attempt,
+                fence: *fence,
+                reason: String::new(),
+            }),
             Order::Dispatch(dispatch) => {
                 let number = *self.bodies.get(&dispatch.id)?;
                 duty::Order::Scheduled(self.scheduled(n, dispatch, number))
@@ -130,7 +138,7 @@ impl Mailbag<'_> {
             start_timeout_seconds: policy.and_then(|policy| policy.start_timeout),
             stall_timeout_seconds: policy.and_then(|policy| policy.stall_timeout),
             progress: Detail::default(),
-            starts_after: None,
+            starts_after: dispatch.starts_after,
             scheduled_at: dispatch.scheduled_at,
             continue_when_isolated: policy.is_some_and(|policy| policy.on_isolation == OnIsolation::Continue),
             correlation_id: None,
@@ -155,7 +163,7 @@ pub(crate) fn parameters(number: usize) -> std::sync::Arc<RawValue> {
     RawValue::from_string(number.to_string()).expect("a number is JSON").into()
 }
 
-/// A dispatch as the first leader would write it that grants chains, by hand: the scheduler does not grant any yet.
+/// A dispatch as the first leader would write it, by hand.
 pub(crate) fn chained(
     n: u64,
     (execution_id, attempt): AttemptKey,

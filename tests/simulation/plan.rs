@@ -234,6 +234,7 @@ fn policy(chance: &mut Chance) -> Policy {
         stall_timeout,
         max_queue_length: chance.percent(8).then(|| chance.between(2, 6)),
         max_lost_attempts: small(chance, 4) - 1,
+        run_ahead: chance.pick(&[0, 1, 2, 4]),
         retry: Retry {
             max_attempts: small(chance, 3),
             backoff,
@@ -256,9 +257,10 @@ fn operations(chance: &mut Chance, actions: &[ActionPlan]) -> Vec<Operation> {
             at += chance.spread(MS, 20 * SECOND);
             let action = chance.index(actions.len());
             let policy = &mut policies[action];
-            match chance.below(3) {
+            match chance.below(4) {
                 0 => paused[action] = !paused[action],
-                1 => policy.limit = chance.pick(&[None, Some(1), Some(2), Some(3)]),
+                1 => policy.run_ahead = chance.pick(&[0, 2, 4]),
+                2 => policy.limit = chance.pick(&[None, Some(1), Some(2), Some(3)]),
                 _ => policy.key_limit = chance.pick(&[None, Some(1), Some(2)]),
             }
             operations.push(Operation { at, action, policy: policies[action].clone(), paused: paused[action] });

@@ -44,6 +44,19 @@ fn granted(id: i64, fence: i64) -> Fact {
     Fact::Granted { execution: ExecutionId(id), attempt: 1, fence: Fence(fence), place: id }
 }
 
+fn ahead(id: i64, fence: i64, after: i64) -> Fact {
+    let (execution, fence, after) = (ExecutionId(id), Fence(fence), Fence(after));
+    Fact::SentAhead { execution, attempt: 1, fence, place: id, after }
+}
+
+fn back(id: i64, fence: i64) -> Fact {
+    Fact::TakenBack { execution: ExecutionId(id), fence: Fence(fence) }
+}
+
+fn failed(id: i64) -> Fact {
+    Fact::Settled { execution: ExecutionId(id), status: Status::Failed }
+}
+
 fn began(id: i64, fence: i64) -> Fact {
     Fact::Began { execution: ExecutionId(id), attempt: 1, fence: Fence(fence) }
 }
@@ -73,6 +86,16 @@ fn one_after_the_other_is_as_it_should_be() {
 }
 
 #[test]
+fn one_that_was_sent_ahead_begins_when_the_one_before_is_gone_and_gets_its_slot() {
+    let early = [granted(1, 1), began(1, 1), ahead(2, 2, 1), ended(1, 1), began(2, 2), ended(2, 2)];
+    let late = [released(1, 1), settled(1), granted(2, 2), released(2, 2), settled(2), Fact::Closed];
+    assert_eq!(after(two_in_line(), early.into_iter().chain(late)), None);
+    let in_vain = [granted(1, 1), ahead(2, 2, 1), released(1, 1), failed(1), back(2, 2), granted(2, 3)];
+    let again = [began(2, 3), ended(2, 3), released(2, 3), settled(2), Fact::Closed];
+    assert_eq!(after(two_in_line(), in_vain.into_iter().chain(again)), None);
+}
+
+#[test]
 fn each_rule_is_broken_by_what_breaks_it() {
     let dispatched = Fact::Dispatched { execution: ExecutionId(1), attempt: 1, fence: Fence(1) };
     let recorded = Fact::Recorded { execution: ExecutionId(1), attempt: 1 };
@@ -85,6 +108,12 @@ fn each_rule_is_broken_by_what_breaks_it() {
         (Rule::LimitHolds, vec![granted(1, 1), granted(2, 2)]),
         // The batches of a new leader are counted from the start: this is not the one in which the action was put.
         (Rule::LimitHolds, vec![Fact::Led { epoch: Epoch(2) }, granted(1, 1), granted(2, 2)]),
+        (Rule::LimitHolds, vec![ahead(2, 2, 1)]),
+        (Rule::LimitHolds, vec![granted(1, 1), ahead(2, 2, 1), granted(2, 2)]),
+        (Rule::LimitHolds, vec![granted(1, 1), ahead(2, 2, 1), released(1, 1), failed(1), granted(2, 2)]),
+        (Rule::ProcessesWithinLeases, vec![granted(1, 1), began(1, 1), ahead(2, 2, 1), began(2, 2)]),
+        (Rule::ProcessesWithinLeases, vec![granted(1, 1), ahead(2, 2, 1), began(2, 2), back(2, 2)]),
+        (Rule::ProcessesWithinLeases, vec![granted(1, 1), ahead(2, 2, 1), back(2, 2), began(2, 2)]),
         (Rule::GrantsAreInOrder, vec![granted(2, 1)]),
         (
             Rule::GrantsAreInOrder,

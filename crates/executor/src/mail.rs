@@ -10,8 +10,8 @@ use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::{
-    Accepted, Cancel, Failure, Hello, Message, Probe, Progress, Recorded, Rejected, Requested, Resend, Scheduled,
-    StatusChanged,
+    Accepted, Cancel, Failure, Hello, Message, Probe, Progress, Recall, Recorded, Rejected, Requested, Resend,
+    Scheduled, StatusChanged,
 };
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, message};
@@ -230,6 +230,11 @@ impl Postman {
                     };
                     Some((Cancel::TYPE, self.numbered(&payload, n, now)))
                 }
+                Order::Recall { key: (execution_id, attempt), fence } => {
+                    let reason = "the slots of its line have changed, or its time is over".to_owned();
+                    let payload = Recall { epoch: self.epoch, n, execution_id, attempt, fence, reason };
+                    Some((Recall::TYPE, self.numbered(&payload, n, now)))
+                }
                 Order::Dispatch(dispatch) => requests.get(&dispatch.id).map(|request| {
                     let payload = self.scheduled(n, &dispatch, request, actions(&dispatch).as_deref());
                     let mut envelope = self.numbered(&payload, n, now);
@@ -269,7 +274,7 @@ impl Postman {
             start_timeout_seconds: policy.and_then(|policy| policy.start_timeout),
             stall_timeout_seconds: policy.and_then(|policy| policy.stall_timeout),
             progress: request.detail,
-            starts_after: None,
+            starts_after: dispatch.starts_after,
             scheduled_at: dispatch.scheduled_at,
             continue_when_isolated: policy
                 .is_some_and(|policy| policy.on_isolation == slotline_protocol::policy::OnIsolation::Continue),

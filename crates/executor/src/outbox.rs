@@ -107,7 +107,7 @@ impl Letters {
     pub(crate) fn missing(&self) -> Vec<ExecutionId> {
         let dispatched = self.orders.iter().filter_map(|sent| match &sent.order {
             Order::Dispatch(dispatch) => Some(dispatch.id),
-            Order::Recorded { .. } | Order::Cancel { .. } | Order::Lost => None,
+            Order::Recorded { .. } | Order::Recall { .. } | Order::Cancel { .. } | Order::Lost => None,
         });
         dispatched.filter(|id| !self.requests.contains_key(id)).collect()
     }

@@ -104,6 +104,8 @@ pub(crate) struct Record {
     /// Events of one execution that are kept.
     kept: u64,
     tales: BTreeMap<ExecutionId, Tale>,
+    /// Words of attempts that were sent ahead of their slots: they are told once the slot is theirs.
+    early: BTreeMap<ExecutionId, Vec<Word>>,
     due: BTreeSet<(Timestamp, ExecutionId)>,
     out: Out,
     /// How many of the scheduler's announcements and endings were taken since its effects were.
@@ -112,7 +114,8 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(kept: u64) -> Self {
-        Self { kept, tales: BTreeMap::new(), due: BTreeSet::new(), out: Out::default(), taken: (0, 0) }
+        let (tales, early, due) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { kept, tales, early, due, out: Out::default(), taken: (0, 0) }
     }
 
     /// Goes on where the journal stands.
@@ -128,7 +131,7 @@ impl Record {
             stories.into_iter().map(|open| (open.story.id, open)).collect();
         for snapshot in live {
             let open = stories.remove(&snapshot.id);
-            if open.is_none() && snapshot.lease.is_none() {
+            if open.is_none() && !snapshot.is_leased() {
                 continue;
             }
             let Some(action_ref) = action_ref(snapshot) else { continue };
@@ -154,6 +157,15 @@ impl Record {
         let input = self.tales.get_mut(&id)?.heard(word, now, &mut self.out);
         self.tidy(id);
         input
+    }
+
+    /// Takes the word of a worker for an attempt that has no slot yet as far as is known: that word was faster than the
+    /// end of the attempt before.
+    pub(crate) fn heard_early(&mut self, word: Word) {
+        let words = self.early.entry(word.key.0).or_default();
+        if words.len() < EARLY_MAX {
+            words.push(word);
+        }
     }
 
     /// Notes how an attempt ended. To be called before the scheduler hears of it.
@@ -195,6 +207,9 @@ impl Record {
             tale
         });
         tale.moved(announcement, end, snapshot.and_then(|snapshot| snapshot.lease), now, &mut self.out);
+        for word in self.early.remove(&id).unwrap_or_default() {
+            tale.heard(word, now, &mut self.out);
+        }
         self.tidy(id);
     }
 

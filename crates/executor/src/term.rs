@@ -37,7 +37,7 @@ use crate::link::Current;
 use crate::mail::Postman;
 use crate::outbox::{Awaited, Pending};
 use crate::prune;
-use crate::record::{Record, Word};
+use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
 
 /// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker.
@@ -317,6 +317,14 @@ impl Term {
 
     fn hear(&mut self, word: Word) {
         self.pending.inputs += 1;
+        if let Some(fence) = self.scheduler.fence_ahead(word.key) {
+            let (key, started_at, has_started) = (word.key, word.at, matches!(word.said, Said::Started));
+            self.record.heard_early(word);
+            if has_started {
+                self.apply(Input::Started { key, fence, started_at });
+            }
+            return;
+        }
         if let Some(input) = self.record.heard(word, self.clock.now()) {
             self.apply(input);
         }

@@ -66,6 +66,10 @@ impl Scheduler {
             }
             after = leased.fence;
         }
+        if self.followers.contains_key(&after) {
+            // Of another line, since a change of limits.
+            return None;
+        }
         let is_open = self.workers.get(&incarnation)?.is_open() && self.pools.servers_of(action).contains(&incarnation);
         (is_open && self.pools.is_unwanted(incarnation)).then_some((next.id, incarnation, after))
     }
@@ -85,6 +89,7 @@ impl Scheduler {
             ahead: Some(Ahead { after, recall: None }),
         }));
         self.counters.next_fence += 1;
+        self.followers.insert(after, id);
         if let Some(action) = self.actions.get_mut(&execution.action) {
             action.send_ahead(id, &execution.key);
         }
@@ -96,17 +101,12 @@ impl Scheduler {
     }
 
     /// The attempt with this fence has completed and left its slot: whoever was to start after it has begun.
-    pub(crate) fn fire(&mut self, action_id: ActionId, key: &LineKey, after: Fence, now: Timestamp) {
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
-        let line = action.lines.get(&action.line_key(key));
-        let follows = |id: &&ExecutionId| {
-            let execution = self.executions.get(*id);
-            execution.and_then(Execution::ahead).is_some_and(|ahead| ahead.after == after)
-        };
-        let Some(id) = line.and_then(|line| line.ahead.iter().find(follows)).copied() else { return };
+    pub(crate) fn fire(&mut self, after: Fence, now: Timestamp) {
+        let Some(id) = self.followers.remove(&after) else { return };
         let Some(next) = self.next_phase(id, Event::Fired) else { return };
         self.disarm(id);
         let Some(execution) = self.executions.get_mut(&id) else { return };
+        let action_id = execution.action;
         let Some(action) = self.actions.get_mut(&action_id) else { return };
         action.fire(id, execution);
         let Some(leased) = execution.leased_mut() else { return };
@@ -134,6 +134,9 @@ impl Scheduler {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         if let Some(worker) = execution.leased().and_then(|leased| self.workers.get_mut(&leased.worker)) {
             worker.ahead.remove(&id);
+        }
+        if let Some(ahead) = execution.ahead() {
+            self.followers.remove(&ahead.after);
         }
         execution.state = State::Waiting { keeps_slot: false };
         let (action_id, queued_at) = (execution.action, execution.queued_at);
@@ -173,6 +176,12 @@ impl Scheduler {
         for id in lines.flat_map(|(_, line)| line.ahead.clone()).collect::<Vec<_>>() {
             self.recall(id);
         }
+    }
+
+    /// The fence of an attempt that was sent ahead and has no slot yet, as far as is known.
+    pub fn fence_ahead(&self, (id, attempt): AttemptKey) -> Option<Fence> {
+        let execution = self.executions.get(&id).filter(|execution| execution.attempt == attempt)?;
+        execution.leased().filter(|leased| leased.ahead.is_some()).map(|leased| leased.fence)
     }
 
     /// Who must complete before `id` starts, if anyone.

@@ -75,13 +75,12 @@ impl Scheduler {
         self.orders.recorded(incarnation, key);
         let Some(execution) = self.executions.get_mut(&key.0) else { return };
         let Some(action) = self.actions.get(&execution.action) else { return };
-        let (action_id, line_key) = (execution.action, execution.key.clone());
         execution.failures += u32::from(matches!(outcome.kind, OutcomeKind::Failed | OutcomeKind::Timeout));
         let verdict = judge(outcome.kind, execution.failures, &action.limits);
         let Outcome { kind, result, error, ended_at, .. } = outcome;
         self.conclude(key.0, verdict, Some(kind), Ending { result, error, ended_at }, now);
         if kind == OutcomeKind::Completed {
-            self.fire(action_id, &line_key, fence, now);
+            self.fire(fence, now);
         }
     }
 
@@ -163,7 +162,8 @@ impl Scheduler {
         let (from, attempt, action_id, key) =
             (execution.status(), execution.attempt, execution.action, execution.key.clone());
         let lease = self.lease(execution);
-        if execution.ahead().is_some() {
+        if let Some(ahead) = execution.ahead() {
+            self.followers.remove(&ahead.after);
             self.disarm(id);
         }
         let Some(execution) = self.executions.get(&id) else { return };

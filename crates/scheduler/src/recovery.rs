@@ -112,6 +112,9 @@ impl Scheduler {
             queued_at: snapshot.queued_at,
             state,
         };
+        if let Some(after) = snapshot.lease.as_ref().and_then(|lease| lease.after) {
+            self.followers.insert(after, id);
+        }
         if holds_slot {
             action.take_slot(id, &key);
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slotline_protocol::{ActionId, Epoch, ExecutionId, Status, Timestamp};
+use slotline_protocol::{ActionId, Epoch, ExecutionId, Fence, Status, Timestamp};
 
 use crate::action::{Action, Executions, LineKey};
 use crate::deadline::{Deadlines, Timer};
@@ -55,6 +55,8 @@ pub struct Scheduler {
     /// See [`Self::inherit_lease`].
     pub(crate) former_lease: Duration,
     pub(crate) orders: Orders,
+    /// Who was sent ahead, by the attempt that it starts after: a change of limits may have parted their lines.
+    pub(crate) followers: BTreeMap<Fence, ExecutionId>,
     /// Lines that may have someone to send ahead; empty between two inputs.
     pub(crate) lengthening: BTreeSet<(ActionId, LineKey)>,
     pub(crate) effects: Effects,
@@ -76,6 +78,7 @@ impl Scheduler {
             probes: Probes::default(),
             former_lease: Duration::ZERO,
             orders: Orders::default(),
+            followers: BTreeMap::new(),
             lengthening: BTreeSet::new(),
             effects: Effects::default(),
         }

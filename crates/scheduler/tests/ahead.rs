@@ -395,3 +395,26 @@ fn a_draining_worker_gets_nobody_ahead() {
     world.submit(["b"]);
     assert_eq!(world.ahead(), [""; 0]);
 }
+
+#[test]
+fn a_chain_that_a_change_of_keys_has_parted_fires_all_the_same() {
+    let mut world = World::with_line("email", chained());
+    world.submit(["a"]);
+    world.submit_key("x", ["b"]);
+    world.put("email", Limits { key_limit: Some(1), ..chained() });
+    assert_eq!(world.recalled(), ["b"]);
+    world.complete("a");
+    assert_eq!(world.running(), ["b"], "it had begun before the order arrived");
+    world.complete("b");
+    world.assert_nothing_is_left();
+}
+
+#[test]
+fn nobody_is_sent_after_one_that_another_follows_already() {
+    let mut world = World::with_line("email", Limits { run_ahead: 1, ..chained() });
+    world.submit(["a"]);
+    world.submit_key("x", ["b"]);
+    world.put("email", Limits { run_ahead: 1, key_limit: Some(1), ..chained() });
+    world.submit(["c"]);
+    assert_eq!(world.ahead(), ["b"], "both would begin when a has completed");
+}

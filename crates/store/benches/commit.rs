@@ -56,6 +56,7 @@ fn lease(id: i64) -> Lease {
         fence: Fence(id),
         scheduled_at: Timestamp::from_micros(id),
         started_at: None,
+        after: None,
     }
 }
 

@@ -85,6 +85,7 @@ fn lease(row: &impl Columns, id: ExecutionId) -> Result<Option<Lease>, Error> {
         fence: Fence(fence),
         scheduled_at: row.maybe_time("scheduled_at")?.ok_or_else(|| missing("scheduled_at"))?,
         started_at: row.maybe_time("started_at")?,
+        after: row.maybe_number("after_fence")?.map(Fence),
     }))
 }
 
@@ -142,11 +143,14 @@ pub(crate) fn timeout_ns(timeout: Duration) -> i64 {
 
 pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
     let id = ExecutionId(row.number("id")?);
+    let status = status(row, id)?;
+    // What a worker got ahead of its slot is of no interest to anybody else yet.
+    let is_granted = status != Status::Queued;
     Ok(http::Execution {
         execution_id: id,
         action_id: ActionId(row.number("action_id")?),
         action_ref: parsed(row.text("ref")?, "ref", id)?,
-        status: status(row, id)?,
+        status,
         attempt: count(row, "attempt", id)?,
         concurrency_key: shown(row, "concurrency_key")?,
         parameters: raw(row.text("parameters")?, "parameters", id)?,
@@ -157,11 +161,11 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         trace_id: shown(row, "trace_id")?,
         source: shown(row, "source")?,
         enqueued_at: row.time("enqueued_at")?,
-        scheduled_at: row.maybe_time("scheduled_at")?,
-        start_time: row.maybe_time("started_at")?,
+        scheduled_at: row.maybe_time("scheduled_at")?.filter(|_| is_granted),
+        start_time: row.maybe_time("started_at")?.filter(|_| is_granted),
         end_time: row.maybe_time("ended_at")?,
-        worker: worker(row, id)?,
-        fence: row.maybe_number("fence")?.map(Fence),
+        worker: worker(row, id)?.filter(|_| is_granted),
+        fence: row.maybe_number("fence")?.filter(|_| is_granted).map(Fence),
         result: row.maybe_text("result")?.map(|text| raw(text, "result", id)).transpose()?,
         error: failure(row, id)?,
         position: None,

@@ -2,7 +2,8 @@
 
 /// The columns of a live execution that recovery needs.
 pub(crate) const LIVE: &str = "SELECT id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, \
-    attempt, failures, losses, keeps_slot, cancel_requested, status, worker, action_id, enqueued_at, concurrency_key \
+    attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, enqueued_at, \
+    concurrency_key \
     FROM live";
 
 pub(crate) const ACTIONS: &str = "SELECT id, ref, policy, paused, created_at, updated_at FROM actions \
@@ -153,8 +154,9 @@ pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id FROM history \
 
 /// Live executions whose status and lease do not fit.
 pub(crate) const UNFIT_SLOTS: &str = "SELECT id FROM live \
-    WHERE NOT (CASE status WHEN 'queued' THEN fence IS NULL \
-    WHEN 'scheduled' THEN fence IS NOT NULL WHEN 'running' THEN fence IS NOT NULL \
+    WHERE NOT (CASE status WHEN 'queued' THEN (fence IS NULL) = (after_fence IS NULL) \
+    WHEN 'scheduled' THEN fence IS NOT NULL AND after_fence IS NULL \
+    WHEN 'running' THEN fence IS NOT NULL AND after_fence IS NULL \
     WHEN 'cancelling' THEN fence IS NOT NULL ELSE 1 = 0 END) LIMIT 1000";
 
 /// What was counted for each action, and how many of it live.

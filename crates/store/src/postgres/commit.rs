@@ -26,7 +26,7 @@ const CALL: &str = "SELECT slotline_commit(\
     $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
     $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, \
     $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88, $89, $90, \
-    $91, $92, $93, $94, $95, $96, $97)";
+    $91, $92, $93, $94, $95, $96, $97, $98, $99)";
 
 /// What `slotline_commit` raises when another leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
@@ -147,6 +147,7 @@ fn state<'q, T>(call: Call<'q>, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) 
         .bind(column(rows, |row| snapshot(row).cancel_requested))
         .bind(column(rows, |row| snapshot(row).status.as_str()))
         .bind(sparse(rows, |row| lease(row).map(|lease| lease.worker.as_str())))
+        .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.after).map(|after| after.0)))
 }
 
 fn attempts<'q>(call: Call<'q>, rows: &[EndedAttempt]) -> Call<'q> {

@@ -32,22 +32,24 @@ const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created
     paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
 const SETTLED_BEFORE: &str = "SELECT EXISTS (SELECT 1 FROM history WHERE message_id IN \
-    (SELECT value ->> 19 FROM json_each($1) WHERE value ->> 19 IS NOT NULL))";
+    (SELECT value ->> 20 FROM json_each($1) WHERE value ->> 20 IS NOT NULL))";
 
 const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
-    incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, action_id, enqueued_at, \
-    timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
+    incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, \
+    enqueued_at, timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
     parameters) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
     unhex(value ->> 7), value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
-    value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, unhex(value ->> 20), \
-    value ->> 21, value ->> 22, value ->> 23, value ->> 24, value ->> 25, value ->> 26, value ->> 27 \
+    value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20, \
+    unhex(value ->> 21), value ->> 22, value ->> 23, value ->> 24, value ->> 25, value ->> 26, value ->> 27, \
+    value ->> 28 \
     FROM json_each($1)";
 
 const CHANGE: &str = "UPDATE live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
     fence = c.value ->> 4, scheduled_at = c.value ->> 5, started_at = c.value ->> 6, \
     incarnation = unhex(c.value ->> 7), attempt = c.value ->> 8, failures = c.value ->> 9, losses = c.value ->> 10, \
-    keeps_slot = c.value ->> 11, cancel_requested = c.value ->> 12, status = c.value ->> 13, worker = c.value ->> 14 \
+    keeps_slot = c.value ->> 11, cancel_requested = c.value ->> 12, status = c.value ->> 13, worker = c.value ->> 14, \
+    after_fence = c.value ->> 15 \
     FROM json_each($1) AS c WHERE live.id = c.value ->> 0";
 
 const END_ATTEMPTS: &str = "INSERT INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
@@ -247,7 +249,7 @@ fn maybe<'r, T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'r>) -> Cell<'r> 
     value.map_or(Cell::Null, cell)
 }
 
-fn accepted(row: &Accepted) -> [Cell<'_>; 28] {
+fn accepted(row: &Accepted) -> [Cell<'_>; 29] {
     let (snapshot, request) = (&row.snapshot, &row.request);
     let [
         id,
@@ -265,6 +267,7 @@ fn accepted(row: &Accepted) -> [Cell<'_>; 28] {
         cancel,
         status,
         worker,
+        after_fence,
     ] = state(snapshot);
     [
         id,
@@ -282,6 +285,7 @@ fn accepted(row: &Accepted) -> [Cell<'_>; 28] {
         cancel,
         status,
         worker,
+        after_fence,
         number(snapshot.action.0),
         time(snapshot.enqueued_at),
         maybe(request.timeout, |timeout| number(timeout_ns(timeout))),
@@ -299,7 +303,7 @@ fn accepted(row: &Accepted) -> [Cell<'_>; 28] {
 }
 
 /// The columns that may change while an execution lives.
-fn state(snapshot: &Snapshot) -> [Cell<'_>; 15] {
+fn state(snapshot: &Snapshot) -> [Cell<'_>; 16] {
     let lease = snapshot.lease.as_ref();
     [
         number(snapshot.id.0),
@@ -317,6 +321,7 @@ fn state(snapshot: &Snapshot) -> [Cell<'_>; 15] {
         Cell::Flag(snapshot.cancel_requested),
         plain(snapshot.status.as_str()),
         maybe(lease, |lease| plain(lease.worker.as_str())),
+        maybe(lease.and_then(|lease| lease.after), |after| number(after.0)),
     ]
 }
 

@@ -187,6 +187,7 @@ pub(crate) fn lease(fence: i64) -> Lease {
         fence: Fence(fence),
         scheduled_at: at(1_000 + fence),
         started_at: Some(at(2_000 + fence)),
+        after: None,
     }
 }
 

@@ -17,7 +17,7 @@ impl Tale {
         // All of this was told by the leader before.
         let mut unheard = Out::default();
         tale.queued(snapshot.enqueued_at, &mut unheard);
-        if let Some(lease) = &snapshot.lease {
+        if let Some(lease) = snapshot.lease.as_ref().filter(|lease| lease.after.is_none()) {
             tale.moves(Status::Scheduled, snapshot.attempt, Some(lease.clone()), lease.scheduled_at, &mut unheard);
             if let Some(started_at) = lease.started_at {
                 tale.starts(started_at, &mut unheard);
@@ -40,7 +40,7 @@ impl Tale {
         let OpenStory { story, recent, .. } = open;
         let mut tale = Self::written(action_ref, &story, recent);
         tale.is_as(snapshot);
-        if let Some(lease) = &snapshot.lease {
+        if let Some(lease) = snapshot.lease.as_ref().filter(|lease| lease.after.is_none()) {
             let mut attempt = Attempt::new(snapshot.attempt, lease);
             if story.attempt == snapshot.attempt {
                 attempt.sequence = story.sequence;
@@ -66,7 +66,8 @@ impl Tale {
         let mut tale = Self::written(execution.action_ref.clone(), &story, recent);
         match (incarnation, execution.fence, execution.worker) {
             (Some(incarnation), Some(fence), Some(worker)) => {
-                let lease = Lease { worker, incarnation, fence, scheduled_at: at, started_at: execution.start_time };
+                let started_at = execution.start_time;
+                let lease = Lease { worker, incarnation, fence, scheduled_at: at, started_at, after: None };
                 let mut attempt = Attempt::new(story.attempt, &lease);
                 attempt.sequence = story.sequence;
                 attempt.end = Some(End {
