@@ -110,9 +110,8 @@ struct EventRow {
 #[derive(Clone, Copy, PartialEq)]
 struct Held {
     fence: i64,
-    /// It was sent ahead of its slot.
-    is_ahead: bool,
-    place: i64,
+    /// It was sent ahead of its slot, to start after the attempt with this fence.
+    after: Option<i64>,
 }
 
 #[derive(Default)]
@@ -187,9 +186,11 @@ impl Replay {
                 self.accepted(row);
             }
         }
+        let mut left = Vec::new();
         for (id, status) in std::mem::take(&mut self.settled) {
             moved.retain(|row| row.id != id);
             if let Some(Some(held)) = self.leases.remove(&id) {
+                left.extend((status == Status::Completed).then_some(held.fence));
                 self.released(id, held);
             }
             self.say(Fact::Settled { execution: ExecutionId(id), status });
@@ -198,16 +199,15 @@ impl Replay {
             let Some(held) = self.held(row.id).filter(|held| row.fence != Some(held.fence)) else { continue };
             self.leases.insert(row.id, None);
             self.released(row.id, held);
-            if held.is_ahead && (row.not_before.is_some() || row.keeps_slot || row.place != held.place) {
-                // It began and failed with this very batch, and stood in nobody's way any more.
+            if held.after.is_some_and(|after| left.contains(&after)) {
+                // It has begun and ended with this very batch, and stood in nobody's way any more.
                 self.say(Fact::Stands { execution: ExecutionId(row.id) });
             }
         }
         moved.sort_by_key(|row| row.fence.unwrap_or(i64::MAX));
         for row in moved {
             self.stands(&row);
-            let is_ahead = row.after_fence.is_some();
-            self.leases.insert(row.id, row.fence.map(|fence| Held { fence, is_ahead, place: row.place }));
+            self.leases.insert(row.id, row.fence.map(|fence| Held { fence, after: row.after_fence }));
         }
         for fact in std::mem::take(&mut self.numbered) {
             self.say(fact);
@@ -220,9 +220,9 @@ impl Replay {
 
     fn released(&mut self, id: i64, held: Held) {
         let (execution, fence) = (ExecutionId(id), Fence(held.fence));
-        self.say(match held.is_ahead {
-            true => Fact::TakenBack { execution, fence },
-            false => Fact::Released { execution, fence },
+        self.say(match held.after {
+            Some(_) => Fact::TakenBack { execution, fence },
+            None => Fact::Released { execution, fence },
         });
     }
 
@@ -243,7 +243,7 @@ impl Replay {
 
     fn stands(&mut self, row: &LiveRow) {
         let (execution, attempt, place) = (ExecutionId(row.id), row.attempt, row.place);
-        let before = self.held(row.id).map(|held| (held.fence, held.is_ahead));
+        let before = self.held(row.id).map(|held| (held.fence, held.after.is_some()));
         match (row.fence.map(Fence), row.after_fence.map(Fence)) {
             (Some(fence), Some(after)) if before != Some((fence.0, true)) => {
                 self.say(Fact::SentAhead { execution, attempt, fence, place, after });

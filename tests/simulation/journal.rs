@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use slotline_protocol::policy::{OnIsolation, Policy};
-use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Status};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status};
 use slotline_scheduler::{Counters, Snapshot};
 
 use crate::clock::{Micros, SECOND};
@@ -140,14 +140,17 @@ impl Journal {
             self.live.insert(snapshot.id, fresh);
             moved.push(snapshot);
         }
+        let completed = batch.settled.iter().filter(|(_, status)| *status == Status::Completed);
+        let left: Vec<Fence> = completed.filter_map(|(id, _)| Some(self.live.get(id)?.lease.as_ref()?.fence)).collect();
         for snapshot in &batch.live {
             let Some(before) = self.live.get(&snapshot.id) else { continue };
             let granted = u32::from(snapshot.lease.is_some());
-            let was_ahead = before.lease.as_ref().is_some_and(|lease| lease.after.is_some());
-            let is_elsewhere = snapshot.place != before.place;
-            let has_failed = snapshot.not_before.is_some() || snapshot.keeps_slot || is_elsewhere;
-            if before.attempt + granted < snapshot.attempt || was_ahead && has_failed {
-                // The same for one that waited before, and for one that was sent ahead, began and failed.
+            let has_begun =
+                before.lease.as_ref().and_then(|lease| lease.after).is_some_and(|after| left.contains(&after));
+            let is_over =
+                before.lease.as_ref().map(|lease| lease.fence) != snapshot.lease.as_ref().map(|lease| lease.fence);
+            if before.attempt + granted < snapshot.attempt || has_begun && is_over {
+                // The same for one that waited before, and for one that was sent ahead and has begun and ended.
                 stage.record(Fact::Stands { execution: snapshot.id });
             }
         }
@@ -199,7 +202,7 @@ impl Journal {
         }
     }
 
-    fn release(&mut self, id: ExecutionId, next: Option<slotline_protocol::Fence>, stage: &mut Stage) {
+    fn release(&mut self, id: ExecutionId, next: Option<Fence>, stage: &mut Stage) {
         let Some(live) = self.live.get_mut(&id) else { return };
         if let Some(lease) = live.lease.take_if(|lease| next != Some(lease.fence)) {
             let fence = lease.fence;
