@@ -285,7 +285,7 @@ impl PlayedWorker {
 
 #[tokio::test]
 async fn a_completion_starts_the_next_in_line_and_each_leaves_after_its_commit() -> Result<()> {
-    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1, "run_ahead": 0}"#)]).await?;
     let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
     for n in 1..=3 {
         slotline.request("demo.echo", &format!("m{n}")).await?;
@@ -306,6 +306,33 @@ async fn a_completion_starts_the_next_in_line_and_each_leaves_after_its_commit()
         assert_eq!(slotline.status(n).await?, Status::Completed, "`recorded` leaves after its commit");
     }
     assert!(fences.is_sorted_by(|one, other| one < other), "{fences:?}");
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn the_next_ones_wait_at_the_worker_and_show_as_queued_until_their_turn() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1, "run_ahead": 2}"#)]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    for n in 1..=3 {
+        slotline.request("demo.echo", &format!("m{n}")).await?;
+        let _: Accepted = slotline.replied().await?;
+    }
+    let (first, second, third): (Scheduled, Scheduled, Scheduled) =
+        (worker.order().await?, worker.order().await?, worker.order().await?);
+    assert_eq!(first.starts_after, None);
+    assert_eq!(second.starts_after, Some((first.execution_id, 1)));
+    assert_eq!(third.starts_after, Some((second.execution_id, 1)));
+    let shown = slotline.store.execution(second.execution_id).await?.expect("it lives");
+    assert_eq!((shown.status, shown.scheduled_at, shown.fence), (Status::Queued, None, None));
+    worker.complete(&first, OutcomeKind::Completed).await?;
+    let _: Recorded = worker.order().await?;
+    assert_eq!(slotline.status(second.execution_id.0).await?, Status::Scheduled, "the slot is its own");
+    assert_eq!(slotline.status(third.execution_id.0).await?, Status::Queued);
+    for scheduled in [&second, &third] {
+        worker.complete(scheduled, OutcomeKind::Completed).await?;
+        let _: Recorded = worker.order().await?;
+        assert_eq!(slotline.status(scheduled.execution_id.0).await?, Status::Completed);
+    }
     slotline.stop_executor().await
 }
 
