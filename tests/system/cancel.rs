@@ -9,7 +9,17 @@ use crate::world::{LATER, SOON, World};
 
 #[tokio::test]
 async fn what_is_cancelled_in_line_never_starts_and_holds_up_nobody() -> anyhow::Result<()> {
-    let world = World::with([Action::stamp("line.one", "limit = 1")]).start().await?;
+    cancelled_in_line("limit = 1\nrun_ahead = 0", &["cancelled"]).await
+}
+
+/// Only its worker can say that it has not begun; so it is asked first.
+#[tokio::test]
+async fn what_is_cancelled_at_the_worker_of_the_one_before_never_starts_either() -> anyhow::Result<()> {
+    cancelled_in_line("limit = 1\nrun_ahead = 4", &["cancelling", "cancelled"]).await
+}
+
+async fn cancelled_in_line(policy: &str, answers: &[&str]) -> anyhow::Result<()> {
+    let world = World::with([Action::stamp("line.one", policy)]).start().await?;
     let first = world.submit("line.one", json!({"tag": "first", "sleep_ms": 1500})).await?;
     let by_http = world.submit("line.one", json!({"tag": "by-http"})).await?;
     let by_id = world.submit("line.one", json!({"tag": "by-id"})).await?;
@@ -18,7 +28,7 @@ async fn what_is_cancelled_in_line_never_starts_and_holds_up_nobody() -> anyhow:
     world.stamps.started(1, SOON).await?;
 
     let cancelled = world.ask("POST", &format!("/api/v1/executions/{by_http}/cancel"), None).await?;
-    assert_eq!(cancelled["status"], "cancelled", "in line, at once");
+    assert!(answers.iter().any(|answer| cancelled["status"] == *answer), "{cancelled}");
     let messages = [json!({"execution_id": by_id, "reason": "no longer wanted"}), json!({"message_id": "the-one"})];
     world.publish(&messages.map(|payload| Message::payload("execution.cancel_requested", payload))).await?;
 
@@ -37,7 +47,7 @@ async fn what_is_cancelled_in_line_never_starts_and_holds_up_nobody() -> anyhow:
 
 #[tokio::test]
 async fn what_is_cancelled_while_it_runs_is_ended_and_the_next_starts() -> anyhow::Result<()> {
-    let world = World::with([Action::stamp("line.one", "limit = 1")]).start().await?;
+    let world = World::with([Action::stamp("line.one", "limit = 1\nrun_ahead = 0")]).start().await?;
     let long = |tag: &str| json!({"tag": tag, "sleep_ms": 120_000, "beat_ms": 20});
     let polite = world.submit("line.one", long("polite")).await?;
     let mut stubborn = long("stubborn");
