@@ -1,0 +1,92 @@
+//! G: whether T and H feel what else there is: executions that wait in other lines, and actions that nobody uses.
+
+use anyhow::Result;
+
+use crate::figure::Figure;
+use crate::handoff::{self, Line};
+use crate::installation::{Installation, Site};
+use crate::load::{self, Load};
+use crate::publisher::{Form, Request, publish};
+use crate::scale::Scale;
+
+/// Lines in which the executions wait; no worker serves them.
+const IDLE: &str = "bench.waits";
+const IDLE_LINES: usize = 100;
+/// How many wait at each step.
+const WAITING: [usize; 3] = [0, 10_000, 1_000_000];
+/// How many actions there are at each step.
+const UNUSED: &str = "bench.unused";
+const ACTIONS: [usize; 3] = [1, 1_000, 100_000];
+const THROUGHPUT: usize = 50_000;
+
+pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
+    let mut figures = waiting(site, scale).await?;
+    figures.extend(actions(site, scale).await?);
+    Ok(figures)
+}
+
+async fn waiting(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let mut installation = site.install().await?;
+    installation.put_many(IDLE, IDLE_LINES, r#"{"limit": 1}"#).await?;
+    let mut waiting = 0;
+    for more in WAITING.map(|count| if count == 0 { 0 } else { scale.of(count) }) {
+        let idle = installation.resident()?;
+        let filled = fill(&installation, waiting, more).await?;
+        if more > waiting {
+            let each = installation.resident()?.saturating_sub(idle) / (more - waiting) as u64;
+            let rate = Figure::new(site.system(), "G", format!("{more} waiting: taken"), more - waiting);
+            figures.push(rate.rate(1, filled).with("bytes_each", each));
+        }
+        waiting = more;
+        figures.extend(at(&installation, &format!("{waiting} waiting"), scale).await?);
+    }
+    let took = installation.restart_executor().await?;
+    let mut figure = Figure::new(site.system(), "G", format!("{waiting} waiting: start-up until it leads"), 1);
+    figure.seconds = Some((took.as_secs_f64() * 100.0).round() / 100.0);
+    figures.push(figure.with("bytes_each_with_all_else", installation.resident()? / waiting as u64));
+    installation.close(site).await?;
+    Ok(figures)
+}
+
+async fn actions(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for count in ACTIONS.map(|count| scale.of(count)) {
+        let installation = site.install().await?;
+        // The one that is used counts, too.
+        installation.put_many(UNUSED, count - 1, r#"{"limit": 1}"#).await?;
+        figures.extend(at(&installation, &format!("{count} actions"), scale).await?);
+        installation.close(site).await?;
+    }
+    Ok(figures)
+}
+
+/// Fills the idle lines up; gives the seconds until the journal has them.
+async fn fill(installation: &Installation, from: usize, to: usize) -> Result<f64> {
+    let begun = std::time::Instant::now();
+    let before = installation.totals().await?.enqueued;
+    let requests = (from..to).map(|n| {
+        let line = (n % IDLE_LINES) as u64;
+        Request { action: format!("{IDLE}{line}"), line, keyed: false, n: n as u64 }
+    });
+    publish(&installation.session, Form::Arrays, requests).await?;
+    installation.until_enqueued(before + (to - from) as u64).await?;
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// T and H as things stand.
+async fn at(installation: &Installation, what: &str, scale: &Scale) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for form in [Form::Each, Form::Arrays] {
+        let load = Load { count: scale.of(THROUGHPUT), form, keys: None, prefilled: false };
+        figures.push(load::run(installation, "G", load, scale).await?);
+    }
+    for runs_ahead in [false, true] {
+        let line = Line { workers: 1, run_ms: 1, runs_ahead };
+        figures.extend(handoff::run(installation, "G", line, scale).await?);
+    }
+    for figure in &mut figures {
+        figure.case = format!("{what}: {}", figure.case);
+    }
+    Ok(figures)
+}

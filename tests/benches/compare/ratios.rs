@@ -1,0 +1,60 @@
+//! Ours by others': what holds from one day to the next, where absolute figures drift.
+
+use crate::figure::{EMBEDDED, Figure, MACHINE, OURS};
+
+/// The floor of a hand-off that asks the centre, by the name that `limits` gives it.
+const FLOOR: &str = "broker: two hops and one commit, classic";
+
+/// One sentence for each of our figures that has something beside it.
+pub(crate) fn told(figures: &[Figure]) -> Vec<String> {
+    let ours = figures.iter().filter(|figure| figure.system == OURS);
+    ours.flat_map(|figure| [by_the_machine(figure, figures), by_rivals(figure, figures)]).flatten().collect()
+}
+
+fn by_the_machine(ours: &Figure, figures: &[Figure]) -> Option<String> {
+    let of_the_machine = figures.iter().filter(|figure| figure.system == MACHINE);
+    match ours.measure.as_str() {
+        "H" | "L" => {
+            let floor = of_the_machine.clone().find(|figure| figure.case == FLOOR)?.p50_us?;
+            Some(format!("{}, {}: p50 is {:.2} of {FLOOR}", ours.measure, ours.case, ours.p50_us? / floor))
+        }
+        "C" => {
+            let bare = of_the_machine.filter(|figure| figure.measure == "C").filter_map(|figure| figure.per_second);
+            let bare = bare.max_by(f64::total_cmp)?;
+            Some(format!("C, {}: {:.2} of the bare loop", ours.case, ours.per_second? / bare))
+        }
+        _ => None,
+    }
+}
+
+/// Beside the best rival that broke nothing, at the same size where one was measured at it.
+fn by_rivals(ours: &Figure, figures: &[Figure]) -> Option<String> {
+    let rivals = figures.iter().filter(|figure| {
+        figure.measure == ours.measure
+            && ![OURS, EMBEDDED, MACHINE].contains(&figure.system.as_str())
+            && figure.keeps_promises()
+    });
+    let same_size = rivals.clone().filter(|figure| size(figure) == size(ours)).collect::<Vec<_>>();
+    let rivals = if same_size.is_empty() { rivals.collect() } else { same_size };
+    let (best, ratio) = match ours.measure.as_str() {
+        "T" | "M" => {
+            let best = rivals
+                .into_iter()
+                .max_by(|a, b| a.per_second.unwrap_or(0.0).total_cmp(&b.per_second.unwrap_or(0.0)))?;
+            (best, ours.per_second? / best.per_second?)
+        }
+        "H" | "L" => {
+            let p50 = |figure: &Figure| figure.p50_us.unwrap_or(f64::INFINITY);
+            let best = rivals.into_iter().min_by(|a, b| p50(a).total_cmp(&p50(b)))?;
+            (best, ours.p50_us? / best.p50_us?)
+        }
+        _ => return None,
+    };
+    let what = if ours.p50_us.is_some() { "p50" } else { "rate" };
+    Some(format!("{}, {}: {what} is {ratio:.2} of {}, {}", ours.measure, ours.case, best.system, best.case))
+}
+
+/// How many executions each round had: every case of a throughput begins with it.
+fn size(figure: &Figure) -> &str {
+    figure.case.split(',').next().unwrap_or_default()
+}
