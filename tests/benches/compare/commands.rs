@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::figure::{Figure, MACHINE};
+use crate::figure::{Book, Figure, MACHINE};
 use crate::installation::{END_WITHIN, Site, Spent};
 use crate::program;
 use crate::publisher::{Form, Request, publish};
@@ -17,17 +17,16 @@ const COUNT: usize = 2_000;
 /// Commands at once: what a worker takes by default on two cores, and what fills it.
 const CAPACITIES: [u32; 2] = [4, 32];
 
-pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
+pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     let threads = std::thread::available_parallelism()?.get();
     let floor = scale.floor;
-    let mut figures = Vec::new();
     for threads in [1, threads] {
-        figures.push(tokio::task::spawn_blocking(move || bare(threads, floor)).await??);
+        book.add(tokio::task::spawn_blocking(move || bare(threads, floor)).await??);
     }
     for capacity in CAPACITIES {
-        figures.push(through_slotline(site, capacity, scale).await?);
+        book.add(through_slotline(site, capacity, scale).await?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// Starts the program and waits for it, again and again, on so many threads.

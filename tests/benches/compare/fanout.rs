@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::crew::Served;
-use crate::figure::Figure;
+use crate::figure::{Book, Figure};
 use crate::installation::{Site, Spent};
 use crate::load::in_lines;
 use crate::publisher::{Form, Request, publish};
@@ -18,7 +18,7 @@ const EACH: usize = 10;
 const WORKERS: usize = 4;
 const CAPACITY: u32 = 250;
 
-pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
+pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     let actions = scale.of(ACTIONS);
     let installation = site.install().await?;
     installation.put_many(ACTION, actions, r#"{"limit": 1}"#).await?;
@@ -44,5 +44,6 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>
     let mut figure = in_lines(figure, &stamps);
     figure.journal_violations = installation.verify().await?;
     installation.close(site).await?;
-    Ok(vec![figure])
+    book.add(figure);
+    Ok(())
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::table;
+
 /// The name that our own figures bear.
 pub(crate) const OURS: &str = "slotline";
 pub(crate) const EMBEDDED: &str = "slotline embedded";
@@ -88,9 +90,21 @@ impl Figure {
         self
     }
 
-    /// Whether nothing that was promised was seen broken.
-    pub(crate) fn keeps_promises(&self) -> bool {
-        [self.order_violations, self.overlaps, self.journal_violations].into_iter().flatten().all(|count| count == 0)
+    /// Whether order and limit were seen kept; `None` where nobody looked, or nothing was promised.
+    pub(crate) fn judged(&self) -> Option<bool> {
+        let counts = [self.order_violations, self.overlaps, self.journal_violations];
+        counts.into_iter().flatten().map(|count| count == 0).reduce(|one, other| one && other)
+    }
+}
+
+/// What was measured so far. Each figure is told as it comes, and one that was measured outlives what fails after it.
+#[derive(Default)]
+pub(crate) struct Book(pub(crate) Vec<Figure>);
+
+impl Book {
+    pub(crate) fn add(&mut self, figure: Figure) {
+        eprintln!("{}", table::line(&figure));
+        self.0.push(figure);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::figure::Figure;
+use crate::figure::{Book, Figure};
 use crate::handoff::{self, Line};
 use crate::installation::{Installation, Site};
 use crate::load::{self, Load};
@@ -19,46 +19,45 @@ const UNUSED: &str = "bench.unused";
 const ACTIONS: [usize; 3] = [1, 1_000, 100_000];
 const THROUGHPUT: usize = 50_000;
 
-pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = waiting(site, scale).await?;
-    figures.extend(actions(site, scale).await?);
-    Ok(figures)
+pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
+    waiting(site, scale, book).await?;
+    actions(site, scale, book).await
 }
 
-async fn waiting(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+async fn waiting(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     let mut installation = site.install().await?;
     installation.put_many(IDLE, IDLE_LINES, r#"{"limit": 1}"#).await?;
-    let mut waiting = 0;
+    let (at_rest, mut waiting) = (installation.resident()?, 0);
     for more in WAITING.map(|count| if count == 0 { 0 } else { scale.of(count) }) {
         let idle = installation.resident()?;
         let filled = fill(&installation, waiting, more).await?;
         if more > waiting {
             let each = installation.resident()?.saturating_sub(idle) / (more - waiting) as u64;
             let rate = Figure::new(site.system(), "G", format!("{more} waiting: taken"), more - waiting);
-            figures.push(rate.rate(1, filled).with("bytes_each", each));
+            book.add(rate.rate(1, filled).with("bytes_each", each));
         }
         waiting = more;
-        figures.extend(at(&installation, &format!("{waiting} waiting"), scale).await?);
+        at(&installation, &format!("{waiting} waiting"), scale, book).await?;
     }
     let took = installation.restart_executor().await?;
     let mut figure = Figure::new(site.system(), "G", format!("{waiting} waiting: start-up until it leads"), 1);
     figure.seconds = Some((took.as_secs_f64() * 100.0).round() / 100.0);
-    figures.push(figure.with("bytes_each_with_all_else", installation.resident()? / waiting as u64));
+    // Beside an executor that has just started with nothing.
+    let each = installation.resident()?.saturating_sub(at_rest) / waiting as u64;
+    book.add(figure.with("bytes_each", each));
     installation.close(site).await?;
-    Ok(figures)
+    Ok(())
 }
 
-async fn actions(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+async fn actions(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     for count in ACTIONS.map(|count| scale.of(count)) {
         let installation = site.install().await?;
         // The one that is used counts, too.
         installation.put_many(UNUSED, count - 1, r#"{"limit": 1}"#).await?;
-        figures.extend(at(&installation, &format!("{count} actions"), scale).await?);
+        at(&installation, &format!("{count} actions"), scale, book).await?;
         installation.close(site).await?;
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// Fills the idle lines up; gives the seconds until the journal has them.
@@ -75,18 +74,17 @@ async fn fill(installation: &Installation, from: usize, to: usize) -> Result<f64
 }
 
 /// T and H as things stand.
-async fn at(installation: &Installation, what: &str, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+async fn at(installation: &Installation, what: &str, scale: &Scale, book: &mut Book) -> Result<()> {
+    let named = |figure: Figure| Figure { case: format!("{what}: {}", figure.case), ..figure };
     for form in [Form::Each, Form::Arrays] {
         let load = Load { count: scale.of(THROUGHPUT), form, keys: None, prefilled: false };
-        figures.push(load::run(installation, "G", load, scale).await?);
+        book.add(named(load::run(installation, "G", load, scale).await?));
     }
     for runs_ahead in [false, true] {
         let line = Line { workers: 1, run_ms: 1, runs_ahead };
-        figures.extend(handoff::run(installation, "G", line, scale).await?);
+        if let Some(figure) = handoff::run(installation, "G", line, scale).await? {
+            book.add(named(figure));
+        }
     }
-    for figure in &mut figures {
-        figure.case = format!("{what}: {}", figure.case);
-    }
-    Ok(figures)
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use crate::crew::Served;
-use crate::figure::Figure;
+use crate::figure::{Book, Figure};
 use crate::installation::{Installation, Site, Spent};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
@@ -26,8 +26,7 @@ pub(crate) struct Line {
     pub(crate) runs_ahead: bool,
 }
 
-pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     for runs_ahead in [false, true] {
         for workers in [1, 4] {
             for run_ms in [1, 0] {
@@ -36,7 +35,7 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>
                 match run(&installation, "H", line, scale).await? {
                     Some(mut figure) => {
                         figure.journal_violations = installation.verify().await?;
-                        figures.push(figure);
+                        book.add(figure);
                     }
                     None => eprintln!("H: this build does not run ahead"),
                 }
@@ -44,7 +43,7 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>
             }
         }
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// The policy of a line with one slot. The one place that knows how running ahead is asked for.

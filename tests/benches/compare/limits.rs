@@ -10,21 +10,20 @@ mod rates;
 mod rounds;
 mod rows;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::figure::Figure;
+use crate::figure::Book;
 use crate::scale::Scale;
 use crate::servers::Servers;
 
 const MEASURE: &str = "limits";
 
-pub(crate) async fn measure(servers: &Servers, scale: &Scale) -> Result<Vec<Figure>> {
+pub(crate) async fn measure(servers: &Servers, scale: &Scale, book: &mut Book) -> Result<()> {
     let amqp = servers.rabbit.url();
     let database = servers.postgres.fresh_database("limits").await?;
-    let mut figures = vec![disk::flushed(scale)?];
-    figures.extend(hops::measure(&amqp, scale).await?);
-    figures.extend(rounds::measure(&amqp, &database, scale).await?);
-    figures.extend(rates::measure(&amqp, scale).await?);
-    figures.extend(rows::measure(&database, scale).await?);
-    Ok(figures)
+    book.add(disk::flushed(scale)?);
+    hops::measure(&amqp, scale, book).await.context("one hop")?;
+    rounds::measure(&amqp, &database, scale, book).await.context("two hops")?;
+    rates::measure(&amqp, scale, book).await.context("rates")?;
+    rows::measure(&database, scale, book).await.context("rows")
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::crew::Served;
-use crate::figure::Figure;
+use crate::figure::{Book, Figure};
 use crate::installation::{Installation, Site, Spent};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
@@ -33,22 +33,20 @@ pub(crate) struct Load {
 }
 
 /// T at its sizes.
-pub(crate) async fn throughput(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub(crate) async fn throughput(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     for count in [50_000, 250_000].map(|count| scale.of(count)) {
         for form in [Form::Each, Form::Arrays] {
             let load = Load { count, form, keys: None, prefilled: false };
-            figures.push(alone(site, "T", load, scale).await?);
+            book.add(alone(site, "T", load, scale).await?);
         }
     }
     let prefilled = Load { count: scale.of(50_000), form: Form::Arrays, keys: None, prefilled: true };
-    figures.push(alone(site, "T", prefilled, scale).await?);
-    Ok(figures)
+    book.add(alone(site, "T", prefilled, scale).await?);
+    Ok(())
 }
 
 /// M at its sizes.
-pub(crate) async fn keys(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub(crate) async fn keys(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     let live = |count, form| Load { count: scale.of(count), form, keys: Some(100), prefilled: false };
     let prefilled = Load { prefilled: true, ..live(50_000, Form::Arrays) };
     for load in [
@@ -58,9 +56,9 @@ pub(crate) async fn keys(site: Site<'_>, scale: &Scale) -> Result<Vec<Figure>> {
         live(250_000, Form::Arrays),
         prefilled,
     ] {
-        figures.push(alone(site, "M", load, scale).await?);
+        book.add(alone(site, "M", load, scale).await?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// One case on an installation of its own.

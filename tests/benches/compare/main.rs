@@ -52,7 +52,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use figure::{EMBEDDED, Figure, OURS};
+use figure::{Book, EMBEDDED, Figure, OURS};
 use installation::Site;
 use options::{Measure, Options, Output};
 use servers::Servers;
@@ -78,51 +78,49 @@ async fn run(options: &Options) -> Result<()> {
     if options.scale.is_trial() {
         what.insert("trial".to_owned(), "a twentieth of everything; these figures mean nothing".to_owned());
     }
-    let mut figures = options.rivals.as_deref().map(rivals::read).transpose()?.unwrap_or_default();
+    let mut book = Book(options.rivals.as_deref().map(rivals::read).transpose()?.unwrap_or_default());
     program::path()?;
     let servers = Servers::start().await?;
     what.extend(servers.told.clone());
     let mut failed = Vec::new();
     for measure in &options.measures {
-        match Box::pin(one(*measure, &servers, options)).await {
-            Ok(measured) => {
-                measured.iter().for_each(|figure| eprintln!("{}", table::line(figure)));
-                figures.extend(measured);
-            }
-            // The others' figures are worth as much without it.
-            Err(error) => {
-                eprintln!("{measure}: {error:#}");
-                failed.push(measure.to_string());
-            }
+        // The others' figures are worth as much without it.
+        if let Err(error) = Box::pin(one(*measure, &servers, options, &mut book)).await {
+            eprintln!("{measure}: {error:#}");
+            failed.push(measure.to_string());
         }
     }
+    let Book(figures) = book;
     what.insert("load when it ended".to_owned(), machine::load());
     show(&what, &figures, options.output)?;
-    let broken = |figure: &&Figure| [OURS, EMBEDDED].contains(&figure.system.as_str()) && !figure.keeps_promises();
+    let broken =
+        |figure: &&Figure| [OURS, EMBEDDED].contains(&figure.system.as_str()) && figure.judged() == Some(false);
     failed.extend(figures.iter().filter(broken).map(|figure| format!("{}, {}", figure.measure, figure.case)));
     ensure!(failed.is_empty(), "failed, or broke a promise: {}", failed.join("; "));
     Ok(())
 }
 
-async fn one(measure: Measure, servers: &Servers, options: &Options) -> Result<Vec<Figure>> {
+async fn one(measure: Measure, servers: &Servers, options: &Options, book: &mut Book) -> Result<()> {
     let (site, scale) = (Site::Servers(servers), &options.scale);
     match measure {
-        Measure::Limits => limits::measure(servers, scale).await,
-        Measure::Throughput => load::throughput(site, scale).await,
-        Measure::Keys => load::keys(site, scale).await,
-        Measure::Handoff => handoff::measure(site, scale).await,
-        Measure::Latency => latency::measure(site, scale).await,
-        Measure::Fanout => fanout::measure(site, scale).await,
-        Measure::Growth => growth::measure(site, scale).await,
-        Measure::Commands => commands::measure(site, scale).await,
+        Measure::Limits => limits::measure(servers, scale, book).await,
+        Measure::Throughput => load::throughput(site, scale, book).await,
+        Measure::Keys => load::keys(site, scale, book).await,
+        Measure::Handoff => handoff::measure(site, scale, book).await,
+        Measure::Latency => latency::measure(site, scale, book).await,
+        Measure::Fanout => fanout::measure(site, scale, book).await,
+        Measure::Growth => growth::measure(site, scale, book).await,
+        Measure::Commands => commands::measure(site, scale, book).await,
         Measure::Embedded => {
-            let mut figures = load::throughput(Site::Embedded, scale).await?;
-            figures.extend(load::keys(Site::Embedded, scale).await?);
-            figures.extend(handoff::measure(Site::Embedded, scale).await?);
-            figures.extend(latency::measure(Site::Embedded, scale).await?);
-            Ok(figures)
+            load::throughput(Site::Embedded, scale, book).await?;
+            load::keys(Site::Embedded, scale, book).await?;
+            handoff::measure(Site::Embedded, scale, book).await?;
+            latency::measure(Site::Embedded, scale, book).await
         }
-        Measure::Rivals => rivals::run(),
+        Measure::Rivals => {
+            rivals::run()?.into_iter().for_each(|figure| book.add(figure));
+            Ok(())
+        }
     }
 }
 

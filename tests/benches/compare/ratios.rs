@@ -32,7 +32,7 @@ fn by_rivals(ours: &Figure, figures: &[Figure]) -> Option<String> {
     let rivals = figures.iter().filter(|figure| {
         figure.measure == ours.measure
             && ![OURS, EMBEDDED, MACHINE].contains(&figure.system.as_str())
-            && figure.keeps_promises()
+            && figure.judged() != Some(false)
     });
     let same_size = rivals.clone().filter(|figure| size(figure) == size(ours)).collect::<Vec<_>>();
     let rivals = if same_size.is_empty() { rivals.collect() } else { same_size };

@@ -7,7 +7,7 @@ use crate::figure::Figure;
 
 /// In this order; what has none of these names comes last.
 const MEASURES: [&str; 8] = ["limits", "T", "M", "H", "L", "F", "G", "C"];
-const HEADS: [&str; 9] = ["", "system", "case", "n", "s", "per s", "p50 ms", "p99 ms", "p99.9 ms"];
+const HEADS: [&str; 10] = ["", "system", "case", "n", "s", "per s", "p50 ms", "p99 ms", "p99.9 ms", "kept"];
 
 pub(crate) fn told(what: &BTreeMap<String, String>, figures: &[Figure]) -> String {
     let mut text = String::new();
@@ -51,6 +51,11 @@ fn row(figure: &Figure) -> Vec<String> {
         milliseconds(figure.p50_us),
         milliseconds(figure.p99_us),
         milliseconds(figure.p999_us),
+        match figure.judged() {
+            None => String::new(),
+            Some(true) => "yes".to_owned(),
+            Some(false) => "NO".to_owned(),
+        },
     ]
 }
 

@@ -84,10 +84,9 @@ def throughput():
 
 def handoff():
     queue, count = "celery.handoff", common.sized(5000)
-    for pool in ["solo", "prefork"]:
-        case = f"{count} handlers, 1 ms, a queue of its own, {pool}, concurrency 1, prefetch 1"
-        tally = common.Tally(SYSTEM, "H", case, in_lines=True, pauses=True)
-        prefilled(tally, [queue], count, lambda n: (queue, (0, n, 1)), lambda: [worker([queue], pool, 1, 1)])
+    case = f"{count} handlers, 1 ms, a queue of its own, prefork, concurrency 1, prefetch 1"
+    tally = common.Tally(SYSTEM, "H", case, in_lines=True, pauses=True)
+    prefilled(tally, [queue], count, lambda n: (queue, (0, n, 1)), lambda: [worker([queue], "prefork", 1, 1)])
 
 
 def keys():

@@ -6,15 +6,14 @@ use anyhow::Result;
 
 use super::MEASURE;
 use super::amqp::{Kind, channel, connect, consume, declare, delete, publish, take};
-use crate::figure::{Figure, MACHINE};
+use crate::figure::{Book, Figure, MACHINE};
 use crate::scale::Scale;
 
 const QUEUE: &str = "limits.hop";
 const PREFETCH: u16 = 256;
 
-pub(super) async fn measure(url: &str, scale: &Scale) -> Result<Vec<Figure>> {
+pub(super) async fn measure(url: &str, scale: &Scale, book: &mut Book) -> Result<()> {
     let (publishing, consuming) = (connect(url).await?, connect(url).await?);
-    let mut figures = Vec::new();
     for kind in Kind::ALL {
         let channels = (channel(&publishing).await?, channel(&consuming).await?);
         declare(&channels.0, QUEUE, kind).await?;
@@ -29,7 +28,7 @@ pub(super) async fn measure(url: &str, scale: &Scale) -> Result<Vec<Figure>> {
         }
         delete(&channels.0, QUEUE).await?;
         let figure = Figure::new(MACHINE, MEASURE, format!("broker: one hop, {}", kind.told()), took.len());
-        figures.push(figure.rate(1, begun.elapsed().as_secs_f64()).percentiles(took));
+        book.add(figure.rate(1, begun.elapsed().as_secs_f64()).percentiles(took));
     }
-    Ok(figures)
+    Ok(())
 }

@@ -10,7 +10,7 @@ use lapin::{Channel, Consumer};
 
 use super::MEASURE;
 use super::amqp::{Kind, channel, connect, consume, declare, delete, publish};
-use crate::figure::{Figure, MACHINE};
+use crate::figure::{Book, Figure, MACHINE};
 use crate::scale::Scale;
 
 const QUEUE: &str = "limits.rate";
@@ -20,9 +20,8 @@ const WINDOW: usize = 500;
 const ACKED_AT_ONCE: usize = 250;
 const PREFETCH: u16 = 1000;
 
-pub(super) async fn measure(url: &str, scale: &Scale) -> Result<Vec<Figure>> {
+pub(super) async fn measure(url: &str, scale: &Scale, book: &mut Book) -> Result<()> {
     let (publishing, consuming) = (connect(url).await?, connect(url).await?);
-    let mut figures = Vec::new();
     for kind in Kind::ALL {
         for consumed in [false, true] {
             let round = scale.of(ROUND);
@@ -42,16 +41,17 @@ pub(super) async fn measure(url: &str, scale: &Scale) -> Result<Vec<Figure>> {
                 tokio::try_join!(fill(&from, kind, round), drained)?;
                 seconds += begun.elapsed().as_secs_f64();
                 rounds += 1;
+                // The consumer's channel first: a queue that goes under its consumer would cancel it.
+                to.close(200, "".into()).await?;
                 delete(&from, QUEUE).await?;
                 from.close(200, "".into()).await?;
-                to.close(200, "".into()).await?;
             }
             let through = if consumed { " and consumed" } else { "" };
             let case = format!("broker: published with confirms{through}, {}", kind.told());
-            figures.push(Figure::new(MACHINE, MEASURE, case, rounds * round).rate(rounds, seconds));
+            book.add(Figure::new(MACHINE, MEASURE, case, rounds * round).rate(rounds, seconds));
         }
     }
-    Ok(figures)
+    Ok(())
 }
 
 async fn fill(channel: &Channel, kind: Kind, count: usize) -> Result<()> {

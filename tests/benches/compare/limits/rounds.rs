@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Statement};
 use super::MEASURE;
 use super::amqp::{Kind, channel, connect, consume, declare, delete, publish, take};
 use super::rows;
-use crate::figure::{Figure, MACHINE};
+use crate::figure::{Book, Figure, MACHINE};
 use crate::scale::Scale;
 use crate::servers;
 
@@ -28,9 +28,8 @@ struct Executor {
     journal: Option<(Client, Statement)>,
 }
 
-pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale) -> Result<Vec<Figure>> {
+pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mut Book) -> Result<()> {
     let connections = (connect(amqp).await?, connect(amqp).await?);
-    let mut figures = Vec::new();
     for (kind, commits) in
         [(Kind::Transient, false), (Kind::Classic, false), (Kind::Classic, true), (Kind::Quorum, true)]
     {
@@ -53,9 +52,9 @@ pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale) -> Result
         for queue in [TO_EXECUTOR, TO_WORKER] {
             delete(&worker, queue).await?;
         }
-        figures.push(Figure { case: told(kind, commits), ..figure });
+        book.add(Figure { case: told(kind, commits), ..figure });
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn told(kind: Kind, commits: bool) -> String {

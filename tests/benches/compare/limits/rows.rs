@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio_postgres::Client;
 
 use super::MEASURE;
-use crate::figure::{Figure, MACHINE};
+use crate::figure::{Book, Figure, MACHINE};
 use crate::scale::Scale;
 use crate::servers;
 
@@ -22,7 +22,7 @@ const BATCH: usize = 500;
 const ROWS: usize = 50_000;
 const PAYLOAD_BYTES: usize = 256;
 
-pub(super) async fn measure(database: &str, scale: &Scale) -> Result<Vec<Figure>> {
+pub(super) async fn measure(database: &str, scale: &Scale, book: &mut Book) -> Result<()> {
     let client = servers::connect(database).await?;
     let rows = scale.of(ROWS);
     let (mut inserting, mut updating, mut rounds) = (0.0_f64, 0.0_f64, 0);
@@ -40,11 +40,10 @@ pub(super) async fn measure(database: &str, scale: &Scale) -> Result<Vec<Figure>
         rounds += 1;
     }
     let figure = |case, seconds| Figure::new(MACHINE, MEASURE, case, rounds * rows).rate(rounds, seconds);
-    Ok(vec![
-        single(&client, scale).await?,
-        figure("journal: rows inserted, 500 a commit", inserting),
-        figure("journal: rows updated by key, 500 a commit", updating),
-    ])
+    book.add(single(&client, scale).await?);
+    book.add(figure("journal: rows inserted, 500 a commit", inserting));
+    book.add(figure("journal: rows updated by key, 500 a commit", updating));
+    Ok(())
 }
 
 /// A fresh table of so many rows.
