@@ -3,6 +3,7 @@
 //! A worker's process is this same program, told by its arguments to be one. Its stamps stay in memory while it works
 //! and are written when it ends.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,35 @@ pub(crate) const ROLE: &str = "be-a-worker";
 const END_WITHIN: Duration = Duration::from_secs(60);
 /// Stamps that a worker has room for without asking for memory again.
 const STAMPS_EXPECTED: usize = 300_000;
+
+/// Workers at work, and whose time is counted with theirs.
+pub(crate) struct Crew {
+    pub(crate) hands: Vec<Hand>,
+    pub(crate) meter: Meter,
+}
+
+impl Crew {
+    /// Lets all end; gives what their handlers said.
+    pub(crate) async fn end(self) -> Result<Vec<Stamp>> {
+        let mut stamps = Vec::new();
+        for hand in self.hands {
+            stamps.extend(hand.end().await?);
+        }
+        Ok(stamps)
+    }
+}
+
+/// Seconds of processors, by who spent them, over several rounds.
+#[derive(Default)]
+pub(crate) struct Spent(pub(crate) BTreeMap<String, f64>);
+
+impl Spent {
+    pub(crate) fn add(&mut self, seconds: BTreeMap<String, f64>) {
+        for (name, more) in seconds {
+            *self.0.entry(name).or_default() += more;
+        }
+    }
+}
 
 /// What a worker serves.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::crew::Served;
+use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
-use crate::installation::{Site, Spent};
+use crate::installation::Site;
 use crate::load::in_lines;
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;

@@ -5,9 +5,9 @@
 
 use anyhow::Result;
 
-use crate::crew::Served;
+use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
-use crate::installation::{Installation, Site, Spent};
+use crate::installation::{Installation, Site};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
 use crate::stamps;

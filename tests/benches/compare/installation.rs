@@ -3,7 +3,8 @@
 //! Each measure has its own, with a journal of its own, so that none pays for the history of another and each is judged
 //! by itself.
 
-use std::collections::BTreeMap;
+mod site;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,20 +12,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use slotline_broker::{Broker, Session};
-use slotline_executor::{Api, Config};
 use slotline_store::Store;
 use slotline_tests::{Guarded, Port, Sandbox, Signal, eventually};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::PREFIX;
 use crate::cpu::Meter;
-use crate::crew::{Hand, Role, Served};
-use crate::figure::{EMBEDDED, OURS};
-use crate::program;
-use crate::servers::{Servers, connect};
-use crate::stamps::Stamp;
+use crate::crew::{Crew, Hand, Role, Served};
+
+pub(crate) use site::Site;
+use site::start_executor;
 
 /// Longest time that any one round may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
@@ -34,13 +32,6 @@ pub(crate) const END_WITHIN: Duration = Duration::from_secs(60);
 const PUTS: usize = 32;
 /// A journal of more executions is not judged: that takes longer than the measure.
 const VERIFIED_MAX: u64 = 400_000;
-
-/// Where to install.
-#[derive(Clone, Copy)]
-pub(crate) enum Site<'s> {
-    Servers(&'s Servers),
-    Embedded,
-}
 
 pub(crate) struct Installation {
     pub(crate) system: &'static str,
@@ -68,94 +59,6 @@ enum Executor {
 pub(crate) struct Totals {
     pub(crate) enqueued: u64,
     pub(crate) settled: u64,
-}
-
-impl Site<'_> {
-    pub(crate) fn system(self) -> &'static str {
-        match self {
-            Self::Servers(_) => OURS,
-            Self::Embedded => EMBEDDED,
-        }
-    }
-
-    /// Returns once it leads.
-    pub(crate) async fn install(self) -> Result<Installation> {
-        let installation = match self {
-            Self::Servers(servers) => Box::pin(on_servers(servers)).await?,
-            Self::Embedded => Box::pin(embedded()).await?,
-        };
-        installation.leads().await?;
-        Ok(installation)
-    }
-}
-
-async fn on_servers(servers: &Servers) -> Result<Installation> {
-    let (amqp, database) = tokio::try_join!(servers.rabbit.fresh_vhost(), servers.postgres.fresh_database("compare"))?;
-    let sandbox = Sandbox::new("compare")?;
-    let port = Port::claim()?;
-    let process = Box::new(start_executor(&sandbox, &database, &amqp, &port)?);
-    let meter = servers.meter.clone().alone("executor", process.pid().as_raw());
-    let meter = meter.alone("publisher", std::process::id().cast_signed());
-    let broker = Broker::rabbit(&amqp, PREFIX)?;
-    let api = url(&port);
-    let http = http()?;
-    // It makes the schema at its start.
-    eventually("the executor answers", PATIENCE, async || {
-        Ok(http.get(format!("{api}/readyz")).send().await?.status().is_success().then_some(()))
-    })
-    .await
-    .with_context(|| process.log())?;
-    Ok(Installation {
-        system: OURS,
-        session: broker.open("compare").await?,
-        broker,
-        amqp,
-        http,
-        api,
-        store: Store::open(&database).await?,
-        executor: Executor::Process { process, port },
-        meter,
-        sandbox,
-        journal: Some(connect(&database).await?),
-        database,
-    })
-}
-
-async fn embedded() -> Result<Installation> {
-    let sandbox = Sandbox::new("compare")?;
-    let database = format!("sqlite:{}", sandbox.path().join("journal.db").display());
-    let store = Store::open(&database).await?;
-    store.migrate().await?;
-    let broker = Broker::memory(PREFIX);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let api = format!("http://{}", listener.local_addr()?);
-    let shutdown = CancellationToken::new();
-    let served = Some(Api { listener, token: None });
-    let running = slotline_executor::run(Config::default(), store.clone(), broker.clone(), served, shutdown.clone());
-    Ok(Installation {
-        system: EMBEDDED,
-        session: broker.open("compare").await?,
-        broker,
-        amqp: String::new(),
-        http: http()?,
-        api,
-        store,
-        executor: Executor::Task { running: tokio::spawn(running), shutdown },
-        meter: Meter::default().alone("all of it", std::process::id().cast_signed()),
-        sandbox,
-        journal: None,
-        database,
-    })
-}
-
-fn start_executor(sandbox: &Sandbox, database: &str, amqp: &str, port: &Port) -> Result<Guarded> {
-    let listen = format!("127.0.0.1:{}", port.number());
-    let arguments = ["executor", "--database-url", database, "--amqp-url", amqp, "--listen", &listen];
-    program::start(sandbox, "executor", &arguments)
-}
-
-fn url(port: &Port) -> String {
-    format!("http://127.0.0.1:{}", port.number())
 }
 
 fn http() -> Result<reqwest::Client> {
@@ -334,34 +237,5 @@ impl Installation {
             servers.postgres.psql(&format!("DROP DATABASE \"{name}\" WITH (FORCE)")).await?;
         }
         Ok(())
-    }
-}
-
-/// Workers at work, and whose time is counted with theirs.
-pub(crate) struct Crew {
-    hands: Vec<Hand>,
-    pub(crate) meter: Meter,
-}
-
-impl Crew {
-    /// Lets all end; gives what their handlers said.
-    pub(crate) async fn end(self) -> Result<Vec<Stamp>> {
-        let mut stamps = Vec::new();
-        for hand in self.hands {
-            stamps.extend(hand.end().await?);
-        }
-        Ok(stamps)
-    }
-}
-
-/// Seconds of processors, by who spent them, over several rounds.
-#[derive(Default)]
-pub(crate) struct Spent(pub(crate) BTreeMap<String, f64>);
-
-impl Spent {
-    pub(crate) fn add(&mut self, seconds: BTreeMap<String, f64>) {
-        for (name, more) in seconds {
-            *self.0.entry(name).or_default() += more;
-        }
     }
 }

@@ -9,9 +9,9 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::crew::Served;
+use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
-use crate::installation::{Installation, Site, Spent};
+use crate::installation::{Installation, Site};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
 use crate::stamps::{self, Stamp};

@@ -117,10 +117,7 @@ async fn one(measure: Measure, servers: &Servers, options: &Options, book: &mut 
             handoff::measure(Site::Embedded, scale, book).await?;
             latency::measure(Site::Embedded, scale, book).await
         }
-        Measure::Rivals => {
-            rivals::run()?.into_iter().for_each(|figure| book.add(figure));
-            Ok(())
-        }
+        Measure::Rivals => rivals::run(book),
     }
 }
 
