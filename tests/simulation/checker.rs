@@ -371,7 +371,7 @@ impl Checker {
         // Its predecessor may be back by the end of this batch, and then it never begins.
         let follows = self.fences.contains_key(&after) && after < fence;
         let shares = others.map(|(_, live)| live).any(is_follower);
-        ensure(follows && !shares && !(rules.paused && !is_fresh), Rule::LimitHolds, Some(id), || {
+        ensure(follows && !shares && (is_fresh || !rules.paused), Rule::LimitHolds, Some(id), || {
             format!("execution {id} was sent ahead after fence {after}, which nobody of its line holds for it alone")
         })
     }
