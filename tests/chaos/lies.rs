@@ -12,7 +12,8 @@ type Lie = fn(&mut Vec<Entry>) -> Option<()>;
 
 const LIES: [(&str, Rule, Lie); 11] = [
     ("the end of an execution is left out", Rule::EverythingEnds, |history| {
-        let at = position(history, |fact| matches!(fact, Fact::Settled { .. }))?;
+        // The last one: whoever was sent ahead after an earlier one would tell of it first.
+        let at = history.iter().rposition(|entry| matches!(entry.fact, Fact::Settled { .. }))?;
         history.remove(at);
         Some(())
     }),
