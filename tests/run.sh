@@ -24,6 +24,7 @@ missing_packages() {
   # The system's Python: another one on the PATH does not see the system's packages.
   /usr/bin/python3 -c 'import pika' 2>/dev/null || echo python3-pika
   command -v cc >/dev/null || echo gcc libc6-dev
+  command -v valgrind >/dev/null || echo valgrind
 }
 
 install_packages() {
@@ -78,6 +79,7 @@ case ${CARGO_TARGET_DIR:-} in /*) SLOTLINE_BIN=$CARGO_TARGET_DIR/debug/slotline 
 step "the program is there" test -x "$SLOTLINE_BIN"
 step "layering" cargo test --workspace --locked --test layering
 step "every test, and 100,000 simulations" cargo test --workspace --locked --no-fail-fast
+step "instructions of the scheduler" cargo bench -p slotline-scheduler --locked --bench instructions
 step "two planted mistakes" cargo planted --draw 2
 # Last, and alone: a storm on a machine that is busy otherwise shows nothing but slowness.
 step "chaos" cargo chaos

@@ -1,151 +1,72 @@
-//! What one step costs, from ten lines to a million: it should hardly grow. `cargo bench -p slotline-scheduler`
+//! What deciding costs: nanoseconds for each transition, from ten lines to a million. The cost should hardly grow.
 //!
-//! Plain numbers on stdout; a comparison over time belongs to whoever runs it twice on one machine.
-#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+//!     cargo bench -p slotline-scheduler --bench line
+//!
+//! A transition is a move of one execution from one status to the next. A life is four of them: it is queued, granted,
+//! begins, completes. "alone" takes the effects of every input at once, as an idle executor does; "together" those of ten
+//! lives, as a busy one does. A million wait throughout, and the lines get and give in turn, so that nothing is warm.
+//! What a change of the code costs is told by `instructions`, which noise can't move; this tells what it is worth.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::error::Error;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod stage;
 
-use slotline_protocol::message::{Heartbeat, Served};
-use slotline_protocol::{ActionId, ActionRef, Epoch, Incarnation, OutcomeKind, Policy, Timestamp, WorkerName};
-use slotline_scheduler::{Config, Counters, Dispatch, Input, Limits, Order, Outcome, Scheduler};
-use uuid::Uuid;
+use std::time::Duration;
 
-const STEPS: usize = 200_000;
-const WORKERS: usize = 100;
-const CAPACITY: u32 = 10;
-/// More than a worker could list in one heartbeat.
-const ACTIONS_MAX: usize = 10_000;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+use stage::{Kind, Stage};
+
 /// Executions in line when measuring begins.
 const BACKLOG: usize = 1_000_000;
+const WORKERS: usize = 100;
+const CAPACITY: u32 = 10;
+/// Lives that one batch moves on.
+const BATCH: usize = 10;
+const LINES: [(&str, Kind, usize); 6] = [
+    ("keys", Kind::Keys, 10),
+    ("keys", Kind::Keys, 10_000),
+    ("keys", Kind::Keys, 1_000_000),
+    ("actions", Kind::Actions, 10),
+    ("actions", Kind::Actions, 1_000),
+    ("actions", Kind::Actions, 10_000),
+];
 
-struct Bench {
-    scheduler: Scheduler,
-    now: Timestamp,
-    running: VecDeque<(Incarnation, Dispatch)>,
-    tokens: u64,
+/// One runs to its end, the next one of its line is granted and begins, and one more comes.
+fn live_alone(stage: &mut Stage) {
+    stage.complete();
+    stage.take();
+    stage.begin();
+    stage.take();
+    stage.request();
+    stage.take();
 }
 
-impl Bench {
-    fn new() -> Self {
-        let config = Config { lease: Duration::from_secs(60), heartbeat: Duration::from_secs(5) };
-        let counters = Counters { next_id: 1, next_fence: 1, next_action: 1 };
-        let scheduler = Scheduler::new(config, Epoch(1), counters);
-        Self { scheduler, now: Timestamp::from_micros(0), running: VecDeque::new(), tokens: 0 }
+fn live_together(stage: &mut Stage) {
+    stage.begin();
+    for _ in 0..BATCH {
+        stage.request();
     }
-
-    fn tell(&mut self, input: Input) {
-        self.now = self.now + Duration::from_micros(1);
-        self.scheduler.handle(input, self.now);
-        for sent in self.scheduler.take_effects().orders {
-            if let Order::Dispatch(dispatch) = sent.order {
-                self.running.push_back((sent.incarnation, dispatch));
-            }
-        }
+    for _ in 0..BATCH {
+        stage.complete();
     }
-
-    fn heartbeat(&self, worker: usize, refs: &[ActionRef]) -> Result<Heartbeat, Box<dyn Error>> {
-        let incarnation = Incarnation(Uuid::from_u128(worker as u128));
-        let served = |action_ref: &ActionRef| Served { action_ref: action_ref.clone(), capabilities: Vec::new() };
-        let leases = self.scheduler.leases_of(incarnation);
-        Ok(Heartbeat {
-            worker: WorkerName::new(&format!("w{worker}"))?,
-            incarnation,
-            capacity: CAPACITY,
-            holding: leases.into_iter().map(|((id, attempt), state)| (id, attempt, state)).collect(),
-            unrecorded: Vec::new(),
-            seen: (Epoch(1), u64::MAX / 2),
-            actions: refs.iter().map(served).collect(),
-            labels: BTreeMap::new(),
-            draining: false,
-            sent_at: self.now,
-        })
-    }
-
-    fn request(&mut self, action: ActionId, key: Option<Arc<str>>) {
-        self.tokens += 1;
-        self.tell(Input::Requested { token: self.tokens, action, key });
-    }
-
-    /// The oldest attempt completes; whoever is next starts.
-    fn hand_over(&mut self) {
-        let (incarnation, dispatch) = self.running.pop_front().expect("something runs");
-        let outcome = Outcome {
-            kind: OutcomeKind::Completed,
-            result: None,
-            error: None,
-            started_at: Some(self.now),
-            ended_at: self.now,
-        };
-        let key = (dispatch.id, dispatch.attempt);
-        self.tell(Input::Completed { key, fence: dispatch.fence, incarnation, outcome });
-    }
+    stage.take();
 }
 
-fn per_step(steps: usize, mut step: impl FnMut()) -> u128 {
-    let begin = Instant::now();
-    for _ in 0..steps {
-        step();
+fn lives(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("life");
+    group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
+    for (name, kind, lines) in LINES {
+        let mut stage = Stage::new(kind, lines).with_workers(WORKERS, CAPACITY).with_requests(BACKLOG + BATCH);
+        group.throughput(Throughput::Elements(4));
+        group.bench_function(BenchmarkId::new(format!("{name}, alone"), lines), |bencher| {
+            bencher.iter(|| live_alone(&mut stage));
+        });
+        group.throughput(Throughput::Elements(4 * BATCH as u64));
+        group.bench_function(BenchmarkId::new(format!("{name}, together"), lines), |bencher| {
+            bencher.iter(|| live_together(&mut stage));
+        });
     }
-    begin.elapsed().as_nanos() / steps as u128
+    group.finish();
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    println!("{BACKLOG} in line, {WORKERS} workers; ns a step");
-    println!("{:>8} {:>9} {:>10} {:>10} {:>10}", "kind", "lines", "request", "hand-over", "heartbeat");
-    for lines in [10, 10_000, 1_000_000] {
-        for kind in ["keys", "actions"] {
-            if kind == "actions" && lines > ACTIONS_MAX {
-                continue;
-            }
-            let mut bench = Bench::new();
-            let (actions, limits) = if kind == "keys" {
-                (1, Limits::from(&Policy { key_limit: Some(1), ..Policy::default() }))
-            } else {
-                (lines, Limits::from(&Policy { limit: Some(1), ..Policy::default() }))
-            };
-            let mut ids = Vec::new();
-            let mut refs = Vec::new();
-            for number in 0..actions {
-                let action_ref = ActionRef::new(&format!("bench.a{number}"))?;
-                let id = bench.scheduler.new_action_id();
-                let limits = limits.clone();
-                bench.tell(Input::ActionPut { id, action_ref: action_ref.clone(), limits, paused: false });
-                ids.push(id);
-                refs.push(action_ref);
-            }
-            for worker in 0..WORKERS {
-                let heartbeat = bench.heartbeat(worker, &refs)?;
-                bench.tell(Input::Heartbeat(heartbeat));
-            }
-            let keys: Vec<Arc<str>> = (0..lines).map(|number| Arc::from(format!("key {number}"))).collect();
-            let line = |number: usize| {
-                if kind == "keys" { (ids[0], Some(keys[number % lines].clone())) } else { (ids[number % lines], None) }
-            };
-            let mut number = 0;
-            let mut submit = |bench: &mut Bench| {
-                let (action, key) = line(number);
-                number += 1;
-                bench.request(action, key);
-            };
-            for _ in 0..BACKLOG {
-                submit(&mut bench);
-            }
-            let request = per_step(STEPS, || submit(&mut bench));
-            let hand_over = per_step(STEPS, || bench.hand_over());
-            let heartbeats: Vec<_> = (0..WORKERS)
-                .map(|worker| bench.heartbeat(worker, &refs[..refs.len().min(10)]))
-                .collect::<Result<_, _>>()?;
-            // The first round changes what the workers list.
-            for heartbeat in heartbeats.iter().cloned() {
-                bench.tell(Input::Heartbeat(heartbeat));
-            }
-            let mut turn = heartbeats.iter().cycle().cloned();
-            let heartbeat = per_step(10_000, || bench.tell(Input::Heartbeat(turn.next().expect("endless"))));
-            println!("{kind:>8} {lines:>9} {request:>10} {hand_over:>10} {heartbeat:>10}");
-        }
-    }
-    Ok(())
-}
+criterion_group!(benches, lives);
+criterion_main!(benches);
