@@ -10,11 +10,11 @@ use std::sync::Arc;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId};
 
 use crate::execution::Execution;
+use crate::executions::Executions;
 use crate::limits::Limits;
 use crate::line::{Line, Spot};
 use crate::pool::{PoolId, Ticket};
 
-pub(crate) type Executions = BTreeMap<ExecutionId, Execution>;
 /// Names a line within its action; `None` is the line of executions without a key, and the only one where keys do not
 /// matter.
 pub(crate) type LineKey = Option<Arc<str>>;

@@ -20,6 +20,7 @@ mod attempt;
 mod deadline;
 mod effect;
 mod execution;
+mod executions;
 mod grant;
 mod heartbeat;
 mod input;

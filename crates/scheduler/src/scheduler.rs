@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Fence, Status, Timestamp};
 
-use crate::action::{Action, Executions, LineKey};
+use crate::action::{Action, LineKey};
 use crate::deadline::{Deadlines, Timer};
 use crate::effect::{Announcement, Effects};
 use crate::execution::{Event, Phase, step};
+use crate::executions::Executions;
 use crate::input::Input;
 use crate::loss::{Ended, Probes};
 use crate::orders::Orders;
@@ -70,7 +71,7 @@ impl Scheduler {
             epoch,
             counters,
             actions: BTreeMap::new(),
-            executions: Executions::new(),
+            executions: Executions::default(),
             workers: Workers::new(),
             ended: Ended::default(),
             pools: Pools::default(),
