@@ -25,7 +25,7 @@ const TIMES: usize = 1_000;
 /// What is walked, once the stage is set.
 type Walk = Box<dyn FnOnce()>;
 
-const PATHS: [(&str, fn() -> Walk); 9] = [
+const PATHS: [(&str, fn() -> Walk); 10] = [
     ("a request and its grant, an idle line", || request(Stage::unlimited().with_workers(1, TIMES as u32))),
     ("a request, a line of 10,000", || request(busy(Kind::Keys, 1, 10_000))),
     ("a completion and the next grant, one line", || complete(busy(Kind::Keys, 1, 2 * TIMES))),
@@ -34,6 +34,7 @@ const PATHS: [(&str, fn() -> Walk); 9] = [
     ("a heartbeat with 1,000 leases", || heartbeat(1_000)),
     ("recovery of 100,000 in one line", || recover(100_000, 1)),
     ("recovery of 100,000 in 1,000 lines", || recover(100_000, 1_000)),
+    ("a hundred batches of ten lives", lives),
     ("a cancellation in a line of 20,000", || cancel(busy(Kind::Keys, 1, 20_000))),
 ];
 
@@ -58,6 +59,17 @@ fn request(stage: Stage) -> Walk {
 
 fn complete(stage: Stage) -> Walk {
     walk(stage, |stage, _| stage.complete())
+}
+
+/// Ten begin, ten come, ten complete and are followed by the next ten: forty transitions that share a batch, as under load.
+fn lives() -> Walk {
+    let mut stage = busy(Kind::Keys, 100, 20_000);
+    Box::new(move || {
+        for _ in 0..100 {
+            stage.live(10);
+        }
+        std::mem::forget(stage);
+    })
 }
 
 fn cancel(stage: Stage) -> Walk {

@@ -40,17 +40,6 @@ fn live_alone(stage: &mut Stage) {
     stage.take();
 }
 
-fn live_together(stage: &mut Stage) {
-    stage.begin();
-    for _ in 0..BATCH {
-        stage.request();
-    }
-    for _ in 0..BATCH {
-        stage.complete();
-    }
-    stage.take();
-}
-
 fn lives(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("life");
     group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
@@ -62,7 +51,7 @@ fn lives(criterion: &mut Criterion) {
         });
         group.throughput(Throughput::Elements(4 * BATCH as u64));
         group.bench_function(BenchmarkId::new(format!("{name}, together"), lines), |bencher| {
-            bencher.iter(|| live_together(&mut stage));
+            bencher.iter(|| stage.live(BATCH));
         });
     }
     group.finish();

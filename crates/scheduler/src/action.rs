@@ -80,9 +80,10 @@ impl Action {
     /// Puts `id` into its line by its place; gives its 1-based position there.
     pub(crate) fn enqueue(&mut self, id: ExecutionId, execution: &Execution) -> usize {
         let key = self.line_key(&execution.key);
-        let position = self.lines.entry(key.clone()).or_default().insert(execution.spot(id));
+        let spot = execution.spot(id);
+        let position = self.lines.entry(key.clone()).or_default().insert(spot);
         self.waiting += 1;
-        if execution.place != id.0 {
+        if spot.place != id.0 {
             self.set_back.insert(id);
         }
         self.update_turn(&key);

@@ -78,7 +78,7 @@ impl Scheduler {
         let Some(Phase::Ahead) = self.next_phase(id, Event::SentAhead) else { return };
         let Some(execution) = self.executions.get_mut(&id) else { return };
         execution.attempt += 1;
-        execution.state = State::Leased(Box::new(Leased {
+        execution.state = State::Leased(Leased {
             worker: incarnation,
             fence: Fence(self.counters.next_fence),
             n: UNSENT,
@@ -87,7 +87,7 @@ impl Scheduler {
             started_at: None,
             at_work: AtWork::Scheduled,
             ahead: Some(Ahead { after, recall: None }),
-        }));
+        });
         self.counters.next_fence += 1;
         self.followers.insert(after, id);
         if let Some(action) = self.actions.get_mut(&execution.action) {
@@ -139,7 +139,7 @@ impl Scheduler {
             self.followers.remove(&ahead.after);
         }
         execution.state = State::Waiting { keeps_slot: false };
-        let (action_id, queued_at) = (execution.action, execution.queued_at);
+        let (action_id, queued_at) = (execution.action, execution.queued_at());
         let Some(action) = self.actions.get_mut(&action_id) else { return };
         action.take_back(id, &execution.key);
         if let Some(timeout) = action.limits.queue_timeout {

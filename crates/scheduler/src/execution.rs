@@ -2,12 +2,14 @@
 //!
 //! Not here: slots and lines (`action`, `line`), and what the world hears of a move (`attempt`, `waiting`).
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
 
 use crate::limits::Limits;
 use crate::line::Spot;
+use crate::snapshot::Snapshot;
 
 /// Where an execution stands, with nothing attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,18 +119,52 @@ pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
     }
 }
 
-/// A live execution. Small, since millions wait: a lease is boxed, and bodies stay in the journal.
+/// A live execution. Small, since millions wait: what has happened to it is boxed, and bodies stay in the journal.
+///
+/// It reads as its [`Course`]. One to which nothing has happened yet has none: it reads as [`UNTOUCHED`], and the first
+/// write of a field of the course gives it one of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Execution {
     pub(crate) action: ActionId,
     pub(crate) key: Option<Arc<str>>,
-    pub(crate) place: i64,
+    pub(crate) enqueued_at: Timestamp,
+    course: Option<Box<Course>>,
+}
+
+/// What has happened to an execution since it was requested.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Course {
+    /// `None`: where its request put it.
+    place: Option<i64>,
     pub(crate) attempt: u32,
     pub(crate) failures: u32,
     pub(crate) losses: u32,
-    pub(crate) enqueued_at: Timestamp,
-    pub(crate) queued_at: Timestamp,
+    /// `None`: since it was requested.
+    queued_at: Option<Timestamp>,
     pub(crate) state: State,
+}
+
+static UNTOUCHED: Course = Course {
+    place: None,
+    attempt: 0,
+    failures: 0,
+    losses: 0,
+    queued_at: None,
+    state: State::Waiting { keeps_slot: false },
+};
+
+impl Deref for Execution {
+    type Target = Course;
+
+    fn deref(&self) -> &Course {
+        self.course.as_deref().unwrap_or(&UNTOUCHED)
+    }
+}
+
+impl DerefMut for Execution {
+    fn deref_mut(&mut self) -> &mut Course {
+        self.course.get_or_insert_with(|| Box::new(UNTOUCHED.clone()))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -141,7 +177,7 @@ pub(crate) enum State {
         until: Timestamp,
         keeps_slot: bool,
     },
-    Leased(Box<Leased>),
+    Leased(Leased),
 }
 
 /// An attempt that is out.
@@ -180,8 +216,44 @@ pub(crate) enum AtWork {
 }
 
 impl Execution {
+    /// One that waits for its first attempt.
+    pub(crate) fn requested(action: ActionId, key: Option<Arc<str>>, at: Timestamp) -> Self {
+        Self { action, key, enqueued_at: at, course: None }
+    }
+
+    /// One as the journal has it; `state` is where it stands by that.
+    pub(crate) fn recovered(snapshot: &Snapshot, state: State) -> Self {
+        let mut execution = Self::requested(snapshot.action, snapshot.key.clone(), snapshot.enqueued_at);
+        let course = Course {
+            place: (snapshot.place != snapshot.id.0).then_some(snapshot.place),
+            attempt: snapshot.attempt,
+            failures: snapshot.failures,
+            losses: snapshot.losses,
+            queued_at: (snapshot.queued_at != snapshot.enqueued_at).then_some(snapshot.queued_at),
+            state,
+        };
+        execution.course = (course != UNTOUCHED).then(|| Box::new(course));
+        execution
+    }
+
     pub(crate) fn spot(&self, id: ExecutionId) -> Spot {
-        Spot { place: self.place, id }
+        Spot { place: self.place.unwrap_or(id.0), id }
+    }
+
+    /// Sends it to another place of its line.
+    pub(crate) fn set_place(&mut self, place: i64) {
+        self.place = Some(place);
+    }
+
+    /// Since when it waits in its line, if it does.
+    pub(crate) fn queued_at(&self) -> Timestamp {
+        self.queued_at.unwrap_or(self.enqueued_at)
+    }
+
+    pub(crate) fn set_queued_at(&mut self, at: Timestamp) {
+        if at != self.queued_at() {
+            self.queued_at = (at != self.enqueued_at).then_some(at);
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -213,7 +285,7 @@ impl Execution {
     }
 
     pub(crate) fn leased_mut(&mut self) -> Option<&mut Leased> {
-        match &mut self.state {
+        match &mut self.course.as_deref_mut()?.state {
             State::Leased(leased) => Some(leased),
             State::Waiting { .. } | State::BackingOff { .. } => None,
         }

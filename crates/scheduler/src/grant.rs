@@ -35,7 +35,7 @@ impl Scheduler {
         self.disarm(id);
         let Some(execution) = self.executions.get_mut(&id) else { return };
         execution.attempt += 1;
-        execution.state = State::Leased(Box::new(Leased {
+        execution.state = State::Leased(Leased {
             worker: incarnation,
             fence: Fence(self.counters.next_fence),
             n: UNSENT,
@@ -44,7 +44,7 @@ impl Scheduler {
             started_at: None,
             at_work: AtWork::Scheduled,
             ahead: None,
-        }));
+        });
         self.counters.next_fence += 1;
         if let Some(worker) = self.workers.get_mut(&incarnation) {
             worker.leases.insert(id);

@@ -85,10 +85,10 @@ impl Scheduler {
         for waiting in action.lines.values().flat_map(Line::iter).map(|spot| spot.id) {
             let Some(execution) = self.executions.get(&waiting) else { continue };
             if let Some(timeout) = before {
-                self.deadlines.clear(execution.queued_at + timeout, Timer::QueueTimeout(waiting));
+                self.deadlines.clear(execution.queued_at() + timeout, Timer::QueueTimeout(waiting));
             }
             if let Some(timeout) = after {
-                self.deadlines.set(execution.queued_at + timeout, Timer::QueueTimeout(waiting));
+                self.deadlines.set(execution.queued_at() + timeout, Timer::QueueTimeout(waiting));
             }
         }
     }

@@ -62,7 +62,7 @@ impl Scheduler {
     }
 
     fn restore(&mut self, snapshot: Snapshot, now: Timestamp) {
-        let Snapshot { id, action: action_id, key, keeps_slot, not_before, .. } = snapshot.clone();
+        let Snapshot { id, action: action_id, keeps_slot, not_before, .. } = snapshot;
         let Some(action) = self.actions.get_mut(&action_id) else { return };
         let state = match (&snapshot.lease, not_before) {
             (Some(lease), _) => {
@@ -74,7 +74,7 @@ impl Scheduler {
                     None => worker.leases.insert(id),
                     Some(_) => worker.ahead.insert(id),
                 };
-                State::Leased(Box::new(Leased {
+                State::Leased(Leased {
                     worker: lease.incarnation,
                     fence: lease.fence,
                     n: FORMER,
@@ -93,7 +93,7 @@ impl Scheduler {
                         | Status::Cancelled => AtWork::Scheduled,
                     },
                     ahead: lease.after.map(|after| Ahead { after, recall: None }),
-                }))
+                })
             }
             (None, Some(until)) => State::BackingOff { until, keeps_slot },
             (None, None) => State::Waiting { keeps_slot },
@@ -101,22 +101,12 @@ impl Scheduler {
         let is_ahead = matches!(&state, State::Leased(leased) if leased.ahead.is_some());
         let waits = is_ahead || matches!(state, State::Waiting { keeps_slot: false });
         let holds_slot = keeps_slot || !is_ahead && matches!(state, State::Leased(_));
-        let execution = Execution {
-            action: action_id,
-            key: key.clone(),
-            place: snapshot.place,
-            attempt: snapshot.attempt,
-            failures: snapshot.failures,
-            losses: snapshot.losses,
-            enqueued_at: snapshot.enqueued_at,
-            queued_at: snapshot.queued_at,
-            state,
-        };
+        let execution = Execution::recovered(&snapshot, state);
         if let Some(after) = snapshot.lease.as_ref().and_then(|lease| lease.after) {
             self.followers.insert(after, id);
         }
         if holds_slot {
-            action.take_slot(id, &key);
+            action.take_slot(id, &snapshot.key);
         }
         match execution.state {
             State::BackingOff { until, keeps_slot } => {
@@ -134,7 +124,7 @@ impl Scheduler {
         if waits && let Some(execution) = self.executions.get(&id) {
             action.enqueue(id, execution);
             if is_ahead {
-                action.send_ahead(id, &key);
+                action.send_ahead(id, &snapshot.key);
             }
         }
     }

@@ -30,19 +30,9 @@ impl Scheduler {
             return;
         }
         action.total_enqueued += 1;
-        let id = ExecutionId(self.counters.next_id);
-        let execution = Execution {
-            action: action_id,
-            key,
-            place: self.new_place(),
-            attempt: 0,
-            failures: 0,
-            losses: 0,
-            enqueued_at: now,
-            queued_at: now,
-            state: State::Waiting { keeps_slot: false },
-        };
-        self.executions.insert(id, execution);
+        // It waits in the place of its number.
+        let id = ExecutionId(self.new_place());
+        self.executions.insert(id, Execution::requested(action_id, key, now));
         let position = self.join_line(id, now);
         self.announce(id, Status::Requested, Status::Queued, now);
         self.effects.accepted.push(Accepted { token, id, position });
@@ -57,7 +47,7 @@ impl Scheduler {
     /// Puts an execution that waits without a slot into its line, and arms its queue time-out.
     pub(crate) fn join_line(&mut self, id: ExecutionId, now: Timestamp) -> u64 {
         let Some(execution) = self.executions.get_mut(&id) else { return 0 };
-        execution.queued_at = now;
+        execution.set_queued_at(now);
         let Some(action) = self.actions.get_mut(&execution.action) else { return 0 };
         let position = action.enqueue(id, execution);
         if let Some(timeout) = action.limits.queue_timeout {
@@ -77,7 +67,7 @@ impl Scheduler {
             State::Waiting { .. } | State::Leased(_) => {
                 let timeout = self.actions.get(&execution.action).and_then(|action| action.limits.queue_timeout);
                 if let Some(timeout) = timeout {
-                    self.deadlines.clear(execution.queued_at + timeout, Timer::QueueTimeout(id));
+                    self.deadlines.clear(execution.queued_at() + timeout, Timer::QueueTimeout(id));
                 }
             }
             State::BackingOff { until, .. } => self.deadlines.clear(*until, Timer::BackoffOver(id)),
@@ -126,7 +116,7 @@ impl Scheduler {
         let until = now + retry::backoff(&action.limits.retry, id, execution.failures);
         execution.state = State::BackingOff { until, keeps_slot };
         if let Some(place) = place {
-            execution.place = place;
+            execution.set_place(place);
             action.set_back(id);
         }
         self.deadlines.set(until, Timer::BackoffOver(id));

@@ -150,6 +150,18 @@ impl Stage {
         self.tell(Input::Completed { key: key_of(&dispatch), fence: dispatch.fence, incarnation, outcome });
     }
 
+    /// One batch: what is out begins, so many come, and as many complete and are followed by the next.
+    pub(crate) fn live(&mut self, lives: usize) {
+        self.begin();
+        for _ in 0..lives {
+            self.request();
+        }
+        for _ in 0..lives {
+            self.complete();
+        }
+        self.take();
+    }
+
     pub(crate) fn cancel(&mut self, id: ExecutionId) {
         self.tell(Input::CancelRequested { id, reason: None });
     }
