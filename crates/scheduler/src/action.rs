@@ -26,9 +26,7 @@ pub(crate) struct Action {
     pub(crate) limits: Limits,
     pub(crate) paused: bool,
     pub(crate) lines: BTreeMap<LineKey, Line>,
-    /// The ready lines, in turn.
-    turns: BTreeMap<Ticket, LineKey>,
-    last_ticket: Ticket,
+    turns: Turns,
     /// Executions that kept their slot and are due again, by place: they start before anyone in line.
     pub(crate) resuming: BTreeSet<Spot>,
     /// Executions that hold a slot.
@@ -46,6 +44,14 @@ pub(crate) struct Action {
     pub(crate) total_completed: u64,
 }
 
+/// Whose turn it is among the lines of an action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Turns {
+    /// The ready lines, in turn.
+    ready: BTreeMap<Ticket, LineKey>,
+    last: Ticket,
+}
+
 impl Action {
     pub(crate) fn new(id: ActionId, action_ref: ActionRef, limits: Limits, paused: bool) -> Self {
         Self {
@@ -54,8 +60,7 @@ impl Action {
             limits,
             paused,
             lines: BTreeMap::new(),
-            turns: BTreeMap::new(),
-            last_ticket: Ticket::default(),
+            turns: Turns::default(),
             resuming: BTreeSet::new(),
             slots: BTreeSet::new(),
             waiting: 0,
@@ -68,8 +73,8 @@ impl Action {
         }
     }
 
-    pub(crate) fn line_key(&self, key: &LineKey) -> LineKey {
-        if self.limits.key_limit.is_some() { key.clone() } else { None }
+    pub(crate) fn line_key<'a>(&self, key: &'a LineKey) -> &'a LineKey {
+        if self.limits.key_limit.is_some() { key } else { &None }
     }
 
     /// Executions in line, those that back off without a slot included.
@@ -81,12 +86,13 @@ impl Action {
     pub(crate) fn enqueue(&mut self, id: ExecutionId, execution: &Execution) -> usize {
         let key = self.line_key(&execution.key);
         let spot = execution.spot(id);
-        let position = self.lines.entry(key.clone()).or_default().insert(spot);
+        let line = self.lines.entry(key.clone()).or_default();
+        let position = line.insert(spot);
+        self.turns.update(key, line, &self.limits);
         self.waiting += 1;
         if spot.place != id.0 {
             self.set_back.insert(id);
         }
-        self.update_turn(&key);
         position
     }
 
@@ -108,7 +114,7 @@ impl Action {
         self.backing_off.remove(&id);
         self.set_back.remove(&id);
         let key = self.line_key(&execution.key);
-        if let Some(line) = self.lines.get_mut(&key) {
+        if let Some(line) = self.lines.get_mut(key) {
             self.waiting -= usize::from(line.remove(execution.spot(id)));
             line.ahead.retain(|other| *other != id);
         }
@@ -118,20 +124,18 @@ impl Action {
     /// `id`, which waits, was sent ahead of its slot.
     pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &LineKey) {
         let key = self.line_key(key);
-        if let Some(line) = self.lines.get_mut(&key) {
-            line.ahead.push(id);
-        }
-        self.update_turn(&key);
+        let Some(line) = self.lines.get_mut(key) else { return };
+        line.ahead.push(id);
+        self.turns.update(key, line, &self.limits);
     }
 
     /// `id` waits like everyone else again.
     pub(crate) fn take_back(&mut self, id: ExecutionId, key: &LineKey) {
         let key = self.line_key(key);
-        if let Some(line) = self.lines.get_mut(&key) {
-            line.ahead.retain(|other| *other != id);
-            line.is_rebuffed = true;
-        }
-        self.update_turn(&key);
+        let Some(line) = self.lines.get_mut(key) else { return };
+        line.ahead.retain(|other| *other != id);
+        line.is_rebuffed = true;
+        self.turns.update(key, line, &self.limits);
     }
 
     /// `id`, which was sent ahead, leaves its line with a slot.
@@ -156,7 +160,7 @@ impl Action {
             && is_full
             && !self.paused
             && self.resuming.is_empty()
-            && self.turns.values().all(|other| other == key))
+            && self.turns.ready.values().all(|other| other == key))
         .then_some((holder, line))
     }
 
@@ -166,21 +170,23 @@ impl Action {
         let line = self.lines.entry(key.clone()).or_default();
         line.slots.insert(id);
         line.is_rebuffed = false;
-        self.update_turn(&key);
+        self.turns.update(key, line, &self.limits);
     }
 
     pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &LineKey) {
         let key = self.line_key(key);
         self.slots.remove(&id);
-        if let Some(line) = self.lines.get_mut(&key) {
-            line.slots.remove(&id);
+        let Some(line) = self.lines.get_mut(key) else { return };
+        line.slots.remove(&id);
+        self.turns.update(key, line, &self.limits);
+        if line.is_idle() {
+            self.lines.remove(key);
         }
-        self.update_turn(&key);
     }
 
     /// Whether someone may start now.
     pub(crate) fn has_next(&self) -> bool {
-        !self.paused && (!self.resuming.is_empty() || !self.is_full() && !self.turns.is_empty())
+        !self.paused && (!self.resuming.is_empty() || !self.is_full() && !self.turns.ready.is_empty())
     }
 
     /// Takes who starts next and gives it its slot; `None` exactly when [`Self::has_next`] says no.
@@ -191,16 +197,16 @@ impl Action {
         if let Some(spot) = self.resuming.pop_first() {
             return Some(spot.id);
         }
-        let (_, key) = self.turns.pop_first()?;
+        let (_, key) = self.turns.ready.pop_first()?;
         let line = self.lines.get_mut(&key)?;
         line.ticket = None;
         let id = line.pop()?;
         line.slots.insert(id);
         line.is_rebuffed = false;
+        self.turns.update(&key, line, &self.limits);
         self.set_back.remove(&id);
         self.waiting -= 1;
         self.slots.insert(id);
-        self.update_turn(&key);
         Some(id)
     }
 
@@ -209,13 +215,13 @@ impl Action {
     }
 
     pub(crate) fn is_key_full(&self, line: &Line) -> bool {
-        reached(self.limits.key_limit, line.slots.len())
+        is_key_full(line, &self.limits)
     }
 
     /// Whether more slots are held than the limits allow by now, of the action or of the line of `key`.
     pub(crate) fn has_surplus(&self, key: &LineKey) -> bool {
         let key = self.line_key(key);
-        let of_line = key.is_some().then(|| self.lines.get(&key)).flatten().map_or(0, |line| line.slots.len());
+        let of_line = key.is_some().then(|| self.lines.get(key)).flatten().map_or(0, |line| line.slots.len());
         exceeded(self.limits.limit, self.slots.len()) || exceeded(self.limits.key_limit, of_line)
     }
 
@@ -225,15 +231,15 @@ impl Action {
         if before.key_limit.is_some() != self.limits.key_limit.is_some() {
             self.rebuild_lines(executions);
         } else if before.key_limit != self.limits.key_limit {
-            for key in self.lines.keys().cloned().collect::<Vec<_>>() {
-                self.update_turn(&key);
+            for (key, line) in &mut self.lines {
+                self.turns.update(key, line, &self.limits);
             }
         }
     }
 
     fn rebuild_lines(&mut self, executions: &Executions) {
         let lines = std::mem::take(&mut self.lines);
-        self.turns.clear();
+        self.turns.ready.clear();
         self.waiting = 0;
         let mut waiting: Vec<_> = lines.values().flat_map(Line::iter).collect();
         // In order, each of them goes to the end of its line.
@@ -252,29 +258,29 @@ impl Action {
             }
         }
     }
+}
 
-    /// Brings a line's turn up to date after any change of it; a line that came to nothing is dropped.
-    fn update_turn(&mut self, key: &LineKey) {
-        let Some(line) = self.lines.get(key) else { return };
-        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(key.is_some() && self.is_key_full(line));
-        let is_idle = line.is_idle();
-        let Some(line) = self.lines.get_mut(key) else { return };
+impl Turns {
+    /// Brings a line's turn up to date. To be called after every change of it.
+    fn update(&mut self, key: &LineKey, line: &mut Line, limits: &Limits) {
+        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(key.is_some() && is_key_full(line, limits));
         match line.ticket {
             None if is_ready => {
-                self.last_ticket = self.last_ticket.next();
-                line.ticket = Some(self.last_ticket);
-                self.turns.insert(self.last_ticket, key.clone());
+                self.last = self.last.next();
+                line.ticket = Some(self.last);
+                self.ready.insert(self.last, key.clone());
             }
             Some(ticket) if !is_ready => {
                 line.ticket = None;
-                self.turns.remove(&ticket);
+                self.ready.remove(&ticket);
             }
             Some(_) | None => {}
         }
-        if is_idle {
-            self.lines.remove(key);
-        }
     }
+}
+
+fn is_key_full(line: &Line, limits: &Limits) -> bool {
+    reached(limits.key_limit, line.slots.len())
 }
 
 fn reached(limit: Option<u32>, used: usize) -> bool {

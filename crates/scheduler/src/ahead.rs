@@ -31,7 +31,7 @@ impl Scheduler {
         let Some(action) = self.actions.get(&execution.action) else { return };
         let limits = &action.limits;
         if limits.run_ahead > 0 && (limits.limit == Some(1) || limits.key_limit == Some(1)) {
-            self.lengthening.insert((execution.action, action.line_key(&execution.key)));
+            self.lengthening.insert((execution.action, action.line_key(&execution.key).clone()));
         }
     }
 
@@ -189,7 +189,7 @@ impl Scheduler {
         let execution = self.executions.get(&id)?;
         let after = execution.ahead()?.after;
         let action = self.actions.get(&execution.action)?;
-        let line = action.lines.get(&action.line_key(&execution.key))?;
+        let line = action.lines.get(action.line_key(&execution.key))?;
         let found = line.slots.iter().chain(&line.ahead).find_map(|other| {
             let before = self.executions.get(other)?;
             (before.leased()?.fence == after).then_some((*other, before.attempt))

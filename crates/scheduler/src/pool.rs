@@ -79,8 +79,16 @@ impl Pools {
 
     /// Sends an action that had its turn to the end of its ring, or out of it.
     pub(crate) fn end_turn(&mut self, action: &mut Action) {
-        self.surrender(action);
-        self.update_turn(action);
+        let before = action.ticket.take();
+        if action.has_next() {
+            self.last_ticket = self.last_ticket.next();
+            action.ticket = Some(self.last_ticket);
+        }
+        let (after, id) = (action.ticket, action.id);
+        self.change(action.pool, |pool| {
+            before.map(|ticket| pool.ring.remove(&ticket));
+            after.map(|ticket| pool.ring.insert(ticket, id));
+        });
     }
 
     fn draw(&mut self, action: &mut Action) {
@@ -179,10 +187,10 @@ impl Pools {
             return;
         }
         let before = std::mem::replace(&mut server.seat, seat);
-        for pool in server.pools.clone() {
-            self.change(pool, |pool| {
+        for pool in &server.pools {
+            change(&mut self.pools, &mut self.open, *pool, |pool| {
                 before.map(|seat| pool.room.remove(&seat));
-                pool.room.extend(seat);
+                seat.map(|seat| pool.room.insert(seat));
             });
         }
     }
@@ -231,16 +239,25 @@ impl Pools {
         }
     }
 
-    /// Changes a pool, and keeps `open` true.
-    fn change(&mut self, id: PoolId, change: impl FnOnce(&mut Pool)) {
-        let Some(pool) = self.pools.get_mut(&id) else { return };
-        let before = pool.turn();
-        change(pool);
-        let after = pool.turn();
-        if before != after {
-            before.map(|ticket| self.open.remove(&ticket));
-            after.map(|ticket| self.open.insert(ticket, id));
-        }
+    fn change(&mut self, id: PoolId, change_it: impl FnOnce(&mut Pool)) {
+        change(&mut self.pools, &mut self.open, id, change_it);
+    }
+}
+
+/// Changes a pool, and keeps `open` true.
+fn change(
+    pools: &mut BTreeMap<PoolId, Pool>,
+    open: &mut BTreeMap<Ticket, PoolId>,
+    id: PoolId,
+    change: impl FnOnce(&mut Pool),
+) {
+    let Some(pool) = pools.get_mut(&id) else { return };
+    let before = pool.turn();
+    change(pool);
+    let after = pool.turn();
+    if before != after {
+        before.map(|ticket| open.remove(&ticket));
+        after.map(|ticket| open.insert(ticket, id));
     }
 }
 

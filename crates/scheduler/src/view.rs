@@ -110,7 +110,7 @@ impl Scheduler {
             State::Waiting { keeps_slot } => (None, keeps_slot),
         };
         let key = action.line_key(&execution.key);
-        let line = action.lines.get(&key);
+        let line = action.lines.get(key);
         let position = match line {
             Some(line) if !keeps_slot => line.position(execution.spot(id)) as u64,
             Some(_) | None => 1,
@@ -121,8 +121,7 @@ impl Scheduler {
             (WaitReason::Backoff, message, Vec::new())
         } else if action.paused {
             (WaitReason::Paused, format!("{name} is paused"), Vec::new())
-        } else if let (Some(line), Some(key), false) = (line.filter(|line| action.is_key_full(line)), &key, keeps_slot)
-        {
+        } else if let (Some(line), Some(key), false) = (line.filter(|line| action.is_key_full(line)), key, keeps_slot) {
             let limit = action.limits.key_limit.unwrap_or_default();
             let message = format!("every slot of key {key:?} of {name} is taken (key_limit {limit})");
             (WaitReason::KeyLimit, message, line.slots.iter().copied().take(HELD_BY_MAX).collect())
