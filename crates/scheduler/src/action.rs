@@ -151,26 +151,46 @@ impl Action {
 
     /// Who holds the only slot that the next of this line waits for, and may leave it to him without anybody else
     /// being passed: nobody else holds a slot that counts, and no other line could use it.
-    pub(crate) fn only_holder(&self, key: &LineKey) -> Option<(ExecutionId, &Line)> {
+    pub(crate) fn only_holder(&self, key: &LineKey, executions: &Executions) -> Option<(ExecutionId, &Line)> {
         let line = self.lines.get(key)?;
-        let holder = line.slots.first().copied().filter(|_| line.slots.len() == 1)?;
         let is_alone = self.limits.limit.is_none() || self.slots.len() == 1;
         let is_full = self.is_full() || key.is_some() && self.is_key_full(line);
-        (is_alone
-            && is_full
-            && !self.paused
-            && self.resuming.is_empty()
-            && self.turns.ready.values().all(|other| other == key))
-        .then_some((holder, line))
+        let is_contested = self.turns.ready.values().any(|other| other != key);
+        if !is_alone || !is_full || self.paused || !self.resuming.is_empty() || is_contested {
+            return None;
+        }
+        let mut holders = self.holders(key, line, executions);
+        let holder = holders.next()?;
+        holders.next().is_none().then_some((holder, line))
+    }
+
+    /// Executions that hold a slot of this line, also of the one without a key.
+    pub(crate) fn holders<'a>(
+        &'a self,
+        key: &LineKey,
+        line: &'a Line,
+        executions: &'a Executions,
+    ) -> impl Iterator<Item = ExecutionId> + use<'a> {
+        let slots = if key.is_some() { &line.slots } else { &self.slots };
+        let all_count = key.is_some() || self.limits.key_limit.is_none();
+        let is_keyless = |id: &ExecutionId| executions.get(id).is_some_and(|execution| execution.key.is_none());
+        slots.iter().copied().filter(move |id| all_count || is_keyless(id))
     }
 
     pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &LineKey) {
         let key = self.line_key(key);
         self.slots.insert(id);
-        let line = self.lines.entry(key.clone()).or_default();
-        line.slots.insert(id);
-        line.is_rebuffed = false;
-        self.turns.update(key, line, &self.limits);
+        if key.is_some() {
+            let line = self.lines.entry(key.clone()).or_default();
+            line.slots.insert(id);
+            line.is_rebuffed = false;
+            self.turns.update(key, line, &self.limits);
+        } else if let Some(line) = self.lines.get_mut(key) {
+            line.is_rebuffed = false;
+            if line.is_idle() {
+                self.lines.remove(key);
+            }
+        }
     }
 
     pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &LineKey) {
@@ -179,7 +199,9 @@ impl Action {
         let Some(line) = self.lines.get_mut(key) else { return };
         line.slots.remove(&id);
         self.turns.update(key, line, &self.limits);
-        if line.is_idle() {
+        // Without a key, a line does not know its slots; that it was rebuffed outlasts all who wait in it.
+        let is_remembered = key.is_none() && line.is_rebuffed && !self.slots.is_empty();
+        if line.is_idle() && !is_remembered {
             self.lines.remove(key);
         }
     }
@@ -201,9 +223,14 @@ impl Action {
         let line = self.lines.get_mut(&key)?;
         line.ticket = None;
         let id = line.pop()?;
-        line.slots.insert(id);
+        if key.is_some() {
+            line.slots.insert(id);
+        }
         line.is_rebuffed = false;
         self.turns.update(&key, line, &self.limits);
+        if line.is_idle() {
+            self.lines.remove(&key);
+        }
         self.set_back.remove(&id);
         self.waiting -= 1;
         self.slots.insert(id);

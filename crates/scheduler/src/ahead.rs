@@ -47,7 +47,7 @@ impl Scheduler {
     /// Who may be sent ahead, to which worker, and after which attempt.
     fn next_ahead(&self, action_id: ActionId, key: &LineKey) -> Option<(ExecutionId, Incarnation, Fence)> {
         let action = self.actions.get(&action_id)?;
-        let (holder, line) = action.only_holder(key)?;
+        let (holder, line) = action.only_holder(key, &self.executions)?;
         if line.is_rebuffed || line.ahead.len() >= action.limits.run_ahead as usize {
             return None;
         }
@@ -171,8 +171,8 @@ impl Scheduler {
     /// Recalls those whose slot is not the one of a single holder before them, by what a new leader found.
     pub(crate) fn recall_misfits(&mut self, action_id: ActionId) {
         let Some(action) = self.actions.get(&action_id) else { return };
-        let lines =
-            action.lines.iter().filter(|(key, line)| !line.ahead.is_empty() && action.only_holder(key).is_none());
+        let is_misfit = |key: &LineKey| action.only_holder(key, &self.executions).is_none();
+        let lines = action.lines.iter().filter(|(key, line)| !line.ahead.is_empty() && is_misfit(key));
         for id in lines.flat_map(|(_, line)| line.ahead.clone()).collect::<Vec<_>>() {
             self.recall(id);
         }
@@ -189,10 +189,12 @@ impl Scheduler {
         let execution = self.executions.get(&id)?;
         let after = execution.ahead()?.after;
         let action = self.actions.get(&execution.action)?;
-        let line = action.lines.get(action.line_key(&execution.key))?;
-        let found = line.slots.iter().chain(&line.ahead).find_map(|other| {
-            let before = self.executions.get(other)?;
-            (before.leased()?.fence == after).then_some((*other, before.attempt))
+        let key = action.line_key(&execution.key);
+        let line = action.lines.get(key)?;
+        let mut others = action.holders(key, line, &self.executions).chain(line.ahead.iter().copied());
+        let found = others.find_map(|other| {
+            let before = self.executions.get(&other)?;
+            (before.leased()?.fence == after).then_some((other, before.attempt))
         });
         Some(found.unwrap_or(NOBODY))
     }

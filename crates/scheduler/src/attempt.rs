@@ -216,6 +216,7 @@ impl Scheduler {
         let Some(from) = self.executions.get(&id).map(Execution::status) else { return };
         self.announce(id, from, status, now);
         let Some(execution) = self.executions.remove(&id) else { return };
+        self.effects.changed.remove(&id);
         let Some(action) = self.actions.get_mut(&execution.action) else { return };
         action.total_completed += 1;
         let Ending { result, mut error, ended_at } = ending;

@@ -20,7 +20,7 @@ pub(crate) struct Spot {
 pub(crate) struct Line {
     /// Ascending. A deque, because a position is then found by bisection.
     waiting: VecDeque<Spot>,
-    /// Executions that hold a slot of this line.
+    /// Executions that hold a slot of this line, if it is that of a key: without one, only its action counts slots.
     pub(crate) slots: BTreeSet<ExecutionId>,
     /// Those who wait here and at a worker as well, in the order in which they are to start. Nobody else of the line
     /// gets a slot before each of them has begun or is back.

@@ -27,7 +27,7 @@ pub(crate) struct Orders {
     /// Incarnations that were heard for the first time.
     pub(crate) greetings: BTreeSet<Incarnation>,
     pub(crate) lost: BTreeSet<Incarnation>,
-    recorded: BTreeMap<Incarnation, BTreeSet<AttemptKey>>,
+    recorded: BTreeMap<Incarnation, Vec<AttemptKey>>,
     /// Executions whose lease is to be sent, in order of grant; those among them that are [`UNSENT`] are.
     pub(crate) dispatch: Vec<ExecutionId>,
     /// Executions that are to be handed back; those among them whose order is [`UNSENT`] are.
@@ -38,7 +38,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     pub(crate) fn recorded(&mut self, incarnation: Incarnation, attempt: AttemptKey) {
-        self.recorded.entry(incarnation).or_default().insert(attempt);
+        self.recorded.entry(incarnation).or_default().push(attempt);
     }
 
     fn number(&mut self) -> u64 {
@@ -61,8 +61,10 @@ impl Scheduler {
         for incarnation in std::mem::take(&mut self.orders.lost) {
             self.send(incarnation, Order::Lost);
         }
-        for (incarnation, attempts) in std::mem::take(&mut self.orders.recorded) {
-            self.send(incarnation, Order::Recorded { attempts: attempts.into_iter().collect() });
+        for (incarnation, mut attempts) in std::mem::take(&mut self.orders.recorded) {
+            attempts.sort_unstable();
+            attempts.dedup();
+            self.send(incarnation, Order::Recorded { attempts });
         }
         for id in std::mem::take(&mut self.orders.dispatch) {
             self.send_dispatch(id);
@@ -73,9 +75,8 @@ impl Scheduler {
         for id in std::mem::take(&mut self.orders.cancel) {
             self.send_cancel(id);
         }
-        let mut effects = std::mem::take(&mut self.effects);
-        effects.changed.retain(|id| self.executions.contains_key(id));
-        effects
+        debug_assert!(self.effects.changed.iter().all(|id| self.executions.contains_key(id)), "they are live");
+        std::mem::take(&mut self.effects)
     }
 
     /// What the next [`Self::take_effects`] will give, as far as it is decided.
