@@ -88,3 +88,54 @@ impl Executions {
         Some(execution)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::{ActionId, Timestamp};
+
+    use super::*;
+
+    /// One that is told from the others by its action.
+    fn execution(id: i64) -> Execution {
+        Execution::requested(ActionId(id), None, Timestamp::from_micros(0))
+    }
+
+    fn filled(ids: impl IntoIterator<Item = i64>) -> Executions {
+        let mut executions = Executions::default();
+        for id in ids {
+            assert_eq!(executions.insert(ExecutionId(id), execution(id)), None);
+        }
+        executions
+    }
+
+    #[test]
+    fn each_is_found_by_its_id_whichever_neighbours_came_and_went() {
+        let mut executions = filled((1..200).rev());
+        for gone in (1..200).filter(|id| id % 3 == 0) {
+            assert_eq!(executions.remove(&ExecutionId(gone)), Some(execution(gone)));
+            assert_eq!(executions.remove(&ExecutionId(gone)), None);
+        }
+        for id in 0..201 {
+            let expected = ((1..200).contains(&id) && id % 3 != 0).then(|| execution(id));
+            assert_eq!(executions.get(&ExecutionId(id)), expected.as_ref(), "{id}");
+            assert_eq!(executions.get_mut(&ExecutionId(id)).cloned(), expected, "{id}");
+            assert_eq!(executions.contains_key(&ExecutionId(id)), expected.is_some(), "{id}");
+        }
+        assert_eq!(executions.insert(ExecutionId(1), execution(77)), Some(execution(1)));
+        assert_eq!(executions.get(&ExecutionId(1)), Some(&execution(77)));
+        assert_eq!(filled([5, 1, 64]), filled([64, 5, 1]), "the same whatever the order of insertion");
+    }
+
+    #[test]
+    fn what_has_left_keeps_no_memory() {
+        let mut executions = filled(0..3_200);
+        for gone in (0..3_200).filter(|id| id % 32 != 7) {
+            executions.remove(&ExecutionId(gone));
+        }
+        assert!(executions.pages.values().all(|page| page.executions.capacity() <= 4), "a page with few shrinks");
+        for last in (0..3_200).filter(|id| id % 32 == 7) {
+            executions.remove(&ExecutionId(last));
+        }
+        assert_eq!(executions, Executions::default());
+    }
+}
