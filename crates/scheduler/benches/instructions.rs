@@ -25,7 +25,10 @@ const TIMES: usize = 1_000;
 /// What is walked, once the stage is set.
 type Walk = Box<dyn FnOnce()>;
 
-const PATHS: [(&str, fn() -> Walk); 10] = [
+/// A name, and what sets its stage.
+type Named = (&'static str, fn() -> Walk);
+
+const PATHS: [Named; 10] = [
     ("a request and its grant, an idle line", || request(Stage::unlimited().with_workers(1, TIMES as u32))),
     ("a request, a line of 10,000", || request(busy(Kind::Keys, 1, 10_000))),
     ("a completion and the next grant, one line", || complete(busy(Kind::Keys, 1, 2 * TIMES))),

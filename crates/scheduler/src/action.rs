@@ -11,13 +11,10 @@ use slotline_protocol::{ActionId, ActionRef, ExecutionId};
 
 use crate::execution::Execution;
 use crate::executions::Executions;
+use crate::key::LineKey;
 use crate::limits::Limits;
 use crate::line::{Line, Spot};
 use crate::pool::{PoolId, Ticket};
-
-/// Names a line within its action; `None` is the line of executions without a key, and the only one where keys do not
-/// matter.
-pub(crate) type LineKey = Option<Arc<str>>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Action {
@@ -73,8 +70,10 @@ impl Action {
         }
     }
 
-    pub(crate) fn line_key<'a>(&self, key: &'a LineKey) -> &'a LineKey {
-        if self.limits.key_limit.is_some() { key } else { &None }
+    /// The line of executions with this key.
+    pub(crate) fn line_key(&self, key: &Option<Arc<str>>) -> LineKey {
+        let key = key.as_ref().filter(|_| self.limits.key_limit.is_some());
+        key.map_or(LineKey::KEYLESS, |key| LineKey::new(key.clone()))
     }
 
     /// Executions in line, those that back off without a slot included.
@@ -88,7 +87,7 @@ impl Action {
         let spot = execution.spot(id);
         let line = self.lines.entry(key.clone()).or_default();
         let position = line.insert(spot);
-        self.turns.update(key, line, &self.limits);
+        self.turns.update(&key, line, &self.limits);
         self.waiting += 1;
         if spot.place != id.0 {
             self.set_back.insert(id);
@@ -114,7 +113,7 @@ impl Action {
         self.backing_off.remove(&id);
         self.set_back.remove(&id);
         let key = self.line_key(&execution.key);
-        if let Some(line) = self.lines.get_mut(key) {
+        if let Some(line) = self.lines.get_mut(&key) {
             self.waiting -= usize::from(line.remove(execution.spot(id)));
             line.ahead.retain(|other| *other != id);
         }
@@ -122,20 +121,20 @@ impl Action {
     }
 
     /// `id`, which waits, was sent ahead of its slot.
-    pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &LineKey) {
+    pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
-        let Some(line) = self.lines.get_mut(key) else { return };
+        let Some(line) = self.lines.get_mut(&key) else { return };
         line.ahead.push(id);
-        self.turns.update(key, line, &self.limits);
+        self.turns.update(&key, line, &self.limits);
     }
 
     /// `id` waits like everyone else again.
-    pub(crate) fn take_back(&mut self, id: ExecutionId, key: &LineKey) {
+    pub(crate) fn take_back(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
-        let Some(line) = self.lines.get_mut(key) else { return };
+        let Some(line) = self.lines.get_mut(&key) else { return };
         line.ahead.retain(|other| *other != id);
         line.is_rebuffed = true;
-        self.turns.update(key, line, &self.limits);
+        self.turns.update(&key, line, &self.limits);
     }
 
     /// `id`, which was sent ahead, leaves its line with a slot.
@@ -154,7 +153,7 @@ impl Action {
     pub(crate) fn only_holder(&self, key: &LineKey, executions: &Executions) -> Option<(ExecutionId, &Line)> {
         let line = self.lines.get(key)?;
         let is_alone = self.limits.limit.is_none() || self.slots.len() == 1;
-        let is_full = self.is_full() || key.is_some() && self.is_key_full(line);
+        let is_full = self.is_full() || key.is_keyed() && self.is_key_full(line);
         let is_contested = self.turns.ready.values().any(|other| other != key);
         if !is_alone || !is_full || self.paused || !self.resuming.is_empty() || is_contested {
             return None;
@@ -171,38 +170,38 @@ impl Action {
         line: &'a Line,
         executions: &'a Executions,
     ) -> impl Iterator<Item = ExecutionId> + use<'a> {
-        let slots = if key.is_some() { &line.slots } else { &self.slots };
-        let all_count = key.is_some() || self.limits.key_limit.is_none();
+        let slots = if key.is_keyed() { &line.slots } else { &self.slots };
+        let all_count = key.is_keyed() || self.limits.key_limit.is_none();
         let is_keyless = |id: &ExecutionId| executions.get(id).is_some_and(|execution| execution.key.is_none());
         slots.iter().copied().filter(move |id| all_count || is_keyless(id))
     }
 
-    pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &LineKey) {
+    pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
         self.slots.insert(id);
-        if key.is_some() {
+        if key.is_keyed() {
             let line = self.lines.entry(key.clone()).or_default();
             line.slots.insert(id);
             line.is_rebuffed = false;
-            self.turns.update(key, line, &self.limits);
-        } else if let Some(line) = self.lines.get_mut(key) {
+            self.turns.update(&key, line, &self.limits);
+        } else if let Some(line) = self.lines.get_mut(&key) {
             line.is_rebuffed = false;
             if line.is_idle() {
-                self.lines.remove(key);
+                self.lines.remove(&key);
             }
         }
     }
 
-    pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &LineKey) {
+    pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
         self.slots.remove(&id);
-        let Some(line) = self.lines.get_mut(key) else { return };
+        let Some(line) = self.lines.get_mut(&key) else { return };
         line.slots.remove(&id);
-        self.turns.update(key, line, &self.limits);
+        self.turns.update(&key, line, &self.limits);
         // Without a key, a line does not know its slots; that it was rebuffed outlasts all who wait in it.
-        let is_remembered = key.is_none() && line.is_rebuffed && !self.slots.is_empty();
+        let is_remembered = !key.is_keyed() && line.is_rebuffed && !self.slots.is_empty();
         if line.is_idle() && !is_remembered {
-            self.lines.remove(key);
+            self.lines.remove(&key);
         }
     }
 
@@ -223,7 +222,7 @@ impl Action {
         let line = self.lines.get_mut(&key)?;
         line.ticket = None;
         let id = line.pop()?;
-        if key.is_some() {
+        if key.is_keyed() {
             line.slots.insert(id);
         }
         line.is_rebuffed = false;
@@ -246,9 +245,9 @@ impl Action {
     }
 
     /// Whether more slots are held than the limits allow by now, of the action or of the line of `key`.
-    pub(crate) fn has_surplus(&self, key: &LineKey) -> bool {
+    pub(crate) fn has_surplus(&self, key: &Option<Arc<str>>) -> bool {
         let key = self.line_key(key);
-        let of_line = key.is_some().then(|| self.lines.get(key)).flatten().map_or(0, |line| line.slots.len());
+        let of_line = key.is_keyed().then(|| self.lines.get(&key)).flatten().map_or(0, |line| line.slots.len());
         exceeded(self.limits.limit, self.slots.len()) || exceeded(self.limits.key_limit, of_line)
     }
 
@@ -258,7 +257,10 @@ impl Action {
         if before.key_limit.is_some() != self.limits.key_limit.is_some() {
             self.rebuild_lines(executions);
         } else if before.key_limit != self.limits.key_limit {
-            for (key, line) in &mut self.lines {
+            // Of the lines that become ready together, the one whose first has waited longest is first in turn.
+            let mut lines: Vec<_> = self.lines.iter_mut().collect();
+            lines.sort_unstable_by_key(|(_, line)| line.head());
+            for (key, line) in lines {
                 self.turns.update(key, line, &self.limits);
             }
         }
@@ -290,7 +292,7 @@ impl Action {
 impl Turns {
     /// Brings a line's turn up to date. To be called after every change of it.
     fn update(&mut self, key: &LineKey, line: &mut Line, limits: &Limits) {
-        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(key.is_some() && is_key_full(line, limits));
+        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(key.is_keyed() && is_key_full(line, limits));
         match line.ticket {
             None if is_ready => {
                 self.last = self.last.next();

@@ -14,9 +14,9 @@
 use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
-use crate::action::LineKey;
 use crate::deadline::Timer;
 use crate::execution::{Ahead, AtWork, Event, Execution, Leased, Phase, State};
+use crate::key::LineKey;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 
@@ -31,7 +31,7 @@ impl Scheduler {
         let Some(action) = self.actions.get(&execution.action) else { return };
         let limits = &action.limits;
         if limits.run_ahead > 0 && (limits.limit == Some(1) || limits.key_limit == Some(1)) {
-            self.lengthening.insert((execution.action, action.line_key(&execution.key).clone()));
+            self.lengthening.insert((execution.action, action.line_key(&execution.key)));
         }
     }
 
@@ -190,8 +190,8 @@ impl Scheduler {
         let after = execution.ahead()?.after;
         let action = self.actions.get(&execution.action)?;
         let key = action.line_key(&execution.key);
-        let line = action.lines.get(key)?;
-        let mut others = action.holders(key, line, &self.executions).chain(line.ahead.iter().copied());
+        let line = action.lines.get(&key)?;
+        let mut others = action.holders(&key, line, &self.executions).chain(line.ahead.iter().copied());
         let found = others.find_map(|other| {
             let before = self.executions.get(&other)?;
             (before.leased()?.fence == after).then_some((other, before.attempt))

@@ -24,6 +24,7 @@ mod executions;
 mod grant;
 mod heartbeat;
 mod input;
+mod key;
 mod limits;
 mod line;
 mod loss;

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Fence, Status, Timestamp};
 
-use crate::action::{Action, LineKey};
+use crate::action::Action;
 use crate::deadline::{Deadlines, Timer};
 use crate::effect::{Announcement, Effects};
 use crate::execution::{Event, Phase, step};
 use crate::executions::Executions;
 use crate::input::Input;
+use crate::key::LineKey;
 use crate::loss::{Ended, Probes};
 use crate::orders::Orders;
 use crate::pool::Pools;

@@ -110,7 +110,7 @@ impl Scheduler {
             State::Waiting { keeps_slot } => (None, keeps_slot),
         };
         let key = action.line_key(&execution.key);
-        let line = action.lines.get(key);
+        let line = action.lines.get(&key);
         let position = match line {
             Some(line) if !keeps_slot => line.position(execution.spot(id)) as u64,
             Some(_) | None => 1,
@@ -121,7 +121,9 @@ impl Scheduler {
             (WaitReason::Backoff, message, Vec::new())
         } else if action.paused {
             (WaitReason::Paused, format!("{name} is paused"), Vec::new())
-        } else if let (Some(line), Some(key), false) = (line.filter(|line| action.is_key_full(line)), key, keeps_slot) {
+        } else if let (Some(line), Some(key), false) =
+            (line.filter(|line| action.is_key_full(line)), key.text(), keeps_slot)
+        {
             let limit = action.limits.key_limit.unwrap_or_default();
             let message = format!("every slot of key {key:?} of {name} is taken (key_limit {limit})");
             (WaitReason::KeyLimit, message, line.slots.iter().copied().take(HELD_BY_MAX).collect())
@@ -168,7 +170,7 @@ impl Scheduler {
 /// The lines of an action's keys, the longest first.
 fn longest_lines(action: &Action) -> Vec<KeyStats> {
     let mut lines: Vec<(&str, &Line)> =
-        action.lines.iter().filter_map(|(key, line)| Some((key.as_deref()?, line))).collect();
+        action.lines.iter().filter_map(|(key, line)| Some((key.text()?, line))).collect();
     let longer =
         |one: &(&str, &Line), other: &(&str, &Line)| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0));
     // Of a million keys only those that are shown are put in order.
