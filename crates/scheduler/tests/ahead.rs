@@ -109,6 +109,31 @@ fn one_without_its_predecessor_is_not_sent_again_before_the_slot_changes_hands()
 }
 
 #[test]
+fn one_that_comes_when_all_who_waited_have_left_is_not_sent_before_the_slot_changes_hands_either() {
+    let mut world = World::with_line("email", chained());
+    world.submit(["a", "b"]);
+    returned(&mut world, "b", "predecessor");
+    world.cancel("b");
+    world.submit(["c", "d"]);
+    assert_eq!(world.ahead(), [""; 0], "its worker seems to lack a");
+    world.complete("a");
+    assert_eq!(world.running(), ["c"]);
+    assert_eq!(world.ahead(), ["d"]);
+}
+
+#[test]
+fn nobody_without_a_key_is_sent_after_the_holder_of_one() {
+    let mut world = World::with_line("email", Limits { run_ahead: 2, limit: Some(1), ..key_slots(1) });
+    world.submit_key("x", ["x1"]);
+    world.submit(["a", "b"]);
+    assert_eq!(world.running(), ["x1"]);
+    assert_eq!(world.ahead(), [""; 0], "they wait for the slot of the action, which x1 leaves to nobody");
+    world.complete("x1");
+    assert_eq!(world.running(), ["a"]);
+    assert_eq!(world.ahead(), ["b"]);
+}
+
+#[test]
 fn only_a_line_with_one_holder_has_a_chain() {
     for limits in [slots(2), unlimited(), key_slots(2)] {
         let mut world = World::with_line("email", Limits { run_ahead: 2, ..limits });
