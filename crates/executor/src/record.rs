@@ -131,7 +131,7 @@ impl Record {
             stories.into_iter().map(|open| (open.story.id, open)).collect();
         for snapshot in live {
             let open = stories.remove(&snapshot.id);
-            if open.is_none() && !snapshot.is_leased() {
+            if open.is_none() && snapshot.leased().is_none() {
                 continue;
             }
             let Some(action_ref) = action_ref(snapshot) else { continue };

@@ -15,7 +15,7 @@ use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
 use crate::deadline::Timer;
-use crate::execution::{Ahead, AtWork, Event, Execution, Leased, Phase, State};
+use crate::execution::{Ahead, AtWork, Event, Execution, Phase, State};
 use crate::key::LineKey;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
@@ -76,34 +76,33 @@ impl Scheduler {
 
     fn lease_ahead(&mut self, id: ExecutionId, incarnation: Incarnation, after: Fence, now: Timestamp) {
         let Some(Phase::Ahead) = self.next_phase(id, Event::SentAhead) else { return };
-        let Some(execution) = self.executions.get_mut(&id) else { return };
-        execution.attempt += 1;
-        execution.state = State::Leased(Leased {
-            worker: incarnation,
-            fence: Fence(self.counters.next_fence),
-            n: UNSENT,
-            sent_at: now,
-            scheduled_at: now,
-            started_at: None,
-            at_work: AtWork::Scheduled,
-            ahead: Some(Ahead { after, recall: None }),
-        });
-        self.counters.next_fence += 1;
+        self.issue(id, incarnation, Some(Ahead { after, recall: None }), now);
         self.followers.insert(after, id);
-        if let Some(action) = self.actions.get_mut(&execution.action) {
+        if let Some(execution) = self.executions.get(&id)
+            && let Some(action) = self.actions.get_mut(&execution.action)
+        {
             action.send_ahead(id, &execution.key);
         }
         if let Some(worker) = self.workers.get_mut(&incarnation) {
             worker.ahead.insert(id);
         }
-        self.orders.dispatch.push(id);
-        self.effects.changed.insert(id);
+    }
+
+    /// Takes one that was sent ahead out of its chain: it gets its slot, waits, or ends.
+    pub(crate) fn unchain(&mut self, id: ExecutionId) {
+        let Some(leased) = self.executions.get(&id).and_then(Execution::leased) else { return };
+        let Some(ahead) = &leased.ahead else { return };
+        self.followers.remove(&ahead.after);
+        if let Some(worker) = self.workers.get_mut(&leased.worker) {
+            worker.ahead.remove(&id);
+        }
     }
 
     /// The attempt with this fence has completed and left its slot: whoever was to start after it has begun.
     pub(crate) fn fire(&mut self, after: Fence, now: Timestamp) {
-        let Some(id) = self.followers.remove(&after) else { return };
+        let Some(id) = self.followers.get(&after).copied() else { return };
         let Some(next) = self.next_phase(id, Event::Fired) else { return };
+        self.unchain(id);
         self.disarm(id);
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let action_id = execution.action;
@@ -113,7 +112,6 @@ impl Scheduler {
         leased.ahead = None;
         let (incarnation, has_started) = (leased.worker, leased.started_at.is_some());
         if let Some(worker) = self.workers.get_mut(&incarnation) {
-            worker.ahead.remove(&id);
             worker.leases.insert(id);
         }
         self.update_room(incarnation);
@@ -131,13 +129,8 @@ impl Scheduler {
     /// It has not begun and never will: it waits for a slot like everyone else.
     pub(crate) fn take_back(&mut self, id: ExecutionId) {
         let Some(Phase::Waiting) = self.next_phase(id, Event::AttemptEnded(crate::Verdict::Requeue)) else { return };
+        self.unchain(id);
         let Some(execution) = self.executions.get_mut(&id) else { return };
-        if let Some(worker) = execution.leased().and_then(|leased| self.workers.get_mut(&leased.worker)) {
-            worker.ahead.remove(&id);
-        }
-        if let Some(ahead) = execution.ahead() {
-            self.followers.remove(&ahead.after);
-        }
         execution.state = State::Waiting { keeps_slot: false };
         let (action_id, queued_at) = (execution.action, execution.queued_at());
         let Some(action) = self.actions.get_mut(&action_id) else { return };

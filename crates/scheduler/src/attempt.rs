@@ -162,13 +162,13 @@ impl Scheduler {
         let (from, attempt, action_id, key) =
             (execution.status(), execution.attempt, execution.action, execution.key.clone());
         let lease = self.lease(execution);
-        if let Some(ahead) = execution.ahead() {
-            self.followers.remove(&ahead.after);
+        let is_ahead = execution.ahead().is_some();
+        if is_ahead {
+            self.unchain(id);
             self.disarm(id);
         }
-        let Some(execution) = self.executions.get(&id) else { return };
         let Some(action) = self.actions.get_mut(&action_id) else { return };
-        if execution.ahead().is_some() {
+        if is_ahead && let Some(execution) = self.executions.get(&id) {
             action.withdraw(id, execution);
         }
         let keeps_slot = next == Phase::BackingOff && action.limits.retry.keep_place;
@@ -197,7 +197,6 @@ impl Scheduler {
         if let Some(lease) = lease {
             if let Some(worker) = self.workers.get_mut(&lease.incarnation) {
                 worker.leases.remove(&id);
-                worker.ahead.remove(&id);
             }
             self.update_room(lease.incarnation);
         }

@@ -2,7 +2,7 @@
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
-use crate::execution::{AtWork, Event, Leased, Phase, State};
+use crate::execution::{Ahead, AtWork, Event, Leased, Phase, State};
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 
@@ -33,26 +33,31 @@ impl Scheduler {
     fn lease_out(&mut self, id: ExecutionId, incarnation: Incarnation, now: Timestamp) {
         let Some(Phase::Scheduled) = self.next_phase(id, Event::Granted) else { return };
         self.disarm(id);
+        self.issue(id, incarnation, None, now);
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.leases.insert(id);
+        }
+        self.update_room(incarnation);
+        self.announce(id, Status::Queued, Status::Scheduled, now);
+        self.consider_ahead(id);
+    }
+
+    /// Gives an execution its next attempt, with a fence of its own, to be dispatched; `ahead` if its slot is still to come.
+    pub(crate) fn issue(&mut self, id: ExecutionId, worker: Incarnation, ahead: Option<Ahead>, now: Timestamp) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         execution.attempt += 1;
         execution.state = State::Leased(Leased {
-            worker: incarnation,
+            worker,
             fence: Fence(self.counters.next_fence),
             n: UNSENT,
             sent_at: now,
             scheduled_at: now,
             started_at: None,
             at_work: AtWork::Scheduled,
-            ahead: None,
+            ahead,
         });
         self.counters.next_fence += 1;
-        if let Some(worker) = self.workers.get_mut(&incarnation) {
-            worker.leases.insert(id);
-        }
-        self.update_room(incarnation);
         self.orders.dispatch.push(id);
         self.effects.changed.insert(id);
-        self.announce(id, Status::Queued, Status::Scheduled, now);
-        self.consider_ahead(id);
     }
 }

@@ -46,7 +46,7 @@ impl Scheduler {
         worker.labels = heartbeat.labels;
         worker.last_heartbeat_at = now;
         worker.silent_since = now;
-        let leases: Vec<_> = worker.leases.iter().chain(&worker.ahead).copied().collect();
+        let leases: Vec<_> = worker.held().collect();
         self.update_room(incarnation);
         if has_learnt {
             self.note_terms();

@@ -137,11 +137,10 @@ impl Scheduler {
             AtWork::Running => Holding::Running,
             AtWork::Cancelling { .. } => Holding::Cancelling,
         };
-        let held = worker.leases.iter().chain(&worker.ahead);
-        held.filter_map(|id| {
-            let execution = self.executions.get(id)?;
-            Some(((*id, execution.attempt), holding(&execution.leased()?.at_work)))
-        })
-        .collect()
+        let told = |id| {
+            let execution = self.executions.get(&id)?;
+            Some(((id, execution.attempt), holding(&execution.leased()?.at_work)))
+        };
+        worker.held().filter_map(told).collect()
     }
 }

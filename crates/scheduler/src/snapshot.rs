@@ -48,8 +48,8 @@ pub struct Lease {
 }
 
 impl Snapshot {
-    /// Whether an attempt is out that holds a slot.
-    pub fn is_leased(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.after.is_none())
+    /// The attempt that is out, if it holds a slot.
+    pub fn leased(&self) -> Option<&Lease> {
+        self.lease.as_ref().filter(|lease| lease.after.is_none())
     }
 }

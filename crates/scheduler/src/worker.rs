@@ -51,9 +51,14 @@ impl Worker {
         }
     }
 
+    /// What may run on it, with a slot or ahead of it.
+    pub(crate) fn held(&self) -> impl Iterator<Item = ExecutionId> {
+        self.leases.iter().chain(&self.ahead).copied()
+    }
+
     /// Whether it holds anything that may run.
     pub(crate) fn is_idle(&self) -> bool {
-        self.leases.is_empty() && self.ahead.is_empty()
+        self.held().next().is_none()
     }
 
     /// Whether it may be sent something.

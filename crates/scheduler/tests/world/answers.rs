@@ -50,12 +50,8 @@ impl World {
 
     /// Executions that hold a lease, in order of grant.
     pub(crate) fn running(&self) -> Vec<String> {
-        let mut leases: Vec<_> = self
-            .journal
-            .values()
-            .filter(|live| live.is_leased())
-            .filter_map(|live| Some((live.lease.as_ref()?.fence, live.id)))
-            .collect();
+        let mut leases: Vec<_> =
+            self.journal.values().filter_map(|live| Some((live.leased()?.fence, live.id))).collect();
         leases.sort_unstable();
         leases.into_iter().map(|(_, id)| self.name(id)).collect()
     }

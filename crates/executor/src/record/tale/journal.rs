@@ -17,7 +17,7 @@ impl Tale {
         // All of this was told by the leader before.
         let mut unheard = Out::default();
         tale.queued(snapshot.enqueued_at, &mut unheard);
-        if let Some(lease) = snapshot.lease.as_ref().filter(|lease| lease.after.is_none()) {
+        if let Some(lease) = snapshot.leased() {
             tale.moves(Status::Scheduled, snapshot.attempt, Some(lease.clone()), lease.scheduled_at, &mut unheard);
             if let Some(started_at) = lease.started_at {
                 tale.starts(started_at, &mut unheard);
@@ -40,7 +40,7 @@ impl Tale {
         let OpenStory { story, recent, .. } = open;
         let mut tale = Self::written(action_ref, &story, recent);
         tale.is_as(snapshot);
-        if let Some(lease) = snapshot.lease.as_ref().filter(|lease| lease.after.is_none()) {
+        if let Some(lease) = snapshot.leased() {
             let mut attempt = Attempt::new(snapshot.attempt, lease);
             if story.attempt == snapshot.attempt {
                 attempt.sequence = story.sequence;
