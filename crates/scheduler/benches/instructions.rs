@@ -28,10 +28,11 @@ type Walk = Box<dyn FnOnce()>;
 /// A name, and what sets its stage.
 type Named = (&'static str, fn() -> Walk);
 
-const PATHS: [Named; 10] = [
+const PATHS: [Named; 11] = [
     ("a request and its grant, an idle line", || request(Stage::unlimited().with_workers(1, TIMES as u32))),
     ("a request, a line of 10,000", || request(busy(Kind::Keys, 1, 10_000))),
     ("a completion and the next grant, one line", || complete(busy(Kind::Keys, 1, 2 * TIMES))),
+    ("a completion that starts one sent ahead", || complete(swing(Stage::running_ahead(4, Kind::Keys, 1), 2 * TIMES))),
     ("a completion and the next grant, 10,000 keys", || complete(busy(Kind::Keys, 10_000, 20_000))),
     ("a completion and the next grant, 1,000 actions", || complete(busy(Kind::Actions, 1_000, 20_000))),
     ("a heartbeat with 1,000 leases", || heartbeat(1_000)),
@@ -42,7 +43,11 @@ const PATHS: [Named; 10] = [
 ];
 
 fn busy(kind: Kind, lines: usize, waiting: usize) -> Stage {
-    Stage::new(kind, lines).with_workers(10, 10).with_requests(waiting)
+    swing(Stage::new(kind, lines), waiting)
+}
+
+fn swing(stage: Stage, waiting: usize) -> Stage {
+    stage.with_workers(10, 10).with_requests(waiting)
 }
 
 /// One input at a time, its effects taken at once. What is left in the end is not taken down: that is no path.

@@ -41,8 +41,13 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// As many lines, none with anyone in it, and no worker.
+    /// As many lines, none with anyone in it, and no worker. Nobody is sent ahead.
     pub(crate) fn new(kind: Kind, lines: usize) -> Self {
+        Self::running_ahead(0, kind, lines)
+    }
+
+    /// The same, where so many of a line are sent ahead of their slot.
+    pub(crate) fn running_ahead(run_ahead: u32, kind: Kind, lines: usize) -> Self {
         let mut stage = Self {
             scheduler: Scheduler::new(CONFIG, Epoch(1), COUNTERS),
             now: Timestamp::from_micros(0),
@@ -55,12 +60,12 @@ impl Stage {
         };
         match kind {
             Kind::Keys => {
-                let id = stage.put(Policy { key_limit: Some(1), ..Policy::default() });
+                let id = stage.put(Policy { key_limit: Some(1), run_ahead, ..Policy::default() });
                 stage.lines = (0..lines).map(|number| (id, Some(Arc::from(format!("key {number}"))))).collect();
             }
             Kind::Actions => {
                 for _ in 0..lines {
-                    let id = stage.put(Policy { limit: Some(1), ..Policy::default() });
+                    let id = stage.put(Policy { limit: Some(1), run_ahead, ..Policy::default() });
                     stage.lines.push((id, None));
                 }
             }
@@ -128,9 +133,12 @@ impl Stage {
         self.tell(Input::Requested { token: self.tokens, action, key });
     }
 
-    /// Everything that is out begins.
+    /// Everything that is out and has its slot begins.
     pub(crate) fn begin(&mut self) {
-        for (incarnation, dispatch) in std::mem::take(&mut self.dispatched) {
+        let is_ahead = |(_, dispatch): &(Incarnation, Dispatch)| dispatch.starts_after.is_some();
+        let (ahead, begins): (_, VecDeque<_>) = std::mem::take(&mut self.dispatched).into_iter().partition(is_ahead);
+        self.dispatched = ahead;
+        for (incarnation, dispatch) in begins {
             self.tell(Input::Started { key: key_of(&dispatch), fence: dispatch.fence, started_at: self.now });
             self.running.push_back((incarnation, dispatch));
         }
