@@ -12,6 +12,7 @@ command -v cargo-mutants >/dev/null || {
   exit 1
 }
 
+mkdir -p "$out"
 # By 2 and 3 it says that some were missed, or took too long; what that comes to is counted below.
 try() {
   local status=0
