@@ -38,14 +38,15 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an orderly close waits for outstanding confirms, and then for the broker's goodbye.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The runtime of all AMQP connections of the process.
+/// The runtime of all AMQP connections of the process. One thread is enough: lapin reads and writes each connection on a
+/// thread of its own, and this one wakes them, keeps heartbeats, and opens sessions.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .thread_name("amqp")
         .enable_all()
         .build()
-        .expect("a process that can't start two threads can't do anything else either")
+        .expect("a process that can't start a thread can't do anything else either")
 });
 
 /// One session on RabbitMQ.

@@ -10,4 +10,9 @@ pub enum Error {
     /// The journal holds what this version can't read.
     #[error("the journal can't be used")]
     Journal(#[source] slotline_store::Error),
+    #[error("its thread can't be started")]
+    Thread(#[source] std::io::Error),
+    /// A bug: its thread panicked.
+    #[error("its thread died")]
+    Died,
 }

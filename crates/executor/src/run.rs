@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use slotline_api::Hub;
 use slotline_broker::{Broker, crash};
 use slotline_store::{Error as StoreError, Store};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::runtime;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +30,12 @@ const QUESTIONS_MAX: usize = 1000;
 /// Wait before leadership is sought again after it failed; spread by the process, so that two do not keep step.
 const SEEK_AGAIN: Duration = Duration::from_millis(300);
 
-/// Runs until `shutdown`, and then hands leadership over. The schema must be up to date.
+/// Runs until `shutdown`, and then hands leadership over. The schema must be up to date. Dropping the future ends it.
 ///
 /// A broker or database that is away is waited for; what comes back as an error needs a person.
+///
+/// Everything between an arrival and its effects is on one thread: a hand-over passes a dozen tasks, and each wake-up of
+/// another thread would cost it more than the work of most of them. Only HTTP is served on the caller's runtime.
 pub async fn run(
     config: Config,
     store: Store,
@@ -39,6 +44,29 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     config.check()?;
+    let _stop_if_dropped = shutdown.clone().drop_guard();
+    let (finished, result) = oneshot::channel();
+    let callers = runtime::Handle::current();
+    thread::Builder::new()
+        .name("slotline-executor".to_owned())
+        .spawn(move || {
+            let own = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread);
+            let ended = own.and_then(|own| own.block_on(execute(config, store, broker, api, shutdown, &callers)));
+            // Nobody listens if the future was dropped.
+            let _ = finished.send(ended);
+        })
+        .map_err(Error::Thread)?;
+    result.await.unwrap_or(Err(Error::Died))
+}
+
+async fn execute(
+    config: Config,
+    store: Store,
+    broker: Broker,
+    api: Option<Api>,
+    shutdown: CancellationToken,
+    callers: &runtime::Handle,
+) -> Result<(), Error> {
     let id = Uuid::new_v4();
     let clock = Clock::start();
     let replies = Arc::new(Replies::default());
@@ -81,7 +109,8 @@ pub async fn run(
     if let Some(Api { listener, token }) = api {
         let state = slotline_api::State { control: handle.clone(), store: store.clone(), token, hub: hub.clone() };
         let shutdown = shutdown.clone();
-        tasks.spawn(async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) });
+        let serving = async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) };
+        tasks.spawn_on(serving, callers);
     }
     let following = following::follow(handle, hub.clone(), shutdown.clone());
     tasks.spawn(async move {

@@ -9,6 +9,7 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, Event};
+use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
 use super::publisher::Publisher;
@@ -63,8 +64,9 @@ impl Server {
     pub(crate) async fn open(self: &Arc<Self>, name: &str, over: Arc<Over>) -> Result<Session, Error> {
         let server = Arc::clone(self);
         let name = name.to_owned();
+        let callers = Handle::current();
         let opening = RUNTIME.spawn(async move {
-            match tokio::time::timeout(OPEN_DEADLINE, server.connect(&name, over)).await {
+            match tokio::time::timeout(OPEN_DEADLINE, server.connect(&name, over, &callers)).await {
                 Ok(opened) => opened,
                 Err(_) => Err(server.unreachable(format!("no session within {OPEN_DEADLINE:?}"))),
             }
@@ -75,7 +77,7 @@ impl Server {
         }
     }
 
-    async fn connect(&self, name: &str, over: Arc<Over>) -> Result<Session, Error> {
+    async fn connect(&self, name: &str, over: Arc<Over>, callers: &Handle) -> Result<Session, Error> {
         let runtime = TokioRuntime::tokio_with_handle(RUNTIME.handle().clone());
         let connect = async |purpose: &str| {
             let properties = ConnectionProperties::default().with_connection_name(format!("{name} {purpose}").into());
@@ -105,7 +107,7 @@ impl Server {
         let opened = async {
             let channel = super::ask(&over, "channel.open", publishing.create_channel()).await?;
             super::ask(&over, "confirm.select", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            Ok(Publisher::start(channel, Arc::clone(&publishing), Arc::clone(&over)))
+            Ok(Publisher::start(channel, Arc::clone(&publishing), Arc::clone(&over), callers))
         }
         .await;
         match opened {

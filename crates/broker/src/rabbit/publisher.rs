@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::{Channel, Connection};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::flight::Flights;
-use super::{RUNTIME, wire};
+use super::wire;
 use crate::over::Over;
 use crate::publisher::{CONFIRM_DEADLINE, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
 use crate::{Error, Publication, PublishError, Receipt};
@@ -67,11 +68,12 @@ impl Buffer {
 }
 
 impl Publisher {
-    /// Starts the task on `channel`, which must be in confirm mode and is used for nothing else.
-    pub(super) fn start(channel: Channel, connection: Arc<Connection>, over: Arc<Over>) -> Self {
+    /// Starts the task on `channel`, which must be in confirm mode and is used for nothing else. It runs where the session
+    /// is used: one thread less to wake for every publication.
+    pub(super) fn start(channel: Channel, connection: Arc<Connection>, over: Arc<Over>, callers: &Handle) -> Self {
         let (outgoing, taken) = mpsc::unbounded_channel();
         let buffer = Arc::new(Buffer::default());
-        RUNTIME.spawn(run(channel, connection, taken, Arc::clone(&buffer), over));
+        callers.spawn(run(channel, connection, taken, Arc::clone(&buffer), over));
         Self { outgoing, buffer }
     }
 
