@@ -169,3 +169,25 @@ impl Scheduler {
         self.conclude(id, verdict, Some(OutcomeKind::Lost), ending, now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn incarnation(number: usize) -> Incarnation {
+        Incarnation(Uuid::from_u128(number as u128))
+    }
+
+    #[test]
+    fn of_too_many_ended_the_longest_gone_is_forgotten() {
+        let mut ended = Ended::default();
+        (0..ENDED_MAX).for_each(|number| ended.insert(incarnation(number)));
+        ended.insert(incarnation(0));
+        assert!((0..ENDED_MAX).all(|number| ended.contains(incarnation(number))));
+        ended.insert(incarnation(ENDED_MAX));
+        assert!(!ended.contains(incarnation(0)));
+        assert!((1..=ENDED_MAX).all(|number| ended.contains(incarnation(number))));
+    }
+}

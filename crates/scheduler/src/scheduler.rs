@@ -90,10 +90,6 @@ impl Scheduler {
         self.counters
     }
 
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// Takes the next unused action id.
     pub fn new_action_id(&mut self) -> ActionId {
         self.counters.next_action += 1;

@@ -54,6 +54,17 @@ fn the_back_off_is_over_no_sooner_than_it_should_be() {
 }
 
 #[test]
+fn what_went_wrong_is_told_at_the_end_and_nothing_of_one_that_completed() {
+    let mut world = World::with_line("email", slots(1));
+    world.submit(["a", "b"]);
+    world.fail("a");
+    world.complete("b");
+    let codes: Vec<_> =
+        world.settled.iter().map(|settled| settled.error.as_ref().map(|error| error.code.as_str())).collect();
+    assert_eq!(codes, [Some("exit_status"), None]);
+}
+
+#[test]
 fn the_last_try_decides() {
     for (kind, status) in [(OutcomeKind::Failed, Status::Failed), (OutcomeKind::Timeout, Status::Timeout)] {
         let mut world = World::with_line("email", Limits { retry: tries(2), ..slots(1) });
