@@ -319,3 +319,23 @@ fn reached(limit: Option<u32>, used: usize) -> bool {
 fn exceeded(limit: Option<u32>, used: usize) -> bool {
     limit.is_some_and(|limit| used > limit as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::Policy;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_nobody_is_in_is_forgotten_while_others_run() {
+        let limits = Limits { key_limit: Some(1), ..Limits::from(&Policy::default()) };
+        let name = ActionRef::new("mail.send").expect("a valid name");
+        let mut action = Action::new(ActionId(1), name, limits, false);
+        let (one, other) = (Some(Arc::from("one")), Some(Arc::from("other")));
+        action.take_slot(ExecutionId(1), &one);
+        action.take_slot(ExecutionId(2), &other);
+        action.free_slot(ExecutionId(1), &one);
+        assert_eq!(action.lines.len(), 1);
+        assert!(action.slots.contains(&ExecutionId(2)));
+    }
+}

@@ -33,6 +33,17 @@ fn the_next_ones_wait_at_the_worker_of_the_first_and_hold_no_slot() {
 }
 
 #[test]
+fn only_an_attempt_that_still_waits_for_its_slot_has_the_fence_of_one_sent_ahead() {
+    let mut world = World::with_line("email", chained());
+    world.submit(["a", "b"]);
+    let fence = |world: &World, name: &str, attempt| world.scheduler.fence_ahead((world.id(name), attempt));
+    assert!(fence(&world, "b", 1).is_some());
+    assert_eq!([fence(&world, "b", 2), fence(&world, "a", 1)], [None, None]);
+    world.complete("a");
+    assert_eq!(fence(&world, "b", 1), None, "it has the slot");
+}
+
+#[test]
 fn a_completion_gives_the_slot_to_the_next_and_lengthens_the_chain() {
     let mut world = World::with_line("email", chained());
     world.submit(["a", "b", "c", "d", "e"]);
