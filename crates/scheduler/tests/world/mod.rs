@@ -426,9 +426,14 @@ impl World {
                 let known = self.granted.insert(lease.fence, id);
                 assert!(known.map_or(rises, |known| known == id), "fences rise, and none is given twice: {lease:?}");
             }
+            // That it runs is the worker's to tell.
+            if snapshot.status != Status::Running {
+                assert_eq!(self.statuses.get(&id), Some(&snapshot.status), "every move is announced");
+            }
             self.journal.insert(id, snapshot);
         }
         for settled in settled {
+            assert_eq!(self.statuses.get(&settled.id), Some(&settled.status), "every end is announced");
             self.journal.remove(&settled.id).expect("an execution settles once, and was journaled before");
             assert!(settled.status.is_terminal());
             self.settled.push(settled);
