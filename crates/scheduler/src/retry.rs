@@ -45,5 +45,14 @@ mod tests {
         }
         let waits: std::collections::BTreeSet<_> = (0..100).map(|id| backoff(&retry, ExecutionId(id), 1)).collect();
         assert!(waits.len() > 50, "waits of different executions differ");
+        let (first, last) = (waits.first().expect("some"), waits.last().expect("some"));
+        assert!(*first < Duration::from_millis(1020) && *last > Duration::from_millis(1180), "{first:?} to {last:?}");
+    }
+
+    /// The generator's published outputs for the seed 0.
+    #[test]
+    fn the_finalizer_is_that_of_splitmix64() {
+        let outputs = [0, 0x9e37_79b9_7f4a_7c15, 0x3c6e_f372_fe94_f82a].map(mix);
+        assert_eq!(outputs, [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
     }
 }

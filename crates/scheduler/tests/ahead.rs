@@ -324,6 +324,8 @@ fn a_start_that_is_heard_before_the_end_of_the_one_before_is_believed_with_it() 
     let word = world.word("a", OutcomeKind::Completed);
     world.tell(Input::Started { key: (world.id("b"), 1), fence: lease.fence, started_at: world.now });
     assert_eq!(world.status("b"), Status::Queued, "two would seem to run");
+    world.beat(WORKER);
+    assert_eq!(world.status("b"), Status::Queued, "nor is a heartbeat believed that says so");
     world.tell(word);
     assert_eq!(world.status("b"), Status::Running);
 }

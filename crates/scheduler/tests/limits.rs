@@ -134,9 +134,11 @@ fn a_deleted_action_is_unknown_and_its_name_can_be_used_again() {
     world.submit(["a"]);
     world.complete("a");
     world.delete("email");
+    assert_eq!(world.scheduler.action_ids().count(), 0);
     world.submit_to("email", None, ["b"]);
     assert_eq!(world.refused.len(), 1);
     world.put("email", slots(1));
+    assert_eq!(world.scheduler.action_ids().collect::<Vec<_>>(), [world.action("email")]);
     world.submit(["c"]);
     assert_eq!(world.running(), ["c"]);
 }

@@ -260,3 +260,12 @@ fn once_a_worker_has_seen_this_leaders_greeting_its_own_lease_counts() {
     world.probe_both();
     assert_eq!(world.running(), Vec::<String>::new());
 }
+
+#[test]
+fn a_leader_whose_lease_is_as_long_as_any_before_has_nothing_to_wait_for() {
+    let mut world = world();
+    world.change_leader();
+    world.scheduler.inherit_lease(LEASE);
+    world.beat(WORKER);
+    assert!(!world.terms_are_known, "nothing is to be forgotten");
+}
