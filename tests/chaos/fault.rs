@@ -13,7 +13,7 @@ pub(crate) const WORKERS: usize = 4;
 pub(crate) const LINKS: usize = 2 * EXECUTORS + WORKERS + 1;
 
 /// Milliseconds from one fault to the next.
-const GAP: (u64, u64) = (1000, 3300);
+const GAP: (u64, u64) = (1000, 3000);
 /// Milliseconds that most faults last, and that some last: past fence, lease and the database's patience.
 const SHORT: (u64, u64) = (200, 3000);
 const LONG: (u64, u64) = (6000, 14_000);

@@ -52,7 +52,9 @@ impl Stamps {
             Err(error) => return Err(error.into()),
         };
         let mut attempts = BTreeMap::new();
-        for line in text.lines() {
+        // What is being written may be seen in part.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in whole.lines() {
             note(line, &mut attempts).with_context(|| format!("stamp line {line:?}"))?;
         }
         let mut stamps: Vec<Stamp> = attempts.into_values().collect();

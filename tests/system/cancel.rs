@@ -1,5 +1,6 @@
 //! Cancelling, from any state and from either side.
 
+use anyhow::Context;
 use serde_json::json;
 use slotline_tests::most_at_once;
 
@@ -20,7 +21,7 @@ async fn what_is_cancelled_at_the_worker_of_the_one_before_never_starts_either()
 
 async fn cancelled_in_line(policy: &str, answers: &[&str]) -> anyhow::Result<()> {
     let world = World::with([Action::stamp("line.one", policy)]).start().await?;
-    let first = world.submit("line.one", json!({"tag": "first", "sleep_ms": 1500})).await?;
+    let first = world.submit("line.one", json!({"tag": "first", "gate": world.gate("first")})).await?;
     let by_http = world.submit("line.one", json!({"tag": "by-http"})).await?;
     let by_id = world.submit("line.one", json!({"tag": "by-id"})).await?;
     world.publish(&[Message::request("line.one", json!({"tag": "by-message"})).id("the-one")]).await?;
@@ -31,6 +32,11 @@ async fn cancelled_in_line(policy: &str, answers: &[&str]) -> anyhow::Result<()>
     assert!(answers.iter().any(|answer| cancelled["status"] == *answer), "{cancelled}");
     let messages = [json!({"execution_id": by_id, "reason": "no longer wanted"}), json!({"message_id": "the-one"})];
     world.publish(&messages.map(|payload| Message::payload("execution.cancel_requested", payload))).await?;
+    let by_message = world.executions("line.one").await?[3]["execution_id"].as_i64().context("an id")?;
+    for id in [by_http, by_id, by_message] {
+        world.reaches(id, "cancelled").await?;
+    }
+    world.open("first")?;
 
     world.settled("line.one", 5, LATER).await?;
     let order: Vec<_> = world.stamps.read()?.into_iter().map(|stamp| stamp.tag).collect();

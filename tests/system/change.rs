@@ -34,7 +34,7 @@ async fn limits_and_pauses_change_at_once_under_a_backlog_of_ten_thousand() -> a
     let tags = tags(BACKLOG);
     let bulks: Vec<_> = tags
         .chunks(1000)
-        .map(|tags| Message::bulk("line.one", tags.iter().map(|tag| json!({"tag": tag, "sleep_ms": 150}))))
+        .map(|tags| Message::bulk("line.one", tags.iter().map(|tag| json!({"tag": tag, "sleep_ms": 600}))))
         .collect();
     world.publish(&bulks).await?;
     eventually("all are in line", SOON, async || {

@@ -196,8 +196,8 @@ async fn a_frozen_worker_leaves_no_process_running_past_its_fence() -> anyhow::R
 #[tokio::test]
 async fn a_run_that_reports_while_the_broker_goes_down_never_notices_and_nothing_is_missing() -> anyhow::Result<()> {
     let world = World::with([Action::reports("talk.much", "")]).own_rabbit().start().await?;
-    // A fourteenth of a second apart: no message is merged with the next.
-    let steps = json!([{"talk": {"until": "end", "every": 0.07}}]);
+    // So far apart that no message is merged with the next, and that all are kept however long a restart takes.
+    let steps = json!([{"talk": {"until": "end", "every": 0.25}}]);
     let id = world.submit("talk.much", json!({"steps": steps})).await?;
     let follower = Follower::new(&world.addresses(), id)?;
     let mut count = follower.count();

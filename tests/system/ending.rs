@@ -149,9 +149,8 @@ async fn a_failed_attempt_is_tried_again_and_may_keep_its_place_in_the_line() ->
     let actions = [Action::stamp("keeps.place", &retry(true)), Action::stamp("goes.back", &retry(false))];
     let world = World::with(actions).workers(1, 4).start().await?;
     for action in ["keeps.place", "goes.back"] {
-        let request =
-            |tag: &str, exit: i32| Message::request(action, json!({"tag": format!("{action}/{tag}"), "exit": exit}));
-        world.publish(&[request("fails", 1), request("next", 0)]).await?;
+        let parameters = |tag: &str, exit: i32| json!({"tag": format!("{action}/{tag}"), "exit": exit});
+        world.publish(&[Message::bulk(action, [parameters("fails", 1), parameters("next", 0)])]).await?;
         world.settled(action, 2, LATER).await?;
         let recorded = world.executions(action).await?;
         assert_eq!((&recorded[0]["status"], &recorded[0]["attempt"]), (&json!("failed"), &json!(2)), "{recorded:?}");

@@ -141,7 +141,7 @@ async fn a_dead_letter_can_be_replayed_once_its_cause_is_mended_or_dropped() -> 
 async fn a_full_line_refuses_clearly_and_takes_more_once_there_is_room() -> anyhow::Result<()> {
     let world = World::with([Action::stamp("line.one", "limit = 1\nmax_queue_length = 2")]).start().await?;
     let request = |tag: &str, sleep: u64| Message::request("line.one", json!({"tag": tag, "sleep_ms": sleep}));
-    world.publish(&[request("runs", 2000)]).await?;
+    world.publish(&[request("runs", 120_000)]).await?;
     world.stamps.started(1, SOON).await?;
     let replies =
         world.publish_for_replies(&[request("first", 0), request("second", 0), request("third", 0)], 3).await?;
@@ -151,6 +151,8 @@ async fn a_full_line_refuses_clearly_and_takes_more_once_there_is_room() -> anyh
     let body = json!({"action_ref": "line.one", "parameters": {"tag": "over-http"}});
     let (status, refusal) = world.call("POST", "/api/v1/executions", Some(body)).await?;
     assert_eq!((status, &refusal["error"]["code"]), (429, &json!("line_full")), "{refusal}");
+    let runs = &world.executions("line.one").await?[0]["execution_id"];
+    world.ask("POST", &format!("/api/v1/executions/{runs}/cancel"), None).await?;
     world.settled("line.one", 3, LATER).await?;
     world.submit("line.one", json!({"tag": "fourth"})).await?;
     world.settled("line.one", 4, LATER).await

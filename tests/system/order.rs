@@ -76,9 +76,12 @@ async fn a_blocked_key_holds_up_no_other_key_behind_it() -> anyhow::Result<()> {
     let request = |tenant: &str, tag: &str, sleep: u64| {
         Message::request("tenant.job", json!({"tag": tag, "tenant": tenant, "sleep_ms": sleep}))
     };
-    let mut messages = vec![request("slow", "slow-0", 3000), request("slow", "slow-1", 0)];
+    let mut messages = vec![request("slow", "slow-0", 120_000), request("slow", "slow-1", 0)];
     messages.extend((0..10).map(|n| request("fast", &format!("fast-{n}"), 0)));
     world.publish(&messages).await?;
+    world.stamps.ended(10, LATER).await?;
+    let slow = &world.executions("tenant.job").await?[0]["execution_id"];
+    world.ask("POST", &format!("/api/v1/executions/{slow}/cancel"), None).await?;
     world.settled("tenant.job", messages.len(), LATER).await?;
     let order: Vec<_> = world.stamps.read()?.into_iter().map(|stamp| stamp.tag).collect();
     let mut expected: Vec<_> = (0..10).map(|n| format!("fast-{n}")).collect();
@@ -93,7 +96,7 @@ async fn a_blocked_key_holds_up_no_other_key_behind_it() -> anyhow::Result<()> {
 async fn fast_and_slow_executions_of_several_actions_neither_deadlock_nor_starve() -> anyhow::Result<()> {
     const KINDS: &[(&str, usize, u64, usize)] =
         // action, limit, sleep in ms, executions; 0 is no limit
-        &[("mix.slow", 1, 400, 10), ("mix.pair", 2, 100, 30), ("mix.five", 5, 20, 60), ("mix.free", 0, 0, 100)];
+        &[("mix.slow", 1, 1200, 10), ("mix.pair", 2, 100, 30), ("mix.five", 5, 20, 60), ("mix.free", 0, 0, 100)];
     let policy = |limit: &usize| if *limit == 0 { String::new() } else { format!("limit = {limit}") };
     let actions = KINDS.iter().map(|(name, limit, ..)| Action::stamp(name, &policy(limit)));
     let world = World::with(actions).executors(2).workers(2, 4).start().await?;

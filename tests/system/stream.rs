@@ -256,7 +256,9 @@ async fn a_client_that_never_reads_delays_nobody() -> anyhow::Result<()> {
     let record = world.whole_record(id).await?;
     check_whole(&record)?;
     assert!(data(&heard).into_iter().eq(&record));
-    assert_eq!(record.iter().filter(|event| event["progress"].is_array()).count(), REPORTS);
+    // A worker that was held up may have dropped some on the way, but not the last.
+    let reports: Vec<_> = record.iter().filter(|event| event["progress"].is_array()).collect();
+    assert_eq!(reports.last().map(|report| &report["progress"]), Some(&json!([REPORTS, REPORTS])));
     assert_eq!(world.execution(id).await?["status"], "completed");
 
     // It reads at last: what was kept for it, and from which number it may resume; unless it took so long that the
@@ -277,7 +279,7 @@ async fn a_client_that_never_reads_delays_nobody() -> anyhow::Result<()> {
     let text = text.rsplit_once("\n\n").context("an event")?.0;
     let numbers: Vec<usize> = text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
     let told = text.matches("event: progress").count();
-    assert!(told > 0 && told < REPORTS, "{told}");
+    assert!(told > 0 && told < reports.len(), "{told} of {}", reports.len());
     assert!(numbers.windows(2).all(|pair| pair[1] - pair[0] <= 1), "{numbers:?}");
     let last = *numbers.last().context("a number")?;
     let url = format!("{address}/api/v1/executions/{id}/events");

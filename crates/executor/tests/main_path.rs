@@ -416,11 +416,11 @@ async fn a_restarted_executor_goes_on_where_the_line_stood() -> Result<()> {
     assert!(hello.epoch > first.epoch);
     worker.complete(&first, OutcomeKind::Completed).await?;
     for n in 2..=4 {
-        let next: Scheduled = worker.order().await?;
-        if next.execution_id == first.execution_id {
+        let mut next: Scheduled = worker.order().await?;
+        while next.execution_id == first.execution_id {
             // Its heartbeat said that it holds nothing, so the dispatch came again, with the same fence.
             assert_eq!(next.fence, first.fence);
-            continue;
+            next = worker.order().await?;
         }
         assert_eq!(next.execution_id.0, n);
         worker.complete(&next, OutcomeKind::Completed).await?;

@@ -198,11 +198,6 @@ impl Duty {
         self.incarnation
     }
 
-    /// Whether new work is turned away.
-    pub fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
     /// Attempts started, or being started, and not known to have ended; in the order of their keys.
     pub fn running(&self) -> impl Iterator<Item = AttemptKey> + '_ {
         self.running.iter().copied()

@@ -18,13 +18,18 @@ use slotline_worker::{RunConfig, Shutdown, Worker};
 /// One that left its group and ignores SIGTERM beside one that stays.
 const SCRIPT: &str = "trap '' TERM; setsid sh -c \"trap '' TERM; echo \\$\\$ > stray; while :; do sleep 0.01; done\" & \
                       echo $$ > pid; echo $PPID > shim; while :; do sleep 0.01; done";
+/// Of a worker that is stopped, and of others, which may be held up for longer without being meant.
 const FENCE: Duration = Duration::from_millis(600);
+const LONG_FENCE: Duration = Duration::from_secs(60);
 
 fn main() -> anyhow::Result<()> {
     slotline_worker::shim::run_if_asked();
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
-        Some("worker") => worker(Path::new(&arguments.next().unwrap_or_default())),
+        Some("worker") => {
+            let folder = arguments.next().unwrap_or_default();
+            worker(Path::new(&folder), Duration::from_millis(arguments.next().unwrap_or_default().parse()?))
+        }
         // A test runner asks for names; there are always the same.
         Some("--list") => Ok(()),
         _ => {
@@ -42,7 +47,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Runs one command without end.
-fn worker(folder: &Path) -> anyhow::Result<()> {
+fn worker(folder: &Path, fence: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let broker = Broker::memory(executor::PREFIX);
@@ -51,8 +56,8 @@ fn worker(folder: &Path) -> anyhow::Result<()> {
         let worker = Worker::builder("w1")
             .command("test.run", config)
             .heartbeat(Duration::from_millis(50))
-            .fence(FENCE)
-            .lease(Duration::from_secs(2))
+            .fence(fence)
+            .lease(fence + Duration::from_secs(2))
             .state_dir(folder.join("state"))
             .build()?;
         let running = tokio::spawn(worker.run(broker, Shutdown::new()));
@@ -72,9 +77,13 @@ struct Stage {
 }
 
 impl Stage {
-    fn start() -> anyhow::Result<Self> {
+    fn start(fence: Duration) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let worker = Command::new(std::env::current_exe()?).arg("worker").arg(folder.path()).spawn()?;
+        let worker = Command::new(std::env::current_exe()?)
+            .arg("worker")
+            .arg(folder.path())
+            .arg(fence.as_millis().to_string())
+            .spawn()?;
         let read = |name: &str| {
             let text = wait_for(&format!("{name} to be written"), || {
                 std::fs::read_to_string(folder.path().join(name)).ok().filter(|text| text.ends_with('\n'))
@@ -100,7 +109,7 @@ impl Drop for Stage {
 }
 
 fn killed() -> anyhow::Result<()> {
-    let mut stage = Stage::start()?;
+    let mut stage = Stage::start(LONG_FENCE)?;
     assert!(runs(stage.command) && runs(stage.stray) && runs(stage.shim));
     stage.signal(Signal::KILL)?;
     stage.worker.wait()?;
@@ -110,7 +119,7 @@ fn killed() -> anyhow::Result<()> {
 }
 
 fn succeeded() -> anyhow::Result<()> {
-    let stage = Stage::start()?;
+    let stage = Stage::start(LONG_FENCE)?;
     let former: uuid::Uuid = std::fs::read_to_string(stage.folder.path().join("incarnation"))?.parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -141,7 +150,7 @@ fn succeeded() -> anyhow::Result<()> {
 }
 
 fn stopped() -> anyhow::Result<()> {
-    let stage = Stage::start()?;
+    let stage = Stage::start(FENCE)?;
     stage.signal(Signal::STOP)?;
     let stopped_at = SystemTime::now();
     wait_for("the command to be gone", || (!runs(stage.command) && !runs(stage.stray)).then_some(()))?;

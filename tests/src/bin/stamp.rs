@@ -2,17 +2,21 @@
 //!
 //! `stamp FILE` appends `start` and `end` lines, each in one write, with times of the boot clock that all processes
 //! share. Parameters of the execution say what else it does: `tag`, `sleep_ms`, `beat_ms` (say "still here" this
-//! often while it sleeps, so that the end of one that is killed can be judged), `exit`, `signal` (to itself), and
-//! `ignore_term`.
+//! often while it sleeps, so that the end of one that is killed can be judged), `gate` (a file whose appearance it
+//! awaits), `exit`, `signal` (to itself), and `ignore_term`.
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use slotline_tests::now_ns;
+
+/// Between two looks whether the gate is open.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 fn main() -> anyhow::Result<()> {
     let path = std::env::args_os().nth(1).context("usage: stamp FILE")?;
@@ -40,6 +44,9 @@ fn main() -> anyhow::Result<()> {
         if !rest.is_zero() {
             say("beat", &0)?;
         }
+    }
+    while parameter("gate").is_some_and(|gate| !Path::new(&gate).exists()) {
+        std::thread::sleep(LOOK_AGAIN);
     }
     let status: i32 = parameter("exit").map_or(Ok(0), |code| code.parse())?;
     say("end", &status)?;

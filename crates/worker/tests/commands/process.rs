@@ -154,12 +154,11 @@ async fn a_time_out_ends_the_command_and_tells_how_long_it_had() -> anyhow::Resu
 
 #[tokio::test]
 async fn a_stalled_command_is_ended_and_one_that_prints_is_not() -> anyhow::Result<()> {
-    let script =
-        "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; [ \"$SLOTLINE_PARAM_HANG\" = true ] && exec sleep 1000; true";
+    let script = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.3; done; [ \"$SLOTLINE_PARAM_HANG\" = true ] && exec sleep 1000; true";
     let mut stage = Stage::script(script).await?;
     for (id, hang) in [(1, false), (2, true)] {
         let mut scheduled = stage.executor.scheduled(id, "test.run", &json!({"hang": hang}))?;
-        scheduled.stall_timeout_seconds = Some(Duration::from_millis(400));
+        scheduled.stall_timeout_seconds = Some(Duration::from_secs(2));
         stage.executor.send(stage.worker, &scheduled).await?;
     }
     assert_eq!(stage.executor.completed(1).await?.status, OutcomeKind::Completed);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use slotline_protocol::message::{Event, Progress, Report, Stream};
 use slotline_protocol::{Detail, ExecutionId, OutcomeKind};
+use slotline_tests::now_ns;
 use slotline_worker::progress::{self, LINE_BYTES_MAX, SOCKET};
 use slotline_worker::{Phase, RunConfig};
 
@@ -223,9 +224,12 @@ async fn a_command_that_reports_does_not_stall_though_nobody_wants_to_hear_its_n
         writeln!(caller, "{{\"progress\": [{done}, 8]}}")?;
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    assert!(stage.executor.heard.completed.is_empty());
+    let last = now_ns();
     let completed = stage.executor.completed(1).await?;
-    assert_eq!(completed.error.map(|error| error.code).as_deref(), Some("stall_timeout"), "once it is silent");
+    assert_eq!(completed.error.map(|error| error.code).as_deref(), Some("stall_timeout"));
+    // Had it stalled any earlier, that would have been heard by now.
+    let silent = Duration::from_nanos(now_ns() - last);
+    assert!(silent > Duration::from_millis(500), "{silent:?}");
     stage.end().await
 }
 

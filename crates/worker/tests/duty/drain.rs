@@ -37,7 +37,9 @@ fn a_drain_out_of_time_hands_back_or_cancels_as_the_action_says() {
     world.dispatch(1).action("deploy.app").send();
     world.dispatch(2).send();
     world.input(Input::DrainRequested);
-    world.advance(s(30));
+    world.advance(s(29));
+    assert_eq!(world.take_interrupted().len(), 0);
+    world.advance(s(1));
     assert_eq!(world.take_interrupted().len(), 2);
     world.succeed(1, "1");
     world.succeed(2, "1");
@@ -71,6 +73,7 @@ fn a_fence_during_a_drain_leaves_with_the_fences_last_word() {
     world.fail(1);
     assert_eq!(world.take_farewells()[0].reason, EndReason::Fence);
     assert_eq!(world.take_incarnations_over(), []);
+    assert!(!world.finished(), "somebody may hear it yet");
     world.advance(s(5));
     assert!(world.finished());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::message::{EndReason, Holding};
 use slotline_protocol::{Epoch, Status};
-use slotline_worker::duty::{ENTRIES_MAX, Input};
+use slotline_worker::duty::{ENTRIES_MAX, Input, Terms};
 
 use crate::world::{World, key, ms, s};
 
@@ -104,6 +104,43 @@ fn outcomes_known_at_the_fence_are_its_last_word_until_confirmed() {
     world.advance(s(120));
     world.hello(3);
     assert_eq!(world.take_farewells().len(), 0, "and by now it has counted the incarnation as lost");
+}
+
+#[test]
+fn a_last_word_that_was_just_told_to_a_new_leader_is_not_repeated_yet() {
+    let mut world = World::new();
+    world.advance(s(45));
+    assert_eq!(world.take_farewells().len(), 1);
+    world.new_incarnation();
+    world.advance(s(3));
+    world.hello(2);
+    assert_eq!(world.take_farewells().len(), 1);
+    world.advance(s(3));
+    assert_eq!(world.take_farewells().len(), 0);
+    world.advance(s(2));
+    assert_eq!(world.take_farewells().len(), 1);
+}
+
+#[test]
+fn outcomes_that_no_last_word_can_hold_are_left_out_the_largest_first() {
+    let mut world = World::new();
+    for (id, bytes) in [(1, 100_000), (2, 300_000), (3, 200_000)] {
+        world.dispatch(id).send();
+        world.succeed(id, &format!("\"{}\"", "x".repeat(bytes)));
+    }
+    world.advance(s(45));
+    let outcomes = world.take_farewells().remove(0).outcomes;
+    assert_eq!(outcomes.iter().map(|completed| completed.execution_id.0).collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn terms_are_sound_if_a_heartbeat_may_be_late_and_the_fence_falls_before_the_lease() {
+    let sound = Terms { lease: s(60), fence: s(10), heartbeat: s(5) };
+    assert!(sound.are_sound());
+    for unsound in [Terms { lease: s(10), ..sound }, Terms { fence: s(9), ..sound }, Terms { heartbeat: s(0), ..sound }]
+    {
+        assert!(!unsound.are_sound(), "{unsound:?}");
+    }
 }
 
 #[test]
