@@ -247,8 +247,8 @@ async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_not
 /// link stalled would be waited for in vain, since nothing is committed after it: then it passes, and the next is tried.
 async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> {
     eventually("a commit is made whose answer is held back", SOON, async || {
-        link.set(Weather::StalledDown);
         let before = led(world).await?;
+        link.set(Weather::StalledDown);
         let held = eventually("a commit that shows", Duration::from_secs(2), async || {
             Ok((led(world).await? != before).then_some(()))
         })
