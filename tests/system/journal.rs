@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use slotline_tests::{Proxy, Weather, eventually};
 
 use crate::actions::Action;
@@ -75,16 +75,24 @@ impl Stream {
         eventually("the long run goes on", SOON, async || Ok((last_seen(world)? > seen).then_some(()))).await
     }
 
-    /// Submits over HTTP until it is refused as it should be. What is answered with 202 meanwhile is on the broker.
+    /// Submits over HTTP, and notes what was taken: what is answered with 202 is on the broker, where nobody leads.
+    async fn submit(&mut self, world: &World, tag: String) -> anyhow::Result<(u16, Value)> {
+        let body = json!({"action_ref": LINE, "parameters": {"tag": tag}});
+        let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
+        if matches!(status, 201 | 202) {
+            self.tags.push(tag);
+        }
+        Ok((status, answer))
+    }
+
+    /// Submits until it is refused as it should be.
     async fn refusal(&mut self, world: &World) -> anyhow::Result<String> {
         let mut number = 0;
         let refusal = eventually("a submission is refused", SOON, async || {
             number += 1;
-            let tag = format!("http-{number}");
-            let body = json!({"action_ref": LINE, "parameters": {"tag": tag}});
-            let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
+            let (status, answer) = self.submit(world, format!("http-{number}")).await?;
             match status {
-                201 | 202 => self.tags.push(tag),
+                201 | 202 => {}
                 503 if answer["error"]["code"] == "journal_unavailable" => return Ok(Some(answer)),
                 503 => {}
                 _ => bail!("{status} {answer}"),
@@ -102,21 +110,12 @@ impl Stream {
         let mut number = 0;
         eventually("a submission is taken again", SOON, async || {
             number += 1;
-            let tag = format!("again-{number}");
-            let body = json!({"action_ref": LINE, "parameters": {"tag": tag}});
-            let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
+            let (status, answer) = self.submit(world, format!("again-{number}")).await?;
             match status {
-                201 => {}
-                // On the broker, where nobody leads yet.
-                202 => {
-                    self.tags.push(tag);
-                    return Ok(None);
-                }
-                503 => return Ok(None),
+                201 => Ok(Some(())),
+                202 | 503 => Ok(None),
                 _ => bail!("{status} {answer}"),
             }
-            self.tags.push(tag);
-            Ok(Some(()))
         })
         .await?;
         world.publish(&requests(&self.after)).await?;

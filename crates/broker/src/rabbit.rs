@@ -1,8 +1,8 @@
 //! RabbitMQ through lapin, its recovery off: a connection that breaks ends the session.
 //!
 //! A session has two connections, since RabbitMQ blocks a publishing one on an alarm and lapin then writes nothing at
-//! all on it, acks and heartbeats included. Everything of AMQP runs on a small runtime of its own, so that heartbeats
-//! go out however busy the rest of the process is.
+//! all on it, acks and heartbeats included. Connections run on a small runtime of their own, so that heartbeats go out
+//! however busy the rest of the process is; only the publishing task runs where the session is used.
 //! Not here: back-off (`supervisor`), and what is declared (`topology`).
 
 mod connection;
