@@ -70,17 +70,22 @@ impl Pools {
 
     /// Brings an action's turn up to date after any change of it.
     pub(crate) fn update_turn(&mut self, action: &mut Action) {
-        match (action.has_next(), action.ticket) {
-            (true, None) => self.draw(action),
-            (false, Some(_)) => self.surrender(action),
-            (true, Some(_)) | (false, None) => {}
+        let has_next = action.has_next();
+        if has_next != action.ticket.is_some() {
+            self.turn(action, has_next);
         }
     }
 
     /// Sends an action that had its turn to the end of its ring, or out of it.
     pub(crate) fn end_turn(&mut self, action: &mut Action) {
+        let has_next = action.has_next();
+        self.turn(action, has_next);
+    }
+
+    /// Puts an action at the end of its ring, or nowhere, from wherever it stood there.
+    fn turn(&mut self, action: &mut Action, stands: bool) {
         let before = action.ticket.take();
-        if action.has_next() {
+        if stands {
             self.last_ticket = self.last_ticket.next();
             action.ticket = Some(self.last_ticket);
         }
@@ -89,23 +94,6 @@ impl Pools {
             before.map(|ticket| pool.ring.remove(&ticket));
             after.map(|ticket| pool.ring.insert(ticket, id));
         });
-    }
-
-    fn draw(&mut self, action: &mut Action) {
-        self.last_ticket = self.last_ticket.next();
-        let ticket = self.last_ticket;
-        action.ticket = Some(ticket);
-        self.change(action.pool, |pool| {
-            pool.ring.insert(ticket, action.id);
-        });
-    }
-
-    fn surrender(&mut self, action: &mut Action) {
-        if let Some(ticket) = action.ticket.take() {
-            self.change(action.pool, |pool| {
-                pool.ring.remove(&ticket);
-            });
-        }
     }
 
     /// Takes a new action, and finds the pool of those who serve it.
@@ -118,7 +106,7 @@ impl Pools {
     }
 
     pub(crate) fn dismiss_action(&mut self, action: &mut Action) {
-        self.surrender(action);
+        self.turn(action, false);
         self.actions.remove(&action.action_ref);
         self.leave(action.pool);
     }
