@@ -1,11 +1,10 @@
 //! Run-ahead: who is sent to the worker of the one before, when it has its slot, and how it is taken back.
 
-mod world;
-
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{OutcomeKind, Status};
 use slotline_scheduler::{Input, Limits, Order};
-use world::{WORKER, World, key_slots, seconds, slots, tries, unlimited};
+
+use crate::world::{WORKER, World, key_slots, seconds, slots, tries, unlimited};
 
 /// One slot, and chains of up to two.
 fn chained() -> Limits {

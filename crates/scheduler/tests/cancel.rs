@@ -1,11 +1,10 @@
 //! Cancelling, from any state: in line it acts at once; at work it asks, and only the worker's word ends it.
 
-mod world;
-
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{ExecutionId, OutcomeKind, Status};
 use slotline_scheduler::{Input, Limits, Order};
-use world::{BACKOFF, WORKER, World, key_slots, slots, strict_tries, tries};
+
+use crate::world::{BACKOFF, WORKER, World, key_slots, slots, strict_tries, tries};
 
 fn cancels(world: &World) -> usize {
     world.orders.iter().filter(|sent| matches!(sent.order, Order::Cancel { .. })).count()

@@ -1,11 +1,10 @@
 //! A line is first in, first out, and its limit holds.
 
-mod world;
-
 use slotline_protocol::http::WaitReason;
 use slotline_protocol::{OutcomeKind, Status};
 use slotline_scheduler::{Limits, Unacceptable};
-use world::{World, slots, unlimited};
+
+use crate::world::{World, seconds, slots, unlimited};
 
 #[test]
 fn a_line_with_one_slot_runs_in_order_of_submission() {
@@ -132,7 +131,7 @@ fn the_statistics_of_a_line_are_its_state() {
     let mut world = World::with_line("email", slots(1));
     let id = world.action("email");
     world.submit(["a"]);
-    world.pass(world::seconds(10));
+    world.pass(seconds(10));
     let since = world.now;
     world.submit(["b", "c"]);
     world.complete("a");

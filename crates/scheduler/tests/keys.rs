@@ -1,11 +1,10 @@
 //! Concurrency keys: each has its own line and slots, an execution needs a slot of its key and of its action, and a
 //! blocked key never blocks another.
 
-mod world;
-
 use slotline_protocol::http::{KeyStats, WaitReason};
 use slotline_scheduler::Limits;
-use world::{World, key_slots, slots};
+
+use crate::world::{World, key_slots, slots};
 
 #[test]
 fn each_key_runs_in_its_own_order_beside_the_others() {

@@ -1,11 +1,10 @@
 //! Limits, pauses and keys, changed at run time under a backlog.
 
-mod world;
-
 use slotline_protocol::http::WaitReason;
 use slotline_protocol::{ActionRef, OutcomeKind};
 use slotline_scheduler::{Input, Limits};
-use world::{World, key_slots, slots, unlimited};
+
+use crate::world::{World, key_slots, slots, unlimited};
 
 #[test]
 fn raising_a_limit_promotes_at_once() {

@@ -1,11 +1,10 @@
 //! When an incarnation is lost, and what becomes of what it held.
 
-mod world;
-
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{Fence, OutcomeKind, Status};
 use slotline_scheduler::{Input, Limits, Order, ProbedQueue};
-use world::{HEARTBEAT, LEASE, WORKER, World, outcome, seconds, slots};
+
+use crate::world::{HEARTBEAT, LEASE, WORKER, World, at, outcome, seconds, slots};
 
 /// One line with one slot; `a` runs, `b` waits.
 fn world() -> World {
@@ -228,7 +227,7 @@ fn a_probe_that_comes_back_late_does_not_undo_a_newer_one() {
     let mut world = world();
     world.pass(LEASE);
     world.probe(ProbedQueue::Heartbeats);
-    world.tell(Input::Probed { queue: ProbedQueue::Heartbeats, published_at: world::at(1) });
+    world.tell(Input::Probed { queue: ProbedQueue::Heartbeats, published_at: at(1) });
     world.probe(ProbedQueue::Completions);
     assert_eq!(world.running(), Vec::<String>::new());
 }

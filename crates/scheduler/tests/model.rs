@@ -1,9 +1,6 @@
 //! The scheduler against the reference, step by step, over random lives of a small installation: whatever happens, every
 //! grant is one that the reference allows, none that it allows is missing, and both agree on everything they show.
 
-mod reference;
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +10,8 @@ use slotline_protocol::policy::Retry;
 use slotline_protocol::{ExecutionId, OutcomeKind};
 use slotline_scheduler::{Input, Limits, Order, ProbedQueue};
 
-use reference::{Reference, State};
-use world::{HEARTBEAT, LEASE, World, action_ref, outcome, unlimited};
+use crate::reference::{Reference, State};
+use crate::world::{HEARTBEAT, LEASE, World, action_ref, outcome, unlimited};
 
 const ACTIONS: [&str; 3] = ["one", "two", "three"];
 const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
@@ -286,7 +283,7 @@ impl Run {
                     action.paused
                 )
             );
-            let waits = |one: &&reference::Execution| one.action == *id && !one.holds_slot();
+            let waits = |one: &&crate::reference::Execution| one.action == *id && !one.holds_slot();
             assert_eq!(
                 stats.oldest_enqueued_at,
                 reference.live.values().filter(waits).map(|one| one.enqueued_at).min()

@@ -1,11 +1,10 @@
 //! A new leader knows only the journal, and decides as the old one would have.
 
-mod world;
-
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{OutcomeKind, Status};
 use slotline_scheduler::{Limits, Order, ProbedQueue};
-use world::{BACKOFF, LEASE, WORKER, World, key_slots, seconds, slots, strict_tries, tries};
+
+use crate::world::{BACKOFF, LEASE, WORKER, World, key_slots, seconds, slots, strict_tries, tries};
 
 #[test]
 fn the_line_stands_as_it_stood() {

@@ -1,11 +1,10 @@
 //! Any message may arrive twice, late or never, and none may matter twice.
 
-mod world;
-
 use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{Epoch, Fence, OutcomeKind, Status};
 use slotline_scheduler::{Input, Limits, Order};
-use world::{BACKOFF, HEARTBEAT, WORKER, World, outcome, seconds, slots, tries, unlimited};
+
+use crate::world::{BACKOFF, HEARTBEAT, WORKER, World, outcome, seconds, slots, tries, unlimited};
 
 fn dispatches(world: &World) -> Vec<(u64, AttemptKey, Fence)> {
     let dispatch = |order: &Order| match order {

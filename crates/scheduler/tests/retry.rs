@@ -1,11 +1,10 @@
 //! Failed and timed-out attempts are tried again: after a while, at the back of the line or in their place.
 
-mod world;
-
 use slotline_protocol::http::WaitReason;
 use slotline_protocol::{OutcomeKind, Status};
 use slotline_scheduler::Limits;
-use world::{BACKOFF, World, key_slots, seconds, slots, strict_tries, tries};
+
+use crate::world::{BACKOFF, World, key_slots, seconds, slots, strict_tries, tries};
 
 #[test]
 fn a_failed_attempt_is_tried_again_at_the_back_of_the_line() {

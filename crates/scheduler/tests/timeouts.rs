@@ -1,11 +1,10 @@
 //! The queue time-out, the one time-out that the executor judges; and that no timer outlives what it was about.
 
-mod world;
-
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{OutcomeKind, Status};
 use slotline_scheduler::{Input, Limits};
-use world::{BACKOFF, WORKER, World, seconds, slots, strict_tries, tries};
+
+use crate::world::{BACKOFF, WORKER, World, seconds, slots, strict_tries, tries};
 
 fn patient(timeout: u64) -> Limits {
     Limits { queue_timeout: Some(seconds(timeout)), ..slots(1) }

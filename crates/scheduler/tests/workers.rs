@@ -1,12 +1,11 @@
 //! Which worker gets what: the least loaded that serves the action and has room; ready actions take turns.
 
-mod world;
-
 use slotline_protocol::Status;
 use slotline_protocol::http::WaitReason;
 use slotline_protocol::message::EndReason;
 use slotline_scheduler::{Input, Limits};
-use world::{World, action_ref, slots, unlimited};
+
+use crate::world::{World, action_ref, slots, unlimited};
 
 #[test]
 fn the_least_loaded_worker_gets_the_next_by_the_share_of_its_capacity() {

@@ -1,6 +1,5 @@
 //! A small world around the scheduler: workers that do as they are told, virtual time, a journal, and names for
 //! executions. Tests say what happens and ask what came of it; nothing here decides anything.
-#![allow(dead_code, reason = "every test binary uses its own part of the world")]
 
 mod answers;
 mod worker;
