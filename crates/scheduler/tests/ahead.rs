@@ -455,3 +455,43 @@ fn nobody_is_sent_after_one_that_another_follows_already() {
     world.submit(["c"]);
     assert_eq!(world.ahead(), ["b"], "both would begin when a has completed");
 }
+
+#[test]
+fn nobody_is_sent_after_one_that_was_called_back() {
+    let mut world = World::with_line("email", Limits { queue_timeout: Some(seconds(10)), run_ahead: 3, ..slots(1) });
+    world.submit(["a", "b"]);
+    world.pass(seconds(10));
+    assert_eq!(world.recalled(), ["b"]);
+    world.submit(["c"]);
+    assert_eq!(world.ahead(), ["b"], "c would come back with it");
+}
+
+#[test]
+fn a_key_has_no_chain_while_another_holds_a_slot_that_counts_for_both() {
+    let mut world = World::with_line("email", Limits { run_ahead: 2, limit: Some(3), ..key_slots(1) });
+    world.submit_key("x", ["x1"]);
+    world.submit_key("y", ["y1"]);
+    world.submit_key("x", ["x2"]);
+    assert_eq!((world.running(), world.ahead()), (vec!["x1".to_owned(), "y1".to_owned()], vec![]));
+}
+
+#[test]
+fn one_that_was_handed_back_times_out_as_if_it_had_never_been_away() {
+    let mut world = World::with_line("email", Limits { queue_timeout: Some(seconds(10)), ..chained() });
+    world.submit(["a", "b"]);
+    world.pass(seconds(4));
+    returned(&mut world, "b", "predecessor");
+    world.pass(seconds(5));
+    assert_eq!(world.status("b"), Status::Queued);
+    world.pass(seconds(1));
+    assert_eq!((world.status("b"), world.code("b")), (Status::Timeout, "queue_timeout"));
+}
+
+#[test]
+fn what_was_lost_ahead_of_its_slot_is_no_attempt() {
+    let mut world = World::without_workers("email", chained()).with_worker("w1", 5);
+    world.submit(["a", "b", "c"]);
+    world.end_worker("w1", EndReason::Replaced);
+    let lost: Vec<_> = world.attempts.iter().map(|ended| world.name(ended.id)).collect();
+    assert_eq!(lost, ["a"]);
+}

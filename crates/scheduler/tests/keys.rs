@@ -97,3 +97,21 @@ fn keys_that_came_and_went_leave_nothing_behind() {
     world.run_until_idle();
     world.assert_nothing_is_left();
 }
+
+#[test]
+fn of_many_keys_the_longest_lines_are_shown() {
+    let mut world = World::with_line("deploy", key_slots(1));
+    world.pause("deploy");
+    for key in 0..1_010 {
+        let times = if key % 101 == 7 { 2 } else { 1 };
+        for time in 0..times {
+            world.submit_one("deploy", Some(&format!("key {key:04}")), &format!("{key}, {time}"));
+        }
+    }
+    let stats = world.scheduler.queue_stats(world.action("deploy"), world.now).expect("a known action");
+    let shown: Vec<_> = stats.keys.iter().map(|line| (line.queue_length, line.key.as_str())).collect();
+    assert_eq!(shown.len(), 1_000, "as many as are shown");
+    let longest: Vec<_> = (0..10).map(|n| (2, format!("key {:04}", n * 101 + 7))).collect();
+    assert_eq!(shown[..10].iter().map(|(length, key)| (*length, (*key).to_owned())).collect::<Vec<_>>(), longest);
+    assert!(shown[10..].is_sorted(), "and then by their names");
+}

@@ -156,3 +156,26 @@ fn a_policy_put_for_an_action_that_waits_for_workers_changes_no_turn() {
     world.start_worker("w1", 5);
     assert_eq!(world.running(), ["a"]);
 }
+
+#[test]
+fn an_action_has_live_executions_while_one_waits_or_runs() {
+    let mut world = World::with_line("email", slots(1));
+    let has_live = |world: &World| world.scheduler.has_live(world.action("email"));
+    assert!(!has_live(&world));
+    world.pause("email");
+    world.submit(["a"]);
+    assert!(has_live(&world), "it waits");
+    world.resume("email");
+    assert_eq!((world.running(), has_live(&world)), (vec!["a".to_owned()], true));
+    world.complete("a");
+    assert!(!has_live(&world));
+}
+
+#[test]
+fn actions_are_numbered_as_the_counters_say() {
+    let mut world = World::new();
+    let next = world.scheduler.counters().next_action;
+    let ids = [world.scheduler.new_action_id(), world.scheduler.new_action_id()];
+    assert_eq!(ids.map(|id| id.0), [next, next + 1]);
+    assert_eq!(world.scheduler.counters().next_action, next + 2);
+}

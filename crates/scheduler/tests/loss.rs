@@ -268,3 +268,20 @@ fn a_leader_whose_lease_is_as_long_as_any_before_has_nothing_to_wait_for() {
     world.beat(WORKER);
     assert!(!world.terms_are_known, "nothing is to be forgotten");
 }
+
+#[test]
+fn only_a_worker_that_holds_something_keeps_a_longer_lease_in_mind() {
+    let mut world = World::without_workers("email", slots(1)).with_worker("w1", 5).with_worker("w2", 5);
+    world.submit(["a"]);
+    let [holder, idle] = if world.held_by("w1").is_empty() { ["w2", "w1"] } else { ["w1", "w2"] };
+    world.deafen("w1");
+    world.deafen("w2");
+    world.change_leader();
+    world.scheduler.inherit_lease(LEASE * 3);
+    world.beat(idle);
+    world.beat(holder);
+    assert!(!world.terms_are_known, "the holder has not seen the greeting");
+    world.undeafen(holder);
+    world.beat(holder);
+    assert!(world.terms_are_known, "the other, which has not either, holds nothing");
+}

@@ -261,3 +261,24 @@ fn an_attempt_lost_and_granted_again_in_one_batch_is_sent_once() {
     let [sent] = &orders[..] else { panic!("{orders:?}") };
     assert_eq!(sent.incarnation, world.incarnation("w2"));
 }
+
+#[test]
+fn what_somebody_else_orders_is_numbered_between_the_schedulers_own() {
+    let mut world = World::with_line("email", slots(2));
+    world.submit(["a"]);
+    let highest = |world: &World| world.orders.iter().map(|sent| sent.n).max();
+    let before = highest(&world);
+    let ours = world.scheduler.number_order();
+    world.submit(["b"]);
+    assert!(before < Some(ours) && Some(ours) < highest(&world), "{before:?} < {ours} < {:?}", highest(&world));
+}
+
+#[test]
+fn what_is_decided_can_be_seen_before_it_is_taken() {
+    let mut world = World::with_line("email", slots(1));
+    let action = world.action("email");
+    world.scheduler.handle(Input::Requested { token: 7, action, key: None }, world.now);
+    assert_eq!(world.scheduler.effects().accepted.len(), 1);
+    assert_eq!(world.scheduler.take_effects().accepted.len(), 1);
+    assert_eq!(world.scheduler.effects().accepted.len(), 0);
+}
