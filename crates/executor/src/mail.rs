@@ -29,8 +29,11 @@ use crate::registry::Registered;
 
 /// The most envelopes in one message.
 const ARRAY_MAX: usize = 500;
-/// The most bytes of payloads in one message, before the next is begun.
+/// The most bytes of envelopes in one message, before the next is begun.
 const ARRAY_BYTES_MAX: usize = envelope::BODY_BYTES_MAX / 4;
+
+/// An envelope as it leaves.
+type Written = Vec<u8>;
 
 /// Headers of a dead letter.
 pub(crate) const REASON_HEADER: &str = "x-slotline-reason";
@@ -106,11 +109,11 @@ impl Postman {
         }
         for chunk in letters.announcements.chunks(ARRAY_MAX) {
             let envelopes: Vec<_> =
-                chunk.iter().map(|announcement| Envelope::new(&changed(announcement), &self.source, now)).collect();
+                chunk.iter().map(|announcement| self.envelope(&changed(announcement), now)).collect();
             mail.publications.push((self.topic(StatusChanged::TYPE, &envelopes), Purpose::Other));
         }
         for chunk in letters.said.chunks(ARRAY_MAX) {
-            let envelopes: Vec<_> = chunk.iter().map(|said| Envelope::new(said, &self.source, now)).collect();
+            let envelopes: Vec<_> = chunk.iter().map(|said| self.envelope(said, now)).collect();
             mail.publications.push((self.topic(Progress::TYPE, &envelopes), Purpose::Other));
         }
         mail
@@ -135,7 +138,7 @@ impl Postman {
 
     /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.
     fn resends(&self, mail: &mut Mail, missing: &[(u64, Missing)], now: Timestamp) {
-        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Envelope)>> = BTreeMap::new();
+        let mut by_worker: BTreeMap<Incarnation, Vec<Written>> = BTreeMap::new();
         for (n, missing) in missing {
             let payload = Resend {
                 epoch: self.epoch,
@@ -146,10 +149,10 @@ impl Postman {
                 first_sequence: missing.first,
                 last_sequence: missing.last,
             };
-            by_worker.entry(missing.incarnation).or_default().push((Resend::TYPE, self.numbered(&payload, *n, now)));
+            by_worker.entry(missing.incarnation).or_default().push(self.numbered(&payload, *n, now));
         }
         for (incarnation, envelopes) in by_worker {
-            for array in arrays(&envelopes) {
+            for array in arrays(envelopes) {
                 let routing_key = topology::to_worker(Resend::TYPE, incarnation);
                 let exchange = topology::exchange(&self.prefix);
                 let publication = self.publication(&exchange, routing_key, Resend::TYPE, &array);
@@ -178,7 +181,7 @@ impl Postman {
     /// One probe for each of the two queues, straight into them.
     pub(crate) fn probes(&self, mark: ProbeMark, published_at: Timestamp) -> [Publication; 2] {
         let payload = Probe { generation: mark.generation, nonce: mark.nonce, published_at };
-        let envelope = Envelope::new(&payload, &self.source, published_at);
+        let envelope = self.envelope(&payload, published_at);
         [topology::completions_queue(&self.prefix, self.epoch), topology::heartbeats_queue(&self.prefix, self.epoch)]
             .map(|queue| self.publication("", queue, Probe::TYPE, std::slice::from_ref(&envelope)))
     }
@@ -209,7 +212,7 @@ impl Postman {
         actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,
         now: Timestamp,
     ) {
-        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Envelope)>> = BTreeMap::new();
+        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Vec<Written>)>> = BTreeMap::new();
         for Sent { incarnation, n, order } in orders {
             let envelope = match order {
                 Order::Lost => Some((Hello::TYPE, self.numbered(&self.hello(n, true), n, now))),
@@ -237,18 +240,25 @@ impl Postman {
                 }
                 Order::Dispatch(dispatch) => requests.get(&dispatch.id).map(|request| {
                     let payload = self.scheduled(n, &dispatch, request, actions(&dispatch).as_deref());
-                    let mut envelope = self.numbered(&payload, n, now);
-                    envelope.correlation_id.clone_from(&request.correlation_id);
-                    envelope.trace_id.clone_from(&request.trace_id);
-                    (Scheduled::TYPE, envelope)
+                    let envelope = Envelope {
+                        message_id: Some(self.number(n)),
+                        correlation_id: request.correlation_id.clone(),
+                        trace_id: request.trace_id.clone(),
+                        ..Envelope::new(&payload, &self.source, now)
+                    };
+                    (Scheduled::TYPE, envelope::write(&envelope))
                 }),
             };
-            by_worker.entry(incarnation).or_default().extend(envelope);
+            let Some((message_type, envelope)) = envelope else { continue };
+            let runs = by_worker.entry(incarnation).or_default();
+            match runs.last_mut() {
+                Some((of, run)) if *of == message_type => run.push(envelope),
+                Some(_) | None => runs.push((message_type, vec![envelope])),
+            }
         }
-        for (incarnation, envelopes) in by_worker {
-            for run in envelopes.chunk_by(|(one, _), (other, _)| one == other) {
+        for (incarnation, runs) in by_worker {
+            for (message_type, run) in runs {
                 for array in arrays(run) {
-                    let message_type = run[0].0;
                     let routing_key = format!("{message_type}.{incarnation}");
                     let exchange = topology::exchange(&self.prefix);
                     let mut publication = self.publication(&exchange, routing_key, message_type, &array);
@@ -322,7 +332,7 @@ impl Postman {
             message_id: request.message_id.clone(),
             reply_to: None,
             correlation_id: request.correlation_id.clone(),
-            body: envelope::write(&[envelope]).into(),
+            body: envelope::write(&envelope).into(),
             properties: asked.came.properties.clone(),
             routing_key: asked.came.routing_key.clone(),
         }));
@@ -390,18 +400,25 @@ impl Postman {
         let mut envelope = Envelope::new(payload, &self.source, now);
         // A publisher that set no correlation id knows its request by the message id.
         envelope.correlation_id = correlation_id.or(message_id).cloned();
-        let mut publication = self.publication("", reply_to, M::TYPE, std::slice::from_ref(&envelope));
+        let mut publication = self.publication("", reply_to, M::TYPE, &[envelope::write(&envelope)]);
         publication.properties.correlation_id = envelope.correlation_id;
         mail.publications.push((publication, Purpose::Other));
     }
 
-    fn numbered<M: Message>(&self, payload: &M, n: u64, now: Timestamp) -> Envelope {
-        let mut envelope = Envelope::new(payload, &self.source, now);
-        envelope.message_id = Some(format!("{}-{n}", self.epoch));
-        envelope
+    fn envelope<M: Message>(&self, payload: &M, now: Timestamp) -> Written {
+        envelope::write(&Envelope::new(payload, &self.source, now))
     }
 
-    fn topic(&self, message_type: &str, envelopes: &[Envelope]) -> Publication {
+    fn numbered<M: Message>(&self, payload: &M, n: u64, now: Timestamp) -> Written {
+        let message_id = Some(self.number(n));
+        envelope::write(&Envelope { message_id, ..Envelope::new(payload, &self.source, now) })
+    }
+
+    fn number(&self, n: u64) -> String {
+        format!("{}-{n}", self.epoch)
+    }
+
+    fn topic(&self, message_type: &str, envelopes: &[Written]) -> Publication {
         self.publication(&topology::exchange(&self.prefix), message_type.to_owned(), message_type, envelopes)
     }
 
@@ -410,12 +427,12 @@ impl Postman {
         exchange: &str,
         routing_key: String,
         message_type: &str,
-        envelopes: &[Envelope],
+        envelopes: &[Written],
     ) -> Publication {
         Publication {
             exchange: exchange.to_owned(),
             routing_key,
-            body: Bytes::from(envelope::write(envelopes)),
+            body: envelope::join(envelopes).into(),
             properties: Properties {
                 message_type: Some(message_type.to_owned()),
                 app_id: Some(self.source.clone()),
@@ -434,16 +451,16 @@ fn storable(body: &Bytes) -> (Bytes, bool) {
 }
 
 /// Cuts a run of envelopes into arrays within the bounds.
-fn arrays(run: &[(&'static str, Envelope)]) -> Vec<Vec<Envelope>> {
-    let mut arrays: Vec<Vec<Envelope>> = Vec::new();
+fn arrays(run: Vec<Written>) -> Vec<Vec<Written>> {
+    let mut arrays: Vec<Vec<Written>> = Vec::new();
     let mut bytes = 0;
-    for (_, envelope) in run {
-        bytes += envelope.payload.get().len();
+    for envelope in run {
+        bytes += envelope.len();
         match arrays.last_mut() {
-            Some(array) if array.len() < ARRAY_MAX && bytes <= ARRAY_BYTES_MAX => array.push(envelope.clone()),
+            Some(array) if array.len() < ARRAY_MAX && bytes <= ARRAY_BYTES_MAX => array.push(envelope),
             Some(_) | None => {
-                bytes = envelope.payload.get().len();
-                arrays.push(vec![envelope.clone()]);
+                bytes = envelope.len();
+                arrays.push(vec![envelope]);
             }
         }
     }

@@ -122,11 +122,12 @@ fn body(input: &[u8]) -> Result<String, String> {
             Err(unreadable) => ways.push(refusal(unreadable)?),
         }
     }
-    let written = envelope::write(&sound);
+    let write = |envelopes: &[Envelope]| envelope::join(&envelopes.iter().map(envelope::write).collect::<Vec<_>>());
+    let written = write(&sound);
     let again = envelope::read(&written, &Defaults::default()).map_err(|error| format!("what was written: {error}"))?;
     let again: Vec<Envelope> =
         again.into_iter().collect::<Result<_, _>>().map_err(|error| format!("a member that was written: {error}"))?;
-    if envelope::write(&again) != written {
+    if write(&again) != written {
         return Err(format!("written as\n{}", String::from_utf8_lossy(&written)));
     }
     ways.sort();

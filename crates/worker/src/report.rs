@@ -17,8 +17,9 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use slotline_broker::{Properties, Publication, PublishError, Receipt, Session, crash, topology};
+use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
-use slotline_protocol::{ActionRef, Envelope, Timestamp, WorkerName};
+use slotline_protocol::{ActionRef, Timestamp, WorkerName};
 use uuid::Uuid;
 
 use crate::archive::{Archive, Asked, Kept};
@@ -304,19 +305,24 @@ impl Outbox {
     }
 
     fn write<M: Message>(&self, word: &Traced<&M>, now: Timestamp) -> Bytes {
-        let mut envelope = Envelope::new(word.message, &self.source, now);
         self.said.update(|said| said + 1);
-        envelope.message_id = Some(format!("{}-{}", self.id.simple(), self.said.get()));
-        envelope.correlation_id = word.correlation_id.as_deref().map(str::to_owned);
-        envelope.trace_id = word.trace_id.as_deref().map(str::to_owned);
-        Bytes::from(slotline_protocol::envelope::write(&[envelope]))
+        let envelope = Envelope {
+            message_id: Some(format!("{}-{}", self.id.simple(), self.said.get())),
+            correlation_id: word.correlation_id.as_deref().map(str::to_owned),
+            trace_id: word.trace_id.as_deref().map(str::to_owned),
+            ..Envelope::new(word.message, &self.source, now)
+        };
+        Bytes::from(envelope::write(&envelope))
     }
 
     fn publication(&self, message_type: &str, envelopes: &[Bytes]) -> Publication {
         Publication {
             exchange: self.exchange.clone(),
             routing_key: message_type.to_owned(),
-            body: body(envelopes),
+            body: match envelopes {
+                [one] => one.clone(),
+                many => envelope::join(many).into(),
+            },
             properties: Properties { message_type: Some(message_type.to_owned()), ..Properties::default() },
             mandatory: false,
             // The journal is the truth: whatever a broker forgets is said again.
@@ -342,23 +348,6 @@ fn next_array<T>(
         array.push(envelope);
     }
     Some((first, array))
-}
-
-/// One envelope is a body by itself, several are an array.
-fn body(envelopes: &[Bytes]) -> Bytes {
-    if let [one] = envelopes {
-        return one.clone();
-    }
-    let mut body = Vec::with_capacity(envelopes.iter().map(|envelope| envelope.len() + 1).sum::<usize>() + 2);
-    body.push(b'[');
-    for (index, envelope) in envelopes.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(envelope);
-    }
-    body.push(b']');
-    Bytes::from(body)
 }
 
 #[cfg(test)]

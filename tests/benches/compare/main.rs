@@ -57,6 +57,10 @@ use installation::Site;
 use options::{Measure, Options, Output};
 use servers::Servers;
 
+/// As in `slotline`: workers are this program again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// First part of all names on the broker.
 const PREFIX: &str = "slotline";
 

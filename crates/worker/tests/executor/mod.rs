@@ -274,7 +274,7 @@ impl Executor {
         let publication = Publication {
             exchange: exchange(PREFIX),
             routing_key,
-            body: Bytes::from(envelope::write(&[envelope])),
+            body: Bytes::from(envelope::write(&envelope)),
             mandatory,
             ..Publication::default()
         };
