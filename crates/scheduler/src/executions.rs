@@ -127,6 +127,11 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_share_a_page() {
+        assert_eq!(filled(0..3_200).pages.len(), 100);
+    }
+
+    #[test]
     fn what_has_left_keeps_no_memory() {
         let mut executions = filled(0..3_200);
         for gone in (0..3_200).filter(|id| id % 32 != 7) {

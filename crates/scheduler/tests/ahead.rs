@@ -495,3 +495,14 @@ fn what_was_lost_ahead_of_its_slot_is_no_attempt() {
     let lost: Vec<_> = world.attempts.iter().map(|ended| world.name(ended.id)).collect();
     assert_eq!(lost, ["a"]);
 }
+
+#[test]
+fn nobody_is_sent_after_one_that_is_being_cancelled() {
+    let mut world = World::with_line("email", chained());
+    world.submit(["a", "b"]);
+    world.cancel("b");
+    world.submit(["c"]);
+    let sent: Vec<_> =
+        world.orders_to(WORKER).into_iter().filter(|order| matches!(order, Order::Dispatch(_))).collect();
+    assert_eq!(sent.len(), 2, "c would come back with it");
+}

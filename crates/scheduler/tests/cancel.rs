@@ -1,8 +1,8 @@
 //! Cancelling, from any state: in line it acts at once; at work it asks, and only the worker's word ends it.
 
-use slotline_protocol::message::EndReason;
+use slotline_protocol::message::{EndReason, Failure};
 use slotline_protocol::{ExecutionId, OutcomeKind, Status};
-use slotline_scheduler::{Input, Limits, Order};
+use slotline_scheduler::{Input, Limits, Order, Outcome};
 
 use crate::world::{BACKOFF, WORKER, World, key_slots, slots, strict_tries, tries};
 
@@ -155,4 +155,22 @@ fn granted_and_cancelled_in_one_batch_is_told_in_that_order() {
             if matches!(dispatch.order, Order::Dispatch(_)) && matches!(cancel.order, Order::Cancel { .. })),
         "{orders:?}"
     );
+}
+
+#[test]
+fn only_a_cancellation_without_a_reason_is_given_one() {
+    let mut world = World::with_line("email", slots(3));
+    world.submit(["a", "b", "c"]);
+    world.cancel("a");
+    world.cancel("b");
+    for (name, kind, error) in [
+        ("a", OutcomeKind::Cancelled, None),
+        ("b", OutcomeKind::Cancelled, Some(Failure::new("stopped", "at the worker's own word"))),
+        ("c", OutcomeKind::Failed, None),
+    ] {
+        let Input::Completed { key, fence, incarnation, outcome } = world.word(name, kind) else { panic!("an end") };
+        world.tell(Input::Completed { key, fence, incarnation, outcome: Outcome { error, ..outcome } });
+    }
+    let code = |name: &str| world.ending(name).error.as_ref().map(|error| error.code.as_str());
+    assert_eq!([code("a"), code("b"), code("c")], [Some("cancelled"), Some("stopped"), None]);
 }

@@ -10,8 +10,8 @@ use slotline_worker::duty::{Effect, Input, Told};
 
 use crate::world::{World, key};
 
-/// Each has up to 120 steps.
-const CASES: u32 = 1_000;
+/// Lives for each that proptest would try by itself, or that `PROPTEST_CASES` asks for. Each has up to 120 steps.
+const LIVES: u32 = 4;
 
 /// One thing that happens. Ids are few, so that things meet.
 #[derive(Clone, Debug)]
@@ -327,7 +327,11 @@ impl Judge {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: LIVES * ProptestConfig::default().cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn whatever_happens_no_attempt_starts_twice_or_past_the_fence_or_ends_in_two_ways(steps in prop::collection::vec(step(), 1..120)) {
