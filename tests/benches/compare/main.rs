@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `limits` | what the broker, the database and the disk give to a program that does nothing else |
 //! | `T` | no-op executions per second, end to end, one unlimited action, one message each and in arrays |
-//! | `M` | the same over 100 keys with one slot each |
+//! | `M` | the same over 100 keys with one slot each, in chains of 16 |
 //! | `H` | hand-off: end of one to start of the next on a line with one slot, with 1 and 4 workers, with run-ahead and without |
 //! | `L` | idle: publication to start |
 //! | `F` | fan-out: 10,000 actions with one slot each, 4 workers |

@@ -31,6 +31,22 @@ fn a_cancellation_ends_what_waits_at_once_and_asks_what_runs() {
 }
 
 #[test]
+fn what_is_reported_while_an_attempt_is_being_ended_does_not_shorten_its_grace() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.started(1);
+    world.cancel(1, Some(s(10)));
+    for done in 1..4 {
+        world.report(1, Report { progress: Some((done, Some(4))), ..Report::default() });
+    }
+    world.advance(s(9));
+    assert!(!world.take_events().is_empty(), "what was held back is told meanwhile");
+    assert_eq!(world.take_killed(), []);
+    world.advance(s(1));
+    assert_eq!(world.take_killed(), [key(1)]);
+}
+
+#[test]
 fn a_cancellation_that_comes_after_the_completion_changes_nothing() {
     let mut world = World::new();
     world.dispatch(1).send();

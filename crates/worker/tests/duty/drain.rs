@@ -77,3 +77,16 @@ fn a_fence_during_a_drain_leaves_with_the_fences_last_word() {
     world.advance(s(5));
     assert!(world.finished());
 }
+
+#[test]
+fn a_drain_between_two_incarnations_gives_the_last_word_time_to_be_heard() {
+    let mut world = World::new();
+    world.advance(s(45));
+    assert_eq!(world.take_incarnations_over(), [world.incarnation]);
+    world.input(Input::DrainRequested);
+    assert!(!world.finished(), "somebody may hear it yet");
+    world.advance(s(4));
+    assert!(!world.finished());
+    world.advance(s(1));
+    assert!(world.finished());
+}

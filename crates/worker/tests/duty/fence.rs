@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
-use slotline_protocol::message::{EndReason, Holding};
+use slotline_protocol::message::{EndReason, Failure, Holding};
 use slotline_protocol::{Epoch, Status};
 use slotline_worker::duty::{ENTRIES_MAX, Input, Terms};
 
@@ -107,6 +107,15 @@ fn outcomes_known_at_the_fence_are_its_last_word_until_confirmed() {
 }
 
 #[test]
+fn a_last_word_is_said_again_also_while_nothing_else_happens() {
+    let mut world = World::new();
+    world.advance(s(45));
+    assert_eq!(world.take_farewells().len(), 1);
+    world.advance(s(10));
+    assert_eq!(world.take_farewells().len(), 2, "every five seconds");
+}
+
+#[test]
 fn a_last_word_that_was_just_told_to_a_new_leader_is_not_repeated_yet() {
     let mut world = World::new();
     world.advance(s(45));
@@ -128,6 +137,10 @@ fn outcomes_that_no_last_word_can_hold_are_left_out_the_largest_first() {
         world.dispatch(id).send();
         world.succeed(id, &format!("\"{}\"", "x".repeat(bytes)));
     }
+    world.dispatch(4).send();
+    let stack_trace = Some("x".repeat(150_000));
+    let details = Some(serde_json::Value::String("x".repeat(150_000)));
+    world.end(4, Err(Failure { stack_trace, details, ..Failure::new("panic", "it panicked") }));
     world.advance(s(45));
     let outcomes = world.take_farewells().remove(0).outcomes;
     assert_eq!(outcomes.iter().map(|completed| completed.execution_id.0).collect::<Vec<_>>(), [1, 3]);
