@@ -13,19 +13,22 @@ command -v cargo-mutants >/dev/null || {
 }
 
 mkdir -p "$out"
-# By 2 and 3 it says that some were missed, or took too long; what that comes to is counted below.
+
+# try PACKAGE TESTS [OPTION...]: only those tests are built and run.
 try() {
   local status=0
-  cargo mutants --shuffle --jobs "$(nproc)" --output "$out/$1" --package "$1" "${@:2}" || status=$?
+  # By 2 and 3 it says that some were missed, or took too long; what that comes to is counted below.
+  cargo mutants --shuffle --jobs "$(nproc)" --output "$out/$1" --package "$1" \
+    --cargo-arg=--lib --cargo-arg=--test --cargo-arg="$2" "${@:3}" || status=$?
   [ $status -eq 0 ] || [ $status -eq 2 ] || [ $status -eq 3 ]
 }
 
 # Of a counter-example only that there is one counts.
 export PROPTEST_MAX_SHRINK_ITERS=0
 # Its tests take three seconds: what takes twenty goes on for ever.
-try slotline-scheduler --minimum-test-timeout 20 -- --lib --test rules
+try slotline-scheduler rules --minimum-test-timeout 20
 # Its other tests need servers, and not the duty book. What chance finds at all it nearly always finds soon.
-PROPTEST_CASES=64 try slotline-worker -- --lib --test duty
+PROPTEST_CASES=64 try slotline-worker duty
 
 count() { cat "$out"/*/mutants.out/"$1".txt | wc -l; }
 caught=$(($(count caught) + $(count timeout)))
