@@ -71,3 +71,21 @@ fn a_chain_whose_predecessor_is_cancelled_is_handed_back_though_the_process_exit
     assert_eq!(world.take_completed()[0].1, OutcomeKind::Cancelled);
     assert_eq!(world.take_returned(), [(key(2), "predecessor".to_owned(), false)]);
 }
+
+#[test]
+fn an_attempt_that_would_wait_for_itself_is_handed_back() {
+    let mut world = World::new();
+    world.dispatch(1).after(1).send();
+    assert_eq!(world.take_returned(), [(key(1), "predecessor".to_owned(), false)]);
+}
+
+#[test]
+fn what_runs_is_what_was_started_and_has_not_ended() {
+    let mut world = World::new();
+    world.dispatch(2).send();
+    world.dispatch(1).send();
+    world.dispatch(3).after(1).send();
+    assert_eq!(world.duty.running().collect::<Vec<_>>(), [key(1), key(2)]);
+    world.succeed(2, "1");
+    assert_eq!(world.duty.running().collect::<Vec<_>>(), [key(1)]);
+}
