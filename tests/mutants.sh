@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Changes each function and operator of what decides a little, one at a time, and counts what a test notices.
 #
-# Takes an hour and more; the reports stay below the folder named, or target/mutants.out. Fails if of the changes that
+# Takes an hour; the reports stay below the folder named, or target/mutants.out. Fails if of the changes that
 # compile less than nine in ten are noticed. Needs cargo-mutants: cargo install cargo-mutants --locked
 set -euo pipefail
 cd "$(dirname "$0")/.."

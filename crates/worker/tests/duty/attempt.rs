@@ -47,6 +47,20 @@ fn what_is_reported_while_an_attempt_is_being_ended_does_not_shorten_its_grace()
 }
 
 #[test]
+fn a_report_that_was_held_back_is_told_in_time_and_ends_nothing() {
+    let mut world = World::new();
+    world.dispatch(1).timeout(s(60)).stall_timeout(s(30)).send();
+    world.started(1);
+    for done in 1..4 {
+        world.report(1, Report { progress: Some((done, Some(4))), ..Report::default() });
+    }
+    world.take_events();
+    world.advance(s(9));
+    assert_eq!(world.take_events().len(), 1, "the newest of those that were held back");
+    assert_eq!((world.take_interrupted(), world.take_killed()), (vec![], vec![]));
+}
+
+#[test]
 fn a_cancellation_that_comes_after_the_completion_changes_nothing() {
     let mut world = World::new();
     world.dispatch(1).send();

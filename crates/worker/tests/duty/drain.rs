@@ -90,3 +90,15 @@ fn a_drain_between_two_incarnations_gives_the_last_word_time_to_be_heard() {
     world.advance(s(1));
     assert!(world.finished());
 }
+
+#[test]
+fn a_drain_that_does_not_come_to_its_end_is_given_up() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.input(Input::DrainRequested);
+    world.advance_connected(s(30));
+    assert_eq!((world.take_interrupted().len(), world.take_given_up()), (1, vec![]));
+    world.advance_connected(s(60));
+    assert_eq!(world.take_given_up(), [key(1)]);
+    assert!(world.duty.next_deadline().is_none());
+}

@@ -116,6 +116,19 @@ fn a_last_word_is_said_again_also_while_nothing_else_happens() {
 }
 
 #[test]
+fn a_session_for_a_former_incarnation_has_nothing_to_hear_of_this_one() {
+    let mut world = World::new();
+    let old = world.incarnation;
+    world.advance(s(45));
+    world.new_incarnation();
+    world.take_heartbeats();
+    world.input(Input::SessionOpened { incarnation: old });
+    assert_eq!(world.take_heartbeats().len(), 0);
+    world.session_opened();
+    assert_eq!(world.take_heartbeats().len(), 1);
+}
+
+#[test]
 fn a_last_word_that_was_just_told_to_a_new_leader_is_not_repeated_yet() {
     let mut world = World::new();
     world.advance(s(45));
