@@ -8,7 +8,7 @@ use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
+use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX};
 use slotline_protocol::http::Refusal;
 use slotline_protocol::{ActionRef, ExecutionId};
 
@@ -95,21 +95,14 @@ async fn take(request: Request) -> Result<Vec<u8>, Error> {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let text = std::str::from_utf8(body).map_err(|_| Error::malformed("body", "the body is not UTF-8"))?;
-    slotline_protocol::envelope::check_depth(text).map_err(|message| Error::malformed("body", message))?;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let field = match error.path().to_string().as_str() {
-            "." | "?" => "body".to_owned(),
-            path => path.to_owned(),
-        };
-        let refusal = Refusal::new("invalid_request", error.inner().to_string()).at(field);
-        match error.inner().classify() {
+    envelope::check_depth(text).map_err(|message| Error::malformed("body", message))?;
+    envelope::parse(text).map_err(|(path, error)| {
+        let refusal = Refusal::new("invalid_request", error.to_string()).at(path.unwrap_or_else(|| "body".to_owned()));
+        match error.classify() {
             serde_json::error::Category::Data => Error::Invalid(refusal),
             _ => Error::Malformed(refusal),
         }
-    })?;
-    deserializer.end().map_err(|error| Error::malformed("body", error.to_string()))?;
-    Ok(value)
+    })
 }
 
 /// The query parameters, none but `known` ones.

@@ -129,7 +129,7 @@ impl Handle {
         let published = session.publish(Publication {
             exchange: topology::exchange(&self.prefix),
             routing_key,
-            body: envelope::write(&request).into(),
+            body: envelope::write(&request),
             properties: Properties {
                 message_id: Some(message_id.clone()),
                 message_type: Some(Requested::TYPE.to_owned()),

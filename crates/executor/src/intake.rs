@@ -119,7 +119,7 @@ impl Intake {
         let refuse = |unreadable: Unreadable, envelope: Option<&Envelope>| {
             let body = match (&unreadable.member, envelope) {
                 (Some(member), _) => member.clone().into(),
-                (None, Some(envelope)) => envelope::write(envelope).into(),
+                (None, Some(envelope)) => envelope::write(envelope),
                 (None, None) => whole.clone(),
             };
             Member::Refused(Box::new(Refusal {

@@ -32,9 +32,6 @@ const ARRAY_MAX: usize = 500;
 /// The most bytes of envelopes in one message, before the next is begun.
 const ARRAY_BYTES_MAX: usize = envelope::BODY_BYTES_MAX / 4;
 
-/// An envelope as it leaves.
-type Written = Vec<u8>;
-
 /// Headers of a dead letter.
 pub(crate) const REASON_HEADER: &str = "x-slotline-reason";
 pub(crate) const DETAIL_HEADER: &str = "x-slotline-detail";
@@ -138,7 +135,7 @@ impl Postman {
 
     /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.
     fn resends(&self, mail: &mut Mail, missing: &[(u64, Missing)], now: Timestamp) {
-        let mut by_worker: BTreeMap<Incarnation, Vec<Written>> = BTreeMap::new();
+        let mut by_worker: BTreeMap<Incarnation, Vec<Bytes>> = BTreeMap::new();
         for (n, missing) in missing {
             let payload = Resend {
                 epoch: self.epoch,
@@ -212,7 +209,7 @@ impl Postman {
         actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,
         now: Timestamp,
     ) {
-        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Vec<Written>)>> = BTreeMap::new();
+        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Vec<Bytes>)>> = BTreeMap::new();
         for Sent { incarnation, n, order } in orders {
             let envelope = match order {
                 Order::Lost => Some((Hello::TYPE, self.numbered(&self.hello(n, true), n, now))),
@@ -332,7 +329,7 @@ impl Postman {
             message_id: request.message_id.clone(),
             reply_to: None,
             correlation_id: request.correlation_id.clone(),
-            body: envelope::write(&envelope).into(),
+            body: envelope::write(&envelope),
             properties: asked.came.properties.clone(),
             routing_key: asked.came.routing_key.clone(),
         }));
@@ -405,11 +402,11 @@ impl Postman {
         mail.publications.push((publication, Purpose::Other));
     }
 
-    fn envelope<M: Message>(&self, payload: &M, now: Timestamp) -> Written {
+    fn envelope<M: Message>(&self, payload: &M, now: Timestamp) -> Bytes {
         envelope::write(&Envelope::new(payload, &self.source, now))
     }
 
-    fn numbered<M: Message>(&self, payload: &M, n: u64, now: Timestamp) -> Written {
+    fn numbered<M: Message>(&self, payload: &M, n: u64, now: Timestamp) -> Bytes {
         let message_id = Some(self.number(n));
         envelope::write(&Envelope { message_id, ..Envelope::new(payload, &self.source, now) })
     }
@@ -418,21 +415,15 @@ impl Postman {
         format!("{}-{n}", self.epoch)
     }
 
-    fn topic(&self, message_type: &str, envelopes: &[Written]) -> Publication {
+    fn topic(&self, message_type: &str, envelopes: &[Bytes]) -> Publication {
         self.publication(&topology::exchange(&self.prefix), message_type.to_owned(), message_type, envelopes)
     }
 
-    fn publication(
-        &self,
-        exchange: &str,
-        routing_key: String,
-        message_type: &str,
-        envelopes: &[Written],
-    ) -> Publication {
+    fn publication(&self, exchange: &str, routing_key: String, message_type: &str, envelopes: &[Bytes]) -> Publication {
         Publication {
             exchange: exchange.to_owned(),
             routing_key,
-            body: envelope::join(envelopes).into(),
+            body: envelope::join(envelopes),
             properties: Properties {
                 message_type: Some(message_type.to_owned()),
                 app_id: Some(self.source.clone()),
@@ -451,8 +442,8 @@ fn storable(body: &Bytes) -> (Bytes, bool) {
 }
 
 /// Cuts a run of envelopes into arrays within the bounds.
-fn arrays(run: Vec<Written>) -> Vec<Vec<Written>> {
-    let mut arrays: Vec<Vec<Written>> = Vec::new();
+fn arrays(run: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    let mut arrays: Vec<Vec<Bytes>> = Vec::new();
     let mut bytes = 0;
     for envelope in run {
         bytes += envelope.len();

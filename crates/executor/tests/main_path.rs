@@ -226,7 +226,7 @@ impl PlayedWorker {
         let publication = Publication {
             exchange: topology::exchange("slotline"),
             routing_key: M::TYPE.to_owned(),
-            body: envelope::write(&Envelope::new(payload, "worker/played", Timestamp::from_micros(0))).into(),
+            body: envelope::write(&Envelope::new(payload, "worker/played", Timestamp::from_micros(0))),
             properties: Properties::default(),
             mandatory: false,
             persistent: false,

@@ -3,6 +3,7 @@
 //! A publisher may leave out all but `message_type` and `payload`: the AMQP properties of the same names fill in.
 //! A body is one envelope or an array of envelopes; of an array only the unreadable members are refused.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -179,31 +180,30 @@ pub fn read(body: &[u8], defaults: &Defaults) -> Result<Vec<Result<Envelope, Unr
 }
 
 /// Writes an envelope, which is a body by itself.
-pub fn write<P: Serialize>(envelope: &Envelope<P>) -> Vec<u8> {
-    serde_json::to_vec(envelope).expect("envelopes are plain data with string keys")
+pub fn write<P: Serialize>(envelope: &Envelope<P>) -> Bytes {
+    serde_json::to_vec(envelope).expect("envelopes are plain data with string keys").into()
 }
 
 /// Makes one body of written envelopes: a single one stays bare, several are an array.
-pub fn join(envelopes: &[impl AsRef<[u8]>]) -> Vec<u8> {
+pub fn join(envelopes: &[Bytes]) -> Bytes {
     if let [one] = envelopes {
-        return one.as_ref().to_vec();
+        return one.clone();
     }
-    let bytes: usize = envelopes.iter().map(|envelope| envelope.as_ref().len() + 1).sum();
-    let mut body = Vec::with_capacity(bytes + 2);
+    let mut body = Vec::with_capacity(envelopes.iter().map(|envelope| envelope.len() + 1).sum::<usize>() + 2);
     body.push(b'[');
     for (index, envelope) in envelopes.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(envelope.as_ref());
+        body.extend_from_slice(envelope);
     }
     body.push(b']');
-    body
+    body.into()
 }
 
 /// Reads JSON; an error comes with the path to the field it is about, unless it is about the whole. The path is looked for
 /// only then, since keeping track of it takes as long as all the rest.
-fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (Option<String>, serde_json::Error)> {
+pub fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (Option<String>, serde_json::Error)> {
     serde_json::from_str(text).map_err(|error| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let found: Result<T, _> = serde_path_to_error::deserialize(&mut deserializer);

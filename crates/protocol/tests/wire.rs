@@ -68,7 +68,7 @@ fn parameters_and_results_pass_through_as_they_were_written() {
     let requested: Requested = envelope.open().expect("a request");
     assert_eq!(requested.parameters.get(), written);
     let again = Envelope::new(&requested, "test", slotline_protocol::Timestamp::from_micros(0));
-    let again = String::from_utf8(envelope::write(&again)).expect("JSON");
+    let again = String::from_utf8(envelope::write(&again).into()).expect("JSON");
     assert!(again.contains(written), "{again}");
 }
 

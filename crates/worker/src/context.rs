@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use slotline_protocol::envelope;
 use slotline_protocol::message::{Level, Report};
 use slotline_protocol::{ActionRef, ExecutionId, Fence};
 use tokio_util::sync::CancellationToken;
@@ -29,11 +30,9 @@ impl Context {
 
     /// The parameters as `T`; the error names the field that does not fit.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
-        let mut deserializer = serde_json::Deserializer::from_str(self.parameters_json());
-        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            let field = if path == "." { "parameters".to_owned() } else { format!("parameters.{path}") };
-            HandlerError::invalid_parameters(format!("{field}: {}", error.inner()))
+        envelope::parse(self.parameters_json()).map_err(|(path, error)| {
+            let field = path.map_or("parameters".to_owned(), |path| format!("parameters.{path}"));
+            HandlerError::invalid_parameters(format!("{field}: {error}"))
         })
     }
 

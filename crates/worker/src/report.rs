@@ -312,17 +312,14 @@ impl Outbox {
             trace_id: word.trace_id.as_deref().map(str::to_owned),
             ..Envelope::new(word.message, &self.source, now)
         };
-        Bytes::from(envelope::write(&envelope))
+        envelope::write(&envelope)
     }
 
     fn publication(&self, message_type: &str, envelopes: &[Bytes]) -> Publication {
         Publication {
             exchange: self.exchange.clone(),
             routing_key: message_type.to_owned(),
-            body: match envelopes {
-                [one] => one.clone(),
-                many => envelope::join(many).into(),
-            },
+            body: envelope::join(envelopes),
             properties: Properties { message_type: Some(message_type.to_owned()), ..Properties::default() },
             mandatory: false,
             // The journal is the truth: whatever a broker forgets is said again.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use slotline_broker::topology::{Topology, completions_queue, events_queue, exchange, heartbeats_queue, to_worker};
@@ -274,7 +273,7 @@ impl Executor {
         let publication = Publication {
             exchange: exchange(PREFIX),
             routing_key,
-            body: Bytes::from(envelope::write(&envelope)),
+            body: envelope::write(&envelope),
             mandatory,
             ..Publication::default()
         };
