@@ -4,6 +4,7 @@
 //! waits on the broker; what runs goes on; and once the journal is well again, so does everything, by itself and in
 //! order. A database that dies and comes back is in `crash`.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -216,30 +217,57 @@ async fn a_database_whose_every_commit_takes_a_second_is_only_slow() -> anyhow::
 async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_nothing() -> anyhow::Result<()> {
     let world = world().await?;
     let link = world.journal_link.as_ref().context("the proxy")?;
-    let tags = tags(242).split_off(2);
-    let publisher = tokio::spawn(world.publisher(&requests(&tags), 0)?);
-    world.stamps.started(10, LATER).await?;
-    for _ in 0..3 {
-        // It is committed, and whoever asked for it never hears so.
-        hold_back_an_answer(&world, link).await?;
-        let started = over(&world, link).await?;
-        // It never gets there: what has ended waits to be written.
-        link.set(Weather::StalledUp);
-        eventually("all that run have ended", SOON, async || {
-            Ok(world.stamps.read()?.iter().all(|stamp| stamp.ended.is_some()).then_some(()))
-        })
-        .await?;
-        let started = started.max(over(&world, link).await?);
-        world.stamps.started((started + 5).min(tags.len()), LATER).await?;
-    }
-    for bytes in [300, 1500, 5000, 11_000] {
-        link.set(Weather::ResetAfter(bytes));
-        eventually("nobody leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
-        over(&world, link).await?;
-    }
-    publisher.await??;
+    let trouble = async {
+        world.stamps.started(10, LATER).await?;
+        for _ in 0..3 {
+            // It is committed, and whoever asked for it never hears so.
+            hold_back_an_answer(&world, link).await?;
+            let started = over(&world, link).await?;
+            // It never gets there: what has ended waits to be written.
+            link.set(Weather::StalledUp);
+            eventually("all that run have ended", SOON, async || {
+                Ok(world.stamps.read()?.iter().all(|stamp| stamp.ended.is_some()).then_some(()))
+            })
+            .await?;
+            let started = started.max(over(&world, link).await?);
+            world.stamps.started(started + 5, LATER).await?;
+        }
+        for bytes in [300, 1500, 5000, 11_000] {
+            link.set(Weather::ResetAfter(bytes));
+            eventually("nobody leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
+            over(&world, link).await?;
+        }
+        Ok(())
+    };
+    let tags = with_work(&world, trouble).await?;
     world.settled(LINE, tags.len(), LATER).await?;
     world.check_line(LINE, &tags, SLOTS).await
+}
+
+/// Publishes on and on until the trouble is over, so that there is always something to commit; all that was published.
+async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Vec<String>> {
+    const AHEAD: usize = 200;
+    let over = Cell::new(false);
+    let trouble = async {
+        let ended = trouble.await;
+        over.set(true);
+        ended
+    };
+    let work = async {
+        let mut published = Vec::new();
+        while !over.get() {
+            if published.len() < world.stamps.read()?.len() + AHEAD {
+                let more = tags(2 + published.len() + AHEAD).split_off(2 + published.len());
+                world.publish(&requests(&more)).await?;
+                published.extend(more);
+            } else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(published)
+    };
+    let ((), published) = tokio::try_join!(trouble, work)?;
+    Ok(published)
 }
 
 /// Leaves the link stalled with a commit made whose answer is held back. An answer that was on its way already when the
