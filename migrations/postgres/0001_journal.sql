@@ -78,7 +78,16 @@ CREATE TABLE live (
     autovacuum_analyze_threshold = 10000
 );
 
-CREATE UNIQUE INDEX live_message_id ON live (message_id) WHERE message_id IS NOT NULL;
+-- Each `message_id` that is known, while its execution lives and as long as its history is kept. One table, so that one
+-- index is searched and written at random places, and not one for the living and one for the settled.
+CREATE TABLE messages (
+    message_id   text COLLATE "C" PRIMARY KEY,
+    execution_id bigint           NOT NULL,
+    digest       bytea            NOT NULL
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 10000
+);
 
 CREATE TABLE history (
     id              bigint      PRIMARY KEY,
@@ -97,7 +106,6 @@ CREATE TABLE history (
     worker          text,
     concurrency_key text,
     message_id      text,
-    digest          bytea       NOT NULL,
     detail          text,
     correlation_id  text,
     trace_id        text,
@@ -107,8 +115,7 @@ CREATE TABLE history (
     error           text
 );
 
-CREATE UNIQUE INDEX history_message_id ON history (message_id) WHERE message_id IS NOT NULL;
-CREATE INDEX history_action ON history (action_id, id DESC);
+CREATE INDEX history_action ON history (action_id, id);
 -- What people look for among many that went well.
 CREATE INDEX history_trouble ON history (status, id) WHERE status <> 'completed';
 CREATE INDEX history_ended_at ON history (ended_at);
@@ -171,7 +178,7 @@ CREATE TABLE ended_incarnations (
 -- One commit of one leader: one call, one transaction, one round trip.
 --
 -- Raises SL001 (detail: the current epoch) if another leads, SL002 if a batch before this one is missing, SL003 if the
--- journal does not hold what the batch says it changes, SL004 if a message_id was settled before.
+-- journal does not hold what the batch says it changes. A message_id that is known already is refused by its key.
 --
 -- The settings make every plan of this function a walk through the arrays with one look-up by key a row. Without them
 -- a plan made while the tables were small (a scan, a hash) would be kept while they grow.
@@ -333,11 +340,9 @@ BEGIN
     END IF;
 
     IF cardinality(n_id) > 0 THEN
-        -- The index of `live` refuses a message_id that lives; one that has settled must be refused here, since it
-        -- would keep the new execution from ever settling.
-        IF cardinality(n_message_id) > 0
-           AND EXISTS (SELECT FROM unnest(n_message_id) AS n(message_id) JOIN history USING (message_id)) THEN
-            RAISE EXCEPTION USING ERRCODE = 'SL004', MESSAGE = 'a message_id was settled before';
+        IF cardinality(n_message_id) > 0 THEN
+            INSERT INTO messages (message_id, execution_id, digest)
+            SELECT * FROM unnest(n_message_id, n_id, n_digest) AS n(message_id) WHERE n.message_id IS NOT NULL;
         END IF;
         INSERT INTO live (
             id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt, failures, losses,
@@ -387,13 +392,13 @@ BEGIN
              WHERE live.id = s.id
             RETURNING live.id, live.action_id, live.enqueued_at, s.scheduled_at, s.started_at, s.ended_at, s.fence,
                 live.timeout_ns, s.incarnation, s.attempt, s.failures, s.losses, s.status, s.worker,
-                live.concurrency_key, live.message_id, live.digest, live.detail, live.correlation_id, live.trace_id,
+                live.concurrency_key, live.message_id, live.detail, live.correlation_id, live.trace_id,
                 live.source, live.parameters, s.result, s.error
         )
         INSERT INTO history (
             id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, timeout_ns, incarnation, attempt,
-            failures, losses, status, worker, concurrency_key, message_id, digest, detail, correlation_id, trace_id,
-            source, parameters, result, error)
+            failures, losses, status, worker, concurrency_key, message_id, detail, correlation_id, trace_id, source,
+            parameters, result, error)
         SELECT * FROM gone;
         GET DIAGNOSTICS touched = ROW_COUNT;
         IF touched <> cardinality(s_id) THEN

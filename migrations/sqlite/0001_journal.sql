@@ -71,7 +71,12 @@ CREATE TABLE live (
     parameters       TEXT    NOT NULL
 ) STRICT;
 
-CREATE UNIQUE INDEX live_message_id ON live (message_id) WHERE message_id IS NOT NULL;
+-- Each `message_id` that is known, while its execution lives and as long as its history is kept.
+CREATE TABLE messages (
+    message_id   TEXT    PRIMARY KEY,
+    execution_id INTEGER NOT NULL,
+    digest       BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE history (
     id              INTEGER PRIMARY KEY,
@@ -90,7 +95,6 @@ CREATE TABLE history (
     worker          TEXT,
     concurrency_key TEXT,
     message_id      TEXT,
-    digest          BLOB    NOT NULL,
     detail          TEXT,
     correlation_id  TEXT,
     trace_id        TEXT,
@@ -100,8 +104,7 @@ CREATE TABLE history (
     error           TEXT
 ) STRICT;
 
-CREATE UNIQUE INDEX history_message_id ON history (message_id) WHERE message_id IS NOT NULL;
-CREATE INDEX history_action ON history (action_id, id DESC);
+CREATE INDEX history_action ON history (action_id, id);
 -- What people look for among many that went well.
 CREATE INDEX history_trouble ON history (status, id) WHERE status <> 'completed';
 CREATE INDEX history_ended_at ON history (ended_at);

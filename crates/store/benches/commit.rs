@@ -17,7 +17,7 @@ const MILLION: i64 = 1_000_000;
 fn request(id: i64) -> Request {
     let parameters = serde_json::value::RawValue::from_string(format!(r#"{{"tenant": "a", "n": {id}}}"#));
     Request {
-        message_id: Some(Uuid::from_u128(0x1234_5678_9abc_def0_0000 + id.unsigned_abs() as u128 * 7_919).to_string()),
+        message_id: Some(scattered(id).to_string()),
         digest: [7; 32],
         parameters: parameters.expect("valid JSON").into(),
         timeout: None,
@@ -28,6 +28,11 @@ fn request(id: i64) -> Request {
         reply_to: None,
         reply: Reply::Accepted,
     }
+}
+
+/// Ids that sort in any order, as random ones do: multiples of 2^128 over the golden ratio.
+fn scattered(id: i64) -> Uuid {
+    Uuid::from_u128(u128::from(id.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }
 
 fn queued(id: i64) -> Snapshot {

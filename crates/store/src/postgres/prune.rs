@@ -17,7 +17,8 @@ const PRUNE: &str = "WITH old AS MATERIALIZED (SELECT id FROM history WHERE ende
     AND EXISTS (SELECT FROM leadership WHERE partition_id = $3 AND epoch = $4) \
     AND NOT EXISTS (SELECT FROM stories WHERE execution_id = history.id AND awaits IS NOT NULL) \
     ORDER BY ended_at, id LIMIT $2), \
-    gone AS (DELETE FROM history USING old WHERE history.id = old.id RETURNING history.id), \
+    gone AS (DELETE FROM history USING old WHERE history.id = old.id RETURNING message_id), \
+    names AS (DELETE FROM messages USING gone WHERE messages.message_id = gone.message_id), \
     tries AS (DELETE FROM attempts USING old WHERE execution_id = old.id), \
     told AS (DELETE FROM events USING old WHERE execution_id = old.id), \
     tales AS (DELETE FROM stories USING old WHERE execution_id = old.id) \

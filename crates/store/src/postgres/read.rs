@@ -15,8 +15,7 @@ use crate::events::Asked;
 use crate::text::hide;
 use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
 
-const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live WHERE message_id = ANY($1) \
-    UNION ALL SELECT message_id, id, digest FROM history WHERE message_id = ANY($1)";
+const FIND_MESSAGES: &str = "SELECT message_id, execution_id AS id, digest FROM messages WHERE message_id = ANY($1)";
 
 const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, detail, correlation_id, trace_id, \
     source, reply_to, reply FROM live WHERE id = ANY($1)";

@@ -31,8 +31,9 @@ const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created
     FROM json_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
     paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
-const SETTLED_BEFORE: &str = "SELECT EXISTS (SELECT 1 FROM history WHERE message_id IN \
-    (SELECT value ->> 20 FROM json_each($1) WHERE value ->> 20 IS NOT NULL))";
+/// A `message_id` that is known already is refused by the key.
+const NAME: &str = "INSERT INTO messages (message_id, execution_id, digest) \
+    SELECT value ->> 20, value ->> 0, unhex(value ->> 21) FROM json_each($1) WHERE value ->> 20 IS NOT NULL";
 
 const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
     incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, \
@@ -58,11 +59,11 @@ const END_ATTEMPTS: &str = "INSERT INTO attempts (execution_id, fence, attempt, 
     value ->> 8 FROM json_each($1)";
 
 const SETTLE: &str = "INSERT INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
-    timeout_ns, incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, digest, detail, \
+    timeout_ns, incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, detail, \
     correlation_id, trace_id, source, parameters, result, error) \
     SELECT live.id, live.action_id, live.enqueued_at, s.value ->> 1, s.value ->> 2, s.value ->> 3, s.value ->> 4, \
     live.timeout_ns, unhex(s.value ->> 5), s.value ->> 6, s.value ->> 7, s.value ->> 8, s.value ->> 9, \
-    s.value ->> 10, live.concurrency_key, live.message_id, live.digest, live.detail, live.correlation_id, \
+    s.value ->> 10, live.concurrency_key, live.message_id, live.detail, live.correlation_id, \
     live.trace_id, live.source, live.parameters, s.value ->> 11, s.value ->> 12 \
     FROM json_each($1) AS s CROSS JOIN live ON live.id = s.value ->> 0";
 
@@ -139,10 +140,7 @@ async fn transact(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch
     .await?;
     if !batch.accepted.is_empty() {
         let rows = encode(&batch.accepted, accepted);
-        // One that has settled must be refused here, since it would keep the new execution from ever settling.
-        if sqlx::query_scalar(SETTLED_BEFORE).bind(&rows).fetch_one(&mut *db).await? {
-            return Err(violated("a message_id was settled before".to_owned()));
-        }
+        sqlx::query(NAME).bind(&rows).execute(&mut *db).await?;
         sqlx::query(ACCEPT).bind(rows).execute(&mut *db).await?;
     }
     let changed = write_rows(db, CHANGE, &batch.live, state).await?;

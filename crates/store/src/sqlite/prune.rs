@@ -13,11 +13,12 @@ use crate::stamp::Stamp;
 
 /// What a step forgets. An execution whose last events are awaited is kept: the leader is still going to write of it.
 macro_rules! old {
-    ($delete:literal) => {
+    ($delete:literal $(, $end:literal)?) => {
         concat!(
             $delete,
             " IN (SELECT id FROM history WHERE ended_at < $1 AND NOT EXISTS (SELECT 1 FROM stories ",
             "WHERE execution_id = history.id AND awaits IS NOT NULL) ORDER BY ended_at, id LIMIT $2)",
+            $($end,)?
         )
     };
 }
@@ -25,6 +26,8 @@ macro_rules! old {
 const PRUNE_ATTEMPTS: &str = old!("DELETE FROM attempts WHERE execution_id");
 const PRUNE_EVENTS: &str = old!("DELETE FROM events WHERE execution_id");
 const PRUNE_STORIES: &str = old!("DELETE FROM stories WHERE execution_id");
+const PRUNE_MESSAGES: &str =
+    old!("DELETE FROM messages WHERE message_id IN (SELECT message_id FROM history WHERE id", ")");
 /// Last, since it decides which executions the others are about.
 const PRUNE: &str = old!("DELETE FROM history WHERE id");
 
@@ -70,7 +73,7 @@ async fn step(
         transaction.rollback().await?;
         return Ok(None);
     }
-    for part in [PRUNE_ATTEMPTS, PRUNE_EVENTS, PRUNE_STORIES] {
+    for part in [PRUNE_ATTEMPTS, PRUNE_EVENTS, PRUNE_STORIES, PRUNE_MESSAGES] {
         sqlx::query(part).bind(before).bind(limit).execute(&mut *db).await?;
     }
     let gone = sqlx::query(PRUNE).bind(before).bind(limit).execute(&mut *db).await?.rows_affected();

@@ -16,9 +16,8 @@ use crate::row::json;
 use crate::text::hide;
 use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
 
-const FIND_MESSAGES: &str = "SELECT message_id, id, digest FROM live \
-    WHERE message_id IN (SELECT value FROM json_each($1)) \
-    UNION ALL SELECT message_id, id, digest FROM history WHERE message_id IN (SELECT value FROM json_each($1))";
+const FIND_MESSAGES: &str = "SELECT message_id, execution_id AS id, digest FROM messages \
+    WHERE message_id IN (SELECT value FROM json_each($1))";
 
 const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, detail, correlation_id, trace_id, \
     source, reply_to, reply FROM live WHERE id IN (SELECT value FROM json_each($1))";

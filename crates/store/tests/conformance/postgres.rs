@@ -112,7 +112,8 @@ async fn findings_name_the_settings_that_lose_data() -> anyhow::Result<()> {
 #[tokio::test]
 async fn updates_stay_within_their_page_and_lookups_use_indexes() -> anyhow::Result<()> {
     let world = World::postgres().await?;
-    let scans = "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history')";
+    let scans =
+        "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
     let mut writer = world.writer().await?;
     let named = |id| Accepted { request: full_request(id), ..accepted(id) };
     for round in 0..20 {
@@ -207,7 +208,8 @@ async fn reads_are_planned_for_the_tables_as_they_are() -> anyhow::Result<()> {
     // Sessions report what they did when they end.
     world.store.close().await;
     eventually(async || {
-        let query = "SELECT sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history')";
+        let query =
+            "SELECT sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
         let lookups: i64 = sqlx::query_scalar(query).fetch_one(&mut session(&world.url).await?).await?;
         Ok((lookups >= 40).then_some(()))
     })
@@ -219,6 +221,7 @@ async fn reads_are_planned_for_the_tables_as_they_are() -> anyhow::Result<()> {
 
 /// Rows read by scans of whole tables so far, as far as ended sessions have told.
 async fn scanned_rows(world: &World) -> anyhow::Result<i64> {
-    let query = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history')";
+    let query =
+        "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
     Ok(sqlx::query_scalar(query).fetch_one(&mut session(&world.url).await?).await?)
 }
