@@ -106,6 +106,7 @@ impl Fault {
             freeze_between: rate(15, 40),
             spawn_fails: rate(10, 1500),
         };
+        let [fence, lease] = [plan.terms.fence, plan.terms.lease].map(|term| term.as_micros() as u64);
         let mut faults = Vec::new();
         if !kinds.is_empty() {
             for _ in 0..chance.below(9) {
@@ -115,6 +116,8 @@ impl Fault {
                 let lasts = match blow {
                     // A short one shows nothing: everyone bears it.
                     Blow::Flood { .. } => chance.between(20 * SECOND, 120 * SECOND),
+                    // Fences and leases end in the midst of it.
+                    _ if chance.percent(15) => chance.between(fence, 2 * lease),
                     _ => chance.spread(10 * MS, 100 * SECOND),
                 };
                 let fault = Self { at, lasts, blow };

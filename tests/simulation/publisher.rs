@@ -17,6 +17,8 @@ pub(crate) struct Publisher {
     pub(crate) session: Option<SessionId>,
     /// Requests, and cancellations of them, that are to be published.
     todo: VecDeque<(usize, bool)>,
+    /// What the broker did not take, until it is tried again.
+    refused: Vec<(usize, bool)>,
     unconfirmed: usize,
 }
 
@@ -27,7 +29,7 @@ impl Publisher {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.todo.is_empty() && self.unconfirmed == 0
+        self.todo.is_empty() && self.refused.is_empty() && self.unconfirmed == 0
     }
 
     pub(crate) fn dialed(&mut self, session: SessionId, stage: &mut Stage) {
@@ -35,7 +37,12 @@ impl Publisher {
         self.publish(stage);
     }
 
-    pub(crate) fn publish(&mut self, stage: &mut Stage) {
+    pub(crate) fn try_again(&mut self, stage: &mut Stage) {
+        self.todo.extend(self.refused.drain(..));
+        self.publish(stage);
+    }
+
+    fn publish(&mut self, stage: &mut Stage) {
         let Some(session) = self.session else { return };
         for (number, is_cancel) in self.todo.drain(..) {
             let (body, purpose) = if is_cancel {
@@ -78,8 +85,10 @@ impl Publisher {
                     }
                     (Verdict::Stored, _) => {}
                     (Verdict::Refused | Verdict::Returned, _) => {
-                        self.todo.extend(again(&purpose));
-                        stage.after(AGAIN, Event::Publish);
+                        if self.refused.is_empty() {
+                            stage.after(AGAIN, Event::Publish);
+                        }
+                        self.refused.extend(again(&purpose));
                     }
                 }
             }

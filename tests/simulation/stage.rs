@@ -40,6 +40,11 @@ pub(crate) enum Event {
         session: SessionId,
         down: Down,
     },
+    /// It has come through the link of `node`, which was frozen then.
+    Arrived {
+        node: Node,
+        event: Box<Event>,
+    },
     /// A session that would have been given up by now, if its reason still holds.
     Suspect {
         session: SessionId,

@@ -203,7 +203,10 @@ impl World {
     fn awake(&mut self, node: Node, event: Event) -> Option<Event> {
         match self.frozen.get_mut(&node) {
             Some(frozen) => {
-                frozen.held.push(event);
+                frozen.held.push(match event {
+                    Event::ToClient { .. } | Event::FromJournal { .. } => Event::Arrived { node, event: event.into() },
+                    _ => event,
+                });
                 None
             }
             None => Some(event),
@@ -247,7 +250,10 @@ impl World {
                 let node = Node::Executor(*executor);
                 self.awake(node, event)
             }
-            Event::Wake { node, .. } | Event::Dial { node, .. } | Event::Start { node, .. } => {
+            Event::Wake { node, .. }
+            | Event::Dial { node, .. }
+            | Event::Start { node, .. }
+            | Event::Arrived { node, .. } => {
                 let node = *node;
                 self.awake(node, event)
             }
@@ -279,6 +285,7 @@ impl World {
         match event {
             Event::ToBroker { session, up } => self.broker.arrive(session, up, &mut self.stage),
             Event::ToClient { session, down } => self.hear(session, down),
+            Event::Arrived { event, .. } => self.take(*event),
             Event::Suspect { session, by, why } => self.suspect(session, by, why),
             Event::Overdue { session } => {
                 if self.stage.is_overdue(session) {
@@ -362,7 +369,7 @@ impl World {
             }
             Event::Operate { index } => self.operate(index),
             Event::Put { executor, index } => self.put(executor, index),
-            Event::Publish => self.publisher.publish(&mut self.stage),
+            Event::Publish => self.publisher.try_again(&mut self.stage),
             Event::Calm => self.calm(),
         }
     }
