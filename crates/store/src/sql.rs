@@ -160,8 +160,9 @@ pub(crate) const UNFIT_SLOTS: &str = "SELECT id FROM live \
     WHEN 'cancelling' THEN fence IS NOT NULL ELSE 1 = 0 END) LIMIT 1000";
 
 /// What was counted for each action, and how many of it live.
-pub(crate) const TOTALS: &str = "SELECT t.action_id, t.enqueued, t.completed, \
-    (SELECT count(*) FROM live l WHERE l.action_id = t.action_id) AS living FROM action_totals t ORDER BY t.action_id";
+pub(crate) const TOTALS: &str = "SELECT t.action_id, t.enqueued, t.completed, coalesce(l.living, 0) AS living \
+    FROM action_totals t LEFT JOIN (SELECT action_id, count(*) AS living FROM live GROUP BY action_id) AS l \
+    ON l.action_id = t.action_id ORDER BY t.action_id";
 
 pub(crate) const LEDGER: &str = "SELECT epoch, batch, next_id, next_fence, next_action, \
     (SELECT max(id) FROM live) AS live_id, (SELECT max(id) FROM history) AS settled_id, \

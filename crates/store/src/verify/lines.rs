@@ -15,13 +15,15 @@ pub(super) fn judge(verdict: &mut Verdict, facts: &Facts) {
     verdict.attempts = u64::try_from(granted).expect("64 bits hold a length");
 
     unique_fences(verdict, &facts.grants);
+    let actions: BTreeMap<ActionId, &http::Action> =
+        facts.actions.iter().map(|action| (action.action_id, action)).collect();
     let mut lines: BTreeMap<ActionId, Vec<&Grant>> = BTreeMap::new();
     for grant in facts.grants.iter().filter(|grant| grant.fence.is_some()) {
         lines.entry(grant.action).or_default().push(grant);
     }
     for (id, mut grants) in lines {
         grants.sort_unstable_by_key(|grant| grant.fence);
-        let action = facts.actions.iter().find(|action| action.action_id == id);
+        let action = actions.get(&id).copied();
         let name = action.map_or_else(|| format!("deleted action {id}"), |action| action.action_ref.to_string());
         attempts(verdict, &name, &grants);
         moments(verdict, &name, &grants);
