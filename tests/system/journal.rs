@@ -256,13 +256,11 @@ async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<(
     let work = async {
         let mut published = Vec::new();
         while !over.get() {
-            if published.len() < world.stamps.read()?.len() + AHEAD {
-                let more = tags(2 + published.len() + AHEAD).split_off(2 + published.len());
-                world.publish(&requests(&more)).await?;
-                published.extend(more);
-            } else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            let first = 2 + published.len();
+            let more = tags(first + AHEAD).split_off(first);
+            world.publish(&requests(&more)).await?;
+            world.stamps.started(published.len(), LATER).await?;
+            published.extend(more);
         }
         Ok(published)
     };
