@@ -15,10 +15,13 @@ use crate::events::Asked;
 use crate::text::hide;
 use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
 
-const FIND_MESSAGES: &str = "SELECT message_id, execution_id AS id, digest FROM messages WHERE message_id = ANY($1)";
+/// One look-up in the index for each: for `= ANY` of a thousand, a table of a hundred thousand is scanned.
+const FIND_MESSAGES: &str = "SELECT known.* FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL \
+    (SELECT message_id, execution_id AS id, digest FROM messages WHERE message_id = asked.id LIMIT 1) AS known";
 
-const REQUESTS: &str = "SELECT id, message_id, digest, parameters, timeout_ns, detail, correlation_id, trace_id, \
-    source, reply_to, reply FROM live WHERE id = ANY($1)";
+const REQUESTS: &str = "SELECT known.* FROM unnest($1::bigint[]) AS asked (id) CROSS JOIN LATERAL \
+    (SELECT id, message_id, digest, parameters, timeout_ns, detail, correlation_id, trace_id, source, reply_to, reply \
+    FROM live WHERE id = asked.id LIMIT 1) AS known";
 
 const ACTION_IDS: &str = "SELECT id FROM actions WHERE ref = $1";
 
