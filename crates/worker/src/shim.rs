@@ -51,6 +51,8 @@ pub fn run_if_asked() {
 }
 
 fn serve() -> std::io::Result<()> {
+    // What a worker's program refuses for itself is none of its commands' business, and would be inherited.
+    let _ = nix::sys::prctl::set_thp_disable(false);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A signal to the whole process group or control group is for the worker and the command, not for their link.
     let signals: SigSet =

@@ -65,6 +65,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PREFIX: &str = "slotline";
 
 fn main() -> Result<()> {
+    // As in `slotline`, too.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [role, orders] = arguments.as_slice()
         && role == crew::ROLE
