@@ -25,7 +25,7 @@ use crate::registry::Registry;
 const DELIVERIES_MAX: usize = 500;
 /// Members that are checked together; a body that brings more goes in one piece. Deliveries alone would be no bound, since
 /// each may bring thousands.
-const MEMBERS_MAX: usize = 2000;
+const MEMBERS_MAX: usize = 500;
 /// Wait before a look-up that failed is tried again.
 const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 

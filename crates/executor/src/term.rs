@@ -40,8 +40,11 @@ use crate::prune;
 use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
 
-/// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker.
-const PENDING_INPUTS_MAX: usize = 20_000;
+/// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all there is,
+/// executor, database and worker would take turns; with several under way they work side by side.
+const INPUTS_MAX: usize = 2_000;
+/// Of those, what requests may take, so that a flood of them leaves room for events.
+const REQUESTS_MAX: usize = INPUTS_MAX / 2;
 /// Arrivals that join a batch in one turn of the loop.
 const ARRIVALS_MAX: usize = 64;
 /// How long a fact that needs no commit of its own may wait for one.
@@ -217,7 +220,8 @@ impl Term {
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let has_room = self.pending.inputs < PENDING_INPUTS_MAX;
+            let has_room = self.pending.inputs < INPUTS_MAX;
+            let takes_requests = self.pending.inputs < REQUESTS_MAX;
             let deadline = self.clock.instant(self.next_deadline());
             let (mut no_urgent, mut no_events, mut no_requests) = (None, None, None);
             let (urgent, events, requests) = match &mut self.feed {
@@ -234,7 +238,7 @@ impl Term {
                 arrival = arrived(urgent), if has_room => self.arrive(arrival),
                 Some(question) = questions.recv(), if has_room => self.answer(question),
                 Some(incarnation) = self.returned.1.recv() => self.apply(Input::OrderReturned { incarnation }),
-                checked = arrived(requests), if has_room => self.admit(checked),
+                checked = arrived(requests), if takes_requests => self.admit(checked),
                 arrival = arrived(events), if has_room => self.arrive(arrival),
                 changed = current.changed() => {
                     if changed.is_err() {
@@ -266,14 +270,16 @@ impl Term {
     /// turn where something urgent does not.
     fn take_what_is_there(&mut self) {
         for _ in 0..ARRIVALS_MAX {
-            if self.pending.inputs >= PENDING_INPUTS_MAX {
+            if self.pending.inputs >= INPUTS_MAX {
                 return;
             }
             let Some(feed) = &mut self.feed else { return };
             let has_time = !self.is_urgent || self.flight.is_some();
             if let Ok(arrival) = feed.urgent.try_recv() {
                 self.arrive(arrival);
-            } else if let Ok(checked) = feed.requests.try_recv() {
+            } else if self.pending.inputs < REQUESTS_MAX
+                && let Ok(checked) = feed.requests.try_recv()
+            {
                 self.admit(checked);
             } else if has_time && let Ok(arrival) = feed.events.try_recv() {
                 self.arrive(arrival);
