@@ -25,6 +25,8 @@ use crate::wire::{ActionRow, Ask, Batch, Body, DbId, Down, Queue, Recovered, Ses
 
 /// How long a fact that needs no commit of its own may wait for one.
 const LAZY: Duration = Duration::from_millis(50);
+/// Inputs that are worth a batch of their own while another commits. Few, so that it happens all the time.
+const WORTH_A_BATCH: usize = 3;
 
 pub(crate) struct Term {
     pub(crate) db: DbId,
@@ -36,6 +38,10 @@ pub(crate) struct Term {
     pub(crate) scheduler: Scheduler,
     actions: BTreeMap<ActionId, ActionRow>,
     flight: Option<Cargo>,
+    /// Packed while another commits.
+    next: Option<(Batch, Cargo)>,
+    /// Since the last was packed.
+    inputs: usize,
     batch: i64,
     committed: i64,
     pending: Pending,
@@ -118,6 +124,8 @@ impl Term {
             scheduler,
             actions: actions.into_iter().map(|row| (row.id, row)).collect(),
             flight: None,
+            next: None,
+            inputs: 0,
             batch: 0,
             committed: 0,
             pending: Pending::default(),
@@ -210,6 +218,7 @@ impl Term {
         if stage.is_traced() {
             trace(&input, self.executor, stage);
         }
+        self.inputs += 1;
         self.scheduler.handle(input, now);
     }
 
@@ -324,19 +333,30 @@ impl Term {
     pub(crate) fn cut(&mut self, stage: &mut Stage) {
         let now = self.clock.wall(stage.now);
         let lazily_due = self.lazy_since.is_some_and(|since| since + LAZY <= now);
-        if self.flight.is_some() || !(self.is_urgent || lazily_due) {
+        let has_room = self.flight.is_none() || self.next.is_none() && self.inputs >= WORTH_A_BATCH;
+        if !has_room || !(self.is_urgent || lazily_due) {
             return;
         }
+        self.inputs = 0;
         self.is_urgent = false;
         self.lazy_since = None;
         let (batch, cargo) = self.pack(now, stage);
         let effects = &cargo.effects;
         let speaks_for_itself =
             batch.is_empty() && effects.orders.is_empty() && effects.hello.is_none() && effects.greetings.is_empty();
-        if speaks_for_itself {
+        if speaks_for_itself && self.flight.is_none() {
             return self.release(cargo, stage);
         }
         self.batch += 1;
+        let batch = Batch { number: self.batch, ..batch };
+        if self.flight.is_some() {
+            self.next = Some((batch, cargo));
+        } else {
+            self.commit(batch, cargo, stage);
+        }
+    }
+
+    fn commit(&mut self, batch: Batch, cargo: Cargo, stage: &mut Stage) {
         let slow = slowness(stage);
         if stage.mistake == Some(Mistake::SpeaksBeforeItCommits) {
             self.release(cargo, stage);
@@ -344,7 +364,7 @@ impl Term {
         } else {
             self.flight = Some(cargo);
         }
-        stage.ask(self.db, Ask::Commit(Box::new(Batch { number: self.batch, ..batch })), slow);
+        stage.ask(self.db, Ask::Commit(Box::new(batch)), slow);
     }
 
     fn pack(&mut self, now: Timestamp, stage: &mut Stage) -> (Batch, Cargo) {
@@ -405,9 +425,13 @@ impl Term {
     }
 
     pub(crate) fn landed(&mut self, batch: i64, stage: &mut Stage) {
-        debug_assert_eq!(batch, self.batch, "one commit is under way at a time");
+        debug_assert_eq!(batch, self.committed + 1, "one commit is under way at a time");
         self.committed = batch;
-        if let Some(cargo) = self.flight.take() {
+        let cargo = self.flight.take();
+        if let Some((batch, cargo)) = self.next.take() {
+            self.commit(batch, cargo, stage);
+        }
+        if let Some(cargo) = cargo {
             self.release(cargo, stage);
             self.flush(stage);
         }

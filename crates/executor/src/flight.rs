@@ -1,6 +1,6 @@
 //! One commit under way: the batch, the letters written meanwhile, and all that may leave once it has landed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use slotline_broker::{Tag, crash};
@@ -9,6 +9,7 @@ use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
 use slotline_store::{Batch, CommitError, Leadership, Request, Store};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::ask::{Answered, Asker};
@@ -19,7 +20,6 @@ use crate::registry::Registry;
 
 /// A batch under way, with all that may leave once it is committed.
 pub(crate) struct Flight {
-    pub(crate) leadership: Leadership,
     pub(crate) result: Result<Mail, Error>,
     pub(crate) cargo: Cargo,
 }
@@ -58,30 +58,27 @@ pub(crate) struct Cargo {
 /// What a flight needs beside its batch.
 pub(crate) struct Crew {
     pub(crate) store: Store,
+    /// Whoever asks for it first commits first.
+    pub(crate) leadership: Arc<Mutex<Leadership>>,
     pub(crate) postman: Arc<Postman>,
     pub(crate) registry: Arc<Registry>,
 }
 
-/// Commits, and meanwhile reads what dispatches lack and writes the letters.
-pub(crate) async fn fly(
-    crew: Crew,
-    mut leadership: Leadership,
-    batch: Batch,
-    mut letters: Letters,
-    cargo: Cargo,
-    now: Timestamp,
-) -> Flight {
-    let Crew { store, postman, registry } = crew;
+/// Commits once the flight before it has landed, and meanwhile reads what dispatches lack and writes the letters.
+pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) -> Flight {
+    let Crew { store, leadership, postman, registry } = crew;
+    let batch = store.encode(postman.epoch, batch);
+    let mut leadership = leadership.lock().await;
     if let Err(error) = find_heirs(&store, &mut letters).await {
-        return Flight { leadership, result: Err(Error::Journal(error)), cargo };
+        return Flight { result: Err(Error::Journal(error)), cargo };
     }
     if letters.terms_are_known
         && let Err(error) = leadership.forget_terms(postman.config.lease).await
     {
-        return Flight { leadership, result: Err(Error::Journal(error)), cargo };
+        return Flight { result: Err(Error::Journal(error)), cargo };
     }
     let ended = std::mem::take(&mut letters.ended);
-    let commit = leadership.commit(&batch);
+    let commit = leadership.commit_encoded(batch);
     let write = async {
         let missing = letters.missing();
         if !missing.is_empty() {
@@ -103,7 +100,7 @@ pub(crate) async fn fly(
             Err(error) => result = Err(Error::Journal(error)),
         }
     }
-    Flight { leadership, result, cargo }
+    Flight { result, cargo }
 }
 
 /// Finds who waits for the ends of executions that an earlier term accepted; after the commit their requests are history.
@@ -135,12 +132,12 @@ async fn find_ends(
     Ok(found)
 }
 
-/// The flight, once it has landed; never if there is none.
-pub(crate) async fn landed(flight: &mut Option<JoinHandle<Flight>>) -> Flight {
-    match flight {
+/// The first of the flights, once it has landed; never if there is none.
+pub(crate) async fn landed(flights: &mut VecDeque<JoinHandle<Flight>>) -> Flight {
+    match flights.front_mut() {
         Some(handle) => {
             let landed = handle.await.expect("a commit task neither panics nor is aborted");
-            *flight = None;
+            flights.pop_front();
             landed
         }
         None => std::future::pending().await,

@@ -6,7 +6,7 @@
 
 mod commits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use slotline_broker::{Publication, Receipt, Session, Tag, crash};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -45,6 +45,9 @@ use crate::registry::{Registered, Registry};
 const INPUTS_MAX: usize = 2_000;
 /// Of those, what requests may take, so that a flood of them leaves room for events.
 const REQUESTS_MAX: usize = INPUTS_MAX / 2;
+/// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the database
+/// need not wait for it. Fewer wait, and grow.
+const WORTH_A_BATCH: usize = 500;
 /// Arrivals that join a batch in one turn of the loop.
 const ARRIVALS_MAX: usize = 64;
 /// How long a fact that needs no commit of its own may wait for one.
@@ -113,9 +116,10 @@ pub(crate) struct Term {
     /// Other executors whose clients watch.
     followers: Followers,
     pub(crate) record: Record,
-    /// At home between commits.
-    leadership: Option<Leadership>,
-    flight: Option<JoinHandle<Flight>>,
+    /// Lent to each flight in its turn.
+    leadership: Option<Arc<Mutex<Leadership>>>,
+    /// The commit under way, and the one packed behind it.
+    flights: VecDeque<JoinHandle<Flight>>,
     /// The last batch handed to a commit, and the last that is committed.
     pub(crate) batch: i64,
     committed: Arc<AtomicI64>,
@@ -192,8 +196,8 @@ impl Term {
             hub: context.hub.clone(),
             followers: Followers::default(),
             record,
-            leadership: Some(leadership),
-            flight: None,
+            leadership: Some(Arc::new(Mutex::new(leadership))),
+            flights: VecDeque::new(),
             batch: 0,
             committed: Arc::default(),
             pending: Pending::default(),
@@ -231,7 +235,7 @@ impl Term {
             tokio::select! {
                 biased;
                 () = context.shutdown.cancelled() => return End::Shutdown,
-                flight = landed(&mut self.flight) => match self.land(flight) {
+                flight = landed(&mut self.flights) => match self.land(flight) {
                     Ok(()) => {}
                     Err(end) => return end,
                 },
@@ -251,9 +255,9 @@ impl Term {
                     }
                 }
                 () = tokio::time::sleep_until(deadline) => self.tick(),
-                _ = ping.tick(), if self.flight.is_none() => {
-                    if let Some(leadership) = &mut self.leadership
-                        && let Err(error) = leadership.ping().await
+                _ = ping.tick(), if self.flights.is_empty() => {
+                    if let Some(leadership) = &self.leadership
+                        && let Err(error) = leadership.lock().await.ping().await
                     {
                         tracing::warn!(%error, epoch = %self.epoch, "the journal does not answer; leadership is over");
                         self.journal.missed(error.to_string());
@@ -274,7 +278,7 @@ impl Term {
                 return;
             }
             let Some(feed) = &mut self.feed else { return };
-            let has_time = !self.is_urgent || self.flight.is_some();
+            let has_time = !self.is_urgent || !self.flights.is_empty();
             if let Ok(arrival) = feed.urgent.try_recv() {
                 self.arrive(arrival);
             } else if self.pending.inputs < REQUESTS_MAX
@@ -290,7 +294,7 @@ impl Term {
     }
 
     fn next_deadline(&self) -> Timestamp {
-        let lazy = self.lazy_since.filter(|_| self.flight.is_none()).map(|since| since + LAZY);
+        let lazy = self.lazy_since.filter(|_| self.flights.is_empty()).map(|since| since + LAZY);
         let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy];
         deadlines
             .into_iter()

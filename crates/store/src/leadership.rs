@@ -29,6 +29,24 @@ enum Backend {
     Sqlite(sqlite::Lead),
 }
 
+/// A batch in the form that its database takes; made beforehand, while another is being written.
+pub struct Encoded(Form);
+
+enum Form {
+    Postgres(postgres::Call),
+    Sqlite(Box<Batch>),
+}
+
+impl Encoded {
+    pub(crate) fn for_postgres(epoch: Epoch, batch: &Batch) -> Self {
+        Self(Form::Postgres(postgres::call(epoch, batch)))
+    }
+
+    pub(crate) fn for_sqlite(batch: Batch) -> Self {
+        Self(Form::Sqlite(batch.into()))
+    }
+}
+
 /// All a new leader has to know.
 #[derive(Clone, Debug)]
 pub struct Recovered {
@@ -73,8 +91,21 @@ impl Leadership {
     /// Writes a batch, whole or not at all; once this returns `Ok` it is durable.
     pub async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         match &mut self.backend {
-            Backend::Postgres(lead) => lead.commit(batch).await,
+            Backend::Postgres(lead) => lead.commit(postgres::call(lead.epoch(), batch)).await,
             Backend::Sqlite(lead) => lead.commit(batch).await,
+        }
+    }
+
+    /// Writes a batch that [`Store::encode`] has made ready for this journal and this epoch.
+    ///
+    /// [`Store::encode`]: crate::Store::encode
+    pub async fn commit_encoded(&mut self, batch: Encoded) -> Result<(), CommitError> {
+        match (&mut self.backend, batch.0) {
+            (Backend::Postgres(lead), Form::Postgres(call)) => lead.commit(call).await,
+            (Backend::Sqlite(lead), Form::Sqlite(batch)) => lead.commit(&batch).await,
+            (Backend::Postgres(_), Form::Sqlite(_)) | (Backend::Sqlite(_), Form::Postgres(_)) => {
+                unreachable!("a batch is encoded by the store it is written to")
+            }
         }
     }
 

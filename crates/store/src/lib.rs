@@ -37,7 +37,7 @@ pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, Pag
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
-pub use leadership::{ActionState, Leadership, Recovered};
+pub use leadership::{ActionState, Encoded, Leadership, Recovered};
 pub use plain::plain;
 pub use record::{Events, OpenStory, RECENT_MAX, Story};
 pub use verify::{CLOCK_TOLERANCE, Check, Checked, VERIFY_DEADLINE, VIOLATIONS_MAX, Verdict};
@@ -107,6 +107,14 @@ impl Store {
         match &self.backend {
             Backend::Postgres(journal) => journal.lead(leader, in_line).await.map(Leadership::from),
             Backend::Sqlite(journal) => journal.lead(leader, in_line).await.map(Leadership::from),
+        }
+    }
+
+    /// Makes a batch ready for [`Leadership::commit_encoded`] under this epoch.
+    pub fn encode(&self, epoch: Epoch, batch: Batch) -> Encoded {
+        match &self.backend {
+            Backend::Postgres(_) => Encoded::for_postgres(epoch, &batch),
+            Backend::Sqlite(_) => Encoded::for_sqlite(batch),
         }
     }
 

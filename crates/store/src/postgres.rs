@@ -18,6 +18,7 @@ use crate::Error;
 use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
 use crate::migrate::{self, MIGRATION_DEADLINE};
 
+pub(crate) use commit::{Call, call};
 pub(crate) use lead::{IDLE_SESSION_TIMEOUT, Lead};
 
 /// Connections for reads.

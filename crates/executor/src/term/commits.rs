@@ -8,18 +8,24 @@ use slotline_broker::crash;
 use slotline_protocol::record::Event;
 use slotline_store::Batch;
 
-use super::{End, FAREWELL, LAZY, Term};
+use super::{End, FAREWELL, LAZY, Term, WORTH_A_BATCH};
 use crate::ask::Asker;
 use crate::flight::{Cargo, Crew, Flight, fly};
 use crate::mail::{Mail, Purpose};
 use crate::outbox::pack;
 
 impl Term {
-    /// Hands what has gathered to a commit, if none is under way and something is due.
+    /// Hands what has gathered to a commit, if something is due: at once if none is under way, behind that one if it is
+    /// much.
     pub(super) fn cut(&mut self) {
         let now = self.clock.now();
         let lazily_due = self.lazy_since.is_some_and(|since| since + LAZY <= now);
-        if self.flight.is_some() || !(self.is_urgent || lazily_due) {
+        let has_room = match self.flights.len() {
+            0 => true,
+            1 => self.pending.inputs >= WORTH_A_BATCH,
+            _ => false,
+        };
+        if !has_room || !(self.is_urgent || lazily_due) {
             return;
         }
         self.is_urgent = false;
@@ -37,20 +43,21 @@ impl Term {
             told,
         };
         let speaks_for_itself = batch.is_empty() && !letters.has_orders() && letters.ended.is_empty();
-        if speaks_for_itself {
+        // What it says may rest on a batch that is under way.
+        if speaks_for_itself && self.flights.is_empty() {
             let mail = self.postman.write(letters, |_| None, now);
             self.release(mail, cargo);
             return;
         }
-        let Some(leadership) = self.leadership.take() else { return };
+        let Some(leadership) = self.leadership.clone() else { return };
         self.batch += 1;
         let batch = Batch { number: self.batch, ..batch };
-        let crew = Crew { store: self.store.clone(), postman: self.postman.clone(), registry: self.registry.clone() };
-        self.flight = Some(tokio::spawn(fly(crew, leadership, batch, letters, cargo, now)));
+        let (store, postman, registry) = (self.store.clone(), self.postman.clone(), self.registry.clone());
+        let crew = Crew { store, leadership, postman, registry };
+        self.flights.push_back(tokio::spawn(fly(crew, batch, letters, cargo, now)));
     }
 
     pub(super) fn land(&mut self, flight: Flight) -> Result<(), End> {
-        self.leadership = Some(flight.leadership);
         match flight.result {
             Ok(mail) => {
                 self.committed.store(flight.cargo.batch, Ordering::Release);
@@ -132,18 +139,20 @@ impl Term {
 
     /// Ends the term: what is under way lands, and leadership goes to the next in line.
     pub(super) async fn finish(&mut self, end: &End) {
-        if let Some(flight) = self.flight.take()
-            && let Ok(flight) = flight.await
-        {
-            drop(self.land(flight));
+        let mut lands = matches!(end, End::Shutdown);
+        while let Some(flight) = self.flights.pop_front() {
+            if let Ok(flight) = flight.await {
+                // Behind one that failed, nothing is let out.
+                lands = lands && self.land(flight).is_ok();
+            }
         }
-        let leadership = self.leadership.take().filter(|_| matches!(end, End::Shutdown));
+        let leadership = self.leadership.take().and_then(Arc::into_inner).filter(|_| matches!(end, End::Shutdown));
         let epoch = self.epoch;
         // At once, and not after a farewell that the broker may draw out: nothing more is committed under this epoch, and
         // what a deposed leader still has to say is dropped by whoever has heard the next.
         let hand_over = async {
             if let Some(leadership) = leadership {
-                leadership.release().await;
+                leadership.into_inner().release().await;
                 tracing::info!(%epoch, "handed leadership over");
             }
         };

@@ -31,10 +31,11 @@ const CALL: &str = "SELECT slotline_commit(\
 /// What `slotline_commit` raises when another leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
 
-type Call<'q> = Query<'q, Postgres, PgArguments>;
+/// What writes one batch, with all its rows.
+pub(crate) type Call = Query<'static, Postgres, PgArguments>;
 
 /// The call that writes `batch` under `epoch`.
-pub(super) fn call(epoch: Epoch, batch: &Batch) -> Call<'static> {
+pub(crate) fn call(epoch: Epoch, batch: &Batch) -> Call {
     let call = sqlx::query(CALL)
         .bind(PARTITION)
         .bind(epoch.0)
@@ -95,7 +96,7 @@ fn error(failure: &Option<Failure>) -> Option<String> {
     failure.as_ref().map(json)
 }
 
-fn actions<'q>(call: Call<'q>, changes: &[ActionChange]) -> Call<'q> {
+fn actions(call: Call, changes: &[ActionChange]) -> Call {
     let changes = crate::batch::collapse(changes);
     let (deleted, put) = (changes.deleted, changes.put);
     call.bind(column(&deleted, |(id, _)| id.0))
@@ -109,7 +110,7 @@ fn actions<'q>(call: Call<'q>, changes: &[ActionChange]) -> Call<'q> {
         .bind(sparse(&put, |(_, deleted_at)| deleted_at.map(stamp)))
 }
 
-fn accepted<'q>(call: Call<'q>, rows: &[Accepted]) -> Call<'q> {
+fn accepted(call: Call, rows: &[Accepted]) -> Call {
     fn request(row: &Accepted) -> &Request {
         &row.request
     }
@@ -130,7 +131,7 @@ fn accepted<'q>(call: Call<'q>, rows: &[Accepted]) -> Call<'q> {
 }
 
 /// The columns that may change while an execution lives.
-fn state<'q, T>(call: Call<'q>, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) -> Call<'q> {
+fn state<T>(call: Call, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) -> Call {
     let lease = |row| snapshot(row).lease.as_ref();
     call.bind(column(rows, |row| snapshot(row).id.0))
         .bind(column(rows, |row| snapshot(row).place))
@@ -150,7 +151,7 @@ fn state<'q, T>(call: Call<'q>, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) 
         .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.after).map(|after| after.0)))
 }
 
-fn attempts<'q>(call: Call<'q>, rows: &[EndedAttempt]) -> Call<'q> {
+fn attempts(call: Call, rows: &[EndedAttempt]) -> Call {
     call.bind(column(rows, |row| row.execution_id.0))
         .bind(column(rows, |row| row.fence.0))
         .bind(column(rows, |row| small(row.attempt)))
@@ -162,7 +163,7 @@ fn attempts<'q>(call: Call<'q>, rows: &[EndedAttempt]) -> Call<'q> {
         .bind(sparse(rows, |row| error(&row.error)))
 }
 
-fn settled<'q>(call: Call<'q>, rows: &[Settled]) -> Call<'q> {
+fn settled(call: Call, rows: &[Settled]) -> Call {
     fn lease(row: &Settled) -> Option<&Lease> {
         row.lease.as_ref()
     }
@@ -182,14 +183,14 @@ fn settled<'q>(call: Call<'q>, rows: &[Settled]) -> Call<'q> {
 }
 
 /// Their bodies are JSON, which spells U+0000 in a way that a `text` column takes.
-fn events<'q>(call: Call<'q>, rows: &[Arc<Event>]) -> Call<'q> {
+fn events(call: Call, rows: &[Arc<Event>]) -> Call {
     call.bind(column(rows, |row| row.execution_id.0))
         .bind(column(rows, |row| large(row.number)))
         .bind(column(rows, |row| row.what.kind().as_str()))
         .bind(column(rows, json))
 }
 
-fn stories<'q>(call: Call<'q>, rows: &[Story]) -> Call<'q> {
+fn stories(call: Call, rows: &[Story]) -> Call {
     call.bind(column(rows, |row| row.id.0))
         .bind(column(rows, |row| large(row.first)))
         .bind(column(rows, |row| large(row.last)))

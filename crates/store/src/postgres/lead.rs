@@ -10,11 +10,12 @@ use slotline_protocol::{Epoch, Incarnation};
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{ConnectOptions, Connection, Row};
 
-use super::{Journal, VERSION_MIN, commit};
+use super::commit::{self, Call};
+use super::{Journal, VERSION_MIN};
 use crate::deadline::{CALL_DEADLINE, borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
-use crate::{Batch, CommitError, Error, Recovered, record, sql};
+use crate::{CommitError, Error, Recovered, record, sql};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -172,9 +173,8 @@ impl Lead {
         })
     }
 
-    pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&mut self, call: Call) -> Result<(), CommitError> {
         let mut connection = self.take().map_err(CommitError::Unknown)?;
-        let call = commit::call(self.epoch, batch);
         match within(call.execute(&mut connection)).await {
             Ok(_) => {
                 self.connection = Some(connection);
