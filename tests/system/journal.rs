@@ -244,6 +244,66 @@ async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_not
     world.check_line(LINE, &tags, SLOTS).await
 }
 
+/// What is packed while a commit is under way rests on that commit: it must not get anywhere without it.
+#[tokio::test]
+async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_next() -> anyhow::Result<()> {
+    // Enough to be packed behind another; an executor takes no more than a thousand before it acks.
+    const CANCELLED: usize = 900;
+    let world = World::with([Action::stamp(LINE, "limit = 1")])
+        .own_postgres()
+        .journal_link()
+        .executors(2)
+        .workers(2, SLOTS)
+        .start()
+        .await?;
+    let link = world.journal_link.as_ref().context("the proxy")?;
+    // Committed, and whoever asked for it never hears so; or never committed.
+    for (round, weather) in [(1, Weather::StalledDown), (2, Weather::StalledUp)] {
+        let (first, last) = (format!("first-{round}"), format!("last-{round}"));
+        let waiting = (0..CANCELLED).map(|n| format!("cancelled-{round}-{n}"));
+        let requests: Vec<Message> = std::iter::once(json!({"tag": first, "gate": world.gate(&first)}))
+            .chain(waiting.map(|tag| json!({"tag": tag})))
+            .chain([json!({"tag": last})])
+            .map(|parameters| Message::request(LINE, parameters.clone()).id(&parameters["tag"].to_string()))
+            .collect();
+        world.publish(&requests).await?;
+        world.stamps.started(2 * round - 1, LATER).await?;
+        let accepted = format!("select count(*) from live where message_id = '\"{last}\"'");
+        eventually("all are accepted", LATER, async || Ok((world.sql(&accepted).await? == "1").then_some(()))).await?;
+        let live = world.sql("select string_agg(id::text, ' ' order by place) from live").await?;
+        let ids: Vec<i64> = live.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        ensure!(ids.len() == CANCELLED + 2, "{live}");
+        let mut cancels = ids[1..=CANCELLED]
+            .iter()
+            .map(|id| Message::payload("execution.cancel_requested", json!({"execution_id": id})));
+
+        link.set(weather);
+        world.publish(cancels.by_ref().take(1).collect::<Vec<_>>().as_slice()).await?;
+        let taken = async |count: usize| {
+            eventually(&format!("{count} are taken"), SOON, async || {
+                let taken = world.requests_taken().await?;
+                if taken == count { Ok(Some(())) } else { bail!("{taken}") }
+            })
+            .await
+        };
+        taken(1).await?;
+        world.publish(&cancels.collect::<Vec<_>>()).await?;
+        taken(CANCELLED).await?;
+        over(&world, link).await?;
+        eventually("all are cancelled", LATER, async || {
+            let ended = world.sql("select count(*) from history where status = 'cancelled'").await?;
+            if ended == (CANCELLED * round).to_string() { Ok(Some(())) } else { bail!("{ended}") }
+        })
+        .await?;
+        world.open(&first)?;
+        world.settled(LINE, (CANCELLED + 2) * round, LATER).await?;
+    }
+    let order: Vec<_> = world.stamps.read()?.into_iter().map(|stamp| stamp.tag).collect();
+    ensure!(order == ["first-1", "last-1", "first-2", "last-2"], "{order:?}");
+    ensure!(world.dead().await?.is_empty(), "{:?}", world.dead().await?);
+    Ok(())
+}
+
 /// Publishes on and on until the trouble is over, so that there is always something to commit; all that was published.
 async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Vec<String>> {
     const AHEAD: usize = 200;

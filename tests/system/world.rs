@@ -331,8 +331,17 @@ impl World {
 
     /// How many requests the broker still holds, taken by an executor or not.
     pub(crate) async fn requests_held(&self) -> anyhow::Result<usize> {
+        self.requests("messages").await
+    }
+
+    /// How many requests an executor has taken, but not acked.
+    pub(crate) async fn requests_taken(&self) -> anyhow::Result<usize> {
+        self.requests("messages_unacknowledged").await
+    }
+
+    async fn requests(&self, column: &str) -> anyhow::Result<usize> {
         let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
-        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost, "name", "messages"];
+        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost, "name", column];
         let listed = self.rabbit.ctl(&list).await?.stdout;
         let line = listed.lines().find_map(|line| line.strip_prefix("slotline.requests")).context("no such queue")?;
         Ok(line.trim().parse()?)
