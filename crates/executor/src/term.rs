@@ -1,8 +1,9 @@
 //! One leadership, from recovery to its end: arrivals, the scheduler, commits, and what leaves after them.
 //!
-//! One loop owns the scheduler. While a batch commits, the next one gathers; so batches form by themselves under load,
-//! and an idle leader commits at once. Nothing leaves before its commit, and after a commit that failed, or whose
-//! outcome is unknown, nothing leaves at all: the term ends, and the next begins with what the journal has.
+//! One loop owns the scheduler. While a batch commits, the next one gathers, and is packed once it is worth it; so
+//! batches form by themselves under load, and an idle leader commits at once. Nothing leaves before its commit, and
+//! after a commit that failed, or whose outcome is unknown, nothing leaves at all: the term ends, and the next begins
+//! with what the journal has.
 
 mod commits;
 
