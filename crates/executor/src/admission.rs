@@ -23,7 +23,7 @@ impl Term {
         self.requests = Some(checked.tag);
         self.is_urgent = true;
         for member in checked.members {
-            self.pending.inputs += 1;
+            self.pending.members += 1;
             match member {
                 Member::Request { action, asked, known } => {
                     let known = known.map(|known| (known.execution_id, known.digest));

@@ -44,8 +44,9 @@ use crate::registry::{Registered, Registry};
 /// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all there is,
 /// executor, database and worker would take turns; with several under way they work side by side.
 const INPUTS_MAX: usize = 2_000;
-/// Of those, what requests may take, so that a flood of them leaves room for events.
-const REQUESTS_MAX: usize = INPUTS_MAX / 2;
+/// Members of requests that may gather beside them: neither a flood of requests nor a flood of anything else keeps the
+/// other out. Few, since what is accepted long before it can start is written once more.
+const MEMBERS_MAX: usize = 500;
 /// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the database
 /// need not wait for it. Fewer wait, and grow.
 const WORTH_A_BATCH: usize = 500;
@@ -226,7 +227,7 @@ impl Term {
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let has_room = self.pending.inputs < INPUTS_MAX;
-            let takes_requests = self.pending.inputs < REQUESTS_MAX;
+            let takes_requests = self.pending.members < MEMBERS_MAX;
             let deadline = self.clock.instant(self.next_deadline());
             let (mut no_urgent, mut no_events, mut no_requests) = (None, None, None);
             let (urgent, events, requests) = match &mut self.feed {
@@ -275,18 +276,18 @@ impl Term {
     /// turn where something urgent does not.
     fn take_what_is_there(&mut self) {
         for _ in 0..ARRIVALS_MAX {
-            if self.pending.inputs >= INPUTS_MAX {
-                return;
-            }
             let Some(feed) = &mut self.feed else { return };
+            let has_room = self.pending.inputs < INPUTS_MAX;
+            let takes_requests = self.pending.members < MEMBERS_MAX;
             let has_time = !self.is_urgent || !self.flights.is_empty();
-            if let Ok(arrival) = feed.urgent.try_recv() {
+            if has_room && let Ok(arrival) = feed.urgent.try_recv() {
                 self.arrive(arrival);
-            } else if self.pending.inputs < REQUESTS_MAX
-                && let Ok(checked) = feed.requests.try_recv()
-            {
+            } else if takes_requests && let Ok(checked) = feed.requests.try_recv() {
                 self.admit(checked);
-            } else if has_time && let Ok(arrival) = feed.events.try_recv() {
+            } else if has_room
+                && has_time
+                && let Ok(arrival) = feed.events.try_recv()
+            {
                 self.arrive(arrival);
             } else {
                 return;
@@ -314,7 +315,6 @@ impl Term {
         } else {
             self.is_urgent = true;
         }
-        self.pending.inputs += 1;
         // Read only now, after the arrival was received: a silence must never be counted too long.
         let now = self.clock.now();
         self.scheduler.handle(input, now);
@@ -327,7 +327,6 @@ impl Term {
     }
 
     fn hear(&mut self, word: Word) {
-        self.pending.inputs += 1;
         if let Some(fence) = self.scheduler.fence_ahead(word.key) {
             let (key, started_at, has_started) = (word.key, word.at, matches!(word.said, Said::Started));
             self.record.heard_early(word);
@@ -342,6 +341,7 @@ impl Term {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
+        self.pending.inputs += arrival.items.len();
         self.acks.push((arrival.from, arrival.tag));
         for question in arrival.questions {
             self.answer(question);

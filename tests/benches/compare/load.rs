@@ -20,7 +20,7 @@ const ACTION: &str = "bench.noop";
 /// Executions before the first round: they pay for what is set up once.
 const WARM_UP: usize = 1000;
 /// The worker's, as rivals fetch ahead and run side by side.
-const CAPACITY: u32 = 1000;
+const CAPACITY: u32 = 4000;
 
 /// One case.
 #[derive(Clone, Copy)]

@@ -22,7 +22,7 @@ impl Term {
         let lazily_due = self.lazy_since.is_some_and(|since| since + LAZY <= now);
         let has_room = match self.flights.len() {
             0 => true,
-            1 => self.pending.inputs >= WORTH_A_BATCH,
+            1 => self.pending.inputs + self.pending.members >= WORTH_A_BATCH,
             _ => false,
         };
         if !has_room || !(self.is_urgent || lazily_due) {
@@ -32,7 +32,7 @@ impl Term {
         self.lazy_since = None;
         let (batch, letters, told) =
             pack(&mut self.scheduler, &mut self.record, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
-        self.pending.inputs = 0;
+        (self.pending.inputs, self.pending.members) = (0, 0);
         let cargo = Cargo {
             batch: self.batch + 1,
             probe: letters.probe.then_some(now),
