@@ -39,7 +39,8 @@ pub(crate) fn read(
     received_at: Timestamp,
 ) -> Vec<Item> {
     let mut items = Vec::new();
-    match envelope::read(&delivery.body, &delivery.properties.defaults()) {
+    let defaults = delivery.properties.defaults();
+    match envelope::read(&delivery.body, &defaults) {
         Ok(members) => {
             for member in members {
                 if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, received_at, &mut items)) {
@@ -55,13 +56,13 @@ pub(crate) fn read(
 }
 
 fn open(
-    envelope: &Envelope,
+    envelope: &Envelope<'_>,
     queue: Option<ProbedQueue>,
     mark: ProbeMark,
     received_at: Timestamp,
     items: &mut Vec<Item>,
 ) -> Result<(), Unreadable> {
-    match envelope.message_type.as_str() {
+    match &*envelope.message_type {
         Completed::TYPE => items.push(completed(envelope.open()?)),
         Returned::TYPE => items.push(returned(envelope.open()?, received_at)),
         Heartbeat::TYPE => items.push(Item::Input(Input::Heartbeat(envelope.open()?))),

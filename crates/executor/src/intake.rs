@@ -116,7 +116,7 @@ impl Intake {
         let Delivery { body: whole, properties, routing_key, .. } = delivery;
         let came = Arc::new(Came { properties, routing_key });
         let defaults = came.properties.defaults();
-        let refuse = |unreadable: Unreadable, envelope: Option<&Envelope>| {
+        let refuse = |unreadable: Unreadable, envelope: Option<&Envelope<'_>>| {
             let body = match (&unreadable.member, envelope) {
                 (Some(member), _) => member.clone().into(),
                 (None, Some(envelope)) => envelope::write(envelope),
@@ -147,8 +147,8 @@ impl Intake {
         }
     }
 
-    fn member(&self, envelope: &Envelope, came: &Arc<Came>) -> Result<Member, Unreadable> {
-        match envelope.message_type.as_str() {
+    fn member(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
+        match &*envelope.message_type {
             Requested::TYPE => self.request(envelope, came),
             CancelRequested::TYPE => cancel(envelope),
             other => {
@@ -157,17 +157,17 @@ impl Intake {
         }
     }
 
-    fn request(&self, envelope: &Envelope, came: &Arc<Came>) -> Result<Member, Unreadable> {
+    fn request(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
         let requested: Requested = envelope.open()?;
         requested
             .check()
             .map_err(|invalid| unreadable(envelope, Reason::InvalidPayload, format!("payload.{invalid}")))?;
         for (field, text) in [
-            ("correlation_id", &envelope.correlation_id),
-            ("trace_id", &envelope.trace_id),
-            ("source", &envelope.source),
+            ("correlation_id", envelope.correlation_id.as_deref()),
+            ("trace_id", envelope.trace_id.as_deref()),
+            ("source", envelope.source.as_deref()),
         ] {
-            if text.as_ref().is_some_and(|text| text.contains('\0')) {
+            if text.is_some_and(|text| text.contains('\0')) {
                 return Err(unreadable(envelope, Reason::Malformed, format!("{field}: expected no NUL")));
             }
         }
@@ -190,7 +190,7 @@ impl Intake {
             detail: requested.progress,
             correlation_id: envelope.correlation_id.clone(),
             trace_id: envelope.trace_id.clone(),
-            source: envelope.source.clone(),
+            source: envelope.source.as_deref().map(str::to_owned),
             reply_to: came.properties.reply_to.clone(),
             reply: requested.reply,
         };
@@ -227,7 +227,7 @@ fn message_id(member: &Member) -> Option<&String> {
     }
 }
 
-fn cancel(envelope: &Envelope) -> Result<Member, Unreadable> {
+fn cancel(envelope: &Envelope<'_>) -> Result<Member, Unreadable> {
     let asked: CancelRequested = envelope.open()?;
     let target = match (asked.execution_id, asked.message_id) {
         (Some(id), None) => Target::Execution(id),
@@ -240,6 +240,6 @@ fn cancel(envelope: &Envelope) -> Result<Member, Unreadable> {
     Ok(Member::Cancel { target, reason: asked.reason })
 }
 
-fn unreadable(envelope: &Envelope, reason: Reason, detail: String) -> Unreadable {
+fn unreadable(envelope: &Envelope<'_>, reason: Reason, detail: String) -> Unreadable {
     Unreadable { reason, detail, message_id: envelope.message_id.clone(), member: None }
 }

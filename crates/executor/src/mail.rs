@@ -2,12 +2,13 @@
 //!
 //! Not here: when they leave (`term`). To one worker's queue `n` rises, whatever travels together.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use slotline_broker::{Properties, Publication, topology};
-use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::{
     Accepted, Cancel, Failure, Hello, Message, Probe, Progress, Recall, Recorded, Rejected, Requested, Resend,
@@ -29,7 +30,7 @@ use crate::registry::Registered;
 
 /// The most envelopes in one message.
 const ARRAY_MAX: usize = 500;
-/// The most bytes of envelopes in one message, before the next is begun.
+/// From so many bytes on, a message takes no more envelopes.
 const ARRAY_BYTES_MAX: usize = envelope::BODY_BYTES_MAX / 4;
 
 /// Headers of a dead letter.
@@ -76,13 +77,11 @@ impl Postman {
     ) -> Mail {
         let mut mail = Mail::default();
         if let Some(n) = letters.hello {
-            let envelope = self.numbered(&self.hello(n, false), n, now);
-            let publication = self.topic(Hello::TYPE, &[envelope]);
+            let publication = self.topic(Hello::TYPE, self.hail(n, now));
             mail.publications.push((publication, Purpose::Other));
         }
         for (incarnation, n) in letters.greetings {
-            let envelope = self.numbered(&self.hello(n, false), n, now);
-            let mut publication = self.topic(Hello::TYPE, &[envelope]);
+            let mut publication = self.topic(Hello::TYPE, self.hail(n, now));
             publication.routing_key = topology::to_worker(Hello::TYPE, incarnation);
             publication.mandatory = true;
             mail.publications.push((publication, Purpose::Order(incarnation)));
@@ -105,13 +104,12 @@ impl Postman {
             self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
         }
         for chunk in letters.announcements.chunks(ARRAY_MAX) {
-            let envelopes: Vec<_> =
-                chunk.iter().map(|announcement| self.envelope(&changed(announcement), now)).collect();
-            mail.publications.push((self.topic(StatusChanged::TYPE, &envelopes), Purpose::Other));
+            let body = self.array::<StatusChanged>(chunk.iter().map(changed), now);
+            mail.publications.push((self.topic(StatusChanged::TYPE, body), Purpose::Other));
         }
         for chunk in letters.said.chunks(ARRAY_MAX) {
-            let envelopes: Vec<_> = chunk.iter().map(|said| self.envelope(said, now)).collect();
-            mail.publications.push((self.topic(Progress::TYPE, &envelopes), Purpose::Other));
+            let body = self.array::<Progress>(chunk.iter(), now);
+            mail.publications.push((self.topic(Progress::TYPE, body), Purpose::Other));
         }
         mail
     }
@@ -135,7 +133,7 @@ impl Postman {
 
     /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.
     fn resends(&self, mail: &mut Mail, missing: &[(u64, Missing)], now: Timestamp) {
-        let mut by_worker: BTreeMap<Incarnation, Vec<Bytes>> = BTreeMap::new();
+        let mut by_worker: BTreeMap<Incarnation, Bodies> = BTreeMap::new();
         for (n, missing) in missing {
             let payload = Resend {
                 epoch: self.epoch,
@@ -146,13 +144,14 @@ impl Postman {
                 first_sequence: missing.first,
                 last_sequence: missing.last,
             };
-            by_worker.entry(missing.incarnation).or_default().push(self.numbered(&payload, *n, now));
+            let bodies = by_worker.entry(missing.incarnation).or_default();
+            bodies.next(Resend::TYPE).write(&self.numbered(&payload, *n, now));
         }
-        for (incarnation, envelopes) in by_worker {
-            for array in arrays(envelopes) {
+        for (incarnation, bodies) in by_worker {
+            for (_, body) in bodies.0 {
                 let routing_key = topology::to_worker(Resend::TYPE, incarnation);
                 let exchange = topology::exchange(&self.prefix);
-                let publication = self.publication(&exchange, routing_key, Resend::TYPE, &array);
+                let publication = self.publication(&exchange, routing_key, Resend::TYPE, body.finish());
                 mail.publications.push((publication, Purpose::Other));
             }
         }
@@ -178,9 +177,9 @@ impl Postman {
     /// One probe for each of the two queues, straight into them.
     pub(crate) fn probes(&self, mark: ProbeMark, published_at: Timestamp) -> [Publication; 2] {
         let payload = Probe { generation: mark.generation, nonce: mark.nonce, published_at };
-        let envelope = self.envelope(&payload, published_at);
+        let body = envelope::write(&Envelope::new(&payload, &self.source, published_at));
         [topology::completions_queue(&self.prefix, self.epoch), topology::heartbeats_queue(&self.prefix, self.epoch)]
-            .map(|queue| self.publication("", queue, Probe::TYPE, std::slice::from_ref(&envelope)))
+            .map(|queue| self.publication("", queue, Probe::TYPE, body.clone()))
     }
 
     /// The answer to another executor's question.
@@ -209,13 +208,14 @@ impl Postman {
         actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,
         now: Timestamp,
     ) {
-        let mut by_worker: BTreeMap<Incarnation, Vec<(&'static str, Vec<Bytes>)>> = BTreeMap::new();
+        let mut by_worker: BTreeMap<Incarnation, Bodies> = BTreeMap::new();
         for Sent { incarnation, n, order } in orders {
-            let envelope = match order {
-                Order::Lost => Some((Hello::TYPE, self.numbered(&self.hello(n, true), n, now))),
+            let bodies = by_worker.entry(incarnation).or_default();
+            match order {
+                Order::Lost => bodies.next(Hello::TYPE).write(&self.numbered(&self.hello(n, true), n, now)),
                 Order::Recorded { attempts } => {
                     let payload = Recorded { epoch: self.epoch, n, attempts };
-                    Some((Recorded::TYPE, self.numbered(&payload, n, now)))
+                    bodies.next(Recorded::TYPE).write(&self.numbered(&payload, n, now));
                 }
                 Order::Cancel { key: (execution_id, attempt), fence, reason } => {
                     let payload = Cancel {
@@ -228,40 +228,31 @@ impl Postman {
                         grace_seconds: None,
                         reason,
                     };
-                    Some((Cancel::TYPE, self.numbered(&payload, n, now)))
+                    bodies.next(Cancel::TYPE).write(&self.numbered(&payload, n, now));
                 }
                 Order::Recall { key: (execution_id, attempt), fence } => {
                     let reason = "the slots of its line have changed, or its time is over".to_owned();
                     let payload = Recall { epoch: self.epoch, n, execution_id, attempt, fence, reason };
-                    Some((Recall::TYPE, self.numbered(&payload, n, now)))
+                    bodies.next(Recall::TYPE).write(&self.numbered(&payload, n, now));
                 }
-                Order::Dispatch(dispatch) => requests.get(&dispatch.id).map(|request| {
+                Order::Dispatch(dispatch) => {
+                    let Some(request) = requests.get(&dispatch.id) else { continue };
                     let payload = self.scheduled(n, &dispatch, request, actions(&dispatch).as_deref());
-                    let envelope = Envelope {
-                        message_id: Some(self.number(n)),
+                    bodies.next(Scheduled::TYPE).write(&Envelope {
                         correlation_id: request.correlation_id.clone(),
                         trace_id: request.trace_id.clone(),
-                        ..Envelope::new(&payload, &self.source, now)
-                    };
-                    (Scheduled::TYPE, envelope::write(&envelope))
-                }),
-            };
-            let Some((message_type, envelope)) = envelope else { continue };
-            let runs = by_worker.entry(incarnation).or_default();
-            match runs.last_mut() {
-                Some((of, run)) if *of == message_type => run.push(envelope),
-                Some(_) | None => runs.push((message_type, vec![envelope])),
+                        ..self.numbered(&payload, n, now)
+                    });
+                }
             }
         }
-        for (incarnation, runs) in by_worker {
-            for (message_type, run) in runs {
-                for array in arrays(run) {
-                    let routing_key = format!("{message_type}.{incarnation}");
-                    let exchange = topology::exchange(&self.prefix);
-                    let mut publication = self.publication(&exchange, routing_key, message_type, &array);
-                    publication.mandatory = true;
-                    mail.publications.push((publication, Purpose::Order(incarnation)));
-                }
+        for (incarnation, bodies) in by_worker {
+            for (message_type, body) in bodies.0 {
+                let routing_key = format!("{message_type}.{incarnation}");
+                let exchange = topology::exchange(&self.prefix);
+                let mut publication = self.publication(&exchange, routing_key, message_type, body.finish());
+                publication.mandatory = true;
+                mail.publications.push((publication, Purpose::Order(incarnation)));
             }
         }
     }
@@ -319,7 +310,7 @@ impl Postman {
             reply: request.reply,
         };
         let mut envelope = Envelope::new(&payload, &self.source, now);
-        envelope.source.clone_from(&request.source);
+        envelope.source = request.source.as_deref().map(Into::into);
         envelope.message_id.clone_from(&request.message_id);
         envelope.correlation_id.clone_from(&request.correlation_id);
         envelope.trace_id.clone_from(&request.trace_id);
@@ -397,33 +388,37 @@ impl Postman {
         let mut envelope = Envelope::new(payload, &self.source, now);
         // A publisher that set no correlation id knows its request by the message id.
         envelope.correlation_id = correlation_id.or(message_id).cloned();
-        let mut publication = self.publication("", reply_to, M::TYPE, &[envelope::write(&envelope)]);
+        let mut publication = self.publication("", reply_to, M::TYPE, envelope::write(&envelope));
         publication.properties.correlation_id = envelope.correlation_id;
         mail.publications.push((publication, Purpose::Other));
     }
 
-    fn envelope<M: Message>(&self, payload: &M, now: Timestamp) -> Bytes {
-        envelope::write(&Envelope::new(payload, &self.source, now))
+    /// One body of many payloads.
+    fn array<M: Message>(&self, payloads: impl ExactSizeIterator<Item = impl Borrow<M>>, now: Timestamp) -> Bytes {
+        let mut body = Body::with_room(payloads.len());
+        for payload in payloads {
+            body.write(&Envelope::new(payload.borrow(), &self.source, now));
+        }
+        body.finish()
     }
 
-    fn numbered<M: Message>(&self, payload: &M, n: u64, now: Timestamp) -> Bytes {
-        let message_id = Some(self.number(n));
-        envelope::write(&Envelope { message_id, ..Envelope::new(payload, &self.source, now) })
+    fn hail(&self, n: u64, now: Timestamp) -> Bytes {
+        envelope::write(&self.numbered(&self.hello(n, false), n, now))
     }
 
-    fn number(&self, n: u64) -> String {
-        format!("{}-{n}", self.epoch)
+    fn numbered<'t, M: Message>(&'t self, payload: &'t M, n: u64, now: Timestamp) -> Envelope<'t, &'t M> {
+        Envelope { message_id: Some(format!("{}-{n}", self.epoch)), ..Envelope::new(payload, &self.source, now) }
     }
 
-    fn topic(&self, message_type: &str, envelopes: &[Bytes]) -> Publication {
-        self.publication(&topology::exchange(&self.prefix), message_type.to_owned(), message_type, envelopes)
+    fn topic(&self, message_type: &str, body: Bytes) -> Publication {
+        self.publication(&topology::exchange(&self.prefix), message_type.to_owned(), message_type, body)
     }
 
-    fn publication(&self, exchange: &str, routing_key: String, message_type: &str, envelopes: &[Bytes]) -> Publication {
+    fn publication(&self, exchange: &str, routing_key: String, message_type: &str, body: Bytes) -> Publication {
         Publication {
             exchange: exchange.to_owned(),
             routing_key,
-            body: envelope::join(envelopes),
+            body,
             properties: Properties {
                 message_type: Some(message_type.to_owned()),
                 app_id: Some(self.source.clone()),
@@ -441,21 +436,21 @@ fn storable(body: &Bytes) -> (Bytes, bool) {
     (body.slice(..end), end < body.len())
 }
 
-/// Cuts a run of envelopes into arrays within the bounds.
-fn arrays(run: Vec<Bytes>) -> Vec<Vec<Bytes>> {
-    let mut arrays: Vec<Vec<Bytes>> = Vec::new();
-    let mut bytes = 0;
-    for envelope in run {
-        bytes += envelope.len();
-        match arrays.last_mut() {
-            Some(array) if array.len() < ARRAY_MAX && bytes <= ARRAY_BYTES_MAX => array.push(envelope),
-            Some(_) | None => {
-                bytes = envelope.len();
-                arrays.push(vec![envelope]);
-            }
+/// What goes to one worker, in order: each body of one type and within the bounds.
+#[derive(Default)]
+struct Bodies(Vec<(&'static str, Body)>);
+
+impl Bodies {
+    /// Where the next envelope, which is of this type, belongs.
+    fn next(&mut self, message_type: &'static str) -> &mut Body {
+        let has_room = |(of, body): &(&str, Body)| {
+            *of == message_type && body.members() < ARRAY_MAX && body.bytes() < ARRAY_BYTES_MAX
+        };
+        if !self.0.last().is_some_and(has_room) {
+            self.0.push((message_type, Body::with_room(1)));
         }
+        &mut self.0.last_mut().expect("one was just made").1
     }
-    arrays
 }
 
 fn changed(announcement: &Announcement) -> StatusChanged {

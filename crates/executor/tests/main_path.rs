@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::value::RawValue;
 use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publication, Session, Topology, topology};
 use slotline_executor::{Config, run};
 use slotline_protocol::envelope::{self, Envelope};
@@ -130,7 +131,8 @@ impl Installation {
 
     async fn replied<M: Message>(&mut self) -> Result<M> {
         let delivery = self.reply().await?;
-        let envelope = envelope::read(&delivery.body, &delivery.properties.defaults())?.remove(0)?;
+        let defaults = delivery.properties.defaults();
+        let envelope = envelope::read(&delivery.body, &defaults)?.remove(0)?;
         ensure!(envelope.message_type == M::TYPE, "expected {}: {}", M::TYPE, String::from_utf8_lossy(&delivery.body));
         Ok(envelope.open::<M>()?)
     }
@@ -187,7 +189,8 @@ struct PlayedWorker {
     orders: Consumer,
     seen: (Epoch, u64),
     actions: Vec<Served>,
-    inbox: std::collections::VecDeque<Envelope>,
+    /// Type and payload of each order.
+    inbox: std::collections::VecDeque<(String, Box<RawValue>)>,
 }
 
 impl PlayedWorker {
@@ -242,22 +245,24 @@ impl PlayedWorker {
             n: u64,
         }
         loop {
-            while let Some(envelope) = self.inbox.pop_front() {
-                let Numbered { epoch, n } = serde_json::from_str(envelope.payload.get())?;
+            while let Some((message_type, payload)) = self.inbox.pop_front() {
+                let Numbered { epoch, n } = serde_json::from_str(payload.get())?;
                 ensure!((epoch, n) > self.seen, "{:?} does not rise above {:?}", (epoch, n), self.seen);
                 self.seen = (epoch, n);
-                if envelope.message_type == Hello::TYPE {
+                if message_type == Hello::TYPE {
                     self.heartbeat(10).await?;
                 }
-                if envelope.message_type == M::TYPE {
-                    return Ok(envelope.open::<M>()?);
+                if message_type == M::TYPE {
+                    return Ok(serde_json::from_str(payload.get())?);
                 }
             }
             let delivery = tokio::time::timeout(PATIENCE, self.orders.next()).await;
             let delivery = delivery.with_context(|| format!("no {}", M::TYPE))?.context("the session is over")?;
             self.orders.acker().ack(delivery.tag);
-            for envelope in envelope::read(&delivery.body, &delivery.properties.defaults())? {
-                self.inbox.push_back(envelope?);
+            let defaults = delivery.properties.defaults();
+            for envelope in envelope::read(&delivery.body, &defaults)? {
+                let envelope = envelope?;
+                self.inbox.push_back((envelope.message_type.into_owned(), envelope.payload.to_owned()));
             }
         }
     }

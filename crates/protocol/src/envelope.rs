@@ -3,6 +3,8 @@
 //! A publisher may leave out all but `message_type` and `payload`: the AMQP properties of the same names fill in.
 //! A body is one envelope or an array of envelopes; of an array only the unreadable members are refused.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,6 +12,7 @@ use uuid::Uuid;
 
 use crate::Timestamp;
 use crate::message::Message;
+use crate::text::Text;
 
 /// The most bytes one envelope may have.
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
@@ -20,15 +23,15 @@ pub const MESSAGE_ID_CHARS_MAX: usize = 128;
 /// The deepest nesting of arrays and objects that is read.
 pub const DEPTH_MAX: usize = 100;
 
-/// A message on the broker: one that was read, or, around a `&M`, one to be written.
+/// A message on the broker: one that was read from a body `'t`, or, around a `&M`, one to be written.
 #[derive(Clone, Debug, Serialize)]
-pub struct Envelope<P = Box<RawValue>> {
+pub struct Envelope<'t, P = &'t RawValue> {
     /// The idempotency key of a request. `None`: the publisher named none, and takes its request at least once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    pub message_type: String,
+    pub message_type: Cow<'t, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
+    pub source: Option<Cow<'t, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,10 +107,10 @@ pub struct Unreadable {
 struct Wire<'a> {
     #[serde(default)]
     message_id: Option<String>,
-    #[serde(default)]
-    message_type: Option<String>,
-    #[serde(default)]
-    source: Option<String>,
+    #[serde(borrow, default)]
+    message_type: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    source: Option<Text<'a>>,
     #[serde(default)]
     timestamp: Option<Timestamp>,
     #[serde(default)]
@@ -125,13 +128,13 @@ struct Named {
     message_id: Option<serde_json::Value>,
 }
 
-impl<'p, M: Message> Envelope<&'p M> {
+impl<'t, M: Message> Envelope<'t, &'t M> {
     /// Wraps `payload`.
-    pub fn new(payload: &'p M, source: &str, now: Timestamp) -> Self {
+    pub fn new(payload: &'t M, source: &'t str, now: Timestamp) -> Self {
         Self {
             message_id: None,
-            message_type: M::TYPE.to_owned(),
-            source: Some(source.to_owned()),
+            message_type: Cow::Borrowed(M::TYPE),
+            source: Some(Cow::Borrowed(source)),
             timestamp: Some(now),
             correlation_id: None,
             trace_id: None,
@@ -140,7 +143,7 @@ impl<'p, M: Message> Envelope<&'p M> {
     }
 }
 
-impl Envelope {
+impl Envelope<'_> {
     /// Reads the payload as `M`; names the offending field otherwise.
     pub fn open<M: Message>(&self) -> Result<M, Unreadable> {
         parse(self.payload.get()).map_err(|(path, error)| {
@@ -157,7 +160,7 @@ impl Envelope {
 
 /// Reads a body: one envelope, or an array of them. The outer error puts the whole body aside, an inner one only its
 /// member.
-pub fn read(body: &[u8], defaults: &Defaults) -> Result<Vec<Result<Envelope, Unreadable>>, Unreadable> {
+pub fn read<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Vec<Result<Envelope<'t>, Unreadable>>, Unreadable> {
     let whole =
         |reason, detail: String| Unreadable { reason, detail, message_id: defaults.message_id.clone(), member: None };
     if body.len() > BODY_BYTES_MAX {
@@ -180,25 +183,66 @@ pub fn read(body: &[u8], defaults: &Defaults) -> Result<Vec<Result<Envelope, Unr
 }
 
 /// Writes an envelope, which is a body by itself.
-pub fn write<P: Serialize>(envelope: &Envelope<P>) -> Bytes {
-    serde_json::to_vec(envelope).expect("envelopes are plain data with string keys").into()
+pub fn write<P: Serialize>(envelope: &Envelope<'_, P>) -> Bytes {
+    let mut body = Body::with_room(1);
+    body.write(envelope);
+    body.finish()
 }
 
-/// Makes one body of written envelopes: a single one stays bare, several are an array.
-pub fn join(envelopes: &[Bytes]) -> Bytes {
-    if let [one] = envelopes {
-        return one.clone();
+/// A body in the making: a single envelope stays bare, several are an array.
+#[derive(Debug)]
+pub struct Body {
+    /// Begins as an array, whatever it becomes.
+    text: Vec<u8>,
+    members: usize,
+}
+
+impl Body {
+    /// The bytes that most envelopes fit in.
+    const MEMBER_BYTES: usize = 400;
+
+    /// An empty one, with memory for so many envelopes of common size.
+    pub fn with_room(members: usize) -> Self {
+        let mut text = Vec::with_capacity(members * Self::MEMBER_BYTES + 2);
+        text.push(b'[');
+        Self { text, members: 0 }
     }
-    let mut body = Vec::with_capacity(envelopes.iter().map(|envelope| envelope.len() + 1).sum::<usize>() + 2);
-    body.push(b'[');
-    for (index, envelope) in envelopes.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
+
+    pub fn write<P: Serialize>(&mut self, envelope: &Envelope<'_, P>) {
+        self.begin();
+        serde_json::to_writer(&mut self.text, envelope).expect("envelopes are plain data with string keys");
+    }
+
+    /// Adds an envelope that is written already.
+    pub fn push(&mut self, written: &[u8]) {
+        self.begin();
+        self.text.extend_from_slice(written);
+    }
+
+    /// How many envelopes it has.
+    pub fn members(&self) -> usize {
+        self.members
+    }
+
+    /// How many bytes it has so far.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    pub fn finish(mut self) -> Bytes {
+        if self.members == 1 {
+            return Bytes::from(self.text).slice(1..);
         }
-        body.extend_from_slice(envelope);
+        self.text.push(b']');
+        self.text.into()
     }
-    body.push(b']');
-    body.into()
+
+    fn begin(&mut self) {
+        if self.members > 0 {
+            self.text.push(b',');
+        }
+        self.members += 1;
+    }
 }
 
 /// Reads JSON; an error comes with the path to the field it is about, unless it is about the whole. The path is looked for
@@ -213,7 +257,7 @@ pub fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (Option<String>
     })
 }
 
-fn member(text: &str, defaults: &Defaults, index: Option<usize>) -> Result<Envelope, Unreadable> {
+fn member<'t>(text: &'t str, defaults: &'t Defaults, index: Option<usize>) -> Result<Envelope<'t>, Unreadable> {
     let derived_id = || match (&defaults.message_id, index) {
         (Some(id), Some(index)) => Some(member_id(id, index)),
         (id, _) => id.clone(),
@@ -243,18 +287,20 @@ fn member(text: &str, defaults: &Defaults, index: Option<usize>) -> Result<Envel
         let detail = format!("message_id: expected at most {MESSAGE_ID_CHARS_MAX} characters and no NUL");
         return Err(refuse(Reason::Malformed, detail));
     }
-    let message_type = wire
-        .message_type
-        .or_else(|| defaults.message_type.clone())
+    let or_default = |text: Option<Text<'t>>, default: &'t Option<String>| match text {
+        Some(Text(text)) => Some(text),
+        None => default.as_deref().map(Cow::Borrowed),
+    };
+    let message_type = or_default(wire.message_type, &defaults.message_type)
         .ok_or_else(|| refuse(Reason::Malformed, "missing field `message_type`".to_owned()))?;
     Ok(Envelope {
         message_id,
         message_type,
-        source: wire.source.or_else(|| defaults.source.clone()),
+        source: or_default(wire.source, &defaults.source),
         timestamp: wire.timestamp.or(defaults.timestamp),
         correlation_id: wire.correlation_id.or_else(|| defaults.correlation_id.clone()),
         trace_id: wire.trace_id.or_else(|| defaults.trace_id.clone()),
-        payload: wire.payload.to_owned(),
+        payload: wire.payload,
     })
 }
 
@@ -271,7 +317,7 @@ fn clip(text: &str) -> String {
 /// Refuses nesting that a recursive reader further down would not survive.
 pub fn check_depth(text: &str) -> Result<(), String> {
     // Nothing nests deeper than there are brackets, and counting them takes next to no time.
-    if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= DEPTH_MAX {
+    if memchr::memchr2_iter(b'[', b'{', text.as_bytes()).take(DEPTH_MAX + 1).count() <= DEPTH_MAX {
         return Ok(());
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -301,11 +347,14 @@ pub fn trace_id(traceparent: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::message::Requested;
 
-    fn one(body: &str) -> Envelope {
-        read(body.as_bytes(), &Defaults::default()).expect(body).remove(0).expect(body)
+    fn one(body: &str) -> Envelope<'_> {
+        static NONE: LazyLock<Defaults> = LazyLock::new(Defaults::default);
+        read(body.as_bytes(), &NONE).expect(body).remove(0).expect(body)
     }
 
     #[test]

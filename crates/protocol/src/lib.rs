@@ -16,6 +16,7 @@ pub mod policy;
 pub mod record;
 pub mod requested;
 pub mod status;
+mod text;
 pub mod time;
 
 pub use detail::Detail;

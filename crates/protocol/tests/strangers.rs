@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slotline_protocol::envelope::{self, Defaults, Envelope};
+use slotline_protocol::envelope::{self, Body, Defaults, Envelope};
 use slotline_protocol::http::Action;
 use slotline_protocol::message::{
     Accepted, Cancel, CancelRequested, Completed, Ended, Heartbeat, Hello, Message, Probe, Progress, Recall, Recorded,
@@ -63,7 +63,7 @@ fn json<T: Serialize + DeserializeOwned>(input: &[u8]) -> Result<String, String>
     }
 }
 
-fn open<M: Message>(envelope: &Envelope) -> Result<String, String> {
+fn open<M: Message>(envelope: &Envelope<'_>) -> Result<String, String> {
     match envelope.open::<M>() {
         Ok(message) => same_again(&message).map(|()| M::TYPE.to_owned()),
         Err(unreadable) if unreadable.detail.starts_with("payload") => refusal(unreadable),
@@ -72,10 +72,10 @@ fn open<M: Message>(envelope: &Envelope) -> Result<String, String> {
 }
 
 /// Opens the envelope as what it says it is.
-fn open_any(envelope: &Envelope) -> Result<String, String> {
+fn open_any(envelope: &Envelope<'_>) -> Result<String, String> {
     macro_rules! by_type {
         ($($name:ident),* $(,)?) => {
-            match envelope.message_type.as_str() {
+            match &*envelope.message_type {
                 $($name::TYPE => open::<$name>(envelope),)*
                 known if TYPES.contains(&known) => Err(format!("{known} is not tried here")),
                 _ => Ok("unknown".to_owned()),
@@ -122,10 +122,17 @@ fn body(input: &[u8]) -> Result<String, String> {
             Err(unreadable) => ways.push(refusal(unreadable)?),
         }
     }
-    let write = |envelopes: &[Envelope]| envelope::join(&envelopes.iter().map(envelope::write).collect::<Vec<_>>());
+    let write = |envelopes: &[Envelope<'_>]| {
+        let mut body = Body::with_room(envelopes.len());
+        for envelope in envelopes {
+            body.write(envelope);
+        }
+        body.finish()
+    };
     let written = write(&sound);
-    let again = envelope::read(&written, &Defaults::default()).map_err(|error| format!("what was written: {error}"))?;
-    let again: Vec<Envelope> =
+    let none = Defaults::default();
+    let again = envelope::read(&written, &none).map_err(|error| format!("what was written: {error}"))?;
+    let again: Vec<Envelope<'_>> =
         again.into_iter().collect::<Result<_, _>>().map_err(|error| format!("a member that was written: {error}"))?;
     if write(&again) != written {
         return Err(format!("written as\n{}", String::from_utf8_lossy(&written)));

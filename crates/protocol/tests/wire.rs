@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use slotline_protocol::envelope::{self, Defaults, Envelope};
+use slotline_protocol::envelope::{self, Body, Defaults, Envelope};
 use slotline_protocol::message::{
     Accepted, Cancel, CancelRequested, Completed, Ended, Heartbeat, Hello, Message, Probe, Progress, Recall, Recorded,
     Rejected, Requested, Resend, Returned, Scheduled, Settled, StatusChanged, TYPES,
@@ -63,8 +63,8 @@ fn parameters_and_results_pass_through_as_they_were_written() {
     let written = r#"{"z":1.10,"a":"\u0000 \ud83d\ude00","big":123456789012345678901234567890}"#;
     let body =
         format!(r#"{{"message_type":"execution.requested","payload":{{"action_ref":"a.b","parameters":{written}}}}}"#);
-    let envelope =
-        envelope::read(body.as_bytes(), &Defaults::default()).expect("a body").remove(0).expect("an envelope");
+    let none = Defaults::default();
+    let envelope = envelope::read(body.as_bytes(), &none).expect("a body").remove(0).expect("an envelope");
     let requested: Requested = envelope.open().expect("a request");
     assert_eq!(requested.parameters.get(), written);
     let again = Envelope::new(&requested, "test", slotline_protocol::Timestamp::from_micros(0));
@@ -84,8 +84,15 @@ proptest! {
     fn what_is_written_as_one_or_as_many_is_read_back(count in 1_usize..5, text in "\\PC{0,40}") {
         let cancel = CancelRequested { message_id: Some(text.clone()), ..CancelRequested::default() };
         let envelope = Envelope::new(&cancel, "test", slotline_protocol::Timestamp::from_micros(5));
-        let body = envelope::join(&vec![envelope::write(&envelope); count]);
-        let members = envelope::read(&body, &Defaults::default()).expect("a body");
+        let (mut written, mut pushed) = (Body::with_room(count), Body::with_room(0));
+        for _ in 0..count {
+            written.write(&envelope);
+            pushed.push(&envelope::write(&envelope));
+        }
+        prop_assert_eq!((written.members(), written.bytes()), (count, pushed.bytes()));
+        let (body, none) = (written.finish(), Defaults::default());
+        prop_assert_eq!(&body, &pushed.finish());
+        let members = envelope::read(&body, &none).expect("a body");
         prop_assert_eq!(members.len(), count);
         for member in members {
             let read: CancelRequested = member.expect("an envelope").open().expect("a payload");

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use slotline_broker::{Properties, Publication, PublishError, Receipt, Session, crash, topology};
-use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
 use slotline_protocol::{ActionRef, Timestamp, WorkerName};
 use uuid::Uuid;
@@ -206,7 +206,7 @@ impl Outbox {
     /// One message, now.
     pub(crate) fn publish<M: Message>(&self, session: &Session, message: &M, now: Timestamp) -> Receipt {
         let word = Traced { message, correlation_id: None, trace_id: None };
-        session.publish(self.publication(M::TYPE, &[self.write(&word, now)]))
+        session.publish(self.publication(M::TYPE, self.write(&word, now)))
     }
 
     /// Sends what waits, as far as it may. Without a session events stay, and everything else is said again in time.
@@ -216,10 +216,10 @@ impl Outbox {
             return;
         };
         while self.words_in_flight.len() < WORDS_IN_FLIGHT_MAX
-            && let Some((message_type, array)) =
+            && let Some((message_type, body)) =
                 next_array(&mut self.words, |(message_type, _)| message_type, |(_, envelope)| envelope)
         {
-            self.words_in_flight.push(session.publish(self.publication(message_type, &array)));
+            self.words_in_flight.push(session.publish(self.publication(message_type, body)));
             crash::point("worker.completion.after");
         }
         self.flush_events(session);
@@ -270,7 +270,7 @@ impl Outbox {
     fn next_events(&mut self) -> Option<Publication> {
         let Self { moves, events, loads, .. } = self;
         let queue = if moves.is_empty() { events } else { moves };
-        let (message_type, array) = next_array(
+        let (message_type, body) = next_array(
             queue,
             |kept| kept.message_type,
             |kept| {
@@ -278,7 +278,7 @@ impl Outbox {
                 kept.envelope
             },
         )?;
-        Some(self.publication(message_type, &array))
+        Some(self.publication(message_type, body))
     }
 
     fn event(&mut self, kept: Kept) {
@@ -315,11 +315,11 @@ impl Outbox {
         envelope::write(&envelope)
     }
 
-    fn publication(&self, message_type: &str, envelopes: &[Bytes]) -> Publication {
+    fn publication(&self, message_type: &str, body: Bytes) -> Publication {
         Publication {
             exchange: self.exchange.clone(),
             routing_key: message_type.to_owned(),
-            body: envelope::join(envelopes),
+            body,
             properties: Properties { message_type: Some(message_type.to_owned()), ..Properties::default() },
             mandatory: false,
             // The journal is the truth: whatever a broker forgets is said again.
@@ -328,23 +328,21 @@ impl Outbox {
     }
 }
 
-/// Takes what fits into one message from the front of a queue: envelopes of one type, within the bounds.
+/// The body of one message from the front of a queue: envelopes of one type, within the bounds.
 fn next_array<T>(
     queue: &mut VecDeque<T>,
     message_type: impl Fn(&T) -> &'static str,
     mut envelope: impl FnMut(T) -> Bytes,
-) -> Option<(&'static str, Vec<Bytes>)> {
+) -> Option<(&'static str, Bytes)> {
     let first = message_type(queue.front()?);
-    let (mut array, mut bytes) = (Vec::new(), 0);
-    while array.len() < ARRAY_MAX
-        && bytes < ARRAY_BYTES
+    let mut body = Body::with_room(queue.len().min(ARRAY_MAX));
+    while body.members() < ARRAY_MAX
+        && body.bytes() < ARRAY_BYTES
         && let Some(next) = queue.pop_front_if(|next| message_type(next) == first)
     {
-        let envelope = envelope(next);
-        bytes += envelope.len();
-        array.push(envelope);
+        body.push(&envelope(next));
     }
-    Some((first, array))
+    Some((first, body.finish()))
 }
 
 #[cfg(test)]

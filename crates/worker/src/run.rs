@@ -191,7 +191,8 @@ impl Loop {
 
     fn delivered(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) {
         for delivery in &*deliveries {
-            match envelope::read(&delivery.body, &delivery.properties.defaults()) {
+            let defaults = delivery.properties.defaults();
+            match envelope::read(&delivery.body, &defaults) {
                 Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
                 Ok(members) => {
                     for member in members {
@@ -271,8 +272,8 @@ impl Loop {
 }
 
 /// Reads what an executor said.
-fn order(envelope: &Envelope) -> Result<Order, Unreadable> {
-    Ok(match envelope.message_type.as_str() {
+fn order(envelope: &Envelope<'_>) -> Result<Order, Unreadable> {
+    Ok(match &*envelope.message_type {
         Scheduled::TYPE => {
             let mut order: Scheduled = envelope.open()?;
             order.correlation_id = order.correlation_id.or_else(|| envelope.correlation_id.clone());

@@ -150,7 +150,8 @@ fn several_envelopes_are_one_array_that_can_be_read() {
         outbox.progress(&progress(sequence, message(Level::Info)), now);
     }
     let publication = outbox.next_events().expect("events wait");
-    let members = envelope::read(&publication.body, &publication.properties.defaults()).expect("a body");
+    let defaults = publication.properties.defaults();
+    let members = envelope::read(&publication.body, &defaults).expect("a body");
     let sequences =
         members.into_iter().map(|member| member.expect("an envelope").open::<Progress>().expect("a payload").sequence);
     assert_eq!(sequences.collect::<Vec<_>>(), [1, 2, 3]);

@@ -38,7 +38,8 @@ pub(crate) struct Executor {
 /// Everything heard so far.
 #[derive(Default)]
 pub(crate) struct Heard {
-    pub(crate) completed: Vec<(Envelope, Completed)>,
+    /// Each with the correlation id of its envelope.
+    pub(crate) completed: Vec<(Option<String>, Completed)>,
     pub(crate) returned: Vec<Returned>,
     pub(crate) status: Vec<StatusChanged>,
     pub(crate) progress: Vec<Progress>,
@@ -81,19 +82,20 @@ impl Executor {
                 () = tokio::time::sleep_until(deadline) => bail!("waited in vain for {what}"),
             };
             let delivery = delivery.context("the session is over")?;
-            for member in envelope::read(&delivery.body, &delivery.properties.defaults())? {
+            let defaults = delivery.properties.defaults();
+            for member in envelope::read(&delivery.body, &defaults)? {
                 self.hear(member?)?;
             }
         }
     }
 
-    fn hear(&mut self, envelope: Envelope) -> anyhow::Result<()> {
+    fn hear(&mut self, envelope: Envelope<'_>) -> anyhow::Result<()> {
         anyhow::ensure!(envelope.source.as_deref().is_some_and(|source| source.starts_with("worker/")), "no source");
         anyhow::ensure!(envelope.message_id.is_some(), "no message id");
-        match envelope.message_type.as_str() {
+        match &*envelope.message_type {
             Completed::TYPE => {
                 let completed = envelope.open()?;
-                self.heard.completed.push((envelope, completed));
+                self.heard.completed.push((envelope.correlation_id, completed));
             }
             Returned::TYPE => self.heard.returned.push(envelope.open()?),
             StatusChanged::TYPE => self.heard.status.push(envelope.open()?),

@@ -33,7 +33,7 @@ async fn a_handler_gets_typed_parameters_and_gives_any_json() -> anyhow::Result<
     stage.dispatch(1, json!({"files": [{"size": 1}, {"size": 2}]})).await?;
     let completed = stage.executor.completed(1).await?;
     assert_eq!(completed.result.as_ref().map(|json| json.get()), Some("3"));
-    assert_eq!(stage.executor.heard.completed[0].0.correlation_id.as_deref(), Some("correlation-1"));
+    assert_eq!(stage.executor.heard.completed[0].0.as_deref(), Some("correlation-1"));
     assert_eq!(completed.last_sequence, 3, "status, started, finished");
     stage.end().await
 }
