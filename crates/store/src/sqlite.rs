@@ -33,6 +33,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log is cut back to this size after a checkpoint.
 const LOG_BYTES: &str = "67108864";
+/// Pages in the log before it is copied into the file: 32 MiB, since what changes often is then copied once.
+const LOG_PAGES: &str = "8192";
+/// Memory for pages of the writer, in KiB below zero: a batch must fit, or its pages are written to the log twice.
+const WRITER_CACHE: &str = "-32768";
 /// Rows that are read ahead.
 const ROW_BUFFER: usize = 1000;
 
@@ -59,6 +63,7 @@ impl Journal {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("journal_size_limit", LOG_BYTES)
+            .pragma("wal_autocheckpoint", LOG_PAGES)
             .row_buffer_size(ROW_BUFFER)
             .disable_statement_logging();
         let anchor = match in_memory {
@@ -66,7 +71,8 @@ impl Journal {
             false => None,
         };
         let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).acquire_timeout(CALL_DEADLINE);
-        let writer = within(first(pool().max_connections(1), &options)).await?;
+        let writer = options.clone().pragma("cache_size", WRITER_CACHE);
+        let writer = within(first(pool().max_connections(1), &writer)).await?;
         let readers = match in_memory {
             true => writer.clone(),
             false => pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "on")),

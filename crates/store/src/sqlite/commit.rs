@@ -1,6 +1,8 @@
 //! A batch as one transaction of a few statements, none per execution: rows travel as one JSON array each list.
 //!
-//! Bytes (digests, incarnations) travel as hexadecimal digits.
+//! Bytes (digests, incarnations) travel as hexadecimal digits. `jsonb_each` gives each row in SQLite's binary form, which
+//! is taken apart without being written and read as text once for each column. A batch that fails is rolled back whole,
+//! so its large statements leave what they did (`OR FAIL`): to take back one alone SQLite would copy each page it touches.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,18 +26,18 @@ const CHAIN: &str = "UPDATE leadership SET batch = $3, next_id = $4, next_fence 
 const EPOCH: &str = "SELECT epoch FROM leadership WHERE partition_id = $1";
 
 const DELETE_ACTIONS: &str = "UPDATE actions SET deleted_at = d.at, updated_at = d.at \
-    FROM (SELECT value ->> 0 AS id, value ->> 1 AS at FROM json_each($1)) AS d WHERE actions.id = d.id";
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS at FROM jsonb_each($1)) AS d WHERE actions.id = d.id";
 
 const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
-    FROM json_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
+    FROM jsonb_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
     paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
 /// A `message_id` that is known already is refused by the key.
-const NAME: &str = "INSERT INTO messages (message_id, execution_id, digest) \
-    SELECT value ->> 20, value ->> 0, unhex(value ->> 21) FROM json_each($1) WHERE value ->> 20 IS NOT NULL";
+const NAME: &str = "INSERT OR FAIL INTO messages (message_id, execution_id, digest) \
+    SELECT value ->> 20, value ->> 0, unhex(value ->> 21) FROM jsonb_each($1) WHERE value ->> 20 IS NOT NULL";
 
-const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
+const ACCEPT: &str = "INSERT OR FAIL INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
     incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, \
     enqueued_at, timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
     parameters) \
@@ -44,49 +46,49 @@ const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence,
     value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20, \
     unhex(value ->> 21), value ->> 22, value ->> 23, value ->> 24, value ->> 25, value ->> 26, value ->> 27, \
     value ->> 28 \
-    FROM json_each($1)";
+    FROM jsonb_each($1)";
 
-const CHANGE: &str = "UPDATE live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
+const CHANGE: &str = "UPDATE OR FAIL live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
     fence = c.value ->> 4, scheduled_at = c.value ->> 5, started_at = c.value ->> 6, \
     incarnation = unhex(c.value ->> 7), attempt = c.value ->> 8, failures = c.value ->> 9, losses = c.value ->> 10, \
     keeps_slot = c.value ->> 11, cancel_requested = c.value ->> 12, status = c.value ->> 13, worker = c.value ->> 14, \
     after_fence = c.value ->> 15 \
-    FROM json_each($1) AS c WHERE live.id = c.value ->> 0";
+    FROM jsonb_each($1) AS c WHERE live.id = c.value ->> 0";
 
-const END_ATTEMPTS: &str = "INSERT INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
+const END_ATTEMPTS: &str = "INSERT OR FAIL INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
     started_at, ended_at, error) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-    value ->> 8 FROM json_each($1)";
+    value ->> 8 FROM jsonb_each($1)";
 
-const SETTLE: &str = "INSERT INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
+const SETTLE: &str = "INSERT OR FAIL INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
     timeout_ns, incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, detail, \
     correlation_id, trace_id, source, parameters, result, error) \
     SELECT live.id, live.action_id, live.enqueued_at, s.value ->> 1, s.value ->> 2, s.value ->> 3, s.value ->> 4, \
     live.timeout_ns, unhex(s.value ->> 5), s.value ->> 6, s.value ->> 7, s.value ->> 8, s.value ->> 9, \
     s.value ->> 10, live.concurrency_key, live.message_id, live.detail, live.correlation_id, \
     live.trace_id, live.source, live.parameters, s.value ->> 11, s.value ->> 12 \
-    FROM json_each($1) AS s CROSS JOIN live ON live.id = s.value ->> 0";
+    FROM jsonb_each($1) AS s CROSS JOIN live ON live.id = s.value ->> 0";
 
-const LEAVE: &str = "DELETE FROM live WHERE id IN (SELECT value ->> 0 FROM json_each($1))";
+const LEAVE: &str = "DELETE FROM live WHERE id IN (SELECT value ->> 0 FROM jsonb_each($1))";
 
 const ADD_TOTALS: &str = "INSERT INTO action_totals (action_id, enqueued, completed) \
-    SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true \
+    SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each($1) WHERE true \
     ON CONFLICT (action_id) DO UPDATE SET enqueued = enqueued + excluded.enqueued, \
     completed = completed + excluded.completed";
 
 const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, worker, ended_at) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each($1) WHERE true ON CONFLICT DO NOTHING";
+    SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM jsonb_each($1) WHERE true ON CONFLICT DO NOTHING";
 
 /// A number that was given before is refused by the key.
-const TELL: &str = "INSERT INTO events (execution_id, number, kind, body) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1)";
+const TELL: &str = "INSERT OR FAIL INTO events (execution_id, number, kind, body) \
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($1)";
 
 const FORGET_EVENTS: &str = "DELETE FROM events WHERE (execution_id, number) IN (SELECT e.execution_id, e.number \
-    FROM json_each($1) AS r CROSS JOIN events AS e ON e.execution_id = r.value ->> 0 AND e.number < r.value ->> 1)";
+    FROM jsonb_each($1) AS r CROSS JOIN events AS e ON e.execution_id = r.value ->> 0 AND e.number < r.value ->> 1)";
 
 const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attempt, sequence, awaits, head) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
-    FROM json_each($1) WHERE true ON CONFLICT (execution_id) DO UPDATE SET first = excluded.first, \
+    FROM jsonb_each($1) WHERE true ON CONFLICT (execution_id) DO UPDATE SET first = excluded.first, \
     last = excluded.last, attempt = excluded.attempt, sequence = excluded.sequence, awaits = excluded.awaits, \
     head = excluded.head";
 
