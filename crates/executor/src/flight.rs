@@ -67,7 +67,7 @@ pub(crate) struct Crew {
 /// Commits once the flight before it has landed, and meanwhile reads what dispatches lack and writes the letters.
 pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) -> Flight {
     let Crew { store, leadership, postman, registry } = crew;
-    let batch = store.encode(postman.epoch, batch);
+    let batch = store.encode(postman.epoch, &batch);
     let mut leadership = leadership.lock().await;
     if let Err(error) = find_heirs(&store, &mut letters).await {
         return Flight { result: Err(Error::Journal(error)), cargo };

@@ -34,7 +34,7 @@ pub struct Encoded(Form);
 
 enum Form {
     Postgres(postgres::Call),
-    Sqlite(Box<Batch>),
+    Sqlite(sqlite::Script),
 }
 
 impl Encoded {
@@ -42,8 +42,8 @@ impl Encoded {
         Self(Form::Postgres(postgres::call(epoch, batch)))
     }
 
-    pub(crate) fn for_sqlite(batch: Batch) -> Self {
-        Self(Form::Sqlite(batch.into()))
+    pub(crate) fn for_sqlite(batch: &Batch) -> Self {
+        Self(Form::Sqlite(sqlite::Script::of(batch)))
     }
 }
 
@@ -92,7 +92,7 @@ impl Leadership {
     pub async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         match &mut self.backend {
             Backend::Postgres(lead) => lead.commit(postgres::call(lead.epoch(), batch)).await,
-            Backend::Sqlite(lead) => lead.commit(batch).await,
+            Backend::Sqlite(lead) => lead.commit(sqlite::Script::of(batch)).await,
         }
     }
 
@@ -102,7 +102,7 @@ impl Leadership {
     pub async fn commit_encoded(&mut self, batch: Encoded) -> Result<(), CommitError> {
         match (&mut self.backend, batch.0) {
             (Backend::Postgres(lead), Form::Postgres(call)) => lead.commit(call).await,
-            (Backend::Sqlite(lead), Form::Sqlite(batch)) => lead.commit(&batch).await,
+            (Backend::Sqlite(lead), Form::Sqlite(script)) => lead.commit(script).await,
             (Backend::Postgres(_), Form::Sqlite(_)) | (Backend::Sqlite(_), Form::Postgres(_)) => {
                 unreachable!("a batch is encoded by the store it is written to")
             }

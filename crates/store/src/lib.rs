@@ -111,9 +111,9 @@ impl Store {
     }
 
     /// Makes a batch ready for [`Leadership::commit_encoded`] under this epoch.
-    pub fn encode(&self, epoch: Epoch, batch: Batch) -> Encoded {
+    pub fn encode(&self, epoch: Epoch, batch: &Batch) -> Encoded {
         match &self.backend {
-            Backend::Postgres(_) => Encoded::for_postgres(epoch, &batch),
+            Backend::Postgres(_) => Encoded::for_postgres(epoch, batch),
             Backend::Sqlite(_) => Encoded::for_sqlite(batch),
         }
     }

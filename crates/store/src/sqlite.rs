@@ -23,6 +23,7 @@ use crate::Error;
 use crate::deadline::{CALL_DEADLINE, within, within_time};
 use crate::migrate::{self, MIGRATION_DEADLINE};
 
+pub(crate) use commit::Script;
 pub(crate) use lead::Lead;
 
 /// Connections for reads.

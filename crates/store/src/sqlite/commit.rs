@@ -18,7 +18,7 @@ use crate::deadline::within;
 use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
-use crate::{Batch, CommitError, Story};
+use crate::{Batch, CommitError, Counters, Story};
 
 const CHAIN: &str = "UPDATE leadership SET batch = $3, next_id = $4, next_fence = $5, next_action = $6 \
     WHERE partition_id = $1 AND epoch = $2 AND batch = $3 - 1";
@@ -92,9 +92,91 @@ const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attem
     last = excluded.last, attempt = excluded.attempt, sequence = excluded.sequence, awaits = excluded.awaits, \
     head = excluded.head";
 
-/// Writes `batch` under `epoch`, whole or not at all.
-pub(super) async fn write(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch) -> Result<(), CommitError> {
-    match within(transact(connection, epoch, batch)).await {
+/// What writes one batch, with all its rows.
+pub(crate) struct Script {
+    number: i64,
+    counters: Counters,
+    steps: Vec<Step>,
+}
+
+/// Statements that each take the same array of rows.
+struct Step {
+    statements: &'static [&'static str],
+    rows: Arc<str>,
+    /// What the statements do with how many executions, which must all live.
+    does: Option<(&'static str, usize)>,
+}
+
+impl Script {
+    pub(crate) fn of(batch: &Batch) -> Self {
+        let mut script = Self { number: batch.number, counters: batch.counters, steps: Vec::new() };
+        let actions = collapse(&batch.actions);
+        script.add(&[DELETE_ACTIONS], &actions.deleted, |(id, at)| [number(id.0), time(*at)]);
+        script.add(&[PUT_ACTIONS], &actions.put, |(action, deleted_at)| {
+            [
+                number(action.action_id.0),
+                plain(action.action_ref.as_str()),
+                Cell::Text(json(&action.policy).into()),
+                Cell::Flag(action.paused),
+                time(action.created_at),
+                time(action.updated_at),
+                maybe(*deleted_at, time),
+            ]
+        });
+        script.add(&[NAME, ACCEPT], &batch.accepted, accepted);
+        script.add_living(&[CHANGE], "changed", &batch.live, state);
+        script.add(&[END_ATTEMPTS], &batch.attempts, attempt);
+        script.add_living(&[SETTLE, LEAVE], "settled", &batch.settled, settled);
+        script.add(&[ADD_TOTALS], &sum(&batch.totals), |(action, enqueued, completed)| {
+            [number(action.0), number(large(*enqueued)), number(large(*completed))]
+        });
+        script.add(&[END_INCARNATIONS], &batch.ended_incarnations, |(incarnation, worker, at)| {
+            [Cell::Text(incarnation.0.simple().to_string().into()), plain(worker.as_str()), time(*at)]
+        });
+        script.add(&[TELL], &batch.events, event);
+        let cut: Vec<&Story> = batch.stories.iter().filter(|story| story.first > 1).collect();
+        script.add(&[FORGET_EVENTS], &cut, |story| [number(story.id.0), number(large(story.first))]);
+        script.add(&[PUT_STORIES], &batch.stories, story);
+        script
+    }
+
+    /// Adds statements over the rows, if there are any.
+    fn add<'r, T, const N: usize>(
+        &mut self,
+        statements: &'static [&'static str],
+        rows: &'r [T],
+        cells: impl Fn(&'r T) -> [Cell<'r>; N],
+    ) where
+        [Cell<'r>; N]: Serialize,
+    {
+        if !rows.is_empty() {
+            let rows = json(&rows.iter().map(cells).collect::<Vec<_>>()).into();
+            self.steps.push(Step { statements, rows, does: None });
+        }
+    }
+
+    /// As [`Script::add`], for rows of executions that must live.
+    fn add_living<'r, T, const N: usize>(
+        &mut self,
+        statements: &'static [&'static str],
+        what: &'static str,
+        rows: &'r [T],
+        cells: impl Fn(&'r T) -> [Cell<'r>; N],
+    ) where
+        [Cell<'r>; N]: Serialize,
+    {
+        self.add(statements, rows, cells);
+        if !rows.is_empty()
+            && let Some(step) = self.steps.last_mut()
+        {
+            step.does = Some((what, rows.len()));
+        }
+    }
+}
+
+/// Writes a batch under `epoch`, whole or not at all.
+pub(super) async fn write(connection: &mut SqliteConnection, epoch: Epoch, script: Script) -> Result<(), CommitError> {
+    match within(transact(connection, epoch, script)).await {
         Ok(Chained::Yes) => Ok(()),
         Ok(Chained::Deposed(theirs)) => Err(CommitError::Deposed { ours: epoch, theirs }),
         Err(error) => Err(CommitError::Unknown(error)),
@@ -106,66 +188,37 @@ enum Chained {
     Deposed(Epoch),
 }
 
-async fn transact(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch) -> Result<Chained, sqlx::Error> {
+async fn transact(connection: &mut SqliteConnection, epoch: Epoch, script: Script) -> Result<Chained, sqlx::Error> {
+    let Script { number, counters, steps } = script;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let db = &mut *transaction;
     let chained = sqlx::query(CHAIN)
         .bind(PARTITION)
         .bind(epoch.0)
-        .bind(batch.number)
-        .bind(batch.counters.next_id)
-        .bind(batch.counters.next_fence)
-        .bind(batch.counters.next_action)
+        .bind(number)
+        .bind(counters.next_id)
+        .bind(counters.next_fence)
+        .bind(counters.next_action)
         .execute(&mut *db)
         .await?;
     if chained.rows_affected() == 0 {
         let theirs = Epoch(sqlx::query_scalar(EPOCH).bind(PARTITION).fetch_one(&mut *db).await?);
         transaction.rollback().await?;
         if theirs == epoch {
-            return Err(violated(format!("batch {} does not follow the last one", batch.number)));
+            return Err(violated(format!("batch {number} does not follow the last one")));
         }
         return Ok(Chained::Deposed(theirs));
     }
-    let actions = collapse(&batch.actions);
-    write_rows(db, DELETE_ACTIONS, &actions.deleted, |(id, at)| [number(id.0), time(*at)]).await?;
-    write_rows(db, PUT_ACTIONS, &actions.put, |(action, deleted_at)| {
-        [
-            number(action.action_id.0),
-            plain(action.action_ref.as_str()),
-            Cell::Text(json(&action.policy).into()),
-            Cell::Flag(action.paused),
-            time(action.created_at),
-            time(action.updated_at),
-            maybe(*deleted_at, time),
-        ]
-    })
-    .await?;
-    if !batch.accepted.is_empty() {
-        let rows = encode(&batch.accepted, accepted);
-        sqlx::query(NAME).bind(&rows).execute(&mut *db).await?;
-        sqlx::query(ACCEPT).bind(rows).execute(&mut *db).await?;
+    for Step { statements, rows, does } in steps {
+        for &statement in statements {
+            let touched = sqlx::query(statement).bind(rows.clone()).execute(&mut *db).await?.rows_affected();
+            if let Some((what, expected)) = does
+                && u64::try_from(expected) != Ok(touched)
+            {
+                return Err(violated(format!("{expected} executions {what}, but {touched} of them live")));
+            }
+        }
     }
-    let changed = write_rows(db, CHANGE, &batch.live, state).await?;
-    expect_all("changed", batch.live.len(), changed)?;
-    write_rows(db, END_ATTEMPTS, &batch.attempts, attempt).await?;
-    if !batch.settled.is_empty() {
-        let rows = encode(&batch.settled, settled);
-        let moved = sqlx::query(SETTLE).bind(&rows).execute(&mut *db).await?.rows_affected();
-        expect_all("settled", batch.settled.len(), moved)?;
-        sqlx::query(LEAVE).bind(rows).execute(&mut *db).await?;
-    }
-    write_rows(db, ADD_TOTALS, &sum(&batch.totals), |(action, enqueued, completed)| {
-        [number(action.0), number(large(*enqueued)), number(large(*completed))]
-    })
-    .await?;
-    write_rows(db, END_INCARNATIONS, &batch.ended_incarnations, |(incarnation, worker, at)| {
-        [Cell::Text(incarnation.0.simple().to_string().into()), plain(worker.as_str()), time(*at)]
-    })
-    .await?;
-    write_rows(db, TELL, &batch.events, event).await?;
-    let cut: Vec<&Story> = batch.stories.iter().filter(|story| story.first > 1).collect();
-    write_rows(db, FORGET_EVENTS, &cut, |story| [number(story.id.0), number(large(story.first))]).await?;
-    write_rows(db, PUT_STORIES, &batch.stories, story).await?;
     transaction.commit().await?;
     Ok(Chained::Yes)
 }
@@ -173,30 +226,6 @@ async fn transact(connection: &mut SqliteConnection, epoch: Epoch, batch: &Batch
 /// The journal does not hold what the batch says; nothing of the batch is written.
 fn violated(reason: String) -> sqlx::Error {
     sqlx::Error::Protocol(reason)
-}
-
-fn expect_all(what: &str, expected: usize, found: u64) -> Result<(), sqlx::Error> {
-    if u64::try_from(expected) == Ok(found) {
-        return Ok(());
-    }
-    Err(violated(format!("{expected} executions {what}, but {found} of them live")))
-}
-
-/// Runs `statement` over the rows, if there are any; gives how many it touched.
-async fn write_rows<'r, T, const N: usize>(
-    db: &mut SqliteConnection,
-    statement: &'static str,
-    rows: &'r [T],
-    cells: impl Fn(&'r T) -> [Cell<'r>; N],
-) -> Result<u64, sqlx::Error>
-where
-    [Cell<'r>; N]: Serialize,
-{
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    let rows = encode(rows, cells);
-    Ok(sqlx::query(statement).bind(rows).execute(db).await?.rows_affected())
 }
 
 /// One value of a row.
@@ -207,13 +236,6 @@ enum Cell<'r> {
     Flag(bool),
     Number(i64),
     Text(Cow<'r, str>),
-}
-
-fn encode<'r, T, const N: usize>(rows: &'r [T], cells: impl Fn(&'r T) -> [Cell<'r>; N]) -> String
-where
-    [Cell<'r>; N]: Serialize,
-{
-    json(&rows.iter().map(cells).collect::<Vec<_>>())
 }
 
 fn number<'r>(number: i64) -> Cell<'r> {
@@ -237,12 +259,8 @@ fn hidden(text: &str) -> Cell<'_> {
 }
 
 fn hex<'r>(bytes: &[u8]) -> Cell<'r> {
-    use std::fmt::Write;
-    let mut digits = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(digits, "{byte:02x}").expect("writing to a string can't fail");
-    }
-    Cell::Text(digits.into())
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    Cell::Text(digits.map(|digit| char::from_digit(digit.into(), 16).expect("half a byte is a digit")).collect())
 }
 
 fn maybe<'r, T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'r>) -> Cell<'r> {

@@ -1,16 +1,29 @@
 //! Leading on SQLite: a lock of this process, and the same epoch and chain of batches as on PostgreSQL.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use slotline_protocol::{Epoch, Incarnation};
+use tokio::runtime::{self, Runtime};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Journal, commit};
+use super::Journal;
+use super::commit::{self, Script};
 use crate::deadline::within;
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
-use crate::{Batch, CommitError, Error, Recovered, record, sql};
+use crate::{CommitError, Error, Recovered, record, sql};
+
+/// Hands SQLite the statements of a batch one after the other: the caller's thread may be busy between two of them.
+static WRITING: LazyLock<Runtime> = LazyLock::new(|| {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("slotline-journal")
+        .enable_all()
+        .build()
+        .expect("a process that can't start a thread can't do anything else either")
+});
 
 const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, \
     led_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER) WHERE partition_id = $1 RETURNING epoch";
@@ -82,10 +95,15 @@ impl Lead {
         })
     }
 
-    pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&mut self, script: Script) -> Result<(), CommitError> {
         let lock = self.take().map_err(CommitError::Unknown)?;
-        let mut connection = within(self.journal.writer.acquire()).await.map_err(CommitError::Unknown)?;
-        commit::write(&mut connection, self.epoch, batch).await?;
+        let (writer, epoch) = (self.journal.writer.clone(), self.epoch);
+        // Should the caller go, this ends before the next leader has the one connection.
+        let written = WRITING.spawn(async move {
+            let mut connection = within(writer.acquire()).await.map_err(CommitError::Unknown)?;
+            commit::write(&mut connection, epoch, script).await
+        });
+        written.await.expect("a commit neither panics nor is aborted")?;
         self.lock = Some(lock);
         Ok(())
     }
