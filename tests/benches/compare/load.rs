@@ -73,7 +73,7 @@ async fn alone(site: Site<'_>, measure: &str, load: Load, scale: &Scale) -> Resu
 /// Rounds of one case, until they have taken long enough.
 pub(crate) async fn run(installation: &Installation, measure: &str, load: Load, scale: &Scale) -> Result<Figure> {
     // What takes no time outruns a short chain.
-    let policy = if load.keys.is_some() { r#"{"key_limit": 1, "run_ahead": 16}"# } else { "{}" };
+    let policy = if load.keys.is_some() { r#"{"key_limit": 1, "run_ahead": 40}"# } else { "{}" };
     installation.put(ACTION, policy).await?;
     let crew = installation.hire(1, CAPACITY, &[Served::one(ACTION, 0)]).await?;
     let mut published = WARM_UP;
