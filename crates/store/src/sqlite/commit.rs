@@ -1,8 +1,7 @@
 //! A batch as one transaction of a few statements, none per execution: rows travel as one JSON array each list.
 //!
 //! Bytes (digests, incarnations) travel as hexadecimal digits. `jsonb_each` gives each row in SQLite's binary form, which
-//! is taken apart without being written and read as text once for each column. A batch that fails is rolled back whole,
-//! so its large statements leave what they did (`OR FAIL`): to take back one alone SQLite would copy each page it touches.
+//! is taken apart without being written and read as text once for each column.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,10 +33,10 @@ const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created
     paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
 /// A `message_id` that is known already is refused by the key.
-const NAME: &str = "INSERT OR FAIL INTO messages (message_id, execution_id, digest) \
+const NAME: &str = "INSERT INTO messages (message_id, execution_id, digest) \
     SELECT value ->> 20, value ->> 0, unhex(value ->> 21) FROM jsonb_each($1) WHERE value ->> 20 IS NOT NULL";
 
-const ACCEPT: &str = "INSERT OR FAIL INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
+const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
     incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, \
     enqueued_at, timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
     parameters) \
@@ -48,19 +47,19 @@ const ACCEPT: &str = "INSERT OR FAIL INTO live (id, place, queued_at, not_before
     value ->> 28 \
     FROM jsonb_each($1)";
 
-const CHANGE: &str = "UPDATE OR FAIL live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
+const CHANGE: &str = "UPDATE live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
     fence = c.value ->> 4, scheduled_at = c.value ->> 5, started_at = c.value ->> 6, \
     incarnation = unhex(c.value ->> 7), attempt = c.value ->> 8, failures = c.value ->> 9, losses = c.value ->> 10, \
     keeps_slot = c.value ->> 11, cancel_requested = c.value ->> 12, status = c.value ->> 13, worker = c.value ->> 14, \
     after_fence = c.value ->> 15 \
     FROM jsonb_each($1) AS c WHERE live.id = c.value ->> 0";
 
-const END_ATTEMPTS: &str = "INSERT OR FAIL INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
+const END_ATTEMPTS: &str = "INSERT INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
     started_at, ended_at, error) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
     value ->> 8 FROM jsonb_each($1)";
 
-const SETTLE: &str = "INSERT OR FAIL INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
+const SETTLE: &str = "INSERT INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
     timeout_ns, incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, detail, \
     correlation_id, trace_id, source, parameters, result, error) \
     SELECT live.id, live.action_id, live.enqueued_at, s.value ->> 1, s.value ->> 2, s.value ->> 3, s.value ->> 4, \
@@ -80,7 +79,7 @@ const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, wor
     SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM jsonb_each($1) WHERE true ON CONFLICT DO NOTHING";
 
 /// A number that was given before is refused by the key.
-const TELL: &str = "INSERT OR FAIL INTO events (execution_id, number, kind, body) \
+const TELL: &str = "INSERT INTO events (execution_id, number, kind, body) \
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($1)";
 
 const FORGET_EVENTS: &str = "DELETE FROM events WHERE (execution_id, number) IN (SELECT e.execution_id, e.number \
