@@ -28,11 +28,6 @@ use crate::outbox::{Asked, Letters, Turned};
 use crate::record::Missing;
 use crate::registry::Registered;
 
-/// The most envelopes in one message.
-const ARRAY_MAX: usize = 500;
-/// From so many bytes on, a message takes no more envelopes.
-const ARRAY_BYTES_MAX: usize = envelope::BODY_BYTES_MAX / 4;
-
 /// Headers of a dead letter.
 pub(crate) const REASON_HEADER: &str = "x-slotline-reason";
 pub(crate) const DETAIL_HEADER: &str = "x-slotline-detail";
@@ -103,11 +98,11 @@ impl Postman {
         for (request, settled) in letters.settled {
             self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
         }
-        for chunk in letters.announcements.chunks(ARRAY_MAX) {
+        for chunk in letters.announcements.chunks(Body::MEMBERS_MAX) {
             let body = self.array::<StatusChanged>(chunk.iter().map(changed), now);
             mail.publications.push((self.topic(StatusChanged::TYPE, body), Purpose::Other));
         }
-        for chunk in letters.said.chunks(ARRAY_MAX) {
+        for chunk in letters.said.chunks(Body::MEMBERS_MAX) {
             let body = self.array::<Progress>(chunk.iter(), now);
             mail.publications.push((self.topic(Progress::TYPE, body), Purpose::Other));
         }
@@ -159,7 +154,7 @@ impl Postman {
 
     /// Events for another executor, whose clients watch them.
     pub(crate) fn news(&self, queue: &str, events: &[Arc<Event>]) -> Vec<Publication> {
-        let publications = events.chunks(ARRAY_MAX).map(|events| Publication {
+        let publications = events.chunks(Body::MEMBERS_MAX).map(|events| Publication {
             exchange: String::new(),
             routing_key: queue.to_owned(),
             body: serde_json::to_vec(events).expect("events are plain data").into(),
@@ -436,17 +431,14 @@ fn storable(body: &Bytes) -> (Bytes, bool) {
     (body.slice(..end), end < body.len())
 }
 
-/// What goes to one worker, in order: each body of one type and within the bounds.
+/// What goes to one worker, in order: each body of one type.
 #[derive(Default)]
 struct Bodies(Vec<(&'static str, Body)>);
 
 impl Bodies {
     /// Where the next envelope, which is of this type, belongs.
     fn next(&mut self, message_type: &'static str) -> &mut Body {
-        let has_room = |(of, body): &(&str, Body)| {
-            *of == message_type && body.members() < ARRAY_MAX && body.bytes() < ARRAY_BYTES_MAX
-        };
-        if !self.0.last().is_some_and(has_room) {
+        if !self.0.last().is_some_and(|(of, body)| *of == message_type && body.has_room()) {
             self.0.push((message_type, Body::with_room(1)));
         }
         &mut self.0.last_mut().expect("one was just made").1

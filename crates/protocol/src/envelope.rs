@@ -198,6 +198,10 @@ pub struct Body {
 }
 
 impl Body {
+    /// The most envelopes of one body.
+    pub const MEMBERS_MAX: usize = 500;
+    /// A body takes no more envelopes once it has this many bytes; far below what it may have, even with one more.
+    const FULL_BYTES: usize = 1 << 20;
     /// The bytes that most envelopes fit in.
     const MEMBER_BYTES: usize = 400;
 
@@ -219,14 +223,9 @@ impl Body {
         self.text.extend_from_slice(written);
     }
 
-    /// How many envelopes it has.
-    pub fn members(&self) -> usize {
-        self.members
-    }
-
-    /// How many bytes it has so far.
-    pub fn bytes(&self) -> usize {
-        self.text.len()
+    /// Whether one more envelope is to travel with those that it has.
+    pub fn has_room(&self) -> bool {
+        self.members < Self::MEMBERS_MAX && self.text.len() < Self::FULL_BYTES
     }
 
     pub fn finish(mut self) -> Bytes {
@@ -434,6 +433,21 @@ mod tests {
         assert!(array.len() > BODY_BYTES_MAX - 1024);
         let error = read(&vec![b' '; BODY_BYTES_MAX + 1], &Defaults::default()).expect_err("too large");
         assert_eq!(error.reason, Reason::Oversized);
+    }
+
+    #[test]
+    fn a_body_is_full_by_its_members_or_by_its_bytes() {
+        let (mut many, mut large) = (Body::with_room(0), Body::with_room(0));
+        for _ in 0..Body::MEMBERS_MAX {
+            assert!(many.has_room());
+            many.push(b"{}");
+        }
+        assert!(!many.has_room());
+        large.push(&vec![b' '; Body::FULL_BYTES - 2]);
+        assert!(large.has_room());
+        large.push(&vec![b' '; ENVELOPE_BYTES_MAX]);
+        assert!(!large.has_room());
+        assert!(large.finish().len() <= BODY_BYTES_MAX / 2);
     }
 
     #[test]

@@ -25,10 +25,6 @@ use uuid::Uuid;
 use crate::archive::{Archive, Asked, Kept};
 use crate::duty::{ENTRIES_MAX, Traced};
 
-/// The most envelopes in one message.
-const ARRAY_MAX: usize = 500;
-/// An array is closed when it has this many bytes; far below what a body may have.
-const ARRAY_BYTES: usize = 1 << 20;
 /// The most events that wait and may be left out.
 const LOSSY: Load = Load { events: 10_000, bytes: 32 << 20 };
 /// What is left of those once the oldest had to go: many go at once, since a search for them is a walk.
@@ -335,9 +331,8 @@ fn next_array<T>(
     mut envelope: impl FnMut(T) -> Bytes,
 ) -> Option<(&'static str, Bytes)> {
     let first = message_type(queue.front()?);
-    let mut body = Body::with_room(queue.len().min(ARRAY_MAX));
-    while body.members() < ARRAY_MAX
-        && body.bytes() < ARRAY_BYTES
+    let mut body = Body::with_room(queue.len().min(Body::MEMBERS_MAX));
+    while body.has_room()
         && let Some(next) = queue.pop_front_if(|next| message_type(next) == first)
     {
         body.push(&envelope(next));

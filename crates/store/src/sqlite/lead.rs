@@ -98,7 +98,7 @@ impl Lead {
     pub(crate) async fn commit(&mut self, script: Script) -> Result<(), CommitError> {
         let lock = self.take().map_err(CommitError::Unknown)?;
         let (writer, epoch) = (self.journal.writer.clone(), self.epoch);
-        // Should the caller go, this ends before the next leader has the one connection.
+        // Should the caller go, this ends by itself: before the next leader has the one connection, or deposed.
         let written = WRITING.spawn(async move {
             let mut connection = within(writer.acquire()).await.map_err(CommitError::Unknown)?;
             commit::write(&mut connection, epoch, script).await
