@@ -18,6 +18,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use stage::{Kind, Stage};
 
+/// The allocator of the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Executions in line when measuring begins.
 const BACKLOG: usize = 1_000_000;
 const WORKERS: usize = 100;

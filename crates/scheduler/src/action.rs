@@ -1,10 +1,10 @@
 //! One action: its lines, its slots, and which of its executions may start next.
 //!
 //! Invariants: no execution is granted while `slots` has `limit` members or its key's line has `key_limit`; a blocked
-//! key never blocks another; a line stands in `turns` exactly while it is ready. Not here: which action's turn it is
+//! key never blocks another; a line stands in turn exactly while it is ready. Not here: which action's turn it is
 //! (`pool`), on which worker (`worker`), and what a change of limits means for the rest (`limits`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slotline_protocol::{ActionId, ActionRef, ExecutionId};
@@ -14,20 +14,21 @@ use crate::executions::Executions;
 use crate::key::LineKey;
 use crate::limits::Limits;
 use crate::line::{Line, Spot};
+use crate::lines::{LineNumber, Lines};
 use crate::pool::{PoolId, Ticket};
+use crate::slots::Slots;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(crate) struct Action {
     pub(crate) id: ActionId,
     pub(crate) action_ref: ActionRef,
     pub(crate) limits: Limits,
     pub(crate) paused: bool,
-    pub(crate) lines: BTreeMap<LineKey, Line>,
-    turns: Turns,
+    pub(crate) lines: Lines,
     /// Executions that kept their slot and are due again, by place: they start before anyone in line.
     pub(crate) resuming: BTreeSet<Spot>,
     /// Executions that hold a slot.
-    pub(crate) slots: BTreeSet<ExecutionId>,
+    pub(crate) slots: Slots,
     /// How many wait in the lines.
     waiting: usize,
     /// Executions that back off without a slot.
@@ -41,14 +42,6 @@ pub(crate) struct Action {
     pub(crate) total_completed: u64,
 }
 
-/// Whose turn it is among the lines of an action.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Turns {
-    /// The ready lines, in turn.
-    ready: BTreeMap<Ticket, LineKey>,
-    last: Ticket,
-}
-
 impl Action {
     pub(crate) fn new(id: ActionId, action_ref: ActionRef, limits: Limits, paused: bool) -> Self {
         Self {
@@ -56,10 +49,9 @@ impl Action {
             action_ref,
             limits,
             paused,
-            lines: BTreeMap::new(),
-            turns: Turns::default(),
+            lines: Lines::default(),
             resuming: BTreeSet::new(),
-            slots: BTreeSet::new(),
+            slots: Slots::default(),
             waiting: 0,
             backing_off: BTreeSet::new(),
             set_back: BTreeSet::new(),
@@ -85,9 +77,9 @@ impl Action {
     pub(crate) fn enqueue(&mut self, id: ExecutionId, execution: &Execution) -> usize {
         let key = self.line_key(&execution.key);
         let spot = execution.spot(id);
-        let line = self.lines.entry(key.clone()).or_default();
-        let position = line.insert(spot);
-        self.turns.update(&key, line, &self.limits);
+        let number = self.lines.open(key);
+        let position = self.lines[number].insert(spot);
+        self.update_turn(number);
         self.waiting += 1;
         if spot.place != id.0 {
             self.set_back.insert(id);
@@ -103,7 +95,7 @@ impl Action {
 
     /// Who has waited longest of all, in line or backing off without a slot. Ids ascend as requests came.
     pub(crate) fn oldest(&self) -> Option<ExecutionId> {
-        let heads = self.lines.values().filter_map(Line::head).map(|head| head.id);
+        let heads = self.lines.iter().filter_map(Line::head).map(|head| head.id);
         heads.chain(self.set_back.first().copied()).min()
     }
 
@@ -113,7 +105,8 @@ impl Action {
         self.backing_off.remove(&id);
         self.set_back.remove(&id);
         let key = self.line_key(&execution.key);
-        if let Some(line) = self.lines.get_mut(&key) {
+        if let Some(number) = self.lines.find(&key) {
+            let line = &mut self.lines[number];
             self.waiting -= usize::from(line.remove(execution.spot(id)));
             line.ahead.retain(|other| *other != id);
         }
@@ -123,18 +116,19 @@ impl Action {
     /// `id`, which waits, was sent ahead of its slot.
     pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
-        let Some(line) = self.lines.get_mut(&key) else { return };
-        line.ahead.push(id);
-        self.turns.update(&key, line, &self.limits);
+        let Some(number) = self.lines.find(&key) else { return };
+        self.lines[number].ahead.push(id);
+        self.update_turn(number);
     }
 
     /// `id` waits like everyone else again.
     pub(crate) fn take_back(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
-        let Some(line) = self.lines.get_mut(&key) else { return };
+        let Some(number) = self.lines.find(&key) else { return };
+        let line = &mut self.lines[number];
         line.ahead.retain(|other| *other != id);
         line.is_rebuffed = true;
-        self.turns.update(&key, line, &self.limits);
+        self.update_turn(number);
     }
 
     /// `id`, which was sent ahead, leaves its line with a slot.
@@ -143,18 +137,19 @@ impl Action {
         self.take_slot(id, &execution.key);
     }
 
-    /// Everyone who was sent ahead, in no particular order.
-    pub(crate) fn ahead(&self) -> impl Iterator<Item = ExecutionId> {
-        self.lines.values().flat_map(|line| line.ahead.iter().copied())
+    /// Everyone who was sent ahead, in order of id.
+    pub(crate) fn ahead(&self) -> BTreeSet<ExecutionId> {
+        self.lines.iter().flat_map(|line| line.ahead.iter().copied()).collect()
     }
 
     /// Who holds the only slot that the next of this line waits for, and may leave it to him without anybody else
     /// being passed: nobody else holds a slot that counts, and no other line could use it.
     pub(crate) fn only_holder(&self, key: &LineKey, executions: &Executions) -> Option<(ExecutionId, &Line)> {
-        let line = self.lines.get(key)?;
+        let number = self.lines.find(key)?;
+        let line = &self.lines[number];
         let is_alone = self.limits.limit.is_none() || self.slots.len() == 1;
         let is_full = self.is_full() || key.is_keyed() && self.is_key_full(line);
-        let is_contested = self.turns.ready.values().any(|other| other != key);
+        let is_contested = self.lines.has_other_ready(number);
         if !is_alone || !is_full || self.paused || !self.resuming.is_empty() || is_contested {
             return None;
         }
@@ -173,41 +168,44 @@ impl Action {
         let slots = if key.is_keyed() { &line.slots } else { &self.slots };
         let all_count = key.is_keyed() || self.limits.key_limit.is_none();
         let is_keyless = |id: &ExecutionId| executions.get(id).is_some_and(|execution| execution.key.is_none());
-        slots.iter().copied().filter(move |id| all_count || is_keyless(id))
+        slots.iter().filter(move |id| all_count || is_keyless(id))
     }
 
     pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
         self.slots.insert(id);
         if key.is_keyed() {
-            let line = self.lines.entry(key.clone()).or_default();
+            let number = self.lines.open(key);
+            let line = &mut self.lines[number];
             line.slots.insert(id);
             line.is_rebuffed = false;
-            self.turns.update(&key, line, &self.limits);
-        } else if let Some(line) = self.lines.get_mut(&key) {
+            self.update_turn(number);
+        } else if let Some(number) = self.lines.find(&key) {
+            let line = &mut self.lines[number];
             line.is_rebuffed = false;
             if line.is_idle() {
-                self.lines.remove(&key);
+                self.lines.close(number);
             }
         }
     }
 
     pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
-        self.slots.remove(&id);
-        let Some(line) = self.lines.get_mut(&key) else { return };
-        line.slots.remove(&id);
-        self.turns.update(&key, line, &self.limits);
+        self.slots.remove(id);
+        let Some(number) = self.lines.find(&key) else { return };
+        self.lines[number].slots.remove(id);
+        self.update_turn(number);
+        let line = &self.lines[number];
         // Without a key, a line does not know its slots; that it was rebuffed outlasts all who wait in it.
         let is_remembered = !key.is_keyed() && line.is_rebuffed && !self.slots.is_empty();
         if line.is_idle() && !is_remembered {
-            self.lines.remove(&key);
+            self.lines.close(number);
         }
     }
 
     /// Whether someone may start now.
     pub(crate) fn has_next(&self) -> bool {
-        !self.paused && (!self.resuming.is_empty() || !self.is_full() && !self.turns.ready.is_empty())
+        !self.paused && (!self.resuming.is_empty() || !self.is_full() && self.lines.has_ready())
     }
 
     /// Takes who starts next and gives it its slot; `None` exactly when [`Self::has_next`] says no.
@@ -218,17 +216,17 @@ impl Action {
         if let Some(spot) = self.resuming.pop_first() {
             return Some(spot.id);
         }
-        let (_, key) = self.turns.ready.pop_first()?;
-        let line = self.lines.get_mut(&key)?;
-        line.ticket = None;
+        let number = self.lines.pop_ready()?;
+        let line = &mut self.lines[number];
         let id = line.pop()?;
-        if key.is_keyed() {
+        if line.key.is_keyed() {
             line.slots.insert(id);
         }
         line.is_rebuffed = false;
-        self.turns.update(&key, line, &self.limits);
-        if line.is_idle() {
-            self.lines.remove(&key);
+        let is_idle = line.is_idle();
+        self.update_turn(number);
+        if is_idle {
+            self.lines.close(number);
         }
         self.set_back.remove(&id);
         self.waiting -= 1;
@@ -241,13 +239,13 @@ impl Action {
     }
 
     pub(crate) fn is_key_full(&self, line: &Line) -> bool {
-        is_key_full(line, &self.limits)
+        reached(self.limits.key_limit, line.slots.len())
     }
 
     /// Whether more slots are held than the limits allow by now, of the action or of the line of `key`.
     pub(crate) fn has_surplus(&self, key: &Option<Arc<str>>) -> bool {
         let key = self.line_key(key);
-        let of_line = key.is_keyed().then(|| self.lines.get(&key)).flatten().map_or(0, |line| line.slots.len());
+        let of_line = self.lines.get(&key).filter(|line| line.key.is_keyed()).map_or(0, |line| line.slots.len());
         exceeded(self.limits.limit, self.slots.len()) || exceeded(self.limits.key_limit, of_line)
     }
 
@@ -258,22 +256,21 @@ impl Action {
             self.rebuild_lines(executions);
         } else if before.key_limit != self.limits.key_limit {
             // Of the lines that become ready together, the one whose first has waited longest is first in turn.
-            let mut lines: Vec<_> = self.lines.iter_mut().collect();
-            lines.sort_unstable_by_key(|(_, line)| line.head());
-            for (key, line) in lines {
-                self.turns.update(key, line, &self.limits);
+            let mut lines: Vec<_> = self.lines.numbers().collect();
+            lines.sort_unstable_by_key(|number| self.lines[*number].head());
+            for number in lines {
+                self.update_turn(number);
             }
         }
     }
 
     fn rebuild_lines(&mut self, executions: &Executions) {
-        let lines = std::mem::take(&mut self.lines);
-        self.turns.ready.clear();
+        let lines = self.lines.close_all();
         self.waiting = 0;
-        let mut waiting: Vec<_> = lines.values().flat_map(Line::iter).collect();
+        let mut waiting: Vec<_> = lines.iter().flat_map(Line::iter).collect();
         // In order, each of them goes to the end of its line.
         waiting.sort_unstable();
-        for id in self.slots.clone() {
+        for id in self.slots.iter().collect::<Vec<_>>() {
             if let Some(execution) = executions.get(&id) {
                 self.take_slot(id, &execution.key);
             }
@@ -287,29 +284,13 @@ impl Action {
             }
         }
     }
-}
 
-impl Turns {
     /// Brings a line's turn up to date. To be called after every change of it.
-    fn update(&mut self, key: &LineKey, line: &mut Line, limits: &Limits) {
-        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(key.is_keyed() && is_key_full(line, limits));
-        match line.ticket {
-            None if is_ready => {
-                self.last = self.last.next();
-                line.ticket = Some(self.last);
-                self.ready.insert(self.last, key.clone());
-            }
-            Some(ticket) if !is_ready => {
-                line.ticket = None;
-                self.ready.remove(&ticket);
-            }
-            Some(_) | None => {}
-        }
+    fn update_turn(&mut self, number: LineNumber) {
+        let line = &self.lines[number];
+        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(line.key.is_keyed() && self.is_key_full(line));
+        self.lines.set_ready(number, is_ready);
     }
-}
-
-fn is_key_full(line: &Line, limits: &Limits) -> bool {
-    reached(limits.key_limit, line.slots.len())
 }
 
 fn reached(limit: Option<u32>, used: usize) -> bool {
@@ -335,7 +316,7 @@ mod tests {
         action.take_slot(ExecutionId(1), &one);
         action.take_slot(ExecutionId(2), &other);
         action.free_slot(ExecutionId(1), &one);
-        assert_eq!(action.lines.len(), 1);
-        assert!(action.slots.contains(&ExecutionId(2)));
+        assert_eq!(action.lines.iter().count(), 1);
+        assert!(action.slots.iter().eq([ExecutionId(2)]));
     }
 }

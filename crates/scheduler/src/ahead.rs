@@ -11,12 +11,15 @@
 //! it is *recalled* and never just taken out; a recall is answered by its return, or was too late.
 //! Not here: what a worker makes of it (the duty book).
 
+use std::collections::BTreeSet;
+
 use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
 use crate::deadline::Timer;
 use crate::execution::{Ahead, AtWork, Event, Execution, Phase, State};
 use crate::key::LineKey;
+use crate::line::Line;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 
@@ -156,7 +159,7 @@ impl Scheduler {
     /// Recalls all of an action whose slots are not what they were.
     pub(crate) fn recall_all(&mut self, action_id: ActionId) {
         let Some(action) = self.actions.get(&action_id) else { return };
-        for id in action.ahead().collect::<Vec<_>>() {
+        for id in action.ahead() {
             self.recall(id);
         }
     }
@@ -164,9 +167,9 @@ impl Scheduler {
     /// Recalls those whose slot is not the one of a single holder before them, by what a new leader found.
     pub(crate) fn recall_misfits(&mut self, action_id: ActionId) {
         let Some(action) = self.actions.get(&action_id) else { return };
-        let is_misfit = |key: &LineKey| action.only_holder(key, &self.executions).is_none();
-        let lines = action.lines.iter().filter(|(key, line)| !line.ahead.is_empty() && is_misfit(key));
-        for id in lines.flat_map(|(_, line)| line.ahead.clone()).collect::<Vec<_>>() {
+        let is_misfit = |line: &&Line| action.only_holder(&line.key, &self.executions).is_none();
+        let lines = action.lines.iter().filter(|line| !line.ahead.is_empty()).filter(is_misfit);
+        for id in lines.flat_map(|line| line.ahead.clone()).collect::<BTreeSet<_>>() {
             self.recall(id);
         }
     }

@@ -32,6 +32,19 @@ pub struct Effects {
     pub terms_are_known: bool,
 }
 
+impl Effects {
+    /// None, with room for as many as there are of another batch: the next is about the same.
+    pub(crate) fn with_room_of(other: &Self) -> Self {
+        Self {
+            accepted: Vec::with_capacity(other.accepted.len()),
+            settled: Vec::with_capacity(other.settled.len()),
+            announcements: Vec::with_capacity(other.announcements.len()),
+            orders: Vec::with_capacity(other.orders.len()),
+            ..Self::default()
+        }
+    }
+}
+
 /// A request took its place in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {

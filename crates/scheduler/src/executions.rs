@@ -1,9 +1,9 @@
 //! The live executions by their ids.
 //!
 //! Ids ascend without gaps, and millions may wait: neighbours share a page, packed, so that one that waits costs hardly
-//! more than itself, and finding it is a look-up among pages. A map by id would leave its nodes half empty, since a map
-//! that only ever grows at its end splits full nodes there. What has left leaves nothing behind: a page without anyone is
-//! dropped, and one with few shrinks.
+//! more than itself. Pages stand on shelves and shelves in cases, so that finding one is as short among millions as
+//! among ten; a map by id would also leave its nodes half empty, since a map that only ever grows at its end splits full
+//! nodes there. What has left leaves nothing behind: a page with few shrinks, and a shelf or case without any is dropped.
 
 use std::collections::BTreeMap;
 
@@ -11,51 +11,81 @@ use slotline_protocol::ExecutionId;
 
 use crate::execution::Execution;
 
-/// Ids that share a page; as many as `live` has bits.
+/// Ids that share a page, as a power of two: as many as `present` has bits.
 const PAGE_BITS: u32 = u32::BITS.ilog2();
+/// Pages of a shelf, and shelves of a case, as a power of two.
+const SHELF_BITS: u32 = 6;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Executions {
-    pages: BTreeMap<i64, Page>,
+    cases: BTreeMap<i64, Row<Option<Box<Row<Page>>>>>,
+}
+
+/// A row of shelves or of pages.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Row<T> {
+    /// How many of them have anyone.
+    taken: usize,
+    all: [T; 1 << SHELF_BITS],
+}
+
+impl<T: Default> Default for Row<T> {
+    fn default() -> Self {
+        Self { taken: 0, all: std::array::from_fn(|_| T::default()) }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Page {
     /// One bit for each id of the page.
-    live: u32,
+    present: u32,
     /// Those that are live, in order of id.
     executions: Vec<Execution>,
-}
-
-/// The page of an id, and its bit there.
-fn address(id: ExecutionId) -> (i64, u32) {
-    let within = id.0 & i64::from(u32::BITS - 1);
-    (id.0 >> PAGE_BITS, 1 << within)
 }
 
 impl Page {
     /// Where the execution of this bit is, or would be.
     fn index(&self, bit: u32) -> usize {
-        (self.live & (bit - 1)).count_ones() as usize
+        (self.present & (bit - 1)).count_ones() as usize
     }
 
     fn has(&self, bit: u32) -> bool {
-        self.live & bit != 0
+        self.present & bit != 0
+    }
+}
+
+/// Where an execution is: its case, its shelf there, its page there, and its bit on that.
+struct Address {
+    case: i64,
+    shelf: usize,
+    page: usize,
+    bit: u32,
+}
+
+impl Address {
+    fn of(id: ExecutionId) -> Self {
+        let part = |shift: u32, bits: u32| (id.0 >> shift) as usize & ((1 << bits) - 1);
+        Self {
+            case: id.0 >> (PAGE_BITS + 2 * SHELF_BITS),
+            shelf: part(PAGE_BITS + SHELF_BITS, SHELF_BITS),
+            page: part(PAGE_BITS, SHELF_BITS),
+            bit: 1 << part(0, PAGE_BITS),
+        }
     }
 }
 
 impl Executions {
     pub(crate) fn get(&self, id: &ExecutionId) -> Option<&Execution> {
-        let (number, bit) = address(*id);
-        let page = self.pages.get(&number).filter(|page| page.has(bit))?;
-        page.executions.get(page.index(bit))
+        let at = Address::of(*id);
+        let page = &self.cases.get(&at.case)?.all[at.shelf].as_ref()?.all[at.page];
+        if page.has(at.bit) { page.executions.get(page.index(at.bit)) } else { None }
     }
 
     pub(crate) fn get_mut(&mut self, id: &ExecutionId) -> Option<&mut Execution> {
-        let (number, bit) = address(*id);
-        let page = self.pages.get_mut(&number).filter(|page| page.has(bit))?;
-        let index = page.index(bit);
-        page.executions.get_mut(index)
+        let at = Address::of(*id);
+        let page = &mut self.cases.get_mut(&at.case)?.all[at.shelf].as_mut()?.all[at.page];
+        let index = page.index(at.bit);
+        if page.has(at.bit) { page.executions.get_mut(index) } else { None }
     }
 
     pub(crate) fn contains_key(&self, id: &ExecutionId) -> bool {
@@ -64,26 +94,45 @@ impl Executions {
 
     /// Puts an execution where its id belongs; gives back the one that was there.
     pub(crate) fn insert(&mut self, id: ExecutionId, execution: Execution) -> Option<Execution> {
-        let (number, bit) = address(id);
-        let page = self.pages.entry(number).or_default();
-        let index = page.index(bit);
-        if page.has(bit) {
+        let at = Address::of(id);
+        let case = self.cases.entry(at.case).or_default();
+        let shelf = case.all[at.shelf].get_or_insert_with(|| {
+            case.taken += 1;
+            Box::default()
+        });
+        let page = &mut shelf.all[at.page];
+        let index = page.index(at.bit);
+        if page.has(at.bit) {
             return Some(std::mem::replace(&mut page.executions[index], execution));
         }
-        page.live |= bit;
+        shelf.taken += usize::from(page.present == 0);
+        page.present |= at.bit;
         page.executions.insert(index, execution);
         None
     }
 
     pub(crate) fn remove(&mut self, id: &ExecutionId) -> Option<Execution> {
-        let (number, bit) = address(*id);
-        let page = self.pages.get_mut(&number).filter(|page| page.has(bit))?;
-        let execution = page.executions.remove(page.index(bit));
-        page.live &= !bit;
-        if page.live == 0 {
-            self.pages.remove(&number);
-        } else if page.executions.len() <= page.executions.capacity() / 4 {
+        let at = Address::of(*id);
+        let case = self.cases.get_mut(&at.case)?;
+        let shelf = case.all[at.shelf].as_mut()?;
+        let page = &mut shelf.all[at.page];
+        if !page.has(at.bit) {
+            return None;
+        }
+        let execution = page.executions.remove(page.index(at.bit));
+        page.present &= !at.bit;
+        if page.executions.len() <= page.executions.capacity() / 4 {
             page.executions.shrink_to_fit();
+        }
+        if page.present == 0 {
+            shelf.taken -= 1;
+            if shelf.taken == 0 {
+                case.all[at.shelf] = None;
+                case.taken -= 1;
+                if case.taken == 0 {
+                    self.cases.remove(&at.case);
+                }
+            }
         }
         Some(execution)
     }
@@ -126,19 +175,30 @@ mod tests {
         assert_eq!(filled([5, 1, 64]), filled([64, 5, 1]), "the same whatever the order of insertion");
     }
 
+    /// The pages that have anyone, in order.
+    fn pages(executions: &Executions) -> Vec<&Page> {
+        let shelves = executions.cases.values().flat_map(|case| &case.all).flatten();
+        shelves.flat_map(|shelf| &shelf.all).filter(|page| page.present != 0).collect()
+    }
+
     #[test]
-    fn neighbours_share_a_page() {
-        assert_eq!(filled(0..3_200).pages.len(), 100);
+    fn neighbours_share_pages_shelves_and_cases() {
+        let executions = filled(0..150_000);
+        assert_eq!(executions.cases.len(), 2);
+        assert_eq!(executions.cases[&0].taken, 64);
+        assert_eq!(pages(&executions).len(), 150_000_usize.div_ceil(32));
+        assert_eq!(executions.get(&ExecutionId(131_072)), Some(&execution(131_072)));
+        assert_eq!(executions.get(&ExecutionId(150_000)), None);
     }
 
     #[test]
     fn what_has_left_keeps_no_memory() {
-        let mut executions = filled(0..3_200);
-        for gone in (0..3_200).filter(|id| id % 32 != 7) {
+        let mut executions = filled(0..150_000);
+        for gone in (0..150_000).filter(|id| id % 32 != 7) {
             executions.remove(&ExecutionId(gone));
         }
-        assert!(executions.pages.values().all(|page| page.executions.capacity() <= 4), "a page with few shrinks");
-        for last in (0..3_200).filter(|id| id % 32 == 7) {
+        assert!(pages(&executions).iter().all(|page| page.executions.capacity() <= 4), "a page with few shrinks");
+        for last in (0..150_000).filter(|id| id % 32 == 7) {
             executions.remove(&ExecutionId(last));
         }
         assert_eq!(executions, Executions::default());

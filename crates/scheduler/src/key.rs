@@ -24,6 +24,10 @@ impl LineKey {
         self.text.as_deref()
     }
 
+    pub(crate) fn digest(&self) -> u32 {
+        (self.digest ^ (self.digest >> u32::BITS)) as u32
+    }
+
     pub(crate) fn is_keyed(&self) -> bool {
         self.text.is_some()
     }

@@ -82,7 +82,7 @@ impl Scheduler {
     pub(crate) fn rearm_queue_timeouts(&mut self, id: ActionId, before: Option<Duration>) {
         let Some(action) = self.actions.get(&id) else { return };
         let after = action.limits.queue_timeout;
-        for waiting in action.lines.values().flat_map(Line::iter).map(|spot| spot.id) {
+        for waiting in action.lines.iter().flat_map(Line::iter).map(|spot| spot.id) {
             let Some(execution) = self.executions.get(&waiting) else { continue };
             if let Some(timeout) = before {
                 self.deadlines.clear(execution.queued_at() + timeout, Timer::QueueTimeout(waiting));

@@ -3,11 +3,13 @@
 //! Order is by place, which comes from the journal's counter and never from arrival at a consumer.
 //! Not here: whether a slot is free (`action`), retries (`retry`), deadlines (`deadline`).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use slotline_protocol::ExecutionId;
 
+use crate::key::LineKey;
 use crate::pool::Ticket;
+use crate::slots::Slots;
 
 /// An execution in its line, in order of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,12 +18,13 @@ pub(crate) struct Spot {
     pub(crate) id: ExecutionId,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(crate) struct Line {
+    pub(crate) key: LineKey,
     /// Ascending. A deque, because a position is then found by bisection.
     waiting: VecDeque<Spot>,
     /// Executions that hold a slot of this line, if it is that of a key: without one, only its action counts slots.
-    pub(crate) slots: BTreeSet<ExecutionId>,
+    pub(crate) slots: Slots,
     /// Those who wait here and at a worker as well, in the order in which they are to start. Nobody else of the line
     /// gets a slot before each of them has begun or is back.
     pub(crate) ahead: Vec<ExecutionId>,
@@ -33,6 +36,18 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// One that nobody is in.
+    pub(crate) fn new(key: LineKey) -> Self {
+        Self {
+            key,
+            waiting: VecDeque::new(),
+            slots: Slots::default(),
+            ahead: Vec::new(),
+            is_rebuffed: false,
+            ticket: None,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -90,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_line_is_ordered_by_place_whatever_the_order_of_insertion() {
-        let mut line = Line::default();
+        let mut line = Line::new(LineKey::KEYLESS);
         let spot = |id: i64| Spot { place: id * 10, id: ExecutionId(id) };
         let positions: Vec<_> = [5, 2, 9, 1].map(|id| line.insert(spot(id))).into();
         assert_eq!(positions, [1, 1, 3, 1]);

@@ -76,7 +76,8 @@ impl Scheduler {
             self.send_cancel(id);
         }
         debug_assert!(self.effects.changed.iter().all(|id| self.executions.contains_key(id)), "they are live");
-        std::mem::take(&mut self.effects)
+        let next = Effects::with_room_of(&self.effects);
+        std::mem::replace(&mut self.effects, next)
     }
 
     /// What the next [`Self::take_effects`] will give, as far as it is decided.

@@ -79,7 +79,10 @@ impl Pools {
     /// Sends an action that had its turn to the end of its ring, or out of it.
     pub(crate) fn end_turn(&mut self, action: &mut Action) {
         let has_next = action.has_next();
-        self.turn(action, has_next);
+        let is_last = action.ticket == Some(self.last_ticket);
+        if !(has_next && is_last) {
+            self.turn(action, has_next);
+        }
     }
 
     /// Puts an action at the end of its ring, or nowhere, from wherever it stood there.

@@ -126,11 +126,11 @@ impl Scheduler {
         {
             let limit = action.limits.key_limit.unwrap_or_default();
             let message = format!("every slot of key {key:?} of {name} is taken (key_limit {limit})");
-            (WaitReason::KeyLimit, message, line.slots.iter().copied().take(HELD_BY_MAX).collect())
+            (WaitReason::KeyLimit, message, line.slots.iter().take(HELD_BY_MAX).collect())
         } else if action.is_full() && !keeps_slot {
             let limit = action.limits.limit.unwrap_or_default();
             let message = format!("every slot of {name} is taken (limit {limit})");
-            (WaitReason::Limit, message, action.slots.iter().copied().take(HELD_BY_MAX).collect())
+            (WaitReason::Limit, message, action.slots.iter().take(HELD_BY_MAX).collect())
         } else {
             self.explain_workers(action)
         };
@@ -169,8 +169,7 @@ impl Scheduler {
 
 /// The lines of an action's keys, the longest first.
 fn longest_lines(action: &Action) -> Vec<KeyStats> {
-    let mut lines: Vec<(&str, &Line)> =
-        action.lines.iter().filter_map(|(key, line)| Some((key.text()?, line))).collect();
+    let mut lines: Vec<(&str, &Line)> = action.lines.iter().filter_map(|line| Some((line.key.text()?, line))).collect();
     let longer =
         |one: &(&str, &Line), other: &(&str, &Line)| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0));
     // Of a million keys only those that are shown are put in order.
