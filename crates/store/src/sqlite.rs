@@ -72,7 +72,8 @@ impl Journal {
             false => None,
         };
         let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).acquire_timeout(CALL_DEADLINE);
-        let writer = options.clone().pragma("cache_size", WRITER_CACHE);
+        // Every statement of many rows keeps what it would undo: beyond 64 KiB in a file of its own, unless told otherwise.
+        let writer = options.clone().pragma("cache_size", WRITER_CACHE).pragma("temp_store", "memory");
         let writer = within(first(pool().max_connections(1), &writer)).await?;
         let readers = match in_memory {
             true => writer.clone(),
