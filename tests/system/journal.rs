@@ -279,16 +279,16 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_nex
 
         link.set(weather);
         world.publish(cancels.by_ref().take(1).collect::<Vec<_>>().as_slice()).await?;
-        let taken = async |count: usize| {
-            eventually(&format!("{count} are taken"), SOON, async || {
-                let taken = world.requests_taken().await?;
-                if taken == count { Ok(Some(())) } else { bail!("{taken}") }
+        let all_taken = async || {
+            eventually("all are taken", SOON, async || {
+                let waiting = world.requests_waiting().await?;
+                if waiting == 0 { Ok(Some(())) } else { bail!("{waiting} wait") }
             })
             .await
         };
-        taken(1).await?;
+        all_taken().await?;
         world.publish(&cancels.collect::<Vec<_>>()).await?;
-        taken(CANCELLED).await?;
+        all_taken().await?;
         over(&world, link).await?;
         eventually("all are cancelled", LATER, async || {
             let ended = world.sql("select count(*) from history where status = 'cancelled'").await?;

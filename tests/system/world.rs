@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
 use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, Sandbox, Stamps, eventually};
 
@@ -331,20 +334,22 @@ impl World {
 
     /// How many requests the broker still holds, taken by an executor or not.
     pub(crate) async fn requests_held(&self) -> anyhow::Result<usize> {
-        self.requests("messages").await
-    }
-
-    /// How many requests an executor has taken, but not acked.
-    pub(crate) async fn requests_taken(&self) -> anyhow::Result<usize> {
-        self.requests("messages_unacknowledged").await
-    }
-
-    async fn requests(&self, column: &str) -> anyhow::Result<usize> {
         let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
-        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost, "name", column];
+        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost, "name", "messages"];
         let listed = self.rabbit.ctl(&list).await?.stdout;
         let line = listed.lines().find_map(|line| line.strip_prefix("slotline.requests")).context("no such queue")?;
         Ok(line.trim().parse()?)
+    }
+
+    /// How many requests wait for an executor to take them. The broker is asked itself: its command line takes seconds.
+    pub(crate) async fn requests_waiting(&self) -> anyhow::Result<u32> {
+        let runtime = async_rs::Runtime::tokio_current();
+        let connection = Connection::connect_with_runtime(&self.amqp, ConnectionProperties::default(), runtime).await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let channel = connection.create_channel().await?;
+        let queue = channel.queue_declare("slotline.requests".into(), passive, FieldTable::default()).await?;
+        connection.close(200, "done".into()).await?;
+        Ok(queue.message_count())
     }
 
     // ---- what publishers do ----
