@@ -5,7 +5,7 @@ use std::sync::Arc;
 /// The concurrency key of a line, or the name of the line of executions without one: the only line where keys do not
 /// matter.
 ///
-/// Ordered by a digest first: among a million lines, most comparisons then need not go where the text is. The order means
+/// Compared by a digest first: among a million lines, most comparisons then need not go where the text is. The order means
 /// nothing, but is the same every time; keys of one digest are told apart by their text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LineKey {
