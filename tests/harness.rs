@@ -53,6 +53,7 @@ async fn a_sandbox_ends_with_the_process_that_made_it_even_by_sigkill() -> anyho
         let sandbox = Sandbox::new("victim")?;
         let child = sandbox.spawn(std::process::Command::new("sleep").arg("1000"), "sleep.log")?;
         println!("victim {} {}", sandbox.path().display(), child.pid());
+        // Until it is killed; should nobody do that, it ends with its child.
         std::thread::sleep(Duration::from_secs(1000));
     }
     let outer = Sandbox::new("outer")?;

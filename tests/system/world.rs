@@ -6,10 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
+use slotline_broker::{Broker, topology};
 use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, Sandbox, Stamps, eventually};
 
 use crate::actions::{self, Action};
@@ -19,6 +17,8 @@ use crate::message::Message;
 
 /// The system's Python, for which the system's packages provide pika.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
+/// What all names on the broker start with.
+const PREFIX: &str = "slotline";
 const PUBLISHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/system/publish.py");
 
 /// For what takes moments on a quiet machine. Generous, since only a failing test waits that long.
@@ -341,15 +341,13 @@ impl World {
         Ok(line.trim().parse()?)
     }
 
-    /// How many requests wait for an executor to take them. The broker is asked itself: its command line takes seconds.
-    pub(crate) async fn requests_waiting(&self) -> anyhow::Result<u32> {
-        let runtime = async_rs::Runtime::tokio_current();
-        let connection = Connection::connect_with_runtime(&self.amqp, ConnectionProperties::default(), runtime).await?;
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let channel = connection.create_channel().await?;
-        let queue = channel.queue_declare("slotline.requests".into(), passive, FieldTable::default()).await?;
-        connection.close(200, "done".into()).await?;
-        Ok(queue.message_count())
+    /// How many requests wait for an executor to take them. Asked over AMQP: the command line takes seconds, and shows
+    /// what was seconds ago.
+    pub(crate) async fn requests_waiting(&self) -> anyhow::Result<u64> {
+        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("whoever looks").await?;
+        let waiting = session.depth(&topology::requests_queue(PREFIX)).await;
+        session.close().await;
+        Ok(waiting?)
     }
 
     // ---- what publishers do ----
