@@ -38,6 +38,8 @@ const LOG_BYTES: &str = "67108864";
 const LOG_PAGES: &str = "8192";
 /// Memory for pages of the writer, in KiB below zero: a batch must fit, or its pages are written to the log twice.
 const WRITER_CACHE: &str = "-32768";
+/// Statements that the writer keeps prepared: each of a dozen for eight numbers of rows.
+const WRITER_STATEMENTS: usize = 256;
 /// Rows that are read ahead.
 const ROW_BUFFER: usize = 1000;
 
@@ -74,6 +76,7 @@ impl Journal {
         let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).acquire_timeout(CALL_DEADLINE);
         // Every statement of many rows keeps what it would undo: beyond 64 KiB in a file of its own, unless told otherwise.
         let writer = options.clone().pragma("cache_size", WRITER_CACHE).pragma("temp_store", "memory");
+        let writer = writer.statement_cache_capacity(WRITER_STATEMENTS);
         let writer = within(first(pool().max_connections(1), &writer)).await?;
         let readers = match in_memory {
             true => writer.clone(),

@@ -1,16 +1,17 @@
-//! A batch as one transaction of a few statements, none per execution: rows travel as one JSON array each list.
+//! A batch as one transaction of a few statements, none per execution: each takes many rows, whose values are bound.
 //!
-//! Bytes (digests, incarnations) travel as hexadecimal digits. `jsonb_each` gives each row in SQLite's binary form, which
-//! is taken apart without being written and read as text once for each column.
+//! Statements are kept prepared, which needs their texts to be few: a list of rows is cut into pieces of powers of two.
+//! What fails, fails the whole transaction, so inserts and updates say `OR FAIL`: SQLite then keeps no copy of the pages
+//! that the one statement would have to give back. Nor does it where no function is called.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Serialize;
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, Timestamp};
 use slotline_scheduler::Snapshot;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::batch::{Accepted, EndedAttempt, Settled, collapse, sum};
 use crate::deadline::within;
@@ -19,75 +20,69 @@ use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
 use crate::{Batch, CommitError, Counters, Story};
 
+/// The most rows of one statement: 128 of the widest have 3,712 values, of the 32,766 that SQLite takes.
+const ROWS_MAX: usize = 128;
+/// Where the rows go in the text of a statement.
+const ROWS: &str = "$rows";
+
 const CHAIN: &str = "UPDATE leadership SET batch = $3, next_id = $4, next_fence = $5, next_action = $6 \
     WHERE partition_id = $1 AND epoch = $2 AND batch = $3 - 1";
 
 const EPOCH: &str = "SELECT epoch FROM leadership WHERE partition_id = $1";
 
-const DELETE_ACTIONS: &str = "UPDATE actions SET deleted_at = d.at, updated_at = d.at \
-    FROM (SELECT value ->> 0 AS id, value ->> 1 AS at FROM jsonb_each($1)) AS d WHERE actions.id = d.id";
+const DELETE_ACTIONS: &str = "WITH d (id, at) AS (VALUES $rows) \
+    UPDATE OR FAIL actions SET deleted_at = d.at, updated_at = d.at FROM d WHERE actions.id = d.id";
 
 const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
-    FROM jsonb_each($1) WHERE true ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
+    VALUES $rows ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
     paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
 /// A `message_id` that is known already is refused by the key.
-const NAME: &str = "INSERT INTO messages (message_id, execution_id, digest) \
-    SELECT value ->> 20, value ->> 0, unhex(value ->> 21) FROM jsonb_each($1) WHERE value ->> 20 IS NOT NULL";
+const NAME: &str = "INSERT OR FAIL INTO messages (message_id, execution_id, digest) VALUES $rows";
 
-const ACCEPT: &str = "INSERT INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
+const ACCEPT: &str = "INSERT OR FAIL INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
     incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, \
     enqueued_at, timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
-    parameters) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-    unhex(value ->> 7), value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
-    value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 19, value ->> 20, \
-    unhex(value ->> 21), value ->> 22, value ->> 23, value ->> 24, value ->> 25, value ->> 26, value ->> 27, \
-    value ->> 28 \
-    FROM jsonb_each($1)";
+    parameters) VALUES $rows";
 
-const CHANGE: &str = "UPDATE live SET place = c.value ->> 1, queued_at = c.value ->> 2, not_before = c.value ->> 3, \
-    fence = c.value ->> 4, scheduled_at = c.value ->> 5, started_at = c.value ->> 6, \
-    incarnation = unhex(c.value ->> 7), attempt = c.value ->> 8, failures = c.value ->> 9, losses = c.value ->> 10, \
-    keeps_slot = c.value ->> 11, cancel_requested = c.value ->> 12, status = c.value ->> 13, worker = c.value ->> 14, \
-    after_fence = c.value ->> 15 \
-    FROM jsonb_each($1) AS c WHERE live.id = c.value ->> 0";
+const CHANGE: &str = "WITH c (id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt, \
+    failures, losses, keeps_slot, cancel_requested, status, worker, after_fence) AS (VALUES $rows) \
+    UPDATE OR FAIL live SET place = c.place, queued_at = c.queued_at, not_before = c.not_before, fence = c.fence, \
+    scheduled_at = c.scheduled_at, started_at = c.started_at, incarnation = c.incarnation, attempt = c.attempt, \
+    failures = c.failures, losses = c.losses, keeps_slot = c.keeps_slot, cancel_requested = c.cancel_requested, \
+    status = c.status, worker = c.worker, after_fence = c.after_fence FROM c WHERE live.id = c.id";
 
-const END_ATTEMPTS: &str = "INSERT INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
-    started_at, ended_at, error) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, \
-    value ->> 8 FROM jsonb_each($1)";
+const END_ATTEMPTS: &str = "INSERT OR FAIL INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
+    started_at, ended_at, error) VALUES $rows";
 
-const SETTLE: &str = "INSERT INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, \
-    timeout_ns, incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, detail, \
-    correlation_id, trace_id, source, parameters, result, error) \
-    SELECT live.id, live.action_id, live.enqueued_at, s.value ->> 1, s.value ->> 2, s.value ->> 3, s.value ->> 4, \
-    live.timeout_ns, unhex(s.value ->> 5), s.value ->> 6, s.value ->> 7, s.value ->> 8, s.value ->> 9, \
-    s.value ->> 10, live.concurrency_key, live.message_id, live.detail, live.correlation_id, \
-    live.trace_id, live.source, live.parameters, s.value ->> 11, s.value ->> 12 \
-    FROM jsonb_each($1) AS s CROSS JOIN live ON live.id = s.value ->> 0";
+const SETTLE: &str = "WITH s (id, scheduled_at, started_at, ended_at, fence, incarnation, attempt, failures, losses, \
+    status, worker, result, error) AS (VALUES $rows) \
+    INSERT OR FAIL INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, timeout_ns, \
+    incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, detail, correlation_id, trace_id, \
+    source, parameters, result, error) \
+    SELECT live.id, live.action_id, live.enqueued_at, s.scheduled_at, s.started_at, s.ended_at, s.fence, live.timeout_ns, \
+    s.incarnation, s.attempt, s.failures, s.losses, s.status, s.worker, live.concurrency_key, live.message_id, \
+    live.detail, live.correlation_id, live.trace_id, live.source, live.parameters, s.result, s.error \
+    FROM s CROSS JOIN live ON live.id = s.id";
 
-const LEAVE: &str = "DELETE FROM live WHERE id IN (SELECT value ->> 0 FROM jsonb_each($1))";
+const LEAVE: &str = "DELETE FROM live WHERE id IN (VALUES $rows)";
 
-const ADD_TOTALS: &str = "INSERT INTO action_totals (action_id, enqueued, completed) \
-    SELECT value ->> 0, value ->> 1, value ->> 2 FROM jsonb_each($1) WHERE true \
+const ADD_TOTALS: &str = "INSERT INTO action_totals (action_id, enqueued, completed) VALUES $rows \
     ON CONFLICT (action_id) DO UPDATE SET enqueued = enqueued + excluded.enqueued, \
     completed = completed + excluded.completed";
 
-const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, worker, ended_at) \
-    SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM jsonb_each($1) WHERE true ON CONFLICT DO NOTHING";
+const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, worker, ended_at) VALUES $rows \
+    ON CONFLICT DO NOTHING";
 
 /// A number that was given before is refused by the key.
-const TELL: &str = "INSERT INTO events (execution_id, number, kind, body) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each($1)";
+const TELL: &str = "INSERT OR FAIL INTO events (execution_id, number, kind, body) VALUES $rows";
 
-const FORGET_EVENTS: &str = "DELETE FROM events WHERE (execution_id, number) IN (SELECT e.execution_id, e.number \
-    FROM jsonb_each($1) AS r CROSS JOIN events AS e ON e.execution_id = r.value ->> 0 AND e.number < r.value ->> 1)";
+const FORGET_EVENTS: &str = "WITH r (id, first) AS (VALUES $rows) \
+    DELETE FROM events WHERE (execution_id, number) IN (SELECT e.execution_id, e.number \
+    FROM r CROSS JOIN events AS e ON e.execution_id = r.id AND e.number < r.first)";
 
 const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attempt, sequence, awaits, head) \
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 \
-    FROM jsonb_each($1) WHERE true ON CONFLICT (execution_id) DO UPDATE SET first = excluded.first, \
+    VALUES $rows ON CONFLICT (execution_id) DO UPDATE SET first = excluded.first, \
     last = excluded.last, attempt = excluded.attempt, sequence = excluded.sequence, awaits = excluded.awaits, \
     head = excluded.head";
 
@@ -98,11 +93,14 @@ pub(crate) struct Script {
     steps: Vec<Step>,
 }
 
-/// Statements that each take the same array of rows.
+/// A statement, as often as its rows need it.
 struct Step {
-    statements: &'static [&'static str],
-    rows: Arc<str>,
-    /// What the statements do with how many executions, which must all live.
+    statement: &'static str,
+    /// Values of one row.
+    width: usize,
+    /// The values of each piece.
+    pieces: Vec<SqliteArguments>,
+    /// What the statement does with how many executions, which must all live.
     does: Option<(&'static str, usize)>,
 }
 
@@ -110,8 +108,8 @@ impl Script {
     pub(crate) fn of(batch: &Batch) -> Self {
         let mut script = Self { number: batch.number, counters: batch.counters, steps: Vec::new() };
         let actions = collapse(&batch.actions);
-        script.add(&[DELETE_ACTIONS], &actions.deleted, |(id, at)| [number(id.0), time(*at)]);
-        script.add(&[PUT_ACTIONS], &actions.put, |(action, deleted_at)| {
+        script.add(DELETE_ACTIONS, &actions.deleted, |(id, at)| [number(id.0), time(*at)]);
+        script.add(PUT_ACTIONS, &actions.put, |(action, deleted_at)| {
             [
                 number(action.action_id.0),
                 plain(action.action_ref.as_str()),
@@ -122,55 +120,73 @@ impl Script {
                 maybe(*deleted_at, time),
             ]
         });
-        script.add(&[NAME, ACCEPT], &batch.accepted, accepted);
-        script.add_living(&[CHANGE], "changed", &batch.live, state);
-        script.add(&[END_ATTEMPTS], &batch.attempts, attempt);
-        script.add_living(&[SETTLE, LEAVE], "settled", &batch.settled, settled);
-        script.add(&[ADD_TOTALS], &sum(&batch.totals), |(action, enqueued, completed)| {
+        let named: Vec<_> = batch.accepted.iter().filter(|accepted| accepted.request.message_id.is_some()).collect();
+        script.add(NAME, &named, |accepted| {
+            let Accepted { snapshot, request } = accepted;
+            [maybe(request.message_id.as_deref(), hidden), number(snapshot.id.0), Cell::Bytes(&request.digest)]
+        });
+        script.add(ACCEPT, &batch.accepted, accepted);
+        script.add_living(CHANGE, "changed", &batch.live, state);
+        script.add(END_ATTEMPTS, &batch.attempts, attempt);
+        script.add_living(SETTLE, "settled", &batch.settled, settled);
+        script.add_living(LEAVE, "left", &batch.settled, |settled| [number(settled.id.0)]);
+        script.add(ADD_TOTALS, &sum(&batch.totals), |(action, enqueued, completed)| {
             [number(action.0), number(large(*enqueued)), number(large(*completed))]
         });
-        script.add(&[END_INCARNATIONS], &batch.ended_incarnations, |(incarnation, worker, at)| {
-            [Cell::Text(incarnation.0.simple().to_string().into()), plain(worker.as_str()), time(*at)]
+        script.add(END_INCARNATIONS, &batch.ended_incarnations, |(incarnation, worker, at)| {
+            [Cell::Bytes(incarnation.0.as_bytes()), plain(worker.as_str()), time(*at)]
         });
-        script.add(&[TELL], &batch.events, event);
+        script.add(TELL, &batch.events, event);
         let cut: Vec<&Story> = batch.stories.iter().filter(|story| story.first > 1).collect();
-        script.add(&[FORGET_EVENTS], &cut, |story| [number(story.id.0), number(large(story.first))]);
-        script.add(&[PUT_STORIES], &batch.stories, story);
+        script.add(FORGET_EVENTS, &cut, |story| [number(story.id.0), number(large(story.first))]);
+        script.add(PUT_STORIES, &batch.stories, story);
         script
     }
 
-    /// Adds statements over the rows, if there are any.
+    /// Adds a statement over the rows, if there are any.
     fn add<'r, T, const N: usize>(
         &mut self,
-        statements: &'static [&'static str],
+        statement: &'static str,
         rows: &'r [T],
         cells: impl Fn(&'r T) -> [Cell<'r>; N],
-    ) where
-        [Cell<'r>; N]: Serialize,
-    {
-        if !rows.is_empty() {
-            let rows = json(&rows.iter().map(cells).collect::<Vec<_>>()).into();
-            self.steps.push(Step { statements, rows, does: None });
+    ) {
+        if rows.is_empty() {
+            return;
         }
+        let mut pieces = Vec::new();
+        let mut rest = rows;
+        while let Some(log) = rest.len().checked_ilog2() {
+            let (piece, after) = rest.split_at(ROWS_MAX.min(1 << log));
+            let mut values = SqliteArguments::default();
+            values.reserve(piece.len() * N, 0);
+            piece.iter().flat_map(&cells).for_each(|cell| cell.add_to(&mut values));
+            pieces.push(values);
+            rest = after;
+        }
+        self.steps.push(Step { statement, width: N, pieces, does: None });
     }
 
     /// As [`Script::add`], for rows of executions that must live.
     fn add_living<'r, T, const N: usize>(
         &mut self,
-        statements: &'static [&'static str],
+        statement: &'static str,
         what: &'static str,
         rows: &'r [T],
         cells: impl Fn(&'r T) -> [Cell<'r>; N],
-    ) where
-        [Cell<'r>; N]: Serialize,
-    {
-        self.add(statements, rows, cells);
+    ) {
+        self.add(statement, rows, cells);
         if !rows.is_empty()
             && let Some(step) = self.steps.last_mut()
         {
             step.does = Some((what, rows.len()));
         }
     }
+}
+
+/// The text of a statement over so many rows.
+fn text(statement: &str, width: usize, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; width].join(","));
+    statement.replace(ROWS, &vec![row; rows].join(","))
 }
 
 /// Writes a batch under `epoch`, whole or not at all.
@@ -208,14 +224,17 @@ async fn transact(connection: &mut SqliteConnection, epoch: Epoch, script: Scrip
         }
         return Ok(Chained::Deposed(theirs));
     }
-    for Step { statements, rows, does } in steps {
-        for &statement in statements {
-            let touched = sqlx::query(statement).bind(rows.clone()).execute(&mut *db).await?.rows_affected();
-            if let Some((what, expected)) = does
-                && u64::try_from(expected) != Ok(touched)
-            {
-                return Err(violated(format!("{expected} executions {what}, but {touched} of them live")));
-            }
+    for Step { statement, width, pieces, does } in steps {
+        let mut touched = 0;
+        for values in pieces {
+            // Safe, since only its number of rows is not written above.
+            let text = AssertSqlSafe(text(statement, width, values.len() / width));
+            touched += sqlx::query_with(text, values).execute(&mut *db).await?.rows_affected();
+        }
+        if let Some((what, expected)) = does
+            && u64::try_from(expected) != Ok(touched)
+        {
+            return Err(violated(format!("{expected} executions {what}, but {touched} of them live")));
         }
     }
     transaction.commit().await?;
@@ -228,13 +247,25 @@ fn violated(reason: String) -> sqlx::Error {
 }
 
 /// One value of a row.
-#[derive(Serialize)]
-#[serde(untagged)]
 enum Cell<'r> {
     Null,
     Flag(bool),
     Number(i64),
     Text(Cow<'r, str>),
+    Bytes(&'r [u8]),
+}
+
+impl Cell<'_> {
+    fn add_to(self, values: &mut SqliteArguments) {
+        let added = match self {
+            Self::Null => values.add(None::<i64>),
+            Self::Flag(flag) => values.add(flag),
+            Self::Number(number) => values.add(number),
+            Self::Text(text) => values.add(Arc::<str>::from(text)),
+            Self::Bytes(bytes) => values.add(bytes),
+        };
+        added.expect("numbers, text and bytes are what SQLite takes");
+    }
 }
 
 fn number<'r>(number: i64) -> Cell<'r> {
@@ -255,11 +286,6 @@ fn plain(text: &str) -> Cell<'_> {
 
 fn hidden(text: &str) -> Cell<'_> {
     Cell::Text(hide(text))
-}
-
-fn hex<'r>(bytes: &[u8]) -> Cell<'r> {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    Cell::Text(digits.map(|digit| char::from_digit(digit.into(), 16).expect("half a byte is a digit")).collect())
 }
 
 fn maybe<'r, T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'r>) -> Cell<'r> {
@@ -308,7 +334,7 @@ fn accepted(row: &Accepted) -> [Cell<'_>; 29] {
         maybe(request.timeout, |timeout| number(timeout_ns(timeout))),
         maybe(snapshot.key.as_deref(), hidden),
         maybe(request.message_id.as_deref(), hidden),
-        hex(&request.digest),
+        Cell::Bytes(&request.digest),
         maybe(detail_text(request.detail), |text| Cell::Text(text.into())),
         maybe(request.correlation_id.as_deref(), hidden),
         maybe(request.trace_id.as_deref(), hidden),
@@ -330,7 +356,7 @@ fn state(snapshot: &Snapshot) -> [Cell<'_>; 16] {
         maybe(lease, |lease| number(lease.fence.0)),
         maybe(lease, |lease| time(lease.scheduled_at)),
         maybe(lease.and_then(|lease| lease.started_at), time),
-        maybe(lease, |lease| hex(lease.incarnation.0.as_bytes())),
+        maybe(lease, |lease| Cell::Bytes(lease.incarnation.0.as_bytes())),
         count(snapshot.attempt),
         count(snapshot.failures),
         count(snapshot.losses),
@@ -364,7 +390,7 @@ fn settled(row: &Settled) -> [Cell<'_>; 13] {
         maybe(lease.and_then(|lease| lease.started_at), time),
         time(row.ended_at),
         maybe(lease, |lease| number(lease.fence.0)),
-        maybe(lease, |lease| hex(lease.incarnation.0.as_bytes())),
+        maybe(lease, |lease| Cell::Bytes(lease.incarnation.0.as_bytes())),
         count(row.attempt),
         count(row.failures),
         count(row.losses),
