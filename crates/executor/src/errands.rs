@@ -11,10 +11,19 @@ use tokio::sync::mpsc;
 /// Wait before a refused dead letter is tried again.
 const DEAD_RETRY: Duration = Duration::from_millis(500);
 
-/// Tells the loop which incarnations' queues are gone.
+/// What became of an order, as far as the broker knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fate {
+    /// It is on its way, or never will be.
+    Settled,
+    /// The queue of the incarnation is gone.
+    Returned(Incarnation),
+}
+
+/// Tells the loop what became of its orders.
 pub(crate) async fn watch_orders(
     mut receipts: mpsc::UnboundedReceiver<(Receipt, Incarnation)>,
-    returned: mpsc::UnboundedSender<Incarnation>,
+    fates: mpsc::UnboundedSender<Fate>,
 ) {
     let mut waiting = FuturesUnordered::new();
     loop {
@@ -25,7 +34,8 @@ pub(crate) async fn watch_orders(
             },
             Some((result, incarnation)) = waiting.next() => {
                 crash::point("executor.publish.confirmed");
-                if result == Err(PublishError::Returned) && returned.send(incarnation).is_err() {
+                let is_returned = result == Err(PublishError::Returned);
+                if fates.send(if is_returned { Fate::Returned(incarnation) } else { Fate::Settled }).is_err() {
                     return;
                 }
             }

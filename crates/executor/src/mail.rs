@@ -49,6 +49,8 @@ pub(crate) struct Postman {
 #[derive(Debug, Default)]
 pub(crate) struct Mail {
     pub(crate) publications: Vec<(Publication, Purpose)>,
+    /// What nobody waits for; after all of the others.
+    pub(crate) later: Vec<(Publication, Purpose)>,
     /// Copies for the dead letters; the requests behind them are acked once these are confirmed.
     pub(crate) dead: Vec<Publication>,
 }
@@ -100,11 +102,11 @@ impl Postman {
         }
         for chunk in letters.announcements.chunks(Body::MEMBERS_MAX) {
             let body = self.array::<StatusChanged>(chunk.iter().map(changed), now);
-            mail.publications.push((self.topic(StatusChanged::TYPE, body), Purpose::Other));
+            mail.later.push((self.topic(StatusChanged::TYPE, body), Purpose::Other));
         }
         for chunk in letters.said.chunks(Body::MEMBERS_MAX) {
             let body = self.array::<Progress>(chunk.iter(), now);
-            mail.publications.push((self.topic(Progress::TYPE, body), Purpose::Other));
+            mail.later.push((self.topic(Progress::TYPE, body), Purpose::Other));
         }
         mail
     }
@@ -147,7 +149,7 @@ impl Postman {
                 let routing_key = topology::to_worker(Resend::TYPE, incarnation);
                 let exchange = topology::exchange(&self.prefix);
                 let publication = self.publication(&exchange, routing_key, Resend::TYPE, body.finish());
-                mail.publications.push((publication, Purpose::Other));
+                mail.later.push((publication, Purpose::Other));
             }
         }
     }
@@ -247,7 +249,8 @@ impl Postman {
                 let exchange = topology::exchange(&self.prefix);
                 let mut publication = self.publication(&exchange, routing_key, message_type, body.finish());
                 publication.mandatory = true;
-                mail.publications.push((publication, Purpose::Order(incarnation)));
+                let when = if message_type == Recorded::TYPE { &mut mail.later } else { &mut mail.publications };
+                when.push((publication, Purpose::Order(incarnation)));
             }
         }
     }

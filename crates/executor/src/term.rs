@@ -27,7 +27,7 @@ use crate::ask::{Answer, Ask, Asker, Question};
 use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::errands::{ack_requests, watch_orders};
+use crate::errands::{Fate, ack_requests, watch_orders};
 use crate::feed::{Arrival, Feed, Reader, Source};
 use crate::flight::{Flight, landed};
 use crate::followers::Followers;
@@ -40,6 +40,7 @@ use crate::outbox::{Awaited, Pending};
 use crate::prune;
 use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
+use commits::Rest;
 
 /// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all there is,
 /// executor, database and worker would take turns; with several under way they work side by side.
@@ -139,8 +140,10 @@ pub(crate) struct Term {
     /// Since when something waits that is worth a commit, and whether at once.
     lazy_since: Option<Timestamp>,
     pub(crate) is_urgent: bool,
-    returned: (mpsc::UnboundedSender<Incarnation>, mpsc::UnboundedReceiver<Incarnation>),
+    fates: (mpsc::UnboundedSender<Fate>, mpsc::UnboundedReceiver<Fate>),
     watch: Option<mpsc::UnboundedSender<(Receipt, Incarnation)>>,
+    /// What is left of the last release; nothing leaves before it.
+    rest: Option<Rest>,
     requests_out: Option<mpsc::UnboundedSender<(Tag, Vec<Publication>)>>,
     requests_acked: Option<JoinHandle<()>>,
 }
@@ -213,8 +216,9 @@ impl Term {
             requests: None,
             lazy_since: None,
             is_urgent: false,
-            returned: mpsc::unbounded_channel(),
+            fates: mpsc::unbounded_channel(),
             watch: None,
+            rest: None,
             requests_out: None,
             requests_acked: None,
         }
@@ -243,7 +247,10 @@ impl Term {
                 },
                 arrival = arrived(urgent), if has_room => self.arrive(arrival),
                 Some(question) = questions.recv(), if has_room => self.answer(question),
-                Some(incarnation) = self.returned.1.recv() => self.apply(Input::OrderReturned { incarnation }),
+                Some(fate) = self.fates.1.recv() => match fate {
+                    Fate::Returned(incarnation) => self.apply(Input::OrderReturned { incarnation }),
+                    Fate::Settled => self.release_rest(),
+                },
                 checked = arrived(requests), if takes_requests => self.admit(checked),
                 arrival = arrived(events), if has_room => self.arrive(arrival),
                 changed = current.changed() => {
@@ -388,6 +395,7 @@ impl Term {
 
     async fn change_session(&mut self, session: Option<Session>) {
         self.feed = None;
+        self.rest = None;
         self.acks.clear();
         self.requests = None;
         let Some(session) = session else { return };
@@ -403,7 +411,7 @@ impl Term {
         match Feed::open(session.clone(), &self.postman.prefix, self.epoch, reader, intake).await {
             Ok(feed) => {
                 let (watch, receipts) = mpsc::unbounded_channel();
-                tokio::spawn(watch_orders(receipts, self.returned.0.clone()));
+                tokio::spawn(watch_orders(receipts, self.fates.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();
                 self.requests_acked = Some(tokio::spawn(ack_requests(handled, session, feed.requests_acker())));
                 self.watch = Some(watch);

@@ -1,7 +1,7 @@
 //! Orders that wait for the end of their batch, where they get their numbers.
 //!
-//! One batch first greets whoever is new, since nothing may start under terms it does not know. Then it says what is
-//! recorded, then what to start, then what to hand back and what to end: messages of one type
+//! One batch first greets whoever is new, since nothing may start under terms it does not know. Then it says what to
+//! start, what to hand back and what to end, and last what is recorded, which nobody waits for: messages of one type
 //! travel together, and `n` still rises along the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,11 +61,6 @@ impl Scheduler {
         for incarnation in std::mem::take(&mut self.orders.lost) {
             self.send(incarnation, Order::Lost);
         }
-        for (incarnation, mut attempts) in std::mem::take(&mut self.orders.recorded) {
-            attempts.sort_unstable();
-            attempts.dedup();
-            self.send(incarnation, Order::Recorded { attempts });
-        }
         for id in std::mem::take(&mut self.orders.dispatch) {
             self.send_dispatch(id);
         }
@@ -74,6 +69,11 @@ impl Scheduler {
         }
         for id in std::mem::take(&mut self.orders.cancel) {
             self.send_cancel(id);
+        }
+        for (incarnation, mut attempts) in std::mem::take(&mut self.orders.recorded) {
+            attempts.sort_unstable();
+            attempts.dedup();
+            self.send(incarnation, Order::Recorded { attempts });
         }
         debug_assert!(self.effects.changed.iter().all(|id| self.executions.contains_key(id)), "they are live");
         let next = Effects::with_room_of(&self.effects);

@@ -29,8 +29,9 @@ const COMMAND_CAPABILITIES: &[&str] = &["report-progress", "cancel", "logs"];
 const HANDLER_CAPABILITIES: &[&str] = &["report-progress", "cancel"];
 /// How long running work may go on once a drain was asked for, where nobody says.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most attempts a worker may offer to run at once.
-pub const CAPACITY_MAX: u32 = 8_192;
+/// The most attempts a worker may offer to run at once: the duty book has room for so many, and for those that one batch
+/// of the executor starts before it says what it has recorded.
+pub const CAPACITY_MAX: u32 = 8_000;
 
 /// Why a worker could not be put together, or ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]

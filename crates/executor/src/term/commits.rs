@@ -4,15 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use slotline_api::hub::Live;
-use slotline_broker::crash;
+use slotline_broker::{Publication, Tag, crash};
+use slotline_protocol::Timestamp;
 use slotline_protocol::record::Event;
 use slotline_store::Batch;
 
 use super::{End, FAREWELL, LAZY, Term, WORTH_A_BATCH};
 use crate::ask::Asker;
+use crate::feed::Source;
 use crate::flight::{Cargo, Crew, Flight, fly};
 use crate::mail::{Mail, Purpose};
 use crate::outbox::pack;
+
+/// What a commit has made true and nobody waits for.
+pub(super) struct Rest {
+    publications: Vec<(Publication, Purpose)>,
+    probe: Option<Timestamp>,
+    acks: Vec<(Source, Tag)>,
+    requests: Option<Tag>,
+    dead: Vec<Publication>,
+    /// Of the session that the deliveries came by.
+    generation: Option<u64>,
+}
 
 impl Term {
     /// Hands what has gathered to a commit, if something is due: at once if none is under way, behind that one if it is
@@ -92,32 +105,52 @@ impl Term {
                 }
             }
         }
-        let Some(feed) = &self.feed else { return };
+        // Numbers of orders rise along the queue of each worker.
+        self.release_rest();
         crash::point("executor.publish.before");
-        for (publication, purpose) in mail.publications {
+        let has_orders = mail.publications.iter().any(|(_, purpose)| matches!(purpose, Purpose::Order(_)));
+        self.publish(mail.publications);
+        let Cargo { probe, acks, requests, generation, .. } = cargo;
+        self.rest = Some(Rest { publications: mail.later, probe, acks, requests, dead: mail.dead, generation });
+        if !has_orders {
+            self.release_rest();
+        }
+    }
+
+    /// Lets out what nobody waits for. While an order is on its way to the broker this stays behind, so that the broker
+    /// has nothing else to do.
+    pub(super) fn release_rest(&mut self) {
+        let Some(rest) = self.rest.take() else { return };
+        self.publish(rest.publications);
+        crash::point("executor.publish.after");
+        let Some(feed) = &self.feed else { return };
+        if let Some(published_at) = rest.probe {
+            for publication in self.postman.probes(self.mark, published_at) {
+                drop(feed.session.publish(publication));
+            }
+        }
+        if rest.generation != Some(feed.session.generation()) {
+            // Those deliveries belong to a session that is over; they come again.
+            return;
+        }
+        crash::point("executor.ack.before");
+        for (from, tag) in rest.acks {
+            feed.ack(from, tag);
+        }
+        crash::point("executor.ack.after");
+        if let (Some(tag), Some(requests_out)) = (rest.requests, &self.requests_out) {
+            drop(requests_out.send((tag, rest.dead)));
+        }
+    }
+
+    fn publish(&self, publications: Vec<(Publication, Purpose)>) {
+        let Some(feed) = &self.feed else { return };
+        for (publication, purpose) in publications {
             let receipt = feed.session.publish(publication);
             if let (Purpose::Order(incarnation), Some(watch)) = (purpose, &self.watch) {
                 crash::point("executor.publish.order");
                 drop(watch.send((receipt, incarnation)));
             }
-        }
-        crash::point("executor.publish.after");
-        if let Some(published_at) = cargo.probe {
-            for publication in self.postman.probes(self.mark, published_at) {
-                drop(feed.session.publish(publication));
-            }
-        }
-        if cargo.generation != Some(feed.session.generation()) {
-            // Those deliveries belong to a session that is over; they come again.
-            return;
-        }
-        crash::point("executor.ack.before");
-        for (from, tag) in cargo.acks {
-            feed.ack(from, tag);
-        }
-        crash::point("executor.ack.after");
-        if let (Some(tag), Some(requests_out)) = (cargo.requests, &self.requests_out) {
-            drop(requests_out.send((tag, mail.dead)));
         }
     }
 
@@ -161,6 +194,7 @@ impl Term {
 
     /// What was taken is acked, what left last gets confirmed, and the rest goes back to its place.
     async fn say_farewell(&mut self) {
+        self.release_rest();
         let session = self.feed.as_ref().map(|feed| feed.session.clone());
         if let Some(session) = session {
             self.requests_out = None;
