@@ -27,4 +27,4 @@ pub use rabbit::{Output, Rabbit};
 pub use sandbox::{Guarded, Sandbox};
 pub use stamps::{Stamp, Stamps, check_line, most_at_once, now_ns};
 pub use stranger::Stranger;
-pub use wait::{eventually, eventually_blocking};
+pub use wait::{eventually, eventually_blocking, eventually_every};

@@ -10,6 +10,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub async fn eventually<T>(
     what: &str,
     deadline: Duration,
+    look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    eventually_every(PAUSE, what, deadline, look).await
+}
+
+/// [`eventually`] with so long a pause between two looks, where looking disturbs what is looked at.
+pub async fn eventually_every<T>(
+    pause: Duration,
+    what: &str,
+    deadline: Duration,
     mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     let begun = Instant::now();
@@ -21,7 +31,7 @@ pub async fn eventually<T>(
             Err(error) if begun.elapsed() > deadline => {
                 return Err(error).with_context(|| format!("waited {deadline:?} in vain: {what}"));
             }
-            Ok(None) | Err(_) => tokio::time::sleep(PAUSE).await,
+            Ok(None) | Err(_) => tokio::time::sleep(pause).await,
         }
     }
 }

@@ -277,6 +277,7 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_nex
             .iter()
             .map(|id| Message::payload("execution.cancel_requested", json!({"execution_id": id})));
 
+        pinged(&world).await?;
         link.set(weather);
         world.publish(cancels.by_ref().take(1).collect::<Vec<_>>().as_slice()).await?;
         let all_taken = async || {
@@ -352,6 +353,18 @@ async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
     link.set(Weather::Fair);
     eventually("somebody leads", SOON, async || world.leader().await).await?;
     Ok(world.stamps.read()?.len())
+}
+
+/// Waits until an idle leader has just asked whether the journal is there, so that it asks next only in a while: as long as
+/// it waits for that answer it takes nothing.
+async fn pinged(world: &World) -> anyhow::Result<()> {
+    let heard = async || {
+        let leader = "select state_change from pg_stat_activity where pid = \
+            (select pid from pg_locks where locktype = 'advisory' and granted)";
+        world.sql(leader).await
+    };
+    let before = heard().await?;
+    eventually("the leader asks for the journal", SOON, async || Ok((heard().await? != before).then_some(()))).await
 }
 
 /// The epoch, and its last batch.

@@ -79,7 +79,7 @@ pub(crate) async fn run(
         installation.until_enqueued(before.enqueued + count as u64).await?;
         let (clocks, begun) = (crew.meter.read()?, std::time::Instant::now());
         installation.resume(ACTION).await?;
-        installation.until_settled(before.settled + count as u64).await?;
+        installation.until_settled_undisturbed(before.settled + count as u64).await?;
         seconds += begun.elapsed().as_secs_f64();
         spent.add(crew.meter.since(&clocks)?);
         rounds += 1;

@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use slotline_broker::{Broker, Session};
 use slotline_store::Store;
-use slotline_tests::{Guarded, Port, Sandbox, Signal, eventually};
+use slotline_tests::{Guarded, Port, Sandbox, Signal, eventually, eventually_every};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,9 @@ use site::start_executor;
 
 /// Longest time that any one round may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
+/// Between two looks at how much has settled, each of which costs the journal a query: less than a hundredth of a round.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_SELDOM: Duration = Duration::from_millis(500);
 /// How long a daemon may take to end.
 pub(crate) const END_WITHIN: Duration = Duration::from_secs(60);
 /// Actions that are put at once.
@@ -136,7 +139,16 @@ impl Installation {
     }
 
     pub(crate) async fn until_settled(&self, count: u64) -> Result<()> {
-        eventually(&format!("{count} executions settled"), PATIENCE, async || {
+        self.until_settled_by(LOOK_EVERY, count).await
+    }
+
+    /// Looks so seldom that what is measured by stamps is not disturbed.
+    pub(crate) async fn until_settled_undisturbed(&self, count: u64) -> Result<()> {
+        self.until_settled_by(LOOK_SELDOM, count).await
+    }
+
+    async fn until_settled_by(&self, pause: Duration, count: u64) -> Result<()> {
+        eventually_every(pause, &format!("{count} executions settled"), PATIENCE, async || {
             Ok((self.totals().await?.settled >= count).then_some(()))
         })
         .await
