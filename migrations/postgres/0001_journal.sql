@@ -325,13 +325,13 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'SL002', MESSAGE = format('batch %s does not follow the last one', p_batch);
     END IF;
 
-    IF cardinality(d_id) > 0 THEN
+    IF d_id IS NOT NULL THEN
         UPDATE actions SET deleted_at = d.at, updated_at = d.at
           FROM unnest(d_id, d_at) AS d(id, at)
          WHERE actions.id = d.id;
     END IF;
 
-    IF cardinality(a_id) > 0 THEN
+    IF a_id IS NOT NULL THEN
         INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at)
         SELECT * FROM unnest(a_id, a_ref, a_policy, a_paused, a_created_at, a_updated_at, a_deleted_at)
             ON CONFLICT (id) DO UPDATE
@@ -339,8 +339,8 @@ BEGIN
                updated_at = excluded.updated_at, deleted_at = excluded.deleted_at;
     END IF;
 
-    IF cardinality(n_id) > 0 THEN
-        IF cardinality(n_message_id) > 0 THEN
+    IF n_id IS NOT NULL THEN
+        IF n_message_id IS NOT NULL THEN
             INSERT INTO messages (message_id, execution_id, digest)
             SELECT * FROM unnest(n_message_id, n_id, n_digest) AS n(message_id) WHERE n.message_id IS NOT NULL;
         END IF;
@@ -355,7 +355,7 @@ BEGIN
             n_reply_to, n_reply, n_parameters);
     END IF;
 
-    IF cardinality(l_id) > 0 THEN
+    IF l_id IS NOT NULL THEN
         UPDATE live
            SET place = l.place, queued_at = l.queued_at, not_before = l.not_before, fence = l.fence,
                scheduled_at = l.scheduled_at, started_at = l.started_at, incarnation = l.incarnation,
@@ -374,14 +374,14 @@ BEGIN
         END IF;
     END IF;
 
-    IF cardinality(t_execution_id) > 0 THEN
+    IF t_execution_id IS NOT NULL THEN
         INSERT INTO attempts (
             execution_id, fence, attempt, outcome, worker, scheduled_at, started_at, ended_at, error)
         SELECT * FROM unnest(
             t_execution_id, t_fence, t_attempt, t_outcome, t_worker, t_scheduled_at, t_started_at, t_ended_at, t_error);
     END IF;
 
-    IF cardinality(s_id) > 0 THEN
+    IF s_id IS NOT NULL THEN
         WITH gone AS (
             DELETE FROM live
              USING unnest(
@@ -407,7 +407,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF cardinality(c_action_id) > 0 THEN
+    IF c_action_id IS NOT NULL THEN
         INSERT INTO action_totals (action_id, enqueued, completed)
         SELECT * FROM unnest(c_action_id, c_enqueued, c_completed)
             ON CONFLICT (action_id) DO UPDATE
@@ -415,25 +415,27 @@ BEGIN
                completed = action_totals.completed + excluded.completed;
     END IF;
 
-    IF cardinality(i_incarnation) > 0 THEN
+    IF i_incarnation IS NOT NULL THEN
         INSERT INTO ended_incarnations (incarnation, worker, ended_at)
         SELECT * FROM unnest(i_incarnation, i_worker, i_ended_at)
             ON CONFLICT DO NOTHING;
     END IF;
 
-    IF cardinality(e_execution_id) > 0 THEN
+    IF e_execution_id IS NOT NULL THEN
         -- A number that was given before is refused by the key.
         INSERT INTO events (execution_id, number, kind, body)
         SELECT * FROM unnest(e_execution_id, e_number, e_kind, e_body);
     END IF;
 
-    IF cardinality(r_execution_id) > 0 THEN
-        -- From where the record began until now, so that what earlier calls deleted is not walked through again.
-        DELETE FROM events
-         USING unnest(r_execution_id, r_first) AS r(execution_id, first)
-               LEFT JOIN stories s ON s.execution_id = r.execution_id
-         WHERE events.execution_id = r.execution_id
-           AND events.number >= coalesce(s.first, 1) AND events.number < r.first;
+    IF r_execution_id IS NOT NULL THEN
+        IF 1 < ANY (r_first) THEN
+            -- From where the record began until now, so that what earlier calls deleted is not walked through again.
+            DELETE FROM events
+             USING unnest(r_execution_id, r_first) AS r(execution_id, first)
+                   LEFT JOIN stories s ON s.execution_id = r.execution_id
+             WHERE events.execution_id = r.execution_id
+               AND events.number >= coalesce(s.first, 1) AND events.number < r.first;
+        END IF;
         INSERT INTO stories (execution_id, first, last, attempt, sequence, awaits, head)
         SELECT * FROM unnest(r_execution_id, r_first, r_last, r_attempt, r_sequence, r_awaits, r_head)
             ON CONFLICT (execution_id) DO UPDATE
