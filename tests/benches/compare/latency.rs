@@ -16,7 +16,7 @@ const COUNT: usize = 400;
 /// Requests before those that count.
 const WARM_UP: usize = 20;
 /// Long enough for each to find everything at rest; not a multiple of anything that ticks.
-const EVERY: Duration = Duration::from_micros(23_700);
+pub(crate) const EVERY: Duration = Duration::from_micros(23_700);
 
 pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     let installation = site.install().await?;

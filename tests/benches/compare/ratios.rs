@@ -2,29 +2,36 @@
 
 use crate::figure::{EMBEDDED, Figure, MACHINE, OURS};
 
-/// The floor of a hand-off that asks the centre, by the name that `limits` gives it.
-const FLOOR: &str = "broker: two hops and one commit, classic";
+/// The floors of a hand-off that asks the centre and of a request, by the names that `limits` gives them; of a request
+/// also that of a machine which is at rest in between.
+const FLOORS: [(&str, &str); 3] = [
+    ("H", "broker: two hops and one commit, classic"),
+    ("L", "broker: two hops and one commit, the first quorum"),
+    ("L", "broker: two hops and one commit, the first quorum, at rest"),
+];
 
 /// One sentence for each of our figures that has something beside it.
 pub(crate) fn told(figures: &[Figure]) -> Vec<String> {
     let ours = figures.iter().filter(|figure| figure.system == OURS);
-    ours.flat_map(|figure| [by_the_machine(figure, figures), by_rivals(figure, figures)]).flatten().collect()
+    ours.flat_map(|figure| {
+        let floors = FLOORS.iter().filter(|(measure, _)| *measure == figure.measure);
+        let by_floors = floors.filter_map(|(_, floor)| by_floor(figure, floor, figures));
+        by_floors.chain(by_the_bare_loop(figure, figures)).chain(by_rivals(figure, figures))
+    })
+    .collect()
 }
 
-fn by_the_machine(ours: &Figure, figures: &[Figure]) -> Option<String> {
-    let of_the_machine = figures.iter().filter(|figure| figure.system == MACHINE);
-    match ours.measure.as_str() {
-        "H" | "L" => {
-            let floor = of_the_machine.clone().find(|figure| figure.case == FLOOR)?.p50_us?;
-            Some(format!("{}, {}: p50 is {:.2} of {FLOOR}", ours.measure, ours.case, ours.p50_us? / floor))
-        }
-        "C" => {
-            let bare = of_the_machine.filter(|figure| figure.measure == "C").filter_map(|figure| figure.per_second);
-            let bare = bare.max_by(f64::total_cmp)?;
-            Some(format!("C, {}: {:.2} of the bare loop", ours.case, ours.per_second? / bare))
-        }
-        _ => None,
-    }
+fn by_floor(ours: &Figure, floor: &str, figures: &[Figure]) -> Option<String> {
+    let of_the_machine = figures.iter().find(|figure| figure.system == MACHINE && figure.case == floor)?;
+    let ratio = ours.p50_us? / of_the_machine.p50_us?;
+    Some(format!("{}, {}: p50 is {ratio:.2} of {floor}", ours.measure, ours.case))
+}
+
+fn by_the_bare_loop(ours: &Figure, figures: &[Figure]) -> Option<String> {
+    let bare = figures.iter().filter(|figure| figure.system == MACHINE && figure.measure == "C");
+    let bare = bare.filter_map(|figure| figure.per_second).max_by(f64::total_cmp)?;
+    (ours.measure == "C").then_some(())?;
+    Some(format!("C, {}: {:.2} of the bare loop", ours.case, ours.per_second? / bare))
 }
 
 /// Beside the best rival that broke nothing, at the same size where one was measured at it.

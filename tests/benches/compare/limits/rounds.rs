@@ -1,7 +1,9 @@
 //! The shape of a hand-off: a worker says "completed", an executor commits that and the next start, and sends the
 //! next dispatch. Measured at the worker, from its publication to the arrival of the next.
+//!
+//! A request goes the same way, but for its first hop, which is through a quorum queue.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lapin::{Channel, Consumer};
@@ -11,6 +13,7 @@ use super::MEASURE;
 use super::amqp::{Kind, channel, connect, consume, declare, delete, publish, take};
 use super::rows;
 use crate::figure::{Book, Figure, MACHINE};
+use crate::latency;
 use crate::scale::Scale;
 use crate::servers;
 
@@ -19,6 +22,24 @@ const TO_WORKER: &str = "limits.scheduled";
 const PREFETCH: u16 = 256;
 /// Rows that the commits go over.
 const ROWS: usize = 3_000;
+
+/// One way to go round.
+struct Round {
+    case: &'static str,
+    to_executor: Kind,
+    to_worker: Kind,
+    commits: bool,
+    /// From the end of one to the start of the next.
+    rest: Duration,
+}
+
+const ROUNDS: [Round; 5] = [
+    Round { case: "transient", ..Round::hot(Kind::Transient, Kind::Transient, false) },
+    Round { case: "classic", ..Round::hot(Kind::Classic, Kind::Classic, false) },
+    Round { case: "classic", ..Round::hot(Kind::Classic, Kind::Classic, true) },
+    Round { case: "the first quorum", ..Round::hot(Kind::Quorum, Kind::Classic, true) },
+    Round { case: "the first quorum, at rest", rest: latency::EVERY, ..Round::hot(Kind::Quorum, Kind::Classic, true) },
+];
 
 struct Executor {
     channel: Channel,
@@ -30,14 +51,11 @@ struct Executor {
 
 pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mut Book) -> Result<()> {
     let connections = (connect(amqp).await?, connect(amqp).await?);
-    for (kind, commits) in
-        [(Kind::Transient, false), (Kind::Classic, false), (Kind::Classic, true), (Kind::Quorum, true)]
-    {
+    for round in &ROUNDS {
         let (worker, executor) = (channel(&connections.0).await?, channel(&connections.1).await?);
-        for queue in [TO_EXECUTOR, TO_WORKER] {
-            declare(&worker, queue, kind).await?;
-        }
-        let journal = if commits {
+        declare(&worker, TO_EXECUTOR, round.to_executor).await?;
+        declare(&worker, TO_WORKER, round.to_worker).await?;
+        let journal = if round.commits {
             let client = servers::connect(database).await?;
             rows::fill(&client, ROWS).await?;
             let update = client.prepare(rows::UPDATE).await?;
@@ -46,34 +64,39 @@ pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mu
             None
         };
         let consumer = consume(&executor, TO_EXECUTOR, PREFETCH).await?;
-        let executor = tokio::spawn(Executor { channel: executor, consumer, kind, journal }.run());
-        let figure = rounds(&worker, kind, scale).await?;
+        let executor = tokio::spawn(Executor { channel: executor, consumer, kind: round.to_worker, journal }.run());
+        let figure = round.measure(&worker, scale).await?;
         executor.abort();
         for queue in [TO_EXECUTOR, TO_WORKER] {
             delete(&worker, queue).await?;
         }
-        book.add(Figure { case: told(kind, commits), ..figure });
+        book.add(figure);
     }
     Ok(())
 }
 
-fn told(kind: Kind, commits: bool) -> String {
-    let commit = if commits { " and one commit" } else { "" };
-    format!("broker: two hops{commit}, {}", kind.told())
-}
-
-async fn rounds(worker: &Channel, kind: Kind, scale: &Scale) -> Result<Figure> {
-    let mut consumer = consume(worker, TO_WORKER, PREFETCH).await?;
-    let (begun, mut took) = (Instant::now(), Vec::new());
-    while begun.elapsed() < scale.floor {
-        let round = Instant::now();
-        // As a worker does, it goes on without the confirm.
-        drop(publish(worker, TO_EXECUTOR, kind).await?);
-        take(&mut consumer).await?;
-        took.push(u64::try_from(round.elapsed().as_nanos())?);
+impl Round {
+    const fn hot(to_executor: Kind, to_worker: Kind, commits: bool) -> Self {
+        Self { case: "", to_executor, to_worker, commits, rest: Duration::ZERO }
     }
-    let figure = Figure::new(MACHINE, MEASURE, "", took.len());
-    Ok(figure.rate(1, begun.elapsed().as_secs_f64()).percentiles(took))
+
+    async fn measure(&self, worker: &Channel, scale: &Scale) -> Result<Figure> {
+        let mut consumer = consume(worker, TO_WORKER, PREFETCH).await?;
+        let (begun, mut took) = (Instant::now(), Vec::new());
+        while begun.elapsed() < scale.floor {
+            let round = Instant::now();
+            // As a worker does, it goes on without the confirm.
+            drop(publish(worker, TO_EXECUTOR, self.to_executor).await?);
+            take(&mut consumer).await?;
+            took.push(u64::try_from(round.elapsed().as_nanos())?);
+            if !self.rest.is_zero() {
+                tokio::time::sleep(self.rest).await;
+            }
+        }
+        let commit = if self.commits { " and one commit" } else { "" };
+        let case = format!("broker: two hops{commit}, {}", self.case);
+        Ok(Figure::new(MACHINE, MEASURE, case, took.len()).percentiles(took))
+    }
 }
 
 impl Executor {
