@@ -4,7 +4,7 @@ use std::process::Output;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use slotline_tests::{Launch, Sandbox};
+use slotline_tests::{Launch, Sandbox, eventually};
 
 use crate::actions::Action;
 use crate::world::{LATER, SOON, World, http};
@@ -39,8 +39,12 @@ async fn run_and_wait_exits_as_the_execution_ended() -> anyhow::Result<()> {
     }
     let waiting = world.slotline(&["run", "demo.long", "-p", "sleep_ms=120000", "--wait"]);
     let cancelling = async {
-        world.stamps.started(2, SOON).await?;
-        let id = world.executions("demo.long").await?[0]["execution_id"].to_string();
+        let id = eventually("the long one is there", SOON, async || {
+            Ok(world.executions("demo.long").await?.first().and_then(|execution| execution["execution_id"].as_i64()))
+        })
+        .await?;
+        world.reaches(id, "running").await?;
+        let id = id.to_string();
         world.slotline(&["executions", "cancel", &id]).await
     };
     let (waited, cancelled) = tokio::join!(waiting, cancelling);
@@ -115,7 +119,7 @@ async fn dev_serves_until_it_is_asked_to_end_and_keeps_its_journal() -> anyhow::
     for turn in 1..=2 {
         let mut dev = Launch::new("dev", &["dev", "--data", &data]).start_listening(&sandbox)?;
         let url = dev.api_url();
-        slotline_tests::eventually("dev has its actions", SOON, async || {
+        eventually("dev has its actions", SOON, async || {
             let action = http()?.get(format!("{url}/api/v1/actions/demo.echo")).send().await?;
             Ok(action.status().is_success().then_some(()))
         })

@@ -177,7 +177,7 @@ async fn two_hundred_clients_that_are_cut_at_random_each_hear_every_event_once()
 
 /// Follows a run that talks, kills the leader twice while it does, and holds what was heard against what was said.
 async fn through_the_end_of_executors(mut world: World, in_its_place: bool) -> anyhow::Result<()> {
-    let steps = json!([{"talk": {"until": "end", "every": 0.06}}]);
+    let steps = json!([{"talk": {"until": "end", "every": 0.1}}]);
     let id = world.submit("talk.much", json!({"steps": steps})).await?;
     let addresses = world.addresses();
     let follower = Follower::new(&addresses, id)?;

@@ -64,7 +64,7 @@ async fn run_and_watch_prints_what_happens_as_lines_and_exits_as_the_execution_e
 #[tokio::test]
 async fn watch_goes_on_where_it_was_when_the_executor_is_restarted() -> anyhow::Result<()> {
     let mut world = World::with([Action::reports("talk.much", "")]).start().await?;
-    let id = world.submit("talk.much", json!({"steps": [{"talk": {"until": "end", "every": 0.06}}]})).await?;
+    let id = world.submit("talk.much", json!({"steps": [{"talk": {"until": "end", "every": 0.1}}]})).await?;
     let id = id.to_string();
     let mut watch = world.start_command("watch", &["watch", &id])?;
     let mut as_json = world.start_command("watch-json", &["watch", &id, "--output", "json"])?;

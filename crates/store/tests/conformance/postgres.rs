@@ -111,7 +111,7 @@ async fn findings_name_the_settings_that_lose_data() -> anyhow::Result<()> {
 /// when the statements are first run, and grow while their plans may be kept.
 #[tokio::test]
 async fn updates_stay_within_their_page_and_lookups_use_indexes() -> anyhow::Result<()> {
-    let world = World::postgres().await?;
+    let (_server, world) = left_alone().await?;
     let scans =
         "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
     let mut writer = world.writer().await?;
@@ -143,7 +143,7 @@ async fn updates_stay_within_their_page_and_lookups_use_indexes() -> anyhow::Res
 #[tokio::test]
 async fn a_story_is_updated_within_its_page_and_its_oldest_events_are_found_by_key() -> anyhow::Result<()> {
     const KEPT: u64 = 20;
-    let world = World::postgres().await?;
+    let (_server, world) = left_alone().await?;
     let mut writer = world.writer().await?;
     writer.accept(1..=50).await?;
     for round in 1..=100u64 {
@@ -174,6 +174,16 @@ async fn a_story_is_updated_within_its_page_and_its_oldest_events_are_found_by_k
     let walked = world.count(walked).await?.unwrap_or(i64::MAX);
     assert!(walked <= 60_000, "{walked} entries were read to delete 49,000");
     Ok(())
+}
+
+/// A journal on a server of its own, without autovacuum. What is dead stays in its page for as long as anything older
+/// writes in any database of the server, or is read in this one; updates meanwhile find the page full.
+async fn left_alone() -> anyhow::Result<(Postgres, World)> {
+    let server = Postgres::start().await?;
+    server.psql("alter system set autovacuum = off").await?;
+    server.psql("select pg_reload_conf()").await?;
+    let world = World::on(&server).await?;
+    Ok((server, world))
 }
 
 async fn eventually<T>(ask: impl AsyncFn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {

@@ -50,7 +50,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn postgres() -> anyhow::Result<Self> {
-        Self::migrated(Postgres::shared().await?.fresh_database("store").await?, None).await
+        Self::on(Postgres::shared().await?).await
+    }
+
+    pub(crate) async fn on(server: &Postgres) -> anyhow::Result<Self> {
+        Self::migrated(server.fresh_database("store").await?, None).await
     }
 
     pub(crate) async fn sqlite_file() -> anyhow::Result<Self> {
