@@ -64,12 +64,17 @@ pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mu
             None
         };
         let consumer = consume(&executor, TO_EXECUTOR, PREFETCH).await?;
-        let executor = tokio::spawn(Executor { channel: executor, consumer, kind: round.to_worker, journal }.run());
+        let running = Executor { channel: executor.clone(), consumer, kind: round.to_worker, journal };
+        let running = tokio::spawn(running.run());
         let figure = round.measure(&worker, scale).await?;
-        executor.abort();
+        running.abort();
+        // Its channel ends before what it consumes does: what the broker says on one that was dropped ends the connection.
+        let _ = running.await;
+        executor.close(200, "".into()).await?;
         for queue in [TO_EXECUTOR, TO_WORKER] {
             delete(&worker, queue).await?;
         }
+        worker.close(200, "".into()).await?;
         book.add(figure);
     }
     Ok(())
