@@ -39,12 +39,12 @@ async fn run_and_wait_exits_as_the_execution_ended() -> anyhow::Result<()> {
     }
     let waiting = world.slotline(&["run", "demo.long", "-p", "sleep_ms=120000", "--wait"]);
     let cancelling = async {
-        let id = eventually("the long one is there", SOON, async || {
-            Ok(world.executions("demo.long").await?.first().and_then(|execution| execution["execution_id"].as_i64()))
+        let id = eventually("the long one runs", SOON, async || {
+            let executions = world.executions("demo.long").await?;
+            let running = executions.iter().find(|execution| execution["status"] == "running");
+            Ok(running.map(|execution| execution["execution_id"].to_string()))
         })
         .await?;
-        world.reaches(id, "running").await?;
-        let id = id.to_string();
         world.slotline(&["executions", "cancel", &id]).await
     };
     let (waited, cancelled) = tokio::join!(waiting, cancelling);

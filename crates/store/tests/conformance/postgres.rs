@@ -61,8 +61,7 @@ async fn a_silent_leader_loses_the_lock() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_server_that_stops_ends_leadership_and_the_journal_outlives_it() -> anyhow::Result<()> {
     let server = Postgres::start().await?;
-    let store = Store::open(&server.fresh_database("store").await?).await?;
-    store.migrate().await?;
+    let World { store, .. } = World::on(&server).await?;
     let mut lead = store.lead("first").await?;
     lead.commit(&Batch { number: 1, accepted: vec![accepted(1)], ..Batch::default() }).await?;
     let waiting = tokio::spawn({
