@@ -1,6 +1,7 @@
-//! Requests that were accepted lately, kept until they are dispatched, so that a short line never reads them back.
+//! The requests that were accepted last, kept until they are dispatched, so that a short line never reads them back.
 //!
-//! What does not fit is read from the journal shortly before its turn.
+//! Where they become too many the oldest leave, since those that wait for long must not take the room of those whose
+//! turn comes at once. What has left is read from the journal shortly before its turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use slotline_protocol::ExecutionId;
 use slotline_store::Request;
 
 /// The most memory that requests take here, with all that belongs to them: enough for what comes and goes, while a long
-/// line, which is not served from here, costs the process no more than this.
+/// line costs the process no more than this.
 const BYTES_MAX: usize = 16 << 20;
 /// What an allocation takes beside the bytes that were asked for: its header, and what it is rounded up by.
 const ALLOCATION_BYTES: usize = 16;
@@ -26,10 +27,12 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     pub(crate) fn keep(&mut self, id: ExecutionId, request: Arc<Request>) {
-        let bytes = cost(&request);
-        if self.bytes + bytes <= BYTES_MAX {
-            self.bytes += bytes;
-            self.requests.insert(id, request);
+        self.bytes += cost(&request);
+        self.requests.insert(id, request);
+        while self.bytes > BYTES_MAX
+            && let Some((_, oldest)) = self.requests.pop_first()
+        {
+            self.bytes -= cost(&oldest);
         }
     }
 
@@ -84,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_to_the_journal() {
+    fn the_oldest_leave_to_the_journal() {
         let mut bodies = Bodies::default();
         let small = cost(&request(100));
         assert!(small >= 100 + size_of::<Request>() + "m-1".len(), "all that belongs to it counts: {small}");
@@ -92,9 +95,9 @@ mod tests {
         for id in 0..most + 10 {
             bodies.keep(ExecutionId(id as i64), request(100));
         }
-        assert_eq!(bodies.requests.len(), most);
-        assert!(bodies.bytes <= BYTES_MAX);
-        assert!(bodies.take(ExecutionId(most as i64)).is_none());
+        assert_eq!((bodies.requests.len(), bodies.bytes), (most, most * small));
+        assert!(bodies.take(ExecutionId(9)).is_none());
+        assert!(bodies.take(ExecutionId(10)).is_some());
     }
 
     #[test]
@@ -104,10 +107,17 @@ mod tests {
         let half = BYTES_MAX / 2;
         bodies.keep(ExecutionId(1), request(half));
         bodies.keep(ExecutionId(2), request(half));
-        assert_eq!(taken(&mut bodies, 2), None, "two halves and what belongs to them are too much");
-        assert_eq!(taken(&mut bodies, 1), Some(half));
-        assert_eq!((bodies.requests.len(), bodies.bytes), (0, 0));
-        bodies.keep(ExecutionId(2), request(half));
+        assert_eq!(taken(&mut bodies, 1), None, "two halves and what belongs to them are too much");
         assert_eq!(taken(&mut bodies, 2), Some(half));
+        assert_eq!((bodies.requests.len(), bodies.bytes), (0, 0));
+        bodies.keep(ExecutionId(3), request(half));
+        assert_eq!(taken(&mut bodies, 3), Some(half));
+    }
+
+    #[test]
+    fn what_is_larger_than_the_room_is_not_kept() {
+        let mut bodies = Bodies::default();
+        bodies.keep(ExecutionId(1), request(BYTES_MAX));
+        assert_eq!((bodies.requests.len(), bodies.bytes), (0, 0));
     }
 }
