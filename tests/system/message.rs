@@ -33,14 +33,16 @@ impl Message {
 
     /// Many requests in one body.
     pub(crate) fn bulk(action_ref: &str, parameters: impl IntoIterator<Item = Value>) -> Self {
-        let members: Vec<Value> = parameters
-            .into_iter()
-            .map(|parameters| {
-                let payload = json!({"action_ref": action_ref, "parameters": parameters});
-                json!({"message_type": "execution.requested", "payload": payload})
-            })
-            .collect();
-        Self::raw("execution.requested", Value::from(members).to_string())
+        let payloads =
+            parameters.into_iter().map(|parameters| json!({"action_ref": action_ref, "parameters": parameters}));
+        Self::payloads("execution.requested", payloads)
+    }
+
+    /// Many envelopes of one type in one body.
+    pub(crate) fn payloads(message_type: &str, payloads: impl IntoIterator<Item = Value>) -> Self {
+        let members: Vec<Value> =
+            payloads.into_iter().map(|payload| json!({"message_type": message_type, "payload": payload})).collect();
+        Self::raw(message_type, Value::from(members).to_string())
     }
 
     /// With the AMQP property `message_id`.
