@@ -20,10 +20,10 @@ impl Term {
             return;
         }
         self.recent.retain(|_, (_, _, batch)| *batch > checked.seen_batch);
-        self.requests = Some(checked.tag);
+        self.requests = checked.tag.or(self.requests);
         self.is_urgent = true;
         for member in checked.members {
-            self.pending.members += 1;
+            self.pending.members += member.weight();
             match member {
                 Member::Request { action, asked, known } => {
                     let known = known.map(|known| (known.execution_id, known.digest));

@@ -34,8 +34,17 @@ pub(crate) async fn watch_orders(
             },
             Some((result, incarnation)) = waiting.next() => {
                 crash::point("executor.publish.confirmed");
-                let is_returned = result == Err(PublishError::Returned);
-                if fates.send(if is_returned { Fate::Returned(incarnation) } else { Fate::Settled }).is_err() {
+                let fate = match result {
+                    Err(PublishError::Returned) => Fate::Returned(incarnation),
+                    // Whatever was on its way is told again in the next session.
+                    Ok(()) | Err(PublishError::SessionEnded) => Fate::Settled,
+                    Err(error) => {
+                        tracing::warn!(%error, worker.incarnation = %incarnation, "an order did not leave; \
+                            it is sent again once the worker's heartbeat shows that it is missing");
+                        Fate::Settled
+                    }
+                };
+                if fates.send(fate).is_err() {
                     return;
                 }
             }
@@ -43,9 +52,9 @@ pub(crate) async fn watch_orders(
     }
 }
 
-/// Acks requests in order, each once its dead copies are confirmed.
+/// Acks requests in order, each once its dead copies are confirmed. Without a tag there is more to come of that delivery.
 pub(crate) async fn ack_requests(
-    mut handled: mpsc::UnboundedReceiver<(Tag, Vec<Publication>)>,
+    mut handled: mpsc::UnboundedReceiver<(Option<Tag>, Vec<Publication>)>,
     session: Session,
     acker: Acker,
 ) {
@@ -60,6 +69,7 @@ pub(crate) async fn ack_requests(
                 tokio::time::sleep(DEAD_RETRY).await;
             }
         }
+        let Some(tag) = tag else { continue };
         crash::point("executor.requests.ack.before");
         acker.ack_up_to(tag);
         crash::point("executor.requests.ack.after");

@@ -164,7 +164,7 @@ impl Handle {
 
     async fn submitted(&self, reply: &Delivery, unanswered: Submitted) -> Result<Submitted, Refused> {
         let defaults = reply.properties.defaults();
-        let envelopes = envelope::read(&reply.body, &defaults).unwrap_or_default();
+        let envelopes = envelope::read_own(&reply.body, &defaults).unwrap_or_default();
         let Some(Ok(envelope)) = envelopes.into_iter().next() else { return Ok(unanswered) };
         if let Ok(accepted) = envelope.open::<Accepted>() {
             let id = accepted.execution_id;

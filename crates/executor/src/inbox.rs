@@ -40,7 +40,7 @@ pub(crate) fn read(
 ) -> Vec<Item> {
     let mut items = Vec::new();
     let defaults = delivery.properties.defaults();
-    match envelope::read(&delivery.body, &defaults) {
+    match envelope::read_own(&delivery.body, &defaults) {
         Ok(members) => {
             for member in members {
                 if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, received_at, &mut items)) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Properties, Tag};
-use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::envelope::{self, Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
 use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable};
 use slotline_store::{Known, Request, Store};
@@ -23,9 +23,11 @@ use crate::registry::Registry;
 
 /// Deliveries that are taken at once.
 const DELIVERIES_MAX: usize = 500;
-/// Members that are checked together; a body that brings more goes in one piece. Deliveries alone would be no bound, since
-/// each may bring thousands.
-const MEMBERS_MAX: usize = 500;
+/// Members that are checked together, if all are small. Deliveries alone would be no bound, since each may bring
+/// thousands: such a one is taken in pieces, so that no commit grows beyond what the database does in its time.
+const WEIGHT_MAX: usize = 500;
+/// Each so many bytes count as one member more.
+const BYTES_PER_WEIGHT: usize = 16 << 10;
 /// Wait before a look-up that failed is tried again.
 const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 
@@ -36,8 +38,14 @@ pub(crate) struct Checked {
     /// The last batch that was committed before the look-ups.
     pub(crate) seen_batch: i64,
     pub(crate) members: Vec<Member>,
-    /// Of the last delivery; acks it and all before.
-    pub(crate) tag: Tag,
+    /// Of the last delivery that is taken whole; acks it and all before.
+    pub(crate) tag: Option<Tag>,
+}
+
+/// What is left of a delivery.
+struct Opened {
+    members: std::vec::IntoIter<Member>,
+    tag: Tag,
 }
 
 /// What one envelope asks for.
@@ -46,6 +54,18 @@ pub(crate) enum Member {
     Request { action: ActionId, asked: Asked, known: Option<Known> },
     Cancel { target: Target, reason: Option<String> },
     Refused(Box<Refusal>),
+}
+
+impl Member {
+    /// What it adds to a batch, in members of common size.
+    pub(crate) fn weight(&self) -> usize {
+        let bytes = match self {
+            Self::Request { asked, .. } => asked.request.parameters.get().len(),
+            Self::Cancel { reason, .. } => reason.as_ref().map_or(0, String::len),
+            Self::Refused(refusal) => refusal.body.len(),
+        };
+        1 + bytes / BYTES_PER_WEIGHT
+    }
 }
 
 /// Which execution is to be cancelled.
@@ -83,7 +103,8 @@ impl Intake {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
             let mut deliveries = deliveries.drain(..);
-            while let Some((mut members, tag)) = self.some(&mut deliveries) {
+            let mut opened = None;
+            while let Some((mut members, tag)) = self.some(&mut opened, &mut deliveries) {
                 let seen_batch = self.committed.load(Ordering::Acquire);
                 while let Err(error) = self.look_up(&mut members).await {
                     tracing::warn!(%error, "requests can't be looked up; they wait for the database");
@@ -101,15 +122,32 @@ impl Intake {
     }
 
     /// Reads deliveries until they have brought enough members to check; `None` once there are no more.
-    fn some(&self, deliveries: &mut impl Iterator<Item = Delivery>) -> Option<(Vec<Member>, Tag)> {
-        let (mut members, mut last) = (Vec::new(), None);
-        while members.len() < MEMBERS_MAX
-            && let Some(delivery) = deliveries.next()
+    fn some(
+        &self,
+        opened: &mut Option<Opened>,
+        deliveries: &mut impl Iterator<Item = Delivery>,
+    ) -> Option<(Vec<Member>, Option<Tag>)> {
+        let (mut members, mut weight, mut tag) = (Vec::new(), 0, None);
+        while weight < WEIGHT_MAX
+            && let Some(mut delivery) = opened.take().or_else(|| Some(self.open(deliveries.next()?)))
         {
-            last = Some(delivery.tag);
-            members.extend(self.read(delivery));
+            while weight < WEIGHT_MAX
+                && let Some(member) = delivery.members.next()
+            {
+                weight += member.weight();
+                members.push(member);
+            }
+            if delivery.members.len() == 0 {
+                tag = Some(delivery.tag);
+            } else {
+                *opened = Some(delivery);
+            }
         }
-        last.map(|tag| (members, tag))
+        (tag.is_some() || !members.is_empty()).then_some((members, tag))
+    }
+
+    fn open(&self, delivery: Delivery) -> Opened {
+        Opened { tag: delivery.tag, members: self.read(delivery).into_iter() }
     }
 
     fn read(&self, delivery: Delivery) -> Vec<Member> {
@@ -167,8 +205,9 @@ impl Intake {
             ("trace_id", envelope.trace_id.as_deref()),
             ("source", envelope.source.as_deref()),
         ] {
-            if text.is_some_and(|text| text.contains('\0')) {
-                return Err(unreadable(envelope, Reason::Malformed, format!("{field}: expected no NUL")));
+            if text.is_some_and(|text| text.chars().count() > LABEL_CHARS_MAX || text.contains('\0')) {
+                let detail = format!("{field}: expected at most {LABEL_CHARS_MAX} characters and no NUL");
+                return Err(unreadable(envelope, Reason::Malformed, detail));
             }
         }
         let registered = self.registry.get(&requested.action_ref).ok_or_else(|| {

@@ -95,12 +95,14 @@ pub(crate) struct Awaited {
 }
 
 impl Letters {
-    /// Whether anything is said or noted that only a leader may.
+    /// Whether anything is said or noted that only a leader may: refusals too, since the next leader may know better.
     pub(crate) fn has_orders(&self) -> bool {
         !self.orders.is_empty()
             || self.hello.is_some()
             || !self.greetings.is_empty()
             || !self.missing.is_empty()
+            || !self.refusals.is_empty()
+            || !self.refused.is_empty()
             || self.terms_are_known
     }
 

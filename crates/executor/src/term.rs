@@ -144,7 +144,7 @@ pub(crate) struct Term {
     watch: Option<mpsc::UnboundedSender<(Receipt, Incarnation)>>,
     /// What is left of the last release; nothing leaves before it.
     rest: Option<Rest>,
-    requests_out: Option<mpsc::UnboundedSender<(Tag, Vec<Publication>)>>,
+    requests_out: Option<mpsc::UnboundedSender<(Option<Tag>, Vec<Publication>)>>,
     requests_acked: Option<JoinHandle<()>>,
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::value::RawValue;
 use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publication, Session, Topology, topology};
 use slotline_executor::{Config, run};
-use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX, Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{
     Accepted, Cancel, Completed, Heartbeat, Hello, Message, Recorded, Rejected, Requested, Scheduled, Served, Settled,
     StatusChanged,
@@ -260,7 +260,7 @@ impl PlayedWorker {
             let delivery = delivery.with_context(|| format!("no {}", M::TYPE))?.context("the session is over")?;
             self.orders.acker().ack(delivery.tag);
             let defaults = delivery.properties.defaults();
-            for envelope in envelope::read(&delivery.body, &defaults)? {
+            for envelope in envelope::read_own(&delivery.body, &defaults)? {
                 let envelope = envelope?;
                 self.inbox.push_back((envelope.message_type.into_owned(), envelope.payload.to_owned()));
             }
@@ -317,6 +317,72 @@ async fn a_completion_starts_the_next_in_line_and_each_leaves_after_its_commit()
     }
     assert!(fences.is_sorted_by(|one, other| one < other), "{fences:?}");
     slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn the_largest_request_can_be_dispatched() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    // As long as they may be, and of characters that take six bytes each.
+    let label = "\u{1}".repeat(LABEL_CHARS_MAX);
+    let envelope = |parameters_bytes: usize| {
+        let parameters = serde_json::json!({"text": "x".repeat(parameters_bytes)});
+        serde_json::json!({
+            "message_type": Requested::TYPE, "correlation_id": label, "trace_id": label, "source": label,
+            "payload": {"action_ref": "demo.echo", "parameters": parameters},
+        })
+        .to_string()
+    };
+    let parameters_bytes = ENVELOPE_BYTES_MAX - envelope(0).len();
+    slotline.publish(envelope(parameters_bytes), slotline.properties(None)).await?;
+    let scheduled: Scheduled = worker.order().await?;
+    assert!(scheduled.parameters.get().len() > parameters_bytes);
+    assert_eq!(scheduled.correlation_id, Some(label.clone()));
+    worker.complete(&scheduled, OutcomeKind::Completed).await?;
+    slotline.reaches(scheduled.execution_id.0, Status::Completed).await?;
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn a_label_longer_than_any_message_can_repeat_is_refused_by_name() -> Result<()> {
+    let slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    for field in ["correlation_id", "trace_id", "source"] {
+        let mut envelope = serde_json::json!({"message_type": Requested::TYPE, "payload": {"action_ref": "demo.echo"}});
+        envelope[field] = "x".repeat(LABEL_CHARS_MAX + 1).into();
+        slotline.publish(envelope.to_string(), Properties::default()).await?;
+    }
+    let dead = slotline.dead(3).await?;
+    for (dead, field) in dead.iter().zip(["correlation_id", "trace_id", "source"]) {
+        let detail = &dead.properties.headers["x-slotline-detail"];
+        assert!(detail.contains(&format!("{field}: expected at most 255 characters")), "{detail}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_of_more_than_one_batch_is_taken_in_pieces_and_acked_as_a_whole() -> Result<()> {
+    const REQUESTS: i64 = 1_800;
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    let requests: Vec<_> = (1..=REQUESTS)
+        .map(|n| {
+            // Every sixth goes to the dead letters.
+            let action_ref = if n % 6 == 0 { "no.such" } else { "demo.echo" };
+            serde_json::json!({"message_type": Requested::TYPE, "payload": {"action_ref": action_ref}})
+        })
+        .collect();
+    let properties = Properties { message_id: Some("many".to_owned()), ..Properties::default() };
+    for _ in 0..2 {
+        // The second time each is known by the id that follows from its place.
+        slotline.publish(serde_json::Value::from(requests.clone()).to_string(), properties.clone()).await?;
+    }
+    slotline.dead(2 * REQUESTS as usize / 6).await?;
+    let last = REQUESTS - REQUESTS / 6;
+    slotline.reaches(last, Status::Queued).await?;
+    assert!(slotline.store.execution(slotline_protocol::ExecutionId(last + 1)).await?.is_none(), "each is taken once");
+    slotline.stop_executor().await?;
+    let held = slotline.session.depth(&topology::requests_queue("slotline")).await?;
+    assert_eq!(held, 0, "all is acked, so that nothing goes back to the queue");
+    Ok(())
 }
 
 #[tokio::test]

@@ -14,12 +14,18 @@ use crate::Timestamp;
 use crate::message::Message;
 use crate::text::Text;
 
-/// The most bytes one envelope may have.
+/// The most bytes one envelope of a publisher may have.
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
+/// The most bytes one envelope between executors and workers may have. Such a one repeats what a publisher's held, with
+/// more around it: whatever is accepted can be dispatched.
+pub const OWN_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (64 << 10);
 /// The most bytes a body, that is all envelopes of an array, may have.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// The most characters a `message_id` may have.
 pub const MESSAGE_ID_CHARS_MAX: usize = 128;
+/// The most characters a `correlation_id`, a `trace_id` or a `source` of a request may have, which many messages repeat;
+/// as many bytes fit into an AMQP property.
+pub const LABEL_CHARS_MAX: usize = 255;
 /// The deepest nesting of arrays and objects that is read.
 pub const DEPTH_MAX: usize = 100;
 
@@ -60,7 +66,7 @@ pub struct Defaults {
 pub enum Reason {
     /// No JSON, or no envelope.
     Malformed,
-    /// Larger than [`ENVELOPE_BYTES_MAX`], or a body larger than [`BODY_BYTES_MAX`].
+    /// Larger than [`ENVELOPE_BYTES_MAX`] (or [`OWN_BYTES_MAX`]), or a body larger than [`BODY_BYTES_MAX`].
     Oversized,
     /// No message of this type is known where it arrived.
     UnknownType,
@@ -158,9 +164,21 @@ impl Envelope<'_> {
     }
 }
 
-/// Reads a body: one envelope, or an array of them. The outer error puts the whole body aside, an inner one only its
-/// member.
-pub fn read<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Vec<Result<Envelope<'t>, Unreadable>>, Unreadable> {
+/// What a body holds, each read or refused by itself.
+pub type Members<'t> = Vec<Result<Envelope<'t>, Unreadable>>;
+
+/// Reads a publisher's body: one envelope, or an array of them. The outer error puts the whole body aside, an inner one
+/// only its member.
+pub fn read<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Members<'t>, Unreadable> {
+    read_up_to(ENVELOPE_BYTES_MAX, body, defaults)
+}
+
+/// Reads a body of an executor or a worker.
+pub fn read_own<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Members<'t>, Unreadable> {
+    read_up_to(OWN_BYTES_MAX, body, defaults)
+}
+
+fn read_up_to<'t>(most: usize, body: &'t [u8], defaults: &'t Defaults) -> Result<Members<'t>, Unreadable> {
     let whole =
         |reason, detail: String| Unreadable { reason, detail, message_id: defaults.message_id.clone(), member: None };
     if body.len() > BODY_BYTES_MAX {
@@ -172,14 +190,14 @@ pub fn read<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Vec<Result<Env
         .trim_start_matches('\u{feff}')
         .trim();
     if !text.starts_with('[') {
-        return match member(text, defaults, None) {
+        return match member(most, text, defaults, None) {
             Ok(envelope) => Ok(vec![Ok(envelope)]),
             Err(unreadable) => Err(Unreadable { member: None, ..unreadable }),
         };
     }
     let members: Vec<&RawValue> = serde_json::from_str(text)
         .map_err(|error| whole(Reason::Malformed, format!("the body is no JSON array: {error}")))?;
-    Ok(members.iter().enumerate().map(|(index, raw)| member(raw.get(), defaults, Some(index))).collect())
+    Ok(members.iter().enumerate().map(|(index, raw)| member(most, raw.get(), defaults, Some(index))).collect())
 }
 
 /// Writes an envelope, which is a body by itself.
@@ -256,7 +274,12 @@ pub fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (Option<String>
     })
 }
 
-fn member<'t>(text: &'t str, defaults: &'t Defaults, index: Option<usize>) -> Result<Envelope<'t>, Unreadable> {
+fn member<'t>(
+    most: usize,
+    text: &'t str,
+    defaults: &'t Defaults,
+    index: Option<usize>,
+) -> Result<Envelope<'t>, Unreadable> {
     let derived_id = || match (&defaults.message_id, index) {
         (Some(id), Some(index)) => Some(member_id(id, index)),
         (id, _) => id.clone(),
@@ -270,8 +293,8 @@ fn member<'t>(text: &'t str, defaults: &'t Defaults, index: Option<usize>) -> Re
             .or_else(derived_id),
         member: Some(text.to_owned()),
     };
-    if text.len() > ENVELOPE_BYTES_MAX {
-        let detail = format!("the envelope has {} bytes: expected at most {ENVELOPE_BYTES_MAX}", text.len());
+    if text.len() > most {
+        let detail = format!("the envelope has {} bytes: expected at most {most}", text.len());
         return Err(refuse(Reason::Oversized, detail));
     }
     check_depth(text).map_err(|detail| refuse(Reason::Malformed, detail))?;
@@ -428,6 +451,9 @@ mod tests {
         };
         assert!(read(envelope(ENVELOPE_BYTES_MAX).as_bytes(), &Defaults::default()).is_ok());
         let error = read(envelope(ENVELOPE_BYTES_MAX + 1).as_bytes(), &Defaults::default()).expect_err("one byte more");
+        assert_eq!(error.reason, Reason::Oversized);
+        assert!(read_own(envelope(OWN_BYTES_MAX).as_bytes(), &Defaults::default()).is_ok());
+        let error = read_own(envelope(OWN_BYTES_MAX + 1).as_bytes(), &Defaults::default()).expect_err("one byte more");
         assert_eq!(error.reason, Reason::Oversized);
         let array = format!("[{}]", vec![envelope(ENVELOPE_BYTES_MAX - 1); 8].join(","));
         assert!(array.len() > BODY_BYTES_MAX - 1024);

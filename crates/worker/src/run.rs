@@ -192,7 +192,7 @@ impl Loop {
     fn delivered(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) {
         for delivery in &*deliveries {
             let defaults = delivery.properties.defaults();
-            match envelope::read(&delivery.body, &defaults) {
+            match envelope::read_own(&delivery.body, &defaults) {
                 Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
                 Ok(members) => {
                     for member in members {

@@ -138,8 +138,10 @@ impl Term {
             feed.ack(from, tag);
         }
         crash::point("executor.ack.after");
-        if let (Some(tag), Some(requests_out)) = (rest.requests, &self.requests_out) {
-            drop(requests_out.send((tag, rest.dead)));
+        if let Some(requests_out) = &self.requests_out
+            && (rest.requests.is_some() || !rest.dead.is_empty())
+        {
+            drop(requests_out.send((rest.requests, rest.dead)));
         }
     }
 

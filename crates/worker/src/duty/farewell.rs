@@ -134,11 +134,13 @@ impl Duty {
             }
         }
         self.successors.clear();
+        let mut ended: Vec<_> = ended.into_values().map(|entry| Entry { alarm: None, ..entry }).collect();
+        ended.sort_unstable_by_key(|entry| entry.task.fence);
         self.formers.push(Former {
             incarnation: self.incarnation,
             reason,
             isolated,
-            ended: ended.into_values().map(|entry| Entry { alarm: None, ..entry }).collect(),
+            ended,
             say_at: None,
             forget_at: None,
         });

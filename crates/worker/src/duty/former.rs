@@ -11,6 +11,10 @@ use super::entry::Entry;
 
 /// The most bytes of outcomes that a last word carries: it is one envelope.
 const OUTCOMES_BYTES_MAX: usize = ENVELOPE_BYTES_MAX / 2;
+/// What an attempt takes in a last word, at most, beside its result or error.
+const ATTEMPT_BYTES: usize = 512;
+/// The most attempts that a last word hands back; they take the other half of it.
+const RETURNED_MAX: usize = ENVELOPE_BYTES_MAX / 2 / ATTEMPT_BYTES;
 /// Until the broker confirms a last word, it is said this often.
 pub(super) const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -22,7 +26,8 @@ pub(super) struct Former {
     /// Attempts that go on although they are isolated, because their action said so. While one does, "nothing of it
     /// runs" would be a lie, so the last word waits.
     pub(super) isolated: BTreeMap<AttemptKey, Entry>,
-    /// What ended before, in order, and is not known to be recorded.
+    /// What ended before and is not known to be recorded, in the order of the grants: of a chain nobody takes the end of
+    /// one whose predecessor has not ended.
     pub(super) ended: Vec<Entry>,
     pub(super) say_at: Option<Duration>,
     /// Confirmed by the broker; kept a while for a leader that was not there to hear it.
@@ -42,7 +47,8 @@ impl Former {
         }
     }
 
-    /// Its last word. Outcomes past the size of an envelope are left out, and so count as lost: the largest first.
+    /// Its last word. What is past the size of an envelope is left out, and so counts as lost: the largest outcomes, and
+    /// of what was not started the last.
     pub(super) fn last_word(&self, worker: &WorkerName) -> message::Ended {
         let mut outcomes: Vec<_> =
             self.ended.iter().filter_map(|entry| entry.completed(worker, self.incarnation)).collect();
@@ -59,7 +65,12 @@ impl Former {
             incarnation: self.incarnation,
             reason: self.reason,
             outcomes,
-            returned: self.ended.iter().filter_map(|entry| entry.returned(worker, self.incarnation)).collect(),
+            returned: self
+                .ended
+                .iter()
+                .filter_map(|entry| entry.returned(worker, self.incarnation))
+                .take(RETURNED_MAX)
+                .collect(),
         }
     }
 
@@ -74,5 +85,5 @@ fn size(completed: &message::Completed) -> usize {
             + error.stack_trace.as_ref().map_or(0, String::len)
             + error.details.as_ref().map_or(0, |details| details.to_string().len())
     });
-    512 + error + completed.result.as_ref().map_or(0, |result| result.get().len())
+    ATTEMPT_BYTES + error + completed.result.as_ref().map_or(0, |result| result.get().len())
 }

@@ -205,8 +205,13 @@ impl Duty {
         }
     }
 
+    /// Says again how each ended that is not known to be recorded, in the order in which they were granted: of a chain
+    /// nobody takes the end of one whose predecessor has not ended.
     pub(super) fn tell_all(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        for key in self.unrecorded().collect::<Vec<_>>() {
+        let unrecorded = self.entries.values().filter(|entry| entry.word().is_some());
+        let mut unrecorded: Vec<_> = unrecorded.map(|entry| (entry.task.fence, entry.task.key)).collect();
+        unrecorded.sort_unstable();
+        for (_, key) in unrecorded {
             self.tell(now, key, fx);
         }
     }

@@ -160,6 +160,41 @@ fn outcomes_that_no_last_word_can_hold_are_left_out_the_largest_first() {
 }
 
 #[test]
+fn the_ends_of_a_chain_are_told_in_its_order_whatever_their_ids() {
+    let mut world = World::new();
+    // One that is tried again stands behind younger ones.
+    world.dispatch(7).fence(1).send();
+    world.dispatch(3).fence(2).after(7).send();
+    world.dispatch(11).fence(3).after(3).send();
+    for id in [7, 3, 11] {
+        world.succeed(id, "1");
+    }
+    world.take_completed();
+    world.session_opened();
+    let told: Vec<_> = world.take_completed().into_iter().map(|(key, ..)| key).collect();
+    assert_eq!(told, [key(7), key(3), key(11)], "to a new session");
+    world.advance(s(45));
+    let outcomes = world.take_farewells().remove(0).outcomes;
+    assert_eq!(outcomes.iter().map(|completed| completed.execution_id.0).collect::<Vec<_>>(), [7, 3, 11]);
+}
+
+#[test]
+fn a_last_word_fits_an_envelope_however_many_it_hands_back() {
+    let mut world = World::new();
+    world.dispatch(0).send();
+    for id in 1..6_000 {
+        world.dispatch(id).after(id - 1).send();
+    }
+    world.input(Input::DrainRequested);
+    world.succeed(0, "1");
+    world.advance(s(45));
+    let farewell = world.take_farewells().remove(0);
+    assert!(farewell.returned.len() > 1_000, "{}", farewell.returned.len());
+    let bytes = serde_json::to_vec(&farewell).expect("plain data").len();
+    assert!(bytes < ENVELOPE_BYTES_MAX, "{bytes}");
+}
+
+#[test]
 fn terms_are_sound_if_a_heartbeat_may_be_late_and_the_fence_falls_before_the_lease() {
     let sound = Terms { lease: s(60), fence: s(10), heartbeat: s(5) };
     assert!(sound.are_sound());
