@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, future, stream};
 use slotline_broker::{Tag, crash};
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
@@ -17,6 +18,9 @@ use crate::feed::Source;
 use crate::mail::{Mail, Postman};
 use crate::outbox::Letters;
 use crate::registry::Registry;
+
+/// Ends looked up at once: fewer than the connections for reads, since other reads are waited for, too.
+const READS_AT_ONCE: usize = 2;
 
 /// A batch under way, with all that may leave once it is committed.
 pub(crate) struct Flight {
@@ -90,6 +94,8 @@ pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: C
     crash::point("executor.commit.before");
     let (committed, written) = tokio::join!(commit, write);
     crash::point("executor.commit.after");
+    // The next may commit: what is left to read here changes no more.
+    drop(leadership);
     let mut result = committed.map_err(Error::Commit).and(written);
     if let Ok(mail) = &mut result
         && !ended.is_empty()
@@ -123,13 +129,12 @@ async fn find_ends(
     store: &Store,
     ended: Vec<(Arc<Request>, ExecutionId)>,
 ) -> Result<Vec<(Arc<Request>, Execution)>, slotline_store::Error> {
-    let mut found = Vec::new();
-    for (request, id) in ended {
+    let find = async |(request, id)| {
         // One that was pruned since has nobody to tell its end.
         let execution = store.execution(id).await?.filter(|execution| execution.status.is_terminal());
-        found.extend(execution.map(|execution| (request, execution)));
-    }
-    Ok(found)
+        Ok(execution.map(|execution| (request, execution)))
+    };
+    stream::iter(ended.into_iter().map(find)).buffered(READS_AT_ONCE).try_filter_map(future::ok).try_collect().await
 }
 
 /// The first of the flights, once it has landed; never if there is none.

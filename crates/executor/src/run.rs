@@ -107,7 +107,8 @@ async fn execute(
         link_over.clone(),
     ));
     if let Some(Api { listener, token }) = api {
-        let state = slotline_api::State { control: handle.clone(), store: store.clone(), token, hub: hub.clone() };
+        let viewed = store.for_viewers();
+        let state = slotline_api::State { control: handle.clone(), store: viewed, token, hub: hub.clone() };
         let shutdown = shutdown.clone();
         let serving = async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) };
         tasks.spawn_on(serving, callers);

@@ -89,6 +89,17 @@ impl Store {
         Ok(Self { backend })
     }
 
+    /// The same journal for those who look at it: however slow their reads are, they hold no connection that scheduling
+    /// waits for. Closed with this one.
+    #[must_use]
+    pub fn for_viewers(&self) -> Self {
+        let backend = match &self.backend {
+            Backend::Postgres(journal) => Backend::Postgres(journal.for_viewers()),
+            Backend::Sqlite(journal) => Backend::Sqlite(journal.for_viewers()),
+        };
+        Self { backend }
+    }
+
     /// Brings the schema up to date. Does nothing if it is; several may call it at once.
     pub async fn migrate(&self) -> Result<(), Error> {
         on!(self, journal => journal.migrate())

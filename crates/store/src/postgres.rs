@@ -1,4 +1,5 @@
-//! The journal on PostgreSQL: a small pool for reads, and one connection of its own for whoever leads.
+//! The journal on PostgreSQL: a small pool for the reads of scheduling, one for those of viewers, and one connection of
+//! its own for whoever leads.
 
 mod commit;
 mod lead;
@@ -21,7 +22,7 @@ use crate::migrate::{self, MIGRATION_DEADLINE};
 pub(crate) use commit::{Call, call};
 pub(crate) use lead::{IDLE_SESSION_TIMEOUT, Lead};
 
-/// Connections for reads.
+/// Connections for reads, in each of the two pools.
 const READERS: u32 = 4;
 /// How long to wait for one of them, or for a new one.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ crate::row::columns!(PgRow, i32);
 #[derive(Clone)]
 pub(crate) struct Journal {
     pool: PgPool,
+    /// What [`Journal::for_viewers`] reads through.
+    viewers: PgPool,
     options: Arc<PgConnectOptions>,
 }
 
@@ -63,7 +66,7 @@ impl Journal {
         // Directly, since a pool hides why it can't connect behind its own time-out.
         let first = within(options.connect()).await?;
         within(first.close()).await?;
-        let pool = PgPoolOptions::new()
+        let pools = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
@@ -77,9 +80,14 @@ impl Journal {
                         sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
                     Ok(read_only == "off")
                 })
-            })
-            .connect_lazy_with(options.clone());
-        Ok(Self { pool, options: Arc::new(options) })
+            });
+        let pool = pools.clone().connect_lazy_with(options.clone());
+        let viewers = pools.connect_lazy_with(options.clone());
+        Ok(Self { pool, viewers, options: Arc::new(options) })
+    }
+
+    pub(crate) fn for_viewers(&self) -> Self {
+        Self { pool: self.viewers.clone(), ..self.clone() }
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), Error> {
@@ -142,6 +150,7 @@ impl Journal {
 
     pub(crate) async fn close(&self) {
         // A connection that does not close in time is dropped with the process.
-        let _ = tokio::time::timeout(CALL_DEADLINE, self.pool.close()).await;
+        let closing = async { tokio::join!(self.pool.close(), self.viewers.close()) };
+        let _ = tokio::time::timeout(CALL_DEADLINE, closing).await;
     }
 }

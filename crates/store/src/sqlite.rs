@@ -26,7 +26,7 @@ use crate::migrate::{self, MIGRATION_DEADLINE};
 pub(crate) use commit::Script;
 pub(crate) use lead::Lead;
 
-/// Connections for reads.
+/// Connections for reads, in each of the two pools.
 const READERS: u32 = 4;
 /// Pause before a file that was locked is opened again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +49,8 @@ crate::row::columns!(SqliteRow, i64);
 pub(crate) struct Journal {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// What [`Journal::for_viewers`] reads through.
+    viewers: SqlitePool,
     /// Held by whoever leads.
     leading: Arc<tokio::sync::Mutex<()>>,
     /// Keeps a database in memory alive when its one working connection has to be replaced.
@@ -78,11 +80,17 @@ impl Journal {
         let writer = options.clone().pragma("cache_size", WRITER_CACHE).pragma("temp_store", "memory");
         let writer = writer.statement_cache_capacity(WRITER_STATEMENTS);
         let writer = within(first(pool().max_connections(1), &writer)).await?;
-        let readers = match in_memory {
+        let options = options.pragma("query_only", "on");
+        let readers = || match in_memory {
             true => writer.clone(),
-            false => pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "on")),
+            false => pool().max_connections(READERS).connect_lazy_with(options.clone()),
         };
-        Ok(Self { writer, readers, leading: Arc::default(), anchor })
+        let (readers, viewers) = (readers(), readers());
+        Ok(Self { writer, readers, viewers, leading: Arc::default(), anchor })
+    }
+
+    pub(crate) fn for_viewers(&self) -> Self {
+        Self { readers: self.viewers.clone(), ..self.clone() }
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), Error> {
@@ -116,6 +124,7 @@ impl Journal {
     pub(crate) async fn close(&self) {
         let closing = async {
             self.readers.close().await;
+            self.viewers.close().await;
             self.writer.close().await;
         };
         // What does not close in time is closed by the end of the process; the log is replayed when it is opened next.

@@ -234,3 +234,34 @@ async fn scanned_rows(world: &World) -> anyhow::Result<i64> {
         "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
     Ok(sqlx::query_scalar(query).fetch_one(&mut session(&world.url).await?).await?)
 }
+
+#[tokio::test]
+async fn viewers_that_wait_hold_up_no_read_of_scheduling() -> anyhow::Result<()> {
+    let world = World::postgres().await?;
+    let mut writer = world.writer().await?;
+    writer.accept([1]).await?;
+    let mut holder = session(&world.url).await?;
+    let mut held = holder.begin().await?;
+    sqlx::query("LOCK TABLE actions IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await?;
+    let viewed = world.store.for_viewers();
+    let views: Vec<_> = (0..16)
+        .map(|_| {
+            let viewed = viewed.clone();
+            tokio::spawn(async move { viewed.actions().await })
+        })
+        .collect();
+    // As many as there are connections wait for the table, the others for a connection.
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(async || {
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut session(&world.url).await?).await?;
+        Ok((waiting == 4).then_some(()))
+    })
+    .await?;
+    assert_eq!(world.store.requests(&[ExecutionId(1)]).await?.len(), 1);
+    held.commit().await?;
+    for view in views {
+        view.await??;
+    }
+    Ok(())
+}
