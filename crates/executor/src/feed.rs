@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use crate::ask::{Asker, CALL, Question};
 use crate::clock::Clock;
 use crate::inbox::{self, Item, ProbeMark};
-use crate::intake::{Checked, Intake};
+use crate::intake::{BYTES_PER_WEIGHT, Checked, Intake};
 
 /// Unacked deliveries of one queue.
 const PREFETCH: u16 = 1000;
 /// Deliveries handed over at once.
 const DELIVERIES_MAX: usize = 256;
+/// Bytes after which no further delivery joins those handed over at once.
+const ARRIVAL_BYTES_MAX: usize = 4 << 20;
 /// Groups of deliveries between a queue and the loop.
 const CHANNEL: usize = 4;
 
@@ -30,6 +32,18 @@ pub(crate) struct Arrival {
     pub(crate) tag: Tag,
     pub(crate) items: Vec<Item>,
     pub(crate) questions: Vec<Question>,
+    bytes: usize,
+}
+
+impl Arrival {
+    fn new(from: Source, tag: Tag) -> Self {
+        Self { from, tag, items: Vec::new(), questions: Vec::new(), bytes: 0 }
+    }
+
+    /// How much it adds to a batch: one for each item, and more for large ones, whose results go into the journal.
+    pub(crate) fn weight(&self) -> usize {
+        self.items.len() + self.bytes / BYTES_PER_WEIGHT
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,18 +157,31 @@ impl Reader {
     async fn forward(self, mut consumer: Consumer, from: Source, arrivals: mpsc::Sender<Arrival>) {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
-            let Some(tag) = deliveries.last().map(|delivery: &Delivery| delivery.tag) else { continue };
-            let mut arrival = Arrival { from, tag, items: Vec::new(), questions: Vec::new() };
-            for delivery in deliveries.drain(..) {
-                self.read(delivery, &mut arrival);
-            }
-            if arrivals.send(arrival).await.is_err() {
-                return;
+            let mut rest = deliveries.drain(..);
+            while let Some(arrival) = self.gather(from, &mut rest) {
+                if arrivals.send(arrival).await.is_err() {
+                    return;
+                }
             }
         }
     }
 
+    /// The next of `deliveries`, as many as may go together; `None` if there are no more.
+    fn gather(&self, from: Source, deliveries: &mut impl Iterator<Item = Delivery>) -> Option<Arrival> {
+        let first = deliveries.next()?;
+        let mut arrival = Arrival::new(from, first.tag);
+        self.read(first, &mut arrival);
+        while arrival.bytes < ARRIVAL_BYTES_MAX
+            && let Some(delivery) = deliveries.next()
+        {
+            self.read(delivery, &mut arrival);
+        }
+        Some(arrival)
+    }
+
     fn read(&self, delivery: Delivery, arrival: &mut Arrival) {
+        arrival.tag = delivery.tag;
+        arrival.bytes += delivery.body.len();
         match arrival.from {
             Source::Calls => match serde_json::from_slice(&delivery.body) {
                 Ok(ask) => arrival.questions.push(Question { ask, asker: Asker::Elsewhere(delivery.properties) }),
@@ -165,5 +192,38 @@ impl Reader {
                 arrival.items.extend(inbox::read(&delivery, arrival.from.probed(), self.mark, self.clock.now()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+    use slotline_broker::topology::Queue;
+    use slotline_broker::{Broker, Publication};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn large_deliveries_are_handed_over_few_at_once() -> anyhow::Result<()> {
+        let broker = Broker::memory("p");
+        let session = broker.open("test").await?;
+        session.declare(&Topology { queues: vec![Queue::classic("q".to_owned())], ..Topology::default() }).await?;
+        for _ in 0..10 {
+            let (routing_key, body) = ("q".to_owned(), vec![b'x'; 1 << 20].into());
+            session.publish(Publication { routing_key, body, ..Publication::default() }).await?;
+        }
+        let consumer = session.consume("q", Consume { prefetch: PREFETCH, priority: None }).await?;
+        let mark = ProbeMark { generation: session.generation(), nonce: Uuid::nil() };
+        let reader = Reader { mark, source: "test".to_owned(), clock: Clock::start() };
+        let (sender, mut arrivals) = mpsc::channel(CHANNEL);
+        tokio::spawn(reader.forward(consumer, Source::Completions, sender));
+        let mut weights = Vec::new();
+        while weights.iter().sum::<usize>() < (10 << 20) / BYTES_PER_WEIGHT {
+            let arrival = arrivals.recv().await.context("the reader is over")?;
+            weights.push(arrival.weight());
+        }
+        assert_eq!(weights, [256, 256, 128]);
+        Ok(())
     }
 }

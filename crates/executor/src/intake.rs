@@ -26,8 +26,8 @@ const DELIVERIES_MAX: usize = 500;
 /// Members that are checked together, if all are small. Deliveries alone would be no bound, since each may bring
 /// thousands: such a one is taken in pieces, so that no commit grows beyond what the database does in its time.
 const WEIGHT_MAX: usize = 500;
-/// Each so many bytes count as one member more.
-const BYTES_PER_WEIGHT: usize = 16 << 10;
+/// Each so many bytes count as one member, or one input, more.
+pub(crate) const BYTES_PER_WEIGHT: usize = 16 << 10;
 /// Wait before a look-up that failed is tried again.
 const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 

@@ -30,7 +30,7 @@ pub(crate) struct Pending {
     pub(crate) repeated: Vec<(Asked, ExecutionId, u64)>,
     /// Requests for executions that have ended, whose publishers want to hear the end.
     pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
-    /// How many members of requests, and how much else; bounds what gathers while a commit is under way.
+    /// The weight of members of requests, and of all else; bounds what gathers while a commit is under way.
     pub(crate) members: usize,
     pub(crate) inputs: usize,
 }

@@ -42,11 +42,11 @@ use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
 use commits::Rest;
 
-/// Inputs that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all there is,
-/// executor, database and worker would take turns; with several under way they work side by side.
+/// Inputs, by weight, that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all
+/// there is, executor, database and worker would take turns; with several under way they work side by side.
 const INPUTS_MAX: usize = 2_000;
-/// Members of requests that may gather beside them: neither a flood of requests nor a flood of anything else keeps the
-/// other out. Few, since what is accepted long before it can start is written once more.
+/// Members of requests, by weight, that may gather beside them: neither a flood of requests nor a flood of anything else
+/// keeps the other out. Few, since what is accepted long before it can start is written once more.
 const MEMBERS_MAX: usize = 500;
 /// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the database
 /// need not wait for it. Fewer wait, and grow.
@@ -348,7 +348,7 @@ impl Term {
     }
 
     fn arrive(&mut self, arrival: Arrival) {
-        self.pending.inputs += arrival.items.len();
+        self.pending.inputs += arrival.weight();
         self.acks.push((arrival.from, arrival.tag));
         for question in arrival.questions {
             self.answer(question);
