@@ -77,8 +77,13 @@ async fn an_executor_frozen_while_another_takes_over_changes_nothing_when_it_tha
 
 #[tokio::test]
 async fn a_broker_restarted_in_mid_stream_loses_repeats_and_reorders_nothing() -> anyhow::Result<()> {
-    let world =
-        World::with([Action::stamp("line.one", "limit = 1")]).own_rabbit().executors(2).workers(2, 2).start().await?;
+    let world = World::with([Action::stamp("line.one", "limit = 1")])
+        .own_rabbit()
+        .executors(2)
+        .workers(2, 2)
+        .long_lease()
+        .start()
+        .await?;
     let tags = tags(300);
     let publisher = tokio::spawn(world.publisher(&stream("line.one", &tags, 10), 0)?);
     world.stamps.started(50, LATER).await?;
@@ -94,7 +99,8 @@ async fn a_broker_restarted_in_mid_stream_loses_repeats_and_reorders_nothing() -
 
 #[tokio::test]
 async fn a_broker_emptied_of_everything_loses_no_accepted_execution() -> anyhow::Result<()> {
-    let world = World::with([Action::stamp("line.one", "limit = 1")]).own_rabbit().workers(2, 2).start().await?;
+    let world =
+        World::with([Action::stamp("line.one", "limit = 1")]).own_rabbit().workers(2, 2).long_lease().start().await?;
     let tags = tags(150);
     world.publish(&stream("line.one", &tags, 20)).await?;
     eventually("all are in the journal", SOON, async || {
@@ -113,6 +119,7 @@ async fn a_database_restarted_in_mid_stream_loses_repeats_and_reorders_nothing()
         .own_postgres()
         .executors(2)
         .workers(2, 3)
+        .long_lease()
         .start()
         .await?;
     let tags = tags(300);
@@ -195,7 +202,7 @@ async fn a_frozen_worker_leaves_no_process_running_past_its_fence() -> anyhow::R
 
 #[tokio::test]
 async fn a_run_that_reports_while_the_broker_goes_down_never_notices_and_nothing_is_missing() -> anyhow::Result<()> {
-    let world = World::with([Action::reports("talk.much", "")]).own_rabbit().start().await?;
+    let world = World::with([Action::reports("talk.much", "")]).own_rabbit().long_lease().start().await?;
     // So far apart that no message is merged with the next, and that all are kept however long a restart takes.
     let steps = json!([{"talk": {"until": "end", "every": 0.25}}]);
     let id = world.submit("talk.much", json!({"steps": steps})).await?;

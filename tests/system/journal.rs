@@ -141,6 +141,7 @@ async fn world() -> anyhow::Result<World> {
         .journal_link()
         .executors(2)
         .workers(2, SLOTS)
+        .long_lease()
         .start()
         .await
 }
@@ -254,6 +255,7 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_nex
         .journal_link()
         .executors(2)
         .workers(2, SLOTS)
+        .long_lease()
         .start()
         .await?;
     let link = world.journal_link.as_ref().context("the proxy")?;

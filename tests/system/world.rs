@@ -26,9 +26,34 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// For a whole run of hundreds of processes on a small machine.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 
-/// Leases short enough to wait for. The defaults are for tests in which nothing may be lost meanwhile.
-pub(crate) const SHORT_LEASE: &[&str] = &["--lease", "8s", "--fence", "5s", "--heartbeat", "500ms"];
-const SHORT_FENCE: &[&str] = &["--fence", "5s", "--heartbeat", "500ms"];
+/// How long a silence is borne.
+#[derive(Clone, Copy)]
+enum Lease {
+    /// Short enough to wait for its end.
+    Short,
+    /// As by default, for tests in which nobody is silent.
+    Default,
+    /// For tests that restart a server: nothing is lost, however long that takes.
+    Long,
+}
+
+impl Lease {
+    fn of_executors(self) -> &'static [&'static str] {
+        match self {
+            Self::Short => &["--lease", "8s", "--fence", "5s", "--heartbeat", "500ms"],
+            Self::Default => &[],
+            Self::Long => &["--lease", "10m", "--fence", "8m"],
+        }
+    }
+
+    fn of_workers(self) -> &'static [&'static str] {
+        match self {
+            Self::Short => &["--fence", "5s", "--heartbeat", "500ms"],
+            Self::Default => &[],
+            Self::Long => &["--fence", "8m"],
+        }
+    }
+}
 
 /// A server that tests share, or one of the test's own that it may hurt.
 pub(crate) enum Node<T: 'static> {
@@ -55,7 +80,7 @@ pub(crate) struct Builder {
     executors: usize,
     workers: usize,
     capacity: usize,
-    short_lease: bool,
+    lease: Lease,
 }
 
 /// Ends, daemons before servers, on drop.
@@ -75,7 +100,7 @@ pub(crate) struct World {
     gates: PathBuf,
     addresses: Addresses,
     capacity: usize,
-    short_lease: bool,
+    lease: Lease,
     http: reqwest::Client,
 }
 
@@ -109,7 +134,12 @@ impl Builder {
     }
 
     pub(crate) fn short_lease(mut self) -> Self {
-        self.short_lease = true;
+        self.lease = Lease::Short;
+        self
+    }
+
+    pub(crate) fn long_lease(mut self) -> Self {
+        self.lease = Lease::Long;
         self
     }
 
@@ -144,7 +174,7 @@ impl Builder {
             gates,
             addresses: Addresses::default(),
             capacity: self.capacity,
-            short_lease: self.short_lease,
+            lease: self.lease,
             http: http()?,
         };
         for _ in 0..self.executors {
@@ -171,7 +201,7 @@ impl World {
             executors: 1,
             workers: 1,
             capacity: 4,
-            short_lease: false,
+            lease: Lease::Default,
         }
     }
 
@@ -179,12 +209,11 @@ impl World {
 
     pub(crate) fn start_executor(&mut self) -> anyhow::Result<()> {
         let name = format!("executor-{}", self.executors.len());
-        let options = if self.short_lease { SHORT_LEASE } else { &[] };
         let database = match &self.journal_link {
             Some(link) => link.url(&self.database, self.postgres.port()),
             None => self.database.clone(),
         };
-        self.executors.push(Daemon::executor(&self.sandbox, &name, &database, &self.amqp, options)?);
+        self.executors.push(Daemon::executor(&self.sandbox, &name, &database, &self.amqp, self.lease.of_executors())?);
         Ok(())
     }
 
@@ -203,9 +232,7 @@ impl World {
         let state = self.sandbox.path().join(format!("state-{name}"));
         let (state, capacity) = (state.to_str().context("UTF-8")?.to_owned(), self.capacity.to_string());
         let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
-        if self.short_lease {
-            options.extend(SHORT_FENCE);
-        }
+        options.extend(self.lease.of_workers());
         self.workers.push(Daemon::worker(&self.sandbox, name, &self.amqp, actions, &options)?);
         Ok(())
     }
