@@ -45,6 +45,8 @@ pub(crate) struct Figure {
     pub(crate) journal_violations: Option<u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) cpu_seconds: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) floors_us: Floors,
     /// What only this measure has, by a name that ends in its unit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) more: BTreeMap<String, serde_json::Value>,
@@ -85,6 +87,18 @@ impl Figure {
         self
     }
 
+    /// Beside the mean of what the machine took right before it and right after it.
+    pub(crate) fn between(mut self, before: Floors, after: &Floors) -> Self {
+        self.floors_us = before
+            .into_iter()
+            .map(|(case, us)| {
+                let mean = after.get(&case).map_or(us, |then| f64::midpoint(us, *then));
+                (case, mean.round())
+            })
+            .collect();
+        self
+    }
+
     pub(crate) fn cpu(mut self, seconds: BTreeMap<String, f64>) -> Self {
         self.cpu_seconds = seconds.into_iter().map(|(name, seconds)| (name, hundredths(seconds))).collect();
         self
@@ -96,6 +110,9 @@ impl Figure {
         counts.into_iter().flatten().map(|count| count == 0).reduce(|one, other| one && other)
     }
 }
+
+/// What the machine itself takes for the same, by case: medians in microseconds.
+pub(crate) type Floors = BTreeMap<String, f64>;
 
 /// What was measured so far. Each figure is told as it comes, and one that was measured outlives what fails after it.
 #[derive(Default)]

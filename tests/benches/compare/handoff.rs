@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
 use crate::installation::{Installation, Site};
+use crate::limits::{self, Round};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
 use crate::stamps;
@@ -30,16 +31,21 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     for runs_ahead in [false, true] {
         for workers in [1, 4] {
             for run_ms in [1, 0] {
+                // With run-ahead nobody asks the centre: there a rival stands beside it.
+                let floors: &[Round] = if runs_ahead { &[] } else { &[limits::HANDOFF] };
+                let before = site.floors(floors, scale).await?;
                 let installation = site.install().await?;
                 let line = Line { workers, run_ms, runs_ahead };
-                match run(&installation, "H", line, scale).await? {
-                    Some(mut figure) => {
-                        figure.journal_violations = installation.verify().await?;
-                        book.add(figure);
+                let figure = run(&installation, "H", line, scale).await?;
+                let journal_violations = installation.verify().await?;
+                installation.close(site).await?;
+                match figure {
+                    Some(figure) => {
+                        let figure = figure.between(before, &site.floors(floors, scale).await?);
+                        book.add(Figure { journal_violations, ..figure });
                     }
                     None => eprintln!("H: this build does not run ahead"),
                 }
-                installation.close(site).await?;
             }
         }
     }

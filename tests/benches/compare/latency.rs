@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::crew::Served;
 use crate::figure::{Book, Figure};
 use crate::installation::Site;
+use crate::limits;
 use crate::publisher::{Request, publish_one};
 use crate::scale::Scale;
 use crate::stamps;
@@ -19,6 +20,8 @@ const WARM_UP: usize = 20;
 pub(crate) const EVERY: Duration = Duration::from_micros(23_700);
 
 pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
+    let floors = [limits::REQUEST, limits::REQUEST_AT_REST];
+    let before = site.floors(&floors, scale).await?;
     let installation = site.install().await?;
     installation.put(ACTION, "{}").await?;
     let crew = installation.hire(1, 10, &[Served::one(ACTION, 0)]).await?;
@@ -43,6 +46,6 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     figure.seconds = Some(seconds.round());
     figure.journal_violations = installation.verify().await?;
     installation.close(site).await?;
-    book.add(figure);
+    book.add(figure.between(before, &site.floors(&floors, scale).await?));
     Ok(())
 }

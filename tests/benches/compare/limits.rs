@@ -12,9 +12,11 @@ mod rows;
 
 use anyhow::{Context as _, Result};
 
-use crate::figure::Book;
+use crate::figure::{Book, Floors};
 use crate::scale::Scale;
 use crate::servers::Servers;
+
+pub(crate) use rounds::{HANDOFF, REQUEST, REQUEST_AT_REST, Round};
 
 const MEASURE: &str = "limits";
 
@@ -26,4 +28,16 @@ pub(crate) async fn measure(servers: &Servers, scale: &Scale, book: &mut Book) -
     rounds::measure(&amqp, &database, scale, book).await.context("two hops")?;
     rates::measure(&amqp, scale, book).await.context("rates")?;
     rows::measure(&database, scale, book).await.context("rows")
+}
+
+/// The floors of a measure as of now, to be taken right before it and right after it: where a host has other guests, the
+/// machine is another one some minutes later.
+pub(crate) async fn floors(servers: &Servers, rounds: &[Round], scale: &Scale) -> Result<Floors> {
+    let (amqp, database) = (servers.rabbit.url(), servers.postgres.fresh_database("floors").await?);
+    let mut floors = Floors::new();
+    for round in rounds {
+        let figure = round.run(&amqp, &database, scale).await?;
+        floors.insert(figure.case, figure.p50_us.context("a round takes less than the whole")?);
+    }
+    Ok(floors)
 }

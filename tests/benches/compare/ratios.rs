@@ -2,29 +2,19 @@
 
 use crate::figure::{EMBEDDED, Figure, MACHINE, OURS};
 
-/// The floors of a hand-off that asks the centre and of a request, by the names that `limits` gives them; of a request
-/// also that of a machine which is at rest in between.
-const FLOORS: [(&str, &str); 3] = [
-    ("H", "broker: two hops and one commit, classic"),
-    ("L", "broker: two hops and one commit, the first quorum"),
-    ("L", "broker: two hops and one commit, the first quorum, at rest"),
-];
-
 /// One sentence for each of our figures that has something beside it.
 pub(crate) fn told(figures: &[Figure]) -> Vec<String> {
     let ours = figures.iter().filter(|figure| figure.system == OURS);
     ours.flat_map(|figure| {
-        let floors = FLOORS.iter().filter(|(measure, _)| *measure == figure.measure);
-        let by_floors = floors.filter_map(|(_, floor)| by_floor(figure, floor, figures));
+        let by_floors = figure.floors_us.iter().filter_map(|(floor, us)| by_floor(figure, floor, *us));
         by_floors.chain(by_the_bare_loop(figure, figures)).chain(by_rivals(figure, figures))
     })
     .collect()
 }
 
-fn by_floor(ours: &Figure, floor: &str, figures: &[Figure]) -> Option<String> {
-    let of_the_machine = figures.iter().find(|figure| figure.system == MACHINE && figure.case == floor)?;
-    let ratio = ours.p50_us? / of_the_machine.p50_us?;
-    Some(format!("{}, {}: p50 is {ratio:.2} of {floor}", ours.measure, ours.case))
+fn by_floor(ours: &Figure, floor: &str, floor_us: f64) -> Option<String> {
+    let ratio = ours.p50_us? / floor_us;
+    Some(format!("{}, {}: p50 is {ratio:.2} of {floor}, before and after it", ours.measure, ours.case))
 }
 
 fn by_the_bare_loop(ours: &Figure, figures: &[Figure]) -> Option<String> {

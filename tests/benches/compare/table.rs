@@ -84,6 +84,8 @@ fn notes(figure: &Figure) -> String {
         let spent = figure.cpu_seconds.iter().map(|(name, seconds)| format!("{name} {seconds:.2}"));
         notes.push(format!("cpu s: {}", spent.collect::<Vec<_>>().join(", ")));
     }
+    let floors = figure.floors_us.iter().map(|(floor, us)| format!("{floor}: {:.3} ms", us / 1e3));
+    notes.extend(floors);
     notes.extend(figure.more.iter().map(|(name, value)| format!("{name} {value}")));
     notes.join("; ")
 }

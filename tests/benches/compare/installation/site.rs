@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Executor, Installation, PATIENCE, http};
 use crate::PREFIX;
 use crate::cpu::Meter;
-use crate::figure::{EMBEDDED, OURS};
+use crate::figure::{EMBEDDED, Floors, OURS};
+use crate::limits::{self, Round};
 use crate::program;
+use crate::scale::Scale;
 use crate::servers::{Servers, connect};
 
 /// Where to install.
@@ -26,6 +28,14 @@ impl Site<'_> {
         match self {
             Self::Servers(_) => OURS,
             Self::Embedded => EMBEDDED,
+        }
+    }
+
+    /// What the machine takes for these rounds now; nothing where there is no server to go round.
+    pub(crate) async fn floors(self, rounds: &[Round], scale: &Scale) -> Result<Floors> {
+        match self {
+            Self::Servers(servers) => limits::floors(servers, rounds, scale).await,
+            Self::Embedded => Ok(Floors::new()),
         }
     }
 

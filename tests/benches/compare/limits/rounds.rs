@@ -24,7 +24,8 @@ const PREFETCH: u16 = 256;
 const ROWS: usize = 3_000;
 
 /// One way to go round.
-struct Round {
+#[derive(Clone, Copy)]
+pub(crate) struct Round {
     case: &'static str,
     to_executor: Kind,
     to_worker: Kind,
@@ -33,12 +34,18 @@ struct Round {
     rest: Duration,
 }
 
+/// The floor of a hand-off.
+pub(crate) const HANDOFF: Round = Round { case: "classic", ..Round::hot(Kind::Classic, Kind::Classic, true) };
+/// The floor of a request that comes right after another, and of one that comes as seldom as `latency` sends them.
+pub(crate) const REQUEST: Round = Round { case: "the first quorum", ..Round::hot(Kind::Quorum, Kind::Classic, true) };
+pub(crate) const REQUEST_AT_REST: Round = Round { case: "the first quorum, at rest", rest: latency::EVERY, ..REQUEST };
+
 const ROUNDS: [Round; 5] = [
     Round { case: "transient", ..Round::hot(Kind::Transient, Kind::Transient, false) },
     Round { case: "classic", ..Round::hot(Kind::Classic, Kind::Classic, false) },
-    Round { case: "classic", ..Round::hot(Kind::Classic, Kind::Classic, true) },
-    Round { case: "the first quorum", ..Round::hot(Kind::Quorum, Kind::Classic, true) },
-    Round { case: "the first quorum, at rest", rest: latency::EVERY, ..Round::hot(Kind::Quorum, Kind::Classic, true) },
+    HANDOFF,
+    REQUEST,
+    REQUEST_AT_REST,
 ];
 
 struct Executor {
@@ -50,12 +57,23 @@ struct Executor {
 }
 
 pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mut Book) -> Result<()> {
-    let connections = (connect(amqp).await?, connect(amqp).await?);
     for round in &ROUNDS {
+        book.add(round.run(amqp, database, scale).await?);
+    }
+    Ok(())
+}
+
+impl Round {
+    const fn hot(to_executor: Kind, to_worker: Kind, commits: bool) -> Self {
+        Self { case: "", to_executor, to_worker, commits, rest: Duration::ZERO }
+    }
+
+    pub(super) async fn run(&self, amqp: &str, database: &str, scale: &Scale) -> Result<Figure> {
+        let connections = (connect(amqp).await?, connect(amqp).await?);
         let (worker, executor) = (channel(&connections.0).await?, channel(&connections.1).await?);
-        declare(&worker, TO_EXECUTOR, round.to_executor).await?;
-        declare(&worker, TO_WORKER, round.to_worker).await?;
-        let journal = if round.commits {
+        declare(&worker, TO_EXECUTOR, self.to_executor).await?;
+        declare(&worker, TO_WORKER, self.to_worker).await?;
+        let journal = if self.commits {
             let client = servers::connect(database).await?;
             rows::fill(&client, ROWS).await?;
             let update = client.prepare(rows::UPDATE).await?;
@@ -64,9 +82,9 @@ pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mu
             None
         };
         let consumer = consume(&executor, TO_EXECUTOR, PREFETCH).await?;
-        let running = Executor { channel: executor.clone(), consumer, kind: round.to_worker, journal };
+        let running = Executor { channel: executor.clone(), consumer, kind: self.to_worker, journal };
         let running = tokio::spawn(running.run());
-        let figure = round.measure(&worker, scale).await?;
+        let figure = self.measure(&worker, scale).await?;
         running.abort();
         // Its channel ends before what it consumes does: what the broker says on one that was dropped ends the connection.
         let _ = running.await;
@@ -75,14 +93,7 @@ pub(super) async fn measure(amqp: &str, database: &str, scale: &Scale, book: &mu
             delete(&worker, queue).await?;
         }
         worker.close(200, "".into()).await?;
-        book.add(figure);
-    }
-    Ok(())
-}
-
-impl Round {
-    const fn hot(to_executor: Kind, to_worker: Kind, commits: bool) -> Self {
-        Self { case: "", to_executor, to_worker, commits, rest: Duration::ZERO }
+        Ok(figure)
     }
 
     async fn measure(&self, worker: &Channel, scale: &Scale) -> Result<Figure> {
