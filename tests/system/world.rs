@@ -38,19 +38,11 @@ enum Lease {
 }
 
 impl Lease {
-    fn of_executors(self) -> &'static [&'static str] {
+    fn options(self) -> &'static [&'static str] {
         match self {
             Self::Short => &["--lease", "8s", "--fence", "5s", "--heartbeat", "500ms"],
             Self::Default => &[],
             Self::Long => &["--lease", "10m", "--fence", "8m"],
-        }
-    }
-
-    fn of_workers(self) -> &'static [&'static str] {
-        match self {
-            Self::Short => &["--fence", "5s", "--heartbeat", "500ms"],
-            Self::Default => &[],
-            Self::Long => &["--fence", "8m"],
         }
     }
 }
@@ -213,7 +205,7 @@ impl World {
             Some(link) => link.url(&self.database, self.postgres.port()),
             None => self.database.clone(),
         };
-        self.executors.push(Daemon::executor(&self.sandbox, &name, &database, &self.amqp, self.lease.of_executors())?);
+        self.executors.push(Daemon::executor(&self.sandbox, &name, &database, &self.amqp, self.lease.options())?);
         Ok(())
     }
 
@@ -232,7 +224,7 @@ impl World {
         let state = self.sandbox.path().join(format!("state-{name}"));
         let (state, capacity) = (state.to_str().context("UTF-8")?.to_owned(), self.capacity.to_string());
         let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
-        options.extend(self.lease.of_workers());
+        options.extend(self.lease.options());
         self.workers.push(Daemon::worker(&self.sandbox, name, &self.amqp, actions, &options)?);
         Ok(())
     }

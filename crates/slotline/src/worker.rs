@@ -35,7 +35,10 @@ pub(crate) struct Args {
     /// How long running work may take to end after SIGTERM [default: 30s]
     #[arg(long, env = "SLOTLINE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
-    /// Silence after which it ends its own attempts, until an executor says otherwise [default: 45s]
+    /// Silence after which it is given up, until an executor says otherwise [default: 60s]
+    #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = duration::parse)]
+    lease: Option<Duration>,
+    /// Silence after which it ends its own attempts, until an executor says otherwise; less than the lease [default: 45s]
     #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = duration::parse)]
     fence: Option<Duration>,
     /// Time between two heartbeats, until an executor says otherwise [default: 5s]
@@ -56,6 +59,9 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
     }
     if let Some(drain_timeout) = args.drain_timeout.or(file.drain_timeout) {
         builder = builder.drain_timeout(drain_timeout);
+    }
+    if let Some(lease) = args.lease.or(file.lease) {
+        builder = builder.lease(lease);
     }
     if let Some(fence) = args.fence.or(file.fence) {
         builder = builder.fence(fence);
