@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use slotline_protocol::policy::{OnIsolation, Policy};
 use slotline_protocol::{ActionRef, Epoch, ExecutionId, Fence, Status};
 use slotline_tests::Postgres;
 
+use crate::checker::{Checker, Rule};
 use crate::clock::Clocks;
 use crate::history::{Entry, Fact, Rules};
 
@@ -49,10 +50,14 @@ pub(crate) async fn install(postgres: &Postgres, database: &str) -> anyhow::Resu
 /// All that was noted, as facts.
 pub(crate) async fn read(postgres: &Postgres, database: &str, clocks: &Clocks) -> anyhow::Result<Vec<Entry>> {
     let text = postgres.psql_in(database, READ).await?;
+    replay(&text, |wall| clocks.since_boot(wall))
+}
+
+fn replay(text: &str, since_boot: impl Fn(i64) -> u64) -> anyhow::Result<Vec<Entry>> {
     let mut replay = Replay::default();
     for line in text.lines() {
         let note: Note = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        replay.take(note, clocks).with_context(|| line.to_owned())?;
+        replay.take(note, &since_boot).with_context(|| line.to_owned())?;
     }
     replay.end_batch();
     Ok(replay.history)
@@ -114,13 +119,19 @@ struct Held {
     after: Option<i64>,
 }
 
+/// What a live execution was as of the batch before.
+#[derive(Clone, Copy, Default)]
+struct Stood {
+    attempt: u32,
+    held: Option<Held>,
+}
+
 #[derive(Default)]
 struct Replay {
     history: Vec<Entry>,
     epoch: i64,
     actions: BTreeMap<i64, ActionRef>,
-    /// What each live execution held as of the batch before.
-    leases: BTreeMap<i64, Option<Held>>,
+    stood: BTreeMap<i64, Stood>,
     at: u64,
     put: Vec<Fact>,
     /// As the batch left them, each once.
@@ -130,12 +141,12 @@ struct Replay {
 }
 
 impl Replay {
-    fn take(&mut self, note: Note, clocks: &Clocks) -> anyhow::Result<()> {
+    fn take(&mut self, note: Note, since_boot: impl Fn(i64) -> u64) -> anyhow::Result<()> {
         match note.what.as_str() {
             "leadership" => {
                 self.end_batch();
                 // Clocks that are set may go back; what was noted later was later all the same.
-                self.at = self.at.max(clocks.since_boot(note.at));
+                self.at = self.at.max(since_boot(note.at));
                 let LeadershipRow { epoch, batch } = row(note.row)?;
                 if epoch == self.epoch {
                     self.say(Fact::Committed { epoch: Epoch(epoch), batch });
@@ -182,40 +193,42 @@ impl Replay {
         }
         let mut moved: Vec<LiveRow> = std::mem::take(&mut self.moved).into_values().collect();
         for row in &moved {
-            if !self.leases.contains_key(&row.id) {
+            if !self.stood.contains_key(&row.id) {
                 self.accepted(row);
             }
         }
         let mut left = Vec::new();
         for (id, status) in std::mem::take(&mut self.settled) {
             moved.retain(|row| row.id != id);
-            if let Some(Some(held)) = self.leases.remove(&id) {
+            if let Some(held) = self.stood.remove(&id).and_then(|stood| stood.held) {
                 left.extend((status == Status::Completed).then_some(held.fence));
                 self.released(id, held);
             }
             self.say(Fact::Settled { execution: ExecutionId(id), status });
         }
         for row in &moved {
-            let Some(held) = self.held(row.id).filter(|held| row.fence != Some(held.fence)) else { continue };
-            self.leases.insert(row.id, None);
-            self.released(row.id, held);
-            if held.after.is_some_and(|after| left.contains(&after)) {
-                // It has begun and ended with this very batch, and stood in nobody's way any more.
+            let stood = self.stood.get(&row.id).copied().unwrap_or_default();
+            let over = stood.held.filter(|held| row.fence != Some(held.fence));
+            if let Some(held) = over {
+                self.stood.insert(row.id, Stood { held: None, ..stood });
+                self.released(row.id, held);
+            }
+            let has_begun = over.and_then(|held| held.after).is_some_and(|after| left.contains(&after));
+            if has_begun || stood.attempt + u32::from(row.fence.is_some()) < row.attempt {
+                // It was sent ahead, has begun and ended with this very batch; or it was granted and lost within it. So
+                // it stood in nobody's way any more.
                 self.say(Fact::Stands { execution: ExecutionId(row.id) });
             }
         }
         moved.sort_by_key(|row| row.fence.unwrap_or(i64::MAX));
         for row in moved {
             self.stands(&row);
-            self.leases.insert(row.id, row.fence.map(|fence| Held { fence, after: row.after_fence }));
+            let held = row.fence.map(|fence| Held { fence, after: row.after_fence });
+            self.stood.insert(row.id, Stood { attempt: row.attempt, held });
         }
         for fact in std::mem::take(&mut self.numbered) {
             self.say(fact);
         }
-    }
-
-    fn held(&self, id: i64) -> Option<Held> {
-        self.leases.get(&id).copied().flatten()
     }
 
     fn released(&mut self, id: i64, held: Held) {
@@ -228,7 +241,7 @@ impl Replay {
 
     fn accepted(&mut self, row: &LiveRow) {
         let execution = ExecutionId(row.id);
-        self.leases.insert(row.id, None);
+        self.stood.insert(row.id, Stood::default());
         self.say(Fact::Accepted {
             execution,
             request: Arc::from(row.message_id.as_deref().unwrap_or_default()),
@@ -243,7 +256,8 @@ impl Replay {
 
     fn stands(&mut self, row: &LiveRow) {
         let (execution, attempt, place) = (ExecutionId(row.id), row.attempt, row.place);
-        let before = self.held(row.id).map(|held| (held.fence, held.after.is_some()));
+        let held = self.stood.get(&row.id).and_then(|stood| stood.held);
+        let before = held.map(|held| (held.fence, held.after.is_some()));
         match (row.fence.map(Fence), row.after_fence.map(Fence)) {
             (Some(fence), Some(after)) if before != Some((fence.0, true)) => {
                 self.say(Fact::SentAhead { execution, attempt, fence, place, after });
@@ -258,6 +272,33 @@ impl Replay {
             (None, _) => self.say(Fact::Stands { execution }),
         }
     }
+}
+
+/// Two wait; within one batch the first is granted and lost, the second is granted, and then the first is once more:
+/// nothing in the rows tells of its first grant but the number of the attempt.
+const LOST_WITHIN_A_BATCH: &str = r#"
+{"at":1,"what":"leadership","row":{"epoch":1,"batch":0}}
+{"at":1,"what":"actions","row":{"id":1,"ref":"chaos.lost","policy":"{\"limit\":2}","paused":false}}
+{"at":2,"what":"leadership","row":{"epoch":1,"batch":1}}
+{"at":2,"what":"live","row":{"id":1,"place":1,"attempt":0,"status":"queued","keeps_slot":false,"action_id":1,"message_id":"a"}}
+{"at":2,"what":"live","row":{"id":2,"place":2,"attempt":0,"status":"queued","keeps_slot":false,"action_id":1,"message_id":"b"}}
+{"at":3,"what":"leadership","row":{"epoch":1,"batch":2}}
+{"at":3,"what":"live","row":{"id":1,"place":1,"fence":3,"attempt":2,"status":"scheduled","keeps_slot":false,"action_id":1}}
+{"at":3,"what":"live","row":{"id":2,"place":2,"fence":2,"attempt":1,"status":"scheduled","keeps_slot":false,"action_id":1}}
+"#;
+
+/// The notes on trial: what one batch did and undid is no overtaking, and without what it undid it is one.
+pub(crate) fn is_understood() -> anyhow::Result<()> {
+    let judged = |notes: &str| -> anyhow::Result<Option<Rule>> {
+        let requests = ["a", "b"].map(|request| Entry { at: 0, fact: Fact::Enqueued { request: request.into() } });
+        let history: Vec<Entry> = requests.into_iter().chain(replay(notes.trim(), i64::unsigned_abs)?).collect();
+        Ok(Checker::check(&history).err().map(|violation| violation.rule))
+    };
+    let found = judged(LOST_WITHIN_A_BATCH)?;
+    ensure!(found.is_none(), "a grant that is lost within its batch: expected no complaint, found {found:?}");
+    let found = judged(&LOST_WITHIN_A_BATCH.replace("\"attempt\":2", "\"attempt\":1"))?;
+    ensure!(found == Some(Rule::GrantsAreInOrder), "the second is granted first: found {found:?}");
+    Ok(())
 }
 
 fn row<T: DeserializeOwned>(row: Value) -> anyhow::Result<T> {

@@ -66,6 +66,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("the system has room for a few threads");
     let mut failed = false;
     let wants = |part: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|wanted| part.contains(wanted));
+    failed |= runtime.block_on(show("audit: what a batch undoes is no offence", async { audit::is_understood() }));
     if wants("points") {
         let only = arguments.point.clone();
         failed |= runtime.block_on(show("points: cut off at any point, it goes on whole", points::every(only)));
