@@ -73,7 +73,7 @@ CREATE TABLE live (
     fillfactor = 50,
     -- Rows come and go all the time: sweep before the dead outnumber the living by far, also in a large table.
     autovacuum_vacuum_scale_factor = 0.05,
-    autovacuum_vacuum_threshold = 10000,
+    autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.2,
     autovacuum_analyze_threshold = 10000
 );
@@ -86,7 +86,7 @@ CREATE TABLE messages (
     digest       bytea            NOT NULL
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.05,
-    autovacuum_vacuum_threshold = 10000
+    autovacuum_vacuum_threshold = 1000
 );
 
 CREATE TABLE history (
@@ -144,7 +144,7 @@ CREATE TABLE events (
 ) WITH (
     -- Only the newest of an execution are kept, so that rows come and go here too.
     autovacuum_vacuum_scale_factor = 0.05,
-    autovacuum_vacuum_threshold = 10000,
+    autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.2,
     autovacuum_analyze_threshold = 10000
 );
@@ -161,7 +161,7 @@ CREATE TABLE stories (
 ) WITH (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.05,
-    autovacuum_vacuum_threshold = 10000,
+    autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.2,
     autovacuum_analyze_threshold = 10000
 );

@@ -142,7 +142,8 @@ impl Installation {
     /// Which executor leads, once one does and the other waits in line for it.
     async fn leader(&self) -> Result<usize> {
         eventually("one leads and the other is next", PATIENCE, async || {
-            let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+            let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                and query like 'SELECT pg_try_advisory_lock(hashtextextended(''slotline leader%'";
             if self.postgres.psql_in(&self.database, waiting).await? != "1" {
                 return Ok(None);
             }

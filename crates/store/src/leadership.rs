@@ -8,7 +8,7 @@ use std::time::Duration;
 use slotline_protocol::{Epoch, Incarnation, http};
 use slotline_scheduler::Snapshot;
 
-use crate::{Batch, CommitError, Counters, Error, OpenStory, postgres, sqlite};
+use crate::{Batch, CommitError, Counters, Error, OpenStory, Reading, postgres, sqlite};
 
 /// The partition that is led. There is one so far.
 pub(crate) const PARTITION: i32 = 0;
@@ -75,6 +75,15 @@ impl Leadership {
         match &self.backend {
             Backend::Postgres(lead) => lead.epoch(),
             Backend::Sqlite(lead) => lead.epoch(),
+        }
+    }
+
+    /// The database's clock as this leadership began. All that is due is due by it, so that the next leader, whose host's
+    /// own clock may be hours away from this one's, finds everything due at the same moment.
+    pub fn reading(&self) -> Reading {
+        match &self.backend {
+            Backend::Postgres(lead) => lead.reading(),
+            Backend::Sqlite(lead) => lead.reading(),
         }
     }
 

@@ -14,6 +14,7 @@
 
 mod batch;
 mod browse;
+mod clock;
 mod deadline;
 mod durations;
 mod error;
@@ -34,6 +35,7 @@ use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Timestamp, http
 
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
+pub use clock::Reading;
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
@@ -195,6 +197,14 @@ impl Store {
     /// What makes this database unfit to be the one truth, in sentences for people; empty if all is well.
     pub async fn check(&self) -> Result<Vec<String>, Error> {
         on!(self, journal => journal.check())
+    }
+
+    /// Reads the database's clock.
+    pub async fn reading(&self) -> Result<Reading, Error> {
+        match &self.backend {
+            Backend::Postgres(journal) => journal.reading().await,
+            Backend::Sqlite(_) => Ok(Reading::of_this_host()),
+        }
     }
 
     /// Whether the database answers.

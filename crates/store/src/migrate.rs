@@ -23,8 +23,11 @@ macro_rules! embedded {
 const POSTGRES: &[Embedded] = embedded!("postgres": 1 "journal");
 const SQLITE: &[Embedded] = embedded!("sqlite": 1 "journal");
 
+/// For a session that keeps other migrators out.
 pub(crate) fn postgres() -> Migrator {
-    migrator(POSTGRES)
+    let mut migrator = migrator(POSTGRES);
+    migrator.set_locking(false);
+    migrator
 }
 
 pub(crate) fn sqlite() -> Migrator {

@@ -10,14 +10,16 @@ mod verify;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::Error;
+use crate::clock::Reading;
 use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
 use crate::migrate::{self, MIGRATION_DEADLINE};
+use crate::stamp::Stamp;
 
 pub(crate) use commit::{Call, call};
 pub(crate) use lead::{IDLE_SESSION_TIMEOUT, Lead};
@@ -30,6 +32,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// PostgreSQL 14, the first with `idle_session_timeout` and `client_connection_check_interval`.
 const VERSION_MIN: i32 = 140_000;
+/// One lock for the migrators of each schema, and the pause between two tries to have it.
+const TRY_MIGRATING: &str =
+    "SELECT pg_try_advisory_lock(hashtextextended('slotline migration of ' || current_schema(), 0))";
+const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
 
 crate::row::columns!(PgRow, i32);
 
@@ -62,6 +68,9 @@ impl Journal {
             ("plan_cache_mode", "force_custom_plan".to_owned()),
             ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),
             ("default_transaction_isolation", "read committed".to_owned()),
+            // Of a process that is frozen, or whose host is gone, no snapshot outlives the call it was for.
+            ("idle_in_transaction_session_timeout", CALL_DEADLINE.as_millis().to_string()),
+            ("tcp_user_timeout", CALL_DEADLINE.as_millis().to_string()),
         ]);
         // Directly, since a pool hides why it can't connect behind its own time-out.
         let first = within(options.connect()).await?;
@@ -93,12 +102,25 @@ impl Journal {
     pub(crate) async fn migrate(&self) -> Result<(), Error> {
         let mut connection =
             within(PgConnectOptions::clone(&self.options).options([("statement_timeout", "0")]).connect()).await?;
-        // The migrator takes an advisory lock first, so that one runs after the other.
         within_time(MIGRATION_DEADLINE, async {
+            // Not the migrator's own lock, whose wait would hold a snapshot for as long as another migrates.
+            while !within(sqlx::query_scalar(TRY_MIGRATING).fetch_one(&mut connection)).await? {
+                tokio::time::sleep(MIGRATION_PAUSE).await;
+            }
             migrate::postgres().run_direct(None, &mut connection, false).await.map_err(Error::from)
         })
         .await?;
+        // The lock goes with its session.
         within(connection.close()).await
+    }
+
+    pub(crate) async fn reading(&self) -> Result<Reading, Error> {
+        let mut connection = borrow(&self.pool).await?;
+        let asked = Instant::now();
+        let at: Stamp = within(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection)).await?;
+        let reading = Reading::between(asked, Instant::now(), at.0);
+        connection.give_back();
+        Ok(reading)
     }
 
     pub(crate) async fn check(&self) -> Result<Vec<String>, Error> {

@@ -3,30 +3,37 @@
 //! So leadership ends with the connection, whichever side loses it. The session is guarded from both: the server drops
 //! a leader that is silent for [`IDLE_SESSION_TIMEOUT`] or whose host is gone, and every call here has a deadline.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use slotline_protocol::{Epoch, Incarnation};
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection, Row};
+use tokio::time::MissedTickBehavior;
 
 use super::commit::{self, Call};
 use super::{Journal, VERSION_MIN};
-use crate::deadline::{CALL_DEADLINE, borrow, within};
+use crate::clock::Reading;
+use crate::deadline::{CALL_DEADLINE, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
+use crate::stamp::Stamp;
 use crate::{CommitError, Error, Recovered, record, sql};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon the server notices that one who waits for the lock has gone.
-const WAITER_CHECK: Duration = Duration::from_secs(1);
-/// How often one who waits makes sure that its session still does. Not on the way to leadership: the lock itself is
-/// granted without asking again.
-const WATCH_EVERY: Duration = Duration::from_secs(5);
+/// How soon the server notices that a leader has gone in the middle of a long statement, such as a recovery.
+const CLIENT_CHECK: Duration = Duration::from_secs(1);
+/// Between two tries of an executor that waits for the lock: the most that it adds to a take-over, of which all together
+/// should stay below 100 ms. A hundred tries a second cost the database some 5 ms of processor time in that second.
+const TRY_EVERY: Duration = Duration::from_millis(10);
 
-/// One lock for each partition of each schema.
-const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('slotline leader of ' || current_schema(), $1))";
+/// One lock for each partition of each schema. A try and not a wait: a statement that waited would hold its snapshot as
+/// long as another leads, and nothing that died meanwhile could be vacuumed in any table.
+///
+/// With it comes the database's clock, which the term will go by.
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended('slotline leader of ' || current_schema(), $1)), \
+    clock_timestamp()";
 
 /// Guards the session: what the server does when it no longer hears of us. And spares the one statement that is run all
 /// the time, which has nothing to plan, its planning.
@@ -59,6 +66,7 @@ const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = greatest(lease_us, $3
 #[derive(Debug)]
 pub(crate) struct Lead {
     epoch: Epoch,
+    reading: Reading,
     /// Taken out for the time of a call and put back when it ended well, so that a call that fails, or is dropped,
     /// takes the session and its lock with it.
     connection: Option<PgConnection>,
@@ -67,31 +75,41 @@ pub(crate) struct Lead {
 impl Journal {
     pub(crate) async fn lead(&self, leader: &str, in_line: impl FnOnce()) -> Result<Lead, Error> {
         let mut connection = within(self.options.connect()).await?;
-        let pid = admit(&mut connection).await?;
+        admit(&mut connection).await?;
         let millis = |duration: Duration| duration.as_millis().to_string();
         within(
-            sqlx::query(GUARD).bind(millis(IDLE_SESSION_TIMEOUT)).bind(millis(WAITER_CHECK)).execute(&mut connection),
+            sqlx::query(GUARD).bind(millis(IDLE_SESSION_TIMEOUT)).bind(millis(CLIENT_CHECK)).execute(&mut connection),
         )
         .await?;
-        set_statement_timeout(&mut connection, Duration::ZERO).await?;
         in_line();
-        tokio::select! {
-            locked = sqlx::query(LOCK).bind(PARTITION).execute(&mut connection) => { locked?; }
-            gone = watch(&self.pool, pid) => return Err(gone),
-        }
-        set_statement_timeout(&mut connection, CALL_DEADLINE).await?;
+        let reading = locked(&mut connection).await?;
         let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut connection);
         let epoch = Epoch(within(raise).await?);
         tracing::debug!(epoch = epoch.0, "took the journal's lock and raised the epoch");
-        Ok(Lead { epoch, connection: Some(connection) })
+        Ok(Lead { epoch, reading, connection: Some(connection) })
     }
 }
 
-/// Checks that this server can be led on; gives the number of our session on it.
-async fn admit(connection: &mut PgConnection) -> Result<i32, Error> {
+/// Waits until this session has the lock, with nothing open between two tries; the database's clock at that moment.
+async fn locked(connection: &mut PgConnection) -> Result<Reading, Error> {
+    let mut every = tokio::time::interval(TRY_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let asked = Instant::now();
+        let tried = sqlx::query_as(TRY_LOCK).bind(PARTITION).fetch_one(&mut *connection);
+        let (locked, at): (bool, Stamp) = within(tried).await?;
+        if locked {
+            return Ok(Reading::between(asked, Instant::now(), at.0));
+        }
+    }
+}
+
+/// Checks that this server can be led on.
+async fn admit(connection: &mut PgConnection) -> Result<(), Error> {
     let row = within(
         sqlx::query(
-            "SELECT current_setting('server_version_num')::integer AS version, pg_backend_pid() AS pid, \
+            "SELECT current_setting('server_version_num')::integer AS version, \
              pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only",
         )
         .fetch_one(connection),
@@ -103,7 +121,7 @@ async fn admit(connection: &mut PgConnection) -> Result<i32, Error> {
     if row.try_get("read_only")? {
         return Err(Error::ReadOnly);
     }
-    Ok(row.try_get("pid")?)
+    Ok(())
 }
 
 async fn set_statement_timeout(connection: &mut PgConnection, timeout: Duration) -> Result<(), Error> {
@@ -112,32 +130,13 @@ async fn set_statement_timeout(connection: &mut PgConnection, timeout: Duration)
     Ok(())
 }
 
-/// Returns once the session `pid` waits no more as far as can be told: a wait has no deadline, and a half-open
-/// connection would never end it.
-async fn watch(pool: &PgPool, pid: i32) -> Error {
-    loop {
-        tokio::time::sleep(WATCH_EVERY).await;
-        match is_there(pool, pid).await {
-            Ok(true) => {}
-            Ok(false) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()).into(),
-            Err(error) => return error,
-        }
-    }
-}
-
-async fn is_there(pool: &PgPool, pid: i32) -> Result<bool, Error> {
-    let mut connection = borrow(pool).await?;
-    let asked = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND locktype = 'advisory')")
-        .bind(pid)
-        .fetch_one(&mut *connection);
-    let there = within(asked).await?;
-    connection.give_back();
-    Ok(there)
-}
-
 impl Lead {
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    pub(crate) fn reading(&self) -> Reading {
+        self.reading
     }
 
     fn take(&mut self) -> Result<PgConnection, Error> {

@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::Journal;
 use super::commit::{self, Script};
+use crate::clock::Reading;
 use crate::deadline::within;
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
@@ -43,6 +44,7 @@ const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = max(lease_us, $3) \
 #[derive(Debug)]
 pub(crate) struct Lead {
     epoch: Epoch,
+    reading: Reading,
     journal: Journal,
     /// Taken out for the time of a call and put back when it ended well.
     lock: Option<OwnedMutexGuard<()>>,
@@ -56,13 +58,17 @@ impl Journal {
         let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);
         let epoch = Epoch(within(raise).await?);
         tracing::debug!(epoch = epoch.0, "raised the epoch");
-        Ok(Lead { epoch, journal: self.clone(), lock: Some(lock) })
+        Ok(Lead { epoch, reading: Reading::of_this_host(), journal: self.clone(), lock: Some(lock) })
     }
 }
 
 impl Lead {
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    pub(crate) fn reading(&self) -> Reading {
+        self.reading
     }
 
     fn take(&mut self) -> Result<OwnedMutexGuard<()>, Error> {
