@@ -14,6 +14,7 @@ mod memory;
 mod over;
 mod properties;
 pub mod publisher;
+pub mod pulse;
 mod rabbit;
 mod session;
 mod supervisor;

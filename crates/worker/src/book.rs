@@ -15,6 +15,7 @@ use crate::duty::{Duty, Effect, Ending, Input, Traced};
 use crate::feed::{Feed, Listener};
 use crate::hands::Hands;
 use crate::scratch::Scratch;
+use crate::watch::Gauge;
 
 pub(crate) struct Book {
     inner: Mutex<Inner>,
@@ -75,9 +76,10 @@ impl Book {
         inner.handle(self, Input::NewIncarnation(incarnation));
     }
 
-    /// Under which name, and when time must be looked at.
-    pub(crate) fn outlook(&self) -> (Incarnation, Option<Duration>) {
+    /// Under which name, and when time must be looked at; tells the watch how long that may take.
+    pub(crate) fn outlook(&self, gauge: &Gauge) -> (Incarnation, Option<Duration>) {
         let inner = self.lock();
+        gauge.note(inner.duty.fence_deadline(), inner.duty.fence());
         (inner.duty.incarnation(), inner.duty.next_deadline())
     }
 

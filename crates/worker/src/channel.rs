@@ -6,9 +6,7 @@
 
 mod lines;
 
-use std::io;
 use std::os::unix::net;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,24 +31,18 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// Between two tries to take a caller while the system has no room for one.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
-/// Ends, with its file, when it is dropped.
+/// Ends when it is dropped; its file is removed with the other files of the attempt.
 pub(crate) struct Channel {
-    path: PathBuf,
     closing: CancellationToken,
     listening: JoinHandle<()>,
 }
 
 impl Channel {
-    /// Listens at `path`, where nothing may be yet.
-    pub(crate) fn open(path: PathBuf, feed: Arc<Feed>, channels: &runtime::Handle) -> io::Result<Self> {
-        let listener = net::UnixListener::bind(&path)?;
+    /// Listens with what was bound, non-blocking, for the attempt.
+    pub(crate) fn open(listener: net::UnixListener, feed: Arc<Feed>, channels: &runtime::Handle) -> Self {
         let closing = CancellationToken::new();
         let listening = channels.spawn(listen(listener, feed, closing.clone()));
-        Ok(Self { path, closing, listening })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+        Self { closing, listening }
     }
 
     /// Takes what was written so far, and nothing more.
@@ -64,14 +56,12 @@ impl Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         self.listening.abort();
-        // The folder it is in is removed in the end.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
 async fn listen(listener: net::UnixListener, feed: Arc<Feed>, closing: CancellationToken) {
-    let listening = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
-    let Ok(listener) = listening.inspect_err(|error| tracing::warn!(execution.id = %feed.key.0, %error, "no progress"))
+    let Ok(listener) = UnixListener::from_std(listener)
+        .inspect_err(|error| tracing::warn!(execution.id = %feed.key.0, %error, "no progress"))
     else {
         return;
     };

@@ -216,6 +216,11 @@ impl Duty {
         }
     }
 
+    /// How long after a confirmed heartbeat was sent the fence falls.
+    pub fn fence(&self) -> Duration {
+        self.terms.fence
+    }
+
     // ---- the latch ----
 
     fn check_fence(&mut self, now: Now, fx: &mut Vec<Effect>) {

@@ -18,6 +18,7 @@ use crate::handler::{self, Handler};
 use crate::process::pool::Pool;
 use crate::process::{self, Ask, Plan};
 use crate::scratch::Scratch;
+use crate::watch::{Doing, Gauge};
 
 /// What a name runs.
 #[derive(Clone)]
@@ -36,6 +37,7 @@ pub(crate) struct Hands {
     commands: Option<Commands>,
     handlers: runtime::Handle,
     announcements: mpsc::UnboundedSender<Arc<Feed>>,
+    gauge: Arc<Gauge>,
     /// The worker has ended, and what would start now has nowhere to run.
     is_closed: bool,
 }
@@ -63,6 +65,7 @@ impl Hands {
         handlers: runtime::Handle,
         channels: runtime::Handle,
         announcements: mpsc::UnboundedSender<Arc<Feed>>,
+        gauge: Arc<Gauge>,
     ) -> Self {
         let own = runtime::Handle::current();
         let commands = pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own, channels });
@@ -73,6 +76,7 @@ impl Hands {
             commands,
             handlers,
             announcements,
+            gauge,
             is_closed: false,
         }
     }
@@ -90,15 +94,15 @@ impl Hands {
                 let (asks, asked) = mpsc::unbounded_channel();
                 let plan = Plan {
                     config: config.clone(),
-                    result_file: scratch.result_file(key, start.fence),
-                    socket: scratch.socket(),
+                    places: scratch.places(key, start.fence),
                     channels: channels.clone(),
                     start,
                     feed,
                     asks: asked,
                     fence: self.fence.subscribe(),
                 };
-                own.spawn(process::run(pool.clone(), plan));
+                let run = process::run(pool.clone(), plan);
+                own.spawn(self.gauge.pulse().clone().during(Doing::Command as usize, run));
                 Live::Command(asks)
             }
             (Some(Work::Command(_)) | None, _) => {

@@ -27,6 +27,7 @@
 //! `examples/` shows a deployment and a transfer.
 
 mod archive;
+mod aside;
 mod book;
 mod channel;
 mod check;
@@ -49,6 +50,7 @@ mod run;
 mod scratch;
 pub mod shim;
 mod shutdown;
+mod watch;
 mod worker;
 
 pub use command::{ENV_VALUE_BYTES_MAX, GRACE, OUTPUT_MAX, RunConfig};

@@ -4,11 +4,13 @@
 //! what its ending means (`duty`).
 
 pub(crate) mod output;
+pub(crate) mod places;
 pub(crate) mod pool;
 pub(crate) mod result;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use tokio::net::unix::pipe;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
+use crate::aside::{self, aside};
 use crate::channel::Channel;
 use crate::clock;
 use crate::command::{RunConfig, environment};
@@ -29,6 +32,7 @@ use crate::duty::{Ending, Start};
 use crate::feed::Feed;
 use crate::shim::wire::{self, Files, Order, Report, Spec};
 use output::{Allowance, Output};
+use places::Places;
 use pool::{Pool, Shim};
 use result::Exit;
 
@@ -53,9 +57,8 @@ pub(crate) enum Ask {
 pub(crate) struct Plan {
     pub(crate) start: Start,
     pub(crate) config: Arc<RunConfig>,
-    pub(crate) result_file: PathBuf,
-    /// Where it is listened to for its reports, if there is a place; and by whom.
-    pub(crate) socket: Option<PathBuf>,
+    pub(crate) places: Places,
+    /// Where its reports are read, and its files.
     pub(crate) channels: runtime::Handle,
     pub(crate) feed: Arc<Feed>,
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
@@ -66,10 +69,12 @@ pub(crate) struct Plan {
 /// Runs the command to its end, and tells its feed.
 pub(crate) async fn run(pool: Pool, plan: Plan) {
     let feed = plan.feed.clone();
-    let result_file = plan.result_file.clone();
+    let (channels, places) = (plan.channels.clone(), plan.places.clone());
     let ending = attempt(&pool, plan).await;
-    // Most commands leave none.
-    let _ = std::fs::remove_file(result_file);
+    if ending.result.is_err() {
+        // Nobody waits for that: no other attempt has files of these names.
+        channels.spawn_blocking(move || places.clear());
+    }
     feed.ended(ending);
 }
 
@@ -77,8 +82,11 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     if let Ok(Ask::Interrupt { .. } | Ask::Kill) = plan.asks.try_recv() {
         return unstarted(Failure::new("cancelled", "it was ended before it started"));
     }
-    let channel = listen(&mut plan);
-    let mut running = match Running::start(pool, &plan, channel.as_ref().map(Channel::path)).await {
+    let started = async {
+        let listener = prepare(&plan).await?;
+        Running::start(pool, &plan, listener).await
+    };
+    let mut running = match started.await {
         Ok(running) => running,
         Err(error) => {
             let program = plan.config.command.first().map_or("", String::as_str);
@@ -88,22 +96,32 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     let ended = running.watch(&mut plan).await;
     crash::point("worker.reap.after");
     running.drain(&plan).await;
-    if let Some(channel) = channel {
+    if let Some(channel) = running.channel.take() {
         channel.close().await;
     }
-    let ending = running.judge(&plan, ended).await;
+    let (ending, shim) = running.judge(&plan, ended).await;
     if let Ended::Gone | Ended::Refused { .. } = ended {
-        pool.put(running.shim);
+        pool.put(shim);
     }
     ending
 }
 
-/// An attempt that can't be listened to runs all the same.
-fn listen(plan: &mut Plan) -> Option<Channel> {
-    let id = plan.start.key.0;
-    Channel::open(plan.socket.take()?, plan.feed.clone(), &plan.channels)
-        .inspect_err(|error| tracing::warn!(execution.id = %id, %error, "can't listen to a command's progress"))
-        .ok()
+/// Makes the attempt's files ready. An attempt that can't be listened to runs all the same.
+async fn prepare(plan: &Plan) -> io::Result<Option<UnixListener>> {
+    let (places, id) = (plan.places.clone(), plan.start.key.0);
+    let folder = places.folder.clone();
+    let unusable = |error: io::Error| {
+        let text = format!("the worker's scratch folder {folder:?} can't be used: {error}");
+        io::Error::new(error.kind(), text)
+    };
+    let prepared = aside(&plan.channels, move || {
+        places.prepare()?;
+        let listening = places.listen();
+        let warn =
+            |error: &io::Error| tracing::warn!(execution.id = %id, %error, "can't listen to a command's progress");
+        Ok(listening.inspect_err(warn).unwrap_or_default())
+    });
+    prepared.await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(unusable)
 }
 
 fn unstarted(error: Failure) -> Ending {
@@ -112,6 +130,8 @@ fn unstarted(error: Failure) -> Ending {
 
 struct Running {
     shim: Shim,
+    /// Where it is listened to for its reports.
+    channel: Option<Channel>,
     serial: u64,
     pid: Option<Pid>,
     exit: Exit,
@@ -132,15 +152,20 @@ enum Ended {
 }
 
 impl Running {
-    /// Hands the command to a shim.
-    async fn start(pool: &Pool, plan: &Plan, socket: Option<&Path>) -> io::Result<Self> {
+    /// Hands the command to a shim. Nothing is opened for it before there is one.
+    async fn start(pool: &Pool, plan: &Plan, listener: Option<UnixListener>) -> io::Result<Self> {
+        let socket = listener.as_ref().and(plan.places.socket.as_deref());
         let spec = Spec {
             command: plan.config.command.clone(),
             cwd: plan.config.cwd.clone(),
-            env: environment(&plan.config, &plan.start, &plan.result_file, socket),
+            env: environment(&plan.config, &plan.start, &plan.places.result_file(), socket),
         };
+        let channel = listener.map(|listener| Channel::open(listener, plan.feed.clone(), &plan.channels));
         let mut tried = 0;
         loop {
+            crash::point("worker.spawn.before");
+            // One that was idle may have been killed meanwhile.
+            let shim = if tried == 0 { pool.take().await? } else { pool.fresh().await? };
             let (stdout, stdout_end) = pipe()?;
             let (stderr, stderr_end) = pipe()?;
             let files = Files {
@@ -149,9 +174,6 @@ impl Running {
                 stdout: stdout_end,
                 stderr: stderr_end,
             };
-            // One that was idle may have been killed meanwhile.
-            crash::point("worker.spawn.before");
-            let shim = if tried == 0 { pool.take().await? } else { pool.fresh().await? };
             let serial = pool.serial();
             // The fence may have moved on while this one waited for its turn.
             let deadline = plan.start.deadline.map(|deadline| plan.fence.borrow().unwrap_or(deadline).max(deadline));
@@ -161,6 +183,7 @@ impl Running {
                     crash::point("worker.spawn.after");
                     return Ok(Self {
                         shim,
+                        channel,
                         serial,
                         pid: None,
                         exit: Exit { code: None, signal: None },
@@ -245,48 +268,77 @@ impl Running {
         self.stderr.output.finish(&mut self.allowance, feed);
     }
 
-    async fn judge(&self, plan: &Plan, ended: Ended) -> Ending {
+    /// What its end comes to, and the shim, which may be used again.
+    async fn judge(self, plan: &Plan, ended: Ended) -> (Ending, Shim) {
+        let Self { shim, pid, exit, stdout, stderr, .. } = self;
         let result = match ended {
             Ended::Refused { errno } => {
-                let program = plan.config.command.first().map_or("", String::as_str);
-                Err(result::spawn_failure(program, plan.config.cwd.as_deref(), errno))
+                let config = plan.config.clone();
+                let failure = aside(&plan.channels, move || {
+                    let program = config.command.first().map_or("", String::as_str);
+                    result::spawn_failure(program, config.cwd.as_deref(), errno)
+                });
+                Err(failure.await.unwrap_or_else(|| {
+                    Failure::new("spawn_failed", format!("the folder {:?} did not answer", plan.config.cwd))
+                }))
             }
             Ended::ShimLost => {
-                end_strays(self.pid, plan).await;
-                Err(result::failure(Exit { code: None, signal: None }, self.stderr.output.tail()))
+                end_strays(pid, plan).await;
+                Err(result::failure(Exit { code: None, signal: None }, stderr.output.tail()))
             }
-            Ended::Gone if self.exit.code == Some(0) => result::result(&plan.result_file, self.stdout.output.tail()),
-            Ended::Gone => Err(result::failure(self.exit, self.stderr.output.tail())),
+            Ended::Gone if exit.code == Some(0) => {
+                let (places, tail) = (plan.places.clone(), stdout.output.into_tail());
+                let result = aside(&plan.channels, move || {
+                    let result = result::result(&places, &tail);
+                    places.clear();
+                    result
+                });
+                let folder = &plan.places.folder;
+                result.await.unwrap_or_else(|| {
+                    Err(result::unreadable(format_args!(
+                        "its folder {folder:?} did not answer within {:?}",
+                        aside::WAIT
+                    )))
+                })
+            }
+            Ended::Gone => Err(result::failure(exit, stderr.output.tail())),
         };
-        Ending { result, return_code: self.exit.code, ended_at: clock::now().wall }
+        (Ending { result, return_code: exit.code, ended_at: clock::now().wall }, shim)
     }
 }
 
 /// Without their shim the processes of an attempt are nobody's children; they are known by the result file that each has
 /// in its environment, and that is nobody else's. Comes back when none is left.
 async fn end_strays(pid: Option<Pid>, plan: &Plan) {
-    let mark = format!("SLOTLINE_RESULT_FILE={}", plan.result_file.display());
-    let is_marked = |environ: &[u8]| environ.split(|byte| *byte == 0).any(|found| found == mark.as_bytes());
+    let mark: Arc<str> = format!("SLOTLINE_RESULT_FILE={}", plan.places.result_file().display()).into();
     let mut quiet = 0;
     while quiet < QUIET_LOOKS {
-        let mut left = 0;
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(stray) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
-                continue;
-            };
-            let Ok(environ) = std::fs::read(Path::new("/proc").join(entry.file_name()).join("environ")) else {
-                continue;
-            };
-            if is_marked(&environ) {
-                left += 1;
-                // It may have ended just now.
-                let _ = rustix::process::kill_process(stray, Signal::KILL);
-            }
-        }
-        quiet = if left == 0 { quiet + 1 } else { 0 };
+        let mark = mark.clone();
+        // A process that waits for its disk may keep whoever reads its environment waiting, too.
+        let left = aside(&plan.channels, move || kill_marked(&mark)).await;
+        quiet = if left == Some(0) { quiet + 1 } else { 0 };
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     tracing::warn!(execution.id = %plan.start.key.0, ?pid, "the shim of an attempt was killed");
+}
+
+/// How many processes there are with this in their environment; each was sent SIGKILL.
+fn kill_marked(mark: &str) -> usize {
+    let mut found = 0;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(stray) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
+            continue;
+        };
+        let Ok(environ) = std::fs::read(Path::new("/proc").join(entry.file_name()).join("environ")) else {
+            continue;
+        };
+        if environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            found += 1;
+            // It may have ended just now.
+            let _ = rustix::process::kill_process(stray, Signal::KILL);
+        }
+    }
+    found
 }
 
 /// One stream being read.

@@ -19,6 +19,7 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::aside::aside;
 use crate::book::{Book, Errand};
 use crate::duty::{Config, Duty, Input, Order};
 use crate::feed::Feed;
@@ -29,6 +30,7 @@ use crate::process::pool::Pool;
 use crate::report::Outbox;
 use crate::rest::Rest;
 use crate::scratch::Scratch;
+use crate::watch::{Doing, Gauge};
 use crate::{Error, Shutdown, clock};
 
 /// Feeds looked at in one turn of the loop.
@@ -47,9 +49,14 @@ pub(crate) struct Setup {
     pub(crate) shutdown: Shutdown,
 }
 
-/// Runs the worker to its end, on this thread. `handlers` is where handlers run, `channels` where commands' reports are
-/// read.
-pub(crate) async fn run(setup: Setup, handlers: runtime::Handle, channels: runtime::Handle) -> Result<(), Error> {
+/// Runs the worker to its end, on this thread, under the watch of `gauge`. `handlers` is where handlers run, `channels`
+/// where commands' reports and files are read.
+pub(crate) async fn run(
+    setup: Setup,
+    gauge: Arc<Gauge>,
+    handlers: runtime::Handle,
+    channels: runtime::Handle,
+) -> Result<(), Error> {
     let Setup { config, work, shim, scratch, lock, broker, shutdown } = setup;
     let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let (pool, shims) = match &scratch {
@@ -70,13 +77,16 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle, channels: runti
     }
     let timer = clock::timer().map_err(|error| Error::Thread(error.into()))?;
     let timer = clock::watched(timer).map_err(Error::Thread)?;
-    let hands = Hands::new(work, pool.clone(), scratch, handlers, channels, announcements);
+    let lock = lock.map(Arc::new);
+    let hands = Hands::new(work, pool.clone(), scratch, handlers, channels.clone(), announcements, gauge.clone());
     let mut looped = Loop {
         book: Book::new(duty, hands),
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
         outbox: Outbox::new(broker.prefix(), &config.worker),
         confirms: FuturesUnordered::new(),
         lock,
+        files: channels.clone(),
+        gauge,
         over: None,
     };
     let result = looped.turn(announced, &timer, &shutdown).await;
@@ -93,10 +103,15 @@ pub(crate) async fn run(setup: Setup, handlers: runtime::Handle, channels: runti
         // Ends once every shim has; they are idle, so at once.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
-    if let (Some(lock), Ok(())) = (&lock, &result) {
-        lock.clear();
-    }
-    drop(scratch);
+    // The lock is held until the last of this is done. A disk that does not answer keeps nobody either.
+    let is_done = result.is_ok();
+    let _ = aside(&channels, move || {
+        if let (Some(lock), true) = (&lock, is_done) {
+            lock.clear();
+        }
+        drop(scratch);
+    })
+    .await;
     result
 }
 
@@ -107,7 +122,10 @@ struct Loop {
     /// What to tell the book once the broker has something.
     confirms: FuturesUnordered<BoxFuture<'static, Option<Input>>>,
     /// Held until nothing of this process is left.
-    lock: Option<Lock>,
+    lock: Option<Arc<Lock>>,
+    /// Where files are read and written, which may take long.
+    files: runtime::Handle,
+    gauge: Arc<Gauge>,
     over: Option<Result<(), Error>>,
 }
 
@@ -124,7 +142,8 @@ impl Loop {
         let (mut is_draining, mut is_stopping, mut is_congested) = (false, false, false);
         let mut armed = None;
         loop {
-            let (incarnation, deadline) = self.book.outlook();
+            self.gauge.turn(Doing::Waiting);
+            let (incarnation, deadline) = self.book.outlook(&self.gauge);
             let deadline = deadline.into_iter().chain(rest.due_at()).min();
             if armed != deadline {
                 clock::arm(timer, deadline).map_err(|error| Error::Thread(error.into()))?;
@@ -132,6 +151,7 @@ impl Loop {
             }
             tokio::select! {
                 _ = announced.recv_many(&mut feeds, FEEDS_MAX) => {
+                    self.gauge.turn(Doing::Reports);
                     let now = clock::boot();
                     for feed in feeds.drain(..).filter_map(|feed| rest.admit(feed, now)) {
                         feed.note_look(now);
@@ -141,6 +161,7 @@ impl Loop {
                 () = self.book.has_errands() => {}
                 said = self.link.next(incarnation, &mut deliveries) => match said {
                     News::Opened(incarnation) => {
+                        self.gauge.turn(Doing::Session);
                         tracing::info!(worker.incarnation = %incarnation, "connected");
                         self.book.handle(Input::SessionOpened { incarnation });
                     }
@@ -152,6 +173,7 @@ impl Loop {
                         ready.clear_ready();
                     }
                     armed = None;
+                    self.gauge.turn(Doing::Time);
                     self.book.handle(Input::Tick);
                     let now = clock::boot();
                     while let Some(feed) = rest.next(now) {
@@ -160,6 +182,7 @@ impl Loop {
                     }
                 }
                 Some(confirmed) = self.confirms.next(), if !self.confirms.is_empty() => {
+                    self.gauge.turn(Doing::Confirms);
                     if let Some(input) = confirmed {
                         self.book.handle(input);
                     }
@@ -181,7 +204,9 @@ impl Loop {
                 tracing::debug!(is_congested, "events wait to be sent");
                 self.book.handle(if is_congested { Input::OutboxFilled } else { Input::OutboxEmptied });
             }
+            self.gauge.turn(Doing::Errands);
             self.run_errands();
+            self.gauge.turn(Doing::Publishing);
             self.outbox.flush(self.link.session());
             if let Some(result) = self.over.take() {
                 return result;
@@ -190,6 +215,7 @@ impl Loop {
     }
 
     fn delivered(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) {
+        self.gauge.turn(Doing::Orders);
         for delivery in &*deliveries {
             let defaults = delivery.properties.defaults();
             match envelope::read_own(&delivery.body, &defaults) {
@@ -251,8 +277,9 @@ impl Loop {
             Errand::Rename(former) => {
                 let incarnation = Incarnation(Uuid::new_v4());
                 tracing::warn!(worker.incarnation = %former, next = %incarnation, "isolated: going on under a new name");
-                if let Some(lock) = &self.lock {
-                    lock.note(incarnation);
+                if let Some(lock) = self.lock.clone() {
+                    // Late, it only costs time: what is lost is then known after the lease.
+                    self.files.spawn_blocking(move || lock.note(incarnation));
                 }
                 self.book.rename(incarnation);
                 self.link.rename(incarnation);

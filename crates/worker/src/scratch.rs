@@ -11,6 +11,8 @@ use slotline_protocol::Fence;
 use slotline_protocol::message::AttemptKey;
 use uuid::Uuid;
 
+use crate::process::places::Places;
+
 /// The longest path that a socket can have; the system keeps a byte for its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// `/progress-` and the longest number.
@@ -49,13 +51,14 @@ impl Scratch {
         Ok(Self { folder, sockets, made: AtomicU64::new(0) })
     }
 
-    /// Where an attempt may leave its result.
-    pub(crate) fn result_file(&self, (id, attempt): AttemptKey, fence: Fence) -> PathBuf {
-        self.folder.join(format!("result-{id}-{attempt}-{fence}.json"))
+    /// Where the files of an attempt are to be.
+    pub(crate) fn places(&self, (id, attempt): AttemptKey, fence: Fence) -> Places {
+        let result = format!("result-{id}-{attempt}-{fence}.json");
+        Places { folder: self.folder.clone(), result, socket: self.socket() }
     }
 
     /// A path for a socket, each time another; `None` where all would be too long.
-    pub(crate) fn socket(&self) -> Option<PathBuf> {
+    fn socket(&self) -> Option<PathBuf> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         Some(self.sockets.as_ref()?.join(format!("progress-{number}")))
     }

@@ -29,6 +29,10 @@ impl Shutdown {
         self.drain.cancelled().await;
     }
 
+    pub(crate) fn is_stop_asked(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     pub(crate) async fn stop_asked(&self) {
         self.stop.cancelled().await;
     }

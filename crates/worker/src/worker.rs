@@ -13,6 +13,7 @@ use slotline_protocol::{ActionRef, InvalidName, WorkerName};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
+use crate::aside::STANDING_MAX;
 use crate::command::{GRACE, RunConfig};
 use crate::context::Context;
 use crate::duty::{Action, Config, OnDrain, Phase, Terms};
@@ -22,6 +23,7 @@ use crate::lock::Lock;
 use crate::run::{self, Setup};
 use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
+use crate::watch::Gauge;
 
 /// What a command can do, as a heartbeat says it.
 const COMMAND_CAPABILITIES: &[&str] = &["report-progress", "cancel", "logs"];
@@ -54,6 +56,12 @@ pub enum Error {
     /// These attempts ignore that they were ended. Only the end of this process ends them, so end it.
     #[error("{} attempts ignore that they were ended, and end only with this process: {attempts:?}", attempts.len())]
     Unstoppable { attempts: Vec<AttemptKey> },
+    /// The worker's loop has stood past its fence, so that nothing of it may run any more and nothing else can be done.
+    /// Only the end of this process ends it, so end it.
+    #[error(
+        "the worker's loop stands for {stood:?} ({doing}), past what its fence allows: it ends only with this process"
+    )]
+    Stands { doing: &'static str, stood: Duration },
     /// A bug: the worker's own thread has panicked.
     #[error("the worker's thread has ended without a word")]
     Died,
@@ -98,7 +106,7 @@ impl Worker {
 
     /// Runs until `shutdown` is asked for and all is said. Dropping the future ends everything at once.
     ///
-    /// An error of the kind [`Error::Unstoppable`] means that the process must end.
+    /// An error of the kind [`Error::Unstoppable`] or [`Error::Stands`] means that the process must end.
     pub async fn run(self, broker: Broker, shutdown: Shutdown) -> Result<(), Error> {
         let has_commands = self.work.values().any(|work| matches!(work, Work::Command(_)));
         let scratch = if has_commands {
@@ -114,6 +122,7 @@ impl Worker {
         };
         crate::panic::install();
         let (finished, result) = oneshot::channel();
+        let (gives_up, given_up) = oneshot::channel();
         let setup = Setup {
             config: self.config,
             work: self.work,
@@ -128,15 +137,18 @@ impl Worker {
             .name("slotline-worker".to_owned())
             .spawn(move || {
                 // Nobody listens if the future was dropped.
-                let _ = finished.send(on_this_thread(setup));
+                let _ = finished.send(on_this_thread(setup, gives_up));
             })
             .map_err(Error::Thread)?;
-        result.await.unwrap_or(Err(Error::Died))
+        tokio::select! {
+            result = result => result.unwrap_or(Err(Error::Died)),
+            Ok(error) = given_up => Err(error),
+        }
     }
 }
 
 /// Handlers have a runtime of their own, so that none of them can hold up a heartbeat.
-fn on_this_thread(setup: Setup) -> Result<(), Error> {
+fn on_this_thread(setup: Setup, gives_up: oneshot::Sender<Error>) -> Result<(), Error> {
     let handlers = runtime::Builder::new_multi_thread()
         .thread_name("slotline-handler")
         .enable_all()
@@ -148,6 +160,7 @@ fn on_this_thread(setup: Setup) -> Result<(), Error> {
         Some(_) => Some(
             runtime::Builder::new_multi_thread()
                 .worker_threads(1)
+                .max_blocking_threads(STANDING_MAX)
                 .thread_name("slotline-reports")
                 .enable_all()
                 .build()
@@ -155,8 +168,11 @@ fn on_this_thread(setup: Setup) -> Result<(), Error> {
         ),
     };
     let reports = channels.as_ref().unwrap_or(&handlers).handle().clone();
-    let own = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-    let result = own.block_on(run::run(setup, handlers.handle().clone(), reports));
+    let gauge = Gauge::new();
+    let own = gauge.pulse().runtime().map_err(Error::Thread)?;
+    let watch = gauge.watch(setup.shutdown.clone(), gives_up).map_err(Error::Thread)?;
+    let result = own.block_on(run::run(setup, gauge, handlers.handle().clone(), reports));
+    drop(watch);
     handlers.shutdown_background();
     if let Some(channels) = channels {
         channels.shutdown_background();

@@ -77,6 +77,11 @@ impl Output {
         &self.tail
     }
 
+    /// All that is left of it, once nothing more is read.
+    pub(super) fn into_tail(self) -> Tail {
+        self.tail
+    }
+
     fn line(&mut self) -> String {
         let bytes = std::mem::take(&mut self.partial);
         String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(&bytes)).into_owned()

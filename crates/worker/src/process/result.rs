@@ -1,6 +1,5 @@
 //! How a command's end is read: its exit status, its result file, the last JSON value on its stdout.
 
-use std::io::Read;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -9,6 +8,7 @@ use serde_json::value::RawValue;
 use slotline_protocol::message::Failure;
 
 use super::output::Tail;
+use super::places::Places;
 use crate::duty::Json;
 use crate::limit::{self, RESULT_BYTES_MAX, result_too_large};
 
@@ -40,7 +40,7 @@ pub(super) fn failure(exit: Exit, stderr: &Tail) -> Failure {
     Failure { details: Some(details), ..Failure::new(code, message) }
 }
 
-/// The failure of a command that could not be started.
+/// The failure of a command that could not be started. Looks at its folder: not for the loop's thread.
 pub(super) fn spawn_failure(program: &str, cwd: Option<&Path>, errno: i32) -> Failure {
     if Errno::from_raw_os_error(errno) == Errno::TIME {
         return Failure::new("spawn_failed", format!("{program:?} was not started: the worker is isolated"));
@@ -55,19 +55,18 @@ pub(super) fn spawn_failure(program: &str, cwd: Option<&Path>, errno: i32) -> Fa
 }
 
 /// The result of a command that ended well: the file's JSON if it wrote one, else the last line of stdout that is a JSON
-/// value, else `null`.
-pub(super) fn result(file: &Path, stdout: &Tail) -> Result<Json, Failure> {
-    match read(file) {
-        Ok(text) if !text.is_empty() => from_file(text),
-        Ok(_) | Err(_) => from_stdout(stdout),
+/// value, else `null`. Reads files: not for the loop's thread.
+pub(super) fn result(places: &Places, stdout: &Tail) -> Result<Json, Failure> {
+    match places.read() {
+        Ok(Some(text)) if !text.is_empty() => from_file(text),
+        Ok(_) => from_stdout(stdout),
+        Err(error) => Err(unreadable(error)),
     }
 }
 
-fn read(file: &Path) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let most = u64::try_from(RESULT_BYTES_MAX).unwrap_or(u64::MAX) + 1;
-    std::fs::File::open(file)?.take(most).read_to_end(&mut text)?;
-    Ok(text)
+/// The failure of a command whose result, if there is one, can't be had.
+pub(super) fn unreadable(why: impl std::fmt::Display) -> Failure {
+    Failure::new("handler_error", format!("the result file can't be read: {why}"))
 }
 
 fn from_file(text: Vec<u8>) -> Result<Json, Failure> {

@@ -2,6 +2,7 @@
 
 #[path = "../executor/mod.rs"]
 mod executor;
+mod files;
 mod process;
 mod reports;
 mod stage;

@@ -1,0 +1,201 @@
+//! Whether a loop turns: a thread beside it names a turn that takes too long.
+//!
+//! A loop that waits for a file, a child or a lock answers nobody, and says nothing of it either. The loop leaves a mark
+//! at each turn, and the watch counts its own looks at which there was no new one. It reads no clock: a process that was
+//! stopped and goes on finds a watch that has not looked meanwhile, and so has counted nothing.
+//!
+//! Here because executor and worker both stand on this crate, as with [`crate::crash`]. Not here: what follows from a
+//! loop that stands, which its owner decides in the closure that it gives to [`Pulse::watch`].
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime;
+
+/// Between two looks at a loop.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A turn that takes longer is named. A worker's longest honest turn takes a few milliseconds.
+pub const SLOW: Duration = Duration::from_secs(1);
+
+/// What a loop leaves at each turn. One loop writes, one watch reads.
+#[derive(Debug)]
+pub struct Pulse {
+    /// What the loop can be doing; the first is what it does where it names nothing.
+    names: &'static [&'static str],
+    turns: AtomicU64,
+    doing: AtomicUsize,
+    is_resting: AtomicBool,
+}
+
+impl Pulse {
+    pub fn new(names: &'static [&'static str]) -> Arc<Self> {
+        Arc::new(Self {
+            names,
+            turns: AtomicU64::new(0),
+            doing: AtomicUsize::new(0),
+            // Until its runtime starts.
+            is_resting: AtomicBool::new(true),
+        })
+    }
+
+    /// The loop goes on, and does this from here on.
+    pub fn turn(&self, doing: usize) {
+        self.doing.store(doing, Ordering::Relaxed);
+        self.is_resting.store(false, Ordering::Relaxed);
+        // Only the loop's own thread writes.
+        self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// A task of the loop's thread, which does this.
+    pub async fn during<F: Future>(self: Arc<Self>, doing: usize, task: F) -> F::Output {
+        let mut task = pin!(task);
+        poll_fn(|context| {
+            self.turn(doing);
+            task.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// The runtime of the loop: while its thread is parked, nothing keeps the loop from turning.
+    pub fn runtime(self: &Arc<Self>) -> std::io::Result<runtime::Runtime> {
+        let (parked, woken) = (self.clone(), self.clone());
+        runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(move || parked.is_resting.store(true, Ordering::Relaxed))
+            .on_thread_unpark(move || woken.turn(0))
+            .build()
+    }
+
+    /// Watches the loop until the guard is dropped. `stands` is called at each look at which it still stands, with how
+    /// long it has and what it was doing, and before anything is logged.
+    pub fn watch(
+        self: &Arc<Self>,
+        whose: &'static str,
+        stands: impl FnMut(Duration, &'static str) + Send + 'static,
+    ) -> std::io::Result<Watch> {
+        let (guard, dropped) = channel::<()>();
+        let pulse = self.clone();
+        thread::Builder::new().name("slotline-watch".to_owned()).spawn(move || {
+            let mut look = Look { turn: 0, looks: 0 };
+            let mut stands = stands;
+            while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(LOOK_EVERY) {
+                look.at(&pulse, whose, &mut stands);
+            }
+        })?;
+        Ok(Watch { _guard: guard })
+    }
+
+    fn doing(&self) -> &'static str {
+        self.names.get(self.doing.load(Ordering::Relaxed)).copied().unwrap_or("something without a name")
+    }
+}
+
+/// Ends the watch when it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    _guard: Sender<()>,
+}
+
+/// What the watch remembers between two looks.
+struct Look {
+    turn: u64,
+    /// Looks in a row that found the loop where it was.
+    looks: u32,
+}
+
+impl Look {
+    fn at(&mut self, pulse: &Pulse, whose: &'static str, stands: &mut impl FnMut(Duration, &'static str)) {
+        let turn = pulse.turns.load(Ordering::Relaxed);
+        let stood = LOOK_EVERY * self.looks;
+        if pulse.is_resting.load(Ordering::Relaxed) || turn != self.turn {
+            if stood > SLOW {
+                log(move || tracing::warn!(stood_for = ?stood, "the {whose}'s loop turns again"));
+            }
+            *self = Self { turn, looks: 0 };
+            return;
+        }
+        self.looks += 1;
+        let (before, stood) = (stood, LOOK_EVERY * self.looks);
+        let doing = pulse.doing();
+        stands(stood, doing);
+        if stood > SLOW && before <= SLOW {
+            log(move || tracing::error!(doing, "the {whose}'s loop stands for over {SLOW:?}: nothing is answered"));
+        }
+    }
+}
+
+/// On a thread of its own: whoever reads the log may be what the loop waits for, and the watch must not.
+fn log(line: impl FnOnce() + Send + 'static) {
+    // A system without room for a thread has other things to say.
+    let _ = thread::Builder::new().name("slotline-watch-log".to_owned()).spawn(line);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const NAMES: &[&str] = &["nothing", "reading a file"];
+
+    fn looks(pulse: &Pulse, look: &mut Look, count: u32) -> Vec<(Duration, &'static str)> {
+        let mut stood = Vec::new();
+        for _ in 0..count {
+            look.at(pulse, "test", &mut |for_how_long, doing| stood.push((for_how_long, doing)));
+        }
+        stood
+    }
+
+    #[test]
+    fn a_loop_that_stands_is_counted_by_looks_and_named_by_what_it_did_last() {
+        let (pulse, mut look) = (Pulse::new(NAMES), Look { turn: 0, looks: 0 });
+        pulse.turn(0);
+        pulse.turn(1);
+        let stood = looks(&pulse, &mut look, 3);
+        assert_eq!(
+            stood,
+            [(LOOK_EVERY, "reading a file"), (LOOK_EVERY * 2, "reading a file")],
+            "the first look is new"
+        );
+        pulse.turn(1);
+        assert!(looks(&pulse, &mut look, 1).is_empty(), "it has turned");
+    }
+
+    #[test]
+    fn a_loop_that_rests_or_turns_never_stands() {
+        let (pulse, mut look) = (Pulse::new(NAMES), Look { turn: 0, looks: 0 });
+        assert!(looks(&pulse, &mut look, 9).is_empty(), "it has not begun");
+        pulse.turn(0);
+        for _ in 0..9 {
+            pulse.turn(0);
+            assert!(looks(&pulse, &mut look, 1).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_task_that_blocks_the_thread_of_a_loop_is_seen_and_one_that_waits_is_not() {
+        let pulse = Pulse::new(NAMES);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = seen.clone();
+        let watch = pulse.watch("test", move |stood, doing| noted.lock().expect("free").push((stood, doing)));
+        let runtime = pulse.runtime().expect("a runtime");
+        runtime.block_on(async {
+            tokio::time::sleep(LOOK_EVERY * 3).await;
+        });
+        runtime.block_on(async {
+            pulse.turn(1);
+            let until = std::time::Instant::now() + Duration::from_secs(20);
+            while seen.lock().expect("free").is_empty() && std::time::Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        drop(watch);
+        let seen = seen.lock().expect("free");
+        assert!(!seen.is_empty() && seen.iter().all(|(_, doing)| *doing == "reading a file"), "{seen:?}");
+    }
+}
