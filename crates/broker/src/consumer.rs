@@ -112,6 +112,14 @@ impl Acker {
         self.settle(tag, true);
     }
 
+    /// The same for all deliveries behind `after`, up to `tag`, and for none before: those may still be dealt with.
+    pub fn ack_between(&self, after: Option<Tag>, tag: Tag) {
+        let after = after.map_or(0, |after| after.number);
+        for number in after + 1..=tag.number {
+            self.settle(Tag { number, ..tag }, false);
+        }
+    }
+
     fn settle(&self, tag: Tag, multiple: bool) {
         let channel = match &self.0 {
             AckerOf::Rabbit(acker) => acker.channel(),

@@ -42,6 +42,7 @@ impl Term {
                         None => tracing::warn!(message.id = message_id, "no request to cancel has this message_id"),
                     }
                 }
+                Member::Rejected(rejection) => self.pending.rejections.push(*rejection),
                 Member::Refused(refusal) => self.pending.refusals.push(*refusal),
             }
         }

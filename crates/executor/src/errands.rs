@@ -1,5 +1,6 @@
 //! What is owed after a publication: learning that an order came back, and acking requests once all of them is safe.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -10,6 +11,8 @@ use tokio::sync::mpsc;
 
 /// Wait before a refused dead letter is tried again.
 const DEAD_RETRY: Duration = Duration::from_millis(500);
+/// Dead letters under way at once: enough to keep the broker busy, and few beside what else waits for its confirms.
+const DEAD_AT_ONCE: usize = 64;
 
 /// What became of an order, as far as the broker knows.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +21,8 @@ pub(crate) enum Fate {
     Settled,
     /// The queue of the incarnation is gone.
     Returned(Incarnation),
+    /// A dead letter is stored.
+    Stored,
 }
 
 /// Tells the loop what became of its orders.
@@ -52,26 +57,100 @@ pub(crate) async fn watch_orders(
     }
 }
 
-/// Acks requests in order, each once its dead copies are confirmed. Without a tag there is more to come of that delivery.
+/// What a batch owes the requests queue: letters to be stored, then an ack up to `tag`. Without a tag there is more to come
+/// of the last delivery.
+#[derive(Debug)]
+pub(crate) struct Handled {
+    pub(crate) tag: Option<Tag>,
+    pub(crate) dead: Vec<Publication>,
+}
+
+/// Deliveries up to `tag` that may be acked once so many letters are stored.
+struct Group {
+    tag: Option<Tag>,
+    unstored: usize,
+    is_acked: bool,
+}
+
+/// Acks requests once their dead copies are confirmed. Many copies are under way at once, and what needs none is acked
+/// past those that do, so that neither a flood of bad messages nor a letter that the broker refuses holds up good ones.
 pub(crate) async fn ack_requests(
-    mut handled: mpsc::UnboundedReceiver<(Option<Tag>, Vec<Publication>)>,
+    mut handled: mpsc::UnboundedReceiver<Handled>,
     session: Session,
     acker: Acker,
+    fates: mpsc::UnboundedSender<Fate>,
 ) {
-    while let Some((tag, dead)) = handled.recv().await {
-        for publication in dead {
-            while let Err(error) = session.publish(publication.clone()).await {
-                if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
-                    return;
+    let (mut groups, mut next) = (BTreeMap::<u64, Group>::new(), 0);
+    let mut acked_up_to = None;
+    let mut waiting = VecDeque::new();
+    let mut storing = FuturesUnordered::new();
+    let mut is_open = true;
+    while is_open || !groups.is_empty() {
+        while storing.len() < DEAD_AT_ONCE
+            && let Some((group, letter)) = waiting.pop_front()
+        {
+            storing.push(store(&session, group, letter));
+        }
+        tokio::select! {
+            batch = handled.recv(), if is_open => match batch {
+                Some(Handled { tag, dead }) => {
+                    let group = groups.entry(next).or_insert(Group { tag: None, unstored: 0, is_acked: false });
+                    group.tag = tag;
+                    group.unstored += dead.len();
+                    waiting.extend(dead.into_iter().map(|letter| (next, letter)));
+                    next += u64::from(tag.is_some());
                 }
-                debug_assert_ne!(error, PublishError::TooLarge, "dead letters are cut to what can be published");
-                tracing::warn!(%error, "a dead letter can't be stored; its request stays unacked meanwhile");
-                tokio::time::sleep(DEAD_RETRY).await;
+                None => {
+                    is_open = false;
+                    // What is still to come of the last delivery never will.
+                    groups.retain(|_, group| group.tag.is_some());
+                }
+            },
+            Some(stored) = storing.next() => {
+                let Some(number) = stored else { return };
+                if let Some(group) = groups.get_mut(&number) {
+                    group.unstored -= 1;
+                }
+                // The leader may be gone.
+                let _ = fates.send(Fate::Stored);
             }
         }
-        let Some(tag) = tag else { continue };
-        crash::point("executor.requests.ack.before");
-        acker.ack_up_to(tag);
-        crash::point("executor.requests.ack.after");
+        ack_what_is_stored(&mut groups, &mut acked_up_to, &acker);
     }
+}
+
+fn ack_what_is_stored(groups: &mut BTreeMap<u64, Group>, acked_up_to: &mut Option<Tag>, acker: &Acker) {
+    while let Some(first) = groups.first_entry()
+        && let Group { tag: Some(tag), unstored: 0, is_acked } = *first.get()
+    {
+        first.remove();
+        if !is_acked {
+            crash::point("executor.requests.ack.before");
+            acker.ack_up_to(tag);
+            crash::point("executor.requests.ack.after");
+        }
+        *acked_up_to = Some(tag);
+    }
+    let mut after = *acked_up_to;
+    for group in groups.values_mut() {
+        let Some(tag) = group.tag else { break };
+        if group.unstored == 0 && !group.is_acked {
+            acker.ack_between(after, tag);
+            group.is_acked = true;
+        }
+        after = Some(tag);
+    }
+}
+
+/// Publishes a letter until the broker has it; `None` once the session is over.
+async fn store(session: &Session, group: u64, letter: Publication) -> Option<u64> {
+    while let Err(error) = session.publish(letter.clone()).await {
+        if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
+            return None;
+        }
+        debug_assert_ne!(error, PublishError::TooLarge, "dead letters are cut to what can be published");
+        tracing::warn!(%error, "a dead letter can't be stored; its request stays unacked meanwhile");
+        tokio::time::sleep(DEAD_RETRY).await;
+    }
+    Some(group)
 }

@@ -164,8 +164,8 @@ impl Handle {
 
     async fn submitted(&self, reply: &Delivery, unanswered: Submitted) -> Result<Submitted, Refused> {
         let defaults = reply.properties.defaults();
-        let envelopes = envelope::read_own(&reply.body, &defaults).unwrap_or_default();
-        let Some(Ok(envelope)) = envelopes.into_iter().next() else { return Ok(unanswered) };
+        let Ok(members) = envelope::read_own(&reply.body, defaults) else { return Ok(unanswered) };
+        let Some(Ok(envelope)) = members.iter().next() else { return Ok(unanswered) };
         if let Ok(accepted) = envelope.open::<Accepted>() {
             let id = accepted.execution_id;
             let status = match self.store.execution(id).await {

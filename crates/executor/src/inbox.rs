@@ -39,18 +39,27 @@ pub(crate) fn read(
     received_at: Timestamp,
 ) -> Vec<Item> {
     let mut items = Vec::new();
-    let defaults = delivery.properties.defaults();
-    match envelope::read_own(&delivery.body, &defaults) {
-        Ok(members) => {
-            for member in members {
-                if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, received_at, &mut items)) {
-                    tracing::warn!(%error, routing_key = delivery.routing_key, "dropped a message that can't be read");
-                }
-            }
-        }
+    // One line for a body, whatever it holds: an array of thousands must not fill the log.
+    let dropped = |error: &Unreadable, count: usize| {
+        let routing_key = &delivery.routing_key;
+        tracing::warn!(%error, routing_key, count, "dropped what can't be read of a message");
+    };
+    let members = match envelope::read_own(&delivery.body, delivery.properties.defaults()) {
+        Ok(members) => members,
         Err(error) => {
-            tracing::warn!(%error, routing_key = delivery.routing_key, "dropped a message that can't be read")
+            dropped(&error, 1);
+            return items;
         }
+    };
+    let (mut first, mut count) = (None, 0);
+    for member in members.iter() {
+        if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, received_at, &mut items)) {
+            count += 1;
+            first.get_or_insert(error);
+        }
+    }
+    if let Some(error) = first {
+        dropped(&error, count);
     }
     items
 }

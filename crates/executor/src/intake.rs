@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use slotline_broker::{Consumer, Delivery, Properties, Tag};
-use slotline_protocol::envelope::{self, Envelope, LABEL_CHARS_MAX};
+use slotline_broker::{Consumer, Delivery, Tag};
+use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
 use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::mpsc;
 
 use crate::outbox::{Asked, Came};
+use crate::reading::{Reading, Refusal, Rejection};
 use crate::registry::Registry;
 
 /// Deliveries that are taken at once.
@@ -42,17 +43,20 @@ pub(crate) struct Checked {
     pub(crate) tag: Option<Tag>,
 }
 
-/// What is left of a delivery.
-struct Opened {
-    members: std::vec::IntoIter<Member>,
-    tag: Tag,
-}
-
 /// What one envelope asks for.
 #[derive(Debug)]
 pub(crate) enum Member {
-    Request { action: ActionId, asked: Asked, known: Option<Known> },
-    Cancel { target: Target, reason: Option<String> },
+    Request {
+        action: ActionId,
+        asked: Asked,
+        known: Option<Known>,
+    },
+    Cancel {
+        target: Target,
+        reason: Option<String>,
+    },
+    /// Its publisher is answered; what puts it aside comes after the last member of its delivery.
+    Rejected(Box<Rejection>),
     Refused(Box<Refusal>),
 }
 
@@ -62,6 +66,7 @@ impl Member {
         let bytes = match self {
             Self::Request { asked, .. } => asked.request.parameters.get().len(),
             Self::Cancel { reason, .. } => reason.as_ref().map_or(0, String::len),
+            Self::Rejected(rejection) => rejection.detail.len(),
             Self::Refused(refusal) => refusal.body.len(),
         };
         1 + bytes / BYTES_PER_WEIGHT
@@ -73,20 +78,6 @@ impl Member {
 pub(crate) enum Target {
     Execution(ExecutionId),
     Message { message_id: String, known: Option<Known> },
-}
-
-/// What could not be taken, and all that is needed to say so and to put it aside.
-#[derive(Clone, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    pub(crate) detail: String,
-    pub(crate) message_id: Option<String>,
-    pub(crate) reply_to: Option<String>,
-    pub(crate) correlation_id: Option<String>,
-    /// The copy for the dead letters, and how it came.
-    pub(crate) body: bytes::Bytes,
-    pub(crate) properties: Properties,
-    pub(crate) routing_key: String,
 }
 
 pub(crate) struct Intake {
@@ -124,65 +115,26 @@ impl Intake {
     /// Reads deliveries until they have brought enough members to check; `None` once there are no more.
     fn some(
         &self,
-        opened: &mut Option<Opened>,
+        opened: &mut Option<Reading>,
         deliveries: &mut impl Iterator<Item = Delivery>,
     ) -> Option<(Vec<Member>, Option<Tag>)> {
         let (mut members, mut weight, mut tag) = (Vec::new(), 0, None);
         while weight < WEIGHT_MAX
-            && let Some(mut delivery) = opened.take().or_else(|| Some(self.open(deliveries.next()?)))
+            && let Some(mut reading) = opened.take().or_else(|| Some(Reading::begin(deliveries.next()?)))
         {
             while weight < WEIGHT_MAX
-                && let Some(member) = delivery.members.next()
+                && let Some(member) = reading.next(|envelope, came| self.member(envelope, came))
             {
                 weight += member.weight();
                 members.push(member);
             }
-            if delivery.members.len() == 0 {
-                tag = Some(delivery.tag);
+            if reading.is_over() {
+                tag = Some(reading.tag);
             } else {
-                *opened = Some(delivery);
+                *opened = Some(reading);
             }
         }
         (tag.is_some() || !members.is_empty()).then_some((members, tag))
-    }
-
-    fn open(&self, delivery: Delivery) -> Opened {
-        Opened { tag: delivery.tag, members: self.read(delivery).into_iter() }
-    }
-
-    fn read(&self, delivery: Delivery) -> Vec<Member> {
-        let Delivery { body: whole, properties, routing_key, .. } = delivery;
-        let came = Arc::new(Came { properties, routing_key });
-        let defaults = came.properties.defaults();
-        let refuse = |unreadable: Unreadable, envelope: Option<&Envelope<'_>>| {
-            let body = match (&unreadable.member, envelope) {
-                (Some(member), _) => member.clone().into(),
-                (None, Some(envelope)) => envelope::write(envelope),
-                (None, None) => whole.clone(),
-            };
-            Member::Refused(Box::new(Refusal {
-                reason: unreadable.reason,
-                detail: unreadable.detail,
-                message_id: unreadable.message_id,
-                reply_to: came.properties.reply_to.clone(),
-                correlation_id: came.properties.correlation_id.clone(),
-                body,
-                properties: came.properties.clone(),
-                routing_key: came.routing_key.clone(),
-            }))
-        };
-        match envelope::read(&whole, &defaults) {
-            Err(unreadable) => vec![refuse(unreadable, None)],
-            Ok(envelopes) => envelopes
-                .into_iter()
-                .map(|envelope| match envelope {
-                    Ok(envelope) => {
-                        self.member(&envelope, &came).unwrap_or_else(|unreadable| refuse(unreadable, Some(&envelope)))
-                    }
-                    Err(unreadable) => refuse(unreadable, None),
-                })
-                .collect(),
-        }
     }
 
     fn member(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
@@ -251,7 +203,7 @@ impl Intake {
                 Member::Request { known, .. } | Member::Cancel { target: Target::Message { known, .. }, .. } => {
                     *known = known_now;
                 }
-                Member::Cancel { target: Target::Execution(_), .. } | Member::Refused(_) => {}
+                Member::Cancel { target: Target::Execution(_), .. } | Member::Rejected(_) | Member::Refused(_) => {}
             }
         }
         Ok(())
@@ -262,7 +214,7 @@ fn message_id(member: &Member) -> Option<&String> {
     match member {
         Member::Request { asked, .. } => asked.request.message_id.as_ref(),
         Member::Cancel { target: Target::Message { message_id, .. }, .. } => Some(message_id),
-        Member::Cancel { target: Target::Execution(_), .. } | Member::Refused(_) => None,
+        Member::Cancel { target: Target::Execution(_), .. } | Member::Rejected(_) | Member::Refused(_) => None,
     }
 }
 
@@ -280,5 +232,5 @@ fn cancel(envelope: &Envelope<'_>) -> Result<Member, Unreadable> {
 }
 
 fn unreadable(envelope: &Envelope<'_>, reason: Reason, detail: String) -> Unreadable {
-    Unreadable { reason, detail, message_id: envelope.message_id.clone(), member: None }
+    Unreadable { reason, detail, message_id: envelope.message_id.clone() }
 }

@@ -35,6 +35,7 @@ mod link;
 mod mail;
 mod outbox;
 mod prune;
+mod reading;
 mod record;
 mod registry;
 mod replies;

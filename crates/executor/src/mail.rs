@@ -23,8 +23,8 @@ use crate::ask::{Answered, CALL};
 use crate::config::Config;
 use crate::following::NEWS;
 use crate::inbox::ProbeMark;
-use crate::intake::Refusal;
-use crate::outbox::{Asked, Letters, Turned};
+use crate::outbox::{Asked, Came, Letters, Turned};
+use crate::reading::{Refusal, Rejection};
 use crate::record::Missing;
 use crate::registry::Registered;
 
@@ -35,6 +35,9 @@ pub(crate) const ROUTING_KEY_HEADER: &str = "x-slotline-routing-key";
 pub(crate) const DEAD_ID_HEADER: &str = "x-slotline-dead-id";
 /// The most characters of the detail header.
 const DETAIL_CHARS_MAX: usize = 500;
+
+/// The most bytes of its message's headers that the letter of a member keeps.
+const MEMBER_HEADER_BYTES_MAX: usize = 1 << 10;
 
 /// Writes letters for one term.
 #[derive(Clone, Debug)]
@@ -94,9 +97,10 @@ impl Postman {
         for turned in letters.refused {
             self.refused(&mut mail, turned, now);
         }
-        for refusal in letters.refusals {
-            self.refusal(&mut mail, &refusal, now);
+        for rejection in letters.rejections {
+            self.rejected(&mut mail, rejection, now);
         }
+        mail.dead.extend(letters.refusals.iter().map(|refusal| self.dead_letter(refusal)));
         for (request, settled) in letters.settled {
             self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
         }
@@ -316,45 +320,50 @@ impl Postman {
             reason,
             detail,
             message_id: request.message_id.clone(),
-            reply_to: None,
-            correlation_id: request.correlation_id.clone(),
             body: envelope::write(&envelope),
-            properties: asked.came.properties.clone(),
-            routing_key: asked.came.routing_key.clone(),
+            came: Arc::clone(&asked.came),
         }));
     }
 
-    fn refusal(&self, mail: &mut Mail, refusal: &Refusal, now: Timestamp) {
-        let Refusal { reason, detail, message_id, .. } = refusal;
-        tracing::warn!(reason = reason.as_str(), %detail, message.id = message_id, "put a message aside");
-        if refusal.reply_to.is_some() {
-            let payload =
-                Rejected { message_id: message_id.clone(), error: Failure::new(reason.as_str(), detail.clone()) };
-            let reply_to = refusal.reply_to.clone();
-            self.reply_to(mail, reply_to, refusal.correlation_id.as_ref(), message_id.as_ref(), &payload, now);
-        }
-        mail.dead.push(self.dead_letter(refusal));
+    /// Answers whoever published what was refused, if it named an address.
+    fn rejected(&self, mail: &mut Mail, rejection: Rejection, now: Timestamp) {
+        let Rejection { reason, detail, message_id, came } = rejection;
+        let Properties { reply_to: Some(reply_to), correlation_id, .. } = &came.properties else { return };
+        let payload = Rejected { message_id: message_id.clone(), error: Failure::new(reason.as_str(), detail) };
+        let reply_to = Some(reply_to.clone());
+        self.reply_to(mail, reply_to, correlation_id.as_ref(), message_id.as_ref(), &payload, now);
     }
 
     /// The copy of a refused message for the dead letters.
     fn dead_letter(&self, refusal: &Refusal) -> Publication {
-        let mut properties = refusal.properties.clone();
-        properties.message_id.clone_from(&refusal.message_id);
-        let mut detail: String = refusal.detail.chars().take(DETAIL_CHARS_MAX).collect();
-        let (body, is_cut) = storable(&refusal.body);
+        let Refusal { reason, detail, message_id, body, came } = refusal;
+        tracing::warn!(reason = reason.as_str(), %detail, message.id = message_id, "put a message aside");
+        let mut detail: String = detail.chars().take(DETAIL_CHARS_MAX).collect();
+        let (stored, is_cut) = storable(body);
         if is_cut {
-            detail.push_str(&format!("; cut here, it had {} bytes", refusal.body.len()));
+            detail.push_str(&format!("; cut here, it had {} bytes", body.len()));
         }
-        properties.headers.extend([
-            (REASON_HEADER.to_owned(), refusal.reason.as_str().to_owned()),
+        let mut headers = kept_headers(came);
+        headers.extend([
+            (REASON_HEADER.to_owned(), reason.as_str().to_owned()),
             (DETAIL_HEADER.to_owned(), detail),
-            (ROUTING_KEY_HEADER.to_owned(), refusal.routing_key.clone()),
+            (ROUTING_KEY_HEADER.to_owned(), came.routing_key.clone()),
             (DEAD_ID_HEADER.to_owned(), uuid::Uuid::now_v7().to_string()),
         ]);
+        let Properties { message_type, app_id, correlation_id, reply_to, timestamp, .. } = &came.properties;
+        let properties = Properties {
+            message_id: message_id.clone(),
+            message_type: message_type.clone(),
+            app_id: app_id.clone(),
+            correlation_id: correlation_id.clone(),
+            reply_to: reply_to.clone(),
+            timestamp: *timestamp,
+            headers,
+        };
         Publication {
             exchange: String::new(),
             routing_key: topology::dead_queue(&self.prefix),
-            body,
+            body: stored,
             properties,
             mandatory: true,
             persistent: true,
@@ -426,6 +435,23 @@ impl Postman {
             persistent: false,
         }
     }
+}
+
+/// The headers that a letter keeps. A member of an array keeps few: they would be copied for each that is put aside.
+fn kept_headers(came: &Came) -> BTreeMap<String, String> {
+    let headers = &came.properties.headers;
+    if !came.is_array {
+        return headers.clone();
+    }
+    let mut room = MEMBER_HEADER_BYTES_MAX;
+    let fits = |(name, value): &(&String, &String)| {
+        let bytes = name.len() + value.len();
+        room = room.saturating_sub(bytes);
+        room > 0
+    };
+    let trace = headers.get_key_value("traceparent").filter(|(_, value)| value.len() < MEMBER_HEADER_BYTES_MAX);
+    let kept = headers.iter().take_while(fits).chain(trace);
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// What of a body can be published, and whether something is cut off: brokers take more than this program sends.

@@ -14,7 +14,7 @@ use slotline_store::{self as store, Batch, Request};
 
 use crate::ask::{Answered, Asker};
 use crate::bodies::Bodies;
-use crate::intake::Refusal;
+use crate::reading::{Refusal, Rejection};
 use crate::record::{Missing, Out, Record};
 
 /// What has come in since the last cut, beside what the scheduler remembers.
@@ -24,6 +24,7 @@ pub(crate) struct Pending {
     pub(crate) requests: BTreeMap<Token, Asked>,
     pub(crate) actions: Vec<store::ActionChange>,
     pub(crate) answers: Vec<(Asker, Answered)>,
+    pub(crate) rejections: Vec<Rejection>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) refused: Vec<Turned>,
     /// Requests that were accepted before, by their `message_id`.
@@ -50,6 +51,8 @@ pub(crate) struct Asked {
 pub(crate) struct Came {
     pub(crate) properties: Properties,
     pub(crate) routing_key: String,
+    /// Whether others came with it.
+    pub(crate) is_array: bool,
 }
 
 /// A request that was read but can't be taken.
@@ -70,6 +73,7 @@ pub(crate) struct Letters {
     pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
     pub(crate) accepted: Vec<(Asked, ExecutionId, u64)>,
     pub(crate) refused: Vec<Turned>,
+    pub(crate) rejections: Vec<Rejection>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) settled: Vec<(Arc<Request>, Settled)>,
     /// Ends of executions that an earlier term accepted: only the journal knows who waits for them.
@@ -101,6 +105,7 @@ impl Letters {
             || self.hello.is_some()
             || !self.greetings.is_empty()
             || !self.missing.is_empty()
+            || !self.rejections.is_empty()
             || !self.refusals.is_empty()
             || !self.refused.is_empty()
             || self.terms_are_known
@@ -138,6 +143,7 @@ pub(crate) fn pack(
         greetings: std::mem::take(&mut effects.greetings),
         orders: std::mem::take(&mut effects.orders),
         announcements: std::mem::take(&mut effects.announcements),
+        rejections: std::mem::take(&mut pending.rejections),
         refusals: std::mem::take(&mut pending.refusals),
         refused: std::mem::take(&mut pending.refused),
         accepted: std::mem::take(&mut pending.repeated),

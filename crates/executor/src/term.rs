@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use slotline_api::Hub;
-use slotline_broker::{Publication, Receipt, Session, Tag, crash};
+use slotline_broker::{Receipt, Session, Tag, crash};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
@@ -27,7 +27,7 @@ use crate::ask::{Answer, Ask, Asker, Question};
 use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::errands::{Fate, ack_requests, watch_orders};
+use crate::errands::{Fate, Handled, ack_requests, watch_orders};
 use crate::feed::{Arrival, Feed, Reader, Source};
 use crate::flight::{Flight, landed};
 use crate::followers::Followers;
@@ -48,6 +48,8 @@ const INPUTS_MAX: usize = 2_000;
 /// Members of requests, by weight, that may gather beside them: neither a flood of requests nor a flood of anything else
 /// keeps the other out. Few, since what is accepted long before it can start is written once more.
 const MEMBERS_MAX: usize = 500;
+/// Dead letters that may wait for the broker; beyond, requests wait in their queue.
+const UNSTORED_MAX: usize = 1_000;
 /// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the database
 /// need not wait for it. Fewer wait, and grow.
 const WORTH_A_BATCH: usize = 500;
@@ -144,7 +146,9 @@ pub(crate) struct Term {
     watch: Option<mpsc::UnboundedSender<(Receipt, Incarnation)>>,
     /// What is left of the last release; nothing leaves before it.
     rest: Option<Rest>,
-    requests_out: Option<mpsc::UnboundedSender<(Option<Tag>, Vec<Publication>)>>,
+    requests_out: Option<mpsc::UnboundedSender<Handled>>,
+    /// Dead letters of this session that the broker does not have yet.
+    unstored: usize,
     requests_acked: Option<JoinHandle<()>>,
 }
 
@@ -220,6 +224,7 @@ impl Term {
             watch: None,
             rest: None,
             requests_out: None,
+            unstored: 0,
             requests_acked: None,
         }
     }
@@ -231,7 +236,7 @@ impl Term {
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let has_room = self.pending.inputs < INPUTS_MAX;
-            let takes_requests = self.pending.members < MEMBERS_MAX;
+            let takes_requests = self.takes_requests();
             let deadline = self.clock.instant(self.next_deadline());
             let (mut no_urgent, mut no_events, mut no_requests) = (None, None, None);
             let (urgent, events, requests) = match &mut self.feed {
@@ -250,6 +255,8 @@ impl Term {
                 Some(fate) = self.fates.1.recv() => match fate {
                     Fate::Returned(incarnation) => self.apply(Input::OrderReturned { incarnation }),
                     Fate::Settled => self.release_rest(),
+                    // One of an earlier session may still come.
+                    Fate::Stored => self.unstored = self.unstored.saturating_sub(1),
                 },
                 checked = arrived(requests), if takes_requests => self.admit(checked),
                 arrival = arrived(events), if has_room => self.arrive(arrival),
@@ -283,9 +290,9 @@ impl Term {
     /// turn where something urgent does not.
     fn take_what_is_there(&mut self) {
         for _ in 0..ARRIVALS_MAX {
+            let takes_requests = self.takes_requests();
             let Some(feed) = &mut self.feed else { return };
             let has_room = self.pending.inputs < INPUTS_MAX;
-            let takes_requests = self.pending.members < MEMBERS_MAX;
             let has_time = !self.is_urgent || !self.flights.is_empty();
             if has_room && let Ok(arrival) = feed.urgent.try_recv() {
                 self.arrive(arrival);
@@ -300,6 +307,12 @@ impl Term {
                 return;
             }
         }
+    }
+
+    /// Whether more requests may join the batch, and whether what was refused before them has been stored for the most
+    /// part, since letters take memory until then.
+    fn takes_requests(&self) -> bool {
+        self.pending.members < MEMBERS_MAX && self.unstored < UNSTORED_MAX
     }
 
     fn next_deadline(&self) -> Timestamp {
@@ -413,7 +426,9 @@ impl Term {
                 let (watch, receipts) = mpsc::unbounded_channel();
                 tokio::spawn(watch_orders(receipts, self.fates.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();
-                self.requests_acked = Some(tokio::spawn(ack_requests(handled, session, feed.requests_acker())));
+                self.requests_acked =
+                    Some(tokio::spawn(ack_requests(handled, session, feed.requests_acker(), self.fates.0.clone())));
+                self.unstored = 0;
                 self.watch = Some(watch);
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);

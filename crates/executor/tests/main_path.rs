@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::value::RawValue;
 use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publication, Session, Topology, topology};
 use slotline_executor::{Config, run};
-use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX, Envelope, LABEL_CHARS_MAX};
+use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX, Envelope, LABEL_CHARS_MAX, MEMBERS_MAX};
 use slotline_protocol::message::{
     Accepted, Cancel, Completed, Heartbeat, Hello, Message, Recorded, Rejected, Requested, Scheduled, Served, Settled,
     StatusChanged,
@@ -132,7 +132,8 @@ impl Installation {
     async fn replied<M: Message>(&mut self) -> Result<M> {
         let delivery = self.reply().await?;
         let defaults = delivery.properties.defaults();
-        let envelope = envelope::read(&delivery.body, &defaults)?.remove(0)?;
+        let members = envelope::read(&delivery.body, defaults)?;
+        let envelope = members.get(0)?;
         ensure!(envelope.message_type == M::TYPE, "expected {}: {}", M::TYPE, String::from_utf8_lossy(&delivery.body));
         Ok(envelope.open::<M>()?)
     }
@@ -260,7 +261,7 @@ impl PlayedWorker {
             let delivery = delivery.with_context(|| format!("no {}", M::TYPE))?.context("the session is over")?;
             self.orders.acker().ack(delivery.tag);
             let defaults = delivery.properties.defaults();
-            for envelope in envelope::read_own(&delivery.body, &defaults)? {
+            for envelope in envelope::read_own(&delivery.body, defaults)?.iter() {
                 let envelope = envelope?;
                 self.inbox.push_back((envelope.message_type.into_owned(), envelope.payload.to_owned()));
             }
@@ -375,13 +376,65 @@ async fn a_body_of_more_than_one_batch_is_taken_in_pieces_and_acked_as_a_whole()
         // The second time each is known by the id that follows from its place.
         slotline.publish(serde_json::Value::from(requests.clone()).to_string(), properties.clone()).await?;
     }
-    slotline.dead(2 * REQUESTS as usize / 6).await?;
+    let letters = slotline.dead(2).await?;
+    for letter in &letters {
+        let detail = &letter.properties.headers["x-slotline-detail"];
+        assert!(detail.starts_with("300 of 1800 members can't be taken; the first, at index 5: "), "{detail}");
+        let refused = envelope::read(&letter.body, letter.properties.defaults())?;
+        assert_eq!(refused.len(), 300, "one letter has all of them");
+        assert!(refused.iter().all(|member| member.is_ok_and(|member| member.payload.get().contains("no.such"))));
+    }
     let last = REQUESTS - REQUESTS / 6;
     slotline.reaches(last, Status::Queued).await?;
     assert!(slotline.store.execution(slotline_protocol::ExecutionId(last + 1)).await?.is_none(), "each is taken once");
     slotline.stop_executor().await?;
     let held = slotline.session.depth(&topology::requests_queue("slotline")).await?;
     assert_eq!(held, 0, "all is acked, so that nothing goes back to the queue");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_is_bad_as_a_whole_is_one_letter_and_keeps_its_bytes() -> Result<()> {
+    let slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let array = |member: &str, count| format!("[{}]", vec![member; count].join(","));
+    let empty = r#"{"message_type":"execution.requested"}"#;
+    let cases = [
+        (array("1", 100_000), "oversized", "more than 10000 envelopes"),
+        (array("1", 2), "malformed", "an array of 2 values"),
+        (array("{}", MEMBERS_MAX + 1), "oversized", "more than 10000 envelopes"),
+        (array(empty, 17), "malformed", "17 of 17 members can't be taken; the first, at index 0"),
+        (array(empty, MEMBERS_MAX), "malformed", "10000 of 10000 members can't be taken"),
+    ];
+    for (index, (body, reason, detail)) in cases.iter().enumerate() {
+        let headers = [("label".to_owned(), "x".repeat(60_000))].into();
+        slotline.publish(body.clone(), Properties { headers, ..Properties::default() }).await?;
+        let letter = slotline.dead(index + 1).await?.remove(index);
+        assert_eq!(letter.properties.headers["x-slotline-reason"], *reason);
+        assert!(letter.properties.headers["x-slotline-detail"].contains(detail), "{detail}");
+        assert_eq!(letter.body, *body);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_letters_of_members_share_no_more_than_a_kibibyte_of_their_bodys_headers() -> Result<()> {
+    let slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let headers = [
+        ("a".to_owned(), "kept".to_owned()),
+        ("label".to_owned(), "x".repeat(60_000)),
+        ("traceparent".to_owned(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+    ];
+    let body = r#"[{"payload":{"action_ref":"demo.echo"}}, 1, {}]"#;
+    let properties =
+        Properties { message_type: Some(Requested::TYPE.to_owned()), headers: headers.into(), ..Properties::default() };
+    slotline.publish(body, properties).await?;
+    let letters = slotline.dead(2).await?;
+    assert_eq!((&letters[0].body[..], &letters[1].body[..]), (&b"1"[..], &b"{}"[..]));
+    for letter in letters {
+        let theirs: Vec<_> =
+            letter.properties.headers.into_keys().filter(|name| !name.starts_with("x-slotline-")).collect();
+        assert_eq!(theirs, ["a", "traceparent"]);
+    }
     Ok(())
 }
 

@@ -1,12 +1,17 @@
 //! The envelope around every payload, and how a body of one or many is read.
 //!
 //! A publisher may leave out all but `message_type` and `payload`: the AMQP properties of the same names fill in.
-//! A body is one envelope or an array of envelopes; of an array only the unreadable members are refused.
+//! A body is one envelope or an array of envelopes; of an array only the unreadable members are refused. A body is first
+//! divided into its members ([`read`]), and each member is read when its turn comes ([`Members::get`]), so that reading a
+//! body takes no more memory than its bytes and a few for each member.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -21,6 +26,9 @@ pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 pub const OWN_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (64 << 10);
 /// The most bytes a body, that is all envelopes of an array, may have.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// The most envelopes an array may have. A body of more is refused whole: the smallest that are worth sending are larger
+/// than this many times over would allow, and each costs its readers more than its bytes.
+pub const MEMBERS_MAX: usize = 10_000;
 /// The most characters a `message_id` may have.
 pub const MESSAGE_ID_CHARS_MAX: usize = 128;
 /// The most characters a `correlation_id`, a `trace_id` or a `source` of a request may have, which many messages repeat;
@@ -66,7 +74,8 @@ pub struct Defaults {
 pub enum Reason {
     /// No JSON, or no envelope.
     Malformed,
-    /// Larger than [`ENVELOPE_BYTES_MAX`] (or [`OWN_BYTES_MAX`]), or a body larger than [`BODY_BYTES_MAX`].
+    /// Larger than [`ENVELOPE_BYTES_MAX`] (or [`OWN_BYTES_MAX`]), or a body larger than [`BODY_BYTES_MAX`] or of more than
+    /// [`MEMBERS_MAX`] envelopes.
     Oversized,
     /// No message of this type is known where it arrived.
     UnknownType,
@@ -105,8 +114,6 @@ pub struct Unreadable {
     pub detail: String,
     /// The `message_id`, as far as it could be told.
     pub message_id: Option<String>,
-    /// The member as it came; `None` where the whole body is meant.
-    pub member: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -158,46 +165,122 @@ impl Envelope<'_> {
                 reason: Reason::InvalidPayload,
                 detail: format!("{field}: {error}"),
                 message_id: self.message_id.clone(),
-                member: None,
             }
         })
     }
 }
 
-/// What a body holds, each read or refused by itself.
-pub type Members<'t> = Vec<Result<Envelope<'t>, Unreadable>>;
+/// A body divided into its envelopes, none of which is read yet.
+#[derive(Clone, Debug)]
+pub struct Members {
+    body: Bytes,
+    defaults: Defaults,
+    envelope_bytes_max: usize,
+    is_array: bool,
+    spans: Vec<Range<u32>>,
+}
 
-/// Reads a publisher's body: one envelope, or an array of them. The outer error puts the whole body aside, an inner one
-/// only its member.
-pub fn read<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Members<'t>, Unreadable> {
+impl Members {
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Whether the body is an array, also one of a single envelope.
+    pub fn is_array(&self) -> bool {
+        self.is_array
+    }
+
+    /// Reads the envelope at `index`, which is below [`Members::len`].
+    pub fn get(&self, index: usize) -> Result<Envelope<'_>, Unreadable> {
+        let Range { start, end } = self.spans[index];
+        let text = std::str::from_utf8(&self.body[start as usize..end as usize]).expect("checked by `read`");
+        member(self.envelope_bytes_max, text, &self.defaults, self.is_array.then_some(index))
+    }
+
+    /// The envelope at `index` as it came, which shares the memory of the body.
+    pub fn raw(&self, index: usize) -> Bytes {
+        let Range { start, end } = self.spans[index];
+        self.body.slice(start as usize..end as usize)
+    }
+
+    /// Reads one envelope after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Envelope<'_>, Unreadable>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+/// Divides a publisher's body: one envelope, or an array of them. An error puts the whole body aside, one of
+/// [`Members::get`] only that member.
+pub fn read(body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
     read_up_to(ENVELOPE_BYTES_MAX, body, defaults)
 }
 
-/// Reads a body of an executor or a worker.
-pub fn read_own<'t>(body: &'t [u8], defaults: &'t Defaults) -> Result<Members<'t>, Unreadable> {
+/// Divides a body of an executor or a worker.
+pub fn read_own(body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
     read_up_to(OWN_BYTES_MAX, body, defaults)
 }
 
-fn read_up_to<'t>(most: usize, body: &'t [u8], defaults: &'t Defaults) -> Result<Members<'t>, Unreadable> {
-    let whole =
-        |reason, detail: String| Unreadable { reason, detail, message_id: defaults.message_id.clone(), member: None };
+fn read_up_to(envelope_bytes_max: usize, body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
+    let whole = |reason, detail: String| Unreadable { reason, detail, message_id: defaults.message_id.clone() };
     if body.len() > BODY_BYTES_MAX {
         let detail = format!("the body has {} bytes: expected at most {BODY_BYTES_MAX}", body.len());
         return Err(whole(Reason::Oversized, detail));
     }
-    let text = std::str::from_utf8(body)
-        .map_err(|error| whole(Reason::Malformed, format!("the body is not UTF-8: {error}")))?
-        .trim_start_matches('\u{feff}')
-        .trim();
-    if !text.starts_with('[') {
-        return match member(most, text, defaults, None) {
-            Ok(envelope) => Ok(vec![Ok(envelope)]),
-            Err(unreadable) => Err(Unreadable { member: None, ..unreadable }),
-        };
+    let whole_text = std::str::from_utf8(body)
+        .map_err(|error| whole(Reason::Malformed, format!("the body is not UTF-8: {error}")))?;
+    let text = whole_text.trim_start_matches('\u{feff}').trim();
+    let is_array = text.starts_with('[');
+    let mut texts = Vec::new();
+    if is_array {
+        divide(text, &mut texts).map_err(|error| {
+            if texts.len() < MEMBERS_MAX {
+                return whole(Reason::Malformed, format!("the body is no JSON array: {error}"));
+            }
+            let detail = format!("the body has more than {MEMBERS_MAX} envelopes: send them in several messages");
+            whole(Reason::Oversized, detail)
+        })?;
+        if !texts.is_empty() && !texts.iter().any(|text| text.starts_with('{')) {
+            let detail = format!("the body is an array of {} values, none of which is an object", texts.len());
+            return Err(whole(Reason::Malformed, detail));
+        }
+    } else {
+        texts.push(text);
     }
-    let members: Vec<&RawValue> = serde_json::from_str(text)
-        .map_err(|error| whole(Reason::Malformed, format!("the body is no JSON array: {error}")))?;
-    Ok(members.iter().enumerate().map(|(index, raw)| member(most, raw.get(), defaults, Some(index))).collect())
+    let start_of = |text: &str| text.as_ptr().addr() - whole_text.as_ptr().addr();
+    // A body is far smaller than what 32 bits can tell.
+    let spans = texts.iter().map(|text| start_of(text) as u32..(start_of(text) + text.len()) as u32).collect();
+    Ok(Members { body: body.clone(), defaults, envelope_bytes_max, is_array, spans })
+}
+
+/// Finds the members of an array, and no more of them than [`MEMBERS_MAX`].
+fn divide<'t>(array: &'t str, into: &mut Vec<&'t str>) -> Result<(), serde_json::Error> {
+    struct Divider<'t, 'v>(&'v mut Vec<&'t str>);
+
+    impl<'t> Visitor<'t> for Divider<'t, '_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'t>>(self, mut members: A) -> Result<(), A::Error> {
+            while let Some(member) = members.next_element::<&'t RawValue>()? {
+                if self.0.len() == MEMBERS_MAX {
+                    return Err(A::Error::custom("too many members"));
+                }
+                self.0.push(member.get());
+            }
+            Ok(())
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_str(array);
+    deserializer.deserialize_seq(Divider(into))?;
+    deserializer.end()
 }
 
 /// Writes an envelope, which is a body by itself.
@@ -291,13 +374,16 @@ fn member<'t>(
             .ok()
             .and_then(|named| named.message_id?.as_str().map(clip))
             .or_else(derived_id),
-        member: Some(text.to_owned()),
     };
     if text.len() > most {
         let detail = format!("the envelope has {} bytes: expected at most {most}", text.len());
         return Err(refuse(Reason::Oversized, detail));
     }
     check_depth(text).map_err(|detail| refuse(Reason::Malformed, detail))?;
+    if text.starts_with('[') {
+        // Its fields would be taken by their places.
+        return Err(refuse(Reason::Malformed, "expected an object, found an array".to_owned()));
+    }
     let wire: Wire<'_> = parse(text).map_err(|(path, error)| {
         let detail = path.map_or(error.to_string(), |path| format!("{path}: {error}"));
         refuse(Reason::Malformed, detail)
@@ -369,19 +455,28 @@ pub fn trace_id(traceparent: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
     use super::*;
     use crate::message::Requested;
 
-    fn one(body: &str) -> Envelope<'_> {
-        static NONE: LazyLock<Defaults> = LazyLock::new(Defaults::default);
-        read(body.as_bytes(), &NONE).expect(body).remove(0).expect(body)
+    fn members(body: impl Into<Vec<u8>>, defaults: &Defaults) -> Members {
+        read(&Bytes::from(body.into()), defaults.clone()).expect("readable")
+    }
+
+    /// Why the body, or the one envelope that it is, is refused.
+    fn refused(body: impl AsRef<[u8]>) -> Unreadable {
+        let body = Bytes::copy_from_slice(body.as_ref());
+        let members = match read(&body, Defaults::default()) {
+            Ok(members) => members,
+            Err(unreadable) => return unreadable,
+        };
+        members.get(0).expect_err("it is refused")
     }
 
     #[test]
     fn a_type_and_a_payload_are_enough() {
-        let envelope = one(r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#);
+        let body = r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#;
+        let members = members(body, &Defaults::default());
+        let envelope = members.get(0).expect("an envelope");
         let requested: Requested = envelope.open().expect("a request");
         assert_eq!(requested.action_ref.as_str(), "demo.echo");
         assert_eq!(requested.parameters.get(), "{}");
@@ -397,9 +492,8 @@ mod tests {
             correlation_id: Some("c-1".into()),
             ..Defaults::default()
         };
-        let envelope =
-            read(br#"{"payload": {}, "source": "mine", "new_field": 1}"#, &defaults).expect("readable").remove(0);
-        let envelope = envelope.expect("readable");
+        let members = members(r#"{"payload": {}, "source": "mine", "new_field": 1}"#, &defaults);
+        let envelope = members.get(0).expect("readable");
         assert_eq!(envelope.message_id.as_deref(), Some("m-1"));
         assert_eq!(envelope.message_type, "execution.requested");
         assert_eq!(envelope.source.as_deref(), Some("mine"));
@@ -411,7 +505,7 @@ mod tests {
         let defaults =
             Defaults { message_id: Some("5f0c1b1e-8f9e-4a53-8a3e-0d8f4f5c1a11".into()), ..Defaults::default() };
         let body = br#"[{"message_type":"t","payload":1}, 7, {"message_id":"x","message_type":"t"}, {"message_id":"y","message_type":"t","payload":{}}]"#;
-        let members = read(body, &defaults).expect("an array");
+        let members = members(body, &defaults);
         let ids: Vec<_> = members
             .iter()
             .map(|member| match member {
@@ -434,13 +528,13 @@ mod tests {
             ("{\"message_type\":\"t\",\"payload\":{}} trailing", "trailing"),
             ("[{\"message_type\":\"t\",\"payload\":{}}", "array"),
         ] {
-            let error = read(body.as_bytes(), &Defaults::default()).expect_err(body);
+            let error = refused(body);
             assert_eq!(error.reason, Reason::Malformed);
             assert!(error.detail.contains(expected), "{body}: {}", error.detail);
         }
-        assert!(read(b"\xff\xfe", &Defaults::default()).expect_err("not UTF-8").detail.contains("UTF-8"));
+        assert!(refused(b"\xff\xfe").detail.contains("UTF-8"));
         let deep = format!("{{\"message_type\":\"t\",\"payload\":{}1{}}}", "[".repeat(500), "]".repeat(500));
-        assert!(read(deep.as_bytes(), &Defaults::default()).expect_err("deep").detail.contains("nested"));
+        assert!(refused(deep).detail.contains("nested"));
     }
 
     #[test]
@@ -449,16 +543,38 @@ mod tests {
             let shell = r#"{"message_type":"t","payload":""}"#.len();
             format!(r#"{{"message_type":"t","payload":"{}"}}"#, "x".repeat(bytes - shell))
         };
-        assert!(read(envelope(ENVELOPE_BYTES_MAX).as_bytes(), &Defaults::default()).is_ok());
-        let error = read(envelope(ENVELOPE_BYTES_MAX + 1).as_bytes(), &Defaults::default()).expect_err("one byte more");
-        assert_eq!(error.reason, Reason::Oversized);
-        assert!(read_own(envelope(OWN_BYTES_MAX).as_bytes(), &Defaults::default()).is_ok());
-        let error = read_own(envelope(OWN_BYTES_MAX + 1).as_bytes(), &Defaults::default()).expect_err("one byte more");
-        assert_eq!(error.reason, Reason::Oversized);
+        let members = |members: Result<Members, Unreadable>| members.and_then(|members| members.get(0).map(|_| ()));
+        let theirs = |bytes| members(read(&envelope(bytes).into(), Defaults::default()));
+        let ours = |bytes| members(read_own(&envelope(bytes).into(), Defaults::default()));
+        assert!(theirs(ENVELOPE_BYTES_MAX).is_ok());
+        assert_eq!(theirs(ENVELOPE_BYTES_MAX + 1).expect_err("one byte more").reason, Reason::Oversized);
+        assert!(ours(OWN_BYTES_MAX).is_ok());
+        assert_eq!(ours(OWN_BYTES_MAX + 1).expect_err("one byte more").reason, Reason::Oversized);
         let array = format!("[{}]", vec![envelope(ENVELOPE_BYTES_MAX - 1); 8].join(","));
         assert!(array.len() > BODY_BYTES_MAX - 1024);
-        let error = read(&vec![b' '; BODY_BYTES_MAX + 1], &Defaults::default()).expect_err("too large");
+        assert_eq!(refused(vec![b' '; BODY_BYTES_MAX + 1]).reason, Reason::Oversized);
+    }
+
+    #[test]
+    fn a_body_of_too_many_members_or_without_any_object_is_refused_whole() {
+        let array = |member: &str, count| format!("[{}]", vec![member; count].join(","));
+        assert_eq!(members(array("{}", MEMBERS_MAX), &Defaults::default()).len(), MEMBERS_MAX);
+        let error = read(&array("{}", MEMBERS_MAX + 1).into(), Defaults::default()).expect_err("one too many");
         assert_eq!(error.reason, Reason::Oversized);
+        assert!(error.detail.contains("several messages"), "{}", error.detail);
+        let error = read(&array("1", 1000).into(), Defaults::default()).expect_err("no envelopes");
+        assert_eq!(error.reason, Reason::Malformed);
+        assert!(error.detail.contains("an array of 1000 values"), "{}", error.detail);
+    }
+
+    #[test]
+    fn a_member_is_part_of_its_body_and_no_list_of_fields() {
+        let body = Bytes::from(r#" [ {"message_type":"t","payload":1} , ["m","t",null,null,null,null,{}]]"#);
+        let members = read(&body, Defaults::default()).expect("an array");
+        let raw = members.raw(0);
+        assert_eq!(raw, r#"{"message_type":"t","payload":1}"#);
+        assert!(body.as_ptr_range().contains(&raw.as_ptr()), "it is no copy");
+        assert!(members.get(1).expect_err("an array").detail.contains("expected an object"));
     }
 
     #[test]
@@ -478,8 +594,10 @@ mod tests {
 
     #[test]
     fn a_bad_field_of_a_payload_is_named() {
-        let envelope =
-            one(r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo","timeout_seconds":"x"}}"#);
+        let body =
+            r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo","timeout_seconds":"x"}}"#;
+        let members = members(body, &Defaults::default());
+        let envelope = members.get(0).expect("an envelope");
         let error = envelope.open::<Requested>().expect_err("a string is no number");
         assert_eq!(error.reason, Reason::InvalidPayload);
         assert!(error.detail.starts_with("payload.timeout_seconds"), "{}", error.detail);

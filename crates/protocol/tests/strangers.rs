@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slotline_protocol::envelope::{self, Body, Defaults, Envelope};
@@ -106,19 +107,18 @@ fn open_any(envelope: &Envelope<'_>) -> Result<String, String> {
 
 fn body(input: &[u8]) -> Result<String, String> {
     let defaults = Defaults { message_id: Some("a message".to_owned()), ..Defaults::default() };
-    let members = match envelope::read(input, &defaults) {
+    let members = match envelope::read(&Bytes::copy_from_slice(input), defaults) {
         Ok(members) => members,
         Err(unreadable) => return refusal(unreadable),
     };
     let mut ways = Vec::new();
     let mut sound = Vec::new();
-    for member in members {
+    for member in members.iter() {
         match member {
             Ok(envelope) => {
                 ways.push(open_any(&envelope)?);
                 sound.push(envelope);
             }
-            Err(unreadable) if unreadable.member.is_none() => return Err("which member is not said".to_owned()),
             Err(unreadable) => ways.push(refusal(unreadable)?),
         }
     }
@@ -130,10 +130,9 @@ fn body(input: &[u8]) -> Result<String, String> {
         body.finish()
     };
     let written = write(&sound);
-    let none = Defaults::default();
-    let again = envelope::read(&written, &none).map_err(|error| format!("what was written: {error}"))?;
+    let again = envelope::read(&written, Defaults::default()).map_err(|error| format!("what was written: {error}"))?;
     let again: Vec<Envelope<'_>> =
-        again.into_iter().collect::<Result<_, _>>().map_err(|error| format!("a member that was written: {error}"))?;
+        again.iter().collect::<Result<_, _>>().map_err(|error| format!("a member that was written: {error}"))?;
     if write(&again) != written {
         return Err(format!("written as\n{}", String::from_utf8_lossy(&written)));
     }

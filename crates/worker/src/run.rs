@@ -218,10 +218,10 @@ impl Loop {
         self.gauge.turn(Doing::Orders);
         for delivery in &*deliveries {
             let defaults = delivery.properties.defaults();
-            match envelope::read_own(&delivery.body, &defaults) {
+            match envelope::read_own(&delivery.body, defaults) {
                 Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
                 Ok(members) => {
-                    for member in members {
+                    for member in members.iter() {
                         match member.and_then(|envelope| order(&envelope)) {
                             Ok(order) => self.book.handle(Input::Ordered { incarnation, order }),
                             Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
@@ -317,7 +317,6 @@ fn order(envelope: &Envelope<'_>) -> Result<Order, Unreadable> {
                 reason: envelope::Reason::UnknownType,
                 detail: format!("{other:?} is nothing that a worker is told"),
                 message_id: envelope.message_id.clone(),
-                member: None,
             });
         }
     })

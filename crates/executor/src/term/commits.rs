@@ -11,6 +11,7 @@ use slotline_store::Batch;
 
 use super::{End, FAREWELL, LAZY, Term, WORTH_A_BATCH};
 use crate::ask::Asker;
+use crate::errands::Handled;
 use crate::feed::Source;
 use crate::flight::{Cargo, Crew, Flight, fly};
 use crate::mail::{Mail, Purpose};
@@ -141,7 +142,8 @@ impl Term {
         if let Some(requests_out) = &self.requests_out
             && (rest.requests.is_some() || !rest.dead.is_empty())
         {
-            drop(requests_out.send((rest.requests, rest.dead)));
+            self.unstored += rest.dead.len();
+            drop(requests_out.send(Handled { tag: rest.requests, dead: rest.dead }));
         }
     }
 

@@ -151,9 +151,9 @@ fn several_envelopes_are_one_array_that_can_be_read() {
     }
     let publication = outbox.next_events().expect("events wait");
     let defaults = publication.properties.defaults();
-    let members = envelope::read(&publication.body, &defaults).expect("a body");
+    let members = envelope::read(&publication.body, defaults).expect("a body");
     let sequences =
-        members.into_iter().map(|member| member.expect("an envelope").open::<Progress>().expect("a payload").sequence);
+        members.iter().map(|member| member.expect("an envelope").open::<Progress>().expect("a payload").sequence);
     assert_eq!(sequences.collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(outbox.loads.news, Load::default());
 }

@@ -83,7 +83,7 @@ impl Executor {
             };
             let delivery = delivery.context("the session is over")?;
             let defaults = delivery.properties.defaults();
-            for member in envelope::read(&delivery.body, &defaults)? {
+            for member in envelope::read(&delivery.body, defaults)?.iter() {
                 self.hear(member?)?;
             }
         }

@@ -1,0 +1,162 @@
+//! One delivery of the requests queue, read member by member.
+//!
+//! Whatever it holds, it costs a small multiple of its own bytes: members are read when their turn comes, what is refused
+//! shares the delivery's body and properties, and the letters that put it aside are few. Up to [`REFUSED_SINGLY_MAX`]
+//! refused members get a letter each; more of them share one, which is the body itself if nothing of it was taken.
+//! Not here: what a member asks for (`intake`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slotline_broker::{Delivery, Tag};
+use slotline_protocol::envelope::{self, Envelope, Members};
+use slotline_protocol::{Reason, Unreadable};
+
+use crate::intake::Member;
+use crate::outbox::Came;
+
+/// Refused members of one body that get a letter each, so that one can be mended and replayed alone. With more of them
+/// something is wrong with the body.
+pub(crate) const REFUSED_SINGLY_MAX: usize = 16;
+
+/// What is put aside of a delivery, with all that its letter needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+    pub(crate) message_id: Option<String>,
+    pub(crate) body: Bytes,
+    pub(crate) came: Arc<Came>,
+}
+
+/// What the publisher of a refused member is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Rejection {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+    pub(crate) message_id: Option<String>,
+    pub(crate) came: Arc<Came>,
+}
+
+/// A delivery on its way into the scheduler.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) tag: Tag,
+    came: Arc<Came>,
+    body: Bytes,
+    members: Option<Members>,
+    next: usize,
+    /// The first refused members with their reasons, and of the others the places alone.
+    refused: Vec<(usize, Unreadable)>,
+    refused_more: Vec<u32>,
+    /// What is left to give once every member was read.
+    last: VecDeque<Member>,
+}
+
+impl Reading {
+    pub(crate) fn begin(delivery: Delivery) -> Self {
+        let divided = envelope::read(&delivery.body, delivery.properties.defaults());
+        let mut reading = Self::unopened(delivery, divided.as_ref().is_ok_and(Members::is_array));
+        match divided {
+            Ok(members) => reading.members = Some(members),
+            Err(unreadable) => reading.put_aside(unreadable),
+        }
+        reading
+    }
+
+    fn unopened(delivery: Delivery, is_array: bool) -> Self {
+        let Delivery { tag, body, properties, routing_key, .. } = delivery;
+        let came = Arc::new(Came { properties, routing_key, is_array });
+        let (refused, refused_more, last) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { tag, came, body, members: None, next: 0, refused, refused_more, last }
+    }
+
+    fn put_aside(&mut self, unreadable: Unreadable) {
+        self.last.push_back(self.rejected(&unreadable));
+        self.last.push_back(self.letter(unreadable, self.body.clone()));
+    }
+
+    /// Whether there is nothing more to come of it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.last.is_empty() && self.members.as_ref().is_none_or(|members| self.next == members.len())
+    }
+
+    /// The next member, opened by `open`.
+    pub(crate) fn next(
+        &mut self,
+        open: impl FnOnce(&Envelope<'_>, &Arc<Came>) -> Result<Member, Unreadable>,
+    ) -> Option<Member> {
+        let Some(members) = self.members.as_ref().filter(|members| self.next < members.len()) else {
+            return self.last.pop_front();
+        };
+        let index = self.next;
+        self.next += 1;
+        let opened = members.get(index).and_then(|envelope| open(&envelope, &self.came));
+        let is_last = self.next == members.len();
+        let member = opened.unwrap_or_else(|unreadable| {
+            let rejected = self.rejected(&unreadable);
+            if self.refused.len() < REFUSED_SINGLY_MAX {
+                self.refused.push((index, unreadable));
+            } else {
+                self.refused_more.push(u32::try_from(index).expect("a body has far fewer members"));
+            }
+            rejected
+        });
+        if is_last {
+            self.last = self.letters();
+        }
+        Some(member)
+    }
+
+    fn rejected(&self, unreadable: &Unreadable) -> Member {
+        let Unreadable { reason, detail, message_id } = unreadable.clone();
+        Member::Rejected(Box::new(Rejection { reason, detail, message_id, came: Arc::clone(&self.came) }))
+    }
+
+    fn letter(&self, unreadable: Unreadable, body: Bytes) -> Member {
+        let Unreadable { reason, detail, message_id } = unreadable;
+        Member::Refused(Box::new(Refusal { reason, detail, message_id, body, came: Arc::clone(&self.came) }))
+    }
+
+    /// What puts the refused members aside.
+    fn letters(&mut self) -> VecDeque<Member> {
+        let refused = std::mem::take(&mut self.refused);
+        let Some(members) = &self.members else { return VecDeque::new() };
+        if !members.is_array() {
+            return refused.into_iter().map(|(_, unreadable)| self.letter(unreadable, self.body.clone())).collect();
+        }
+        if self.refused_more.is_empty() {
+            let letter = |(index, unreadable)| self.letter(unreadable, members.raw(index));
+            return refused.into_iter().map(letter).collect();
+        }
+        let count = refused.len() + self.refused_more.len();
+        let indices = refused.iter().map(|(index, _)| *index);
+        let indices = indices.chain(self.refused_more.iter().map(|index| *index as usize));
+        let (first, unreadable) = &refused[0];
+        let named = self.came.properties.message_id.as_ref();
+        let (message_id, body) = if count == members.len() {
+            (named.cloned(), self.body.clone())
+        } else {
+            // Replayed, its members must not bear the ids of those that were taken.
+            (named.map(|id| envelope::member_id(id, *first)), join(indices.map(|index| members.raw(index))))
+        };
+        let all = members.len();
+        let detail =
+            format!("{count} of {all} members can't be taken; the first, at index {first}: {}", unreadable.detail);
+        VecDeque::from([self.letter(Unreadable { reason: unreadable.reason, detail, message_id }, body)])
+    }
+}
+
+/// An array of members that are written already.
+fn join(members: impl Iterator<Item = Bytes>) -> Bytes {
+    let mut array = vec![b'['];
+    for member in members {
+        if array.len() > 1 {
+            array.push(b',');
+        }
+        array.extend_from_slice(&member);
+    }
+    array.push(b']');
+    array.into()
+}
