@@ -121,7 +121,7 @@ async fn publish(session: &Session, sizes: &Sizes) -> Result<()> {
             receipts.pop_front().context("the window is full")?.await?;
         }
         receipts.push_back(session.publish(Publication {
-            exchange: topology::exchange(PREFIX),
+            exchange: topology::executions_exchange(PREFIX),
             routing_key: "execution.requested".to_owned(),
             body: Value::from(members).to_string().into(),
             properties: Properties { message_id: Some(format!("bulk-{from}")), ..Properties::default() },

@@ -63,7 +63,7 @@ impl Message {
             several => several.iter().map(envelope).collect(),
         };
         Publication {
-            exchange: topology::exchange(prefix),
+            exchange: topology::executions_exchange(prefix),
             routing_key: self.message_type.to_owned(),
             body: body.to_string().into(),
             properties: Properties::default(),

@@ -1,4 +1,4 @@
-"""A subscriber that knows nothing of Slotline but its exchange: Debian's python3-pika, and the standard library.
+"""A subscriber that knows nothing of Slotline but the exchange of its events: Debian's python3-pika, and the standard library.
 
 listen.py URL PATTERN...
 
@@ -10,7 +10,7 @@ import sys
 
 import pika
 
-EXCHANGE = "slotline.executions"
+EXCHANGE = "slotline.events"
 
 
 def main():

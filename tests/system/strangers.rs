@@ -101,7 +101,7 @@ impl Installation {
 
 fn publication(body: impl Into<Vec<u8>>, properties: Properties) -> Publication {
     Publication {
-        exchange: topology::exchange(PREFIX),
+        exchange: topology::executions_exchange(PREFIX),
         routing_key: "execution.requested".to_owned(),
         body: body.into().into(),
         properties,
@@ -272,7 +272,7 @@ async fn among_as_many_bad_ones_every_good_message_runs_once_in_order_and_every_
         installation.publish(messages.into_iter()).await?;
         for message in raw::all(next_raw) {
             let raw::Raw { number, routing_key, properties, body, reason } = message;
-            stranger.publish(&topology::exchange(PREFIX), &routing_key, &properties, &body).await?;
+            stranger.publish(&topology::executions_exchange(PREFIX), &routing_key, &properties, &body).await?;
             match reason {
                 None => run.entry(raw::LINE.to_owned()).or_default().push(number),
                 Some(reason) => drop(put_aside.insert(number, reason.to_owned())),

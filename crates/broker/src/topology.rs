@@ -24,6 +24,8 @@ pub const EVENTS_MAX: u32 = 100_000;
 pub const CALLS_MAX: u32 = 10_000;
 /// How many answers may wait for one executor; the oldest go first.
 pub const REPLIES_MAX: u32 = 10_000;
+/// The routing key of what commands print, which an operator may keep from the public; all other progress bears its type.
+pub const LOGS_KEY: &str = "execution.progress.log";
 /// How long a queue that belongs to one leader or one worker outlives its last consumer: ten leases.
 pub const EXPIRES: Duration = Duration::from_secs(600);
 
@@ -33,6 +35,7 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
     pub bindings: Vec<Binding>,
+    pub forwards: Vec<Forward>,
 }
 
 /// A durable topic exchange.
@@ -78,6 +81,30 @@ pub struct Binding {
     pub exchange: String,
     pub pattern: String,
     pub queue: String,
+}
+
+/// Messages whose routing key matches `pattern` go from one exchange to another as well, or do so no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    pub from: String,
+    pub pattern: String,
+    pub to: String,
+    pub is_bound: bool,
+}
+
+/// What of the executions the public exchange carries, beside how they stand and how far they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Public {
+    /// What commands print.
+    pub logs: bool,
+    /// Completions, with results and errors.
+    pub results: bool,
+}
+
+impl Default for Public {
+    fn default() -> Self {
+        Self { logs: true, results: true }
+    }
 }
 
 /// The value of a queue argument.
@@ -154,9 +181,19 @@ impl Queue {
     }
 }
 
-/// The one exchange.
-pub fn exchange(prefix: &str) -> String {
+/// The publishers' door: it leads to the requests queue and nowhere else.
+pub fn executions_exchange(prefix: &str) -> String {
     format!("{prefix}.executions")
+}
+
+/// Between executors and workers, and among executors.
+pub fn work_exchange(prefix: &str) -> String {
+    format!("{prefix}.work")
+}
+
+/// What the public may hear.
+pub fn events_exchange(prefix: &str) -> String {
+    format!("{prefix}.events")
 }
 
 /// Where requests and cancellations wait for the leader.
@@ -209,7 +246,7 @@ impl Topology {
         };
         let dead = Queue::quorum(dead_queue(prefix)).bounded(DEAD_MAX, Overflow::DropHead);
         Self::of(
-            prefix,
+            executions_exchange(prefix),
             [
                 (requests, &["execution.requested", "execution.requested.#", "execution.cancel_requested"][..]),
                 (dead, &[]),
@@ -226,10 +263,10 @@ impl Topology {
         let calls =
             Queue::classic(calls_queue(prefix, epoch)).bounded(CALLS_MAX, Overflow::RejectPublish).expiring(EXPIRES);
         Self::of(
-            prefix,
+            work_exchange(prefix),
             [
                 (completions, &["execution.completed", "execution.returned"][..]),
-                (events, &["execution.status_changed", "execution.progress"]),
+                (events, &["execution.status_changed", "execution.progress", LOGS_KEY]),
                 (heartbeats, &["worker.heartbeat", "worker.ended"]),
                 (calls, &[]),
             ],
@@ -249,21 +286,42 @@ impl Topology {
         ]
         .map(|message_type| to_worker(message_type, incarnation));
         let patterns: Vec<&str> = own.iter().map(String::as_str).chain(["executor.hello"]).collect();
-        Self::of(prefix, [(queue, &patterns[..])])
+        Self::of(work_exchange(prefix), [(queue, &patterns[..])])
     }
 
     /// Where one executor receives answers.
     pub fn replies(prefix: &str, executor: Uuid) -> Self {
         let queue =
             Queue::classic(replies_queue(prefix, executor)).bounded(REPLIES_MAX, Overflow::DropHead).expiring(EXPIRES);
-        Self::of(prefix, [(queue, &[][..])])
+        Self { queues: vec![queue], ..Self::default() }
     }
 
-    fn of<'a>(prefix: &str, queues: impl IntoIterator<Item = (Queue, &'a [&'a str])>) -> Self {
-        let mut topology = Self { exchanges: vec![Exchange { name: exchange(prefix) }], ..Self::default() };
+    /// The exchange of what the public may hear, fed by the broker itself from what executors and workers say.
+    pub fn events(prefix: &str, public: Public) -> Self {
+        let forwards = [
+            ("execution.status_changed", true),
+            ("execution.progress", true),
+            (LOGS_KEY, public.logs),
+            ("execution.completed", public.results),
+        ]
+        .map(|(pattern, is_bound)| Forward {
+            from: work_exchange(prefix),
+            pattern: pattern.to_owned(),
+            to: events_exchange(prefix),
+            is_bound,
+        });
+        Self {
+            exchanges: [work_exchange(prefix), events_exchange(prefix)].map(|name| Exchange { name }).into(),
+            forwards: forwards.into(),
+            ..Self::default()
+        }
+    }
+
+    fn of<'a>(exchange: String, queues: impl IntoIterator<Item = (Queue, &'a [&'a str])>) -> Self {
+        let mut topology = Self { exchanges: vec![Exchange { name: exchange.clone() }], ..Self::default() };
         for (queue, patterns) in queues {
             topology.bindings.extend(patterns.iter().map(|pattern| Binding {
-                exchange: exchange(prefix),
+                exchange: exchange.clone(),
                 pattern: (*pattern).to_owned(),
                 queue: queue.name.clone(),
             }));
@@ -284,6 +342,7 @@ mod tests {
             Topology::leader("p", Epoch(7)),
             Topology::worker("p", &WorkerName::new("w-1").expect("a name"), incarnation),
             Topology::replies("p", Uuid::nil()),
+            Topology::events("p", Public::default()),
         ]
     }
 
@@ -340,6 +399,21 @@ mod tests {
                 assert!(topology.exchanges.iter().any(|exchange| exchange.name == binding.exchange));
                 assert!(topology.queues.iter().any(|queue| queue.name == binding.queue));
             }
+            for forward in &topology.forwards {
+                for end in [&forward.from, &forward.to] {
+                    assert!(topology.exchanges.iter().any(|exchange| exchange.name == *end));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_door_of_publishers_leads_to_the_requests_queue_and_nowhere_else() {
+        let door = executions_exchange("p");
+        for topology in all() {
+            assert!(topology.forwards.iter().all(|forward| forward.from != door && forward.to != door));
+            let behind = topology.bindings.iter().filter(|binding| binding.exchange == door);
+            assert!(behind.map(|binding| &binding.queue).all(|queue| *queue == requests_queue("p")));
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use slotline_broker::topology::{dead_queue, exchange, requests_queue};
+use slotline_broker::topology::{dead_queue, executions_exchange, requests_queue};
 use slotline_broker::{Broker, Consume, Consumer, Delivery, Publication, Session, Topology};
 use slotline_tests::stranger::{Property, RawProperties, array, entry, nested, text, value};
 use slotline_tests::{Rabbit, Stranger};
@@ -52,7 +52,7 @@ impl World {
     }
 
     async fn deliver_to(&mut self, key: &[u8], properties: &RawProperties) -> anyhow::Result<Delivery> {
-        self.stranger.publish(&exchange(PREFIX), key, properties, b"{}").await?;
+        self.stranger.publish(&executions_exchange(PREFIX), key, properties, b"{}").await?;
         next(&mut self.requests).await
     }
 
@@ -229,7 +229,7 @@ async fn a_length_that_lies_costs_only_its_publisher_the_connection() -> anyhow:
     ];
     for lie in lies {
         let mut liar = Stranger::connect(&world.url).await?;
-        ensure!(liar.publish(&exchange(PREFIX), KEY, &lie, b"{}").await.is_err(), "RabbitMQ took {lie:?}");
+        ensure!(liar.publish(&executions_exchange(PREFIX), KEY, &lie, b"{}").await.is_err(), "RabbitMQ took {lie:?}");
     }
     let delivery = world.deliver(&RawProperties::default().text(Property::MessageId, "after")).await?;
     assert_eq!(delivery.properties.message_id.as_deref(), Some("after"));

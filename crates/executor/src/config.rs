@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use slotline_api::Token;
+use slotline_broker::topology::Public;
 use tokio::net::TcpListener;
 
 /// The executor's settings. Lengths are announced to workers, so they hold for the whole installation.
@@ -20,6 +21,8 @@ pub struct Config {
     pub retention: Duration,
     /// Events of one execution that are kept in full; of older ones only the newest message of each level.
     pub events_kept: u64,
+    /// What the public exchange carries. The executor whose session is the youngest decides.
+    pub public: Public,
 }
 
 impl Default for Config {
@@ -31,6 +34,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(5),
             retention: Duration::from_secs(7 * 24 * 60 * 60),
             events_kept: 1000,
+            public: Public::default(),
         }
     }
 }

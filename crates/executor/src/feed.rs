@@ -87,7 +87,7 @@ impl Feed {
         let mut topology = Topology::leader(prefix, epoch);
         topology.bindings.push(Binding {
             queue: topology::calls_queue(prefix, epoch),
-            exchange: topology::exchange(prefix),
+            exchange: topology::work_exchange(prefix),
             pattern: CALL.to_owned(),
         });
         session.declare(&topology).await?;

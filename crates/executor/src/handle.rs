@@ -89,7 +89,7 @@ impl Handle {
         let correlation_id = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(correlation_id.clone());
         let published = session.publish(Publication {
-            exchange: topology::exchange(&self.prefix),
+            exchange: topology::work_exchange(&self.prefix),
             routing_key: CALL.to_owned(),
             body: serde_json::to_vec(&ask).expect("questions are plain data with string keys").into(),
             properties: Properties {
@@ -127,7 +127,7 @@ impl Handle {
         let ticket = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(ticket.clone());
         let published = session.publish(Publication {
-            exchange: topology::exchange(&self.prefix),
+            exchange: topology::executions_exchange(&self.prefix),
             routing_key,
             body: envelope::write(&request),
             properties: Properties {

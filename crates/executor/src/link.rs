@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use slotline_api::Hub;
+use slotline_broker::topology::Public;
 use slotline_broker::{Broker, Consume, Session, Supervisor, Topology};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,63 +21,65 @@ const REPLIES_PREFETCH: u16 = 1000;
 /// The current session, if there is one.
 pub(crate) type Current = watch::Receiver<Option<Session>>;
 
-/// Keeps a session alive until `shutdown`, and shows it to everyone.
-pub(crate) async fn keep(
-    broker: Broker,
-    name: String,
-    id: Uuid,
-    replies: Arc<Replies>,
-    hub: Arc<Hub>,
-    current: watch::Sender<Option<Session>>,
-    shutdown: CancellationToken,
-) {
-    let mut supervisor = Supervisor::new(broker.clone(), &name);
-    while let Some(session) = shutdown.run_until_cancelled(supervisor.next()).await {
-        for finding in session.findings() {
-            tracing::warn!(%finding, "the broker is not as it should be");
-        }
-        match listen(&broker, &session, id, &replies, &hub, &current, &shutdown).await {
-            Ok(()) => {}
-            // A term that ends closes the session on purpose.
-            Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
-            Err(error) => tracing::warn!(%error, "the session with the broker is over"),
-        }
-        current.send_replace(None);
-        session.close().await;
-    }
+/// Who this process is to the broker, and whom it passes on what comes for it.
+pub(crate) struct Link {
+    pub(crate) broker: Broker,
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+    pub(crate) public: Public,
+    pub(crate) replies: Arc<Replies>,
+    pub(crate) hub: Arc<Hub>,
 }
 
-async fn listen(
-    broker: &Broker,
-    session: &Session,
-    id: Uuid,
-    replies: &Replies,
-    hub: &Hub,
-    current: &watch::Sender<Option<Session>>,
-    shutdown: &CancellationToken,
-) -> Result<(), slotline_broker::Error> {
-    let prefix = broker.prefix();
-    session.declare(&Topology::requests(prefix)).await?;
-    session.declare(&Topology::replies(prefix, id)).await?;
-    let queue = slotline_broker::topology::replies_queue(prefix, id);
-    let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH, priority: None }).await?;
-    let acker = consumer.acker();
-    current.send_replace(Some(session.clone()));
-    loop {
-        tokio::select! {
-            delivery = consumer.next() => match delivery {
-                Some(delivery) => {
-                    acker.ack(delivery.tag);
-                    if delivery.properties.message_type.as_deref() == Some(NEWS) {
-                        following::deliver(hub, &delivery);
-                    } else {
-                        replies.deliver(delivery);
+impl Link {
+    /// Keeps a session alive until `shutdown`, and shows it to everyone.
+    pub(crate) async fn keep(self, current: watch::Sender<Option<Session>>, shutdown: CancellationToken) {
+        let mut supervisor = Supervisor::new(self.broker.clone(), &self.name);
+        while let Some(session) = shutdown.run_until_cancelled(supervisor.next()).await {
+            for finding in session.findings() {
+                tracing::warn!(%finding, "the broker is not as it should be");
+            }
+            match self.listen(&session, &current, &shutdown).await {
+                Ok(()) => {}
+                // A term that ends closes the session on purpose.
+                Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
+                Err(error) => tracing::warn!(%error, "the session with the broker is over"),
+            }
+            current.send_replace(None);
+            session.close().await;
+        }
+    }
+
+    async fn listen(
+        &self,
+        session: &Session,
+        current: &watch::Sender<Option<Session>>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), slotline_broker::Error> {
+        let prefix = self.broker.prefix();
+        session.declare(&Topology::requests(prefix)).await?;
+        session.declare(&Topology::events(prefix, self.public)).await?;
+        session.declare(&Topology::replies(prefix, self.id)).await?;
+        let queue = slotline_broker::topology::replies_queue(prefix, self.id);
+        let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH, priority: None }).await?;
+        let acker = consumer.acker();
+        current.send_replace(Some(session.clone()));
+        loop {
+            tokio::select! {
+                delivery = consumer.next() => match delivery {
+                    Some(delivery) => {
+                        acker.ack(delivery.tag);
+                        if delivery.properties.message_type.as_deref() == Some(NEWS) {
+                            following::deliver(&self.hub, &delivery);
+                        } else {
+                            self.replies.deliver(delivery);
+                        }
                     }
-                }
-                None => return Err(session.ended().await),
-            },
-            error = session.ended() => return Err(error),
-            () = shutdown.cancelled() => return Ok(()),
+                    None => return Err(session.ended().await),
+                },
+                error = session.ended() => return Err(error),
+                () = shutdown.cancelled() => return Ok(()),
+            }
         }
     }
 }

@@ -151,7 +151,7 @@ impl Postman {
         for (incarnation, bodies) in by_worker {
             for (_, body) in bodies.0 {
                 let routing_key = topology::to_worker(Resend::TYPE, incarnation);
-                let exchange = topology::exchange(&self.prefix);
+                let exchange = topology::work_exchange(&self.prefix);
                 let publication = self.publication(&exchange, routing_key, Resend::TYPE, body.finish());
                 mail.later.push((publication, Purpose::Other));
             }
@@ -250,7 +250,7 @@ impl Postman {
         for (incarnation, bodies) in by_worker {
             for (message_type, body) in bodies.0 {
                 let routing_key = format!("{message_type}.{incarnation}");
-                let exchange = topology::exchange(&self.prefix);
+                let exchange = topology::work_exchange(&self.prefix);
                 let mut publication = self.publication(&exchange, routing_key, message_type, body.finish());
                 publication.mandatory = true;
                 let when = if message_type == Recorded::TYPE { &mut mail.later } else { &mut mail.publications };
@@ -418,7 +418,7 @@ impl Postman {
     }
 
     fn topic(&self, message_type: &str, body: Bytes) -> Publication {
-        self.publication(&topology::exchange(&self.prefix), message_type.to_owned(), message_type, body)
+        self.publication(&topology::work_exchange(&self.prefix), message_type.to_owned(), message_type, body)
     }
 
     fn publication(&self, exchange: &str, routing_key: String, message_type: &str, body: Bytes) -> Publication {

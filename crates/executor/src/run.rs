@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::following;
 use crate::handle::Handle;
 use crate::journal::Condition;
-use crate::link;
+use crate::link::Link;
 use crate::replies::Replies;
 use crate::term::{self, Context, End};
 
@@ -97,15 +97,8 @@ async fn execute(
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
     let link_over = CancellationToken::new();
-    let link = tokio::spawn(link::keep(
-        broker,
-        config.name.clone(),
-        id,
-        replies,
-        hub.clone(),
-        current_sender,
-        link_over.clone(),
-    ));
+    let link = Link { broker, name: config.name.clone(), id, public: config.public, replies, hub: hub.clone() };
+    let link = tokio::spawn(link.keep(current_sender, link_over.clone()));
     if let Some(Api { listener, token }) = api {
         let viewed = store.for_viewers();
         let state = slotline_api::State { control: handle.clone(), store: viewed, token, hub: hub.clone() };

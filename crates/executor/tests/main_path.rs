@@ -37,6 +37,7 @@ impl Installation {
         let broker = Broker::memory("slotline");
         let session = broker.open("test").await?;
         session.declare(&Topology::requests("slotline")).await?;
+        session.declare(&Topology::events("slotline", topology::Public::default())).await?;
         let replies_to = Uuid::nil();
         session.declare(&Topology::replies("slotline", replies_to)).await?;
         let queue = topology::replies_queue("slotline", replies_to);
@@ -74,7 +75,7 @@ impl Installation {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let publication = Publication {
-                exchange: topology::exchange("slotline"),
+                exchange: topology::work_exchange("slotline"),
                 routing_key: "executor.call".to_owned(),
                 body: ask.clone().into(),
                 properties: self.properties(None),
@@ -99,7 +100,7 @@ impl Installation {
         let queue = topology::replies_queue("slotline", id);
         let mut news = self.session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
         let publication = Publication {
-            exchange: topology::exchange("slotline"),
+            exchange: topology::work_exchange("slotline"),
             routing_key: "executor.call".to_owned(),
             body: r#"{"ask":"follow","all":true,"ids":[]}"#.into(),
             properties: Properties { reply_to: Some(queue), ..Properties::default() },
@@ -141,7 +142,7 @@ impl Installation {
     /// Publishes a body as a foreign client would, and waits for the broker's confirm.
     async fn publish(&self, body: impl Into<bytes::Bytes>, properties: Properties) -> Result<()> {
         let publication = Publication {
-            exchange: topology::exchange("slotline"),
+            exchange: topology::executions_exchange("slotline"),
             routing_key: Requested::TYPE.to_owned(),
             body: body.into(),
             properties,
@@ -228,7 +229,7 @@ impl PlayedWorker {
 
     async fn say<M: Message>(&self, payload: &M) -> Result<()> {
         let publication = Publication {
-            exchange: topology::exchange("slotline"),
+            exchange: topology::work_exchange("slotline"),
             routing_key: M::TYPE.to_owned(),
             body: envelope::write(&Envelope::new(payload, "worker/played", Timestamp::from_micros(0))),
             properties: Properties::default(),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use slotline_broker::Broker;
+use slotline_broker::topology::Public;
 use slotline_executor::{Api, Config};
 use slotline_protocol::duration;
 use slotline_store::{Error, Store};
@@ -50,6 +51,12 @@ pub(crate) struct Args {
     /// Events of one execution that are kept in full [default: 1000]
     #[arg(long, env = "SLOTLINE_EVENTS_KEPT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     events_kept: Option<u64>,
+    /// Keep what commands print from the exchange that everybody may subscribe to
+    #[arg(long, env = "SLOTLINE_NO_PUBLIC_LOGS")]
+    no_public_logs: bool,
+    /// Keep completions, with their results and errors, from the exchange that everybody may subscribe to
+    #[arg(long, env = "SLOTLINE_NO_PUBLIC_RESULTS")]
+    no_public_results: bool,
     /// Leave the schema to `slotline migrate`
     #[arg(long, env = "SLOTLINE_NO_MIGRATE")]
     no_migrate: bool,
@@ -70,6 +77,10 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
         heartbeat: args.heartbeat.or(file.heartbeat).unwrap_or(default.heartbeat),
         retention: args.retention.or(file.retention).unwrap_or(default.retention),
         events_kept: args.events_kept.or(file.events_kept).unwrap_or(default.events_kept),
+        public: Public {
+            logs: !(args.no_public_logs || file.no_public_logs),
+            results: !(args.no_public_results || file.no_public_results),
+        },
     };
     let listen = args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN);
     let listener = slotline_api::listen(listen, token.as_ref()).await?;

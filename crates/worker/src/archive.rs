@@ -23,7 +23,7 @@ const OVERHEAD_BYTES: usize = 160;
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) weight: Weight,
-    pub(crate) message_type: &'static str,
+    pub(crate) routing_key: &'static str,
     /// As it is sent.
     pub(crate) envelope: Bytes,
 }
@@ -139,7 +139,7 @@ mod tests {
 
     fn kept(text: &str) -> Kept {
         let envelope = Bytes::copy_from_slice(text.as_bytes());
-        Kept { weight: Weight::News, message_type: "execution.progress", envelope }
+        Kept { weight: Weight::News, routing_key: "execution.progress", envelope }
     }
 
     fn keep(archive: &mut Archive, id: i64, sequence: u64, text: &str) {

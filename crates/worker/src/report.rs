@@ -54,7 +54,11 @@ pub(crate) struct Outbox {
     words_in_flight: FuturesUnordered<Receipt>,
     /// First events of attempts, which leave before all others: so both travel in long arrays, each attempt's in order.
     moves: VecDeque<Kept>,
-    events: VecDeque<Kept>,
+    /// What commands print is apart, since it travels under a key of its own. Both with their place among all events:
+    /// what has waited longer leaves first, so neither is far ahead of the other.
+    events: VecDeque<(u64, Kept)>,
+    logs: VecDeque<(u64, Kept)>,
+    next_place: u64,
     loads: Loads,
     archive: Archive,
     in_flight: FuturesUnordered<BoxFuture<'static, Option<Publication>>>,
@@ -112,7 +116,7 @@ impl Load {
 impl Outbox {
     pub(crate) fn new(prefix: &str, worker: &WorkerName) -> Self {
         Self {
-            exchange: topology::exchange(prefix),
+            exchange: topology::work_exchange(prefix),
             source: format!("worker/{worker}"),
             id: Uuid::new_v4(),
             said: Cell::new(0),
@@ -120,6 +124,8 @@ impl Outbox {
             words_in_flight: FuturesUnordered::new(),
             moves: VecDeque::new(),
             events: VecDeque::new(),
+            logs: VecDeque::new(),
+            next_place: 0,
             loads: Loads::default(),
             archive: Archive::default(),
             in_flight: FuturesUnordered::new(),
@@ -137,7 +143,7 @@ impl Outbox {
 
     pub(crate) fn status_changed(&mut self, word: &Traced<StatusChanged>, now: Timestamp) {
         let envelope = self.envelope(word, now);
-        let kept = Kept { weight: Weight::News, message_type: StatusChanged::TYPE, envelope };
+        let kept = Kept { weight: Weight::News, routing_key: StatusChanged::TYPE, envelope };
         let StatusChanged { execution_id, attempt, sequence, .. } = word.message;
         if let Some(sequence) = sequence {
             self.archive.keep((execution_id, attempt), sequence, kept.clone());
@@ -153,7 +159,11 @@ impl Outbox {
             Event::Log { stream: Stream::Notice, .. } => Weight::News,
             Event::Progress(_) | Event::Started {} | Event::Finished { .. } | Event::Gap { .. } => Weight::News,
         };
-        let kept = Kept { weight, message_type: Progress::TYPE, envelope: self.envelope(word, now) };
+        let routing_key = match &word.message.event {
+            Event::Log { .. } => topology::LOGS_KEY,
+            Event::Progress(_) | Event::Started {} | Event::Finished { .. } | Event::Gap { .. } => Progress::TYPE,
+        };
+        let kept = Kept { weight, routing_key, envelope: self.envelope(word, now) };
         let Progress { execution_id, attempt, sequence, ref event, .. } = word.message;
         let key = (execution_id, attempt);
         self.archive.keep(key, sequence, kept.clone());
@@ -184,7 +194,7 @@ impl Outbox {
             };
             let word = Traced { message, correlation_id: None, trace_id: None };
             let envelope = outbox.envelope(&word, now);
-            outbox.event(Kept { weight: Weight::News, message_type: Progress::TYPE, envelope });
+            outbox.event(Kept { weight: Weight::News, routing_key: Progress::TYPE, envelope });
         };
         if let Some(lost) = before {
             gap(self, lost);
@@ -264,33 +274,44 @@ impl Outbox {
 
     /// The next message of events.
     fn next_events(&mut self) -> Option<Publication> {
-        let Self { moves, events, loads, .. } = self;
-        let queue = if moves.is_empty() { events } else { moves };
-        let (message_type, body) = next_array(
-            queue,
-            |kept| kept.message_type,
-            |kept| {
-                loads.of(kept.weight).remove(&kept);
-                kept.envelope
-            },
-        )?;
-        Some(self.publication(message_type, body))
+        let Self { moves, events, logs, loads, .. } = self;
+        let mut leave = |kept: Kept| {
+            loads.of(kept.weight).remove(&kept);
+            kept.envelope
+        };
+        let (routing_key, body) = if moves.is_empty() {
+            let queue = match (events.front(), logs.front()) {
+                (Some((event, _)), Some((log, _))) if log < event => logs,
+                (None, Some(_)) => logs,
+                (Some(_), _) | (None, None) => events,
+            };
+            next_array(queue, |(_, kept)| kept.routing_key, |(_, kept)| leave(kept))?
+        } else {
+            next_array(moves, |kept| kept.routing_key, leave)?
+        };
+        Some(self.publication(routing_key, body))
     }
 
     fn event(&mut self, kept: Kept) {
         self.loads.of(kept.weight).add(&kept);
-        self.events.push_back(kept);
-        let Self { events, loads: Loads { lossy, .. }, .. } = self;
+        self.next_place += 1;
+        let queue = if kept.routing_key == topology::LOGS_KEY { &mut self.logs } else { &mut self.events };
+        queue.push_back((self.next_place, kept));
+        let Self { events, logs, loads: Loads { lossy, .. }, .. } = self;
         if lossy.is_above(LOSSY) {
-            for weight in [Weight::Plain, Weight::Output] {
-                events.retain(|kept| {
+            let mut leave_out = |queue: &mut VecDeque<(u64, Kept)>, weight| {
+                queue.retain(|(_, kept)| {
                     let goes = kept.weight == weight && lossy.is_above(LOSSY_KEPT);
                     if goes {
                         lossy.remove(kept);
                     }
                     !goes
                 });
-            }
+            };
+            leave_out(events, Weight::Plain);
+            leave_out(logs, Weight::Output);
+            // Of those that are sent again.
+            leave_out(events, Weight::Output);
         }
     }
 
@@ -311,10 +332,11 @@ impl Outbox {
         envelope::write(&envelope)
     }
 
-    fn publication(&self, message_type: &str, body: Bytes) -> Publication {
+    fn publication(&self, routing_key: &str, body: Bytes) -> Publication {
+        let message_type = if routing_key == topology::LOGS_KEY { Progress::TYPE } else { routing_key };
         Publication {
             exchange: self.exchange.clone(),
-            routing_key: message_type.to_owned(),
+            routing_key: routing_key.to_owned(),
             body,
             properties: Properties { message_type: Some(message_type.to_owned()), ..Properties::default() },
             mandatory: false,
@@ -324,16 +346,16 @@ impl Outbox {
     }
 }
 
-/// The body of one message from the front of a queue: envelopes of one type, within the bounds.
+/// The body of one message from the front of a queue: envelopes under one routing key, within the bounds.
 fn next_array<T>(
     queue: &mut VecDeque<T>,
-    message_type: impl Fn(&T) -> &'static str,
+    routing_key: impl Fn(&T) -> &'static str,
     mut envelope: impl FnMut(T) -> Bytes,
 ) -> Option<(&'static str, Bytes)> {
-    let first = message_type(queue.front()?);
+    let first = routing_key(queue.front()?);
     let mut body = Body::with_room(queue.len().min(Body::MEMBERS_MAX));
     while body.has_room()
-        && let Some(next) = queue.pop_front_if(|next| message_type(next) == first)
+        && let Some(next) = queue.pop_front_if(|next| routing_key(next) == first)
     {
         body.push(&envelope(next));
     }

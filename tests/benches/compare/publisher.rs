@@ -103,7 +103,7 @@ pub(crate) async fn publish_one(session: &Session, request: &Request) -> Result<
 fn message(body: String) -> Publication {
     let properties = Properties { message_id: Some(uuid::Uuid::new_v4().to_string()), ..Properties::default() };
     Publication {
-        exchange: topology::exchange(PREFIX),
+        exchange: topology::executions_exchange(PREFIX),
         routing_key: "execution.requested".to_owned(),
         body: body.into(),
         properties,

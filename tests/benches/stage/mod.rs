@@ -114,7 +114,7 @@ pub(crate) fn milliseconds(sorted: &[Duration], share: f64) -> f64 {
 
 pub(crate) fn request(action: &str) -> Publication {
     Publication {
-        exchange: topology::exchange(PREFIX),
+        exchange: topology::executions_exchange(PREFIX),
         routing_key: "execution.requested".to_owned(),
         body: format!(
             r#"{{"message_type":"execution.requested","payload":{{"action_ref":"{action}","parameters":{{}}}}}}"#

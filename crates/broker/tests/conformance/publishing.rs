@@ -1,7 +1,7 @@
 //! Cases about messages on their way to a queue.
 
 use slotline_broker::publisher::BODY_BYTES_MAX;
-use slotline_broker::topology::{Overflow, Queue, exchange};
+use slotline_broker::topology::{Overflow, Queue, executions_exchange};
 use slotline_broker::{Error, Properties, Publication, PublishError};
 use slotline_protocol::Timestamp;
 
@@ -56,7 +56,7 @@ pub(crate) async fn of_mandatory_messages_exactly_the_unroutable_ones_are_return
 
 pub(crate) async fn an_unroutable_message_that_is_not_mandatory_is_confirmed(world: World) -> anyhow::Result<()> {
     let session = world.with_queue(Queue::classic(world.name("q"))).await?;
-    for target in [String::new(), exchange(world.broker.prefix())] {
+    for target in [String::new(), executions_exchange(world.broker.prefix())] {
         let lost = Publication { mandatory: false, exchange: target, ..to_queue("nobody.listens", 1) };
         soon(session.publish(lost)).await??;
     }

@@ -1,6 +1,8 @@
 //! Cases about what is declared, and about the life and end of a session.
 
-use slotline_broker::topology::{Overflow, Queue, exchange, requests_queue, to_worker, worker_queue};
+use slotline_broker::topology::{
+    Binding, LOGS_KEY, Overflow, Public, Queue, events_exchange, requests_queue, to_worker, work_exchange, worker_queue,
+};
 use slotline_broker::{Error, Publication, PublishError, Topology};
 use slotline_protocol::{Epoch, Incarnation, WorkerName};
 use uuid::Uuid;
@@ -26,6 +28,8 @@ pub(crate) async fn every_topology_is_accepted(world: World) -> anyhow::Result<(
         Topology::leader(prefix, Epoch(1)),
         Topology::worker(prefix, &name, Incarnation(Uuid::from_u128(1))),
         Topology::replies(prefix, Uuid::from_u128(2)),
+        Topology::events(prefix, Public::default()),
+        Topology::events(prefix, Public { logs: false, results: false }),
     ] {
         session.declare(&topology).await?;
         for queue in &topology.queues {
@@ -61,17 +65,61 @@ pub(crate) async fn a_worker_gets_its_own_messages_and_the_broadcasts(world: Wor
     ];
     for (number, key) in (0..).zip(&keys) {
         let publication =
-            Publication { exchange: exchange(prefix), routing_key: key.clone(), ..to_queue("", number as u32) };
+            Publication { exchange: work_exchange(prefix), routing_key: key.clone(), ..to_queue("", number as u32) };
         soon(session.publish(publication)).await??;
     }
-    let stray = Publication { exchange: exchange(prefix), ..to_queue("execution.scheduled", 9) };
+    let stray = Publication { exchange: work_exchange(prefix), ..to_queue("execution.scheduled", 9) };
     assert_eq!(soon(session.publish(stray)).await?, Err(PublishError::Returned));
     let mut consumer = session.consume(&worker_queue(prefix, &name, ours), prefetch(10)).await?;
     let deliveries = take(&mut consumer, 4).await?;
     assert_eq!(numbers(&deliveries), [0, 2, 3, 4]);
     assert_eq!(deliveries[0].routing_key, keys[0]);
-    assert_eq!(deliveries[0].exchange, exchange(prefix));
+    assert_eq!(deliveries[0].exchange, work_exchange(prefix));
     until_depth(&session, &worker_queue(prefix, &name, theirs), 2).await
+}
+
+pub(crate) async fn the_public_hears_what_the_operator_lets_it_hear(world: World) -> anyhow::Result<()> {
+    let (prefix, session) = (world.broker.prefix(), world.session().await?);
+    let (listener, name) = (world.name("listener"), WorkerName::new("w-1")?);
+    let everything = Topology {
+        queues: vec![Queue::classic(listener.clone())],
+        bindings: vec![Binding { exchange: events_exchange(prefix), pattern: "#".to_owned(), queue: listener.clone() }],
+        ..Topology::events(prefix, Public::default())
+    };
+    session.declare(&Topology::leader(prefix, Epoch(1))).await?;
+    session.declare(&Topology::worker(prefix, &name, Incarnation(Uuid::nil()))).await?;
+    session.declare(&everything).await?;
+    let mut consumer = session.consume(&listener, prefetch(100)).await?;
+    let keys = [
+        "execution.status_changed",
+        "execution.progress",
+        LOGS_KEY,
+        "execution.completed",
+        "execution.returned",
+        "worker.heartbeat",
+        "worker.ended",
+        "executor.hello",
+        "executor.call",
+    ];
+    for (public, heard) in [
+        (Public::default(), &[0, 1, 2, 3][..]),
+        (Public { logs: false, ..Public::default() }, &[0, 1, 3]),
+        (Public { results: false, ..Public::default() }, &[0, 1, 2]),
+        (Public { logs: false, results: false }, &[0, 1]),
+        (Public::default(), &[0, 1, 2, 3]),
+    ] {
+        session.declare(&Topology::events(prefix, public)).await?;
+        for (number, key) in (0..).zip(keys) {
+            let publication =
+                Publication { exchange: work_exchange(prefix), mandatory: false, ..to_queue(key, number as u32) };
+            soon(session.publish(publication)).await??;
+        }
+        let last = Publication { exchange: events_exchange(prefix), ..to_queue("last", 99) };
+        soon(session.publish(last)).await??;
+        let deliveries = take(&mut consumer, heard.len() + 1).await?;
+        assert_eq!(numbers(&deliveries), [heard, &[99]].concat(), "{public:?}");
+    }
+    Ok(())
 }
 
 pub(crate) async fn deleting_a_queue_ends_the_sessions_that_consume_it(world: World) -> anyhow::Result<()> {

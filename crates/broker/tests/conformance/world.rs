@@ -37,9 +37,9 @@ impl World {
     /// The exchange, and queues without bindings.
     pub(crate) fn topology(&self, queues: impl IntoIterator<Item = Queue>) -> Topology {
         Topology {
-            exchanges: vec![topology::Exchange { name: topology::exchange(self.broker.prefix()) }],
+            exchanges: vec![topology::Exchange { name: topology::executions_exchange(self.broker.prefix()) }],
             queues: queues.into_iter().collect(),
-            bindings: Vec::new(),
+            ..Topology::default()
         }
     }
 

@@ -62,14 +62,15 @@ fn full() -> Outbox {
 }
 
 fn weights(outbox: &Outbox, weight: Weight) -> usize {
-    outbox.moves.iter().chain(&outbox.events).filter(|kept| kept.weight == weight).count()
+    let placed = outbox.events.iter().chain(&outbox.logs).map(|(_, kept)| kept);
+    outbox.moves.iter().chain(placed).filter(|kept| kept.weight == weight).count()
 }
 
 #[test]
 fn without_a_session_events_wait_and_at_the_bound_all_are_there() {
     let mut outbox = full();
     outbox.flush(None);
-    assert_eq!((outbox.moves.len(), outbox.events.len()), (1, LOSSY.events + 1));
+    assert_eq!((outbox.moves.len(), outbox.events.len() + outbox.logs.len()), (1, LOSSY.events + 1));
     assert_eq!((outbox.loads.lossy.events, outbox.loads.news.events), (LOSSY.events, 2));
 }
 
@@ -104,7 +105,7 @@ fn events_of_many_bytes_are_bounded_too() {
         let lines = lines.clone();
         outbox.progress(&progress(sequence, Event::Log { stream: Stream::Stdout, lines }), now);
     }
-    assert!(outbox.loads.lossy.bytes <= LOSSY.bytes && outbox.events.len() >= 27, "{}", outbox.events.len());
+    assert!(outbox.loads.lossy.bytes <= LOSSY.bytes && outbox.logs.len() >= 27, "{}", outbox.logs.len());
 }
 
 #[test]
@@ -169,6 +170,25 @@ fn first_events_leave_together_before_those_that_follow() {
         std::iter::from_fn(|| outbox.next_events()).map(|publication| publication.routing_key).collect();
     assert_eq!(types, [StatusChanged::TYPE, Progress::TYPE]);
     assert_eq!(outbox.loads.news, Load::default());
+}
+
+#[test]
+fn what_commands_print_travels_under_a_key_of_its_own_and_what_waited_longer_leaves_first() {
+    let (mut outbox, now) = (outbox(), Timestamp::from_micros(0));
+    for sequence in 1..=3 {
+        outbox.progress(&progress(2 * sequence - 1, log(Stream::Stdout)), now);
+        outbox.progress(&progress(2 * sequence, message(Level::Info)), now);
+    }
+    let next = |outbox: &mut Outbox| {
+        let Publication { routing_key, properties, .. } = outbox.next_events().expect("events wait");
+        assert_eq!(properties.message_type.as_deref(), Some(Progress::TYPE));
+        routing_key
+    };
+    assert_eq!([next(&mut outbox), next(&mut outbox)], [topology::LOGS_KEY, Progress::TYPE]);
+    outbox.progress(&progress(7, message(Level::Info)), now);
+    outbox.progress(&progress(8, log(Stream::Stderr)), now);
+    assert_eq!([next(&mut outbox), next(&mut outbox)], [Progress::TYPE, topology::LOGS_KEY]);
+    assert!(outbox.next_events().is_none());
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use slotline_broker::topology::{Topology, completions_queue, events_queue, exchange, heartbeats_queue, to_worker};
+use slotline_broker::topology::{
+    Topology, completions_queue, events_queue, heartbeats_queue, to_worker, work_exchange,
+};
 use slotline_broker::{Broker, Consume, Consumer, Publication, Session};
 use slotline_protocol::message::{
     AttemptKey, Cancel, Completed, Ended, Event, Heartbeat, Hello, Message, Progress, Recall, Recorded, Resend,
@@ -273,7 +275,7 @@ impl Executor {
     async fn publish<M: Message>(&self, routing_key: String, message: &M, mandatory: bool) -> anyhow::Result<()> {
         let envelope = Envelope::new(message, "executor/test", Timestamp::from_micros(0));
         let publication = Publication {
-            exchange: exchange(PREFIX),
+            exchange: work_exchange(PREFIX),
             routing_key,
             body: envelope::write(&envelope),
             mandatory,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use slotline_broker::topology::{exchange, to_worker};
+use slotline_broker::topology::{to_worker, work_exchange};
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{EndReason, Holding};
 use slotline_worker::{Builder, Context, HandlerError, Worker};
@@ -208,7 +208,7 @@ async fn what_can_not_be_read_is_passed_over() -> anyhow::Result<()> {
         r#"{"message_type":"x.y","payload":1}"#,
     ] {
         let publication = slotline_broker::Publication {
-            exchange: exchange(executor::PREFIX),
+            exchange: work_exchange(executor::PREFIX),
             routing_key: to_worker("execution.scheduled", stage.worker),
             body: body.into(),
             mandatory: true,
