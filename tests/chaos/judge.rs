@@ -76,14 +76,21 @@ fn lived(stamp: &Stamp) -> Vec<Entry> {
     let (execution, attempt) = (ExecutionId(stamp.execution), stamp.attempt);
     let fence = Fence(i64::try_from(stamp.fence).unwrap_or(i64::MAX));
     let began = Entry { at: stamp.started / 1000, fact: Fact::Began { execution, attempt, fence } };
-    let is_alive = stamp.ended.is_none() && is_command(stamp.pid);
+    let is_alive = stamp.ended.is_none() && is_running(stamp);
     let ended = Entry { at: stamp.last_seen / 1000, fact: Fact::Ended { execution, attempt, fence } };
     if is_alive { vec![began] } else { vec![began, ended] }
 }
 
-fn is_command(pid: i32) -> bool {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&words).starts_with(env!("CARGO_BIN_EXE_stamp"))
+/// Known by its fence: its own number may be that of a namespace.
+fn is_running(stamp: &Stamp) -> bool {
+    let mark = format!("SLOTLINE_FENCE={}", stamp.fence);
+    let (mark, execution) = (mark.into_bytes(), format!("SLOTLINE_EXECUTION_ID={}", stamp.execution).into_bytes());
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let has = |variable: &[u8]| environ.split(|byte| *byte == 0).any(|found| found == variable);
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        has(&mark) && has(&execution) && words.starts_with(env!("CARGO_BIN_EXE_stamp").as_bytes())
+    })
 }
 
 /// Holds what the API tells once all is quiet against what was asked for: no lease is left, totals are right, and every

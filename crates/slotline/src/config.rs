@@ -86,6 +86,7 @@ pub(crate) struct File {
     pub(crate) capacity: Option<u32>,
     pub(crate) actions: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) env_pass: Vec<String>,
     pub(crate) data: Option<PathBuf>,
     #[serde(with = "duration::optional")]
     pub(crate) lease: Option<Duration>,

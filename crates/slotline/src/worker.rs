@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Folder for scratch and the lock; kept over restarts, so that a successor knows at once that nothing is left
     #[arg(long, env = "SLOTLINE_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Variable of this process's environment that commands are given beside PATH and the like; NAME or BEGINNING*
+    #[arg(long, env = "SLOTLINE_ENV_PASS", value_name = "NAME", value_delimiter = ',')]
+    env_pass: Vec<String>,
     /// How long running work may take to end after SIGTERM [default: 30s]
     #[arg(long, env = "SLOTLINE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
@@ -57,6 +60,8 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
     if let Some(folder) = args.state_dir.or(file.state_dir.clone()) {
         builder = builder.state_dir(folder);
     }
+    let env_pass = if args.env_pass.is_empty() { file.env_pass.clone() } else { args.env_pass };
+    builder = builder.env_pass(env_pass);
     if let Some(drain_timeout) = args.drain_timeout.or(file.drain_timeout) {
         builder = builder.drain_timeout(drain_timeout);
     }

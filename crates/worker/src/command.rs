@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use slotline_protocol::{duration, message::AttemptKey};
 
+use crate::account::Account;
+use crate::confine::{Confinement, Layers};
 use crate::duty::{OnDrain, Phase, Start};
-use crate::progress;
+use crate::process::pool::Room;
+use crate::{env, progress};
 
 /// The longest value of a parameter that is put into the environment.
 pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;
@@ -30,9 +33,23 @@ pub struct RunConfig {
     pub command: Vec<String>,
     #[serde(default)]
     pub cwd: Option<PathBuf>,
-    /// Beside the worker's own environment, of which `SLOTLINE_*` is left out.
+    /// Beside what it is given of the worker's own environment: see [`crate::ENV_PASSED`].
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Further variables of the worker's own environment that it is given: names, or beginnings of names and `*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_pass: Vec<String>,
+    /// The user that it is run as, with that user's groups. The worker must be allowed to become one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// It may gain privileges by what it executes, as with `sudo`. A process that became another user so may be out of
+    /// reach of its worker: then it keeps its slot for as long as it likes, and on a host that is cut off it may run on
+    /// past its lease.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_privileges: bool,
+    /// It may see and signal processes that it did not start, as far as its user may: also its worker.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_processes: bool,
     /// Between SIGTERM and SIGKILL.
     #[serde(default = "grace", with = "duration")]
     pub grace: Duration,
@@ -45,6 +62,10 @@ pub struct RunConfig {
     /// Its phases, in order: a report that names one has a percent by their weights.
     #[serde(default, deserialize_with = "Phase::read", skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<Phase>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn grace() -> Duration {
@@ -62,6 +83,10 @@ impl RunConfig {
             command: command.into_iter().map(Into::into).collect(),
             cwd: None,
             env: BTreeMap::new(),
+            env_pass: Vec::new(),
+            user: None,
+            allow_privileges: false,
+            allow_processes: false,
             grace: GRACE,
             on_drain: OnDrain::default(),
             output_max: OUTPUT_MAX,
@@ -84,15 +109,55 @@ impl RunConfig {
     }
 }
 
+/// A command as this host runs it.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) config: RunConfig,
+    pub(crate) confinement: Confinement,
+    pub(crate) room: Room,
+    /// What it is given of the worker's environment, and of its user's, beside what all commands are.
+    passed: Vec<(String, String)>,
+}
+
+impl Command {
+    /// Looks up what the configuration names. An error names the key, what is wrong with it, and what to do.
+    pub(crate) fn prepare(config: RunConfig, layers: Layers) -> Result<Self, String> {
+        if config.command.first().is_none_or(String::is_empty) {
+            return Err("its command is empty".to_owned());
+        }
+        if let Some(refusal) = config.env_pass.iter().find_map(|pattern| env::refusal(pattern)) {
+            return Err(format!("env_pass: {refusal}"));
+        }
+        let account = config.user.as_deref().map(Account::find).transpose()?;
+        let own = env::passed(config.env_pass.iter().map(String::as_str), std::env::vars_os());
+        let own = own.into_iter().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        let (ids, home) = account.map_or((None, Vec::new()), |account| (Some(account.ids), account.env));
+        let (allow_privileges, allow_processes) = (config.allow_privileges, config.allow_processes);
+        let confinement = Confinement { allow_privileges, allow_processes, account: ids };
+        let room = if layers.namespace && !allow_processes { Room::Own } else { Room::Shared };
+        Ok(Self { config, confinement, room, passed: home.into_iter().chain(own).collect() })
+    }
+
+    /// What the worker says of it beside what all commands can do: what holds it, and what it is allowed.
+    pub(crate) fn capabilities(&self, layers: Layers) -> Vec<&'static str> {
+        let Confinement { allow_privileges, allow_processes, .. } = self.confinement;
+        let mut said = vec![layers.capability(&self.confinement)];
+        said.extend(allow_privileges.then_some("allow-privileges"));
+        said.extend(allow_processes.then_some("allow-processes"));
+        said
+    }
+}
+
 /// What one attempt adds to a command's environment.
 pub(crate) fn environment(
-    config: &RunConfig,
+    Command { config, passed, .. }: &Command,
     start: &Start,
     result_file: &Path,
     socket: Option<&Path>,
 ) -> Vec<(String, String)> {
     let (id, attempt): AttemptKey = start.key;
-    let mut env: Vec<(String, String)> = config.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let own = config.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let mut env: Vec<(String, String)> = passed.iter().cloned().chain(own).collect();
     let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
     set("SLOTLINE_EXECUTION_ID", id.to_string());
     set("SLOTLINE_ATTEMPT", attempt.to_string());

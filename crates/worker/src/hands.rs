@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::book::{Book, Ear};
 use crate::clock;
-use crate::command::RunConfig;
+use crate::command::Command;
 use crate::duty::{Ending, Start};
 use crate::feed::Feed;
 use crate::handler::{self, Handler};
@@ -24,7 +24,16 @@ use crate::watch::{Doing, Gauge};
 #[derive(Clone)]
 pub(crate) enum Work {
     Handler(Handler),
-    Command(Arc<RunConfig>),
+    Command(Arc<Command>),
+}
+
+impl Work {
+    pub(crate) fn command(&self) -> Option<&Arc<Command>> {
+        match self {
+            Self::Handler(_) => None,
+            Self::Command(command) => Some(command),
+        }
+    }
 }
 
 pub(crate) struct Hands {
@@ -90,11 +99,11 @@ impl Hands {
         let feed = Feed::new(key, Arc::new(Ear(book.clone())), self.announcements.clone());
         let live = match (self.work.get(&start.action_ref), &self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
-            (Some(Work::Command(config)), Some(Commands { pool, scratch, own, channels })) => {
+            (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels })) => {
                 let (asks, asked) = mpsc::unbounded_channel();
                 let plan = Plan {
-                    config: config.clone(),
-                    places: scratch.places(key, start.fence),
+                    places: scratch.places(key, start.fence, command.confinement.account.as_ref()),
+                    command: command.clone(),
                     channels: channels.clone(),
                     start,
                     feed,

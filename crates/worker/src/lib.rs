@@ -26,6 +26,7 @@
 //! clipped with a warning in its log, what is too much is merged and counted, what finds no broker is kept and sent later.
 //! `examples/` shows a deployment and a transfer.
 
+mod account;
 mod archive;
 mod aside;
 mod book;
@@ -33,14 +34,17 @@ mod channel;
 mod check;
 mod clock;
 mod command;
+mod confine;
 mod context;
 pub mod duty;
+mod env;
 mod feed;
 mod handler;
 mod hands;
 mod limit;
 mod link;
 mod lock;
+mod mark;
 mod panic;
 mod process;
 pub mod progress;
@@ -56,6 +60,7 @@ mod worker;
 pub use command::{ENV_VALUE_BYTES_MAX, GRACE, OUTPUT_MAX, RunConfig};
 pub use context::Context;
 pub use duty::{PHASES_MAX, Phase};
+pub use env::ENV_PASSED;
 pub use handler::HandlerError;
 pub use limit::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX};
 pub use shutdown::Shutdown;

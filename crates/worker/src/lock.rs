@@ -1,20 +1,25 @@
-//! Proof that nothing of a former process lives: a lock file that shims and commands inherit.
+//! Proof that nothing of a former process lives: a lock file that shims inherit, and a mark that commands can't shed.
 //!
-//! The lock is on the open file, and whoever holds a copy of it, be it a stray descendant of a command, keeps it. A process
-//! that gets the lock therefore knows that everything of the one before is gone, and which incarnations that one had.
+//! The lock is on the open file, and the worker and each of its shims hold a copy of it. A process that gets the lock
+//! therefore knows that those are gone; it then looks for what they may have left behind, which bears the marks of this
+//! very file. After that everything of the process before is gone, and the file tells which incarnations that one had.
+//! Commands inherit nothing of it, and the lock is held through a copy that nothing can be written through.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-use rustix::io::{Errno, FdFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use slotline_broker::crash;
 use slotline_protocol::{Incarnation, WorkerName};
 
 use crate::Error;
+use crate::mark::Marks;
 
 /// How long what a former process started may take to go; its shims kill it the moment that process ends.
 const WAIT: Duration = Duration::from_secs(10);
@@ -24,9 +29,13 @@ const FORMERS_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Lock {
+    /// For reading and writing; nobody else has it.
     file: File,
+    /// What the lock is on: for reading alone, and shared with the shims.
+    held: File,
     path: PathBuf,
     formers: Vec<Incarnation>,
+    marks: Arc<Marks>,
 }
 
 impl Lock {
@@ -34,36 +43,42 @@ impl Lock {
     pub(crate) async fn take(state_dir: &Path, name: &WorkerName) -> Result<Self, Error> {
         let path = state_dir.join(format!("{name}.lock"));
         let unusable = |source: std::io::Error| Error::StateDir { path: state_dir.to_owned(), source };
-        std::fs::create_dir_all(state_dir).map_err(unusable)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(unusable)?;
-        let deadline = tokio::time::sleep(WAIT);
-        tokio::pin!(deadline);
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(error) => return Err(unusable(error.into())),
+        crate::scratch::private_folder(state_dir).map_err(unusable)?;
+        let mut file = open(&path, OFlags::RDWR | OFlags::CREATE).map_err(unusable)?;
+        let held = open(&path, OFlags::RDONLY).map_err(unusable)?;
+        let own = file.metadata().map_err(unusable)?;
+        if held.metadata().map_err(unusable)?.ino() != own.ino() {
+            return Err(unusable(std::io::Error::other("the lock file is being replaced")));
+        }
+        let marks = Arc::new(Marks::new(own.dev().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ own.ino()));
+        let taken = async {
+            loop {
+                match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => break,
+                    Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                    Err(error) => return Err(unusable(error.into())),
+                }
+                tokio::time::sleep(TRY_EVERY).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(TRY_EVERY) => {}
-                () = &mut deadline => return Err(Error::NameTaken { name: name.clone(), path: state_dir.to_owned() }),
+            loop {
+                let marks = marks.clone();
+                let swept = tokio::task::spawn_blocking(move || marks.sweep()).await;
+                let left = swept.map_err(|error| unusable(std::io::Error::other(error)))?;
+                let Some(first) = left.first() else { return Ok(()) };
+                tracing::warn!(pid = first.pid, uid = first.uid, "a command of the process before still runs");
+                tokio::time::sleep(TRY_EVERY).await;
             }
+        };
+        match tokio::time::timeout(WAIT, taken).await {
+            Ok(taken) => taken?,
+            Err(_) => return Err(Error::NameTaken { name: name.clone(), path: state_dir.to_owned() }),
         }
         crash::point("worker.lock.taken");
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(unusable)?;
         let mut formers: Vec<_> = text.lines().filter_map(|line| line.parse().ok().map(Incarnation)).collect();
         formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
-        // Inherited from here on: whatever this process starts holds the lock as well.
-        rustix::io::fcntl_setfd(&file, FdFlags::empty()).map_err(|error| unusable(error.into()))?;
-        let lock = Self { file, path, formers };
+        let lock = Self { file, held, path, formers, marks };
         lock.clear();
         crash::point("worker.lock.cleared");
         for former in &lock.formers {
@@ -71,6 +86,16 @@ impl Lock {
         }
         crash::point("worker.lock.noted");
         Ok(lock)
+    }
+
+    /// What the processes of this worker's commands bear.
+    pub(crate) fn marks(&self) -> Arc<Marks> {
+        self.marks.clone()
+    }
+
+    /// A copy for shims to hold: the lock is free once the last is gone.
+    pub(crate) fn share(&self) -> std::io::Result<OwnedFd> {
+        Ok(self.held.try_clone()?.into())
     }
 
     /// The incarnations of the process before, none of which lives.
@@ -94,5 +119,57 @@ impl Lock {
             // It only costs time: what is lost is then known after the lease.
             tracing::warn!(path = %self.path.display(), %error, "can't write the worker's lock file");
         }
+    }
+}
+
+/// Opens a regular file of this user's, and follows no link to it.
+fn open(path: &Path, flags: OFlags) -> std::io::Result<File> {
+    // A queue or a terminal by that name must not hold up the worker.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
+    let found = file.metadata()?;
+    if !found.is_file() || found.nlink() != 1 || found.uid() != rustix::process::geteuid().as_raw() {
+        let message = format!("{} is not a plain file of this user's alone: remove it", path.display());
+        return Err(std::io::Error::other(message));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> WorkerName {
+        WorkerName::new("w1").expect("a name")
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_is_opened_without_following_links() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state_dir = folder.path().join("state");
+        std::fs::create_dir(&state_dir).expect("a folder");
+        let other = folder.path().join("other");
+        std::fs::write(&other, "precious").expect("a file");
+        std::os::unix::fs::symlink(&other, state_dir.join("w1.lock")).expect("a link");
+        Lock::take(&state_dir, &name()).await.expect_err("a link");
+        assert_eq!(std::fs::read_to_string(&other).expect("readable"), "precious");
+        std::fs::remove_file(state_dir.join("w1.lock")).expect("a link");
+        std::fs::hard_link(&other, state_dir.join("w1.lock")).expect("a link");
+        Lock::take(&state_dir, &name()).await.expect_err("another name of a file");
+        assert_eq!(std::fs::read_to_string(&other).expect("readable"), "precious");
+    }
+
+    #[tokio::test]
+    async fn nothing_can_be_written_through_what_a_shim_holds_of_the_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = Lock::take(folder.path(), &name()).await.expect("free");
+        let shared = lock.share().expect("a copy");
+        assert_eq!(rustix::io::write(&shared, b"x"), Err(Errno::BADF));
+        drop(lock);
+        let held = open(&folder.path().join("w1.lock"), OFlags::RDONLY).expect("a file");
+        let locked = rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(locked, Err(Errno::WOULDBLOCK), "the copy holds it");
+        drop(shared);
+        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).expect("free");
     }
 }

@@ -10,15 +10,13 @@ pub(crate) mod result;
 
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal};
 use slotline_broker::crash;
-use slotline_protocol::message::{Failure, Stream};
+use slotline_protocol::message::{self, Failure, Level, Stream};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::runtime;
@@ -27,9 +25,10 @@ use tokio::sync::{mpsc, watch};
 use crate::aside::{self, aside};
 use crate::channel::Channel;
 use crate::clock;
-use crate::command::{RunConfig, environment};
+use crate::command::{Command, environment};
 use crate::duty::{Ending, Start};
 use crate::feed::Feed;
+use crate::mark::Stubborn;
 use crate::shim::wire::{self, Files, Order, Report, Spec};
 use output::{Allowance, Output};
 use places::Places;
@@ -41,9 +40,6 @@ const SHIMS_TRIED: u32 = 3;
 /// How long output is read after the last descendant has gone: a pipe may be in the hands of a process that the command
 /// did not start.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
-/// Looks in a row that must find no stray: one that is just starting another program shows no environment.
-const QUIET_LOOKS: u32 = 3;
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const READ_BYTES: usize = 16 << 10;
 
 /// What the loop asks of a running attempt.
@@ -56,7 +52,7 @@ pub(crate) enum Ask {
 /// Everything a command needs.
 pub(crate) struct Plan {
     pub(crate) start: Start,
-    pub(crate) config: Arc<RunConfig>,
+    pub(crate) command: Arc<Command>,
     pub(crate) places: Places,
     /// Where its reports are read, and its files.
     pub(crate) channels: runtime::Handle,
@@ -89,11 +85,14 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     let mut running = match started.await {
         Ok(running) => running,
         Err(error) => {
-            let program = plan.config.command.first().map_or("", String::as_str);
+            let program = plan.command.config.command.first().map_or("", String::as_str);
             return unstarted(Failure::new("spawn_failed", format!("can't start {program:?}: {error}")));
         }
     };
     let ended = running.watch(&mut plan).await;
+    if let Ended::ShimLost = ended {
+        running.end_strays(&plan).await;
+    }
     crash::point("worker.reap.after");
     running.drain(&plan).await;
     if let Some(channel) = running.channel.take() {
@@ -133,7 +132,7 @@ struct Running {
     /// Where it is listened to for its reports.
     channel: Option<Channel>,
     serial: u64,
-    pid: Option<Pid>,
+    is_started: bool,
     exit: Exit,
     stdout: Reader,
     stderr: Reader,
@@ -156,16 +155,18 @@ impl Running {
     async fn start(pool: &Pool, plan: &Plan, listener: Option<UnixListener>) -> io::Result<Self> {
         let socket = listener.as_ref().and(plan.places.socket.as_deref());
         let spec = Spec {
-            command: plan.config.command.clone(),
-            cwd: plan.config.cwd.clone(),
-            env: environment(&plan.config, &plan.start, &plan.places.result_file(), socket),
+            command: plan.command.config.command.clone(),
+            cwd: plan.command.config.cwd.clone(),
+            env: environment(&plan.command, &plan.start, &plan.places.result_file(), socket),
+            confinement: plan.command.confinement.clone(),
         };
         let channel = listener.map(|listener| Channel::open(listener, plan.feed.clone(), &plan.channels));
         let mut tried = 0;
         loop {
             crash::point("worker.spawn.before");
             // One that was idle may have been killed meanwhile.
-            let shim = if tried == 0 { pool.take().await? } else { pool.fresh().await? };
+            let room = plan.command.room;
+            let shim = if tried == 0 { pool.take(room).await? } else { pool.fresh(room).await? };
             let (stdout, stdout_end) = pipe()?;
             let (stderr, stderr_end) = pipe()?;
             let files = Files {
@@ -177,7 +178,7 @@ impl Running {
             let serial = pool.serial();
             // The fence may have moved on while this one waited for its turn.
             let deadline = plan.start.deadline.map(|deadline| plan.fence.borrow().unwrap_or(deadline).max(deadline));
-            let start = wire::Start { deadline, grace: plan.config.grace };
+            let start = wire::Start { deadline, grace: plan.command.config.grace };
             match shim.start(serial, start, &files) {
                 Ok(()) => {
                     crash::point("worker.spawn.after");
@@ -185,11 +186,11 @@ impl Running {
                         shim,
                         channel,
                         serial,
-                        pid: None,
+                        is_started: false,
                         exit: Exit { code: None, signal: None },
                         stdout: Reader::new(stdout, Stream::Stdout)?,
                         stderr: Reader::new(stderr, Stream::Stderr)?,
-                        allowance: Allowance::new(plan.config.output_max),
+                        allowance: Allowance::new(plan.command.config.output_max),
                     });
                 }
                 Err(error) => {
@@ -212,8 +213,8 @@ impl Running {
                 biased;
                 report = self.shim.report(self.serial) => match report {
                     None => return Ended::ShimLost,
-                    Some(Report::Started { pid, at }) => {
-                        self.pid = Some(pid);
+                    Some(Report::Started { pid: _, at }) => {
+                        self.is_started = true;
                         crash::point("worker.started.before");
                         plan.feed.started(at);
                     }
@@ -223,6 +224,7 @@ impl Running {
                         self.exit = Exit { code, signal };
                     }
                     Some(Report::Gone { at: _ }) => return Ended::Gone,
+                    Some(Report::Stubborn(stubborn)) => say_stubborn(&plan.feed, stubborn),
                 },
                 ask = plan.asks.recv(), if is_asked => match ask {
                     Some(Ask::Interrupt { grace }) => self.order(Order::Interrupt { grace }),
@@ -240,10 +242,17 @@ impl Running {
                     }
                 }
                 // What it prints comes after word of its start.
-                read = self.stdout.read(), if self.pid.is_some() => self.stdout.take(read, &mut self.allowance, &plan.feed),
-                read = self.stderr.read(), if self.pid.is_some() => self.stderr.take(read, &mut self.allowance, &plan.feed),
+                read = self.stdout.read(), if self.is_started => self.stdout.take(read, &mut self.allowance, &plan.feed),
+                read = self.stderr.read(), if self.is_started => self.stderr.take(read, &mut self.allowance, &plan.feed),
             }
         }
+    }
+
+    /// The shim itself was ended: ends what it held, and comes back when nothing of that is left.
+    async fn end_strays(&self, plan: &Plan) {
+        tracing::warn!(execution.id = %plan.start.key.0, "the shim of an attempt was killed");
+        let feed = plan.feed.clone();
+        self.shim.end_all(move |stubborn| say_stubborn(&feed, stubborn)).await;
     }
 
     fn order(&self, order: Order) {
@@ -270,22 +279,19 @@ impl Running {
 
     /// What its end comes to, and the shim, which may be used again.
     async fn judge(self, plan: &Plan, ended: Ended) -> (Ending, Shim) {
-        let Self { shim, pid, exit, stdout, stderr, .. } = self;
+        let Self { shim, exit, stdout, stderr, .. } = self;
         let result = match ended {
             Ended::Refused { errno } => {
-                let config = plan.config.clone();
+                let command = plan.command.clone();
                 let failure = aside(&plan.channels, move || {
-                    let program = config.command.first().map_or("", String::as_str);
-                    result::spawn_failure(program, config.cwd.as_deref(), errno)
+                    let program = command.config.command.first().map_or("", String::as_str);
+                    result::spawn_failure(program, command.config.cwd.as_deref(), errno)
                 });
                 Err(failure.await.unwrap_or_else(|| {
-                    Failure::new("spawn_failed", format!("the folder {:?} did not answer", plan.config.cwd))
+                    Failure::new("spawn_failed", format!("the folder {:?} did not answer", plan.command.config.cwd))
                 }))
             }
-            Ended::ShimLost => {
-                end_strays(pid, plan).await;
-                Err(result::failure(Exit { code: None, signal: None }, stderr.output.tail()))
-            }
+            Ended::ShimLost => Err(result::failure(Exit { code: None, signal: None }, stderr.output.tail())),
             Ended::Gone if exit.code == Some(0) => {
                 let (places, tail) = (plan.places.clone(), stdout.output.into_tail());
                 let result = aside(&plan.channels, move || {
@@ -307,38 +313,16 @@ impl Running {
     }
 }
 
-/// Without their shim the processes of an attempt are nobody's children; they are known by the result file that each has
-/// in its environment, and that is nobody else's. Comes back when none is left.
-async fn end_strays(pid: Option<Pid>, plan: &Plan) {
-    let mark: Arc<str> = format!("SLOTLINE_RESULT_FILE={}", plan.places.result_file().display()).into();
-    let mut quiet = 0;
-    while quiet < QUIET_LOOKS {
-        let mark = mark.clone();
-        // A process that waits for its disk may keep whoever reads its environment waiting, too.
-        let left = aside(&plan.channels, move || kill_marked(&mark)).await;
-        quiet = if left == Some(0) { quiet + 1 } else { 0 };
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-    tracing::warn!(execution.id = %plan.start.key.0, ?pid, "the shim of an attempt was killed");
-}
-
-/// How many processes there are with this in their environment; each was sent SIGKILL.
-fn kill_marked(mark: &str) -> usize {
-    let mut found = 0;
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(stray) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
-            continue;
-        };
-        let Ok(environ) = std::fs::read(Path::new("/proc").join(entry.file_name()).join("environ")) else {
-            continue;
-        };
-        if environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
-            found += 1;
-            // It may have ended just now.
-            let _ = rustix::process::kill_process(stray, Signal::KILL);
-        }
-    }
-    found
+/// Says that a process can't be ended, in the worker's log and among the attempt's events.
+fn say_stubborn(feed: &Arc<Feed>, Stubborn { pid, uid, errno }: Stubborn) {
+    let reason = match errno {
+        Some(errno) => format!("SIGKILL was refused: {}", io::Error::from(errno)),
+        None => "SIGKILL did not end it".to_owned(),
+    };
+    let id = feed.key.0;
+    tracing::warn!(execution.id = %id, pid, uid, reason, "a process of an attempt can't be ended; its slot stays taken");
+    let message = format!("process {pid} of user {uid} can't be ended, and keeps the slot: {reason}");
+    feed.report(message::Report { level: Level::Error, message: Some(message), ..message::Report::default() });
 }
 
 /// One stream being read.

@@ -3,6 +3,7 @@
 //! One thread of its own, so that nothing a handler does can keep a heartbeat from going out.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,8 @@ use crate::feed::Feed;
 use crate::hands::{Hands, Work};
 use crate::link::{Link, News};
 use crate::lock::Lock;
-use crate::process::pool::Pool;
+use crate::mark::Marks;
+use crate::process::pool::{Outfit, Pool};
 use crate::report::Outbox;
 use crate::rest::Rest;
 use crate::scratch::Scratch;
@@ -43,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) work: BTreeMap<ActionRef, Work>,
     pub(crate) shim: PathBuf,
+    /// What shims and commands are given of the worker's environment.
+    pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) scratch: Option<Scratch>,
     pub(crate) lock: Option<Lock>,
     pub(crate) broker: Broker,
@@ -57,12 +61,15 @@ pub(crate) async fn run(
     handlers: runtime::Handle,
     channels: runtime::Handle,
 ) -> Result<(), Error> {
-    let Setup { config, work, shim, scratch, lock, broker, shutdown } = setup;
+    let Setup { config, work, shim, env, scratch, lock, broker, shutdown } = setup;
     let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let (pool, shims) = match &scratch {
         None => (None, None),
         Some(_) => {
-            let (pool, thread) = Pool::start(shim, capacity).map_err(Error::Thread)?;
+            let marks = lock.as_ref().map_or_else(|| Arc::new(Marks::new(Uuid::new_v4().as_u64_pair().0)), Lock::marks);
+            let share = lock.as_ref().map(Lock::share).transpose().map_err(Error::Thread)?;
+            let outfit = Outfit { program: shim, env, marks, lock: share };
+            let (pool, thread) = Pool::start(outfit, capacity).map_err(Error::Thread)?;
             (Some(pool), Some(thread))
         }
     };

@@ -1,100 +1,184 @@
 //! The folder of one process below the state directory: result files and sockets of commands live here while they run.
+//!
+//! Each folder is locked by the process that it belongs to, so that a later one knows which it may remove. A command that is
+//! run as another user has a folder of that user's for its result, and its socket where that user can only use it.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use slotline_protocol::Fence;
 use slotline_protocol::message::AttemptKey;
 use uuid::Uuid;
 
+use crate::confine::Ids;
 use crate::process::places::Places;
 
 /// The longest path that a socket can have; the system keeps a byte for its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// `/progress-` and the longest number.
 const SOCKET_NAME_BYTES: usize = 10 + 20;
+/// How often a new folder may be taken for an old one before it is locked.
+const TRIES: u32 = 8;
 
 /// Removed with all that is in it when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    folder: PathBuf,
-    /// Where sockets are made: the folder itself, or a shorter one.
-    sockets: Option<PathBuf>,
+    own: Folder,
+    /// Where sockets are made if their paths would be too long in the other.
+    short: Option<Folder>,
+    /// For commands that are run as other users, whom the worker's own folders are closed to.
+    others: Option<Folder>,
     made: AtomicU64,
 }
 
+/// Locked for as long as it is there.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
 impl Scratch {
-    /// Makes the folder, for this user only, and removes those of processes that are no more.
-    pub(crate) fn create(state_dir: Option<&Path>) -> io::Result<Self> {
-        let name = format!("run-{}-{}", std::process::id(), Uuid::new_v4().simple());
-        let folder = match state_dir {
+    /// Makes the folder, for this user only, and removes those of processes that are no more. `accounts` are the other
+    /// users that commands are run as.
+    pub(crate) fn create(state_dir: Option<&Path>, accounts: &[&Ids]) -> io::Result<Self> {
+        let temporary = std::env::temp_dir();
+        let own = match state_dir {
             None => {
-                sweep(&std::env::temp_dir(), "slotline-worker-run-");
-                std::env::temp_dir().join(format!("slotline-worker-{name}"))
+                sweep(&temporary, "slotline-worker-run-");
+                Folder::create(&temporary, "slotline-worker-run-", PRIVATE)?
             }
             Some(state_dir) => {
-                DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+                private_folder(state_dir)?;
                 sweep(state_dir, "run-");
                 // Commands run elsewhere, and need to find it.
-                std::path::absolute(state_dir)?.join(name)
+                Folder::create(&std::path::absolute(state_dir)?, "run-", PRIVATE)?
             }
         };
-        DirBuilder::new().mode(0o700).create(&folder)?;
-        let sockets = if fits(&folder) { Some(folder.clone()) } else { short_folder() };
-        if sockets.is_none() {
-            tracing::warn!(folder = %folder.display(), "commands can't report: every path for a socket is too long");
+        sweep(&temporary, SHORT);
+        let short = if fits(&own.path) { None } else { Folder::create(&temporary, SHORT, PRIVATE).ok() };
+        let others = if accounts.is_empty() { None } else { Some(Folder::create(&temporary, SHORT, PASSABLE)?) };
+        for ids in accounts {
+            if let Some(others) = &others {
+                others.open_to(ids)?;
+            }
         }
-        Ok(Self { folder, sockets, made: AtomicU64::new(0) })
+        let scratch = Self { own, short, others, made: AtomicU64::new(0) };
+        if scratch.socket(None).is_none() {
+            tracing::warn!(folder = %scratch.own.path.display(), "commands can't report: every path for a socket is too long");
+        }
+        Ok(scratch)
     }
 
-    /// Where the files of an attempt are to be.
-    pub(crate) fn places(&self, (id, attempt): AttemptKey, fence: Fence) -> Places {
+    /// Where the files of an attempt are to be; of one that is run as another user, where that user may come.
+    pub(crate) fn places(&self, (id, attempt): AttemptKey, fence: Fence, user: Option<&Ids>) -> Places {
         let result = format!("result-{id}-{attempt}-{fence}.json");
-        Places { folder: self.folder.clone(), result, socket: self.socket() }
+        Places { folder: self.results(user), result, socket: self.socket(user) }
+    }
+
+    fn results(&self, user: Option<&Ids>) -> PathBuf {
+        match (user, &self.others) {
+            (Some(ids), Some(others)) => others.path.join(results_of(ids)),
+            (Some(_) | None, _) => self.own.path.clone(),
+        }
     }
 
     /// A path for a socket, each time another; `None` where all would be too long.
-    fn socket(&self) -> Option<PathBuf> {
+    fn socket(&self, user: Option<&Ids>) -> Option<PathBuf> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        Some(self.sockets.as_ref()?.join(format!("progress-{number}")))
+        let folder = match (user, &self.others) {
+            (Some(ids), Some(others)) => others.path.join(sockets_of(ids)),
+            (Some(_) | None, _) => self.short.as_ref().unwrap_or(&self.own).path.clone(),
+        };
+        fits(&folder).then(|| folder.join(format!("progress-{number}")))
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let elsewhere = self.sockets.as_ref().filter(|sockets| **sockets != self.folder);
-        for folder in [&self.folder].into_iter().chain(elsewhere) {
-            if let Err(error) = std::fs::remove_dir_all(folder) {
-                tracing::warn!(folder = %folder.display(), %error, "can't remove the worker's scratch folder");
+fn results_of(ids: &Ids) -> String {
+    format!("results-{}", ids.uid)
+}
+
+fn sockets_of(ids: &Ids) -> String {
+    format!("sockets-{}", ids.uid)
+}
+
+/// For the worker's user alone.
+const PRIVATE: u32 = 0o700;
+/// Others may go through to what is theirs.
+const PASSABLE: u32 = 0o711;
+/// Others of its group may go through to sockets, and make or remove none.
+const GROUP_PASSABLE: u32 = 0o710;
+/// What a folder is called whose path has to be short.
+const SHORT: &str = "slotline-run-";
+
+impl Folder {
+    fn create(parent: &Path, prefix: &str, mode: u32) -> io::Result<Self> {
+        for _ in 0..TRIES {
+            let random = Uuid::new_v4().simple().to_string();
+            let path = parent.join(format!("{prefix}{}", random.get(..12).unwrap_or(&random)));
+            DirBuilder::new().mode(mode).create(&path)?;
+            // What the process may not give at once, for its mask.
+            std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            // Another process that sweeps right now may have taken it for one that is left over.
+            if let Some(lock) = lock(&path)
+                && path.symlink_metadata().is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino()))
+            {
+                return Ok(Self { path, _lock: lock });
             }
         }
+        Err(io::Error::other("each new folder was taken for one that is left over"))
     }
+
+    /// Makes folders for a user's results and sockets.
+    fn open_to(&self, ids: &Ids) -> io::Result<()> {
+        let (results, sockets) = (self.path.join(results_of(ids)), self.path.join(sockets_of(ids)));
+        for (path, uid, mode) in [(results, Some(ids.uid), PRIVATE), (sockets, None, GROUP_PASSABLE)] {
+            match DirBuilder::new().mode(PRIVATE).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made?,
+            }
+            std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            std::os::unix::fs::lchown(&path, uid, Some(ids.gid))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(folder = %self.path.display(), %error, "can't remove the worker's scratch folder");
+        }
+    }
+}
+
+/// Makes a folder that is not there yet, for this user only.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(path)
 }
 
 fn fits(folder: &Path) -> bool {
     folder.as_os_str().as_bytes().len() + SOCKET_NAME_BYTES <= SOCKET_PATH_BYTES_MAX
 }
 
-/// A folder like the other, for sockets alone, below the system's own for what is temporary.
-fn short_folder() -> Option<PathBuf> {
-    let temporary = std::env::temp_dir();
-    sweep(&temporary, "slotline-run-");
-    let random = Uuid::new_v4().simple().to_string();
-    let folder = temporary.join(format!("slotline-run-{}-{}", std::process::id(), random.get(..8)?));
-    let made = fits(&folder) && DirBuilder::new().mode(0o700).create(&folder).is_ok();
-    made.then_some(folder)
+/// The lock of a folder, unless another process has it or it is none of this user's.
+fn lock(folder: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = File::from(rustix::fs::open(folder, flags, Mode::empty()).ok()?);
+    let is_own = lock.metadata().is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw());
+    (is_own && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()).then_some(lock)
 }
 
-/// What can't be removed now is swept the next time.
+/// Removes what processes that are no more have left. What can't be removed now is swept the next time.
 fn sweep(folder: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.split('-').next()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+        if is_one && let Some(_lock) = lock(&entry.path()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -105,28 +189,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_of_processes_that_are_no_more_are_swept_and_ones_own_is_removed() {
+    fn folders_that_no_process_has_locked_are_swept_and_ones_own_is_removed() {
         let state_dir = tempfile::tempdir().expect("a folder");
-        // No process has this number: the system's own limit is far below.
-        let stale = state_dir.path().join("run-4294967295-x");
+        // Named after a process that surely lives, be it one of another namespace: the lock alone tells.
+        let stale = state_dir.path().join("run-1-x");
         let other = state_dir.path().join("kept");
         std::fs::create_dir(&stale).expect("a folder");
         std::fs::create_dir(&other).expect("a folder");
-        let scratch = Scratch::create(Some(state_dir.path())).expect("a folder");
-        assert!(!stale.exists() && other.exists() && scratch.folder.exists());
-        drop(scratch);
+        let first = Scratch::create(Some(state_dir.path()), &[]).expect("a folder");
+        assert!(!stale.exists() && other.exists() && first.own.path.exists());
+        let second = Scratch::create(Some(state_dir.path()), &[]).expect("a folder");
+        assert!(first.own.path.exists(), "its process lives");
+        drop((first, second));
         let left: Vec<_> = std::fs::read_dir(state_dir.path()).expect("readable").flatten().collect();
         assert_eq!(left.len(), 1);
     }
 
     #[test]
+    fn a_link_with_the_name_of_a_scratch_folder_is_not_followed() {
+        let state_dir = tempfile::tempdir().expect("a folder");
+        let precious = tempfile::tempdir().expect("a folder");
+        std::fs::write(precious.path().join("x"), "x").expect("a file");
+        std::os::unix::fs::symlink(precious.path(), state_dir.path().join("run-1")).expect("a link");
+        drop(Scratch::create(Some(state_dir.path()), &[]).expect("a folder"));
+        assert!(precious.path().join("x").exists());
+    }
+
+    #[test]
+    fn the_state_folder_is_made_for_its_user_alone() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let state_dir = parent.path().join("a/b");
+        let scratch = Scratch::create(Some(&state_dir), &[]).expect("a folder");
+        for folder in [&state_dir, &scratch.own.path] {
+            let mode = std::fs::metadata(folder).expect("a folder").permissions().mode();
+            assert_eq!(mode & 0o777, PRIVATE, "{folder:?}");
+        }
+    }
+
+    #[test]
     fn sockets_of_a_folder_with_a_long_name_are_in_a_short_one_that_is_removed_too() {
         let parent = tempfile::tempdir().expect("a folder");
-        let scratch = Scratch::create(Some(&parent.path().join("x".repeat(100)))).expect("a folder");
-        let socket = scratch.socket().expect("a path");
+        let scratch = Scratch::create(Some(&parent.path().join("x".repeat(100))), &[]).expect("a folder");
+        let socket = scratch.socket(None).expect("a path");
         assert!(socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX, "{socket:?}");
         std::os::unix::net::UnixListener::bind(&socket).expect("a path for a socket");
-        assert_ne!(scratch.socket(), Some(socket.clone()));
+        assert_ne!(scratch.socket(None), Some(socket.clone()));
         drop(scratch);
         assert!(!socket.parent().expect("a folder").exists());
     }

@@ -10,17 +10,20 @@
 mod tree;
 pub(crate) mod wire;
 
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
 
-use crate::clock;
 use crate::duty::Now;
+use crate::mark::{Mark, Stubborn};
+use crate::{clock, confine};
 use wire::{Order, Report, Spec, Start};
 
 /// The first argument that makes an executable its own shim.
@@ -28,12 +31,16 @@ pub(crate) const ARGUMENT: &str = "__slotline_shim";
 
 /// After the command has ended, what it started may end by itself for this long before it is asked to.
 const LINGER: Duration = Duration::from_millis(200);
-/// Between two looks at what survived a kill.
+/// Between two looks at what survived a kill, at first and at most: most of it is gone at once, and each look reads all of
+/// `/proc`.
 const KILL_AGAIN: Duration = Duration::from_millis(5);
-/// Between two looks for orphans that ended while their command runs on.
-const REAP_EVERY: Duration = Duration::from_secs(2);
-/// The most processes waited for at once.
-const WAITED_MAX: usize = 64;
+const KILL_AGAIN_MAX: Duration = Duration::from_millis(250);
+/// What lives for so long after SIGKILL is said to.
+const STUBBORN_AFTER: Duration = Duration::from_secs(2);
+/// The most processes of an attempt of which it is said that they can't be ended.
+const STUBBORN_MAX: usize = 16;
+/// A thread that does nothing but start a command.
+const STARTER_STACK_BYTES: usize = 256 << 10;
 
 /// Runs as a shim and never returns, if this process was started as one. To be called first of all in `main`, while
 /// there is only one thread.
@@ -53,11 +60,28 @@ pub fn run_if_asked() {
 fn serve() -> std::io::Result<()> {
     // What a worker's program refuses for itself is none of its commands' business, and would be inherited.
     let _ = nix::sys::prctl::set_thp_disable(false);
+    // What it holds, the worker's lock above all, is none of its command's business.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    if let Some(mark) = std::env::args().nth(2).as_deref().and_then(Mark::from_argument) {
+        // Below a stricter limit than this the processes can't be marked; everything else holds them all the same.
+        let _ = mark.bear();
+    }
+    if confine::is_first() {
+        // With the first process of a namespace the system ends all others in it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        confine::own_proc();
+    }
     // A signal to the whole process group or control group is for the worker and the command, not for their link.
     let signals: SigSet =
-        [NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGHUP, NixSignal::SIGQUIT].into_iter().collect();
+        [NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGHUP, NixSignal::SIGQUIT, NixSignal::SIGCHLD]
+            .into_iter()
+            .collect();
     signals.thread_block()?;
+    let ends = SignalFd::with_flags(
+        &[NixSignal::SIGCHLD].into_iter().collect(),
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?;
     let control = rustix::stdio::stdin();
     let timer = clock::timer()?;
     loop {
@@ -67,7 +91,7 @@ fn serve() -> std::io::Result<()> {
             wire::Received::Nothing | wire::Received::Order { .. } => {}
             wire::Received::Start { serial, start, files } => {
                 let Some(mut attempt) = Attempt::start(control, serial, start, files, &signals)? else { continue };
-                attempt.run(&timer)?;
+                attempt.run(&timer, &ends)?;
                 if attempt.is_orphaned {
                     return Ok(());
                 }
@@ -87,6 +111,8 @@ struct Attempt<'a> {
     phase: Phase,
     /// The worker is gone: nobody is there to report to.
     is_orphaned: bool,
+    /// Of which processes it was said that they can't be ended.
+    stubborn: BTreeSet<i32>,
 }
 
 #[derive(Clone, Copy)]
@@ -100,7 +126,17 @@ enum Phase {
     Interrupted {
         until: Duration,
     },
-    Killing,
+    Killing {
+        since: Duration,
+        /// When all is killed again, and how long after the time before.
+        at: Duration,
+        pause: Duration,
+    },
+}
+
+/// The next pause between two kills.
+fn longer(pause: Duration) -> Duration {
+    (2 * pause).min(KILL_AGAIN_MAX)
 }
 
 impl<'a> Attempt<'a> {
@@ -133,20 +169,21 @@ impl<'a> Attempt<'a> {
                     grace: start.grace,
                     phase: Phase::Running,
                     is_orphaned: false,
+                    stubborn: BTreeSet::new(),
                 }))
             }
         }
     }
 
     /// Comes back when no descendant is left.
-    fn run(&mut self, timer: &OwnedFd) -> std::io::Result<()> {
+    fn run(&mut self, timer: &OwnedFd, ends: &SignalFd) -> std::io::Result<()> {
         loop {
             if self.reap()? {
                 return self.report(&Report::Gone { at: clock::now() });
             }
-            self.decide(clock::boot());
-            clock::arm(timer, Some(self.next_look(clock::boot())))?;
-            self.wait(timer)?;
+            self.decide(clock::boot())?;
+            clock::arm(timer, self.next_look())?;
+            self.wait(timer, ends)?;
             self.obey()?;
         }
     }
@@ -169,9 +206,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn decide(&mut self, now: Duration) {
+    fn decide(&mut self, now: Duration) -> std::io::Result<()> {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.phase = Phase::Killing;
+            self.kill(now);
         }
         match self.phase {
             Phase::Running if self.command.is_none() => self.phase = Phase::Lingering { until: now + LINGER },
@@ -179,13 +216,38 @@ impl<'a> Attempt<'a> {
                 self.phase = Phase::Interrupted { until: now + self.grace };
                 tree::signal_descendants(Signal::TERM);
             }
-            Phase::Interrupted { until } if now >= until => self.phase = Phase::Killing,
-            Phase::Running | Phase::Lingering { .. } | Phase::Interrupted { .. } | Phase::Killing => {}
+            Phase::Interrupted { until } if now >= until => self.kill(now),
+            Phase::Running | Phase::Lingering { .. } | Phase::Interrupted { .. } | Phase::Killing { .. } => {}
         }
-        if let Phase::Killing = self.phase {
+        if let Phase::Killing { since, at, pause } = self.phase
+            && now >= at
+        {
             self.signal_group(Signal::KILL);
-            tree::signal_descendants(Signal::KILL);
+            let mut stubborn = tree::signal_descendants(Signal::KILL);
+            if now >= since + STUBBORN_AFTER {
+                stubborn.extend(tree::left());
+            }
+            for process in stubborn {
+                self.say_stubborn(process)?;
+            }
+            self.phase = Phase::Killing { since, at: now + pause, pause: longer(pause) };
         }
+        Ok(())
+    }
+
+    /// No way back.
+    fn kill(&mut self, now: Duration) {
+        if !matches!(self.phase, Phase::Killing { .. }) {
+            self.phase = Phase::Killing { since: now, at: now, pause: KILL_AGAIN };
+        }
+    }
+
+    /// Says it at once, and of each process once.
+    fn say_stubborn(&mut self, process: Stubborn) -> std::io::Result<()> {
+        if self.stubborn.len() < STUBBORN_MAX && self.stubborn.insert(process.pid) {
+            self.report(&Report::Stubborn(process))?;
+        }
+        Ok(())
     }
 
     /// While the command is not reaped, its group can't be anybody else's.
@@ -196,35 +258,35 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn next_look(&self, now: Duration) -> Duration {
+    fn next_look(&self) -> Option<Duration> {
         let phase = match self.phase {
-            Phase::Running => now + REAP_EVERY,
-            Phase::Lingering { until } | Phase::Interrupted { until } => until,
-            Phase::Killing => now + KILL_AGAIN,
+            // The end of anything says so itself.
+            Phase::Running => None,
+            Phase::Lingering { until } | Phase::Interrupted { until } => Some(until),
+            Phase::Killing { at, .. } => return Some(at),
         };
-        self.deadline.map_or(phase, |deadline| if deadline > now { deadline.min(phase) } else { phase })
+        phase.into_iter().chain(self.deadline).min()
     }
 
     /// Waits for an order, for the time, or for the end of something.
-    fn wait(&self, timer: &OwnedFd) -> std::io::Result<()> {
-        let orphans: Vec<OwnedFd> = match &self.command {
-            Some(_) => Vec::new(),
-            None => tree::children()
-                .into_iter()
-                .take(WAITED_MAX)
-                .filter_map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
-                .collect(),
-        };
-        let mut fds = vec![PollFd::from_borrowed_fd(timer.as_fd(), PollFlags::IN)];
+    fn wait(&self, timer: &OwnedFd, ends: &SignalFd) -> std::io::Result<()> {
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(timer.as_fd(), PollFlags::IN),
+            // Any child's, also one that was adopted.
+            PollFd::from_borrowed_fd(ends.as_fd(), PollFlags::IN),
+        ];
         if !self.is_orphaned {
             fds.push(PollFd::from_borrowed_fd(self.control, PollFlags::IN));
         }
-        let ends = self.command.iter().map(|(_, pidfd)| pidfd).chain(&orphans);
-        fds.extend(ends.map(|pidfd| PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)));
+        // The command's own may be lost: the thread that started it may not have been through when the command was.
+        let command = self.command.iter().map(|(_, pidfd)| PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
+        fds.extend(command);
         match rustix::event::poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        while let Ok(Some(_)) = ends.read_signal() {}
+        Ok(())
     }
 
     /// Takes every order there is.
@@ -234,10 +296,10 @@ impl<'a> Attempt<'a> {
                 Ok(wire::Received::Nothing) => return Ok(()),
                 Ok(wire::Received::Closed) | Err(_) => {
                     self.is_orphaned = true;
-                    self.phase = Phase::Killing;
+                    self.kill(clock::boot());
                 }
                 // One attempt at a time; a worker that forgot is no worker of ours.
-                Ok(wire::Received::Start { .. }) => self.phase = Phase::Killing,
+                Ok(wire::Received::Start { .. }) => self.kill(clock::boot()),
                 Ok(wire::Received::Order { serial, .. }) if serial != self.serial => {}
                 Ok(wire::Received::Order { order, .. }) => match order {
                     Order::Extend { deadline } => self.deadline = self.deadline.map(|before| before.max(deadline)),
@@ -251,10 +313,10 @@ impl<'a> Attempt<'a> {
                             Phase::Interrupted { until: before } => {
                                 self.phase = Phase::Interrupted { until: before.min(until) };
                             }
-                            Phase::Killing => {}
+                            Phase::Killing { .. } => {}
                         }
                     }
-                    Order::Kill => self.phase = Phase::Killing,
+                    Order::Kill => self.kill(clock::boot()),
                 },
             }
         }
@@ -264,15 +326,16 @@ impl<'a> Attempt<'a> {
     fn report(&mut self, report: &Report) -> std::io::Result<()> {
         if !self.is_orphaned && wire::report(self.control, self.serial, report).is_err() {
             self.is_orphaned = true;
-            self.phase = Phase::Killing;
+            self.kill(clock::boot());
         }
         Ok(())
     }
 }
 
-/// Starts the command in a process group of its own.
+/// Starts the command in a process group of its own, from a thread that is confined as the command is to be: the shim
+/// itself stays as it is, for it has to end whatever the command becomes.
 fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
-    let Spec { command, cwd, env } = Spec::read(files.spec)?;
+    let Spec { command, cwd, env, confinement } = Spec::read(files.spec)?;
     let (program, arguments) = command.split_first().ok_or(rustix::io::Errno::INVAL)?;
     let mut command = Command::new(program);
     command
@@ -285,10 +348,14 @@ fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
     if let Some(cwd) = cwd {
         command.current_dir(cwd);
     }
-    // The mask is inherited, and a command that can't hear SIGTERM can't end in good order.
-    signals.thread_unblock()?;
-    let spawned = command.spawn();
-    signals.thread_block()?;
+    let signals = *signals;
+    let starter = std::thread::Builder::new().stack_size(STARTER_STACK_BYTES).spawn(move || {
+        confinement.apply()?;
+        // The mask is inherited, and a command that can't hear SIGTERM can't end in good order.
+        signals.thread_unblock()?;
+        command.spawn()
+    })?;
+    let spawned = starter.join().map_err(|_| std::io::Error::other("the thread that starts commands has panicked"))?;
     // Dropping the handle leaves the process alone; whatever ends is reaped in one place.
     Ok(Pid::from_child(&spawned?))
 }

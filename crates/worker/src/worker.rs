@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::DumpableBehavior;
 use serde::Serialize;
 use slotline_broker::Broker;
 use slotline_protocol::message::AttemptKey;
@@ -14,10 +15,12 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::aside::STANDING_MAX;
-use crate::command::{GRACE, RunConfig};
+use crate::command::{Command, GRACE, RunConfig};
+use crate::confine::Layers;
 use crate::context::Context;
 use crate::duty::{Action, Config, OnDrain, Phase, Terms};
-use crate::handler::{self, HandlerError};
+use crate::env::{self, ENV_PASSED};
+use crate::handler::{self, Handler, HandlerError};
 use crate::hands::Work;
 use crate::lock::Lock;
 use crate::run::{self, Setup};
@@ -72,14 +75,22 @@ pub struct Worker {
     config: Config,
     work: BTreeMap<ActionRef, Work>,
     shim: PathBuf,
+    env_pass: Vec<String>,
     state_dir: Option<PathBuf>,
+}
+
+/// What a name is to run.
+enum Given {
+    Handler(Handler),
+    Command(RunConfig),
 }
 
 /// Puts a worker together.
 pub struct Builder {
     name: String,
     capacity: u32,
-    actions: Vec<(String, Action, Work)>,
+    actions: Vec<(String, Action, Given)>,
+    env_pass: Vec<String>,
     phases: Vec<(String, Vec<Phase>)>,
     labels: BTreeMap<String, String>,
     terms: Terms,
@@ -95,6 +106,7 @@ impl Worker {
             name: name.into(),
             capacity: 1,
             actions: Vec::new(),
+            env_pass: Vec::new(),
             phases: Vec::new(),
             labels: BTreeMap::new(),
             terms: Terms::default(),
@@ -108,9 +120,14 @@ impl Worker {
     ///
     /// An error of the kind [`Error::Unstoppable`] or [`Error::Stands`] means that the process must end.
     pub async fn run(self, broker: Broker, shutdown: Shutdown) -> Result<(), Error> {
-        let has_commands = self.work.values().any(|work| matches!(work, Work::Command(_)));
-        let scratch = if has_commands {
-            let created = Scratch::create(self.state_dir.as_deref());
+        let commands: Vec<_> = self.work.values().filter_map(Work::command).collect();
+        let scratch = if !commands.is_empty() {
+            say_what_holds(&commands);
+            // Its memory and its environment are no business of commands that run as the same user.
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .map_err(|error| Error::Thread(error.into()))?;
+            let accounts: Vec<_> = commands.iter().filter_map(|command| command.confinement.account.as_ref()).collect();
+            let created = Scratch::create(self.state_dir.as_deref(), &accounts);
             let path = || self.state_dir.clone().unwrap_or_else(std::env::temp_dir);
             Some(created.map_err(|source| Error::StateDir { path: path(), source })?)
         } else {
@@ -127,6 +144,10 @@ impl Worker {
             config: self.config,
             work: self.work,
             shim: self.shim,
+            env: env::passed(
+                ENV_PASSED.iter().copied().chain(self.env_pass.iter().map(String::as_str)),
+                std::env::vars_os(),
+            ),
             scratch,
             lock,
             broker,
@@ -144,6 +165,17 @@ impl Worker {
             result = result => result.unwrap_or(Err(Error::Died)),
             Ok(error) = given_up => Err(error),
         }
+    }
+}
+
+/// What holds commands is the host's to say; what nothing holds is said.
+fn say_what_holds(commands: &[&Arc<Command>]) {
+    tracing::info!("commands are held by {}", Layers::probe().describe());
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && commands.iter().any(|command| command.confinement.account.is_none()) {
+        tracing::warn!(
+            "commands run as root, as this worker does: give their actions a `user`, or run the worker as another"
+        );
     }
 }
 
@@ -207,18 +239,20 @@ impl Builder {
     {
         let capabilities = owned(HANDLER_CAPABILITIES);
         let action = Action { capabilities, grace: GRACE, on_drain: OnDrain::default(), phases: Vec::new() };
-        self.actions.push((action_ref.into(), action, Work::Handler(handler::boxed(handler))));
+        self.actions.push((action_ref.into(), action, Given::Handler(handler::boxed(handler))));
         self
     }
 
     /// Serves an action with a command. The executable of this process is run again as the command's shim, so its `main`
     /// must call [`crate::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
+    ///
+    /// A process that runs commands can't be traced or dumped by others of its user any more.
     #[must_use]
     pub fn command(mut self, action_ref: impl Into<String>, config: RunConfig) -> Self {
         let RunConfig { grace, on_drain, .. } = config;
         let action =
             Action { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases: config.phases.clone() };
-        self.actions.push((action_ref.into(), action, Work::Command(Arc::new(config))));
+        self.actions.push((action_ref.into(), action, Given::Command(config)));
         self
     }
 
@@ -227,6 +261,13 @@ impl Builder {
     #[must_use]
     pub fn phases(mut self, action_ref: impl Into<String>, phases: impl IntoIterator<Item = Phase>) -> Self {
         self.phases.push((action_ref.into(), phases.into_iter().collect()));
+        self
+    }
+
+    /// Further variables of this process's environment that all commands are given: names, or beginnings of names and `*`.
+    #[must_use]
+    pub fn env_pass(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.env_pass.extend(names);
         self
     }
 
@@ -295,15 +336,24 @@ impl Builder {
         if self.actions.is_empty() {
             return misconfigured("a worker needs at least one action to serve".to_owned());
         }
+        if let Some(refusal) = self.env_pass.iter().find_map(|pattern| env::refusal(pattern)) {
+            return misconfigured(format!("env_pass: {refusal}"));
+        }
         let worker = WorkerName::new(&self.name)?;
         let (mut actions, mut work) = (BTreeMap::new(), BTreeMap::new());
-        for (name, action, runs) in self.actions {
+        let mut layers = None;
+        for (name, mut action, given) in self.actions {
             let action_ref = ActionRef::new(&name)?;
-            if let Work::Command(config) = &runs
-                && config.command.first().is_none_or(String::is_empty)
-            {
-                return misconfigured(format!("{action_ref}: its command is empty"));
-            }
+            let runs = match given {
+                Given::Handler(handler) => Work::Handler(handler),
+                Given::Command(config) => {
+                    let layers = *layers.get_or_insert_with(Layers::probe);
+                    let command = Command::prepare(config, layers)
+                        .map_err(|wrong| Error::Misconfigured(format!("{action_ref}: {wrong}")))?;
+                    action.capabilities.extend(command.capabilities(layers).into_iter().map(str::to_owned));
+                    Work::Command(Arc::new(command))
+                }
+            };
             if work.insert(action_ref.clone(), runs).is_some() {
                 return misconfigured(format!("{action_ref} is given twice"));
             }
@@ -331,7 +381,7 @@ impl Builder {
             terms: self.terms,
             drain_timeout: self.drain_timeout,
         };
-        Ok(Worker { config, work, shim, state_dir: self.state_dir })
+        Ok(Worker { config, work, shim, env_pass: self.env_pass, state_dir: self.state_dir })
     }
 }
 

@@ -3,33 +3,42 @@
 #![expect(clippy::disallowed_methods, reason = "nobody passes the time to a test of processes")]
 
 mod executor;
+mod processes;
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, SystemTime};
 
 use executor::Executor;
+use processes::{living_in, parent, runs, shim_of, ticks};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use slotline_broker::Broker;
-use slotline_protocol::message::EndReason;
+use slotline_protocol::OutcomeKind;
+use slotline_protocol::message::{EndReason, Event};
 use slotline_worker::{RunConfig, Shutdown, Worker};
 
-/// One that left its group and ignores SIGTERM beside one that stays.
-const SCRIPT: &str = "trap '' TERM; setsid sh -c \"trap '' TERM; echo \\$\\$ > stray; while :; do sleep 0.01; done\" & \
-                      echo $$ > pid; echo $PPID > shim; while :; do sleep 0.01; done";
+/// One that left its group, its session and its environment and ignores SIGTERM beside one that stays.
+const SCRIPT: &str = "trap '' TERM; env -i setsid sh -c \"trap '' TERM; echo stray > stray; while :; do sleep 0.01; done\" & \
+                      echo here > here; while :; do sleep 0.01; done";
 /// Of a worker that is stopped, and of others, which may be held up for longer without being meant.
 const FENCE: Duration = Duration::from_millis(600);
 const LONG_FENCE: Duration = Duration::from_secs(60);
+/// An ordinary user, whom everything of root's is closed to.
+const NOBODY: u32 = 65_534;
 
 fn main() -> anyhow::Result<()> {
     slotline_worker::shim::run_if_asked();
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("worker") => {
-            let folder = arguments.next().unwrap_or_default();
-            worker(Path::new(&folder), Duration::from_millis(arguments.next().unwrap_or_default().parse()?))
+            let folder = PathBuf::from(arguments.next().unwrap_or_default());
+            let fence = Duration::from_millis(arguments.next().unwrap_or_default().parse()?);
+            worker(&folder, fence, arguments.next().as_deref() == Some("reaches"))
         }
+        Some("unprivileged") => unprivileged(&PathBuf::from(arguments.next().unwrap_or_default())),
         // A test runner asks for names; there are always the same.
         Some("--list") => Ok(()),
         _ => {
@@ -37,6 +46,11 @@ fn main() -> anyhow::Result<()> {
                 ("a_killed_worker_takes_its_commands_with_it", killed as fn() -> anyhow::Result<()>),
                 ("a_successor_waits_until_nothing_is_left_and_says_so_at_once", succeeded),
                 ("a_stopped_worker_leaves_no_command_running_past_its_fence", stopped),
+                (
+                    "what_a_worker_and_its_shim_leave_behind_that_are_killed_together_ends_before_a_successor_runs",
+                    orphaned,
+                ),
+                ("a_sigkill_that_is_refused_is_said_at_once_and_the_slot_is_kept", refused),
             ] {
                 test()?;
                 println!("test {name} ... ok");
@@ -47,12 +61,13 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Runs one command without end.
-fn worker(folder: &Path, fence: Duration) -> anyhow::Result<()> {
+fn worker(folder: &Path, fence: Duration, allow_processes: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let broker = Broker::memory(executor::PREFIX);
         let mut executor = Executor::start(&broker, 1).await?;
-        let config = RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", SCRIPT]) };
+        let config =
+            RunConfig { cwd: Some(folder.to_owned()), allow_processes, ..RunConfig::new(["/bin/sh", "-c", SCRIPT]) };
         let worker = Worker::builder("w1")
             .command("test.run", config)
             .heartbeat(Duration::from_millis(50))
@@ -71,32 +86,38 @@ fn worker(folder: &Path, fence: Duration) -> anyhow::Result<()> {
 struct Stage {
     worker: Child,
     folder: tempfile::TempDir,
-    command: u32,
-    stray: u32,
-    shim: u32,
+    shim: i32,
 }
 
 impl Stage {
     fn start(fence: Duration) -> anyhow::Result<Self> {
+        Self::with(fence, &[])
+    }
+
+    fn with(fence: Duration, options: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let worker = Command::new(std::env::current_exe()?)
             .arg("worker")
             .arg(folder.path())
             .arg(fence.as_millis().to_string())
+            .args(options)
             .spawn()?;
-        let read = |name: &str| {
-            let text = wait_for(&format!("{name} to be written"), || {
+        for name in ["here", "stray"] {
+            wait_for(&format!("{name} to be written"), || {
                 std::fs::read_to_string(folder.path().join(name)).ok().filter(|text| text.ends_with('\n'))
             })?;
-            anyhow::Ok(text.trim().parse::<u32>()?)
-        };
-        let (command, stray, shim) = (read("pid")?, read("stray")?, read("shim")?);
-        Ok(Self { worker, command, stray, shim, folder })
+        }
+        let shim = wait_for("the shim to be found", || shim_of(folder.path()))?;
+        Ok(Self { worker, folder, shim })
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.worker.id())?).expect("a process has a number");
-        Ok(kill_process(pid, signal)?)
+        kill(i32::try_from(self.worker.id())?, signal)
+    }
+
+    /// Whether any process of the command runs.
+    fn is_left(&self) -> bool {
+        !living_in(self.folder.path()).is_empty()
     }
 }
 
@@ -108,14 +129,16 @@ impl Drop for Stage {
     }
 }
 
+fn kill(pid: i32, signal: Signal) -> anyhow::Result<()> {
+    Ok(kill_process(Pid::from_raw(pid).expect("a process has a number"), signal)?)
+}
+
 fn killed() -> anyhow::Result<()> {
     let mut stage = Stage::start(LONG_FENCE)?;
-    assert!(runs(stage.command) && runs(stage.stray) && runs(stage.shim));
+    assert!(stage.is_left() && runs(stage.shim));
     stage.signal(Signal::KILL)?;
     stage.worker.wait()?;
-    wait_for("everything to be gone", || {
-        (!runs(stage.command) && !runs(stage.stray) && !runs(stage.shim)).then_some(())
-    })
+    wait_for("everything to be gone", || (!stage.is_left() && !runs(stage.shim)).then_some(()))
 }
 
 fn succeeded() -> anyhow::Result<()> {
@@ -123,21 +146,14 @@ fn succeeded() -> anyhow::Result<()> {
     let former: uuid::Uuid = std::fs::read_to_string(stage.folder.path().join("incarnation"))?.parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let broker = Broker::memory(executor::PREFIX);
-        let mut executor = Executor::start(&broker, 1).await?;
-        let successor = Worker::builder("w1")
-            .command("test.run", RunConfig::new(["true"]))
-            .state_dir(stage.folder.path().join("state"))
-            .build()?;
-        let shutdown = Shutdown::new();
-        let running = tokio::spawn(successor.run(broker, shutdown.clone()));
+        let (mut executor, shutdown, running) = successor(&stage).await?;
         // It runs nothing while anything of the first one lives, be it only a stray descendant.
         let early = tokio::time::timeout(Duration::from_millis(300), executor.worker()).await;
         anyhow::ensure!(early.is_err(), "two of one name");
         stage.signal(Signal::KILL)?;
         let ended = executor.until("the last word", |heard| heard.ended.first().cloned()).await?;
         anyhow::ensure!(ended.reason == EndReason::Replaced && ended.incarnation.0 == former, "{ended:?}");
-        anyhow::ensure!(!runs(stage.command) && !runs(stage.stray) && !runs(stage.shim), "something of it lives");
+        anyhow::ensure!(!stage.is_left() && !runs(stage.shim), "something of it lives");
         let incarnation = executor.worker().await?;
         executor.dispatch(incarnation, 2, "test.run", json!({})).await?;
         executor.completed(2).await?;
@@ -149,20 +165,148 @@ fn succeeded() -> anyhow::Result<()> {
     })
 }
 
+type Running = tokio::task::JoinHandle<Result<(), slotline_worker::Error>>;
+
+/// A worker of the same name with the same state, in this process.
+async fn successor(stage: &Stage) -> anyhow::Result<(Executor, Shutdown, Running)> {
+    let broker = Broker::memory(executor::PREFIX);
+    let executor = Executor::start(&broker, 1).await?;
+    let successor = Worker::builder("w1")
+        .command("test.run", RunConfig::new(["true"]))
+        .state_dir(stage.folder.path().join("state"))
+        .build()?;
+    let shutdown = Shutdown::new();
+    let running = tokio::spawn(successor.run(broker, shutdown.clone()));
+    Ok((executor, shutdown, running))
+}
+
 fn stopped() -> anyhow::Result<()> {
     let stage = Stage::start(FENCE)?;
     stage.signal(Signal::STOP)?;
     let stopped_at = SystemTime::now();
-    wait_for("the command to be gone", || (!runs(stage.command) && !runs(stage.stray)).then_some(()))?;
+    wait_for("the command to be gone", || (!stage.is_left()).then_some(()))?;
     let lived = stopped_at.elapsed()?;
     anyhow::ensure!(lived < FENCE + Duration::from_millis(1_500), "it lived for {lived:?}, and the fence is {FENCE:?}");
     anyhow::ensure!(runs(stage.shim), "its shim is idle, not gone");
     Ok(())
 }
 
-/// Runs, and is no zombie.
-fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+/// In a namespace the system ends it; elsewhere the next worker finds it by its mark.
+fn orphaned() -> anyhow::Result<()> {
+    for options in [&[][..], &["reaches"]] {
+        let mut stage = Stage::with(LONG_FENCE, options)?;
+        // Stopped first, so that it can't tell its shim's end from its own.
+        stage.signal(Signal::STOP)?;
+        kill(stage.shim, Signal::KILL)?;
+        stage.signal(Signal::KILL)?;
+        stage.worker.wait()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (mut executor, shutdown, running) = successor(&stage).await?;
+            executor.worker().await?;
+            anyhow::ensure!(!stage.is_left(), "something of it lives beside its successor");
+            shutdown.stop();
+            running.await??;
+            anyhow::Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A worker of an ordinary user whose command becomes root, as its action allows. Without root nothing here can become
+/// anybody else, and then there is no such signal to be refused.
+fn refused() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777))?;
+    let source = "#include <unistd.h>\nint main(int c, char **v) { if (setgid(0) || setuid(0)) return 9; \
+                  execvp(v[1], v + 1); return 8; }\n";
+    std::fs::write(folder.path().join("likesudo.c"), source)?;
+    let likesudo = folder.path().join("likesudo");
+    let built = Command::new("cc").arg("-o").arg(&likesudo).arg(folder.path().join("likesudo.c")).status()?;
+    anyhow::ensure!(built.success(), "this test needs a C compiler");
+    std::fs::set_permissions(&likesudo, PermissionsExt::from_mode(0o4755))?;
+    // Where it was built others may not come.
+    let program = folder.path().join("worker");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    let mut worker = Command::new(&program)
+        .arg("unprivileged")
+        .arg(folder.path())
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .spawn()?;
+    let judged = (|| {
+        let written =
+            |name: &str| std::fs::read_to_string(folder.path().join(name)).ok().filter(|text| text.ends_with('\n'));
+        let said = wait_for("the refusal to be said", || written("said"))?;
+        let left = living_in(folder.path());
+        let &[stubborn] = &*left else { anyhow::bail!("expected one process, found {left:?}") };
+        anyhow::ensure!(said.contains(&format!("process {stubborn} of user 0")), "{said}");
+        wait_for("the worker to say that it holds it", || written("held"))?;
+        let shim = parent(stubborn).expect("a shim");
+        let (before, looked_at) = (ticks(shim).expect("it lives"), SystemTime::now());
+        std::thread::sleep(Duration::from_secs(1));
+        let (after, passed) = (ticks(shim).expect("it lives"), looked_at.elapsed()?);
+        anyhow::ensure!(
+            u128::from(after - before) * 100 < passed.as_millis(),
+            "{} ticks in {passed:?}",
+            after - before
+        );
+        anyhow::ensure!(written("ended").is_none(), "it was told as ended while it ran");
+        kill(stubborn, Signal::KILL)?;
+        wait_for("the end to be told", || written("ended")).map(drop)
+    })();
+    let _ = worker.kill();
+    worker.wait()?;
+    for stubborn in living_in(folder.path()) {
+        kill(stubborn, Signal::KILL)?;
+    }
+    judged
+}
+
+/// A worker whose command runs out of time as root, and what its executor hears, as files.
+fn unprivileged(folder: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let broker = Broker::memory(executor::PREFIX);
+        let mut executor = Executor::start(&broker, 1).await?;
+        let config = RunConfig {
+            cwd: Some(folder.to_owned()),
+            allow_privileges: true,
+            grace: Duration::ZERO,
+            ..RunConfig::new(["./likesudo", "/bin/sleep", "1000"])
+        };
+        let worker = Worker::builder("w1")
+            .command("test.run", config)
+            .heartbeat(Duration::from_millis(50))
+            .state_dir(folder.join("state"))
+            .build()?;
+        let running = tokio::spawn(worker.run(broker, Shutdown::new()));
+        let incarnation = executor.worker().await?;
+        let mut scheduled = executor.scheduled(1, "test.run", &json!({}))?;
+        // Long enough for it to have become root.
+        scheduled.timeout_seconds = Some(Duration::from_secs(2));
+        executor.send(incarnation, &scheduled).await?;
+        let said = executor.until("the refusal", |heard| {
+            heard.progress.iter().find_map(|progress| match &progress.event {
+                Event::Progress(report) => report.message.clone().filter(|message| message.contains("can't be ended")),
+                _ => None,
+            })
+        });
+        std::fs::write(folder.join("said"), said.await? + "\n")?;
+        executor.heard.heartbeats.clear();
+        executor
+            .until("what is held", |heard| heard.heartbeats.iter().find(|beat| !beat.holding.is_empty()).map(drop))
+            .await?;
+        std::fs::write(folder.join("held"), "held\n")?;
+        let completed = executor.completed(1).await?;
+        anyhow::ensure!(completed.status == OutcomeKind::Timeout, "{completed:?}");
+        std::fs::write(folder.join("ended"), "ended\n")?;
+        Ok(running.await??)
+    })
 }
 
 fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> anyhow::Result<T> {

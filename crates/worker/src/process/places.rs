@@ -2,9 +2,9 @@
 //!
 //! The command may do what it likes with its own files, so none of them is believed to be what it was made as.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +61,8 @@ impl Places {
     pub(super) fn listen(&self) -> io::Result<Option<UnixListener>> {
         let Some(socket) = &self.socket else { return Ok(None) };
         let listener = UnixListener::bind(socket)?;
+        // Its folder says who may come near it, be it a user that this process is not.
+        std::fs::set_permissions(socket, Permissions::from_mode(0o666))?;
         listener.set_nonblocking(true)?;
         Ok(Some(listener))
     }

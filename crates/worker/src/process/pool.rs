@@ -1,20 +1,24 @@
 //! Shims at hand: started from one thread that lives as long as the worker, used again and again.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use crate::clock::watched;
+use crate::confine::Doorway;
+use crate::mark::{Mark, Marks, Stubborn};
 use crate::shim::ARGUMENT;
 use crate::shim::wire::{self, Files, Order, Report, Start};
 
@@ -28,38 +32,66 @@ pub(crate) const IDLE_MAX: usize = 16;
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
-    idle: Mutex<Vec<Shim>>,
+    /// Those in a namespace of their own, and those beside all else.
+    idle: [Mutex<Vec<Shim>>; 2],
     idle_max: usize,
     serial: AtomicU64,
     spawner: Sender<Request>,
 }
 
 enum Request {
-    Spawn(oneshot::Sender<io::Result<Spawned>>),
+    Spawn(Room, oneshot::Sender<io::Result<Spawned>>),
     Reap(Child),
+}
+
+/// Where a shim is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The first process of a PID namespace.
+    Own,
+    /// Among all processes of the host.
+    Shared,
 }
 
 struct Spawned {
     socket: OwnedFd,
+    pidfd: OwnedFd,
     child: Child,
+    mark: Mark,
+}
+
+/// What every shim of a worker has.
+pub(crate) struct Outfit {
+    /// Run as the shim: it must call [`crate::shim::run_if_asked`] first.
+    pub(crate) program: PathBuf,
+    /// All of its environment, and of its commands'.
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) marks: Arc<Marks>,
+    /// The worker's lock, which every shim holds as well; its commands do not.
+    pub(crate) lock: Option<OwnedFd>,
 }
 
 /// The worker's end of one shim.
 pub(crate) struct Shim {
     socket: AsyncFd<OwnedFd>,
+    /// Readable once it has ended; the first of a namespace ends last.
+    end: AsyncFd<OwnedFd>,
+    room: Room,
+    mark: Mark,
     child: Option<Child>,
     spawner: Sender<Request>,
 }
 
 impl Pool {
-    /// `program` is run as the shim: it must call [`crate::shim::run_if_asked`] first. The handle ends once every shim
-    /// has, after the last clone of the pool is gone.
-    pub(crate) fn start(program: PathBuf, idle_max: usize) -> io::Result<(Self, JoinHandle<()>)> {
+    /// The handle ends once every shim has, after the last clone of the pool is gone.
+    pub(crate) fn start(outfit: Outfit, idle_max: usize) -> io::Result<(Self, JoinHandle<()>)> {
         let (spawner, requests) = channel();
-        let thread =
-            std::thread::Builder::new().name("slotline-spawn".to_owned()).spawn(move || serve(&program, &requests))?;
+        let doorway = Doorway::open()?;
+        let thread = std::thread::Builder::new()
+            .name("slotline-spawn".to_owned())
+            .spawn(move || serve(&outfit, &doorway, &requests))?;
         let idle_max = idle_max.min(IDLE_MAX);
-        Ok((Self(Arc::new(Inner { idle: Mutex::default(), idle_max, serial: AtomicU64::new(0), spawner })), thread))
+        Ok((Self(Arc::new(Inner { idle: Default::default(), idle_max, serial: AtomicU64::new(0), spawner })), thread))
     }
 
     /// A number for an attempt, so that no word is taken for another's.
@@ -68,26 +100,26 @@ impl Pool {
     }
 
     /// A shim that is idle, or a new one.
-    pub(crate) async fn take(&self) -> io::Result<Shim> {
-        let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    pub(crate) async fn take(&self, room: Room) -> io::Result<Shim> {
+        let idle = self.idle(room).pop();
         match idle {
             Some(shim) => Ok(shim),
-            None => self.fresh().await,
+            None => self.fresh(room).await,
         }
     }
 
-    pub(crate) async fn fresh(&self) -> io::Result<Shim> {
+    pub(crate) async fn fresh(&self, room: Room) -> io::Result<Shim> {
         let (sender, receiver) = oneshot::channel();
         let gone = |_| io::Error::other("the thread that starts commands has ended");
-        self.0.spawner.send(Request::Spawn(sender)).map_err(|_| io::Error::other("no thread starts commands"))?;
-        let Spawned { socket, child } = receiver.await.map_err(gone)??;
+        self.0.spawner.send(Request::Spawn(room, sender)).map_err(|_| io::Error::other("no thread starts commands"))?;
+        let Spawned { socket, pidfd, child, mark } = receiver.await.map_err(gone)??;
         let spawner = self.0.spawner.clone();
-        Ok(Shim { socket: watched(socket)?, child: Some(child), spawner })
+        Ok(Shim { socket: watched(socket)?, end: watched(pidfd)?, room, mark, child: Some(child), spawner })
     }
 
     /// Takes back a shim that said `Gone`.
     pub(crate) fn put(&self, shim: Shim) {
-        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle(shim.room);
         if idle.len() < self.0.idle_max {
             idle.push(shim);
         }
@@ -95,7 +127,13 @@ impl Pool {
 
     /// Lets every idle shim go.
     pub(crate) fn clear(&self) {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for room in [Room::Own, Room::Shared] {
+            self.idle(room).clear();
+        }
+    }
+
+    fn idle(&self, room: Room) -> MutexGuard<'_, Vec<Shim>> {
+        self.0.idle[room as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,6 +159,21 @@ impl Shim {
             }
         }
     }
+
+    /// Ends a shim that is no good any more, and comes back when nothing of its attempt is left; `say` hears of what can't
+    /// be ended.
+    pub(crate) async fn end_all(&self, say: impl FnMut(Stubborn) + Send + 'static) {
+        // It may have ended just now.
+        let _ = rustix::process::pidfd_send_signal(self.end.get_ref(), Signal::KILL);
+        if self.end.readable().await.is_err() {
+            tracing::warn!("can't wait for the end of a shim");
+        }
+        let mark = self.mark;
+        // It reads `/proc`; and a panic in it is a bug that must not free a slot.
+        if tokio::task::spawn_blocking(move || mark.end_all(say)).await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 impl Drop for Shim {
@@ -132,7 +185,7 @@ impl Drop for Shim {
     }
 }
 
-fn serve(program: &PathBuf, requests: &Receiver<Request>) {
+fn serve(outfit: &Outfit, doorway: &Doorway, requests: &Receiver<Request>) {
     let mut ending: Vec<Child> = Vec::new();
     loop {
         let request = if ending.is_empty() {
@@ -141,8 +194,12 @@ fn serve(program: &PathBuf, requests: &Receiver<Request>) {
             requests.recv_timeout(REAP_EVERY)
         };
         match request {
-            Ok(Request::Spawn(reply)) => {
-                if let Err(Ok(unwanted)) = reply.send(spawn(program)) {
+            Ok(Request::Spawn(room, reply)) => {
+                let spawned = match room {
+                    Room::Own => doorway.first(|| spawn(outfit)),
+                    Room::Shared => spawn(outfit),
+                };
+                if let Err(Ok(unwanted)) = reply.send(spawned) {
                     drop(unwanted.socket);
                     ending.push(unwanted.child);
                 }
@@ -161,21 +218,26 @@ fn serve(program: &PathBuf, requests: &Receiver<Request>) {
     }
 }
 
-fn spawn(program: &PathBuf) -> io::Result<Spawned> {
+fn spawn(outfit: &Outfit) -> io::Result<Spawned> {
     let (ours, theirs) = wire::pair()?;
-    let mut command = Command::new(program);
+    let mark = outfit.marks.next();
+    // Where a program has its output it has the lock: so it is inherited by the shim, which prints nothing, and not by a
+    // command, which has an output of its own there.
+    let lock = match &outfit.lock {
+        Some(lock) => Stdio::from(lock.try_clone()?),
+        None => Stdio::null(),
+    };
+    let mut command = Command::new(&outfit.program);
     command
         .arg0("slotline-shim")
-        .arg(ARGUMENT)
+        .args([ARGUMENT, &mark.to_argument()])
         // A signal to the worker's group is not for its shims.
         .process_group(0)
+        .env_clear()
+        .envs(outfit.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null());
-    // Addresses and tokens of the worker are nothing for a command.
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"SLOTLINE_") {
-            command.env_remove(name);
-        }
-    }
-    Ok(Spawned { socket: ours, child: command.spawn()? })
+        .stdout(lock);
+    let child = command.spawn()?;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    Ok(Spawned { socket: ours, pidfd, child, mark })
 }

@@ -1,46 +1,73 @@
-//! Who descends from this process, by `/proc`.
+//! Who descends from this process, by `/proc`, and how all of them are signalled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::unistd::Pid as Target;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Signal, WaitOptions};
 
-/// The children of this process, adopted ones included.
-pub(super) fn children() -> Vec<Pid> {
-    let parents = parents();
-    parents.get(&own()).into_iter().flatten().filter_map(|pid| Pid::from_raw(*pid)).collect()
-}
+use crate::confine;
+use crate::mark::{self, Stubborn};
 
-/// Signals every descendant of this process. One that is born meanwhile is missed: call it until none is left.
-pub(super) fn signal_descendants(signal: Signal) {
-    let parents = parents();
-    let mut left = vec![own()];
-    let mut seen = BTreeSet::new();
-    while let Some(parent) = left.pop() {
-        for child in parents.get(&parent).into_iter().flatten().copied() {
-            if seen.insert(child) {
-                left.push(child);
-                if let Some(pid) = Pid::from_raw(child) {
-                    // It may have ended just now.
-                    let _ = rustix::process::kill_process(pid, signal);
-                }
-            }
+/// Signals every descendant of this process, and gives back those that it was refused for. One that is born meanwhile is
+/// missed: call it until none is left.
+pub(super) fn signal_descendants(signal: Signal) -> Vec<Stubborn> {
+    if confine::is_first() {
+        // Whatever is in the namespace descends from its first process, and nothing else is in it.
+        return match nix::sys::signal::kill(Target::from_raw(-1), named(signal)) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Vec::new(),
+            Err(_) => descendants().into_iter().map(|pid| stubborn(pid, Some(Errno::PERM))).collect(),
+        };
+    }
+    let mut refused = Vec::new();
+    for pid in descendants() {
+        match nix::sys::signal::kill(Target::from_raw(pid), named(signal)) {
+            // It may have ended just now.
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(error) => refused.push(stubborn(pid, Some(Errno::from_raw_os_error(error as i32)))),
         }
     }
+    refused
+}
+
+/// Every descendant of this process, with a reason why none of them ends.
+pub(super) fn left() -> Vec<Stubborn> {
+    descendants().into_iter().map(|pid| stubborn(pid, None)).collect()
 }
 
 /// Kills every descendant, and comes back when none is left.
 pub(super) fn end_all() {
+    let mut pause = super::KILL_AGAIN;
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => {
                 signal_descendants(Signal::KILL);
-                std::thread::sleep(super::KILL_AGAIN);
+                std::thread::sleep(pause);
+                pause = super::longer(pause);
             }
             Err(_) => return,
         }
     }
+}
+
+fn stubborn(pid: i32, errno: Option<Errno>) -> Stubborn {
+    Stubborn { pid, uid: mark::uid(pid), errno }
+}
+
+fn named(signal: Signal) -> nix::sys::signal::Signal {
+    if signal == Signal::TERM { nix::sys::signal::Signal::SIGTERM } else { nix::sys::signal::Signal::SIGKILL }
+}
+
+/// The descendants of this process, with the numbers that `/proc` knows them by.
+fn descendants() -> Vec<i32> {
+    let parents = parents();
+    let mut left: Vec<i32> = own().into_iter().collect();
+    let mut seen = BTreeSet::new();
+    while let Some(parent) = left.pop() {
+        left.extend(parents.get(&parent).into_iter().flatten().filter(|child| seen.insert(**child)));
+    }
+    seen.into_iter().collect()
 }
 
 /// Every process by its parent.
@@ -62,8 +89,9 @@ fn parent(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn own() -> i32 {
-    rustix::process::getpid().as_raw_nonzero().get()
+/// This process, by the name that `/proc` has for it: in a namespace it may be shown its host's.
+fn own() -> Option<i32> {
+    std::fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use slotline_protocol::Timestamp;
 
+use crate::confine::Confinement;
 use crate::duty::Now;
+use crate::mark::Stubborn;
 
 const WORDS: usize = 5;
 const BYTES: usize = WORDS * 8;
@@ -34,6 +36,7 @@ pub(crate) struct Spec {
     pub(crate) cwd: Option<PathBuf>,
     /// Beside what the shim itself has.
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) confinement: Confinement,
 }
 
 impl Spec {
@@ -95,6 +98,8 @@ pub(crate) enum Report {
     Exited { code: Option<i32>, signal: Option<i32>, at: Now },
     /// No descendant is left.
     Gone { at: Now },
+    /// One that SIGKILL does not end; the attempt has not ended while it lives. Said once of each.
+    Stubborn(Stubborn),
 }
 
 /// What a shim finds on its socket.
@@ -157,6 +162,10 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
         2 => Report::Refused { errno: low },
         3 => Report::Exited { code: (high == 0).then_some(low), signal: (high != 0).then_some(high), at },
         4 => Report::Gone { at },
+        5 => {
+            let errno = (b != 0).then(|| Errno::from_raw_os_error((b as u32).cast_signed()));
+            Report::Stubborn(Stubborn { pid: low, uid: (a >> 32) as u32, errno })
+        }
         _ => return Err(Errno::PROTO),
     };
     Ok(Some((serial, report)))
@@ -175,6 +184,10 @@ pub(super) fn report(socket: BorrowedFd<'_>, serial: u64, report: &Report) -> ru
             [3, serial, status, stamp(at).0, stamp(at).1]
         }
         Report::Gone { at } => [4, serial, 0, stamp(at).0, stamp(at).1],
+        Report::Stubborn(Stubborn { pid, uid, errno }) => {
+            let errno = errno.map_or(0, |errno| low(errno.raw_os_error()));
+            [5, serial, low(*pid) | u64::from(*uid) << 32, errno, 0]
+        }
     };
     rustix::net::send(socket, &encode(words), SendFlags::NOSIGNAL).map(drop)
 }

@@ -9,6 +9,7 @@ use slotline_protocol::message::{Completed, Failure};
 use slotline_worker::RunConfig;
 
 use crate::executor;
+use crate::processes::shim_of;
 use crate::stage::Stage;
 
 fn result(completed: &Completed) -> Value {
@@ -147,8 +148,7 @@ async fn a_time_out_ends_the_command_and_tells_how_long_it_had() -> anyhow::Resu
     assert_eq!(error.message, "Execution 1 (test.run) has timed out because it was processing longer than 0.3 s.");
     let ran = completed.completed_at.since(completed.started_at.expect("it started"));
     assert!(ran >= Duration::from_millis(300), "{ran:?}");
-    let pid = stage.written("pid").await?;
-    assert!(stage.are_gone(&pid));
+    stage.assert_nothing_is_left();
     stage.end().await
 }
 
@@ -171,7 +171,7 @@ async fn a_cancelled_command_may_tidy_up_within_its_grace() -> anyhow::Result<()
     let script = "trap 'echo tidied > tidied; exit 0' TERM; echo $$ > pid; while :; do sleep 0.01; done";
     let mut stage = Stage::script(script).await?;
     stage.dispatch(1, json!({})).await?;
-    let pid = stage.written("pid").await?;
+    stage.written("pid").await?;
     stage.executor.cancel(stage.worker, 1, Duration::from_secs(10)).await?;
     let error = failure(&stage.executor.completed(1).await?, OutcomeKind::Cancelled);
     assert_eq!(
@@ -179,7 +179,7 @@ async fn a_cancelled_command_may_tidy_up_within_its_grace() -> anyhow::Result<()
         ("cancelled", "Execution 1 (test.run) was cancelled: the test says so.")
     );
     assert_eq!(stage.written("tidied").await?, "tidied");
-    assert!(stage.are_gone(&pid));
+    stage.assert_nothing_is_left();
     stage.end().await
 }
 
@@ -188,14 +188,14 @@ async fn a_command_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> an
     let script = "trap '' TERM; echo $$ > pid; while :; do sleep 0.01; done";
     let mut stage = Stage::script(script).await?;
     stage.dispatch(1, json!({})).await?;
-    let pid = stage.written("pid").await?;
+    stage.written("pid").await?;
     let asked = std::time::SystemTime::UNIX_EPOCH.elapsed()?;
     stage.executor.cancel(stage.worker, 1, Duration::from_millis(500)).await?;
     let completed = stage.executor.completed(1).await?;
     assert_eq!(completed.status, OutcomeKind::Cancelled);
     let ended = Duration::from_micros(completed.completed_at.as_micros().unsigned_abs());
     assert!(ended >= asked + Duration::from_millis(500), "it had its grace");
-    assert!(stage.are_gone(&pid));
+    stage.assert_nothing_is_left();
     stage.end().await
 }
 
@@ -212,8 +212,7 @@ async fn descendants_that_left_the_group_and_ignore_sigterm_are_gone_when_the_en
     .await?;
     let completed = stage.run(1, json!({})).await?;
     assert_eq!(completed.status, OutcomeKind::Completed, "{completed:?}");
-    let stray = stage.written("stray").await?;
-    assert!(stage.are_gone(&stray), "{stray} lives");
+    stage.assert_nothing_is_left();
     stage.end().await
 }
 
@@ -273,11 +272,11 @@ async fn a_chain_of_commands_runs_one_after_the_other_without_being_asked() -> a
 async fn a_drain_out_of_time_hands_back_what_runs() -> anyhow::Result<()> {
     let mut stage = Stage::script("echo $$ > pid; exec sleep 1000").await?;
     stage.dispatch(1, json!({})).await?;
-    let pid = stage.written("pid").await?;
+    stage.written("pid").await?;
     stage.shutdown.drain();
     let returned = stage.executor.returned(1).await?;
     assert_eq!((returned.reason.as_str(), returned.started), ("drain", true));
-    assert!(stage.are_gone(&pid));
+    stage.assert_nothing_is_left();
     stage.executor.record(stage.worker, &[1]).await?;
     let ended = stage.executor.until("the last word", |heard| heard.ended.first().cloned()).await?;
     assert!(ended.returned.is_empty(), "it was recorded");
@@ -286,26 +285,25 @@ async fn a_drain_out_of_time_hands_back_what_runs() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_shim_that_is_killed_takes_its_attempt_with_it() -> anyhow::Result<()> {
-    let script = "setsid sh -c 'echo $$ > stray; exec sleep 1000' & echo $PPID > shim; wait";
-    let mut stage = Stage::script(script).await?;
+    let mut stage = Stage::script("setsid sh -c 'echo $$ > stray; exec sleep 1000' & wait").await?;
     stage.dispatch(1, json!({})).await?;
-    let (shim, stray) = (stage.written("shim").await?, stage.written("stray").await?);
-    let pid = rustix::process::Pid::from_raw(shim.parse()?).expect("a pid");
+    stage.written("stray").await?;
+    let shim = shim_of(stage.folder.path()).expect("a shim");
+    let pid = rustix::process::Pid::from_raw(shim).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     let error = failure(&stage.executor.completed(1).await?, OutcomeKind::Failed);
     assert_eq!(error.code, "signal");
-    // Whoever adopted it reaps it in its own time; what counts is that it runs no more.
-    let deadline = tokio::time::Instant::now() + executor::PATIENCE;
-    while std::fs::read_to_string(format!("/proc/{stray}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-        assert!(tokio::time::Instant::now() < deadline, "{stray} lives");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    stage.assert_nothing_is_left();
     stage.end().await
 }
 
+/// Prints what all processes below one shim have, and no others.
+const MARK_OF_THE_SHIM: &str = "while read -r max name what soft rest; do \
+    [ \"$name $what\" != 'realtime timeout' ] || echo $soft; done < /proc/self/limits";
+
 #[tokio::test]
 async fn many_commands_side_by_side_all_end_and_reuse_their_shims() -> anyhow::Result<()> {
-    let mut stage = Stage::script("echo $PPID; exit 0").await?;
+    let mut stage = Stage::script(MARK_OF_THE_SHIM).await?;
     let mut shims = std::collections::BTreeSet::new();
     for round in 0..5 {
         for i in 0..8 {

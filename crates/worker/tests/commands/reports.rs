@@ -237,6 +237,6 @@ async fn a_command_that_reports_does_not_stall_though_nobody_wants_to_hear_its_n
 async fn capabilities_are_what_a_command_can_do() -> anyhow::Result<()> {
     let mut stage = Stage::script("true").await?;
     let beat = stage.executor.until("a heartbeat", |heard| heard.heartbeats.last().cloned()).await?;
-    assert_eq!(beat.actions[0].capabilities, ["report-progress", "cancel", "logs"]);
+    assert_eq!(beat.actions[0].capabilities[..3], ["report-progress", "cancel", "logs"]);
     stage.end().await
 }

@@ -11,6 +11,7 @@ use slotline_worker::{Error, RunConfig, Shutdown, Worker};
 use tokio::task::JoinHandle;
 
 use crate::executor::{self, Executor};
+use crate::processes::living_in;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_slotline-shim");
 
@@ -67,9 +68,11 @@ impl Stage {
         }
     }
 
-    /// Whether nothing of these processes is left, not even a zombie.
-    pub(crate) fn are_gone(&self, pids: &str) -> bool {
-        pids.split_whitespace().all(|pid| !Path::new("/proc").join(pid).exists())
+    /// Not a process of a script lives. They are known by their folder, which is the stage's: a script may be in a
+    /// namespace of its own, and knows other numbers than this host.
+    pub(crate) fn assert_nothing_is_left(&self) {
+        let living = living_in(self.folder.path());
+        assert!(living.is_empty(), "{living:?} live");
     }
 
     pub(crate) async fn end(self) -> anyhow::Result<()> {
