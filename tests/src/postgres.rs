@@ -3,7 +3,6 @@
 //! Tests that do not hurt the server share one per process and take a database each.
 
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +16,7 @@ use nix::unistd::{Pid, User, geteuid};
 use tokio::sync::OnceCell;
 
 use crate::process::Process;
+use crate::servers::Servers;
 use crate::{Guarded, Port, Sandbox, eventually_blocking};
 
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -36,6 +36,7 @@ pub struct Postgres {
 
 #[derive(Clone, Debug)]
 struct Settings {
+    servers: Servers,
     binaries: PathBuf,
     data: PathBuf,
     port: u16,
@@ -57,8 +58,14 @@ impl Postgres {
     fn start_blocking() -> anyhow::Result<Self> {
         let sandbox = Sandbox::new("postgres")?;
         let port = Box::leak(Box::new(Port::claim()?)).number();
-        let settings =
-            Settings { binaries: binaries()?, data: sandbox.path().join("data"), port, unprivileged: unprivileged()? };
+        let servers = Servers::chosen();
+        let settings = Settings {
+            binaries: binaries(&servers)?,
+            servers,
+            data: sandbox.path().join("data"),
+            port,
+            unprivileged: unprivileged()?,
+        };
         settings.make_cluster()?;
         let server = settings.launch(&sandbox)?;
         Ok(Self { settings, sandbox, server: Mutex::new(Some(server)) })
@@ -91,7 +98,7 @@ impl Postgres {
 
     /// Runs SQL in the database that `url` names.
     pub async fn psql_in(&self, url: &str, sql: &str) -> anyhow::Result<String> {
-        let mut command = Command::new(self.settings.binaries.join("psql"));
+        let mut command = self.settings.servers.command(&self.settings.binaries.join("psql"), None);
         command.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-qAtc", sql, url]);
         tokio::task::spawn_blocking(move || run(&mut command)).await?
     }
@@ -171,11 +178,8 @@ impl Drop for Frozen<'_> {
 
 impl Settings {
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(program));
+        let mut command = self.servers.command(&self.binaries.join(program), self.unprivileged);
         command.env("LC_ALL", "C.UTF-8").current_dir("/");
-        if let Some((user, group)) = self.unprivileged {
-            command.uid(user).gid(group);
-        }
         command
     }
 
@@ -233,16 +237,18 @@ fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
 }
 
 /// The newest installed version's programs.
-fn binaries() -> anyhow::Result<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+fn binaries(servers: &Servers) -> anyhow::Result<PathBuf> {
+    let packages = Path::new("/usr/lib/postgresql");
+    let versions = std::fs::read_dir(servers.path(packages)).into_iter().flatten().flatten();
     let packaged = versions
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
-        .filter(|(_, folder)| folder.join("initdb").exists())
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .map(|version| (version, packages.join(version.to_string()).join("bin")))
+        .filter(|(_, folder)| servers.path(folder).join("initdb").exists())
         .max();
     let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(|folder| folder.join("initdb").exists());
     packaged
         .map(|(_, folder)| folder)
         .or_else(on_path)
-        .filter(|folder| Path::new(folder).is_dir())
+        .filter(|folder| servers.path(folder).is_dir())
         .context("PostgreSQL is not installed: `tests/run.sh` does it")
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::OnceCell;
 
 use crate::process::Process;
+use crate::servers::Servers;
 use crate::{Guarded, Port, Sandbox, eventually, eventually_blocking};
 
 const START_WITHIN: Duration = Duration::from_secs(120);
@@ -30,9 +31,11 @@ static NEXT_VHOST: AtomicU32 = AtomicU32::new(1);
 #[derive(Debug)]
 pub struct Rabbit {
     settings: Settings,
+    sandbox: Sandbox,
     /// `None` while stopped.
     server: Mutex<Option<Guarded>>,
-    _epmd: Guarded,
+    /// Shared by the nodes of a cluster.
+    epmd: Arc<Guarded>,
 }
 
 /// What a command on the node said.
@@ -44,6 +47,7 @@ pub struct Output {
 
 #[derive(Clone, Debug)]
 struct Settings {
+    servers: Servers,
     scripts: PathBuf,
     home: PathBuf,
     amqp: u16,
@@ -63,22 +67,34 @@ impl Rabbit {
     }
 
     fn start_blocking() -> anyhow::Result<Self> {
+        Self::start_beside(None)
+    }
+
+    /// A node that finds `first`, and is found by it, if it is given.
+    fn start_beside(first: Option<&Self>) -> anyhow::Result<Self> {
         let sandbox = Sandbox::new("rabbit")?;
         // The claims are leaked with their process: a node's ports are never reused while the process lives.
         let claim = || Port::claim().map(|port| Box::leak(Box::new(port)).number());
+        let servers = Servers::chosen();
         let settings = Settings {
-            scripts: scripts()?,
+            scripts: scripts(&servers)?,
+            servers,
             home: sandbox.path().to_owned(),
             amqp: claim()?,
             distribution: claim()?,
-            epmd: claim()?,
+            epmd: first.map_or_else(claim, |first| Ok(first.settings.epmd))?,
         };
         settings.write_files()?;
-        let mut epmd = Command::new("epmd");
-        epmd.args(["-address", "127.0.0.1", "-port", &settings.epmd.to_string()]);
-        let epmd = sandbox.spawn(&mut epmd, "epmd.log")?;
+        let epmd = match first {
+            Some(first) => Arc::clone(&first.epmd),
+            None => {
+                let mut epmd = settings.servers.command(Path::new("epmd"), None);
+                epmd.args(["-address", "127.0.0.1", "-port", &settings.epmd.to_string()]);
+                Arc::new(sandbox.spawn(&mut epmd, "epmd.log")?)
+            }
+        };
         let server = settings.launch(&sandbox)?;
-        Ok(Self { settings, server: Mutex::new(Some(server)), _epmd: epmd })
+        Ok(Self { settings, sandbox, server: Mutex::new(Some(server)), epmd })
     }
 
     /// Of the default virtual host, for the user `guest`.
@@ -161,7 +177,7 @@ impl Rabbit {
     /// Starts the stopped or killed node with its ports and data, and waits until it takes connections.
     pub async fn start_again(&self) -> anyhow::Result<()> {
         ensure!(self.lock().is_none(), "the node is running");
-        let (settings, sandbox) = (self.settings.clone(), self._epmd.sandbox().clone());
+        let (settings, sandbox) = (self.settings.clone(), self.sandbox.clone());
         let server = tokio::task::spawn_blocking(move || settings.launch(&sandbox)).await??;
         *self.lock() = Some(server);
         Ok(())
@@ -200,6 +216,44 @@ impl Rabbit {
     }
 }
 
+/// Nodes of one cluster, each of which may be killed.
+#[derive(Debug)]
+pub struct RabbitCluster {
+    pub nodes: Vec<Rabbit>,
+}
+
+impl RabbitCluster {
+    pub async fn start(count: usize) -> anyhow::Result<Self> {
+        let first = Rabbit::start().await?;
+        let mut nodes = vec![first];
+        for _ in 1..count {
+            let first = nodes.pop().context("there is a first node")?;
+            // Nodes start on a thread that may wait; the first comes back with the new one.
+            let (first, next) = tokio::task::spawn_blocking(move || {
+                let next = Rabbit::start_beside(Some(&first));
+                (first, next)
+            })
+            .await?;
+            let next = next?;
+            next.ctl(&["stop_app"]).await?;
+            next.ctl(&["join_cluster", &first.settings.node()]).await?;
+            next.ctl(&["start_app"]).await?;
+            nodes.push(next);
+            nodes.push(first);
+        }
+        // Node 0 is the first of the cluster.
+        nodes.reverse();
+        Ok(Self { nodes })
+    }
+
+    /// Makes an empty virtual host and gives the URL of each node for it.
+    pub async fn fresh_vhost(&self) -> anyhow::Result<Vec<String>> {
+        let made = self.nodes[0].fresh_vhost().await?;
+        let vhost = made.rsplit('/').next().context("the URL names a virtual host")?;
+        Ok(self.nodes.iter().map(|node| node.vhost_url(vhost)).collect())
+    }
+}
+
 impl Settings {
     fn write_files(&self) -> anyhow::Result<()> {
         let cookie = self.home.join(".erlang.cookie");
@@ -213,9 +267,13 @@ impl Settings {
         Ok(())
     }
 
+    fn node(&self) -> String {
+        format!("slotline{}@localhost", self.amqp)
+    }
+
     fn command(&self, script: &str) -> Command {
         let path = |name: &str| self.home.join(name);
-        let mut command = Command::new(self.scripts.join(script));
+        let mut command = self.servers.command(&self.scripts.join(script), None);
         // An environment of our own: a RABBITMQ_ variable of the machine's real node must not leak in.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("RABBITMQ_") {
@@ -228,7 +286,7 @@ impl Settings {
             .env("ERL_EPMD_PORT", self.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_MAX_PORTS", "8192")
-            .env("RABBITMQ_NODENAME", format!("slotline{}@localhost", self.amqp))
+            .env("RABBITMQ_NODENAME", self.node())
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.amqp.to_string())
             .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
@@ -281,7 +339,8 @@ fn owned(arguments: &[&str]) -> Vec<String> {
     arguments.iter().map(|&argument| argument.to_owned()).collect()
 }
 
-fn scripts() -> anyhow::Result<PathBuf> {
-    let found = SCRIPTS.iter().map(Path::new).find(|folder| folder.join("rabbitmq-server").exists());
+fn scripts(servers: &Servers) -> anyhow::Result<PathBuf> {
+    let mut folders = SCRIPTS.iter().map(Path::new);
+    let found = folders.find(|folder| servers.path(folder).join("rabbitmq-server").exists());
     found.map(Path::to_owned).context("RabbitMQ is not installed: `tests/run.sh` does it")
 }
