@@ -22,7 +22,6 @@ pub(crate) struct Broker {
     is_blocked: bool,
     blocked: Vec<(SessionId, Up)>,
     pub(crate) is_refusing: bool,
-    has_priorities: bool,
     queues: BTreeMap<Name, Queue>,
     enqueued: Vec<bool>,
 }
@@ -43,12 +42,11 @@ struct Stored {
 
 struct Consumer {
     session: SessionId,
-    priority: i64,
     unacked: VecDeque<Stored>,
 }
 
 impl Broker {
-    pub(crate) fn new(requests: usize, has_priorities: bool) -> Self {
+    pub(crate) fn new(requests: usize) -> Self {
         Self {
             is_up: true,
             frozen: None,
@@ -56,7 +54,6 @@ impl Broker {
             is_blocked: false,
             blocked: Vec::new(),
             is_refusing: false,
-            has_priorities,
             queues: BTreeMap::from([(Name::Requests, Queue::default())]),
             enqueued: vec![false; requests],
         }
@@ -87,7 +84,7 @@ impl Broker {
                 }
                 stage.deliver(session, Down::Leading { epoch });
                 for queue in [Name::Completions(epoch), Name::Heartbeats(epoch), Name::Events(epoch), Name::Requests] {
-                    self.consume(queue, session, epoch.0, stage);
+                    self.consume(queue, session, stage);
                 }
             }
             Up::Serve { incarnation, former } => {
@@ -97,7 +94,7 @@ impl Broker {
                 if let Some(former) = former {
                     self.delete(Name::Worker(former), Some(session), stage);
                 }
-                self.consume(queue, session, 0, stage);
+                self.consume(queue, session, stage);
             }
             Up::Delete { queue } => self.delete(queue, Some(session), stage),
             Up::Close => self.end_session(session, stage),
@@ -163,44 +160,20 @@ impl Broker {
         self.hand_out(name, stage);
     }
 
-    fn consume(&mut self, name: Name, session: SessionId, priority: i64, stage: &mut Stage) {
+    fn consume(&mut self, name: Name, session: SessionId, stage: &mut Stage) {
         let Some(queue) = self.queues.get_mut(&name) else { return };
-        let consumer = Consumer { session, priority, unacked: VecDeque::new() };
-        if name == Name::Requests && self.has_priorities {
-            // The first is the active one. Who still has to ack keeps its turn until it has.
-            let index = queue
-                .consumers
-                .iter()
-                .enumerate()
-                .position(|(index, other)| other.priority < priority && (index > 0 || other.unacked.is_empty()));
-            let index = index.unwrap_or(queue.consumers.len());
-            queue.consumers.insert(index, consumer);
-        } else {
-            queue.consumers.push(consumer);
-        }
+        queue.consumers.push(Consumer { session, unacked: VecDeque::new() });
         self.hand_out(name, stage);
     }
 
     fn hand_out(&mut self, name: Name, stage: &mut Stage) {
-        let has_priorities = self.has_priorities;
         let Some(queue) = self.queues.get_mut(&name) else { return };
         if queue.consumers.is_empty() {
             return;
         }
         while let Some(stored) = queue.ready.pop_front() {
             let index = if name == Name::Requests {
-                let active = &queue.consumers[0];
-                let is_outranked = queue.consumers.iter().any(|other| other.priority > active.priority);
-                if has_priorities && is_outranked {
-                    if !active.unacked.is_empty() {
-                        // It gets no more, and the next takes over once it has acked what it has.
-                        queue.ready.push_front(stored);
-                        return;
-                    }
-                    let best = (0..queue.consumers.len())
-                        .max_by_key(|index| (queue.consumers[*index].priority, std::cmp::Reverse(*index)));
-                    queue.consumers.swap(0, best.unwrap_or(0));
-                }
+                // The first is the active one, for as long as it is there.
                 0
             } else {
                 queue.turn = (queue.turn + 1) % queue.consumers.len();

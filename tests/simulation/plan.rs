@@ -29,8 +29,6 @@ pub(crate) struct Plan {
     pub(crate) operations: Vec<Operation>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) rates: Rates,
-    /// Whether the broker lets a consumer of a higher priority take over at once.
-    pub(crate) has_priorities: bool,
     /// From then on nothing hurts.
     pub(crate) calm_at: Micros,
     /// A deliberate mistake in the daemons of the simulation, to see that the checker finds it.
@@ -154,7 +152,6 @@ impl Plan {
             operations,
             faults: Vec::new(),
             rates: Rates::default(),
-            has_priorities: chance.percent(50),
             calm_at: 0,
             mistake: None,
         };
@@ -188,7 +185,6 @@ impl Plan {
             operations: Vec::new(),
             faults: Vec::new(),
             rates: Rates::default(),
-            has_priorities: true,
             calm_at: 0,
             mistake: None,
         }

@@ -67,7 +67,7 @@ impl World {
         let policies: Vec<_> = plan.actions.iter().map(|action| action.policy.clone()).collect();
         let journal = Journal::new(&policies, &mut stage);
         let mut world = Self {
-            broker: Broker::new(plan.requests.len(), plan.has_priorities),
+            broker: Broker::new(plan.requests.len()),
             journal,
             executors: plan
                 .executors

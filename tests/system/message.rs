@@ -51,6 +51,12 @@ impl Message {
         self
     }
 
+    /// With the AMQP property `priority`.
+    pub(crate) fn priority(mut self, priority: u8) -> Self {
+        self.properties.insert("priority".to_owned(), priority.into());
+        self
+    }
+
     pub(crate) fn line(&self) -> String {
         let line = json!({"routing_key": self.routing_key, "body": self.body, "properties": self.properties});
         format!("{line}\n")

@@ -21,6 +21,45 @@ async fn with_one_slot_a_thousand_executions_start_exactly_in_the_published_orde
 }
 
 #[tokio::test]
+async fn a_request_with_a_priority_is_refused_by_name_and_the_rest_run_in_order() -> anyhow::Result<()> {
+    let mut world = World::with([Action::stamp("line.one", "limit = 1")]).start().await?;
+    // All of them wait for an executor, so that a broker that obeys the property would bring the wrong ones first.
+    world.executors[0].kill()?;
+    let tags = tags(60);
+    let has_priority = |n: usize| n % 10 == 9;
+    let message = |(n, tag): (usize, &String)| {
+        let message = Message::request("line.one", json!({"tag": tag})).id(tag);
+        match n {
+            n if has_priority(n) => message.priority(9),
+            // What stands for none on every version.
+            n if n % 10 == 4 => message.priority(4),
+            _ => message,
+        }
+    };
+    world.publish(&tags.iter().enumerate().map(message).collect::<Vec<_>>()).await?;
+    world.start_executor_again(0)?;
+    let (refused, expected): (Vec<_>, Vec<_>) = tags.into_iter().enumerate().partition(|(n, _)| has_priority(*n));
+    let expected: Vec<String> = expected.into_iter().map(|(_, tag)| tag).collect();
+    world.settled("line.one", expected.len(), LATER).await?;
+    world.check_line("line.one", &expected, 1).await?;
+
+    let dead = world.dead().await?;
+    assert_eq!(dead.len(), refused.len(), "{dead:?}");
+    for letter in &dead {
+        assert_eq!(letter["reason"], "priority_not_supported", "{letter}");
+        assert!(letter["detail"].as_str().is_some_and(|detail| detail.contains("priority is 9")), "{letter}");
+    }
+    // Whoever asks is told, and what an operator sends again has no priority any more.
+    let late = Message::request("line.one", json!({"tag": "late"})).priority(0);
+    let replies = world.publish_for_replies(&[late], 1).await?;
+    assert_eq!(replies[0]["payload"]["error"]["code"], "priority_not_supported", "{replies:?}");
+    let letter = dead[0]["id"].as_str().unwrap_or_default();
+    let replayed = world.slotline(&["dead", "replay", letter]).await?;
+    assert!(replayed.status.success(), "{replayed:?}");
+    world.settled("line.one", expected.len() + 1, LATER).await
+}
+
+#[tokio::test]
 async fn with_three_slots_never_four_run_and_they_are_granted_in_order() -> anyhow::Result<()> {
     let world = World::with([Action::stamp("line.three", "limit = 3")]).workers(3, 4).start().await?;
     let tags = tags(150);

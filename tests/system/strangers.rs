@@ -226,8 +226,7 @@ fn worker(ran: &Ran) -> Result<Worker> {
 
 /// Every dead letter: the number it was published with, and its reason.
 async fn dead_letters(session: &Session, count: usize) -> Result<BTreeMap<usize, String>> {
-    let mut consumer =
-        session.consume(&topology::dead_queue(PREFIX), Consume { prefetch: 1000, priority: None }).await?;
+    let mut consumer = session.consume(&topology::dead_queue(PREFIX), Consume { prefetch: 1000 }).await?;
     let acker = consumer.acker();
     let mut letters = BTreeMap::new();
     while letters.len() < count {

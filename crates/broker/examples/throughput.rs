@@ -34,7 +34,7 @@ async fn measure(broker: &Broker, queue: Queue, count: usize) -> anyhow::Result<
     let session = broker.open("throughput").await?;
     let queue = if name.ends_with("quorum") { Queue::quorum(name.clone()) } else { Queue::classic(name.clone()) };
     session.declare(&Topology { queues: vec![queue], ..Topology::default() }).await?;
-    let mut consumer = session.consume(&name, Consume { prefetch: 1_000, priority: None }).await?;
+    let mut consumer = session.consume(&name, Consume { prefetch: 1_000 }).await?;
     let begun = Instant::now();
     let consuming = tokio::spawn(async move {
         let (acker, mut seen, mut batch) = (consumer.acker(), 0, Vec::new());

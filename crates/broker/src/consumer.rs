@@ -8,13 +8,13 @@ use bytes::Bytes;
 use crate::{Error, Properties, Session, memory, rabbit};
 
 /// How to consume.
+///
+/// Without a priority (`x-priority`): on RabbitMQ 4.3 a consumer that ranks above one whose node died with messages unacked
+/// makes the queue forget that it waits for that node, and nothing is delivered ever again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consume {
     /// How many deliveries may be unacked; the only back-pressure there is.
     pub prefetch: u16,
-    /// Among several consumers of a queue the highest is served first; where only one is active, a higher one
-    /// takes over.
-    pub priority: Option<i32>,
 }
 
 /// Names a delivery towards its acker. Rises with every delivery of a consumer.

@@ -24,7 +24,7 @@ pub use broker::Broker;
 pub use consumer::{Acker, Browser, Consume, Consumer, Delivery, Tag};
 pub use error::{Error, PublishError};
 pub use memory::Faults;
-pub use properties::Properties;
+pub use properties::{PRIORITY_NORMAL, Properties};
 pub use publisher::{BODY_BYTES_MAX, Publication, Receipt};
 pub use session::Session;
 pub use supervisor::Supervisor;

@@ -265,7 +265,8 @@ impl Session {
         Ok(Consumer { acker: Acker { session: Arc::clone(self), channel, queue: queue.into() }, wake })
     }
 
-    pub(crate) fn publish(&self, publication: Publication) -> Receipt {
+    pub(crate) fn publish(&self, mut publication: Publication) -> Receipt {
+        publication.properties.priority = None;
         let mut state = self.server.lock();
         let state = &mut *state;
         let Some(attached) = state.sessions.get_mut(&self.generation) else {

@@ -16,11 +16,22 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// To the second, as AMQP carries no more.
     pub timestamp: Option<Timestamp>,
+    /// As its publisher set it. Read only: nothing that Slotline publishes has one.
+    pub priority: Option<u8>,
     /// String headers; others are read as text.
     pub headers: BTreeMap<String, String>,
 }
 
+/// What RabbitMQ takes for the priority of a message that has none.
+pub const PRIORITY_NORMAL: u8 = 4;
+
 impl Properties {
+    /// The priority, if it is another than that of messages without: quorum queues of RabbitMQ 4 deliver such a message out
+    /// of turn.
+    pub fn unequal_priority(&self) -> Option<u8> {
+        self.priority.filter(|priority| *priority != PRIORITY_NORMAL)
+    }
+
     /// What these say where an envelope is silent.
     pub fn defaults(&self) -> Defaults {
         Defaults {

@@ -128,11 +128,7 @@ impl Session {
         let channel = self.channel().await?;
         // Per consumer, never global: a global limit is refused since 4.3.
         self.ask("basic.qos", channel.basic_qos(options.prefetch, BasicQosOptions { global: false })).await?;
-        let mut arguments = FieldTable::default();
-        if let Some(priority) = options.priority {
-            arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
-        }
-        let consume = channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), arguments);
+        let consume = channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default());
         let stream = self.ask("basic.consume", consume).await?;
         Ok(Consumer::new(stream, channel, queue, Arc::clone(&self.over)))
     }

@@ -12,7 +12,7 @@ use slotline_tests::{Rabbit, Signal, eventually};
 
 /// A broker that starts again takes its time on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-const CONSUME: Consume = Consume { prefetch: 100, priority: None };
+const CONSUME: Consume = Consume { prefetch: 100 };
 
 fn to_queue(queue: &str, number: u32) -> Publication {
     Publication {

@@ -15,7 +15,7 @@ use slotline_tests::{Rabbit, Stranger};
 const DEADLINE: Duration = Duration::from_secs(120);
 const PREFIX: &str = "strangers";
 const KEY: &[u8] = b"execution.requested";
-const CONSUME: Consume = Consume { prefetch: 100, priority: None };
+const CONSUME: Consume = Consume { prefetch: 100 };
 /// Bytes that are no UTF-8, wherever it begins.
 const RAW: &[u8] = b"a\xff\xc3";
 const RAW_AS_TEXT: &str = r"a\xff\xc3";

@@ -6,7 +6,7 @@ use slotline_broker::publisher::UNCONFIRMED_MAX;
 use slotline_broker::topology::{EXPIRES, Queue};
 use slotline_broker::{Broker, Consume, Error, Publication, PublishError, Receipt, Session, Topology};
 
-const CONSUME: Consume = Consume { prefetch: 10, priority: None };
+const CONSUME: Consume = Consume { prefetch: 10 };
 
 async fn with_queue(broker: &Broker, queue: Queue) -> anyhow::Result<Session> {
     let session = broker.open("twin").await?;

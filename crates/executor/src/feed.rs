@@ -91,8 +91,7 @@ impl Feed {
             pattern: CALL.to_owned(),
         });
         session.declare(&topology).await?;
-        let consume =
-            async |queue: String| session.consume(&queue, Consume { prefetch: PREFETCH, priority: None }).await;
+        let consume = async |queue: String| session.consume(&queue, Consume { prefetch: PREFETCH }).await;
         // At once: a new leader should lead as soon as it can.
         let (completions, heartbeats, events, calls) = tokio::try_join!(
             consume(topology::completions_queue(prefix, epoch)),
@@ -100,10 +99,9 @@ impl Feed {
             consume(topology::events_queue(prefix, epoch)),
             consume(topology::calls_queue(prefix, epoch)),
         )?;
-        // A later leader ranks higher, so that it gets the requests at once where the broker honours it.
-        let priority = Some(i32::try_from(epoch.0).unwrap_or(i32::MAX));
-        let requests =
-            session.consume(&topology::requests_queue(prefix), Consume { prefetch: PREFETCH, priority }).await?;
+        // As all others, though a later leader outranks an earlier one: see `Consume`. The broker serves this leader once
+        // the session of the one before is over.
+        let requests = consume(topology::requests_queue(prefix)).await?;
         let ackers = [
             (Source::Completions, completions.acker()),
             (Source::Heartbeats, heartbeats.acker()),
@@ -213,7 +211,7 @@ mod tests {
             let (routing_key, body) = ("q".to_owned(), vec![b'x'; 1 << 20].into());
             session.publish(Publication { routing_key, body, ..Publication::default() }).await?;
         }
-        let consumer = session.consume("q", Consume { prefetch: PREFETCH, priority: None }).await?;
+        let consumer = session.consume("q", Consume { prefetch: PREFETCH }).await?;
         let mark = ProbeMark { generation: session.generation(), nonce: Uuid::nil() };
         let reader = Reader { mark, source: "test".to_owned(), clock: Clock::start() };
         let (sender, mut arrivals) = mpsc::channel(CHANNEL);

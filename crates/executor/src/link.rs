@@ -61,7 +61,7 @@ impl Link {
         session.declare(&Topology::events(prefix, self.public)).await?;
         session.declare(&Topology::replies(prefix, self.id)).await?;
         let queue = slotline_broker::topology::replies_queue(prefix, self.id);
-        let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH, priority: None }).await?;
+        let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH }).await?;
         let acker = consumer.acker();
         current.send_replace(Some(session.clone()));
         loop {

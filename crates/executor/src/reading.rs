@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use slotline_broker::{Delivery, Tag};
+use slotline_broker::{Delivery, PRIORITY_NORMAL, Tag};
 use slotline_protocol::envelope::{self, Envelope, Members};
 use slotline_protocol::{Reason, Unreadable};
 
@@ -56,6 +56,11 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn begin(delivery: Delivery) -> Self {
+        if let Some(unreadable) = out_of_turn(&delivery) {
+            let mut reading = Self::unopened(delivery, false);
+            reading.put_aside(unreadable);
+            return reading;
+        }
         let divided = envelope::read(&delivery.body, delivery.properties.defaults());
         let mut reading = Self::unopened(delivery, divided.as_ref().is_ok_and(Members::is_array));
         match divided {
@@ -146,6 +151,18 @@ impl Reading {
             format!("{count} of {all} members can't be taken; the first, at index {first}: {}", unreadable.detail);
         VecDeque::from([self.letter(Unreadable { reason: unreadable.reason, detail, message_id }, body)])
     }
+}
+
+/// Refuses a message that a broker may have delivered out of turn. Judged by what it says and not by the broker's version,
+/// so that an upgrade of the broker reorders nothing.
+fn out_of_turn(delivery: &Delivery) -> Option<Unreadable> {
+    let priority = delivery.properties.unequal_priority()?;
+    let detail = format!(
+        "the AMQP property priority is {priority}: requests run in the order in which the broker took them, so publish \
+         without it (or with {PRIORITY_NORMAL}, which stands for none)"
+    );
+    let message_id = delivery.properties.message_id.clone();
+    Some(Unreadable { reason: Reason::PriorityNotSupported, detail, message_id })
 }
 
 /// An array of members that are written already.

@@ -41,7 +41,7 @@ impl Installation {
         let replies_to = Uuid::nil();
         session.declare(&Topology::replies("slotline", replies_to)).await?;
         let queue = topology::replies_queue("slotline", replies_to);
-        let replies = session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
+        let replies = session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let mut installation = Self {
             executor: tokio::spawn(async { Ok(()) }),
             shutdown: CancellationToken::new(),
@@ -98,7 +98,7 @@ impl Installation {
         let id = Uuid::from_u128(1);
         self.session.declare(&Topology::replies("slotline", id)).await?;
         let queue = topology::replies_queue("slotline", id);
-        let mut news = self.session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
+        let mut news = self.session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let publication = Publication {
             exchange: topology::work_exchange("slotline"),
             routing_key: "executor.call".to_owned(),
@@ -201,7 +201,7 @@ impl PlayedWorker {
         let (name, incarnation) = (WorkerName::new("played")?, Incarnation(Uuid::new_v4()));
         session.declare(&Topology::worker("slotline", &name, incarnation)).await?;
         let queue = topology::worker_queue("slotline", &name, incarnation);
-        let orders = session.consume(&queue, Consume { prefetch: 1000, priority: None }).await?;
+        let orders = session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let served = |action: &&str| Ok(Served { action_ref: ActionRef::new(action)?, capabilities: Vec::new() });
         let actions = actions.iter().map(served).collect::<Result<_>>()?;
         let seen = (Epoch(0), 0);

@@ -89,6 +89,8 @@ pub enum Reason {
     LineFull,
     /// The same `message_id` came with another body before.
     IdempotencyConflict,
+    /// The AMQP property `priority` asks to be served out of turn.
+    PriorityNotSupported,
 }
 
 impl Reason {
@@ -102,6 +104,7 @@ impl Reason {
             Self::InvalidParameters => "invalid_parameters",
             Self::LineFull => "line_full",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::PriorityNotSupported => "priority_not_supported",
         }
     }
 }

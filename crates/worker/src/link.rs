@@ -177,6 +177,6 @@ async fn subscribe(
 ) -> Result<Subscribed, Error> {
     session.declare(&Topology::worker(prefix, worker, incarnation)).await?;
     let queue = worker_queue(prefix, worker, incarnation);
-    let consumer = session.consume(&queue, Consume { prefetch: PREFETCH, priority: None }).await?;
+    let consumer = session.consume(&queue, Consume { prefetch: PREFETCH }).await?;
     Ok(Subscribed { session, consumer, incarnation })
 }

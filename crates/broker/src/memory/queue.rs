@@ -46,10 +46,6 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn priority(&self) -> i32 {
-        self.consume.and_then(|consume| consume.priority).unwrap_or(0)
-    }
-
     fn has_room(&self) -> bool {
         self.consume.is_some_and(|consume| consume.prefetch == 0 || self.unacked.len() < usize::from(consume.prefetch))
     }
@@ -189,31 +185,19 @@ impl Queue {
             let at = self.active_consumer()?;
             return self.consumers[at].has_room().then_some(at);
         }
-        let highest = self.consumers.iter().filter(|consumer| consumer.has_room()).map(Consumer::priority).max()?;
         let count = self.consumers.len();
-        let at = (self.turn..self.turn + count)
-            .map(|turn| turn % count)
-            .find(|&at| self.consumers[at].has_room() && self.consumers[at].priority() == highest)?;
+        let at = (self.turn..self.turn + count).map(|turn| turn % count).find(|&at| self.consumers[at].has_room())?;
         self.turn = at + 1;
         Some(at)
     }
 
-    /// The one consumer that may be served. A consumer of higher priority takes over as soon as the active one has
-    /// nothing left to ack, and until then nobody is served, so that order survives the hand-over.
+    /// The one consumer that is served: the first that came, for as long as it is there.
     fn active_consumer(&mut self) -> Option<usize> {
-        let serving = |consumer: &&Consumer| consumer.consume.is_some();
-        let highest = self.consumers.iter().filter(serving).map(Consumer::priority).max()?;
-        let first =
-            self.consumers.iter().position(|consumer| consumer.consume.is_some() && consumer.priority() == highest)?;
         let active = self.consumers.iter().position(|consumer| Some(consumer.id) == self.active);
-        match active {
-            Some(at) if self.consumers[at].priority() >= highest => Some(at),
-            Some(at) if !self.consumers[at].unacked.is_empty() => None,
-            Some(_) | None => {
-                self.active = Some(self.consumers[first].id);
-                Some(first)
-            }
-        }
+        let first = || self.consumers.iter().position(|consumer| consumer.consume.is_some());
+        let at = active.or_else(first)?;
+        self.active = Some(self.consumers[at].id);
+        Some(at)
     }
 }
 
@@ -234,9 +218,8 @@ mod tests {
         }
     }
 
-    fn subscribe(queue: &mut Queue, id: u64, prefetch: u16, priority: i32) {
-        let consume = Consume { prefetch, priority: Some(priority) };
-        queue.subscribe(id, Some(consume), Arc::new(Notify::new()));
+    fn subscribe(queue: &mut Queue, id: u64, prefetch: u16) {
+        queue.subscribe(id, Some(Consume { prefetch }), Arc::new(Notify::new()));
     }
 
     fn fetch(queue: &mut Queue, id: u64) -> Vec<(String, bool)> {
@@ -253,27 +236,24 @@ mod tests {
     }
 
     #[test]
-    fn equals_take_turns_and_the_higher_priority_comes_first() {
+    fn consumers_take_turns() {
         let mut queue = queue(topology::Queue::classic("q".into()));
-        subscribe(&mut queue, 1, 10, 0);
-        subscribe(&mut queue, 2, 10, 0);
+        subscribe(&mut queue, 1, 10);
+        subscribe(&mut queue, 2, 10);
         push(&mut queue, &["a", "b", "c", "d"]);
         assert_eq!(bodies(&mut queue, 1), ["a", "c"]);
         assert_eq!(bodies(&mut queue, 2), ["b", "d"]);
-        subscribe(&mut queue, 3, 1, 5);
-        push(&mut queue, &["e", "f"]);
-        assert_eq!(bodies(&mut queue, 3), ["e"]);
     }
 
     #[test]
     fn what_two_consumers_give_back_is_in_its_old_order() {
         let mut queue = queue(topology::Queue::classic("q".into()));
-        subscribe(&mut queue, 1, 2, 0);
-        subscribe(&mut queue, 2, 2, 0);
+        subscribe(&mut queue, 1, 2);
+        subscribe(&mut queue, 2, 2);
         push(&mut queue, &["a", "b", "c", "d", "e"]);
         queue.unsubscribe(2, Instant::now());
         queue.unsubscribe(1, Instant::now());
-        subscribe(&mut queue, 3, 10, 0);
+        subscribe(&mut queue, 3, 10);
         let again = fetch(&mut queue, 3);
         let (bodies, redelivered): (Vec<_>, Vec<_>) = again.into_iter().unzip();
         assert_eq!(bodies, ["a", "b", "c", "d", "e"]);
@@ -281,24 +261,10 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_priority_takes_over_once_the_active_consumer_has_acked_all() {
-        let settings = topology::Queue { single_active_consumer: true, ..topology::Queue::quorum("q".into()) };
-        let mut queue = queue(settings);
-        subscribe(&mut queue, 1, 1, 1);
-        push(&mut queue, &["a", "b", "c"]);
-        assert_eq!(bodies(&mut queue, 1), ["a"]);
-        subscribe(&mut queue, 2, 10, 2);
-        assert_eq!(bodies(&mut queue, 2), [] as [&str; 0]);
-        queue.ack(1, 1, false).expect("delivered");
-        assert_eq!(bodies(&mut queue, 1), [] as [&str; 0]);
-        assert_eq!(bodies(&mut queue, 2), ["b", "c"]);
-    }
-
-    #[test]
     fn a_queue_expires_only_while_nobody_consumes_it() {
         let mut queue = queue(topology::Queue::classic("q".into()).expiring(Duration::from_secs(60)));
         let start = Instant::now();
-        subscribe(&mut queue, 1, 1, 0);
+        subscribe(&mut queue, 1, 1);
         assert!(!queue.is_expired(start + Duration::from_secs(3600)));
         queue.unsubscribe(1, start + Duration::from_secs(3600));
         assert!(!queue.is_expired(start + Duration::from_secs(3659)));
@@ -308,7 +274,7 @@ mod tests {
     #[test]
     fn only_what_was_handed_out_and_not_acked_can_be_acked() {
         let mut queue = queue(topology::Queue::classic("q".into()));
-        subscribe(&mut queue, 1, 10, 0);
+        subscribe(&mut queue, 1, 10);
         push(&mut queue, &["a", "b", "c"]);
         assert_eq!(queue.ack(1, 1, false), Err(UnknownTag));
         assert_eq!(bodies(&mut queue, 1).len(), 3);

@@ -66,6 +66,7 @@ fn properties_from_amqp(amqp: &BasicProperties) -> Properties {
             .and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(MICROS))
             .map(Timestamp::from_micros)
             .filter(|timestamp| *timestamp <= Timestamp::MAX),
+        priority: *amqp.priority(),
         headers: amqp.headers().as_ref().map(headers_from_amqp).unwrap_or_default(),
     }
 }
@@ -217,12 +218,23 @@ mod tests {
             correlation_id: Some("c-1".into()),
             reply_to: Some("answers".into()),
             timestamp: Some(Timestamp::from_micros(1_763_713_800_000_000)),
+            priority: None,
             headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         };
         let publication = Publication { properties: properties.clone(), mandatory: true, ..Publication::default() };
         let amqp = properties_to_amqp(&publication, u64::MAX, HEADER_BYTES_MAX);
         assert_eq!(mark_of(&amqp), Some(u64::MAX));
         assert_eq!(properties_from_amqp(&amqp), properties);
+    }
+
+    #[test]
+    fn a_priority_is_read_and_never_passed_on() {
+        let read = properties_from_amqp(&BasicProperties::default().with_priority(9));
+        assert_eq!(read.unequal_priority(), Some(9));
+        let publication = Publication { properties: read, ..Publication::default() };
+        assert_eq!(*properties_to_amqp(&publication, 1, HEADER_BYTES_MAX).priority(), None);
+        let normal = properties_from_amqp(&BasicProperties::default().with_priority(4));
+        assert_eq!(normal.unequal_priority(), None);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use slotline_broker::Consume;
 use slotline_broker::topology::Queue;
 
 use crate::world::{World, numbers, prefetch, publish, range, soon, take, until_depth};
@@ -104,18 +103,6 @@ pub(crate) async fn of_single_active_consumers_the_next_takes_over_in_order(worl
         seen.extend(numbers(&delivery));
     }
     assert_eq!(seen, range(1..10));
-    Ok(())
-}
-
-pub(crate) async fn the_higher_priority_is_served_first(world: World) -> anyhow::Result<()> {
-    let queue = world.name("q");
-    let session = world.with_queue(Queue::classic(queue.clone())).await?;
-    let consume = |priority| Consume { prefetch: 2, priority: Some(priority) };
-    let mut low = session.consume(&queue, consume(1)).await?;
-    let mut high = session.consume(&queue, consume(5)).await?;
-    publish(&session, &queue, 0..3).await?;
-    assert_eq!(numbers(&take(&mut high, 2).await?), [0, 1]);
-    assert_eq!(numbers(&take(&mut low, 1).await?), [2]);
     Ok(())
 }
 

@@ -48,7 +48,6 @@ both! {
         ack_up_to_takes_all_before_and_leaves_the_rest,
         prefetch_bounds_what_is_unacked,
         of_single_active_consumers_the_next_takes_over_in_order,
-        the_higher_priority_is_served_first,
         an_ack_of_an_old_session_changes_nothing,
         acking_twice_ends_the_session,
         browsing_gives_back_in_place_what_was_not_acked,

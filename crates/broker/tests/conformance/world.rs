@@ -56,7 +56,7 @@ fn prefix() -> String {
 }
 
 pub(crate) const fn prefetch(prefetch: u16) -> Consume {
-    Consume { prefetch, priority: None }
+    Consume { prefetch }
 }
 
 /// A message straight to a queue.

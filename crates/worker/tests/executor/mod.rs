@@ -54,7 +54,7 @@ impl Executor {
         let session = broker.open("the test").await?;
         let epoch = Epoch(epoch);
         session.declare(&Topology::leader(PREFIX, epoch)).await?;
-        let options = Consume { prefetch: 10_000, priority: None };
+        let options = Consume { prefetch: 10_000 };
         Ok(Self {
             completions: session.consume(&completions_queue(PREFIX, epoch), options).await?,
             events: session.consume(&events_queue(PREFIX, epoch), options).await?,
