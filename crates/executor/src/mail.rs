@@ -358,6 +358,7 @@ impl Postman {
             correlation_id: correlation_id.clone(),
             reply_to: reply_to.clone(),
             timestamp: *timestamp,
+            priority: None,
             headers,
         };
         Publication {
