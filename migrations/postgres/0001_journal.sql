@@ -175,6 +175,31 @@ CREATE TABLE ended_incarnations (
     ended_at    timestamptz NOT NULL
 );
 
+-- What can't be read, put aside with its reason, in the order in which it came.
+CREATE TABLE dead_letters (
+    position      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id            text        NOT NULL UNIQUE,
+    dead_at       timestamptz NOT NULL,
+    reason        text        NOT NULL,
+    detail        text        NOT NULL,
+    message_id    text,
+    routing_key   text        NOT NULL,
+    -- The bytes of this letter and of those before it, gone ones included: what bounds them all.
+    bytes_through bigint      NOT NULL,
+    properties    text        NOT NULL,
+    body          bytea       NOT NULL
+);
+
+CREATE INDEX dead_letters_bytes ON dead_letters (bytes_through);
+
+-- Requests that came back and were begun to be read alone: what kills its reader is not read a third time.
+CREATE TABLE suspects (
+    digest   bytea       PRIMARY KEY,
+    process  uuid        NOT NULL,
+    readings integer     NOT NULL,
+    noted_at timestamptz NOT NULL
+);
+
 -- One commit of one leader: one call, one transaction, one round trip.
 --
 -- Raises SL001 (detail: the current epoch) if another leads, SL002 if a batch before this one is missing, SL003 if the

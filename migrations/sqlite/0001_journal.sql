@@ -151,3 +151,28 @@ CREATE TABLE ended_incarnations (
     worker      TEXT    NOT NULL,
     ended_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What can't be read, put aside with its reason, in the order in which it came.
+CREATE TABLE dead_letters (
+    position      INTEGER PRIMARY KEY AUTOINCREMENT,
+    id            TEXT    NOT NULL UNIQUE,
+    dead_at       INTEGER NOT NULL,
+    reason        TEXT    NOT NULL,
+    detail        TEXT    NOT NULL,
+    message_id    TEXT,
+    routing_key   TEXT    NOT NULL,
+    -- The bytes of this letter and of those before it, gone ones included: what bounds them all.
+    bytes_through INTEGER NOT NULL,
+    properties    TEXT    NOT NULL,
+    body          BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX dead_letters_bytes ON dead_letters (bytes_through);
+
+-- Requests that came back and were begun to be read alone: what kills its reader is not read a third time.
+CREATE TABLE suspects (
+    digest   BLOB    PRIMARY KEY,
+    process  BLOB    NOT NULL,
+    readings INTEGER NOT NULL,
+    noted_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

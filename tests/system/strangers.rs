@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use slotline_broker::{Broker, Consume, Properties, Publication, Session, topology};
+use slotline_broker::{Broker, Properties, Publication, Session, topology};
 use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stranger, eventually};
 use slotline_worker::{Context, HandlerError, Shutdown, Worker};
 
@@ -224,23 +224,28 @@ fn worker(ran: &Ran) -> Result<Worker> {
     Ok(builder.build()?)
 }
 
-/// Every dead letter: the number it was published with, and its reason.
-async fn dead_letters(session: &Session, count: usize) -> Result<BTreeMap<usize, String>> {
-    let mut consumer = session.consume(&topology::dead_queue(PREFIX), Consume { prefetch: 1000 }).await?;
-    let acker = consumer.acker();
+/// Every dead letter, once there are so many: the number it was published with, and its reason.
+async fn dead_letters(installation: &Installation, count: usize) -> Result<BTreeMap<usize, String>> {
+    const ALL: &str = "SELECT coalesce(json_agg(json_build_object('properties', properties, \
+        'message_id', message_id, 'reason', reason, 'detail', detail)), '[]') FROM dead_letters";
+    let (postgres, database) = (installation.postgres, &installation.database);
+    eventually(&format!("{count} dead letters"), LATER, async || {
+        let kept = postgres.psql_in(database, "SELECT count(*) FROM dead_letters").await?;
+        Ok((kept.trim().parse::<usize>()? >= count).then_some(()))
+    })
+    .await?;
     let mut letters = BTreeMap::new();
-    while letters.len() < count {
-        let next = tokio::time::timeout(LATER, consumer.next()).await;
-        let letter = next.with_context(|| format!("{} dead letters", letters.len()))?.context("the session ended")?;
-        let header = |name: &str| letter.properties.headers.get(name).cloned();
+    let all: Vec<Value> = serde_json::from_str(postgres.psql_in(database, ALL).await?.trim())?;
+    for letter in all {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
         // What was refused for what came before it is put aside without the headers it came with.
-        let id = letter.properties.message_id.as_ref();
+        let id = letter["message_id"].as_str();
         let named = || id.and_then(|id| id.strip_prefix(GOOD).or(id.strip_prefix(raw::RAW))).map(str::to_owned);
-        let number = header(NUMBER).or_else(named).context("a number")?.parse()?;
-        let reason = header("x-slotline-reason").context("a reason")?;
-        ensure!(header("x-slotline-detail").is_some_and(|detail| !detail.is_empty()), "{number}: no detail");
+        let properties: Value = serde_json::from_str(&text(&letter["properties"]).context("properties")?)?;
+        let number = text(&properties["headers"][NUMBER]).or_else(named).context("a number")?.parse()?;
+        ensure!(text(&letter["detail"]).is_some_and(|detail| !detail.is_empty()), "{number}: no detail");
+        let reason = text(&letter["reason"]).context("a reason")?;
         ensure!(letters.insert(number, reason).is_none(), "{number} was put aside twice");
-        acker.ack(letter.tag);
     }
     Ok(letters)
 }
@@ -281,7 +286,7 @@ async fn among_as_many_bad_ones_every_good_message_runs_once_in_order_and_every_
     }
     installation.publish(forged()).await?;
 
-    let letters = dead_letters(&installation.session, put_aside.len()).await?;
+    let letters = dead_letters(&installation, put_aside.len()).await?;
     let wrong = letters.iter().zip(&put_aside).find(|(letter, expected)| letter != expected);
     ensure!(wrong.is_none(), "put aside for another reason: {wrong:?}");
     let good: usize = run.values().map(Vec::len).sum();

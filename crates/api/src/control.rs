@@ -5,7 +5,7 @@
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use slotline_protocol::http::{Action, DeadLetter, Health, QueueStats, Refusal, Submit, Submitted, Waiting, Worker};
+use slotline_protocol::http::{Action, Health, QueueStats, Refusal, Submit, Submitted, Waiting, Worker};
 use slotline_protocol::{ActionRef, ExecutionId, Policy, Status};
 
 /// One submission over HTTP, checked for shape, not yet for sense.
@@ -50,12 +50,6 @@ pub trait Control: Send + Sync + 'static {
     fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>>;
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>>;
-
-    /// The oldest dead letters, without their bodies.
-    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, Result<Vec<DeadLetter>, Refused>>;
-
-    /// One dead letter, with its body.
-    fn dead_letter(&self, id: String) -> BoxFuture<'_, Result<DeadLetter, Refused>>;
 
     /// Puts a dead letter back where it came from, then removes it.
     fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>>;

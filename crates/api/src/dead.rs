@@ -4,20 +4,29 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use serde_json::{Value, json};
+use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::http::{Answer, DeadLetter, Page};
+use slotline_store::PageRequest;
 
+use crate::control::Refused;
 use crate::error::Error;
 use crate::{Api, input};
 
-/// The oldest ones. There is no cursor: the way on is to replay or drop.
+/// By pages that neither new letters nor dropped ones shift.
 pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<DeadLetter>>, Error> {
-    let pairs = input::query(&uri, &["limit"])?;
-    let data = api.control.dead_letters(input::limit(&pairs)?).await?;
-    Ok(Json(Page { data, next_cursor: None }))
+    let pairs = input::query(&uri, &["limit", "cursor"])?;
+    let page = PageRequest {
+        limit: u32::try_from(input::limit(&pairs)?).expect("the limit is bounded"),
+        cursor: input::once(&pairs, "cursor")?.map(str::to_owned),
+    };
+    Ok(Json(api.store.dead_letters(&page).await?))
 }
 
 pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<DeadLetter>>, Error> {
-    let data = api.control.dead_letter(id).await?;
+    let whole = api.store.dead_letter(&id).await?.ok_or_else(|| Refused::unknown_dead_letter(&id))?;
+    // Whatever it holds, it is shown as text, and no more of it than one request may have.
+    let shown = &whole.body[..whole.body.len().min(ENVELOPE_BYTES_MAX)];
+    let data = DeadLetter { body: Some(String::from_utf8_lossy(shown).into_owned()), ..whole.letter };
     Ok(Json(Answer { data }))
 }
 

@@ -3,8 +3,10 @@
 mod world;
 
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use slotline_api::{Kind, Refused};
+use slotline_protocol::Timestamp;
+use slotline_store::{DeadBounds, DeadLetter};
 use world::{Asked, World};
 
 #[tokio::test]
@@ -124,7 +126,7 @@ async fn queue_stats_are_zeros_for_an_unused_action_and_404_only_for_an_unknown_
 #[tokio::test]
 async fn an_action_shows_what_every_worker_that_serves_it_can_do() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let capabilities = async |world: &World| -> anyhow::Result<serde_json::Value> {
+    let capabilities = async |world: &World| -> anyhow::Result<Value> {
         let answer = world.ask(Asked::get("/api/v1/actions/demo.echo")).await?;
         assert_eq!((answer.status, &answer.body["data"]["action_ref"]), (StatusCode::OK, &json!("demo.echo")));
         Ok(answer.body["data"]["capabilities"].clone())
@@ -171,15 +173,32 @@ async fn cancelling_needs_no_body_and_answers_with_the_status_there_is() -> anyh
 #[tokio::test]
 async fn dead_letters_and_workers_are_passed_through() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let answer = world.ask(Asked::get("/api/v1/dead?limit=5")).await?;
-    assert_eq!(answer.body["data"][0]["id"], "d-1");
-    assert_eq!(world.ask(Asked::get("/api/v1/dead/d-1")).await?.body["data"]["body"], "rubbish");
+    let letter = |id: &str| DeadLetter {
+        id: id.to_owned(),
+        dead_at: Timestamp::from_micros(5),
+        reason: "malformed".to_owned(),
+        detail: "no JSON".to_owned(),
+        message_id: None,
+        routing_key: "execution.requested".to_owned(),
+        properties: "{}".to_owned(),
+        body: b"rubb\xffish".as_slice().into(),
+    };
+    let bounds = DeadBounds { letters: 10, bytes: 1000 };
+    world.store.put_dead(&[letter("d-1"), letter("d-2")], bounds).await?;
+    let answer = world.ask(Asked::get("/api/v1/dead?limit=1")).await?;
+    assert_eq!((&answer.body["data"][0]["id"], &answer.body["data"][0]["body"]), (&json!("d-1"), &Value::Null));
+    let cursor = answer.body["next_cursor"].as_str().expect("there is more").to_owned();
+    let answer = world.ask(Asked::get(&format!("/api/v1/dead?limit=1&cursor={cursor}"))).await?;
+    assert_eq!((&answer.body["data"][0]["id"], &answer.body["next_cursor"]), (&json!("d-2"), &Value::Null));
+    assert_eq!(world.ask(Asked::get("/api/v1/dead?cursor=x")).await?.status, StatusCode::BAD_REQUEST);
+    assert_eq!(world.ask(Asked::get("/api/v1/dead/d-1")).await?.body["data"]["body"], "rubb\u{fffd}ish");
+    assert_eq!(world.ask(Asked::get("/api/v1/dead/d-3")).await?.status, StatusCode::NOT_FOUND);
     assert_eq!(world.ask(Asked::post("/api/v1/dead/d-1/replay")).await?.status, StatusCode::OK);
     assert_eq!(world.ask(Asked::delete("/api/v1/dead/d-1")).await?.status, StatusCode::OK);
     let answer = world.ask(Asked::delete("/api/v1/dead/other")).await?;
     assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "unknown_dead_letter"));
     assert_eq!(world.ask(Asked::get("/api/v1/workers")).await?.body["data"], json!([]));
-    assert_eq!(world.control.calls(), ["dead 5", "dead d-1", "replay d-1", "drop d-1", "drop other"]);
+    assert_eq!(world.control.calls(), ["replay d-1", "drop d-1", "drop other"]);
     Ok(())
 }
 

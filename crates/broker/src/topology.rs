@@ -16,8 +16,10 @@ pub const DEFAULT_PREFIX: &str = "slotline";
 pub const DELIVERY_LIMIT: u32 = 1_000_000;
 /// How many requests may wait to be read by the leader; further ones are not confirmed.
 pub const REQUESTS_MAX: u32 = 1_000_000;
-/// How many dead letters are kept; the oldest go first.
-pub const DEAD_MAX: u32 = 1_000_000;
+/// How many dead letters may wait for the leader, which takes them into the journal; the oldest go first.
+pub const DEAD_MAX: u32 = 100_000;
+/// How many bytes of them may wait; the oldest go first.
+pub const DEAD_BYTES_MAX: u64 = 1 << 30;
 /// How many events may wait to be read by the leader; the oldest go first, and the gap is asked for again.
 pub const EVENTS_MAX: u32 = 100_000;
 /// How many calls of other executors may wait for the leader; further ones are not confirmed.
@@ -60,6 +62,8 @@ pub struct Queue {
     pub dead_letters: Option<String>,
     pub delivery_limit: Option<u32>,
     pub max_length: Option<u32>,
+    /// In bytes of bodies.
+    pub max_bytes: Option<u64>,
     pub overflow: Overflow,
     /// Deleted after so long without a consumer.
     pub expires: Option<Duration>,
@@ -131,6 +135,7 @@ impl Queue {
             dead_letters: None,
             delivery_limit: None,
             max_length: None,
+            max_bytes: None,
             overflow: Overflow::DropHead,
             expires: None,
         }
@@ -181,6 +186,9 @@ impl Queue {
                     Overflow::RejectPublish => "reject-publish".to_owned(),
                 }),
             ));
+        }
+        if let Some(max) = self.max_bytes {
+            arguments.push(("x-max-length-bytes", Argument::Number(i64::try_from(max).unwrap_or(i64::MAX))));
         }
         if let Some(expires) = self.expires {
             arguments.push(("x-expires", millis(expires)));
@@ -258,6 +266,7 @@ impl Topology {
             ..Queue::quorum(requests_queue(prefix)).bounded(REQUESTS_MAX, Overflow::RejectPublish)
         };
         let dead = Queue::quorum(dead_queue(prefix)).bounded(DEAD_MAX, Overflow::DropHead);
+        let dead = Queue { max_bytes: Some(DEAD_BYTES_MAX), ..dead };
         Self::of(
             executions_exchange(prefix),
             [
@@ -374,6 +383,7 @@ mod tests {
             "x-dead-letter-strategy",
             "x-delivery-limit",
             "x-max-length",
+            "x-max-length-bytes",
             "x-overflow",
             "x-expires",
         ];

@@ -1,115 +1,170 @@
-//! Dead letters: looked at where they are, put back where they came from, or dropped.
+//! Dead letters: the leader takes them from the broker's queue into the journal, where any executor finds them.
 //!
-//! A letter is named by the id it was put aside with; one that the broker itself put aside by a digest of its body.
+//! The queue is the way in, since the broker puts aside too, and what is published there is confirmed. But a queue can't be
+//! looked at without changing it, nor be asked for one letter. Not here: how many are kept (`slotline_store`).
 
-use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use slotline_api::control::Refused;
-use slotline_broker::{Browser, Delivery, Publication, Session, topology};
-use slotline_protocol::http::DeadLetter;
-use slotline_protocol::{Timestamp, envelope};
+use slotline_broker::{Consumer, Delivery, Properties, Publication, Session, topology};
+use slotline_protocol::Timestamp;
+use slotline_store::{DeadBounds, DeadLetter, Store};
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
 
-/// The most letters that are looked through for one.
-const BROWSE_MAX: usize = 10_000;
-/// The most characters of a body that are shown.
-const SHOWN_CHARS_MAX: usize = envelope::ENVELOPE_BYTES_MAX;
+/// Letters that are taken at once. Few, since each may be as large as a message can be, and nobody waits for them.
+pub(crate) const TAKEN_AT_ONCE: u16 = 8;
+/// How much is kept in the journal: more than anybody looks through, and little beside what runs.
+const KEPT: DeadBounds = DeadBounds { letters: 100_000, bytes: 1 << 30 };
+/// Wait before letters that the journal did not take are tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The most characters of a reason, a detail or a routing key; the headers may be anybody's.
+const LABEL_CHARS_MAX: usize = 1000;
 
-/// The oldest letters, without their bodies.
-pub(crate) async fn list(session: &Session, prefix: &str, limit: usize) -> Result<Vec<DeadLetter>, Refused> {
-    let browser = browse(session, prefix, limit).await?;
-    let letters = browser.deliveries.iter().map(letter).collect();
-    give_back(browser).await;
-    Ok(letters)
+/// What travelled beside a body, as the journal keeps it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Carried {
+    message_id: Option<String>,
+    message_type: Option<String>,
+    app_id: Option<String>,
+    correlation_id: Option<String>,
+    reply_to: Option<String>,
+    timestamp: Option<Timestamp>,
+    headers: BTreeMap<String, String>,
 }
 
-pub(crate) async fn show(session: &Session, prefix: &str, id: &str) -> Result<DeadLetter, Refused> {
-    let browser = browse(session, prefix, BROWSE_MAX).await?;
-    let found = find(&browser, id).map(|delivery| DeadLetter {
-        body: Some(String::from_utf8_lossy(&delivery.body).chars().take(SHOWN_CHARS_MAX).collect()),
-        ..letter(delivery)
-    });
-    give_back(browser).await;
-    found.ok_or_else(|| Refused::unknown_dead_letter(id))
+/// Moves letters into the journal until their session is over. Each is acked once the journal has it.
+pub(crate) async fn keep(mut consumer: Consumer, store: Store, clock: Clock) {
+    let acker = consumer.acker();
+    let mut deliveries = Vec::new();
+    while consumer.next_batch(&mut deliveries, TAKEN_AT_ONCE.into()).await {
+        let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { return };
+        let now = clock.now();
+        let letters: Vec<_> = deliveries.drain(..).map(|delivery| letter(delivery, now)).collect();
+        loop {
+            match store.put_dead(&letters, KEPT).await {
+                Ok(0) => break,
+                Ok(dropped) => {
+                    tracing::warn!(dropped, "there are too many dead letters; the oldest were dropped");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "dead letters can't be kept; they wait for the database");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        acker.ack_up_to(last);
+    }
 }
 
-/// Publishes the letter to the requests queue, as it came, and removes it once that is confirmed.
-pub(crate) async fn replay(session: &Session, prefix: &str, id: &str) -> Result<(), Refused> {
-    let browser = browse(session, prefix, BROWSE_MAX).await?;
-    let Some(delivery) = find(&browser, id) else {
-        give_back(browser).await;
-        return Err(Refused::unknown_dead_letter(id));
-    };
-    let mut properties = delivery.properties.clone();
-    properties.headers.retain(|name, _| {
+fn letter(delivery: Delivery, now: Timestamp) -> DeadLetter {
+    let Delivery { routing_key, body, properties, .. } = delivery;
+    let header = |name: &str| properties.headers.get(name).map(|value| clip(value));
+    // Only the executor names letters; what the broker put aside has no name yet.
+    let id = header(DEAD_ID_HEADER).and_then(|id| Uuid::parse_str(&id).ok()).unwrap_or_else(Uuid::now_v7);
+    let reason = header(REASON_HEADER).or_else(|| header("x-first-death-reason"));
+    DeadLetter {
+        id: id.to_string(),
+        dead_at: put_aside_at(id).unwrap_or(now),
+        reason: reason.unwrap_or_else(|| "unknown".to_owned()),
+        detail: header(DETAIL_HEADER).unwrap_or_else(|| "put aside by the broker".to_owned()),
+        message_id: properties.message_id.clone(),
+        routing_key: header(ROUTING_KEY_HEADER).unwrap_or(routing_key),
+        properties: carried(properties),
+        body,
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(LABEL_CHARS_MAX).collect()
+}
+
+/// Ids are version 7, so they tell when.
+fn put_aside_at(id: Uuid) -> Option<Timestamp> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    Some(Timestamp::from_micros(i64::try_from(seconds).ok()?.checked_mul(1_000_000)? + i64::from(nanos / 1000)))
+}
+
+fn carried(properties: Properties) -> String {
+    // The priority is what it may have been refused for: replayed without, it runs in its turn.
+    let Properties { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers, priority: _ } =
+        properties;
+    let carried = Carried { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers };
+    serde_json::to_string(&carried).expect("plain data with string keys")
+}
+
+/// The properties as they came, without what was added when the message was put aside.
+fn as_it_came(carried: &str) -> Properties {
+    let Carried { message_id, message_type, app_id, correlation_id, reply_to, timestamp, mut headers } =
+        serde_json::from_str(carried).unwrap_or_else(|error| {
+            tracing::error!(%error, "what travelled with a dead letter can't be read; it is replayed without");
+            Carried::default()
+        });
+    headers.retain(|name, _| {
         !name.starts_with("x-slotline-") && !name.starts_with("x-death") && !name.starts_with("x-first-death")
     });
+    Properties { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers, priority: None }
+}
+
+/// Publishes the letter to the requests queue, as it came, and drops it once that is confirmed.
+pub(crate) async fn replay(store: &Store, session: &Session, prefix: &str, id: &str) -> Result<(), Refused> {
+    let whole = store.dead_letter(id).await.map_err(unavailable)?.ok_or_else(|| Refused::unknown_dead_letter(id))?;
     let receipt = session.publish(Publication {
         exchange: String::new(),
         routing_key: topology::requests_queue(prefix),
-        body: delivery.body.clone(),
-        properties,
+        body: whole.body,
+        properties: as_it_came(&whole.properties),
         mandatory: true,
         persistent: true,
     });
-    let replayed =
-        receipt.await.map_err(|error| Refused::unavailable(format!("the letter can't be replayed: {error}")));
-    if replayed.is_ok() {
-        browser.ack(delivery.tag);
-    }
-    give_back(browser).await;
-    replayed
+    receipt.await.map_err(|error| Refused::unavailable(format!("the letter can't be replayed: {error}")))?;
+    store.drop_dead(id).await.map(|_| ()).map_err(|error| {
+        Refused::unavailable(format!("the letter was replayed, but is still there, since the journal failed: {error}"))
+    })
 }
 
-pub(crate) async fn discard(session: &Session, prefix: &str, id: &str) -> Result<(), Refused> {
-    let browser = browse(session, prefix, BROWSE_MAX).await?;
-    let found = find(&browser, id).map(|delivery| browser.ack(delivery.tag));
-    give_back(browser).await;
-    found.ok_or_else(|| Refused::unknown_dead_letter(id))
-}
-
-/// Puts back what was only looked at; if that fails the session is over, and the broker puts it back itself.
-async fn give_back(browser: Browser) {
-    if let Err(error) = browser.close().await {
-        tracing::debug!(%error, "the session ended while dead letters were put back");
+pub(crate) async fn discard(store: &Store, id: &str) -> Result<(), Refused> {
+    match store.drop_dead(id).await.map_err(unavailable)? {
+        true => Ok(()),
+        false => Err(Refused::unknown_dead_letter(id)),
     }
 }
 
-async fn browse(session: &Session, prefix: &str, max: usize) -> Result<Browser, Refused> {
-    let queue = topology::dead_queue(prefix);
-    session
-        .browse(&queue, max)
-        .await
-        .map_err(|error| Refused::unavailable(format!("dead letters can't be read: {error}")))
+fn unavailable(error: slotline_store::Error) -> Refused {
+    Refused::unavailable(format!("dead letters can't be read: {error}"))
 }
 
-fn find<'a>(browser: &'a Browser, id: &str) -> Option<&'a Delivery> {
-    browser.deliveries.iter().find(|delivery| letter_id(delivery) == id)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn letter_id(delivery: &Delivery) -> String {
-    let digest = || Sha256::digest(&delivery.body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    delivery.properties.headers.get(DEAD_ID_HEADER).cloned().unwrap_or_else(digest)
-}
+    #[test]
+    fn a_letter_is_replayed_as_it_came() {
+        let properties = Properties {
+            message_id: Some("m-1".to_owned()),
+            headers: [("tenant".to_owned(), "seven".to_owned()), ("a".to_owned(), "\0".to_owned())].into(),
+            timestamp: Some(Timestamp::from_micros(1_000_000)),
+            ..Properties::default()
+        };
+        let mut put_aside = properties.clone();
+        put_aside.headers.insert(REASON_HEADER.to_owned(), "malformed".to_owned());
+        put_aside.headers.insert("x-first-death-queue".to_owned(), "slotline.requests".to_owned());
+        let written = carried(put_aside);
+        assert!(!written.contains('\0'), "PostgreSQL would refuse it");
+        assert_eq!(as_it_came(&written), properties);
+    }
 
-fn letter(delivery: &Delivery) -> DeadLetter {
-    let header = |name: &str| delivery.properties.headers.get(name).cloned();
-    let id = letter_id(delivery);
-    DeadLetter {
-        // Ids are version 7, so they tell when.
-        dead_at: Uuid::parse_str(&id).ok().and_then(|id| id.get_timestamp()).map(|stamp| {
-            let (seconds, nanos) = stamp.to_unix();
-            Timestamp::from_micros(i64::try_from(seconds).unwrap_or(0) * 1_000_000 + i64::from(nanos / 1000))
-        }),
-        id,
-        reason: header(REASON_HEADER)
-            .or_else(|| header("x-first-death-reason"))
-            .unwrap_or_else(|| "unknown".to_owned()),
-        detail: header(DETAIL_HEADER).unwrap_or_else(|| "put aside by the broker".to_owned()),
-        message_id: delivery.properties.message_id.clone(),
-        routing_key: header(ROUTING_KEY_HEADER).unwrap_or_else(|| delivery.routing_key.clone()),
-        body_bytes: delivery.body.len() as u64,
-        body: None,
+    #[test]
+    fn the_name_of_a_letter_tells_when_it_was_put_aside() {
+        let before = Timestamp::from_micros(1_700_000_000_000_000);
+        let seconds = u64::try_from(before.as_micros() / 1_000_000).expect("after 1970");
+        let id = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
+        assert_eq!(put_aside_at(id), Some(before));
     }
 }

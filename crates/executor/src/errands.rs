@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag, crash};
 use slotline_protocol::Incarnation;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Wait before a refused dead letter is tried again.
 const DEAD_RETRY: Duration = Duration::from_millis(500);
@@ -79,6 +79,7 @@ pub(crate) async fn ack_requests(
     session: Session,
     acker: Acker,
     fates: mpsc::UnboundedSender<Fate>,
+    acked: watch::Sender<Option<Tag>>,
 ) {
     let (mut groups, mut next) = (BTreeMap::<u64, Group>::new(), 0);
     let mut acked_up_to = None;
@@ -116,6 +117,12 @@ pub(crate) async fn ack_requests(
             }
         }
         ack_what_is_stored(&mut groups, &mut acked_up_to, &acker);
+        acked.send_if_modified(|acked| {
+            *acked != acked_up_to && {
+                *acked = acked_up_to;
+                true
+            }
+        });
     }
 }
 

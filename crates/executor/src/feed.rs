@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::ask::{Asker, CALL, Question};
 use crate::clock::Clock;
+use crate::dead;
 use crate::inbox::{self, Item, ProbeMark};
 use crate::intake::{BYTES_PER_WEIGHT, Checked, Intake};
 
@@ -109,6 +110,8 @@ impl Feed {
             (Source::Calls, calls.acker()),
         ];
         let requests_acker = requests.acker();
+        let letters = Consume { prefetch: dead::TAKEN_AT_ONCE };
+        let letters = session.consume(&topology::dead_queue(prefix), letters).await?;
         let mut readers = JoinSet::new();
         let (urgent_sender, urgent) = mpsc::channel(CHANNEL);
         let (events_sender, events_receiver) = mpsc::channel(CHANNEL);
@@ -116,6 +119,7 @@ impl Feed {
         readers.spawn(reader.clone().forward(completions, Source::Completions, urgent_sender.clone()));
         readers.spawn(reader.clone().forward(heartbeats, Source::Heartbeats, urgent_sender.clone()));
         readers.spawn(reader.clone().forward(calls, Source::Calls, urgent_sender));
+        readers.spawn(dead::keep(letters, intake.store.clone(), reader.clock));
         readers.spawn(reader.forward(events, Source::Events, events_sender));
         readers.spawn(intake.run(requests, requests_sender));
         Ok(Self {

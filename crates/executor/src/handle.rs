@@ -11,11 +11,11 @@ use futures::future::BoxFuture;
 use slotline_api::control::{Control, Kind, Refused, Submission};
 use slotline_broker::{Delivery, Properties, Publication, PublishError, Session, topology};
 use slotline_protocol::envelope::{self, Envelope};
-use slotline_protocol::http::{Action, DeadLetter, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
+use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
 use slotline_protocol::message::{Accepted, Message, Rejected, Reply, Requested};
 use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status};
 use slotline_store::Store;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -44,8 +44,6 @@ pub(crate) struct Handle {
     pub(crate) questions: mpsc::Sender<Question>,
     /// What the start-up checks found.
     pub(crate) warnings: Vec<String>,
-    /// One look at the dead letters at a time: what one holds, another would not see.
-    pub(crate) dead: Mutex<()>,
 }
 
 impl Handle {
@@ -293,36 +291,12 @@ impl Control for Handle {
         .boxed()
     }
 
-    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, Result<Vec<DeadLetter>, Refused>> {
-        async move {
-            let _one_at_a_time = self.dead.lock().await;
-            dead::list(&self.session()?, &self.prefix, limit).await
-        }
-        .boxed()
-    }
-
-    fn dead_letter(&self, id: String) -> BoxFuture<'_, Result<DeadLetter, Refused>> {
-        async move {
-            let _one_at_a_time = self.dead.lock().await;
-            dead::show(&self.session()?, &self.prefix, &id).await
-        }
-        .boxed()
-    }
-
     fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        async move {
-            let _one_at_a_time = self.dead.lock().await;
-            dead::replay(&self.session()?, &self.prefix, &id).await
-        }
-        .boxed()
+        async move { dead::replay(&self.store, &self.session()?, &self.prefix, &id).await }.boxed()
     }
 
     fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        async move {
-            let _one_at_a_time = self.dead.lock().await;
-            dead::discard(&self.session()?, &self.prefix, &id).await
-        }
-        .boxed()
+        async move { dead::discard(&self.store, &id).await }.boxed()
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {

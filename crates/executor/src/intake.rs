@@ -16,9 +16,10 @@ use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
 use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable};
 use slotline_store::{Known, Request, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::outbox::{Asked, Came};
+use crate::probation::{Probation, Verdict};
 use crate::reading::{Reading, Refusal, Rejection};
 use crate::registry::Registry;
 
@@ -86,28 +87,79 @@ pub(crate) struct Intake {
     /// The last committed batch of this leader.
     pub(crate) committed: Arc<AtomicI64>,
     pub(crate) generation: u64,
+    pub(crate) probation: Probation,
+    /// The last request that was acked.
+    pub(crate) acked: watch::Receiver<Option<Tag>>,
 }
 
 impl Intake {
     /// Reads the requests queue until its session or the leader is gone.
-    pub(crate) async fn run(self, mut consumer: Consumer, checked: mpsc::Sender<Checked>) {
+    pub(crate) async fn run(mut self, mut consumer: Consumer, checked: mpsc::Sender<Checked>) {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
-            let mut deliveries = deliveries.drain(..);
-            let mut opened = None;
-            while let Some((mut members, tag)) = self.some(&mut opened, &mut deliveries) {
-                let seen_batch = self.committed.load(Ordering::Acquire);
-                while let Err(error) = self.look_up(&mut members).await {
-                    tracing::warn!(%error, "requests can't be looked up; they wait for the database");
-                    tokio::select! {
-                        () = checked.closed() => return,
-                        () = tokio::time::sleep(LOOK_UP_AGAIN) => {}
+            let mut deliveries = deliveries.drain(..).peekable();
+            while let Some(next) = deliveries.peek() {
+                let goes_on = if Probation::concerns(next) {
+                    match deliveries.next() {
+                        Some(suspect) => self.read_alone(suspect, &checked).await,
+                        None => true,
                     }
-                }
-                let batch = Checked { generation: self.generation, seen_batch, members, tag };
-                if checked.send(batch).await.is_err() {
+                } else {
+                    let others = std::iter::from_fn(|| deliveries.next_if(|next| !Probation::concerns(next)));
+                    self.pass_on(None, others, &checked).await
+                };
+                if !goes_on {
                     return;
                 }
+            }
+        }
+    }
+
+    /// Checks deliveries and gives them to the loop; `false` once nobody takes them.
+    async fn pass_on(
+        &self,
+        mut opened: Option<Reading>,
+        mut deliveries: impl Iterator<Item = Delivery>,
+        checked: &mpsc::Sender<Checked>,
+    ) -> bool {
+        while let Some((mut members, tag)) = self.some(&mut opened, &mut deliveries) {
+            let seen_batch = self.committed.load(Ordering::Acquire);
+            while let Err(error) = self.look_up(&mut members).await {
+                tracing::warn!(%error, "requests can't be looked up; they wait for the database");
+                if !waits(checked).await {
+                    return false;
+                }
+            }
+            let batch = Checked { generation: self.generation, seen_batch, members, tag };
+            if checked.send(batch).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reads a request that may have killed a process, and nothing beside it until it is dealt with.
+    async fn read_alone(&mut self, suspect: Delivery, checked: &mpsc::Sender<Checked>) -> bool {
+        let tag = suspect.tag;
+        let verdict = loop {
+            match self.probation.begin(&suspect).await {
+                Ok(verdict) => break verdict,
+                Err(error) => tracing::warn!(%error, "a request that came again waits for the database to be noted"),
+            }
+            if !waits(checked).await {
+                return false;
+            }
+        };
+        match verdict {
+            Verdict::ReadAlone(digest) => {
+                let reading = Some(Reading::begin(suspect));
+                self.pass_on(reading, std::iter::empty(), checked).await
+                    && self.probation.end(digest, tag, &mut self.acked).await
+            }
+            Verdict::PutAside { readings } => {
+                let detail = format!("{readings} processes in a row ended while they read it; it was not read again");
+                let reading = Some(Reading::refuse(suspect, Reason::Poisoned, detail));
+                self.pass_on(reading, std::iter::empty(), checked).await
             }
         }
     }
@@ -207,6 +259,14 @@ impl Intake {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for the database to come back; `false` once nobody takes what it would tell.
+async fn waits(checked: &mpsc::Sender<Checked>) -> bool {
+    tokio::select! {
+        () = checked.closed() => false,
+        () = tokio::time::sleep(LOOK_UP_AGAIN) => true,
     }
 }
 

@@ -70,6 +70,14 @@ impl Reading {
         reading
     }
 
+    /// Puts a delivery aside as it came, without a look at what is in it.
+    pub(crate) fn refuse(delivery: Delivery, reason: Reason, detail: String) -> Self {
+        let message_id = delivery.properties.message_id.clone();
+        let mut reading = Self::unopened(delivery, false);
+        reading.put_aside(Unreadable { reason, detail, message_id });
+        reading
+    }
+
     fn unopened(delivery: Delivery, is_array: bool) -> Self {
         let Delivery { tag, body, properties, routing_key, .. } = delivery;
         let came = Arc::new(Came { properties, routing_key, is_array });

@@ -9,7 +9,7 @@ use slotline_api::Hub;
 use slotline_broker::{Broker, crash};
 use slotline_store::{Error as StoreError, Store};
 use tokio::runtime;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::following;
 use crate::handle::Handle;
 use crate::journal::Condition;
 use crate::link::Link;
+use crate::probation::Probation;
 use crate::replies::Replies;
 use crate::term::{self, Context, End};
 
@@ -92,7 +93,6 @@ async fn execute(
         journal: journal.clone(),
         questions: questions_sender,
         warnings,
-        dead: Mutex::new(()),
     });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
@@ -120,6 +120,7 @@ async fn execute(
         shutdown: shutdown.clone(),
         leads,
         journal,
+        probation: Probation::new(store.clone(), id),
         hub,
     };
     let result = tokio::select! {

@@ -17,7 +17,7 @@ use slotline_broker::{Receipt, Session, Tag, crash};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,6 +37,7 @@ use crate::journal::Condition;
 use crate::link::Current;
 use crate::mail::Postman;
 use crate::outbox::{Awaited, Pending};
+use crate::probation::Probation;
 use crate::prune;
 use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
@@ -73,6 +74,8 @@ pub(crate) struct Context {
     /// Whether this process leads and hears what others ask.
     pub(crate) leads: Arc<AtomicBool>,
     pub(crate) journal: Arc<Condition>,
+    /// Requests that this process has begun to read alone.
+    pub(crate) probation: Probation,
     /// Who watches events through this process.
     pub(crate) hub: Arc<Hub>,
 }
@@ -104,6 +107,7 @@ pub(crate) async fn lead(
     context.leads.store(false, Ordering::Release);
     pruning.abort();
     term.finish(&end).await;
+    context.probation.absolve().await;
     // From here on another tells what happens, and something may have been missed in between.
     context.hub.seam();
     Ok(end)
@@ -117,6 +121,7 @@ pub(crate) struct Term {
     postman: Arc<Postman>,
     store: Store,
     journal: Arc<Condition>,
+    probation: Probation,
     hub: Arc<Hub>,
     /// Other executors whose clients watch.
     followers: Followers,
@@ -202,6 +207,7 @@ impl Term {
             postman: Arc::new(postman),
             store: context.store.clone(),
             journal: context.journal.clone(),
+            probation: context.probation.clone(),
             hub: context.hub.clone(),
             followers: Followers::default(),
             record,
@@ -413,11 +419,14 @@ impl Term {
         self.requests = None;
         let Some(session) = session else { return };
         let generation = session.generation();
+        let (acked_out, acked) = watch::channel(None);
         let intake = Intake {
             store: self.store.clone(),
             registry: self.registry.clone(),
             committed: self.committed.clone(),
             generation,
+            probation: self.probation.clone(),
+            acked,
         };
         self.mark.generation = generation;
         let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock };
@@ -426,8 +435,8 @@ impl Term {
                 let (watch, receipts) = mpsc::unbounded_channel();
                 tokio::spawn(watch_orders(receipts, self.fates.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();
-                self.requests_acked =
-                    Some(tokio::spawn(ack_requests(handled, session, feed.requests_acker(), self.fates.0.clone())));
+                let (acker, fates) = (feed.requests_acker(), self.fates.0.clone());
+                self.requests_acked = Some(tokio::spawn(ack_requests(handled, session, acker, fates, acked_out)));
                 self.unstored = 0;
                 self.watch = Some(watch);
                 self.requests_out = Some(requests_out);

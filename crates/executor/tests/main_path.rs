@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publication, Session, Topology, topology};
 use slotline_executor::{Config, run};
 use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX, Envelope, LABEL_CHARS_MAX, MEMBERS_MAX};
@@ -19,6 +20,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A dead letter as it was published.
+struct Dead {
+    properties: Properties,
+    body: bytes::Bytes,
+}
 
 /// An executor in this process, with everything it stands on.
 struct Installation {
@@ -158,14 +165,26 @@ impl Installation {
     }
 
     /// The dead letters, once there are `count`.
-    async fn dead(&self, count: usize) -> Result<Vec<Delivery>> {
+    /// The oldest dead letters, once there are so many.
+    async fn dead(&self, count: usize) -> Result<Vec<Dead>> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        let dead = topology::dead_queue("slotline");
-        while self.session.depth(&dead).await? < count as u64 {
+        let page = PageRequest { cursor: None, limit: count as u32 };
+        let listed = loop {
+            let listed = self.store.dead_letters(&page).await?.data;
+            if listed.len() >= count {
+                break listed;
+            }
             ensure!(tokio::time::Instant::now() < deadline, "dead letters are missing");
             tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        let mut letters = Vec::new();
+        for letter in listed {
+            let whole = self.store.dead_letter(&letter.id).await?.context("it was listed")?;
+            let carried: serde_json::Value = serde_json::from_str(&whole.properties)?;
+            let headers = serde_json::from_value(carried["headers"].clone())?;
+            letters.push(Dead { properties: Properties { headers, ..Properties::default() }, body: whole.body });
         }
-        Ok(self.session.browse(&dead, count).await?.deliveries)
+        Ok(letters)
     }
 
     async fn status(&self, id: i64) -> Result<Status> {
@@ -415,6 +434,54 @@ async fn a_body_that_is_bad_as_a_whole_is_one_letter_and_keeps_its_bytes() -> Re
         assert_eq!(letter.body, *body);
     }
     Ok(())
+}
+
+/// Publishes a large request, and lets a consumer take it and go without an ack, as a process that dies does.
+async fn come_again(slotline: &Installation) -> Result<(String, [u8; 32])> {
+    let parameters = serde_json::json!({"text": "x".repeat(20_000)});
+    let payload = serde_json::json!({"action_ref": "demo.echo", "parameters": parameters});
+    let body = serde_json::json!({"message_type": Requested::TYPE, "payload": payload}).to_string();
+    slotline.publish(body.clone(), Properties::default()).await?;
+    let consume = Consume { prefetch: 1 };
+    let mut consumer = slotline.session.consume(&topology::requests_queue("slotline"), consume).await?;
+    consumer.next().await.context("it is delivered")?;
+    let digest = Sha256::digest(&body).into();
+    Ok((body, digest))
+}
+
+#[tokio::test]
+async fn a_message_in_whose_midst_two_processes_have_ended_is_put_aside_unread_by_the_third() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    slotline.stop_executor().await?;
+    let (body, digest) = come_again(&slotline).await?;
+    for process in [1, 2] {
+        slotline.store.suspect(digest, Uuid::from_u128(process)).await?;
+    }
+    slotline.start_executor();
+    let letter = slotline.dead(1).await?.remove(0);
+    assert_eq!(letter.body, body);
+    assert_eq!(letter.properties.headers["x-slotline-reason"], "poisoned");
+    assert!(letter.properties.headers["x-slotline-detail"].starts_with("2 processes in a row"));
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn an_innocent_message_that_comes_again_is_run_whatever_has_happened_around_it() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    for round in 1..=4 {
+        slotline.stop_executor().await?;
+        let (_, digest) = come_again(&slotline).await?;
+        // One process has ended in its midst, which was chance; each time it is forgotten.
+        slotline.store.suspect(digest, Uuid::from_u128(round)).await?;
+        slotline.start_executor();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let id = slotline_protocol::ExecutionId(round as i64);
+        while slotline.store.execution(id).await?.is_none() {
+            ensure!(tokio::time::Instant::now() < deadline, "it was not taken, in round {round}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    slotline.stop_executor().await
 }
 
 #[tokio::test]

@@ -91,6 +91,8 @@ pub enum Reason {
     IdempotencyConflict,
     /// The AMQP property `priority` asks to be served out of turn.
     PriorityNotSupported,
+    /// Processes that began to read it ended while they did.
+    Poisoned,
 }
 
 impl Reason {
@@ -105,6 +107,7 @@ impl Reason {
             Self::LineFull => "line_full",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::PriorityNotSupported => "priority_not_supported",
+            Self::Poisoned => "poisoned",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use slotline_protocol::http::{DeadLetter, Page};
+use slotline_protocol::http::DeadLetter;
 
 use crate::config::Output;
 use crate::{Settings, output};
@@ -12,7 +12,7 @@ use crate::{Settings, output};
 pub(crate) enum Command {
     /// List the oldest
     List {
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
     },
     /// Show one, with its body
@@ -27,10 +27,11 @@ pub(crate) async fn dead(settings: &Settings, command: Command) -> anyhow::Resul
     let client = settings.client()?;
     match command {
         Command::List { limit } => {
-            let page: Page<DeadLetter> = client.page(&["dead"], &[("limit", limit.to_string())]).await?;
+            let most = usize::try_from(limit).expect("a small number fits");
+            let letters: Vec<DeadLetter> = client.list(&["dead"], &[], most).await?;
             match settings.output() {
-                Output::Json => output::json(&page.data),
-                Output::Table => list(&page.data),
+                Output::Json => output::json(&letters),
+                Output::Table => list(&letters),
             }
         }
         Command::Show { id } => {

@@ -15,6 +15,7 @@
 mod batch;
 mod browse;
 mod clock;
+mod dead;
 mod deadline;
 mod durations;
 mod error;
@@ -32,10 +33,12 @@ mod text;
 mod verify;
 
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Timestamp, http};
+use uuid::Uuid;
 
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
 pub use clock::Reading;
+pub use dead::{DeadBounds, DeadLetter, WholeLetter};
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
@@ -192,6 +195,43 @@ impl Store {
     /// Fails with [`Error::LeadershipOver`] once another leads.
     pub async fn prune(&self, epoch: Epoch, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
         on!(self, journal => journal.prune(epoch, settled_before, max))
+    }
+
+    /// Keeps these dead letters behind all that are kept, and says how many of the oldest went because of `bounds`. A
+    /// letter that is there already stays as it is.
+    pub async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
+        on!(self, journal => journal.put_dead(letters, bounds))
+    }
+
+    /// A page of dead letters without their bodies, oldest first.
+    pub async fn dead_letters(&self, page: &PageRequest) -> Result<http::Page<http::DeadLetter>, Error> {
+        on!(self, journal => journal.dead_letters(page))
+    }
+
+    /// One dead letter with all that belongs to it.
+    pub async fn dead_letter(&self, id: &str) -> Result<Option<WholeLetter>, Error> {
+        on!(self, journal => journal.dead_letter(id))
+    }
+
+    /// Forgets one dead letter; `false` if there is none of this id.
+    pub async fn drop_dead(&self, id: &str) -> Result<bool, Error> {
+        on!(self, journal => journal.drop_dead(id))
+    }
+
+    /// Notes that `process` begins to read the message of this digest alone, and says how many processes, one after the
+    /// other, have begun to and have not ended.
+    pub async fn suspect(&self, digest: [u8; 32], process: Uuid) -> Result<u32, Error> {
+        on!(self, journal => journal.suspect(digest, process))
+    }
+
+    /// The message was read to its end, whatever became of it.
+    pub async fn clear_suspect(&self, digest: [u8; 32]) -> Result<(), Error> {
+        on!(self, journal => journal.clear_suspect(digest))
+    }
+
+    /// The process lives, and reads nothing any more: what it had begun to read did it no harm.
+    pub async fn clear_suspects_of(&self, process: Uuid) -> Result<(), Error> {
+        on!(self, journal => journal.clear_suspects_of(process))
     }
 
     /// What makes this database unfit to be the one truth, in sentences for people; empty if all is well.

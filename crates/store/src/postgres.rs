@@ -2,6 +2,7 @@
 //! its own for whoever leads.
 
 mod commit;
+mod dead;
 mod lead;
 mod prune;
 mod read;

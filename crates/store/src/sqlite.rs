@@ -4,6 +4,7 @@
 //! connection, since SQLite's shared cache would refuse readers instead of letting them wait.
 
 mod commit;
+mod dead;
 mod lead;
 mod prune;
 mod read;

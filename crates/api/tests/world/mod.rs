@@ -15,9 +15,7 @@ use futures::future::BoxFuture;
 use listener::Listener;
 use serde_json::{Value, json};
 use slotline_api::{Control, Hub, Refused, State, Submission, Token};
-use slotline_protocol::http::{
-    Action, DeadLetter, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker,
-};
+use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker};
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Policy, Status, Timestamp};
 use slotline_scheduler::Snapshot;
@@ -29,7 +27,7 @@ pub(crate) struct World {
     pub(crate) control: Arc<Recorder>,
     pub(crate) waiting: ExecutionId,
     pub(crate) hub: Arc<Hub>,
-    store: Store,
+    pub store: Store,
     router: Router,
 }
 
@@ -295,19 +293,6 @@ impl Recorder {
     }
 }
 
-fn dead_letter(body: Option<String>) -> DeadLetter {
-    DeadLetter {
-        id: "d-1".to_owned(),
-        reason: "malformed".to_owned(),
-        detail: "no JSON".to_owned(),
-        message_id: None,
-        routing_key: "execution.requested".to_owned(),
-        dead_at: None,
-        body_bytes: 7,
-        body,
-    }
-}
-
 impl Control for Recorder {
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
         let message_id = submission.message_id.unwrap_or_else(|| "made".to_owned());
@@ -383,14 +368,6 @@ impl Control for Recorder {
             return futures::future::pending().boxed();
         }
         self.quietly(self.workers.lock().expect("no test panics with it").clone())
-    }
-
-    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, Result<Vec<DeadLetter>, Refused>> {
-        self.answer(format!("dead {limit}"), vec![dead_letter(None)])
-    }
-
-    fn dead_letter(&self, id: String) -> BoxFuture<'_, Result<DeadLetter, Refused>> {
-        self.answer(format!("dead {id}"), dead_letter(Some("rubbish".to_owned())))
     }
 
     fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {

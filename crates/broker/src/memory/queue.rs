@@ -99,10 +99,16 @@ impl Queue {
         self.ready.push_back(Held { position: self.next_position, redelivered: false, message });
         self.next_position += 1;
         self.deliver();
-        while self.ready.len() > max {
+        while self.ready.len() > max || self.is_too_large() {
             self.ready.pop_front();
         }
         Ok(())
+    }
+
+    /// Counted anew each time, since few queues have such a limit and little waits in them.
+    fn is_too_large(&self) -> bool {
+        let Some(max) = self.settings.max_bytes else { return false };
+        self.ready.iter().map(|held| held.message.body.len() as u64).sum::<u64>() > max
     }
 
     /// Adds a consumer; `wake` is notified when there is something to fetch for it.

@@ -161,7 +161,7 @@ impl Journal {
         Ok(durations::of(&samples))
     }
 
-    async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, Error> {
+    pub(super) async fn rows(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, Error> {
         let mut connection = borrow(&self.pool).await?;
         let rows = within(query.fetch_all(&mut *connection)).await?;
         connection.give_back();

@@ -149,7 +149,7 @@ impl Journal {
         Ok(durations::of(&samples))
     }
 
-    async fn rows(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
+    pub(super) async fn rows(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
         let mut connection = within(self.readers.acquire()).await?;
         within(query.fetch_all(&mut *connection)).await
     }

@@ -5,6 +5,7 @@
 mod actions;
 mod browse;
 mod commit;
+mod dead;
 mod leadership;
 mod messages;
 mod migrate;
