@@ -207,6 +207,8 @@ impl Book {
                 | Effect::Progress(_)
                 | Effect::Resend { .. }
                 | Effect::Farewell(_)
+                | Effect::TakeLess { .. }
+                | Effect::TakeAll
                 | Effect::IncarnationOver(_)
                 | Effect::GiveUp(_)
                 | Effect::Finish => {}

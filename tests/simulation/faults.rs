@@ -82,6 +82,8 @@ pub(crate) struct Rates {
     /// A daemon freezes between two of its effects.
     pub(crate) freeze_between: u32,
     pub(crate) spawn_fails: u32,
+    /// A worker has too little of something to start an attempt, and hands it back.
+    pub(crate) is_short: u32,
 }
 
 impl Fault {
@@ -105,6 +107,7 @@ impl Fault {
             crash_between: rate(20, 60),
             freeze_between: rate(15, 40),
             spawn_fails: rate(10, 1500),
+            is_short: rate(15, 4000),
         };
         let [fence, lease] = [plan.terms.fence, plan.terms.lease].map(|term| term.as_micros() as u64);
         let mut faults = Vec::new();

@@ -38,6 +38,8 @@ pub(crate) struct Process {
     pub(crate) began_at: Micros,
     is_killed: bool,
     is_paused: bool,
+    /// Its worker has too little of something to start it.
+    is_short: bool,
     course: Course,
 }
 
@@ -95,6 +97,7 @@ impl Process {
         let delay =
             if stage.chance.percent(3) { stage.chance.spread(20 * MS, 4 * SECOND) } else { stage.chance.below(5 * MS) };
         stage.after(delay, Event::Process { process: index, step: Step::Spawn });
+        let is_short = stage.chance.parts(stage.rates.is_short);
         Self {
             worker,
             life,
@@ -105,6 +108,7 @@ impl Process {
             began_at: 0,
             is_killed: false,
             is_paused: false,
+            is_short,
             course,
         }
     }
@@ -118,6 +122,10 @@ impl Process {
         match (step, self.phase) {
             (_, Phase::Gone) => {}
             (Step::Spawn, Phase::Spawning) => {
+                if self.is_short && !self.is_killed {
+                    self.phase = Phase::Gone;
+                    return self.tell(index, News::Unstarted, stage);
+                }
                 if self.is_killed || self.is_past(clock, stage) || !self.course.spawns {
                     self.phase = Phase::Gone;
                     return self.tell(index, News::Ended { succeeded: false }, stage);

@@ -105,7 +105,7 @@ impl Shrinker {
 }
 
 type Rate = fn(&mut Rates) -> &mut u32;
-const RATES: [Rate; 9] = [
+const RATES: [Rate; 10] = [
     |rates| &mut rates.dropped,
     |rates| &mut rates.duplicated,
     |rates| &mut rates.delayed,
@@ -115,6 +115,7 @@ const RATES: [Rate; 9] = [
     |rates| &mut rates.crash_between,
     |rates| &mut rates.freeze_between,
     |rates| &mut rates.spawn_fails,
+    |rates| &mut rates.is_short,
 ];
 
 /// The steps that matter: every blow, and what is about the execution that broke the rule; the last of them.

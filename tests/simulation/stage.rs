@@ -148,8 +148,14 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum News {
     Started,
-    Told { numbers: bool },
-    Ended { succeeded: bool },
+    Told {
+        numbers: bool,
+    },
+    Ended {
+        succeeded: bool,
+    },
+    /// Its worker is short of something.
+    Unstarted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

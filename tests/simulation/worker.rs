@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use slotline_protocol::message::{AttemptKey, Failure, Report};
 use slotline_protocol::{Incarnation, WorkerName};
-use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Terms, Told};
+use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Shortage, Terms, Told};
 use uuid::Uuid;
 
 use crate::clock::{MS, Micros, SECOND};
@@ -298,6 +298,10 @@ impl Worker {
                 };
                 Input::Reported { key, event: Told::Progress(report) }
             }
+            News::Unstarted => {
+                self.live.remove(&key);
+                Input::Unstarted { key, shortage: Shortage::Processes }
+            }
             News::Ended { succeeded } => {
                 self.live.remove(&key);
                 let result = if succeeded { Ok(self.null.clone()) } else { Err(Failure::new("exit_status", "1")) };
@@ -424,6 +428,8 @@ impl Worker {
                     stage.send(session, Up::Serve { incarnation: next, former: Some(former) });
                 }
             }
+            // Its next heartbeat says what it takes.
+            Effect::TakeLess { .. } | Effect::TakeAll => {}
             Effect::GiveUp(_) => {
                 stage.trace(|| format!("worker {} gives itself up", self.index));
                 self.crash(processes, stage);

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use slotline_api::Hub;
+use slotline_broker::pulse::Pulse;
 use slotline_broker::{Broker, crash};
 use slotline_store::{Error as StoreError, Store};
 use tokio::runtime;
@@ -51,8 +52,15 @@ pub async fn run(
     thread::Builder::new()
         .name("slotline-executor".to_owned())
         .spawn(move || {
-            let own = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread);
-            let ended = own.and_then(|own| own.block_on(execute(config, store, broker, api, shutdown, &callers)));
+            let pulse = Pulse::new(term::DOING);
+            // What follows from a loop that stands is the others' to do: its lock is lost, and another leads.
+            let watch = pulse.watch("executor", |_, _| ());
+            let own = watch.and_then(|watch| Ok((pulse.runtime()?, watch))).map_err(Error::Thread);
+            let ended = own.and_then(|(own, watch)| {
+                let ended = own.block_on(execute(config, store, broker, api, shutdown, &callers, pulse));
+                drop(watch);
+                ended
+            });
             // Nobody listens if the future was dropped.
             let _ = finished.send(ended);
         })
@@ -67,6 +75,7 @@ async fn execute(
     api: Option<Api>,
     shutdown: CancellationToken,
     callers: &runtime::Handle,
+    pulse: Arc<Pulse>,
 ) -> Result<(), Error> {
     let id = Uuid::new_v4();
     let clock = Clock::start();
@@ -122,6 +131,7 @@ async fn execute(
         journal,
         probation: Probation::new(store.clone(), id),
         hub,
+        pulse,
     };
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use slotline_api::Hub;
+use slotline_broker::pulse::Pulse;
 use slotline_broker::{Receipt, Session, Tag, crash};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
@@ -78,7 +79,13 @@ pub(crate) struct Context {
     pub(crate) probation: Probation,
     /// Who watches events through this process.
     pub(crate) hub: Arc<Hub>,
+    /// Shows the watch that the loop turns.
+    pub(crate) pulse: Arc<Pulse>,
 }
+
+/// What the executor's loop can be doing, for the watch; the index is what [`Pulse::turn`] is given.
+pub(crate) const DOING: &[&str] =
+    &["waiting, or at work beside the leader's turns", "taking what arrived", "cutting a batch"];
 
 /// Why a term ended.
 #[derive(Debug)]
@@ -241,6 +248,7 @@ impl Term {
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            context.pulse.turn(0);
             let has_room = self.pending.inputs < INPUTS_MAX;
             let takes_requests = self.takes_requests();
             let deadline = self.clock.instant(self.next_deadline());
@@ -287,7 +295,9 @@ impl Term {
                     }
                 }
             }
+            context.pulse.turn(1);
             self.take_what_is_there();
+            context.pulse.turn(2);
             self.cut();
         }
     }

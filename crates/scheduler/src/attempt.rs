@@ -17,6 +17,8 @@ use crate::snapshot::Lease;
 const DRAIN: &str = "drain";
 /// A worker's reason for handing an attempt back: it does not serve the action after all.
 const UNKNOWN_ACTION: &str = "unknown_action";
+/// A worker's reason for handing an attempt back: it is short of something, and takes no more than what it has.
+const SHORTAGE: &str = "shortage";
 
 /// What is known of an attempt, or of a wait, that is over.
 pub(crate) struct Ending {
@@ -112,6 +114,13 @@ impl Scheduler {
                 }
             }
             UNKNOWN_ACTION => self.disown(incarnation, key.0),
+            SHORTAGE => {
+                // Until its next heartbeat says how many it takes.
+                if let Some(worker) = self.workers.get_mut(&incarnation) {
+                    let others = worker.leases.iter().filter(|id| **id != key.0).count();
+                    worker.capacity = worker.capacity.min(u32::try_from(others).unwrap_or(u32::MAX));
+                }
+            }
             _ => {}
         }
         if is_ahead && !is_cancelling {

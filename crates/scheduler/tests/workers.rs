@@ -66,6 +66,27 @@ fn a_draining_worker_gets_nothing_new() {
 }
 
 #[test]
+fn what_a_worker_is_too_short_to_start_keeps_its_place_and_is_not_sent_there_again() {
+    let mut world = World::without_workers("email", slots(4)).with_worker("w1", 4);
+    world.submit(["a", "b", "c", "d", "e"]);
+    let before = world.snapshot("c").attempt;
+    for name in ["b", "c", "d"] {
+        let returned = world.hand_back(name, false, "shortage");
+        world.tell(returned);
+    }
+    assert_eq!((world.held_by("w1"), world.why("b").reason), (vec!["a".to_owned()], WaitReason::Capacity));
+    world.start_worker("w2", 2);
+    assert_eq!(world.held_by("w2"), ["b", "c"], "whoever stood first is first again");
+    assert_eq!(world.snapshot("c").attempt, before + 1, "its number is used up");
+    // It says what it takes by now.
+    world.beat("w1");
+    assert_eq!(world.held_by("w1"), ["a", "d"], "the fourth slot, and room enough");
+    assert_eq!(world.snapshot("b").losses, 0, "uncharged");
+    world.complete_all(["a", "b", "c", "d", "e"]);
+    assert_eq!(world.finished(), ["a", "b", "c", "d", "e"]);
+}
+
+#[test]
 fn what_a_worker_hands_back_to_drain_is_not_sent_there_again() {
     let mut world = World::without_workers("email", slots(1)).with_worker("w1", 5);
     world.submit(["a", "b"]);

@@ -11,7 +11,7 @@ use slotline_protocol::{ActionRef, Incarnation};
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::duty::{Duty, Effect, Ending, Input, Traced};
+use crate::duty::{Duty, Effect, Ending, Input, Shortage, Traced};
 use crate::feed::{Feed, Listener};
 use crate::hands::Hands;
 use crate::scratch::Scratch;
@@ -47,6 +47,8 @@ pub(crate) enum Errand {
         sent: Duration,
     },
     Farewell(message::Ended),
+    /// What the worker takes has changed: the most attempts at once and why; `None`: as many as ever.
+    Takes(Option<(u32, Shortage)>),
     /// The incarnation is over.
     Rename(Incarnation),
     GiveUp(Vec<AttemptKey>),
@@ -97,6 +99,16 @@ impl Book {
         self.lock().hands.close()
     }
 
+    /// Nothing of an attempt is left.
+    fn close_attempt(self: &Arc<Self>, feed: &Feed, how: Input) {
+        let mut inner = self.lock();
+        inner.look(self, feed);
+        inner.hands.forget(feed.key);
+        inner.handle(self, how);
+        drop(inner);
+        self.news.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic in here is a bug; to lose the rest of the table with it would make it worse.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,12 +120,11 @@ pub(crate) struct Ear(pub(crate) Arc<Book>);
 
 impl Listener for Ear {
     fn ended(&self, feed: &Feed, ending: Ending) {
-        let mut inner = self.0.lock();
-        inner.look(&self.0, feed);
-        inner.hands.forget(feed.key);
-        inner.handle(&self.0, Input::Ended { key: feed.key, ending });
-        drop(inner);
-        self.0.news.notify_one();
+        self.0.close_attempt(feed, Input::Ended { key: feed.key, ending });
+    }
+
+    fn unstarted(&self, feed: &Feed, shortage: Shortage) {
+        self.0.close_attempt(feed, Input::Unstarted { key: feed.key, shortage });
     }
 }
 
@@ -146,6 +157,8 @@ impl Inner {
                 }
                 Effect::Beat { heartbeat, sent } => errands.push(Errand::Beat { heartbeat, sent }),
                 Effect::Farewell(ended) => errands.push(Errand::Farewell(ended)),
+                Effect::TakeLess { shortage, most } => errands.push(Errand::Takes(Some((most, shortage)))),
+                Effect::TakeAll => errands.push(Errand::Takes(None)),
                 Effect::IncarnationOver(former) => errands.push(Errand::Rename(former)),
                 Effect::GiveUp(attempts) => errands.push(Errand::GiveUp(attempts)),
                 Effect::Finish => errands.push(Errand::Finish),

@@ -24,6 +24,7 @@ mod orders;
 mod pace;
 mod phase;
 mod recent;
+mod shortage;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,8 @@ pub use pace::NEWS_PER_SECOND;
 pub(crate) use pace::{absorb, replaces};
 pub use phase::{PHASES_MAX, Phase};
 pub use recent::PROGRESS_EVENTS;
+use shortage::Ceiling;
+pub use shortage::{RAISE_AFTER, RAISE_AFTER_MAX, Shortage};
 
 /// The most attempts held at once, so that a heartbeat fits its envelope. A dispatch past it is not taken, and the
 /// executor sees that it was not.
@@ -72,6 +75,8 @@ pub struct Duty {
     formers: Vec<Former>,
     /// Nothing starts, and reports are held back, until what was said could be sent.
     is_congested: bool,
+    /// While the worker is short of something.
+    ceiling: Option<Ceiling>,
 }
 
 /// Where the incarnation stands.
@@ -121,6 +126,7 @@ impl Duty {
             first_beat: None,
             formers: Vec::new(),
             is_congested: false,
+            ceiling: None,
         }
     }
 
@@ -145,6 +151,7 @@ impl Duty {
             Input::Started { key, at } => self.started(key, at, fx),
             Input::Reported { key, event } => self.reported(now, key, event, fx),
             Input::Ended { key, ending } => self.ended(now, key, ending, fx),
+            Input::Unstarted { key, shortage } => self.unstarted(now, key, shortage, fx),
             Input::HeartbeatConfirmed { incarnation, sent } => self.confirmed(now, incarnation, sent, fx),
             Input::FarewellConfirmed { incarnation } => self.farewell_confirmed(now, incarnation),
             Input::SessionOpened { incarnation } => {
@@ -176,10 +183,14 @@ impl Duty {
     /// When a `Tick` is due, if nothing happens before. `None`: never.
     pub fn next_deadline(&self) -> Option<Duration> {
         let life = match self.life {
-            Life::Alive { confirmed } => [Some(self.beat_at), confirmed.map(|sent| sent + self.terms.fence)],
-            Life::Over { since } => [Some(since + KILL_WAIT), None],
-            Life::Between => [None, None],
-            Life::Leaving { until } => [Some(until), None],
+            Life::Alive { confirmed } => [
+                Some(self.beat_at),
+                confirmed.map(|sent| sent + self.terms.fence),
+                self.ceiling.map(|ceiling| ceiling.raise_at),
+            ],
+            Life::Over { since } => [Some(since + KILL_WAIT), None, None],
+            Life::Between => [None; 3],
+            Life::Leaving { until } => [Some(until), None, None],
             Life::Finished => return None,
         };
         let drain = self.drain.filter(|_| matches!(self.life, Life::Alive { .. })).and_then(|drain| {
@@ -280,7 +291,7 @@ impl Duty {
         let heartbeat = message::Heartbeat {
             worker: self.config.worker.clone(),
             incarnation: self.incarnation,
-            capacity: self.config.capacity.saturating_sub(u32::try_from(isolated).unwrap_or(u32::MAX)),
+            capacity: self.room().saturating_sub(u32::try_from(isolated).unwrap_or(u32::MAX)),
             holding: self
                 .entries
                 .values()

@@ -16,7 +16,7 @@ use slotline_protocol::message::{AttemptKey, Report, Stream};
 use tokio::sync::mpsc;
 
 use crate::check;
-use crate::duty::{Ending, Now, Told};
+use crate::duty::{Ending, Now, Shortage, Told};
 use waiting::Waiting;
 
 /// The most warnings about what one attempt reports; the last says that further ones are left out.
@@ -26,6 +26,8 @@ pub(crate) const NOTICES_MAX: u32 = 20;
 pub(crate) trait Listener: Send + Sync {
     /// Nothing of the attempt is left.
     fn ended(&self, feed: &Feed, ending: Ending);
+    /// Nothing of the attempt ever was: the worker is short of something.
+    fn unstarted(&self, feed: &Feed, shortage: Shortage);
 }
 
 /// The attempt's end of the line.
@@ -101,6 +103,11 @@ impl Feed {
         self.listener.ended(self, ending);
     }
 
+    /// The last word of an attempt that could not be started.
+    pub(crate) fn unstarted(&self, shortage: Shortage) {
+        self.listener.unstarted(self, shortage);
+    }
+
     fn push(self: &Arc<Self>, told: Told) {
         let mut waiting = self.lock();
         waiting.push(told);
@@ -147,6 +154,7 @@ mod tests {
 
     impl Listener for Nobody {
         fn ended(&self, _: &Feed, _: Ending) {}
+        fn unstarted(&self, _: &Feed, _: Shortage) {}
     }
 
     fn feed() -> (Arc<Feed>, mpsc::UnboundedReceiver<Arc<Feed>>) {

@@ -49,6 +49,7 @@ mod panic;
 mod process;
 pub mod progress;
 mod report;
+mod resources;
 mod rest;
 mod run;
 mod scratch;

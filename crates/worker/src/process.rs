@@ -26,9 +26,10 @@ use crate::aside::{self, aside};
 use crate::channel::Channel;
 use crate::clock;
 use crate::command::{Command, environment};
-use crate::duty::{Ending, Start};
+use crate::duty::{Ending, Shortage, Start};
 use crate::feed::Feed;
 use crate::mark::Stubborn;
+use crate::resources;
 use crate::shim::wire::{self, Files, Order, Report, Spec};
 use output::{Allowance, Output};
 use places::Places;
@@ -66,17 +67,21 @@ pub(crate) struct Plan {
 pub(crate) async fn run(pool: Pool, plan: Plan) {
     let feed = plan.feed.clone();
     let (channels, places) = (plan.channels.clone(), plan.places.clone());
-    let ending = attempt(&pool, plan).await;
-    if ending.result.is_err() {
+    let ended = attempt(&pool, plan).await;
+    if !matches!(ended, Ok(Ending { result: Ok(_), .. })) {
         // Nobody waits for that: no other attempt has files of these names.
         channels.spawn_blocking(move || places.clear());
     }
-    feed.ended(ending);
+    match ended {
+        Ok(ending) => feed.ended(ending),
+        Err(shortage) => feed.unstarted(shortage),
+    }
 }
 
-async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
+/// `Err`: it could not be started, for want of something that is the worker's to have.
+async fn attempt(pool: &Pool, mut plan: Plan) -> Result<Ending, Shortage> {
     if let Ok(Ask::Interrupt { .. } | Ask::Kill) = plan.asks.try_recv() {
-        return unstarted(Failure::new("cancelled", "it was ended before it started"));
+        return Ok(unstarted(Failure::new("cancelled", "it was ended before it started")));
     }
     let started = async {
         let listener = prepare(&plan).await?;
@@ -85,8 +90,11 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     let mut running = match started.await {
         Ok(running) => running,
         Err(error) => {
+            if let Some(shortage) = resources::shortage(&error) {
+                return Err(shortage);
+            }
             let program = plan.command.config.command.first().map_or("", String::as_str);
-            return unstarted(Failure::new("spawn_failed", format!("can't start {program:?}: {error}")));
+            return Ok(unstarted(Failure::new("spawn_failed", format!("can't start {program:?}: {error}"))));
         }
     };
     let ended = running.watch(&mut plan).await;
@@ -98,11 +106,17 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Ending {
     if let Some(channel) = running.channel.take() {
         channel.close().await;
     }
+    if let Ended::Refused { errno } = ended
+        && let Some(shortage) = resources::shortage(&io::Error::from_raw_os_error(errno))
+    {
+        pool.put(running.shim);
+        return Err(shortage);
+    }
     let (ending, shim) = running.judge(&plan, ended).await;
     if let Ended::Gone | Ended::Refused { .. } = ended {
         pool.put(shim);
     }
-    ending
+    Ok(ending)
 }
 
 /// Makes the attempt's files ready. An attempt that can't be listened to runs all the same.
@@ -110,12 +124,20 @@ async fn prepare(plan: &Plan) -> io::Result<Option<UnixListener>> {
     let (places, id) = (plan.places.clone(), plan.start.key.0);
     let folder = places.folder.clone();
     let unusable = |error: io::Error| {
+        if resources::shortage(&error).is_some() {
+            return error;
+        }
         let text = format!("the worker's scratch folder {folder:?} can't be used: {error}");
         io::Error::new(error.kind(), text)
     };
     let prepared = aside(&plan.channels, move || {
         places.prepare()?;
         let listening = places.listen();
+        if let Err(error) = &listening
+            && resources::shortage(error).is_some()
+        {
+            return listening;
+        }
         let warn =
             |error: &io::Error| tracing::warn!(execution.id = %id, %error, "can't listen to a command's progress");
         Ok(listening.inspect_err(warn).unwrap_or_default())

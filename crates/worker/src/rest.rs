@@ -42,7 +42,7 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::duty::Ending;
+    use crate::duty::{Ending, Shortage};
     use crate::feed::Listener;
     use slotline_protocol::ExecutionId;
 
@@ -50,6 +50,7 @@ mod tests {
 
     impl Listener for Nobody {
         fn ended(&self, _: &Feed, _: Ending) {}
+        fn unstarted(&self, _: &Feed, _: Shortage) {}
     }
 
     fn feed(id: i64) -> Arc<Feed> {

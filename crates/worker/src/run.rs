@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) shim: PathBuf,
     /// What shims and commands are given of the worker's environment.
     pub(crate) env: Vec<(OsString, OsString)>,
+    /// How many files a command may have open; `None`: as many as this process.
+    pub(crate) files_of_commands: Option<u64>,
     pub(crate) scratch: Option<Scratch>,
     pub(crate) lock: Option<Lock>,
     pub(crate) broker: Broker,
@@ -61,14 +63,14 @@ pub(crate) async fn run(
     handlers: runtime::Handle,
     channels: runtime::Handle,
 ) -> Result<(), Error> {
-    let Setup { config, work, shim, env, scratch, lock, broker, shutdown } = setup;
+    let Setup { config, work, shim, env, files_of_commands, scratch, lock, broker, shutdown } = setup;
     let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let (pool, shims) = match &scratch {
         None => (None, None),
         Some(_) => {
             let marks = lock.as_ref().map_or_else(|| Arc::new(Marks::new(Uuid::new_v4().as_u64_pair().0)), Lock::marks);
             let share = lock.as_ref().map(Lock::share).transpose().map_err(Error::Thread)?;
-            let outfit = Outfit { program: shim, env, marks, lock: share };
+            let outfit = Outfit { program: shim, env, marks, lock: share, files: files_of_commands };
             let (pool, thread) = Pool::start(outfit, capacity).map_err(Error::Thread)?;
             (Some(pool), Some(thread))
         }
@@ -281,6 +283,13 @@ impl Loop {
                 self.publish(&ended, Input::FarewellConfirmed { incarnation });
                 crash::point("worker.farewell.after");
             }
+            Errand::Takes(Some((most, shortage))) => {
+                tracing::warn!(
+                    takes = most,
+                    "short of {shortage}: what can't be started is handed back, and no more than {most} run at once for now"
+                );
+            }
+            Errand::Takes(None) => tracing::info!("what was short has passed: as many run at once as ever"),
             Errand::Rename(former) => {
                 let incarnation = Incarnation(Uuid::new_v4());
                 tracing::warn!(worker.incarnation = %former, next = %incarnation, "isolated: going on under a new name");

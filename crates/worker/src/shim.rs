@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, WaitStatus};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 
 use crate::duty::Now;
 use crate::mark::{Mark, Stubborn};
@@ -62,6 +62,10 @@ fn serve() -> std::io::Result<()> {
     let _ = nix::sys::prctl::set_thp_disable(false);
     // What it holds, the worker's lock above all, is none of its command's business.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    limit_files();
+    // A session of its own, without a terminal: a command that asks there for a password fails at once, where it would
+    // stop, unseen, for ever. And a signal to the worker's group is not for its shims.
+    rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     if let Some(mark) = std::env::args().nth(2).as_deref().and_then(Mark::from_argument) {
         // Below a stricter limit than this the processes can't be marked; everything else holds them all the same.
@@ -97,6 +101,15 @@ fn serve() -> std::io::Result<()> {
                 }
             }
         }
+    }
+}
+
+/// A worker raises its own limit; a program that goes through all the files it may have open is not to pay for that.
+fn limit_files() {
+    if let Some(files) = std::env::args().nth(3).and_then(|text| text.parse().ok()) {
+        let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
+        // At worst a command may have more.
+        let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum });
     }
 }
 

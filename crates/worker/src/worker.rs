@@ -14,7 +14,7 @@ use slotline_protocol::{ActionRef, InvalidName, WorkerName};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::aside::STANDING_MAX;
+use crate::aside::{KEEP_ALIVE, STANDING_MAX};
 use crate::command::{Command, GRACE, RunConfig};
 use crate::confine::Layers;
 use crate::context::Context;
@@ -23,6 +23,7 @@ use crate::env::{self, ENV_PASSED};
 use crate::handler::{self, Handler, HandlerError};
 use crate::hands::Work;
 use crate::lock::Lock;
+use crate::resources;
 use crate::run::{self, Setup};
 use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
@@ -121,6 +122,7 @@ impl Worker {
     /// An error of the kind [`Error::Unstoppable`] or [`Error::Stands`] means that the process must end.
     pub async fn run(self, broker: Broker, shutdown: Shutdown) -> Result<(), Error> {
         let commands: Vec<_> = self.work.values().filter_map(Work::command).collect();
+        let fit = (!commands.is_empty()).then(|| resources::fit(self.config.capacity));
         let scratch = if !commands.is_empty() {
             say_what_holds(&commands);
             // Its memory and its environment are no business of commands that run as the same user.
@@ -141,7 +143,8 @@ impl Worker {
         let (finished, result) = oneshot::channel();
         let (gives_up, given_up) = oneshot::channel();
         let setup = Setup {
-            config: self.config,
+            config: Config { capacity: fit.as_ref().map_or(self.config.capacity, |fit| fit.capacity), ..self.config },
+            files_of_commands: fit.and_then(|fit| fit.files_of_commands),
             work: self.work,
             shim: self.shim,
             env: env::passed(
@@ -193,12 +196,17 @@ fn on_this_thread(setup: Setup, gives_up: oneshot::Sender<Error>) -> Result<(), 
             runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .max_blocking_threads(STANDING_MAX)
+                .thread_keep_alive(KEEP_ALIVE)
                 .thread_name("slotline-reports")
                 .enable_all()
                 .build()
                 .map_err(Error::Thread)?,
         ),
     };
+    if let Some(channels) = &channels {
+        // One is there for good, also when the system gives no thread any more.
+        channels.spawn_blocking(|| ());
+    }
     let reports = channels.as_ref().unwrap_or(&handlers).handle().clone();
     let gauge = Gauge::new();
     let own = gauge.pulse().runtime().map_err(Error::Thread)?;

@@ -10,7 +10,7 @@ use super::verdict::{start_timed_out, unstarted};
 use super::{Duty, Effect, Life, Now};
 
 impl Duty {
-    /// Looks at every entry whose alarm has come, and at the heartbeat.
+    /// Looks at every entry whose alarm has come, at what was short, and at the heartbeat.
     pub(super) fn ring(&mut self, now: Now, fx: &mut Vec<Effect>) {
         while let Some((at, key)) = self.alarms.first().copied().filter(|(at, _)| *at <= now.boot) {
             self.alarms.remove(&(at, key));
@@ -19,8 +19,11 @@ impl Duty {
                 self.look(now, key, fx);
             }
         }
-        if matches!(self.life, Life::Alive { .. }) && now.boot >= self.beat_at {
-            self.beat(now, fx);
+        if matches!(self.life, Life::Alive { .. }) {
+            self.raise(now, fx);
+            if now.boot >= self.beat_at {
+                self.beat(now, fx);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use slotline_protocol::message::{self, AttemptKey};
 use slotline_protocol::{ActionRef, Detail, Fence, Incarnation};
 
 use super::input::Json;
+use super::shortage::Shortage;
 
 /// What is to be done now.
 #[derive(Clone, Debug)]
@@ -46,6 +47,13 @@ pub enum Effect {
     },
     /// Publish an incarnation's last word; its confirm is told by `FarewellConfirmed`.
     Farewell(message::Ended),
+    /// The worker is short of something: it takes no more than `most` attempts at once, and tries more after a while.
+    TakeLess {
+        shortage: Shortage,
+        most: u32,
+    },
+    /// What was short has passed: the worker takes as many as ever.
+    TakeAll,
     /// Nothing of this incarnation runs under its name any more: choose a new one, and consume its queue.
     IncarnationOver(Incarnation),
     /// These ignore their end. Only the end of the process ends them, and nothing may go on beside them.

@@ -11,6 +11,7 @@ use slotline_protocol::message::{self, AttemptKey, Failure};
 use slotline_protocol::{ActionRef, Epoch, Incarnation, Timestamp, WorkerName};
 
 use super::phase::Phase;
+use super::shortage::Shortage;
 
 /// A moment on both clocks: deadlines are judged on the first, the second is for people and the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +89,9 @@ pub enum Input {
     Reported { key: AttemptKey, event: Told },
     /// Nothing of the attempt is left.
     Ended { key: AttemptKey, ending: Ending },
+    /// An attempt could not be started, and nothing of it is left: the worker is short of something. Answers
+    /// [`super::Effect::Start`] where neither `Started` nor `Ended` does.
+    Unstarted { key: AttemptKey, shortage: Shortage },
     /// The broker has the heartbeat that was sent at `sent` for that incarnation.
     HeartbeatConfirmed { incarnation: Incarnation, sent: Duration },
     /// The broker has the last word of that incarnation.

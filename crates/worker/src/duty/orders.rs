@@ -4,6 +4,7 @@ use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{self, Event};
 
 use super::entry::{Cause, Entry, Stage, Word};
+use super::shortage::SHORTAGE;
 use super::verdict::{cancelled, unstarted};
 use super::{Duty, ENTRIES_MAX, Effect, Life, Now, Order, Terms};
 
@@ -58,6 +59,8 @@ impl Duty {
             Some("drain")
         } else if !self.config.actions.contains_key(&order.action_ref) {
             Some("unknown_action")
+        } else if after.is_none() && self.is_short() {
+            Some(SHORTAGE)
         } else {
             None
         };

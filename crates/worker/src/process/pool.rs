@@ -69,6 +69,8 @@ pub(crate) struct Outfit {
     pub(crate) marks: Arc<Marks>,
     /// The worker's lock, which every shim holds as well; its commands do not.
     pub(crate) lock: Option<OwnedFd>,
+    /// How many files a command may have open; `None`: as many as this process.
+    pub(crate) files: Option<u64>,
 }
 
 /// The worker's end of one shim.
@@ -231,8 +233,7 @@ fn spawn(outfit: &Outfit) -> io::Result<Spawned> {
     command
         .arg0("slotline-shim")
         .args([ARGUMENT, &mark.to_argument()])
-        // A signal to the worker's group is not for its shims.
-        .process_group(0)
+        .args(outfit.files.map(|files| files.to_string()))
         .env_clear()
         .envs(outfit.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(theirs))

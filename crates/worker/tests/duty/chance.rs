@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{AttemptKey, Completed, Level, Report, Stream};
-use slotline_worker::duty::{Effect, Input, Told};
+use slotline_worker::duty::{Effect, Input, Shortage, Told};
 
 use crate::world::{World, key};
 
@@ -48,6 +48,8 @@ enum Step {
     Resend(i64),
     Succeed(usize),
     Fail(usize),
+    /// The worker is short of something to start it with.
+    Short(usize),
     Pass(u64),
     /// Whether too much waits to be sent.
     Congest(bool),
@@ -76,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4_usize, 0..5_u8, 1..40_u64).prop_map(|(index, kind, times)| Step::Tell { index, kind, times }),
         5 => (0..4_usize).prop_map(Step::Succeed),
         2 => (0..4_usize).prop_map(Step::Fail),
+        1 => (0..4_usize).prop_map(Step::Short),
         6 => (1..20_000_u64).prop_map(Step::Pass),
         1 => prop::bool::weighted(0.3).prop_map(Step::Congest),
         1 => Just(Step::Drain),
@@ -89,6 +92,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Judge {
     /// Every start of a life, with its incarnation. An attempt handed back unstarted may be granted again.
     started: BTreeMap<AttemptKey, Incarnation>,
+    /// Of those, whose process or handler really did.
+    begun: BTreeSet<AttemptKey>,
     ended: BTreeSet<AttemptKey>,
     killed: BTreeSet<AttemptKey>,
     isolated: BTreeSet<AttemptKey>,
@@ -119,6 +124,7 @@ impl Judge {
                     let sent = self.confirmed.get(&world.incarnation).expect("a confirmed heartbeat before any start");
                     assert!(world.now.boot < *sent + Duration::from_secs(45), "started past the fence");
                     assert!(!self.over.contains(&world.incarnation), "started under an incarnation that is over");
+                    self.ended.remove(&start.key);
                     if start.deadline.is_none() {
                         self.isolated.insert(start.key);
                     }
@@ -193,6 +199,8 @@ impl Judge {
                 Effect::Resend { key, .. } => {
                     assert!(key.0.0 < 12, "an order for nobody");
                 }
+                Effect::TakeLess { most, .. } => assert!(most as usize <= self.live.len(), "no more than what runs"),
+                Effect::TakeAll => {}
             }
         }
         if self.over.contains(&world.incarnation) && !self.finished {
@@ -271,6 +279,7 @@ impl Judge {
             }
             Step::Started(index) => {
                 if let Some(key) = live(*index) {
+                    self.begun.insert(key);
                     world.input(Input::Started { key, at: world.now });
                 }
             }
@@ -298,6 +307,12 @@ impl Judge {
                         _ => world.fail(key.0.0),
                     }
                 }
+            }
+            Step::Short(index) => {
+                let Some(key) = live(*index).filter(|key| !self.begun.contains(key)) else { return };
+                self.live.retain(|other| *other != key);
+                self.started.remove(&key);
+                world.input(Input::Unstarted { key, shortage: Shortage::Memory });
             }
             Step::Pass(millis) => {
                 // Looked at in small steps, as effects are carried out at once.

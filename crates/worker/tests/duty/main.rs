@@ -7,4 +7,5 @@ mod drain;
 mod fence;
 mod order;
 mod report;
+mod shortage;
 mod world;

@@ -315,7 +315,7 @@ impl World {
         std::mem::take(&mut self.effects)
     }
 
-    fn take<T>(&mut self, pick: impl Fn(&Effect) -> Option<T>) -> Vec<T> {
+    pub(crate) fn take<T>(&mut self, pick: impl Fn(&Effect) -> Option<T>) -> Vec<T> {
         let mut taken = Vec::new();
         self.effects.retain(|effect| match pick(effect) {
             Some(found) => {

@@ -11,13 +11,14 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::check;
-use crate::duty::{Ending, Told};
+use crate::duty::{Ending, Shortage, Told};
 use crate::feed::{Listener, NOTICES_MAX};
 
 struct Nobody;
 
 impl Listener for Nobody {
     fn ended(&self, _: &Feed, _: Ending) {}
+    fn unstarted(&self, _: &Feed, _: Shortage) {}
 }
 
 /// What an attempt tells that writes `input`, in pieces of `size`.
