@@ -1,6 +1,6 @@
 //! What the attempts themselves say of their start and end, so that limits are not judged by anybody's bookkeeping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ pub fn check_line(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Re
     ensure!(most <= limit, "{most} ran at once, the limit is {limit}");
     let mut granted: Vec<&Stamp> = stamps.iter().collect();
     granted.sort_by_key(|stamp| stamp.fence);
-    ensure!(granted.iter().map(|stamp| &stamp.tag).eq(tags), "granted out of order: {:?}", names(granted));
+    ensure!(is_in_order(&granted, tags), "granted out of order: {:?}", names(granted));
     let mut started: Vec<&Stamp> = stamps.iter().collect();
     started.sort_by_key(|stamp| stamp.started);
     let place: BTreeMap<u64, usize> = granted.iter().enumerate().map(|(place, stamp)| (stamp.fence, place)).collect();
@@ -116,6 +116,22 @@ pub fn check_line(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Re
     let overtaken = started.iter().enumerate().any(|(at, stamp)| at.abs_diff(place[&stamp.fence]) > slack);
     ensure!(!overtaken, "started out of order: {:?}", names(started));
     Ok(())
+}
+
+/// Whether every tag is there once, and was granted before those behind it. A fence is that of an attempt which ran: one
+/// whose attempts before it were handed back unstarted had its first grant earlier than that fence tells, and nothing
+/// granted meanwhile was out of order.
+fn is_in_order(granted: &[&Stamp], tags: &[String]) -> bool {
+    let line: BTreeMap<&str, usize> = tags.iter().map(String::as_str).zip(0..).collect();
+    let places: Vec<_> = granted.iter().filter_map(|stamp| line.get(stamp.tag.as_str()).copied()).collect();
+    let is_each_once = places.len() == granted.len() && places.iter().collect::<BTreeSet<_>>().len() == tags.len();
+    let mut furthest = None;
+    let in_turn = places.iter().zip(granted).all(|(place, stamp)| {
+        let is_overtaken = furthest > Some(*place);
+        furthest = furthest.max(Some(*place));
+        !is_overtaken || stamp.attempt > 1
+    });
+    is_each_once && granted.len() == tags.len() && in_turn
 }
 
 fn names<'a>(stamps: impl IntoIterator<Item = &'a Stamp>) -> Vec<&'a str> {
@@ -207,6 +223,14 @@ mod tests {
             assert!(error.starts_with(expected), "{broken:?}: {error}");
         }
         assert_eq!(check(&[good[0], ("b", 2, 1, 12, 30), ("c", 3, 1, 11, 15)], 3), Ok(()));
+    }
+
+    #[test]
+    fn one_that_was_handed_back_may_run_under_a_later_grant_than_its_successors() {
+        let c = ("c", 3, 1, 12, 30);
+        assert_eq!(check(&[("a", 1, 1, 10, 20), ("b", 4, 2, 13, 30), c], 3), Ok(()), "its first grant was the second");
+        let error = check(&[("a", 1, 1, 10, 20), ("b", 4, 1, 13, 30), c], 3).expect_err("it was never handed back");
+        assert!(error.starts_with("granted out of order"), "{error}");
     }
 
     #[test]
