@@ -303,8 +303,8 @@ impl Checker {
         ensure(!exceeds(limit, action.leases.len()), Rule::LimitHolds, Some(id), || {
             format!("{action_ref} has {} leases and a limit of {limit:?}", action.leases.len())
         })?;
-        // Those without a key are bound by the action alone.
-        ensure(key.is_none() || !exceeds(key_limit, of_key), Rule::LimitHolds, Some(id), || {
+        // Those without a key share one limit.
+        ensure(!exceeds(key_limit, of_key), Rule::LimitHolds, Some(id), || {
             format!("{action_ref} has {of_key} leases for key {key:?} and a limit of {key_limit:?} for each")
         })?;
         ensure(!rules.paused || has_changed, Rule::LimitHolds, Some(id), || {
@@ -404,8 +404,8 @@ impl Checker {
             then.zip(now).is_some_and(|(then, now)| count > then.max(now) as usize)
         };
         let (now, then) = (action.rules, sent_under);
-        let is_within = !exceeds(now.limit, then.limit, action.leases.len())
-            && (key.is_none() || !exceeds(now.key_limit, then.key_limit, of_key));
+        let is_within =
+            !exceeds(now.limit, then.limit, action.leases.len()) && !exceeds(now.key_limit, then.key_limit, of_key);
         let count = action.leases.len();
         ensure(is_within, Rule::LimitHolds, Some(id), || {
             format!("{action_ref} has {count} leases, {of_key} of key {key:?}, under {now:?} and {then:?}")

@@ -68,6 +68,15 @@ impl Registered {
         } else {
             key
         };
+        if key.is_none() && self.action.policy.key_required {
+            return Err(match pointer {
+                Some(pointer) => format!(
+                    "parameters{pointer}: expected a string or number, since it is the concurrency key, which this action \
+                     requires (key_required)"
+                ),
+                None => "concurrency_key: expected one, which this action requires (key_required)".to_owned(),
+            });
+        }
         if let Some(key) = &key {
             check_key(key).map_err(|message| format!("concurrency_key: {message}"))?;
         }
@@ -118,6 +127,19 @@ mod tests {
         assert_eq!(key("{}", None), Ok(None));
         assert!(key(r#"{"tenant": {}}"#, None).expect_err("an object is no key").contains("/tenant"));
         assert!(key("{}", Some(&"k".repeat(257))).expect_err("too long").contains("concurrency_key"));
+    }
+
+    #[test]
+    fn a_request_without_the_key_that_its_action_requires_is_refused_by_the_pointers_name() {
+        let action = registered(r#"{"key": "/tenant", "key_required": true}"#);
+        for parameters in ["{}", r#"{"tenant": null}"#, r#"{"Tenant": "a"}"#] {
+            let refused = action.admit(parameters, None).expect_err("it has no key");
+            assert!(refused.starts_with("parameters/tenant: "), "{refused}");
+            assert_eq!(action.admit(parameters, Some("own".to_owned())), Ok(Some("own".into())));
+        }
+        assert_eq!(action.admit(r#"{"tenant": 7}"#, None), Ok(Some("7".into())));
+        let refused = registered(r#"{"key_required": true}"#).admit("{}", None).expect_err("it has no key");
+        assert!(refused.starts_with("concurrency_key: "), "{refused}");
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub struct QueueStats {
     pub active_count: u64,
     /// The limit; null where there is none.
     pub max_concurrent: Option<u32>,
+    /// The limit of each concurrency key, and of the executions without one; null where there is none.
+    #[serde(default)]
+    pub key_limit: Option<u32>,
     pub oldest_enqueued_at: Option<Timestamp>,
     pub total_enqueued: u64,
     /// Executions that reached any terminal status.
@@ -104,10 +107,11 @@ pub struct QueueStats {
     pub keys: Vec<KeyStats>,
 }
 
-/// How the line of one concurrency key stands.
+/// How the line of one concurrency key stands, or that of the executions without one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyStats {
-    pub key: String,
+    /// `None`: of the executions without a key.
+    pub key: Option<String>,
     pub queue_length: u64,
     pub active_count: u64,
 }

@@ -17,10 +17,13 @@ pub const RUN_AHEAD_MAX: u32 = 100;
 pub struct Policy {
     /// Slots of the action; `None` is unlimited.
     pub limit: Option<u32>,
-    /// Slots of each concurrency key; `None` is unlimited, and keys then do not matter.
+    /// Slots of each concurrency key, and of all executions without one together; `None` is unlimited, and keys then do
+    /// not matter.
     pub key_limit: Option<u32>,
     /// JSON pointer into the parameters that gives the concurrency key where the request names none.
     pub key: Option<String>,
+    /// Refuses requests without a concurrency key.
+    pub key_required: bool,
     /// Longest run of one attempt.
     #[serde(with = "duration::optional")]
     pub timeout: Option<Duration>,
@@ -52,6 +55,7 @@ impl Default for Policy {
             limit: None,
             key_limit: None,
             key: None,
+            key_required: false,
             timeout: None,
             queue_timeout: None,
             start_timeout: None,

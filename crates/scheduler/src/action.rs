@@ -1,6 +1,6 @@
 //! One action: its lines, its slots, and which of its executions may start next.
 //!
-//! Invariants: no execution is granted while `slots` has `limit` members or its key's line has `key_limit`; a blocked
+//! Invariants: no execution is granted while `slots` has `limit` members or its line has `key_limit`; a blocked
 //! key never blocks another; a line stands in turn exactly while it is ready. Not here: which action's turn it is
 //! (`pool`), on which worker (`worker`), and what a change of limits means for the rest (`limits`).
 
@@ -64,8 +64,11 @@ impl Action {
 
     /// The line of executions with this key.
     pub(crate) fn line_key(&self, key: &Option<Arc<str>>) -> LineKey {
-        let key = key.as_ref().filter(|_| self.limits.key_limit.is_some());
-        key.map_or(LineKey::KEYLESS, |key| LineKey::new(key.clone()))
+        match (self.limits.key_limit, key) {
+            (None, _) => LineKey::WHOLE,
+            (Some(_), None) => LineKey::KEYLESS,
+            (Some(_), Some(key)) => LineKey::new(key.clone()),
+        }
     }
 
     /// Executions in line, those that back off without a slot included.
@@ -144,37 +147,30 @@ impl Action {
 
     /// Who holds the only slot that the next of this line waits for, and may leave it to him without anybody else
     /// being passed: nobody else holds a slot that counts, and no other line could use it.
-    pub(crate) fn only_holder(&self, key: &LineKey, executions: &Executions) -> Option<(ExecutionId, &Line)> {
+    pub(crate) fn only_holder(&self, key: &LineKey) -> Option<(ExecutionId, &Line)> {
         let number = self.lines.find(key)?;
         let line = &self.lines[number];
         let is_alone = self.limits.limit.is_none() || self.slots.len() == 1;
-        let is_full = self.is_full() || key.is_keyed() && self.is_key_full(line);
+        let is_full = self.is_full() || key.has_limit() && self.is_key_full(line);
         let is_contested = self.lines.has_other_ready(number);
         if !is_alone || !is_full || self.paused || !self.resuming.is_empty() || is_contested {
             return None;
         }
-        let mut holders = self.holders(key, line, executions);
+        let mut holders = self.holders(line);
         let holder = holders.next()?;
         holders.next().is_none().then_some((holder, line))
     }
 
-    /// Executions that hold a slot of this line, also of the one without a key.
-    pub(crate) fn holders<'a>(
-        &'a self,
-        key: &LineKey,
-        line: &'a Line,
-        executions: &'a Executions,
-    ) -> impl Iterator<Item = ExecutionId> + use<'a> {
-        let slots = if key.is_keyed() { &line.slots } else { &self.slots };
-        let all_count = key.is_keyed() || self.limits.key_limit.is_none();
-        let is_keyless = |id: &ExecutionId| executions.get(id).is_some_and(|execution| execution.key.is_none());
-        slots.iter().filter(move |id| all_count || is_keyless(id))
+    /// Executions that hold a slot of this line, also where keys do not matter.
+    pub(crate) fn holders<'a>(&'a self, line: &'a Line) -> impl Iterator<Item = ExecutionId> + use<'a> {
+        let slots = if line.key.has_limit() { &line.slots } else { &self.slots };
+        slots.iter()
     }
 
     pub(crate) fn take_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
         self.slots.insert(id);
-        if key.is_keyed() {
+        if key.has_limit() {
             let number = self.lines.open(key);
             let line = &mut self.lines[number];
             line.slots.insert(id);
@@ -196,8 +192,8 @@ impl Action {
         self.lines[number].slots.remove(id);
         self.update_turn(number);
         let line = &self.lines[number];
-        // Without a key, a line does not know its slots; that it was rebuffed outlasts all who wait in it.
-        let is_remembered = !key.is_keyed() && line.is_rebuffed && !self.slots.is_empty();
+        // Where keys do not matter, a line does not know its slots; that it was rebuffed outlasts all who wait in it.
+        let is_remembered = !key.has_limit() && line.is_rebuffed && !self.slots.is_empty();
         if line.is_idle() && !is_remembered {
             self.lines.close(number);
         }
@@ -219,7 +215,7 @@ impl Action {
         let number = self.lines.pop_ready()?;
         let line = &mut self.lines[number];
         let id = line.pop()?;
-        if line.key.is_keyed() {
+        if line.key.has_limit() {
             line.slots.insert(id);
         }
         line.is_rebuffed = false;
@@ -245,7 +241,7 @@ impl Action {
     /// Whether more slots are held than the limits allow by now, of the action or of the line of `key`.
     pub(crate) fn has_surplus(&self, key: &Option<Arc<str>>) -> bool {
         let key = self.line_key(key);
-        let of_line = self.lines.get(&key).filter(|line| line.key.is_keyed()).map_or(0, |line| line.slots.len());
+        let of_line = self.lines.get(&key).filter(|line| line.key.has_limit()).map_or(0, |line| line.slots.len());
         exceeded(self.limits.limit, self.slots.len()) || exceeded(self.limits.key_limit, of_line)
     }
 
@@ -288,7 +284,7 @@ impl Action {
     /// Brings a line's turn up to date. To be called after every change of it.
     fn update_turn(&mut self, number: LineNumber) {
         let line = &self.lines[number];
-        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(line.key.is_keyed() && self.is_key_full(line));
+        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(line.key.has_limit() && self.is_key_full(line));
         self.lines.set_ready(number, is_ready);
     }
 }

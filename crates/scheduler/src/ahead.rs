@@ -50,7 +50,7 @@ impl Scheduler {
     /// Who may be sent ahead, to which worker, and after which attempt.
     fn next_ahead(&self, action_id: ActionId, key: &LineKey) -> Option<(ExecutionId, Incarnation, Fence)> {
         let action = self.actions.get(&action_id)?;
-        let (holder, line) = action.only_holder(key, &self.executions)?;
+        let (holder, line) = action.only_holder(key)?;
         if line.is_rebuffed || line.ahead.len() >= action.limits.run_ahead as usize {
             return None;
         }
@@ -167,7 +167,7 @@ impl Scheduler {
     /// Recalls those whose slot is not the one of a single holder before them, by what a new leader found.
     pub(crate) fn recall_misfits(&mut self, action_id: ActionId) {
         let Some(action) = self.actions.get(&action_id) else { return };
-        let is_misfit = |line: &&Line| action.only_holder(&line.key, &self.executions).is_none();
+        let is_misfit = |line: &&Line| action.only_holder(&line.key).is_none();
         let lines = action.lines.iter().filter(|line| !line.ahead.is_empty()).filter(is_misfit);
         for id in lines.flat_map(|line| line.ahead.clone()).collect::<BTreeSet<_>>() {
             self.recall(id);
@@ -187,7 +187,7 @@ impl Scheduler {
         let action = self.actions.get(&execution.action)?;
         let key = action.line_key(&execution.key);
         let line = action.lines.get(&key)?;
-        let mut others = action.holders(&key, line, &self.executions).chain(line.ahead.iter().copied());
+        let mut others = action.holders(line).chain(line.ahead.iter().copied());
         let found = others.find_map(|other| {
             let before = self.executions.get(&other)?;
             (before.leased()?.fence == after).then_some((other, before.attempt))

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// The concurrency key of a line, or the name of the line of executions without one: the only line where keys do not
-/// matter.
+/// The concurrency key of a line, the name of the line that executions without one share, or that of the only line there is
+/// where keys do not matter.
 ///
 /// Compared by a digest first: among a million lines, most comparisons then need not go where the text is. The order means
 /// nothing, but is the same every time; keys of one digest are told apart by their text.
@@ -14,7 +14,10 @@ pub(crate) struct LineKey {
 }
 
 impl LineKey {
-    pub(crate) const KEYLESS: Self = Self { digest: 0, text: None };
+    /// Of all executions, where the action has no limit for each key.
+    pub(crate) const WHOLE: Self = Self { digest: 0, text: None };
+    /// Of the executions without a key, where it has one: they share a line, and the limit.
+    pub(crate) const KEYLESS: Self = Self { digest: 1, text: None };
 
     pub(crate) fn new(text: Arc<str>) -> Self {
         Self { digest: digest(text.as_bytes()), text: Some(text) }
@@ -28,8 +31,9 @@ impl LineKey {
         (self.digest ^ (self.digest >> u32::BITS)) as u32
     }
 
-    pub(crate) fn is_keyed(&self) -> bool {
-        self.text.is_some()
+    /// Whether the limit of each key is that of this line as well.
+    pub(crate) fn has_limit(&self) -> bool {
+        *self != Self::WHOLE
     }
 }
 
@@ -49,7 +53,8 @@ mod tests {
         assert_ne!(key("a").cmp(&key("b")), std::cmp::Ordering::Equal);
         let collided = LineKey { digest: key("a").digest, ..key("b") };
         assert_ne!(collided.cmp(&key("a")), std::cmp::Ordering::Equal);
-        assert!(!LineKey::KEYLESS.is_keyed() && key("").is_keyed(), "an empty key is one");
+        assert!(!LineKey::WHOLE.has_limit() && LineKey::KEYLESS.has_limit() && key("").has_limit());
+        assert_ne!(LineKey::KEYLESS, key(""), "an empty key is one");
         assert_eq!(digest(b"foobar"), 0x8594_4171_f739_67e8, "as its authors have it");
     }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Line {
     pub(crate) key: LineKey,
     /// Ascending. A deque, because a position is then found by bisection.
     waiting: VecDeque<Spot>,
-    /// Executions that hold a slot of this line, if it is that of a key: without one, only its action counts slots.
+    /// Executions that hold a slot of this line, unless it is the only one: where keys do not matter, only its action
+    /// counts slots.
     pub(crate) slots: Slots,
     /// Those who wait here and at a worker as well, in the order in which they are to start. Nobody else of the line
     /// gets a slot before each of them has begun or is back.
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_line_is_ordered_by_place_whatever_the_order_of_insertion() {
-        let mut line = Line::new(LineKey::KEYLESS);
+        let mut line = Line::new(LineKey::WHOLE);
         let spot = |id: i64| Spot { place: id * 10, id: ExecutionId(id) };
         let positions: Vec<_> = [5, 2, 9, 1].map(|id| line.insert(spot(id))).into();
         assert_eq!(positions, [1, 1, 3, 1]);

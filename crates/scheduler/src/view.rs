@@ -85,6 +85,7 @@ impl Scheduler {
             queue_length: action.queue_length() as u64,
             active_count: action.slots.len() as u64,
             max_concurrent: action.limits.limit,
+            key_limit: action.limits.key_limit,
             oldest_enqueued_at: action
                 .oldest()
                 .and_then(|id| self.executions.get(&id))
@@ -121,11 +122,10 @@ impl Scheduler {
             (WaitReason::Backoff, message, Vec::new())
         } else if action.paused {
             (WaitReason::Paused, format!("{name} is paused"), Vec::new())
-        } else if let (Some(line), Some(key), false) =
-            (line.filter(|line| action.is_key_full(line)), key.text(), keeps_slot)
-        {
+        } else if let (Some(line), false) = (line.filter(|line| action.is_key_full(line)), keeps_slot) {
             let limit = action.limits.key_limit.unwrap_or_default();
-            let message = format!("every slot of key {key:?} of {name} is taken (key_limit {limit})");
+            let whose = key.text().map_or_else(|| "executions without a key".to_owned(), |key| format!("key {key:?}"));
+            let message = format!("every slot of {whose} of {name} is taken (key_limit {limit})");
             (WaitReason::KeyLimit, message, line.slots.iter().take(HELD_BY_MAX).collect())
         } else if action.is_full() && !keeps_slot {
             let limit = action.limits.limit.unwrap_or_default();
@@ -167,19 +167,19 @@ impl Scheduler {
     }
 }
 
-/// The lines of an action's keys, the longest first.
+/// The lines of an action's keys, and of its executions without one, the longest first.
 fn longest_lines(action: &Action) -> Vec<KeyStats> {
-    let mut lines: Vec<(&str, &Line)> = action.lines.iter().filter_map(|line| Some((line.key.text()?, line))).collect();
+    let mut lines: Vec<&Line> = action.lines.iter().filter(|line| line.key.has_limit()).collect();
     let longer =
-        |one: &(&str, &Line), other: &(&str, &Line)| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0));
+        |one: &&Line, other: &&Line| other.len().cmp(&one.len()).then_with(|| one.key.text().cmp(&other.key.text()));
     // Of a million keys only those that are shown are put in order.
     if lines.len() > KEYS_MAX {
         lines.select_nth_unstable_by(KEYS_MAX, longer);
         lines.truncate(KEYS_MAX);
     }
     lines.sort_unstable_by(longer);
-    let stats = |(key, line): (&str, &Line)| KeyStats {
-        key: key.to_owned(),
+    let stats = |line: &Line| KeyStats {
+        key: line.key.text().map(str::to_owned),
         queue_length: line.len() as u64,
         active_count: line.slots.len() as u64,
     };

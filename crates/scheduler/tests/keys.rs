@@ -37,8 +37,8 @@ fn an_execution_needs_a_slot_of_its_key_and_of_its_action_and_takes_both_or_neit
     assert_eq!((why.reason, why.held_by), (WaitReason::Limit, vec![world.id("x1"), world.id("y1")]));
     let id = world.action("deploy");
     let stats = world.scheduler.queue_stats(id, world.now).expect("a known action");
-    let z = stats.keys.iter().find(|stats| stats.key == "z");
-    assert_eq!(z, Some(&KeyStats { key: "z".to_owned(), queue_length: 1, active_count: 0 }));
+    let z = stats.keys.iter().find(|stats| stats.key.as_deref() == Some("z"));
+    assert_eq!(z, Some(&KeyStats { key: Some("z".to_owned()), queue_length: 1, active_count: 0 }));
 }
 
 #[test]
@@ -61,15 +61,37 @@ fn keys_take_turns_for_the_slots_of_their_action() {
 }
 
 #[test]
-fn executions_without_a_key_are_bound_by_the_action_alone() {
+fn executions_without_a_key_share_one_line_and_the_limit_of_a_key() {
     let mut world = World::with_line("deploy", Limits { limit: Some(3), ..key_slots(1) });
     world.submit(["a", "b"]);
     world.submit_key("x", ["x1", "x2"]);
     world.submit(["c"]);
-    assert_eq!(world.running(), ["a", "b", "x1"]);
-    assert_eq!(world.why("c").reason, WaitReason::Limit);
+    world.submit_key("", ["empty"]);
+    assert_eq!(world.running(), ["a", "x1", "empty"], "an empty key is a key");
+    let why = world.why("c");
+    assert_eq!((why.reason, why.position, why.held_by), (WaitReason::KeyLimit, 2, vec![world.id("a")]));
+    assert!(why.message.contains("executions without a key"), "{}", why.message);
+    let stats = world.scheduler.queue_stats(world.action("deploy"), world.now).expect("a known action");
+    assert_eq!(stats.key_limit, Some(1));
+    let keyless = KeyStats { key: None, queue_length: 2, active_count: 1 };
+    assert!(stats.keys.contains(&keyless), "{:?}", stats.keys);
     world.complete("a");
-    assert_eq!(world.running(), ["b", "x1", "c"], "x2 waits for its key");
+    assert_eq!(world.running(), ["x1", "empty", "b"], "x2 and c wait for who is in front of them");
+    world.run_until_idle();
+    world.assert_nothing_is_left();
+}
+
+#[test]
+fn executions_without_a_key_are_bound_as_soon_as_there_is_a_limit_for_each_key() {
+    let mut world = World::with_line("deploy", slots(3));
+    world.submit(["a", "b", "c", "d"]);
+    assert_eq!(world.running(), ["a", "b", "c"]);
+    world.put("deploy", Limits { limit: Some(3), ..key_slots(1) });
+    world.complete("a");
+    world.complete("b");
+    assert_eq!(world.running(), ["c"], "the surplus runs out first");
+    world.complete("c");
+    assert_eq!(world.running(), ["d"]);
 }
 
 #[test]
@@ -109,7 +131,8 @@ fn of_many_keys_the_longest_lines_are_shown() {
         }
     }
     let stats = world.scheduler.queue_stats(world.action("deploy"), world.now).expect("a known action");
-    let shown: Vec<_> = stats.keys.iter().map(|line| (line.queue_length, line.key.as_str())).collect();
+    let shown: Vec<_> =
+        stats.keys.iter().map(|line| (line.queue_length, line.key.as_deref().unwrap_or_default())).collect();
     assert_eq!(shown.len(), 1_000, "as many as are shown");
     let longest: Vec<_> = (0..10).map(|n| (2, format!("key {:04}", n * 101 + 7))).collect();
     assert_eq!(shown[..10].iter().map(|(length, key)| (*length, (*key).to_owned())).collect::<Vec<_>>(), longest);

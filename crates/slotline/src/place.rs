@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use slotline_protocol::http::{ActionDetail, Execution, QueueStats, WaitReason, Waiting};
+use slotline_protocol::http::{Execution, QueueStats, WaitReason, Waiting};
 use slotline_protocol::{ExecutionId, Status};
 use tokio::sync::mpsc;
 
@@ -77,26 +77,17 @@ async fn look(client: &Client, id: ExecutionId) -> Result<Option<Place>, Error> 
         return Ok(Some(Place { position: execution.position.unwrap_or(0), why, wait: None }));
     };
     let action_ref = execution.action_ref.as_str();
-    // Both are only for the estimate; without them there is none.
+    // Only for the estimate; without them there is none.
     let stats: Option<QueueStats> = client.get(&["actions", action_ref, "queue-stats"]).await.ok();
-    let key_limit = match waiting.reason {
-        WaitReason::KeyLimit => {
-            let action = client.get::<ActionDetail>(&["actions", action_ref]).await.ok();
-            action.and_then(|detail| detail.action.policy.key_limit)
-        }
-        WaitReason::Limit | WaitReason::NoWorker | WaitReason::Capacity | WaitReason::Paused | WaitReason::Backoff => {
-            None
-        }
-    };
-    let wait = stats.and_then(|stats| estimate(&waiting, &stats, key_limit));
+    let wait = stats.and_then(|stats| estimate(&waiting, &stats));
     Ok(Some(Place { position: waiting.position, why: waiting.message, wait }))
 }
 
 /// How long it will wait if runs take as long as the newest did. Nobody knows when a worker comes, or a pause ends.
-fn estimate(waiting: &Waiting, stats: &QueueStats, key_limit: Option<u32>) -> Option<Duration> {
+fn estimate(waiting: &Waiting, stats: &QueueStats) -> Option<Duration> {
     let slots = match waiting.reason {
         WaitReason::Limit => stats.max_concurrent?,
-        WaitReason::KeyLimit => key_limit?,
+        WaitReason::KeyLimit => stats.key_limit?,
         WaitReason::NoWorker | WaitReason::Capacity | WaitReason::Paused | WaitReason::Backoff => return None,
     };
     // Those before it and the ones that run now: as many turns as its position, shared by the slots.
@@ -134,13 +125,14 @@ mod tests {
         Waiting { reason, message: String::new(), held_by: Vec::new(), position, until: None }
     }
 
-    fn stats(max_concurrent: Option<u32>, p50: Option<f64>) -> QueueStats {
+    fn stats(max_concurrent: Option<u32>, key_limit: Option<u32>, p50: Option<f64>) -> QueueStats {
         QueueStats {
             action_id: ActionId(1),
             action_ref: ActionRef::new("a.b").expect("a name"),
             queue_length: 9,
             active_count: 1,
             max_concurrent,
+            key_limit,
             oldest_enqueued_at: None,
             total_enqueued: 10,
             total_completed: 0,
@@ -155,7 +147,7 @@ mod tests {
     #[test]
     fn the_wait_is_estimated_from_recent_runs_and_the_slots_there_are() {
         let seconds = |reason, position, limit, key_limit, p50| {
-            estimate(&waiting(reason, position), &stats(limit, p50), key_limit).map(|wait| wait.as_secs())
+            estimate(&waiting(reason, position), &stats(limit, key_limit, p50)).map(|wait| wait.as_secs())
         };
         assert_eq!(seconds(WaitReason::Limit, 6, Some(1), None, Some(30.0)), Some(180));
         assert_eq!(seconds(WaitReason::Limit, 6, Some(3), None, Some(30.0)), Some(60));
@@ -175,7 +167,7 @@ mod tests {
             (WaitReason::Backoff, Some(1), Some(1.0)),
             (WaitReason::Limit, Some(1), Some(f64::INFINITY)),
         ] {
-            assert_eq!(estimate(&waiting(reason, 2), &stats(limit, p50), None), None, "{reason:?}");
+            assert_eq!(estimate(&waiting(reason, 2), &stats(limit, None, p50)), None, "{reason:?}");
         }
     }
 

@@ -11,6 +11,9 @@ use crate::{Settings, output};
 /// The most actions that are listed.
 const ACTIONS_MAX: usize = 10_000;
 
+/// How the line of executions without a key is shown.
+const NO_KEY: &str = "(no key)";
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// One action, in detail
@@ -40,12 +43,13 @@ pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<Exi
 
 fn all(stats: &[QueueStats]) {
     output::table(
-        ["ACTION", "RUNNING", "LIMIT", "WAITING", "OLDEST", "TAKEN", "ENDED", "STATE"],
+        ["ACTION", "RUNNING", "LIMIT", "PER KEY", "WAITING", "OLDEST", "TAKEN", "ENDED", "STATE"],
         stats.iter().map(|stats| {
             [
                 stats.action_ref.to_string(),
                 stats.active_count.to_string(),
-                limit(stats),
+                limit(stats.max_concurrent),
+                limit(stats.key_limit),
                 stats.queue_length.to_string(),
                 stats.oldest_enqueued_at.map(output::moment).unwrap_or_default(),
                 stats.total_enqueued.to_string(),
@@ -61,7 +65,8 @@ fn one(stats: &QueueStats) {
         ("action", stats.action_ref.to_string()),
         ("state", state(stats)),
         ("running", stats.active_count.to_string()),
-        ("limit", limit(stats)),
+        ("limit", limit(stats.max_concurrent)),
+        ("limit per key", limit(stats.key_limit)),
         ("waiting", stats.queue_length.to_string()),
         ("oldest", stats.oldest_enqueued_at.map(output::moment).unwrap_or_default()),
         ("taken", stats.total_enqueued.to_string()),
@@ -74,13 +79,16 @@ fn one(stats: &QueueStats) {
         let keys = stats.keys.iter();
         output::table(
             ["KEY", "RUNNING", "WAITING"],
-            keys.map(|key| [key.key.clone(), key.active_count.to_string(), key.queue_length.to_string()]),
+            keys.map(|line| {
+                let key = line.key.clone().unwrap_or_else(|| NO_KEY.to_owned());
+                [key, line.active_count.to_string(), line.queue_length.to_string()]
+            }),
         );
     }
 }
 
-fn limit(stats: &QueueStats) -> String {
-    stats.max_concurrent.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+fn limit(limit: Option<u32>) -> String {
+    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
 }
 
 fn state(stats: &QueueStats) -> String {

@@ -331,6 +331,7 @@ impl Control for Recorder {
             queue_length: 0,
             active_count: 0,
             max_concurrent: None,
+            key_limit: None,
             oldest_enqueued_at: None,
             total_enqueued: 0,
             total_completed: 0,

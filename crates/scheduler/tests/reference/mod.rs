@@ -127,7 +127,7 @@ impl Reference {
     }
 
     fn key_limit(&self, execution: &Execution) -> Option<u32> {
-        execution.key.as_ref().and(self.actions[&execution.action].limits.key_limit)
+        self.actions[&execution.action].limits.key_limit
     }
 
     /// How the slots in use stand to the limits; `None` limits are never reached.

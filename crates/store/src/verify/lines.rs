@@ -47,9 +47,9 @@ fn under_policy(verdict: &mut Verdict, action: &http::Action, grants: &[&Grant])
         keys.entry(grant.key.as_deref()).or_default().push(grant);
     }
     for (key, grants) in keys {
-        let line = key.map_or_else(|| name.to_owned(), |key| format!("{name} [{key}]"));
-        // What has no key has a line of its own; only the limit of the action holds for it.
-        overlap(verdict, &line, policy.key_limit.filter(|_| key.is_some() && is_bound), since, &grants);
+        // What has no key shares a line of its own.
+        let line = key.map_or_else(|| format!("{name} [no key]"), |key| format!("{name} [{key}]"));
+        overlap(verdict, &line, policy.key_limit.filter(|_| is_bound), since, &grants);
         order(verdict, &line, since, &grants);
     }
 }
