@@ -38,7 +38,7 @@ pub(crate) async fn submit(
         trace_id: headers.get(&TRACEPARENT).and_then(|value| envelope::trace_id(value.to_str().ok()?)),
         body,
     };
-    submission.body.check().map_err(|error| Error::invalid(error.field, error.message))?;
+    submission.body.check().map_err(|error| Error::invalid(&error.field, error.message))?;
     api.control.takes_requests()?;
     require_action(&api, &submission.body.action_ref).await?;
     let data = api.control.submit(submission).await?;

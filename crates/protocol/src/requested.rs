@@ -1,6 +1,9 @@
 //! What types alone can't say about a request. The executor checks every one; the API earlier, to answer at once.
 
+use std::borrow::Cow;
+
 use crate::message::Requested;
+use crate::{Reason, parameters};
 
 /// The most characters a concurrency key may have.
 pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
@@ -9,18 +12,34 @@ pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct InvalidRequest {
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     pub message: String,
+}
+
+impl InvalidRequest {
+    /// What the message that bore the request is put aside for.
+    pub fn reason(&self) -> Reason {
+        match self.field.starts_with("parameters/") {
+            true => Reason::InvalidParameters,
+            false => Reason::InvalidPayload,
+        }
+    }
 }
 
 impl Requested {
     pub fn check(&self) -> Result<(), InvalidRequest> {
-        let refuse = |field, message: &str| Err(InvalidRequest { field, message: message.to_owned() });
+        let refuse = |field: &'static str, message: &str| {
+            Err(InvalidRequest { field: field.into(), message: message.to_owned() })
+        };
         if !self.parameters.get().trim_start().starts_with('{') {
             return refuse("parameters", "expected a JSON object");
         }
+        parameters::check(self.parameters.get()).map_err(|invalid| InvalidRequest {
+            field: format!("parameters{}", invalid.pointer).into(),
+            message: invalid.message,
+        })?;
         if let Some(key) = &self.concurrency_key {
-            check_key(key).map_err(|message| InvalidRequest { field: "concurrency_key", message })?;
+            check_key(key).map_err(|message| InvalidRequest { field: "concurrency_key".into(), message })?;
         }
         if self.timeout_seconds.is_some_and(|timeout| timeout.is_zero()) {
             return refuse("timeout_seconds", "expected more than zero, or null for the action's own");
@@ -46,6 +65,8 @@ mod tests {
         for (json, field) in [
             (r#"{"action_ref": "a.b", "parameters": [1]}"#, "parameters"),
             (r#"{"action_ref": "a.b", "parameters": null}"#, "parameters"),
+            (r#"{"action_ref": "a.b", "parameters": {"note": ["cut \ud83d"]}}"#, "parameters/note/0"),
+            (r#"{"action_ref": "a.b", "parameters": {"my_app": 1, "my~app": 2}}"#, "parameters/my~0app"),
             (r#"{"action_ref": "a.b", "concurrency_key": ""}"#, "concurrency_key"),
             (r#"{"action_ref": "a.b", "concurrency_key": "a\u0000b"}"#, "concurrency_key"),
             (r#"{"action_ref": "a.b", "timeout_seconds": 0}"#, "timeout_seconds"),

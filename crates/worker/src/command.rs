@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
+use slotline_protocol::parameters::{self, VARIABLE_PREFIX};
 use slotline_protocol::{duration, message::AttemptKey};
 
 use crate::account::Account;
@@ -20,6 +21,8 @@ use crate::{env, progress};
 pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;
 /// The most bytes of parameters in the environment; the system allows some two megabytes in all.
 pub(crate) const ENV_BYTES_MAX: usize = 512 << 10;
+/// How much of a variable's name is shown.
+const NAME_CHARS_SHOWN: usize = 100;
 /// How much of a command's output is kept, where its configuration does not say.
 pub const OUTPUT_MAX: usize = 1 << 20;
 /// Between SIGTERM and SIGKILL, where the configuration does not say.
@@ -154,6 +157,7 @@ pub(crate) fn environment(
     start: &Start,
     result_file: &Path,
     socket: Option<&Path>,
+    parameters: &Variables,
 ) -> Vec<(String, String)> {
     let (id, attempt): AttemptKey = start.key;
     let own = config.env.iter().map(|(name, value)| (name.clone(), value.clone()));
@@ -167,36 +171,60 @@ pub(crate) fn environment(
     if let Some(socket) = socket {
         set(progress::SOCKET, socket.to_string_lossy().into_owned());
     }
-    env.extend(parameters(start.parameters.0.get()));
+    env.extend(parameters.set.iter().cloned());
     env
 }
 
-/// `SLOTLINE_PARAM_<NAME>` of each top-level parameter: strings as they are, everything else as JSON. What is too long
-/// or holds a NUL is left out; stdin has it all.
-fn parameters(json: &str) -> Vec<(String, String)> {
-    let Ok(Value::Object(parameters)) = serde_json::from_str(json) else { return Vec::new() };
-    let mut bytes = 0;
-    parameters
-        .into_iter()
-        .filter_map(|(name, value)| {
-            let value = match value {
-                Value::String(text) => text,
-                other => other.to_string(),
-            };
-            let name = format!("SLOTLINE_PARAM_{}", variable(&name));
-            if value.len() > ENV_VALUE_BYTES_MAX || value.contains('\0') || name.len() > ENV_VALUE_BYTES_MAX {
-                return None;
-            }
-            // The system counts a pointer for each.
-            bytes += name.len() + value.len() + 10;
-            (bytes <= ENV_BYTES_MAX).then_some((name, value))
-        })
-        .collect()
+/// The parameters of an attempt, as its command finds them in the environment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Variables {
+    set: Vec<(String, String)>,
+    /// What is too long for the environment; stdin has it.
+    left_out: Vec<String>,
 }
 
-/// Upper case, and `_` for whatever a shell could not name.
-fn variable(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+impl Variables {
+    /// `SLOTLINE_PARAM_<NAME>` of each top-level parameter: strings as they are, everything else as the JSON that was
+    /// published. An error is why a command could not rely on them.
+    pub(crate) fn read(json: &str) -> Result<Self, String> {
+        // An executor refuses such requests; not every one of them may have come by this version.
+        parameters::check(json).map_err(|invalid| invalid.to_string())?;
+        let members: BTreeMap<String, &RawValue> =
+            serde_json::from_str(json).map_err(|error| format!("parameters: {error}"))?;
+        let (mut variables, mut bytes) = (Self::default(), 0);
+        for (member, value) in members {
+            let name = format!("{VARIABLE_PREFIX}{}", parameters::variable(&member));
+            let value = match value.get() {
+                text if text.starts_with('"') => {
+                    serde_json::from_str(text).map_err(|error| format!("parameters/{member}: {error}"))?
+                }
+                other => other.to_owned(),
+            };
+            if value.contains('\0') {
+                return Err(format!("parameters/{member}: expected no U+0000, which no environment variable can hold"));
+            }
+            // The system counts a pointer for each.
+            let cost = name.len() + value.len() + 10;
+            if value.len() > ENV_VALUE_BYTES_MAX || name.len() > ENV_VALUE_BYTES_MAX || bytes + cost > ENV_BYTES_MAX {
+                variables.left_out.push(name);
+            } else {
+                bytes += cost;
+                variables.set.push((name, value));
+            }
+        }
+        Ok(variables)
+    }
+
+    /// What people are told of those that are left out.
+    pub(crate) fn notice(&self) -> Option<String> {
+        let first = self.left_out.first()?;
+        let name: String = first.chars().take(NAME_CHARS_SHOWN).collect();
+        let more = match self.left_out.len() - 1 {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        Some(format!("too long for the environment and left out of it: {name}{more}; stdin has all parameters"))
+    }
 }
 
 #[cfg(test)]
@@ -205,28 +233,51 @@ mod tests {
 
     #[test]
     fn parameters_are_upper_case_and_strings_are_bare() {
-        let env = parameters(r#"{"app": "web", "max-size": 3, "on": true, "list": [1, "a"], "none": null}"#);
-        let find = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-        assert_eq!(find("SLOTLINE_PARAM_APP"), Some("web"));
+        let env = Variables::read(
+            r#"{"app": "web \u0041", "max-size": 3, "on": true, "list": [1, "a"], "none": null, "n": 12345678901234567890.10}"#,
+        )
+        .expect("they are taken");
+        let find = |name: &str| env.set.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        assert_eq!(find("SLOTLINE_PARAM_APP"), Some("web A"));
         assert_eq!(find("SLOTLINE_PARAM_MAX_SIZE"), Some("3"));
         assert_eq!(find("SLOTLINE_PARAM_ON"), Some("true"));
-        assert_eq!(find("SLOTLINE_PARAM_LIST"), Some("[1,\"a\"]"));
+        assert_eq!(find("SLOTLINE_PARAM_LIST"), Some("[1, \"a\"]"));
         assert_eq!(find("SLOTLINE_PARAM_NONE"), Some("null"));
+        assert_eq!(find("SLOTLINE_PARAM_N"), Some("12345678901234567890.10"), "digit by digit");
+        assert_eq!(env.notice(), None);
     }
 
     #[test]
-    fn a_parameter_at_the_limit_is_passed_and_one_past_it_or_with_a_nul_is_not() {
+    fn parameters_that_a_command_could_not_rely_on_are_an_error_by_name_and_never_just_missing() {
+        for (json, pointer) in [
+            (r#"{"app": "web", "note": "cut \ud83d"}"#, "parameters/note"),
+            (r#"{"app": "web", "n": 1e400}"#, "parameters/n"),
+            (r#"{"my_app": "good", "my~app": "EVIL"}"#, "parameters/my~0app"),
+            (r#"{"a": "x\u0000y"}"#, "parameters/a"),
+            ("[1]", "parameters"),
+        ] {
+            let error = Variables::read(json).expect_err(json);
+            assert!(error.starts_with(pointer), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_at_the_limit_is_passed_and_one_past_it_is_left_out_and_named() {
         let json = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length));
-        assert_eq!(parameters(&json(ENV_VALUE_BYTES_MAX)).len(), 1);
-        assert_eq!(parameters(&json(ENV_VALUE_BYTES_MAX + 1)).len(), 0);
-        assert_eq!(parameters(r#"{"a": "x\u0000y"}"#).len(), 0);
+        let passed = Variables::read(&json(ENV_VALUE_BYTES_MAX)).expect("short enough");
+        assert_eq!((passed.set.len(), passed.notice()), (1, None));
+        let left_out = Variables::read(&json(ENV_VALUE_BYTES_MAX + 1)).expect("stdin has it");
+        assert_eq!(left_out.set, []);
+        assert!(left_out.notice().is_some_and(|notice| notice.contains("SLOTLINE_PARAM_A")), "{left_out:?}");
     }
 
     #[test]
     fn many_parameters_never_exceed_what_the_system_takes() {
         let many: Vec<String> = (0..40_000).map(|i| format!("\"p{i}\": {i}")).collect();
-        let env = parameters(&format!("{{{}}}", many.join(",")));
-        assert!(!env.is_empty() && env.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() <= ENV_BYTES_MAX);
+        let env = Variables::read(&format!("{{{}}}", many.join(","))).expect("stdin has all");
+        let bytes = env.set.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        assert!(!env.set.is_empty() && bytes <= ENV_BYTES_MAX);
+        assert!(env.notice().is_some_and(|notice| notice.contains("more")), "the rest is named");
     }
 
     #[test]
