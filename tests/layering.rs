@@ -132,3 +132,26 @@ fn both_databases_have_the_same_migrations() {
     assert_eq!(postgres, sqlite);
     assert!(!postgres.is_empty() && postgres.iter().all(|name| name.ends_with(".sql")), "{postgres:?}");
 }
+
+/// What an error says of itself is rarely what went wrong: "database unavailable".
+#[test]
+fn an_error_in_a_log_is_told_with_all_its_causes() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let mut folders: Vec<_> =
+        crates.read_dir().expect("the crates").map(|folder| folder.expect("one").path().join("src")).collect();
+    let mut wrong = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("source is text");
+                let is_short = |line: &str| line.contains("%error") || line.contains("as &dyn std::error::Error");
+                let lines = text.lines().enumerate().filter(|(_, line)| is_short(line));
+                wrong.extend(lines.map(|(index, line)| format!("{}:{}: {}", path.display(), index + 1, line.trim())));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "write `error = %chain(&error)` (slotline_protocol::chain):\n{}", wrong.join("\n"));
+}

@@ -195,6 +195,54 @@ async fn a_database_whose_disk_is_full_until_somebody_makes_room() -> anyhow::Re
     stream.end(&world).await
 }
 
+/// The database has a rule that some values break, as one has that can't hold an ideogram.
+#[tokio::test]
+async fn what_the_database_refuses_is_put_aside_with_its_words_and_the_rest_goes_on() -> anyhow::Result<()> {
+    let said = "echo \"{\\\"said\\\": \\\"ve$SLOTLINE_PARAM_SAY\\\"}\"";
+    let world = World::with([Action::command("demo.say", "limit = 2", &["/bin/sh", "-c", said])]).start().await?;
+    world
+        .sql(
+            "alter table live add constraint no_poison check (parameters not like '%poison%'); \
+             alter table history add constraint no_venom check (result not like '%venom%'); \
+             alter table events add constraint no_vetoxin check (body not like '%vetoxin%'); \
+             alter table actions add constraint no_policy check (policy not like '%poison%')",
+        )
+        .await?;
+    let epoch: i64 = world.sql("select epoch from leadership").await?.trim().parse()?;
+    let say = |word: &str| Message::request("demo.say", json!({"say": word})).id(word);
+    let words = ["gan", "poison", "nom", "toxin", "ry"];
+    let replies = world.publish_for_replies(&words.map(say), words.len()).await?;
+    let refused: Vec<&Value> = replies.iter().filter(|reply| reply["message_type"] == "execution.rejected").collect();
+    ensure!(refused.len() == 1, "{replies:#?}");
+    let error = &refused[0]["payload"]["error"];
+    ensure!(error["code"] == "journal_refused", "{error}");
+    ensure!(error["message"].as_str().is_some_and(|message| message.contains("no_poison")), "{error}");
+    let dead = world.dead().await?;
+    ensure!(dead.len() == 1 && dead[0]["reason"] == "journal_refused", "{dead:#?}");
+
+    world.settled("demo.say", words.len() - 1, LATER).await?;
+    let executions = world.executions("demo.say").await?;
+    let of = |word: &str| {
+        let it = executions.iter().find(|execution| execution["parameters"]["say"] == word);
+        it.with_context(|| format!("{word} is among {executions:#?}"))
+    };
+    for word in ["gan", "toxin", "ry"] {
+        ensure!(of(word)?["status"] == "completed", "{word}: {}", of(word)?);
+    }
+    let failed = of("nom")?;
+    ensure!(failed["status"] == "failed" && failed["error"]["code"] == "journal_refused", "{failed}");
+    ensure!(failed["error"]["message"].as_str().is_some_and(|message| message.contains("no_venom")), "{failed}");
+    let events = world.whole_record(of("toxin")?["execution_id"].as_i64().context("an id")?).await?;
+    ensure!(events.iter().any(|event| event["kind"] == "gap" && event["reason"] == "refused"), "{events:#?}");
+
+    let (status, answer) =
+        world.call("PUT", "/api/v1/actions/demo.bad", Some(json!({"schema": {"const": "poison"}}))).await?;
+    ensure!(status == 422 && answer["error"]["code"] == "journal_refused", "{status} {answer}");
+    let now: i64 = world.sql("select epoch from leadership").await?.trim().parse()?;
+    ensure!(now - epoch <= 8, "each culprit costs an epoch at most, and some retries: {epoch} to {now}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_database_whose_every_commit_takes_a_second_is_only_slow() -> anyhow::Result<()> {
     let world = world().await?;

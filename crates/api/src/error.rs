@@ -9,6 +9,7 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use slotline_protocol::chain;
 use slotline_protocol::http::{self, Refusal};
 
 use crate::control::{Kind, Refused};
@@ -115,7 +116,7 @@ fn of_store(error: &slotline_store::Error) -> (StatusCode, Refusal) {
         return (StatusCode::BAD_REQUEST, Refusal::new("invalid_request", error.to_string()).at("cursor"));
     }
     // The cause may name hosts and tables, which are nobody's business out there.
-    tracing::warn!(error = error as &dyn std::error::Error, "the journal did not answer a request");
+    tracing::warn!(error = %chain(error), "the journal did not answer a request");
     (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("unavailable", "the journal can't be read now"))
 }
 

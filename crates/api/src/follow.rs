@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use slotline_protocol::ExecutionId;
 use slotline_protocol::record::{Event, What};
+use slotline_protocol::{ExecutionId, chain};
 use slotline_store::{Error, Events, Store};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -129,8 +129,7 @@ impl<P: Past> Follower<P> {
             }
             if self.is_behind {
                 if let Err(error) = self.catch_up().await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(execution.id = %self.id, error, "the journal is away; a stream ends");
+                    tracing::warn!(execution.id = %self.id, error = %chain(&error), "the journal is away; a stream ends");
                     return Next::Away;
                 }
                 continue;

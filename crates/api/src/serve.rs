@@ -2,6 +2,7 @@
 //!
 //! Not here: TLS, which a proxy in front ends.
 
+use slotline_protocol::chain;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, _)) => return Some((place, stream)),
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(error = %chain(&error), "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }

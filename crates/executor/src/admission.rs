@@ -29,16 +29,23 @@ impl Term {
                     let known = known.map(|known| (known.execution_id, known.digest));
                     match known.or_else(|| self.recently(asked.request.message_id.as_ref())) {
                         Some((id, digest)) => self.repeat(asked, id, digest),
-                        None => self.request(action, asked),
+                        None => match self.quarantine.request(asked.key.as_deref(), &asked.request) {
+                            Some(words) => self.put_aside(asked, &words),
+                            None => self.request(action, asked),
+                        },
                     }
                 }
                 Member::Cancel { target: Target::Execution(id), reason } => {
+                    let reason = self.quarantine.reason(id, reason);
                     self.apply(Input::CancelRequested { id, reason });
                 }
                 Member::Cancel { target: Target::Message { message_id, known }, reason } => {
                     let known = known.map(|known| known.execution_id);
                     match known.or_else(|| self.recently(Some(&message_id)).map(|(id, _)| id)) {
-                        Some(id) => self.apply(Input::CancelRequested { id, reason }),
+                        Some(id) => {
+                            let reason = self.quarantine.reason(id, reason);
+                            self.apply(Input::CancelRequested { id, reason });
+                        }
                         None => tracing::warn!(message.id = message_id, "no request to cancel has this message_id"),
                     }
                 }
@@ -50,6 +57,12 @@ impl Term {
 
     fn recently(&self, message_id: Option<&String>) -> Option<(ExecutionId, [u8; 32])> {
         self.recent.get(message_id?).map(|(id, digest, _)| (*id, *digest))
+    }
+
+    /// What the database refuses is kept for whoever can mend it, and its publisher is told.
+    fn put_aside(&mut self, asked: Asked, words: &str) {
+        let detail = format!("payload: the journal's database refuses the request: {words}");
+        self.pending.refused.push(Turned { asked, reason: Reason::JournalRefused, detail });
     }
 
     fn request(&mut self, action: ActionId, asked: Asked) {

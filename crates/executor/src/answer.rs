@@ -2,12 +2,13 @@
 
 use slotline_api::control::{Kind, Refused};
 use slotline_protocol::http::{Action, Worker};
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp};
+use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Timestamp};
 use slotline_scheduler::{Input, Limits, Scheduler};
 use slotline_store::ActionChange;
 
 use crate::ask::{Answer, Answered, Ask};
 use crate::outbox::Pending;
+use crate::quarantine::Quarantine;
 use crate::registry::{Registered, Registry};
 
 /// Answers `ask`; changes go into `pending` and into the scheduler.
@@ -15,11 +16,15 @@ pub(crate) fn answer(
     ask: Ask,
     scheduler: &mut Scheduler,
     registry: &Registry,
+    quarantine: &Quarantine,
     pending: &mut Pending,
     now: Timestamp,
 ) -> Answered {
     match ask {
-        Ask::PutAction { action_ref, policy } => put(action_ref, *policy, scheduler, registry, pending, now),
+        Ask::PutAction { action_ref, policy } => match quarantine.action(&action_ref, &policy) {
+            Some(words) => Err(refused_policy(&words)),
+            None => put(action_ref, *policy, scheduler, registry, pending, now),
+        },
         Ask::DeleteAction { action_ref } => {
             let registered = registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
             let id = registered.action.action_id;
@@ -38,6 +43,7 @@ pub(crate) fn answer(
             store(action, false, scheduler, registry, pending, now)
         }
         Ask::Cancel { id, reason } => {
+            let reason = quarantine.reason(id, reason);
             scheduler.handle(Input::CancelRequested { id, reason }, now);
             Ok(Answer::Cancelled(scheduler.status(id)))
         }
@@ -72,6 +78,12 @@ pub(crate) fn answer(
             Ok(Answer::Workers(workers.collect()))
         }
     }
+}
+
+/// What whoever put an action is told whose policy the database refuses.
+pub(crate) fn refused_policy(words: &str) -> Refused {
+    let message = format!("policy: the database refuses it: {words}");
+    Refused::new(Kind::Invalid, Reason::JournalRefused.as_str(), message).at("policy")
 }
 
 fn put(

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use slotline_api::control::Refused;
 use slotline_broker::{Consumer, Delivery, Properties, Publication, Session, topology};
 use slotline_protocol::Timestamp;
+use slotline_protocol::chain;
 use slotline_store::{DeadBounds, DeadLetter, Store};
 use uuid::Uuid;
 
@@ -54,7 +55,7 @@ pub(crate) async fn keep(mut consumer: Consumer, store: Store, clock: Clock) {
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "dead letters can't be kept; they wait for the database");
+                    tracing::warn!(error = %chain(&error), "dead letters can't be kept; they wait for the database");
                     tokio::time::sleep(AGAIN).await;
                 }
             }
@@ -103,7 +104,7 @@ fn carried(properties: Properties) -> String {
 fn as_it_came(carried: &str) -> Properties {
     let Carried { message_id, message_type, app_id, correlation_id, reply_to, timestamp, mut headers } =
         serde_json::from_str(carried).unwrap_or_else(|error| {
-            tracing::error!(%error, "what travelled with a dead letter can't be read; it is replayed without");
+            tracing::error!(error = %chain(&error), "what travelled with a dead letter can't be read; it is replayed without");
             Carried::default()
         });
     headers.retain(|name, _| {

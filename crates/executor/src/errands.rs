@@ -7,6 +7,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag, crash};
 use slotline_protocol::Incarnation;
+use slotline_protocol::chain;
 use tokio::sync::{mpsc, watch};
 
 /// Wait before a refused dead letter is tried again.
@@ -44,7 +45,7 @@ pub(crate) async fn watch_orders(
                     // Whatever was on its way is told again in the next session.
                     Ok(()) | Err(PublishError::SessionEnded) => Fate::Settled,
                     Err(error) => {
-                        tracing::warn!(%error, worker.incarnation = %incarnation, "an order did not leave; \
+                        tracing::warn!(error = %chain(&error), worker.incarnation = %incarnation, "an order did not leave; \
                             it is sent again once the worker's heartbeat shows that it is missing");
                         Fate::Settled
                     }
@@ -156,7 +157,7 @@ async fn store(session: &Session, group: u64, letter: Publication) -> Option<u64
             return None;
         }
         debug_assert_ne!(error, PublishError::TooLarge, "dead letters are cut to what can be published");
-        tracing::warn!(%error, "a dead letter can't be stored; its request stays unacked meanwhile");
+        tracing::warn!(error = %chain(&error), "a dead letter can't be stored; its request stays unacked meanwhile");
         tokio::time::sleep(DEAD_RETRY).await;
     }
     Some(group)

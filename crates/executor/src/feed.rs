@@ -6,6 +6,7 @@
 use slotline_broker::topology::{self, Binding};
 use slotline_broker::{Acker, Consume, Consumer, Delivery, Session, Tag, Topology};
 use slotline_protocol::Epoch;
+use slotline_protocol::chain;
 use slotline_scheduler::ProbedQueue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -187,7 +188,7 @@ impl Reader {
         match arrival.from {
             Source::Calls => match serde_json::from_slice(&delivery.body) {
                 Ok(ask) => arrival.questions.push(Question { ask, asker: Asker::Elsewhere(delivery.properties) }),
-                Err(error) => tracing::warn!(%error, "dropped a question that can't be read"),
+                Err(error) => tracing::warn!(error = %chain(&error), "dropped a question that can't be read"),
             },
             Source::Events if delivery.properties.app_id.as_ref() == Some(&self.source) => {}
             Source::Events | Source::Completions | Source::Heartbeats => {

@@ -12,11 +12,13 @@ use slotline_protocol::{ExecutionId, Timestamp};
 use slotline_store::{Batch, CommitError, Leadership, Request, Store};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::ask::{Answered, Asker};
 use crate::feed::Source;
 use crate::mail::{Mail, Postman};
 use crate::outbox::Letters;
+use crate::quarantine::Quarantine;
 use crate::registry::Registry;
 
 /// Ends looked up at once: fewer than the connections for reads, since other reads are waited for, too.
@@ -37,10 +39,10 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the journal failed at; `None` if another leads, which is no fault of its.
+    /// What the journal failed at; `None` if another leads or the batch itself was refused, which are no fault of its.
     pub(crate) fn journal(&self) -> Option<&slotline_store::Error> {
         match self {
-            Self::Commit(CommitError::Deposed { .. }) => None,
+            Self::Commit(CommitError::Deposed { .. } | CommitError::Refused { .. }) => None,
             Self::Commit(CommitError::Unknown(error)) | Self::Journal(error) => Some(error),
         }
     }
@@ -66,12 +68,13 @@ pub(crate) struct Crew {
     pub(crate) leadership: Arc<Mutex<Leadership>>,
     pub(crate) postman: Arc<Postman>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 /// Commits once the flight before it has landed, and meanwhile reads what dispatches lack and writes the letters.
 pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) -> Flight {
-    let Crew { store, leadership, postman, registry } = crew;
-    let batch = store.encode(postman.epoch, &batch);
+    let Crew { store, leadership, postman, registry, quarantine } = crew;
+    let encoded = store.encode(postman.epoch, &batch);
     let mut leadership = leadership.lock().await;
     if let Err(error) = find_heirs(&store, &mut letters).await {
         return Flight { result: Err(Error::Journal(error)), cargo };
@@ -82,7 +85,7 @@ pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: C
         return Flight { result: Err(Error::Journal(error)), cargo };
     }
     let ended = std::mem::take(&mut letters.ended);
-    let commit = leadership.commit_encoded(batch);
+    let commit = leadership.commit_encoded(&batch, encoded);
     let write = async {
         let missing = letters.missing();
         if !missing.is_empty() {
@@ -96,6 +99,9 @@ pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: C
     crash::point("executor.commit.after");
     // The next may commit: what is left to read here changes no more.
     drop(leadership);
+    if let Err(CommitError::Refused { culprits, .. }) = &committed {
+        quarantine.put(&batch, culprits, Instant::now());
+    }
     let mut result = committed.map_err(Error::Commit).and(written);
     if let Ok(mail) = &mut result
         && !ended.is_empty()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use slotline_api::Hub;
 use slotline_api::hub::{Interest, Live};
 use slotline_broker::Delivery;
+use slotline_protocol::chain;
 use slotline_protocol::record::Event;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +60,7 @@ pub(crate) fn deliver(hub: &Hub, delivery: &Delivery) {
     match serde_json::from_slice::<Vec<Event>>(&delivery.body) {
         Ok(events) => hub.publish(&events.into_iter().map(|event| Arc::new(Live::new(event))).collect::<Vec<_>>()),
         Err(error) => {
-            tracing::warn!(%error, "dropped events of the leader that can't be read");
+            tracing::warn!(error = %chain(&error), "dropped events of the leader that can't be read");
             hub.seam();
         }
     }

@@ -7,7 +7,7 @@ use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::message::{
     Completed, Ended, Event, Heartbeat, Message, Probe, Progress, Returned, StatusChanged,
 };
-use slotline_protocol::{OutcomeKind, Status, Timestamp, Unreadable};
+use slotline_protocol::{OutcomeKind, Status, Timestamp, Unreadable, chain};
 use slotline_scheduler::{Input, Outcome, ProbedQueue};
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ pub(crate) fn read(
     // One line for a body, whatever it holds: an array of thousands must not fill the log.
     let dropped = |error: &Unreadable, count: usize| {
         let routing_key = &delivery.routing_key;
-        tracing::warn!(%error, routing_key, count, "dropped what can't be read of a message");
+        tracing::warn!(error = %chain(&error), routing_key, count, "dropped what can't be read of a message");
     };
     let members = match envelope::read_own(&delivery.body, delivery.properties.defaults()) {
         Ok(members) => members,

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Tag};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
-use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable};
+use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable, chain};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -125,7 +125,7 @@ impl Intake {
         while let Some((mut members, tag)) = self.some(&mut opened, &mut deliveries) {
             let seen_batch = self.committed.load(Ordering::Acquire);
             while let Err(error) = self.look_up(&mut members).await {
-                tracing::warn!(%error, "requests can't be looked up; they wait for the database");
+                tracing::warn!(error = %chain(&error), "requests can't be looked up; they wait for the database");
                 if !waits(checked).await {
                     return false;
                 }
@@ -144,7 +144,9 @@ impl Intake {
         let verdict = loop {
             match self.probation.begin(&suspect).await {
                 Ok(verdict) => break verdict,
-                Err(error) => tracing::warn!(%error, "a request that came again waits for the database to be noted"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "a request that came again waits for the database to be noted")
+                }
             }
             if !waits(checked).await {
                 return false;
@@ -201,9 +203,7 @@ impl Intake {
 
     fn request(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
         let requested: Requested = envelope.open()?;
-        requested
-            .check()
-            .map_err(|invalid| unreadable(envelope, Reason::InvalidPayload, format!("payload.{invalid}")))?;
+        requested.check().map_err(|invalid| unreadable(envelope, invalid.reason(), format!("payload.{invalid}")))?;
         for (field, text) in [
             ("correlation_id", envelope.correlation_id.as_deref()),
             ("trace_id", envelope.trace_id.as_deref()),

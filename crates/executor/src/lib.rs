@@ -36,6 +36,7 @@ mod mail;
 mod outbox;
 mod probation;
 mod prune;
+mod quarantine;
 mod reading;
 mod record;
 mod registry;

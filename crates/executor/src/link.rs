@@ -8,6 +8,7 @@ use std::sync::Arc;
 use slotline_api::Hub;
 use slotline_broker::topology::Public;
 use slotline_broker::{Broker, Consume, Session, Supervisor, Topology};
+use slotline_protocol::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -43,7 +44,7 @@ impl Link {
                 Ok(()) => {}
                 // A term that ends closes the session on purpose.
                 Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
-                Err(error) => tracing::warn!(%error, "the session with the broker is over"),
+                Err(error) => tracing::warn!(error = %chain(&error), "the session with the broker is over"),
             }
             current.send_replace(None);
             session.close().await;

@@ -15,7 +15,7 @@ use slotline_protocol::message::{
     Scheduled, StatusChanged,
 };
 use slotline_protocol::record::Event;
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, message};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp, message};
 use slotline_scheduler::{Announcement, Dispatch, Order, Sent, Settled};
 use slotline_store::Request;
 
@@ -294,14 +294,17 @@ impl Postman {
         }
     }
 
-    /// Turns a request away: its publisher is told, or, if it named no address, the request is put aside.
+    /// Turns a request away: its publisher is told, or, if it named no address, the request is put aside. What a person
+    /// has to look at is put aside in any case.
     fn refused(&self, mail: &mut Mail, turned: Turned, now: Timestamp) {
         let Turned { asked, reason, detail } = turned;
         let request = &asked.request;
         if request.reply_to.is_some() {
-            let error = Failure::new(reason.as_str(), detail);
+            let error = Failure::new(reason.as_str(), detail.clone());
             self.answer_request(mail, &asked, &Rejected { message_id: request.message_id.clone(), error }, now);
-            return;
+            if reason != Reason::JournalRefused {
+                return;
+            }
         }
         let payload = Requested {
             action_ref: asked.action_ref.clone(),

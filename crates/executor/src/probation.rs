@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 use slotline_broker::{Delivery, Tag};
+use slotline_protocol::chain;
 use slotline_store::{Error, Store};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -62,7 +63,7 @@ impl Probation {
             return false;
         }
         if let Err(error) = self.store.clear_suspect(digest).await {
-            tracing::warn!(%error, "the note on a request that was read alone stays; it is forgotten in time");
+            tracing::warn!(error = %chain(&error), "the note on a request that was read alone stays; it is forgotten in time");
         }
         true
     }
@@ -72,7 +73,7 @@ impl Probation {
         if self.has_notes.swap(false, Ordering::AcqRel)
             && let Err(error) = self.store.clear_suspects_of(self.process).await
         {
-            tracing::warn!(%error, "notes on requests that were read alone stay; they are forgotten in time");
+            tracing::warn!(error = %chain(&error), "notes on requests that were read alone stay; they are forgotten in time");
         }
     }
 }

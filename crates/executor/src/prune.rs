@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use slotline_broker::crash;
 use slotline_protocol::Epoch;
+use slotline_protocol::chain;
 use tokio::task::AbortHandle;
 
 use crate::term::Context;
@@ -28,7 +29,7 @@ pub(crate) fn start(context: &Context, epoch: Epoch) -> AbortHandle {
                 // The loop is about to learn it, too.
                 Err(slotline_store::Error::LeadershipOver) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "history can't be pruned now");
+                    tracing::warn!(error = %chain(&error), "history can't be pruned now");
                     EVERY
                 }
             };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
 use slotline_broker::{Broker, crash};
+use slotline_protocol::chain;
 use slotline_store::{Error as StoreError, Store};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -130,6 +131,7 @@ async fn execute(
         leads,
         journal,
         probation: Probation::new(store.clone(), id),
+        quarantine: Arc::default(),
         hub,
         pulse,
     };
@@ -163,13 +165,13 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
                         return Err(Error::Journal(error));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the journal can't be read; leadership is over");
+                        tracing::warn!(error = %chain(&error), "the journal can't be read; leadership is over");
                         journal.missed(error.to_string());
                     }
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "leadership can't be sought; trying again");
+                tracing::warn!(error = %chain(&error), "leadership can't be sought; trying again");
                 journal.missed(error.to_string());
             }
         }

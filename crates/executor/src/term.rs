@@ -15,7 +15,7 @@ use std::time::Duration;
 use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
 use slotline_broker::{Receipt, Session, Tag, crash};
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -40,6 +40,7 @@ use crate::mail::Postman;
 use crate::outbox::{Awaited, Pending};
 use crate::probation::Probation;
 use crate::prune;
+use crate::quarantine::Quarantine;
 use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
 use commits::Rest;
@@ -77,6 +78,7 @@ pub(crate) struct Context {
     pub(crate) journal: Arc<Condition>,
     /// Requests that this process has begun to read alone.
     pub(crate) probation: Probation,
+    pub(crate) quarantine: Arc<Quarantine>,
     /// Who watches events through this process.
     pub(crate) hub: Arc<Hub>,
     /// Shows the watch that the loop turns.
@@ -129,6 +131,7 @@ pub(crate) struct Term {
     store: Store,
     journal: Arc<Condition>,
     probation: Probation,
+    pub(crate) quarantine: Arc<Quarantine>,
     hub: Arc<Hub>,
     /// Other executors whose clients watch.
     followers: Followers,
@@ -186,7 +189,7 @@ impl Term {
                 };
                 match Registered::new(action) {
                     Ok(registered) => registry.put(registered),
-                    Err(error) => tracing::error!(%error, "an action in the journal has a policy that can't be used"),
+                    Err(error) => tracing::error!(error = %chain(&error), "an action in the journal has a policy that can't be used"),
                 }
                 recovered
             })
@@ -215,6 +218,7 @@ impl Term {
             store: context.store.clone(),
             journal: context.journal.clone(),
             probation: context.probation.clone(),
+            quarantine: context.quarantine.clone(),
             hub: context.hub.clone(),
             followers: Followers::default(),
             record,
@@ -289,7 +293,7 @@ impl Term {
                     if let Some(leadership) = &self.leadership
                         && let Err(error) = leadership.lock().await.ping().await
                     {
-                        tracing::warn!(%error, epoch = %self.epoch, "the journal does not answer; leadership is over");
+                        tracing::warn!(error = %chain(&error), epoch = %self.epoch, "the journal does not answer; leadership is over");
                         self.journal.missed(error.to_string());
                         return End::Over;
                     }
@@ -383,7 +387,7 @@ impl Term {
             self.answer(question);
         }
         for item in arrival.items {
-            match item {
+            match self.quarantine.cleanse(item) {
                 Item::Input(input) => self.apply(input),
                 Item::Said(word) => self.hear(word),
                 Item::Ended(end, input) => {
@@ -416,7 +420,7 @@ impl Term {
             (Ask::Follow { all, ids }, Asker::Elsewhere(asker)) => {
                 Ok(Answer::Following { is_new: self.followers.follow(asker, all, ids, now) })
             }
-            (ask, _) => answer(ask, &mut self.scheduler, &self.registry, &mut self.pending, now),
+            (ask, _) => answer(ask, &mut self.scheduler, &self.registry, &self.quarantine, &mut self.pending, now),
         };
         self.record.follow(&self.scheduler, now);
         self.pending.answers.push((question.asker, answered));
@@ -459,7 +463,7 @@ impl Term {
             }
             Err(error) => {
                 // An error ends the session; the link builds the next one.
-                tracing::warn!(%error, "the leader's queues can't be consumed");
+                tracing::warn!(error = %chain(&error), "the leader's queues can't be consumed");
                 session.close().await;
             }
         }

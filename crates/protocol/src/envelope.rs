@@ -93,6 +93,8 @@ pub enum Reason {
     PriorityNotSupported,
     /// Processes that began to read it ended while they did.
     Poisoned,
+    /// The journal's database refuses what the message holds.
+    JournalRefused,
 }
 
 impl Reason {
@@ -108,6 +110,7 @@ impl Reason {
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::PriorityNotSupported => "priority_not_supported",
             Self::Poisoned => "poisoned",
+            Self::JournalRefused => "journal_refused",
         }
     }
 }

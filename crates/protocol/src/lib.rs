@@ -6,12 +6,14 @@
 //! Deliberately absent: I/O, async, clocks, randomness, and any decision. Wire shapes only grow; `tests/wire.rs` holds
 //! them against golden files.
 
+mod chain;
 pub mod detail;
 pub mod duration;
 pub mod envelope;
 pub mod http;
 pub mod id;
 pub mod message;
+pub mod parameters;
 pub mod policy;
 pub mod record;
 pub mod requested;
@@ -19,6 +21,7 @@ pub mod status;
 mod text;
 pub mod time;
 
+pub use chain::{Chain, chain};
 pub use detail::Detail;
 pub use envelope::{Envelope, Reason, Unreadable};
 pub use id::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, InvalidName, WorkerName};

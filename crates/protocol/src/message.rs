@@ -372,6 +372,8 @@ pub enum GapReason {
     Lost,
     /// The record keeps only the newest.
     Pruned,
+    /// The journal's database refuses what the events hold.
+    Refused,
 }
 
 /// How far an attempt has come.

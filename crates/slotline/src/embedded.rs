@@ -3,8 +3,9 @@
 //! The parts are the real ones and talk as they do on a network. What is lost with the process is what RabbitMQ would
 //! keep: requests between the publisher's confirm and the journal, of which an embedded broker confirms none early.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,9 +145,11 @@ fn is_early(error: &client::Error) -> bool {
 
 /// One process a folder: the broker is in memory, so a second executor could not even hear of the first.
 fn lock(data: &Path) -> anyhow::Result<File> {
-    std::fs::create_dir_all(data).with_context(|| format!("can't make the folder {}", data.display()))?;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.with_context(|| format!("can't make the folder {}", data.display()))?;
     let path = data.join("lock");
-    let file = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("can't write {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

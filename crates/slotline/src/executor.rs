@@ -7,7 +7,7 @@ use std::time::Duration;
 use slotline_broker::Broker;
 use slotline_broker::topology::Public;
 use slotline_executor::{Api, Config};
-use slotline_protocol::duration;
+use slotline_protocol::{chain, duration};
 use slotline_store::{Error, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -136,7 +136,7 @@ async fn open(url: &str, migrate: bool) -> Result<Store, Error> {
         match opened.await {
             Ok(store) => return Ok(store),
             Err(error @ (Error::Unavailable(_) | Error::TimedOut(_) | Error::ReadOnly)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the database is not there yet; waiting");
+                tracing::warn!(error = %chain(&error), "the database is not there yet; waiting");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }

@@ -169,7 +169,7 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
-            output::note(format!("slotline: {}", told(&error)));
+            output::note(format!("slotline: {}", slotline_protocol::chain(error.as_ref())));
             ExitCode::from(if is_refusal(&error) { REFUSED } else { 1 })
         }
     }
@@ -201,19 +201,6 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// The error and its causes in one line, each said once.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 /// Whether the one who asked must ask differently.

@@ -85,6 +85,7 @@ pub(crate) fn gap(count: u64, reason: GapReason) -> String {
         GapReason::Merged => format!("({count} more {events} came too fast to be told)"),
         GapReason::Lost => format!("({count} {events} can't be had any more)"),
         GapReason::Pruned => format!("({count} older {events} {are} not kept any more)"),
+        GapReason::Refused => format!("({count} {events} {are} left out: the database refuses the content)"),
     }
 }
 

@@ -11,7 +11,7 @@ use slotline_protocol::{Timestamp, duration};
 use slotline_store::{CLOCK_TOLERANCE, Store, Verdict};
 
 use crate::config::{Output, Secret, require};
-use crate::{REFUSED, Settings, output, told};
+use crate::{REFUSED, Settings, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,7 +37,10 @@ pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<Ex
         }
         // Not a word on the promises, so not the code that says that one is broken.
         Err(error) => {
-            output::note(format!("slotline: the journal could not be verified: {}", told(&error)));
+            output::note(format!(
+                "slotline: the journal could not be verified: {}",
+                slotline_protocol::chain(error.as_ref())
+            ));
             Ok(ExitCode::from(REFUSED))
         }
     }

@@ -83,6 +83,15 @@ pub enum ActionChange {
     Delete { id: ActionId, at: Timestamp },
 }
 
+impl ActionChange {
+    pub fn id(&self) -> ActionId {
+        match self {
+            Self::Put(action) => action.action_id,
+            Self::Delete { id, .. } => *id,
+        }
+    }
+}
+
 /// A request the journal takes.
 #[derive(Clone, Debug)]
 pub struct Accepted {

@@ -1,14 +1,14 @@
 //! No call waits for ever: a deadline around each, and connections that did not end well are thrown away.
 //!
 //! The driver of PostgreSQL sets no TCP keepalive, so a half-open connection would otherwise hang its caller for a
-//! quarter of an hour. SQLite has no connection that could be half-open; there, only the deadline is needed.
+//! quarter of an hour. SQLite has no connection that could be half-open; but after a rollback of its own, on a full disk
+//! for example, the driver goes by a transaction that is none any more, and could never begin another.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{Database, Pool};
 
 use crate::Error;
 
@@ -31,22 +31,22 @@ pub(crate) async fn within_time<T, E: Into<Error>>(
 }
 
 /// A connection borrowed from a pool, which goes back only if its user says that all went well.
-pub(crate) struct Borrowed(Option<PoolConnection<Postgres>>);
+pub(crate) struct Borrowed<DB: Database>(Option<PoolConnection<DB>>);
 
 /// Borrows a connection of `pool`.
-pub(crate) async fn borrow(pool: &PgPool) -> Result<Borrowed, Error> {
+pub(crate) async fn borrow<DB: Database>(pool: &Pool<DB>) -> Result<Borrowed<DB>, Error> {
     let connection = within(pool.acquire()).await?;
     Ok(Borrowed(Some(connection)))
 }
 
-impl Borrowed {
+impl<DB: Database> Borrowed<DB> {
     /// The last answer was read to its end; the connection may serve the next.
     pub(crate) fn give_back(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Borrowed {
+impl<DB: Database> Drop for Borrowed<DB> {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(connection.detach());
@@ -54,15 +54,15 @@ impl Drop for Borrowed {
     }
 }
 
-impl Deref for Borrowed {
-    type Target = PgConnection;
+impl<DB: Database> Deref for Borrowed<DB> {
+    type Target = DB::Connection;
 
     fn deref(&self) -> &Self::Target {
         self.0.as_ref().expect("only dropping takes it out")
     }
 }
 
-impl DerefMut for Borrowed {
+impl<DB: Database> DerefMut for Borrowed<DB> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.0.as_mut().expect("only dropping takes it out")
     }

@@ -3,6 +3,8 @@
 use slotline_protocol::{Epoch, ExecutionId};
 use sqlx::migrate::MigrateError;
 
+use crate::Culprit;
+
 /// Why a read, or a step towards leadership, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,6 +23,9 @@ pub enum Error {
     /// There is no room left for what is written; a person must make some.
     #[error("database has no room: its disk is full")]
     Full,
+    /// The database refuses a value for what it holds: the same call fails again, whoever makes it. Its own words.
+    #[error("database refuses the content: {0}")]
+    Refused(String),
     /// The database lacks what Slotline needs; a person must change it.
     #[error("database is unfit: {0}")]
     Unfit(String),
@@ -45,15 +50,46 @@ pub enum Error {
 const READ_ONLY: [&str; 7] = ["25006", "8", "264", "520", "776", "1032", "1544"];
 /// How they say that there is no room.
 const FULL: [&str; 2] = ["53100", "13"];
+/// The classes of PostgreSQL's SQLSTATE that say that a value can't be stored: data exceptions, broken constraints,
+/// limits of the program. What a trigger raises comes as `P0001`.
+const CONTENT_CLASSES: [&str; 3] = ["22", "23", "54"];
+const RAISED: &str = "P0001";
+/// SQLite's result codes that say so (their lowest byte): too big, a constraint, a mismatch of types, out of range.
+const CONTENT_CODES: [u32; 4] = [18, 19, 20, 25];
+/// How the databases say that a key is taken. That lies in what the journal holds already, which the next leader reads.
+const TAKEN: [&str; 4] = ["23505", "1555", "2067", "2579"];
+/// The most characters of the database's own words that are kept.
+const WORDS_CHARS_MAX: usize = 300;
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error().and_then(|error| error.code()) {
             Some(code) if READ_ONLY.contains(&&*code) => Self::ReadOnly,
             Some(code) if FULL.contains(&&*code) => Self::Full,
+            Some(code) if is_content(&code) => Self::Refused(words(&error, &code)),
             _ => Self::Unavailable(error),
         }
     }
+}
+
+/// Whether a database refuses a statement for the values that it bears, and not for the weather or its own state.
+fn is_content(code: &str) -> bool {
+    let of_sqlite = || code.parse::<u32>().is_ok_and(|code| code <= 0xffff && CONTENT_CODES.contains(&(code & 0xff)));
+    // SQLSTATEs have five characters, SQLite's codes four at most.
+    let is_content = match code.len() {
+        5 => code == RAISED || CONTENT_CLASSES.iter().any(|class| code.starts_with(class)),
+        _ => of_sqlite(),
+    };
+    is_content && !TAKEN.contains(&code)
+}
+
+/// What the database says, in characters that it can store: its words may repeat what it refused.
+fn words(error: &sqlx::Error, code: &str) -> String {
+    let message = error.as_database_error().map(|error| error.message()).unwrap_or_default();
+    let plain = message.chars().take(WORDS_CHARS_MAX).flat_map(char::escape_default);
+    let plain: String = plain.take(2 * WORDS_CHARS_MAX).collect();
+    // Quotes are no danger, and read better as they were.
+    format!("{} ({code})", plain.replace("\\\"", "\"").replace("\\'", "'"))
 }
 
 impl From<MigrateError> for Error {
@@ -74,15 +110,28 @@ fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Why a batch is not known to be committed. After either, the leadership is over: drop state and effects, lead again.
+/// Why a batch is not known to be committed. After each, the leadership is over: drop state and effects, lead again.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Another executor leads by now. Nothing was written.
     #[error("epoch {ours} is over, {theirs} leads")]
     Deposed { ours: Epoch, theirs: Epoch },
+    /// Nothing was written, because of what the batch holds: it would be refused again, but for its culprits.
+    #[error("the database refuses the content of the batch: {words}")]
+    Refused { words: String, culprits: Vec<Culprit> },
     /// The batch may be written or not; only the journal, read under a new epoch, can tell.
     #[error("outcome of the commit is unknown")]
     Unknown(#[source] Error),
+}
+
+impl CommitError {
+    /// A batch was refused for its content. Without a culprit that can be put aside, a leader can only start over.
+    pub(crate) fn of_content(words: String, culprits: Vec<Culprit>) -> Self {
+        match culprits.is_empty() {
+            true => Self::Unknown(Error::Refused(words)),
+            false => Self::Refused { words, culprits },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -95,5 +144,15 @@ mod tests {
         assert!(matches!(Error::from(MigrateError::Execute(reset())), Error::Unavailable(_)));
         assert!(matches!(Error::from(MigrateError::ExecuteMigration(reset(), 1)), Error::Unavailable(_)));
         assert!(matches!(Error::from(MigrateError::VersionMismatch(1)), Error::Migrate(_)));
+    }
+
+    #[test]
+    fn what_a_value_is_refused_for_is_told_from_weather_and_from_what_the_journal_holds() {
+        for refused in ["22P05", "22021", "23514", "54000", "P0001", "19", "18", "275", "1811"] {
+            assert!(is_content(refused), "{refused}");
+        }
+        for other in ["23505", "1555", "2067", "08006", "57P01", "40001", "42501", "53100", "SL001", "13", "5", "517"] {
+            assert!(!is_content(other), "{other}");
+        }
     }
 }

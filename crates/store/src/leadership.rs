@@ -100,18 +100,19 @@ impl Leadership {
     /// Writes a batch, whole or not at all; once this returns `Ok` it is durable.
     pub async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         match &mut self.backend {
-            Backend::Postgres(lead) => lead.commit(postgres::call(lead.epoch(), batch)).await,
-            Backend::Sqlite(lead) => lead.commit(sqlite::Script::of(batch)).await,
+            Backend::Postgres(lead) => lead.commit(batch, postgres::call(lead.epoch(), batch)).await,
+            Backend::Sqlite(lead) => lead.commit(batch, sqlite::Script::of(batch)).await,
         }
     }
 
-    /// Writes a batch that [`Store::encode`] has made ready for this journal and this epoch.
+    /// Writes a batch that [`Store::encode`] has made ready for this journal and this epoch. Where it is refused for its
+    /// content, the culprits are looked for in `batch`.
     ///
     /// [`Store::encode`]: crate::Store::encode
-    pub async fn commit_encoded(&mut self, batch: Encoded) -> Result<(), CommitError> {
-        match (&mut self.backend, batch.0) {
-            (Backend::Postgres(lead), Form::Postgres(call)) => lead.commit(call).await,
-            (Backend::Sqlite(lead), Form::Sqlite(script)) => lead.commit(script).await,
+    pub async fn commit_encoded(&mut self, batch: &Batch, encoded: Encoded) -> Result<(), CommitError> {
+        match (&mut self.backend, encoded.0) {
+            (Backend::Postgres(lead), Form::Postgres(call)) => lead.commit(batch, call).await,
+            (Backend::Sqlite(lead), Form::Sqlite(script)) => lead.commit(batch, script).await,
             (Backend::Postgres(_), Form::Sqlite(_)) | (Backend::Sqlite(_), Form::Postgres(_)) => {
                 unreachable!("a batch is encoded by the store it is written to")
             }

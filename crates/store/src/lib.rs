@@ -15,6 +15,7 @@
 mod batch;
 mod browse;
 mod clock;
+mod culprit;
 mod dead;
 mod deadline;
 mod durations;
@@ -38,6 +39,7 @@ use uuid::Uuid;
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
 pub use clock::Reading;
+pub use culprit::{CULPRITS_MAX, Culprit, Part};
 pub use dead::{DeadBounds, DeadLetter, WholeLetter};
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};

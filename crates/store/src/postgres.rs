@@ -56,6 +56,17 @@ impl fmt::Debug for Journal {
     }
 }
 
+/// Refuses a database that can't hold every text.
+fn wrong_encoding(encoding: &str) -> Result<(), Error> {
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(Error::Unfit(format!(
+        "it is encoded in {encoding}, which can't hold every text, and Slotline needs UTF8; make another with \
+         `createdb --encoding=UTF8 --template=template0 NAME` and name it in the database URL"
+    )))
+}
+
 impl Journal {
     pub(crate) async fn open(url: &str) -> Result<Self, Error> {
         let expected = || Error::InvalidUrl("expected postgres://user:password@host:port/database".to_owned());
@@ -74,8 +85,11 @@ impl Journal {
             ("tcp_user_timeout", CALL_DEADLINE.as_millis().to_string()),
         ]);
         // Directly, since a pool hides why it can't connect behind its own time-out.
-        let first = within(options.connect()).await?;
+        let mut first = within(options.connect()).await?;
+        let encoding: String =
+            within(sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(&mut first)).await?;
         within(first.close()).await?;
+        wrong_encoding(&encoding)?;
         let pools = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -132,8 +146,7 @@ impl Journal {
                  current_setting('server_version') AS version_text, \
                  current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes, \
                  current_setting('synchronous_commit') AS synchronous_commit, \
-                 current_setting('transaction_read_only') AS read_only, \
-                 current_setting('server_encoding') AS encoding",
+                 current_setting('transaction_read_only') AS read_only",
             )
             .fetch_one(&mut *connection),
         )
@@ -155,11 +168,6 @@ impl Journal {
         }
         if row.try_get::<&str, _>("read_only")? == "on" {
             findings.push("PostgreSQL is read-only here: nothing can be scheduled".to_owned());
-        }
-        let encoding: &str = row.try_get("encoding")?;
-        if encoding != "UTF8" {
-            findings
-                .push(format!("the database is encoded in {encoding}: text beyond it would spoil a commit; use UTF8"));
         }
         Ok(findings)
     }

@@ -10,6 +10,10 @@ mod prune;
 mod read;
 mod verify;
 
+use slotline_protocol::chain;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,12 +25,14 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::Error;
-use crate::deadline::{CALL_DEADLINE, within, within_time};
+use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
 use crate::migrate::{self, MIGRATION_DEADLINE};
 
 pub(crate) use commit::Script;
 pub(crate) use lead::Lead;
 
+/// The mode of the journal's files: requests and results are nobody's but their owner's.
+const PRIVATE: u32 = 0o600;
 /// Connections for reads, in each of the two pools.
 const READERS: u32 = 4;
 /// Pause before a file that was locked is opened again.
@@ -72,6 +78,9 @@ impl Journal {
             .pragma("wal_autocheckpoint", LOG_PAGES)
             .row_buffer_size(ROW_BUFFER)
             .disable_statement_logging();
+        if !in_memory {
+            keep_private(options.get_filename())?;
+        }
         let anchor = match in_memory {
             true => Some(Arc::new(Mutex::new(within(options.connect()).await?))),
             false => None,
@@ -95,7 +104,7 @@ impl Journal {
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), Error> {
-        let mut connection = within(self.writer.acquire()).await?;
+        let mut connection = borrow(&self.writer).await?;
         within_time(MIGRATION_DEADLINE, async {
             // SQLite has no lock for migrators, so all of them run in one transaction, which lets one writer in.
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -104,6 +113,7 @@ impl Journal {
             Ok::<_, Error>(())
         })
         .await?;
+        connection.give_back();
         Ok(())
     }
 
@@ -131,6 +141,22 @@ impl Journal {
         // What does not close in time is closed by the end of the process; the log is replayed when it is opened next.
         let _ = tokio::time::timeout(CALL_DEADLINE, closing).await;
     }
+}
+
+/// Only their owner may read the files of the journal. SQLite gives its log and its index of it the mode of the file.
+fn keep_private(path: &Path) -> Result<(), Error> {
+    let made = OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE).open(path);
+    made.map_err(sqlx::Error::Io)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let path = Path::new(&name);
+        let is_open = std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o777 != PRIVATE);
+        if is_open && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
+            tracing::warn!(path = %path.display(), error = %chain(&error), "others may read the journal: its mode can't be changed");
+        }
+    }
+    Ok(())
 }
 
 /// Opens the writer. Of two that switch a new file to its log at once SQLite turns one away without waiting.

@@ -6,6 +6,7 @@
 
 mod lines;
 
+use slotline_protocol::chain;
 use std::os::unix::net;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Drop for Channel {
 
 async fn listen(listener: net::UnixListener, feed: Arc<Feed>, closing: CancellationToken) {
     let Ok(listener) = UnixListener::from_std(listener)
-        .inspect_err(|error| tracing::warn!(execution.id = %feed.key.0, %error, "no progress"))
+        .inspect_err(|error| tracing::warn!(execution.id = %feed.key.0, error = %chain(&error), "no progress"))
     else {
         return;
     };

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
+use slotline_protocol::chain;
 use slotline_protocol::message::Failure;
 use tokio::runtime;
 use tokio::task::AbortHandle;
@@ -60,8 +61,7 @@ impl HandlerError {
 
 impl<E: std::error::Error> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
-        Self::new(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
+        Self::new(chain(&error).to_string())
     }
 }
 

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use futures::future::OptionFuture;
 use slotline_broker::topology::{Topology, worker_queue};
 use slotline_broker::{Acker, Broker, Consume, Consumer, Delivery, Error, Session, Supervisor};
-use slotline_protocol::{Incarnation, WorkerName};
+use slotline_protocol::{Incarnation, WorkerName, chain};
 
 /// Deliveries on their way to the worker; each is acked as soon as the duty book has it.
 const PREFETCH: u16 = 1_000;
@@ -76,7 +76,7 @@ impl Link {
                         // The incarnation ended meanwhile.
                         Ok(subscribed) => self.move_to(supervisor, subscribed, incarnation),
                         Err(error) => {
-                            tracing::warn!(%error, "can't subscribe to the worker's queue");
+                            tracing::warn!(error = %chain(&error), "can't subscribe to the worker's queue");
                             self.reconnect(supervisor, incarnation);
                         }
                     }

@@ -16,7 +16,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use slotline_broker::crash;
-use slotline_protocol::{Incarnation, WorkerName};
+use slotline_protocol::{Incarnation, WorkerName, chain};
 
 use crate::Error;
 use crate::mark::Marks;
@@ -117,7 +117,7 @@ impl Lock {
     fn warn(&self, written: std::io::Result<()>) {
         if let Err(error) = written {
             // It only costs time: what is lost is then known after the lease.
-            tracing::warn!(path = %self.path.display(), %error, "can't write the worker's lock file");
+            tracing::warn!(path = %self.path.display(), error = %chain(&error), "can't write the worker's lock file");
         }
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::fd::OwnedFd;
 use rustix::pipe::PipeFlags;
 use slotline_broker::crash;
+use slotline_protocol::chain;
 use slotline_protocol::message::{self, Failure, Level, Stream};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use crate::aside::{self, aside};
 use crate::channel::Channel;
 use crate::clock;
-use crate::command::{Command, environment};
+use crate::command::{Command, Variables, environment};
 use crate::duty::{Ending, Shortage, Start};
 use crate::feed::Feed;
 use crate::mark::Stubborn;
@@ -83,9 +84,13 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Result<Ending, Shortage> {
     if let Ok(Ask::Interrupt { .. } | Ask::Kill) = plan.asks.try_recv() {
         return Ok(unstarted(Failure::new("cancelled", "it was ended before it started")));
     }
+    let variables = match Variables::read(plan.start.parameters.0.get()) {
+        Ok(variables) => variables,
+        Err(message) => return Ok(unstarted(Failure::new("invalid_parameters", message))),
+    };
     let started = async {
         let listener = prepare(&plan).await?;
-        Running::start(pool, &plan, listener).await
+        Running::start(pool, &plan, listener, &variables).await
     };
     let mut running = match started.await {
         Ok(running) => running,
@@ -138,8 +143,7 @@ async fn prepare(plan: &Plan) -> io::Result<Option<UnixListener>> {
         {
             return listening;
         }
-        let warn =
-            |error: &io::Error| tracing::warn!(execution.id = %id, %error, "can't listen to a command's progress");
+        let warn = |error: &io::Error| tracing::warn!(execution.id = %id, error = %chain(&error), "can't listen to a command's progress");
         Ok(listening.inspect_err(warn).unwrap_or_default())
     });
     prepared.await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(unusable)
@@ -151,6 +155,8 @@ fn unstarted(error: Failure) -> Ending {
 
 struct Running {
     shim: Shim,
+    /// Told once it has started.
+    notice: Option<String>,
     /// Where it is listened to for its reports.
     channel: Option<Channel>,
     serial: u64,
@@ -174,12 +180,17 @@ enum Ended {
 
 impl Running {
     /// Hands the command to a shim. Nothing is opened for it before there is one.
-    async fn start(pool: &Pool, plan: &Plan, listener: Option<UnixListener>) -> io::Result<Self> {
+    async fn start(
+        pool: &Pool,
+        plan: &Plan,
+        listener: Option<UnixListener>,
+        variables: &Variables,
+    ) -> io::Result<Self> {
         let socket = listener.as_ref().and(plan.places.socket.as_deref());
         let spec = Spec {
             command: plan.command.config.command.clone(),
             cwd: plan.command.config.cwd.clone(),
-            env: environment(&plan.command, &plan.start, &plan.places.result_file(), socket),
+            env: environment(&plan.command, &plan.start, &plan.places.result_file(), socket, variables),
             confinement: plan.command.confinement.clone(),
         };
         let channel = listener.map(|listener| Channel::open(listener, plan.feed.clone(), &plan.channels));
@@ -206,6 +217,7 @@ impl Running {
                     crash::point("worker.spawn.after");
                     return Ok(Self {
                         shim,
+                        notice: variables.notice(),
                         channel,
                         serial,
                         is_started: false,
@@ -239,6 +251,9 @@ impl Running {
                         self.is_started = true;
                         crash::point("worker.started.before");
                         plan.feed.started(at);
+                        if let Some(notice) = self.notice.take() {
+                            plan.feed.notice(notice);
+                        }
                     }
                     Some(Report::Refused { errno }) => return Ended::Refused { errno },
                     Some(Report::Exited { code, signal, at: _ }) => {

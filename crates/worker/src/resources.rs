@@ -3,6 +3,7 @@
 //!
 //! Not here: what follows from a shortage (`duty`).
 
+use slotline_protocol::chain;
 use std::io;
 
 use rustix::io::Errno;
@@ -54,7 +55,7 @@ fn raised(resource: Resource) -> Option<u64> {
     match setrlimit(resource, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(error) => {
-            tracing::warn!(%error, ?current, ?maximum, "can't raise a soft limit of the system to the hard one");
+            tracing::warn!(error = %chain(&error), ?current, ?maximum, "can't raise a soft limit of the system to the hard one");
             current
         }
     }

@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
 use slotline_broker::{Broker, Delivery, crash};
 use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Resend, Scheduled};
-use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, envelope};
+use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, chain, envelope};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::mpsc;
@@ -228,12 +228,14 @@ impl Loop {
         for delivery in &*deliveries {
             let defaults = delivery.properties.defaults();
             match envelope::read_own(&delivery.body, defaults) {
-                Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
+                Err(error) => tracing::warn!(error = %chain(&error), "a message to this worker can't be read"),
                 Ok(members) => {
                     for member in members.iter() {
                         match member.and_then(|envelope| order(&envelope)) {
                             Ok(order) => self.book.handle(Input::Ordered { incarnation, order }),
-                            Err(error) => tracing::warn!(%error, "a message to this worker can't be read"),
+                            Err(error) => {
+                                tracing::warn!(error = %chain(&error), "a message to this worker can't be read")
+                            }
                         }
                     }
                 }

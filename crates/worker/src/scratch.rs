@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use slotline_protocol::Fence;
+use slotline_protocol::chain;
 use slotline_protocol::message::AttemptKey;
 use uuid::Uuid;
 
@@ -152,7 +153,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::warn!(folder = %self.path.display(), %error, "can't remove the worker's scratch folder");
+            tracing::warn!(folder = %self.path.display(), error = %chain(&error), "can't remove the worker's scratch folder");
         }
     }
 }

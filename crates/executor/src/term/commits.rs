@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering;
 
 use slotline_api::hub::Live;
 use slotline_broker::{Publication, Tag, crash};
-use slotline_protocol::Timestamp;
 use slotline_protocol::record::Event;
-use slotline_store::Batch;
+use slotline_protocol::{Timestamp, chain};
+use slotline_store::{Batch, CommitError, Culprit, Part};
 
 use super::{End, FAREWELL, LAZY, Term, WORTH_A_BATCH};
-use crate::ask::Asker;
+use crate::answer::refused_policy;
+use crate::ask::{Answer, Answered, Asker};
 use crate::errands::Handled;
 use crate::feed::Source;
-use crate::flight::{Cargo, Crew, Flight, fly};
+use crate::flight::{Cargo, Crew, Error, Flight, fly};
 use crate::mail::{Mail, Purpose};
 use crate::outbox::pack;
 
@@ -67,7 +68,7 @@ impl Term {
         self.batch += 1;
         let batch = Batch { number: self.batch, ..batch };
         let (store, postman, registry) = (self.store.clone(), self.postman.clone(), self.registry.clone());
-        let crew = Crew { store, leadership, postman, registry };
+        let crew = Crew { store, leadership, postman, registry, quarantine: self.quarantine.clone() };
         self.flights.push_back(tokio::spawn(fly(crew, batch, letters, cargo, now)));
     }
 
@@ -82,8 +83,18 @@ impl Term {
                 Ok(())
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%error, cause, epoch = %self.epoch, "a batch is not known to be committed; leadership is over");
+                let epoch = self.epoch;
+                match &error {
+                    Error::Commit(CommitError::Refused { culprits, .. }) => {
+                        tracing::error!(error = %chain(&error), culprits = culprits.len(), %epoch, "the database refuses \
+                            what a batch holds; it is done again without that, by the next epoch");
+                        self.turn_down(flight.cargo.answers, culprits);
+                    }
+                    _ => {
+                        tracing::warn!(error = %chain(&error), %epoch, "a batch is not known to be committed; \
+                            leadership is over");
+                    }
+                }
                 if let Some(cause) = error.journal() {
                     self.journal.failed(cause.to_string());
                 }
@@ -92,19 +103,33 @@ impl Term {
         }
     }
 
+    /// Tells those who put an action that the database refuses it. Whatever else was asked is asked again.
+    fn turn_down(&self, answers: Vec<(Asker, Answered)>, culprits: &[Culprit]) {
+        for (asker, answer) in answers {
+            let Ok(Answer::Action { action, .. }) = &answer else { continue };
+            let id = action.action_id;
+            let Some(culprit) = culprits.iter().find(|culprit| culprit.part == Part::Action(id)) else { continue };
+            self.tell(asker, Err(refused_policy(&culprit.words)));
+        }
+    }
+
+    fn tell(&self, asker: Asker, answer: Answered) {
+        match asker {
+            // Whoever asked may have gone away.
+            Asker::Here(sender) => drop(sender.send(answer)),
+            Asker::Elsewhere(properties) => {
+                if let (Some(feed), Some(publication)) = (&self.feed, self.postman.answer(&properties, &answer)) {
+                    drop(feed.session.publish(publication));
+                }
+            }
+        }
+    }
+
     /// Lets out what a commit has made true.
     fn release(&mut self, mail: Mail, cargo: Cargo) {
         self.show(&cargo.told);
         for (asker, answer) in cargo.answers {
-            match asker {
-                // Whoever asked may have gone away.
-                Asker::Here(sender) => drop(sender.send(answer)),
-                Asker::Elsewhere(properties) => {
-                    if let (Some(feed), Some(publication)) = (&self.feed, self.postman.answer(&properties, &answer)) {
-                        drop(feed.session.publish(publication));
-                    }
-                }
-            }
+            self.tell(asker, answer);
         }
         // Numbers of orders rise along the queue of each worker.
         self.release_rest();

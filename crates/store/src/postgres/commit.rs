@@ -11,16 +11,17 @@ use slotline_protocol::message::Failure;
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, Timestamp};
 use slotline_scheduler::{Lease, Snapshot};
-use sqlx::Postgres;
-use sqlx::postgres::{PgArguments, PgDatabaseError};
+use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::query::Query;
+use sqlx::{Connection, Postgres};
 
 use crate::batch::{Accepted, ActionChange, EndedAttempt, Request, Settled};
+use crate::deadline::within;
 use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::stamp::Stamp;
 use crate::text::hide;
-use crate::{Batch, CommitError, Error, Story};
+use crate::{Batch, CommitError, Error, Story, culprit};
 
 const CALL: &str = "SELECT slotline_commit(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
@@ -70,6 +71,25 @@ pub(super) fn outcome(ours: Epoch, error: Error) -> CommitError {
         return CommitError::Deposed { ours, theirs };
     }
     CommitError::Unknown(error)
+}
+
+/// Writes batches on the session of a leader, and takes them back.
+pub(super) struct Rehearsal {
+    pub(super) epoch: Epoch,
+    pub(super) connection: PgConnection,
+}
+
+impl culprit::Rehearsal for Rehearsal {
+    async fn refusal(&mut self, batch: &Batch) -> Result<Option<String>, Error> {
+        let mut transaction = within(self.connection.begin()).await?;
+        let written = within(call(self.epoch, batch).execute(&mut *transaction)).await;
+        within(transaction.rollback()).await?;
+        match written {
+            Ok(_) => Ok(None),
+            Err(Error::Refused(words)) => Ok(Some(words)),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 fn column<'r, T, U>(rows: &'r [T], value: impl Fn(&'r T) -> U) -> Option<Vec<U>> {

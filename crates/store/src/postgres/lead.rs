@@ -12,13 +12,13 @@ use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::MissedTickBehavior;
 
 use super::commit::{self, Call};
-use super::{Journal, VERSION_MIN};
+use super::{Journal, VERSION_MIN, wrong_encoding};
 use crate::clock::Reading;
 use crate::deadline::{CALL_DEADLINE, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
 use crate::stamp::Stamp;
-use crate::{CommitError, Error, Recovered, record, sql};
+use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,6 +110,7 @@ async fn admit(connection: &mut PgConnection) -> Result<(), Error> {
     let row = within(
         sqlx::query(
             "SELECT current_setting('server_version_num')::integer AS version, \
+             current_setting('server_encoding') AS encoding, \
              pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only",
         )
         .fetch_one(connection),
@@ -118,6 +119,7 @@ async fn admit(connection: &mut PgConnection) -> Result<(), Error> {
     if row.try_get::<i32, _>("version")? < VERSION_MIN {
         return Err(Error::Unfit("leading needs PostgreSQL 14 or later".to_owned()));
     }
+    wrong_encoding(row.try_get("encoding")?)?;
     if row.try_get("read_only")? {
         return Err(Error::ReadOnly);
     }
@@ -172,12 +174,16 @@ impl Lead {
         })
     }
 
-    pub(crate) async fn commit(&mut self, call: Call) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&mut self, batch: &Batch, call: Call) -> Result<(), CommitError> {
         let mut connection = self.take().map_err(CommitError::Unknown)?;
         match within(call.execute(&mut connection)).await {
             Ok(_) => {
                 self.connection = Some(connection);
                 Ok(())
+            }
+            Err(Error::Refused(words)) => {
+                let rehearsal = commit::Rehearsal { epoch: self.epoch, connection };
+                Err(CommitError::of_content(words, culprit::find(batch, rehearsal).await))
             }
             Err(error) => Err(commit::outcome(self.epoch, error)),
         }

@@ -189,9 +189,22 @@ fn text(statement: &str, width: usize, rows: usize) -> String {
     statement.replace(ROWS, &vec![row; rows].join(","))
 }
 
+/// What becomes of a batch that could be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Commit,
+    /// It was a trial.
+    Rollback,
+}
+
 /// Writes a batch under `epoch`, whole or not at all.
-pub(super) async fn write(connection: &mut SqliteConnection, epoch: Epoch, script: Script) -> Result<(), CommitError> {
-    match within(transact(connection, epoch, script)).await {
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    epoch: Epoch,
+    script: Script,
+    end: End,
+) -> Result<(), CommitError> {
+    match within(transact(connection, epoch, script, end)).await {
         Ok(Chained::Yes) => Ok(()),
         Ok(Chained::Deposed(theirs)) => Err(CommitError::Deposed { ours: epoch, theirs }),
         Err(error) => Err(CommitError::Unknown(error)),
@@ -203,7 +216,12 @@ enum Chained {
     Deposed(Epoch),
 }
 
-async fn transact(connection: &mut SqliteConnection, epoch: Epoch, script: Script) -> Result<Chained, sqlx::Error> {
+async fn transact(
+    connection: &mut SqliteConnection,
+    epoch: Epoch,
+    script: Script,
+    end: End,
+) -> Result<Chained, sqlx::Error> {
     let Script { number, counters, steps } = script;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let db = &mut *transaction;
@@ -237,7 +255,10 @@ async fn transact(connection: &mut SqliteConnection, epoch: Epoch, script: Scrip
             return Err(violated(format!("{expected} executions {what}, but {touched} of them live")));
         }
     }
-    transaction.commit().await?;
+    match end {
+        End::Commit => transaction.commit().await?,
+        End::Rollback => transaction.rollback().await?,
+    }
     Ok(Chained::Yes)
 }
 

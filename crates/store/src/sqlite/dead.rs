@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Journal;
 use crate::dead::{self, DeadBounds, DeadLetter, WholeLetter};
-use crate::deadline::within;
+use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::text::hide;
 use crate::{Error, PageRequest};
@@ -21,8 +21,8 @@ const FORGET_OLD: &str = "DELETE FROM suspects WHERE noted_at < (unixepoch() - 7
 
 impl Journal {
     pub(crate) async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
-        let mut connection = within(self.writer.acquire()).await?;
-        within(async {
+        let mut connection = borrow(&self.writer).await?;
+        let dropped = within(async {
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             for letter in letters {
                 let insert = sqlx::query(dead::INSERT)
@@ -46,7 +46,9 @@ impl Journal {
             transaction.commit().await?;
             Ok::<_, Error>(dropped)
         })
-        .await
+        .await?;
+        connection.give_back();
+        Ok(dropped)
     }
 
     pub(crate) async fn dead_letters(&self, page: &PageRequest) -> Result<http::Page<http::DeadLetter>, Error> {
@@ -60,28 +62,32 @@ impl Journal {
     }
 
     pub(crate) async fn drop_dead(&self, id: &str) -> Result<bool, Error> {
-        let mut connection = within(self.writer.acquire()).await?;
+        let mut connection = borrow(&self.writer).await?;
         let dropped = within(sqlx::query(dead::DROP).bind(hide(id)).execute(&mut *connection)).await?;
+        connection.give_back();
         Ok(dropped.rows_affected() > 0)
     }
 
     pub(crate) async fn suspect(&self, digest: [u8; 32], process: Uuid) -> Result<u32, Error> {
-        let mut connection = within(self.writer.acquire()).await?;
+        let mut connection = borrow(&self.writer).await?;
         within(sqlx::query(FORGET_OLD).execute(&mut *connection)).await?;
         let noted = sqlx::query(SUSPECT).bind(&digest[..]).bind(process);
         let readings: i64 = within(noted.fetch_one(&mut *connection)).await?.try_get("readings")?;
+        connection.give_back();
         Ok(u32::try_from(readings).unwrap_or(0))
     }
 
     pub(crate) async fn clear_suspect(&self, digest: [u8; 32]) -> Result<(), Error> {
-        let mut connection = within(self.writer.acquire()).await?;
+        let mut connection = borrow(&self.writer).await?;
         within(sqlx::query(dead::CLEAR_SUSPECT).bind(&digest[..]).execute(&mut *connection)).await?;
+        connection.give_back();
         Ok(())
     }
 
     pub(crate) async fn clear_suspects_of(&self, process: Uuid) -> Result<(), Error> {
-        let mut connection = within(self.writer.acquire()).await?;
+        let mut connection = borrow(&self.writer).await?;
         within(sqlx::query(dead::CLEAR_SUSPECTS).bind(process).execute(&mut *connection)).await?;
+        connection.give_back();
         Ok(())
     }
 }

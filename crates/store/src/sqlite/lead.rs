@@ -9,12 +9,12 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Journal;
-use super::commit::{self, Script};
+use super::commit::{self, End, Script};
 use crate::clock::Reading;
-use crate::deadline::within;
+use crate::deadline::{borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
-use crate::{CommitError, Error, Recovered, record, sql};
+use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 
 /// Hands SQLite the statements of a batch one after the other: the caller's thread may be busy between two of them.
 static WRITING: LazyLock<Runtime> = LazyLock::new(|| {
@@ -54,9 +54,10 @@ impl Journal {
     pub(crate) async fn lead(&self, leader: &str, in_line: impl FnOnce()) -> Result<Lead, Error> {
         in_line();
         let lock = self.leading.clone().lock_owned().await;
-        let mut connection = within(self.writer.acquire()).await?;
+        let mut connection = borrow(&self.writer).await?;
         let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);
         let epoch = Epoch(within(raise).await?);
+        connection.give_back();
         tracing::debug!(epoch = epoch.0, "raised the epoch");
         Ok(Lead { epoch, reading: Reading::of_this_host(), journal: self.clone(), lock: Some(lock) })
     }
@@ -77,7 +78,7 @@ impl Lead {
 
     pub(crate) async fn recover(&mut self) -> Result<Recovered, Error> {
         let lock = self.take()?;
-        let mut connection = within(self.journal.writer.acquire()).await?;
+        let mut connection = borrow(&self.journal.writer).await?;
         let actions = within(sqlx::query(sql::ACTION_STATES).fetch_all(&mut *connection)).await?;
         let actions = actions.iter().map(row::action_state).collect::<Result<_, _>>()?;
         let counters = within(sqlx::query(sql::COUNTERS).bind(PARTITION).fetch_one(&mut *connection)).await?;
@@ -91,6 +92,7 @@ impl Lead {
         drop(rows);
         live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
         let stories = record::stories!(&mut *connection, RECENT);
+        connection.give_back();
         self.lock = Some(lock);
         Ok(Recovered {
             actions,
@@ -101,42 +103,70 @@ impl Lead {
         })
     }
 
-    pub(crate) async fn commit(&mut self, script: Script) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&mut self, batch: &Batch, script: Script) -> Result<(), CommitError> {
         let lock = self.take().map_err(CommitError::Unknown)?;
+        match self.write(script, End::Commit).await {
+            Ok(()) => {
+                self.lock = Some(lock);
+                Ok(())
+            }
+            Err(CommitError::Unknown(Error::Refused(words))) => {
+                Err(CommitError::of_content(words, culprit::find(batch, &*self).await))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, script: Script, end: End) -> Result<(), CommitError> {
         let (writer, epoch) = (self.journal.writer.clone(), self.epoch);
         // Should the caller go, this ends by itself: before the next leader has the one connection, or deposed.
         let written = WRITING.spawn(async move {
-            let mut connection = within(writer.acquire()).await.map_err(CommitError::Unknown)?;
-            commit::write(&mut connection, epoch, script).await
+            let mut connection = borrow(&writer).await.map_err(CommitError::Unknown)?;
+            commit::write(&mut connection, epoch, script, end).await?;
+            connection.give_back();
+            Ok(())
         });
-        written.await.expect("a commit neither panics nor is aborted")?;
-        self.lock = Some(lock);
-        Ok(())
+        written.await.expect("a commit neither panics nor is aborted")
     }
 
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         let lock = self.take()?;
-        let mut connection = within(self.journal.writer.acquire()).await?;
+        let mut connection = borrow(&self.journal.writer).await?;
         within(sqlx::query("SELECT 1").execute(&mut *connection)).await?;
+        connection.give_back();
         self.lock = Some(lock);
         Ok(())
     }
 
     pub(crate) async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
         let lock = self.take()?;
-        let mut connection = within(self.journal.writer.acquire()).await?;
+        let mut connection = borrow(&self.journal.writer).await?;
         let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
         let longest = within(taken.fetch_one(&mut *connection)).await?;
+        connection.give_back();
         self.lock = Some(lock);
         Ok(leadership::lease(longest))
     }
 
     pub(crate) async fn forget_terms(&mut self, lease: Duration) -> Result<(), Error> {
         let lock = self.take()?;
-        let mut connection = within(self.journal.writer.acquire()).await?;
+        let mut connection = borrow(&self.journal.writer).await?;
         let forgotten = sqlx::query(sql::FORGET_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
         within(forgotten.execute(&mut *connection)).await?;
+        connection.give_back();
         self.lock = Some(lock);
         Ok(())
+    }
+}
+
+/// Writes batches under the epoch of a leader, and takes them back.
+impl culprit::Rehearsal for &Lead {
+    async fn refusal(&mut self, batch: &Batch) -> Result<Option<String>, Error> {
+        match self.write(Script::of(batch), End::Rollback).await {
+            Ok(()) => Ok(None),
+            Err(CommitError::Unknown(Error::Refused(words))) => Ok(Some(words)),
+            Err(CommitError::Unknown(error)) => Err(error),
+            Err(CommitError::Deposed { .. } | CommitError::Refused { .. }) => Err(Error::LeadershipOver),
+        }
     }
 }

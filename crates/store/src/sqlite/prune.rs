@@ -7,7 +7,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::Journal;
 use crate::Error;
-use crate::deadline::within;
+use crate::deadline::{borrow, within};
 use crate::leadership::{PARTITION, PRUNE_CHUNK};
 use crate::stamp::Stamp;
 
@@ -46,9 +46,10 @@ impl Journal {
         let mut pruned = 0;
         while pruned < u64::from(max) {
             let chunk = (u64::from(max) - pruned).min(PRUNE_CHUNK.unsigned_abs());
-            let mut connection = within(self.writer.acquire()).await?;
+            let mut connection = borrow(&self.writer).await?;
             let step = within(step(&mut connection, epoch, settled_before, chunk)).await?;
             let gone = step.ok_or(Error::LeadershipOver)?;
+            connection.give_back();
             pruned += gone;
             if gone < chunk {
                 break;

@@ -6,11 +6,11 @@ use futures::TryStreamExt;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, http};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Connection, Sqlite};
+use sqlx::{Connection, Sqlite, SqliteConnection};
 
 use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
-use crate::deadline::within;
+use crate::deadline::{borrow, within};
 use crate::events::Asked;
 use crate::row::json;
 use crate::text::hide;
@@ -56,28 +56,10 @@ impl Journal {
 
     pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
         let asked = Asked::new(after, limit);
-        let mut connection = within(self.readers.acquire()).await?;
-        // All that is read in one transaction is of one moment.
-        let mut snapshot = within(connection.begin()).await?;
-        let Some(row) = within(sqlx::query(sql::EXECUTION).bind(id.0).fetch_optional(&mut *snapshot)).await? else {
-            return Ok(None);
-        };
-        let execution = row::execution(&row)?;
-        let Some(story) = row::story(&row)? else {
-            return Ok(Some(asked.of_plain(&execution)));
-        };
-        let mut page = asked.of_story(execution, story);
-        let (above, most) = page.wanted();
-        let mut rows = sqlx::query(sql::EVENTS).bind(id.0).bind(above).bind(most).fetch(&mut *snapshot);
-        while let Some(row) = within(rows.try_next()).await? {
-            let (event, bytes) = row::event(&row)?;
-            if !page.push(event, bytes)? {
-                break;
-            }
-        }
-        drop(rows);
-        drop(snapshot);
-        page.finish().map(Some)
+        let mut connection = borrow(&self.readers).await?;
+        let found = events_of(&mut connection, id, asked).await?;
+        connection.give_back();
+        Ok(found)
     }
 
     pub(crate) async fn executions(
@@ -159,6 +141,31 @@ impl Journal {
         use sqlx::Row;
         self.rows(query).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
+}
+
+/// A page of the events of an execution, if there is such an execution.
+async fn events_of(connection: &mut SqliteConnection, id: ExecutionId, asked: Asked) -> Result<Option<Events>, Error> {
+    // All that is read in one transaction is of one moment.
+    let mut snapshot = within(connection.begin()).await?;
+    let Some(row) = within(sqlx::query(sql::EXECUTION).bind(id.0).fetch_optional(&mut *snapshot)).await? else {
+        return Ok(None);
+    };
+    let execution = row::execution(&row)?;
+    let Some(story) = row::story(&row)? else {
+        return Ok(Some(asked.of_plain(&execution)));
+    };
+    let mut page = asked.of_story(execution, story);
+    let (above, most) = page.wanted();
+    let mut rows = sqlx::query(sql::EVENTS).bind(id.0).bind(above).bind(most).fetch(&mut *snapshot);
+    while let Some(row) = within(rows.try_next()).await? {
+        let (event, bytes) = row::event(&row)?;
+        if !page.push(event, bytes)? {
+            break;
+        }
+    }
+    drop(rows);
+    drop(snapshot);
+    page.finish().map(Some)
 }
 
 /// An execution that shows how far it has come.

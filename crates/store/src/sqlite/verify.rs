@@ -6,18 +6,19 @@ use sqlx::Connection;
 
 use super::Journal;
 use crate::Error;
-use crate::deadline::within;
+use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::verify::facts::gather;
 use crate::verify::{self, Verdict};
 
 impl Journal {
     pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
-        let mut connection = within(self.readers.acquire()).await?;
+        let mut connection = borrow(&self.readers).await?;
         // All that is read in one transaction is of one moment.
         let mut snapshot = within(connection.begin()).await?;
         let facts = gather!(snapshot, Stamp(since.unwrap_or_default()));
         drop(snapshot);
+        connection.give_back();
         Ok(verify::judge(facts))
     }
 }

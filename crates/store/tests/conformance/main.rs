@@ -14,5 +14,6 @@ mod postgres;
 mod prune;
 mod record;
 mod recovery;
+mod refused;
 mod verify;
 mod world;

@@ -1,0 +1,275 @@
+//! What the journal's database has refused for its content, and so must not come into a batch again.
+//!
+//! A refused batch takes its leader along, and all of it comes again to the next one: requests from the broker,
+//! completions and events from their workers. What was the culprit is known here by what it holds, and is put aside: a
+//! request among the dead letters, a result for a failure that says so, an event for a gap.
+//!
+//! For a minute only: once somebody has mended the database, what was put aside may be tried again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use slotline_protocol::message::{AttemptKey, Failure, GapReason, Report, Stream};
+use slotline_protocol::record::What;
+use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Policy, Reason};
+use slotline_scheduler::Input;
+use slotline_store::{ActionChange, Batch, Culprit, Part, Request};
+use tokio::time::Instant;
+
+use crate::inbox::Item;
+use crate::record::Said;
+
+/// How long a culprit is known. What comes again comes within a second or two of the next leader.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// The most culprits that are known. One that is forgotten costs another batch.
+const KNOWN_MAX: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Quarantine {
+    /// Read for each arrival; nearly always false.
+    has_any: AtomicBool,
+    known: Mutex<BTreeMap<Content, Known>>,
+}
+
+/// What is refused, by what it holds or by the attempt that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Content {
+    Action([u8; 32]),
+    Request([u8; 32]),
+    Ending(AttemptKey),
+    Event([u8; 32]),
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// The database's own words; `None` if it refused even those.
+    words: Option<String>,
+    since: Instant,
+}
+
+impl Quarantine {
+    /// Takes the culprits of a batch that was refused.
+    pub(crate) fn put(&self, batch: &Batch, culprits: &[Culprit], now: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, known| now < known.since + KNOWN_FOR);
+        for culprit in culprits {
+            tracing::error!(part = ?culprit.part, words = culprit.words, "the database refuses this; it is put aside");
+            for content in contents(batch, culprit.part) {
+                if known.len() < KNOWN_MAX {
+                    let words = (!known.contains_key(&content)).then(|| culprit.words.clone());
+                    known.insert(content, Known { words, since: now });
+                }
+            }
+        }
+        self.has_any.store(!known.is_empty(), Ordering::Release);
+    }
+
+    fn find(&self, content: impl FnOnce() -> Content) -> Option<String> {
+        if !self.has_any.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        known.retain(|_, known| now < known.since + KNOWN_FOR);
+        self.has_any.store(!known.is_empty(), Ordering::Release);
+        let known = known.get(&content())?;
+        Some(known.words.clone().unwrap_or_else(|| "and it refuses its own words on that as well".to_owned()))
+    }
+
+    /// Why this request can't be taken, if it can't.
+    pub(crate) fn request(&self, key: Option<&str>, request: &Request) -> Option<String> {
+        self.find(|| Content::Request(of_request(key, request)))
+    }
+
+    /// Why this policy can't be taken, if it can't.
+    pub(crate) fn action(&self, action_ref: &ActionRef, policy: &Policy) -> Option<String> {
+        self.find(|| Content::Action(digest(&(action_ref, policy))))
+    }
+
+    /// Whether the database has refused what was said at the end of an attempt of this execution.
+    fn has_ending(&self, id: ExecutionId) -> bool {
+        if !self.has_any.load(Ordering::Acquire) {
+            return false;
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempts = Content::Ending((id, 0))..=Content::Ending((id, u32::MAX));
+        known.range(attempts).next().is_some()
+    }
+
+    /// The reason of a cancellation, unless an ending of that execution was refused: its reason may be why.
+    pub(crate) fn reason(&self, id: ExecutionId, reason: Option<String>) -> Option<String> {
+        reason.filter(|_| !self.has_ending(id))
+    }
+
+    /// Leaves out of what workers say what the database has refused.
+    pub(crate) fn cleanse(&self, item: Item) -> Item {
+        if !self.has_any.load(Ordering::Acquire) {
+            return item;
+        }
+        match item {
+            Item::Said(mut word) => {
+                let content = of_said(word.key, &word.said);
+                if content.is_some_and(|content| self.find(|| content).is_some()) {
+                    word.said = Said::Gap { count: 1, reason: GapReason::Refused };
+                }
+                Item::Said(word)
+            }
+            Item::Ended(mut end, input) => {
+                let Some(words) = self.find(|| Content::Ending(end.key)) else { return Item::Ended(end, input) };
+                let failure = failure(&words);
+                end.message = Some(failure.message.clone());
+                end.outcome = end.outcome.map(failed);
+                Item::Ended(end, refused(input, failure))
+            }
+            Item::Input(input) => Item::Input(input),
+        }
+    }
+}
+
+/// How the end of an attempt is told whose own word can't be written.
+fn failure(words: &str) -> Failure {
+    let code = Reason::JournalRefused.as_str();
+    Failure::new(code, format!("the attempt ended, but the database refuses its result or error: {words}"))
+}
+
+fn failed(outcome: OutcomeKind) -> OutcomeKind {
+    match outcome {
+        OutcomeKind::Completed => OutcomeKind::Failed,
+        other => other,
+    }
+}
+
+fn refused(input: Input, failure: Failure) -> Input {
+    match input {
+        Input::Completed { key, fence, incarnation, mut outcome } => {
+            outcome.kind = failed(outcome.kind);
+            outcome.result = None;
+            outcome.error = Some(failure);
+            Input::Completed { key, fence, incarnation, outcome }
+        }
+        Input::Returned { key, fence, incarnation, started, reason: _ } => {
+            Input::Returned { key, fence, incarnation, started, reason: failure.message }
+        }
+        other => other,
+    }
+}
+
+/// What of a batch a culprit is.
+fn contents(batch: &Batch, part: Part) -> Vec<Content> {
+    match part {
+        Part::Action(action) => {
+            let put = batch.actions.iter().filter_map(|change| match change {
+                ActionChange::Put(put) if put.action_id == action => {
+                    Some(Content::Action(digest(&(&put.action_ref, &put.policy))))
+                }
+                ActionChange::Put(_) | ActionChange::Delete { .. } => None,
+            });
+            put.collect()
+        }
+        Part::Request(id) => {
+            let accepted = batch.accepted.iter().filter(|accepted| accepted.snapshot.id == id);
+            let request = |it: &slotline_store::Accepted| of_request(it.snapshot.key.as_deref(), &it.request);
+            accepted.map(|accepted| Content::Request(request(accepted))).collect()
+        }
+        Part::Ending(id, attempt) => vec![Content::Ending((id, attempt))],
+        Part::Event(id, number) => {
+            let events = batch.events.iter().filter(|event| (event.execution_id, event.number) == (id, number));
+            events.filter_map(|event| of_event((id, event.attempt), &event.what)).collect()
+        }
+    }
+}
+
+fn of_event(key: AttemptKey, what: &What) -> Option<Content> {
+    match what {
+        What::Progress(report) => Some(of_progress(key, report)),
+        What::Log { stream, lines } => Some(of_log(key, *stream, lines)),
+        What::Finished { .. } | What::Settled { .. } => Some(Content::Ending(key)),
+        // Nothing of these is anybody's own words.
+        What::Status { .. } | What::Started | What::Gap { .. } => None,
+    }
+}
+
+fn of_said(key: AttemptKey, said: &Said) -> Option<Content> {
+    match said {
+        Said::Progress(report) => Some(of_progress(key, report)),
+        Said::Log { stream, lines } => Some(of_log(key, *stream, lines)),
+        Said::Running | Said::Started | Said::Gap { .. } | Said::Finished => None,
+    }
+}
+
+fn of_progress(key: AttemptKey, report: &Report) -> Content {
+    Content::Event(digest(&(key, report)))
+}
+
+fn of_log(key: AttemptKey, stream: Stream, lines: &[String]) -> Content {
+    Content::Event(digest(&(key, stream, lines)))
+}
+
+fn of_request(key: Option<&str>, request: &Request) -> [u8; 32] {
+    let Request { message_id, parameters, correlation_id, trace_id, source, reply_to, .. } = request;
+    digest(&(key, message_id, parameters, correlation_id, trace_id, source, reply_to))
+}
+
+fn digest(content: &impl Serialize) -> [u8; 32] {
+    Sha256::digest(serde_json::to_vec(content).expect("plain data with string keys")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::Timestamp;
+
+    use super::*;
+    use crate::record::Word;
+
+    fn word(message: &str) -> Word {
+        let report = Report { message: Some(message.to_owned()), ..Report::default() };
+        let (key, at) = ((ExecutionId(1), 1), Timestamp::from_micros(0));
+        Word { key, sequence: Some(4), at, said: Said::Progress(report) }
+    }
+
+    fn event(word: &Word) -> std::sync::Arc<slotline_protocol::record::Event> {
+        let Said::Progress(report) = &word.said else { unreachable!("made above") };
+        std::sync::Arc::new(slotline_protocol::record::Event {
+            execution_id: word.key.0,
+            action_ref: ActionRef::new("demo.echo").expect("a name"),
+            number: 9,
+            attempt: word.key.1,
+            timestamp: word.at,
+            what: What::Progress(report.clone()),
+        })
+    }
+
+    #[test]
+    fn a_refused_event_becomes_a_gap_until_it_is_forgotten_and_its_neighbours_stay() {
+        let quarantine = Quarantine::default();
+        let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
+        let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
+        quarantine.put(&batch, std::slice::from_ref(&culprit), Instant::now());
+        let is_gap = |message| match quarantine.cleanse(Item::Said(word(message))) {
+            Item::Said(Word { said: Said::Gap { count: 1, reason: GapReason::Refused }, .. }) => true,
+            Item::Said(_) | Item::Input(_) | Item::Ended(..) => false,
+        };
+        assert!(is_gap("bad"));
+        assert!(!is_gap("good"));
+        let before = Instant::now().checked_sub(KNOWN_FOR).expect("this machine runs for longer");
+        quarantine.put(&batch, &[culprit], before);
+        assert!(!is_gap("bad"), "the database may have been mended");
+    }
+
+    #[test]
+    fn what_is_refused_with_the_databases_words_is_told_without_them() {
+        let quarantine = Quarantine::default();
+        let culprit = Culprit { part: Part::Ending(ExecutionId(7), 2), words: "no \"x\"".to_owned() };
+        let words = || quarantine.find(|| Content::Ending((ExecutionId(7), 2))).expect("it is known");
+        quarantine.put(&Batch::default(), std::slice::from_ref(&culprit), Instant::now());
+        assert_eq!(words(), "no \"x\"");
+        quarantine.put(&Batch::default(), &[culprit], Instant::now());
+        assert!(!words().contains('x'), "{}", words());
+        assert_eq!(quarantine.reason(ExecutionId(7), Some("why".to_owned())), None);
+        assert_eq!(quarantine.reason(ExecutionId(8), Some("why".to_owned())), Some("why".to_owned()));
+    }
+}
