@@ -22,6 +22,8 @@ pub(crate) struct Broker {
     is_blocked: bool,
     blocked: Vec<(SessionId, Up)>,
     pub(crate) is_refusing: bool,
+    /// Whose heartbeats find a full queue.
+    pub(crate) refused: Option<usize>,
     queues: BTreeMap<Name, Queue>,
     enqueued: Vec<bool>,
 }
@@ -54,6 +56,7 @@ impl Broker {
             is_blocked: false,
             blocked: Vec::new(),
             is_refusing: false,
+            refused: None,
             queues: BTreeMap::from([(Name::Requests, Queue::default())]),
             enqueued: vec![false; requests],
         }
@@ -74,7 +77,12 @@ impl Broker {
         match up {
             Up::Publish { .. } if self.is_blocked => self.blocked.push((session, up)),
             Up::Publish { seq, route, body, mandatory } => {
-                let verdict = self.publish(route, body, mandatory, stage);
+                let finds_it_full = route == Route::Heartbeats
+                    && self.refused.is_some_and(|worker| stage.sessions[session].owner == Node::Worker(worker));
+                let verdict = match finds_it_full {
+                    true => Verdict::Refused,
+                    false => self.publish(route, body, mandatory, stage),
+                };
                 stage.deliver(session, Down::Confirmed { seq, verdict });
             }
             Up::Ack { queue, tag } => self.ack(queue, session, tag, stage),

@@ -57,6 +57,9 @@ pub(crate) enum Blow {
     BrokerBlocks,
     /// Publications are refused.
     BrokerRefuses,
+    /// The queue of a leader refuses the heartbeats of this worker, and takes what others publish: it is full whenever
+    /// they come.
+    QueueRefuses(usize),
     /// One queue, as if it had expired.
     QueueGone(u64),
     /// The consumers of one queue are cancelled.
@@ -93,7 +96,7 @@ impl Fault {
 
     /// A random choice of kinds, and of blows among them.
     pub(crate) fn choose(chance: &mut Chance, plan: &Plan, until: Micros, among: Option<&[u64]>) -> (Vec<Self>, Rates) {
-        const KINDS: u64 = 22;
+        const KINDS: u64 = 23;
         let kinds: Vec<u64> = (0..KINDS).filter(|_| chance.percent(25)).collect();
         let kinds = among.map_or(kinds, <[u64]>::to_vec);
         let mut rate = |percent, last| if chance.percent(percent) { chance.below(last) as u32 } else { 0 };
@@ -181,10 +184,11 @@ impl Blow {
                     Self::JournalFreezes
                 }
             }
-            _ => {
+            21 => {
                 let node = if chance.percent(60) { Node::Executor(executor) } else { Node::Worker(worker) };
                 Self::Flood { node, lane: chance.index(LANES) }
             }
+            _ => Self::QueueRefuses(worker),
         }
     }
 }
@@ -203,7 +207,8 @@ impl Blow {
             | Self::LosePower(index)
             | Self::FreezeWorker(index)
             | Self::FreezeHost(index)
-            | Self::DrainWorker(index) => worker(index),
+            | Self::DrainWorker(index)
+            | Self::QueueRefuses(index) => worker(index),
             Self::Cut { node, .. } | Self::Reset(node) | Self::Flood { node, .. } => match node {
                 Node::Executor(index) => executor(index),
                 Node::Worker(index) => worker(index),

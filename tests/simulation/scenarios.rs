@@ -153,6 +153,31 @@ fn a_line_that_waits_for_a_day_goes_on_in_its_order_whoever_dies_meanwhile() {
 }
 
 #[test]
+fn a_queue_that_refuses_heartbeats_isolates_the_worker_before_it_is_lost() {
+    // Others get in, the leader's probes among them: so it counts the silence of this worker and declares its loss.
+    let mut plan = Plan::calm(1, 1, 1);
+    plan.requests[0].runs_for = Some(100 * SECOND);
+    let mut scene = Scene::new(plan);
+    scene.until("the start", |scene| scene.begins(1) == 1);
+    scene.0.broker.refused = Some(0);
+    scene.until("the loss", |scene| scene.has(|fact| matches!(fact, Fact::Released { .. })));
+    scene.0.broker.refused = None;
+    assert_eq!(scene.end().begins(1), 2);
+}
+
+#[test]
+fn a_queue_that_refuses_heartbeats_for_less_than_a_fence_ends_nothing() {
+    let mut plan = Plan::calm(1, 1, 1);
+    plan.requests[0].runs_for = Some(100 * SECOND);
+    let mut scene = Scene::new(plan);
+    scene.until("the start", |scene| scene.begins(1) == 1);
+    scene.0.broker.refused = Some(0);
+    scene.wait(35 * SECOND);
+    scene.0.broker.refused = None;
+    assert_eq!(scene.end().begins(1), 1);
+}
+
+#[test]
 fn redelivered_dispatch_after_recorded_is_dropped() {
     let mut scene = Scene::new(Plan::calm(1, 1, 1));
     scene.until("the end", |scene| scene.has(|fact| matches!(fact, Fact::Recorded { .. })));

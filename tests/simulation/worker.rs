@@ -256,6 +256,9 @@ impl Worker {
                 (Some(Purpose::Beat { incarnation, sent }), Verdict::Stored) => {
                     self.handle(Input::HeartbeatConfirmed { incarnation, sent }, stage);
                 }
+                (Some(Purpose::Beat { incarnation, .. }), Verdict::Refused) => {
+                    self.handle(Input::HeartbeatRefused { incarnation }, stage);
+                }
                 (Some(Purpose::Farewell { incarnation }), Verdict::Stored) => {
                     self.handle(Input::FarewellConfirmed { incarnation }, stage);
                 }

@@ -681,6 +681,7 @@ impl World {
             Blow::BrokerEmptied => self.broker.empty(stage),
             Blow::BrokerBlocks => self.broker.block(),
             Blow::BrokerRefuses => self.broker.is_refusing = true,
+            Blow::QueueRefuses(worker) => self.broker.refused = Some(worker),
             Blow::QueueGone(which) => self.broker.lose_queue(which, stage),
             Blow::ConsumerCancelled(which) => self.broker.cancel_consumers(which, stage),
             Blow::JournalRestarts => self.journal.stop(stage),
@@ -699,6 +700,7 @@ impl World {
             Blow::BrokerFreezes => self.broker.thaw(stage),
             Blow::BrokerBlocks => self.broker.unblock(stage),
             Blow::BrokerRefuses => self.broker.is_refusing = false,
+            Blow::QueueRefuses(_) => self.broker.refused = None,
             Blow::JournalRestarts => self.journal.is_up = true,
             Blow::JournalFreezes => self.journal.thaw(stage),
             Blow::CrashExecutor(_)

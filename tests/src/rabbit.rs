@@ -145,6 +145,11 @@ impl Rabbit {
         self.queue_depth_in("/%2f", queue).await
     }
 
+    /// Whether every quorum queue of the cluster keeps a majority if this node goes.
+    pub async fn queues_can_do_without(&self) -> anyhow::Result<bool> {
+        Ok(self.ctl(&["eval", "rabbit_quorum_queue:list_with_minimum_quorum()."]).await?.stdout.trim() == "[]")
+    }
+
     /// Ends RabbitMQ within the running Erlang VM: connections break, ports close.
     pub async fn stop_app(&self) -> anyhow::Result<()> {
         self.ctl(&["stop_app"]).await.map(drop)

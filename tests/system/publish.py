@@ -1,6 +1,6 @@
 """A publisher that knows nothing of Slotline but its message format: Debian's python3-pika, and the standard library.
 
-publish.py URL [--replies N]
+publish.py URL[,URL...] [--replies N]
 
 Reads one JSON object a line: {"routing_key", "body", "properties"}. Publishes each, in order, each confirmed before
 the next; a broken connection is built again and the first unconfirmed message goes out again. With --replies it
@@ -19,13 +19,14 @@ REPLY_WITHIN = 60  # seconds
 
 
 def main():
-    url = sys.argv[1]
+    urls = sys.argv[1].split(",")
     replies = int(sys.argv[sys.argv.index("--replies") + 1]) if "--replies" in sys.argv else 0
     messages = [json.loads(line) for line in sys.stdin if line.strip()]
     confirmed, last = 0, time.monotonic()
     while True:
         try:
-            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            urls.append(urls.pop(0))
+            with pika.BlockingConnection(pika.URLParameters(urls[0])) as connection:
                 channel = connection.channel()
                 channel.confirm_delivery()
                 reply_to = channel.queue_declare("", exclusive=True).method.queue if replies else None

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use slotline_broker::{Broker, topology};
-use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, Sandbox, Stamps, eventually};
+use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, RabbitCluster, Sandbox, Stamps, eventually};
 
 use crate::actions::{self, Action};
 use crate::follower::Addresses;
@@ -67,6 +67,8 @@ impl<T> Deref for Node<T> {
 pub(crate) struct Builder {
     actions: Vec<Action>,
     own_rabbit: bool,
+    /// Nodes of RabbitMQ, where more than one.
+    cluster: usize,
     own_postgres: bool,
     journal_link: bool,
     executors: usize,
@@ -80,6 +82,9 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Daemon>,
     pub(crate) executors: Vec<Daemon>,
     pub(crate) rabbit: Node<Rabbit>,
+    /// Further nodes of the same cluster.
+    #[allow(dead_code, reason = "only the tests of a cluster, which share this file, have several")]
+    others: Vec<Rabbit>,
     pub(crate) postgres: Node<Postgres>,
     pub(crate) stamps: Stamps,
     /// Between executors and database, where the test asked for it.
@@ -99,6 +104,13 @@ pub(crate) struct World {
 impl Builder {
     pub(crate) fn own_rabbit(mut self) -> Self {
         self.own_rabbit = true;
+        self
+    }
+
+    /// RabbitMQ as so many nodes of the test's own.
+    #[allow(dead_code, reason = "only the tests of a cluster, which share this file, have several")]
+    pub(crate) fn cluster(mut self, nodes: usize) -> Self {
+        self.cluster = nodes;
         self
     }
 
@@ -137,10 +149,7 @@ impl Builder {
 
     /// Starts everything; the actions are applied and the workers known when this returns.
     pub(crate) async fn start(self) -> anyhow::Result<World> {
-        let rabbit = match self.own_rabbit {
-            true => Node::Own(Box::new(Rabbit::start().await?)),
-            false => Node::Shared(Rabbit::shared().await?),
-        };
+        let (rabbit, others, amqp) = self.rabbit().await?;
         let postgres = match self.own_postgres {
             true => Node::Own(Box::new(Postgres::start().await?)),
             false => Node::Shared(Postgres::shared().await?),
@@ -157,8 +166,9 @@ impl Builder {
             workers: Vec::new(),
             executors: Vec::new(),
             database: postgres.fresh_database("slotline").await?,
-            amqp: rabbit.fresh_vhost().await?,
+            amqp,
             rabbit,
+            others,
             postgres,
             stamps,
             sandbox,
@@ -183,11 +193,40 @@ impl Builder {
     }
 }
 
+impl Builder {
+    /// The node, further ones, and where to connect.
+    async fn rabbit(&self) -> anyhow::Result<(Node<Rabbit>, Vec<Rabbit>, String)> {
+        if self.cluster > 1 {
+            let cluster = RabbitCluster::start(self.cluster).await?;
+            let amqp = cluster.fresh_vhost().await?.join(",");
+            let mut nodes = cluster.nodes.into_iter();
+            let first = nodes.next().context("a cluster has nodes")?;
+            return Ok((Node::Own(Box::new(first)), nodes.collect(), amqp));
+        }
+        let rabbit = match self.own_rabbit {
+            true => Node::Own(Box::new(Rabbit::start().await?)),
+            false => Node::Shared(Rabbit::shared().await?),
+        };
+        let amqp = rabbit.fresh_vhost().await?;
+        Ok((rabbit, Vec::new(), amqp))
+    }
+}
+
 impl World {
+    /// One of the nodes of RabbitMQ.
+    #[allow(dead_code, reason = "only the tests of a cluster, which share this file, have several")]
+    pub(crate) fn node(&self, index: usize) -> &Rabbit {
+        match index.checked_sub(1) {
+            None => &self.rabbit,
+            Some(other) => &self.others[other],
+        }
+    }
+
     pub(crate) fn with(actions: impl IntoIterator<Item = Action>) -> Builder {
         Builder {
             actions: actions.into_iter().collect(),
             own_rabbit: false,
+            cluster: 1,
             own_postgres: false,
             journal_link: false,
             executors: 1,
@@ -358,6 +397,19 @@ impl World {
         let listed = self.rabbit.ctl(&list).await?.stdout;
         let line = listed.lines().find_map(|line| line.strip_prefix("slotline.requests")).context("no such queue")?;
         Ok(line.trim().parse()?)
+    }
+
+    /// The virtual host on RabbitMQ.
+    pub(crate) fn vhost(&self) -> anyhow::Result<&str> {
+        self.amqp.rsplit('/').next().context("the URL names a virtual host")
+    }
+
+    /// How many messages grow old in the leader's canary queue.
+    pub(crate) async fn canaries(&self) -> anyhow::Result<u64> {
+        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("whoever looks").await?;
+        let aged = session.depth(&format!("{PREFIX}.canary.aging")).await;
+        session.close().await;
+        Ok(aged?)
     }
 
     /// How many requests wait for an executor to take them. Asked over AMQP: the command line takes seconds, and shows

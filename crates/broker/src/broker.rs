@@ -28,8 +28,9 @@ enum Server {
 }
 
 impl Broker {
-    /// RabbitMQ at `url` (`amqp://` or `amqps://`). Nothing is connected yet. AMQP heartbeats every 10 s, and 5 s to
-    /// connect, unless the URL says otherwise (`?heartbeat=10&connection_timeout=5000`).
+    /// RabbitMQ at `url` (`amqp://` or `amqps://`), or at several, separated by commas: the nodes of one cluster, which are
+    /// tried in turn. Nothing is connected yet. AMQP heartbeats every 10 s, and 5 s to connect, unless the URL says
+    /// otherwise (`?heartbeat=10&connection_timeout=5000`).
     pub fn rabbit(url: &str, prefix: &str) -> Result<Self, Error> {
         let server = rabbit::Server::new(url)?;
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
@@ -53,12 +54,25 @@ impl Broker {
     /// [`Supervisor`](crate::Supervisor).
     pub async fn open(&self, name: &str) -> Result<Session, Error> {
         let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
-        let over = Arc::new(Over::new());
-        let link = match &self.server {
-            Server::Rabbit(server) => Link::Rabbit(Arc::new(server.open(name, Arc::clone(&over)).await?)),
-            Server::Memory(server) => Link::Memory(Arc::new(server.open(generation, Arc::clone(&over))?)),
+        let (over, link) = match &self.server {
+            Server::Rabbit(server) => {
+                let session = server.open(name).await?;
+                (session.over(), Link::Rabbit(Arc::new(session)))
+            }
+            Server::Memory(server) => {
+                let over = Arc::new(Over::new());
+                (Arc::clone(&over), Link::Memory(Arc::new(server.open(generation, over)?)))
+            }
         };
         Ok(Session::new(generation, over, link))
+    }
+
+    /// Whether an operator may set policies on it.
+    pub fn has_policies(&self) -> bool {
+        match &self.server {
+            Server::Rabbit(_) => true,
+            Server::Memory(_) => false,
+        }
     }
 
     /// The faults of an in-process broker, for tests; `None` for a real one.
@@ -97,6 +111,15 @@ mod tests {
             let error = Broker::rabbit(url, "p").expect_err(url).to_string();
             assert!(error.contains("amqp://") && !error.contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn several_nodes_are_told_apart_from_a_password_with_commas() {
+        let broker =
+            Broker::rabbit("amqp://u:a,b@h1:5673/v, amqps://u:p@h2/v,amqp://u:p@h3", "p").expect("three nodes");
+        assert_eq!(broker.endpoint(), "amqp://h1:5673/v, amqps://h2:5671/v, amqp://h3:5672/");
+        let error = Broker::rabbit("amqp://u:geheim@h1,amqp://u:geheim@h2:x/", "p").expect_err("no port").to_string();
+        assert!(error.contains("amqp://") && !error.contains("geheim"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! What is not acked when its consumer goes is given back in place; nothing is ever rejected or requeued by hand.
 //! An acker knows its own channel only, so that no delivery is acked across sessions.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use crate::{Error, Properties, Session, memory, rabbit};
@@ -24,6 +26,9 @@ pub struct Tag {
     pub(crate) number: u64,
 }
 
+/// The channel of deliveries that the broker has forgotten already: no ack is owed for them.
+pub(crate) const SETTLED: u64 = 0;
+
 /// A message that came in, to be acked when it has been dealt with.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -38,6 +43,8 @@ pub struct Delivery {
 
 /// Receives the messages of one queue. Dropped, it gives back what is not acked.
 pub struct Consumer {
+    /// What comes first, from a queue that was read before.
+    ahead: VecDeque<Delivery>,
     channel: Channel,
     /// A consumer keeps its session.
     session: Session,
@@ -51,7 +58,13 @@ pub(crate) enum Channel {
 
 impl Consumer {
     pub(crate) fn new(channel: Channel, session: Session) -> Self {
-        Self { channel, session }
+        Self { ahead: VecDeque::new(), channel, session }
+    }
+
+    /// Gives `deliveries` (see [`Session::salvage`]) before those of its own queue.
+    pub fn preceded_by(mut self, deliveries: Vec<Delivery>) -> Self {
+        self.ahead = deliveries.into();
+        self
     }
 
     /// The next message; `None` once the session is over. Cancel-safe.
@@ -66,6 +79,11 @@ impl Consumer {
     pub async fn next_batch(&mut self, into: &mut Vec<Delivery>, max: usize) -> bool {
         // A queue that is never empty must not keep the other tasks of this thread from running.
         tokio::task::coop::consume_budget().await;
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(max.max(1));
+            into.extend(self.ahead.drain(..count));
+            return true;
+        }
         match &mut self.channel {
             Channel::Rabbit(consumer) => consumer.next_batch(into, max.max(1)).await,
             Channel::Memory(consumer) => consumer.next_batch(into, max.max(1)).await,
@@ -125,6 +143,9 @@ impl Acker {
             AckerOf::Rabbit(acker) => acker.channel(),
             AckerOf::Memory(acker) => acker.channel(),
         };
+        if tag.channel == SETTLED {
+            return;
+        }
         if tag.channel != channel {
             tracing::warn!(?tag, channel, "ignored an ack that belongs to another consumer");
             return;

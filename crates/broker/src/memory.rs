@@ -18,9 +18,10 @@ use tokio::time::Instant;
 
 pub use faults::Faults;
 
-use crate::consumer::Delivery;
+use crate::consumer::{Delivery, SETTLED, Tag};
 use crate::over::Over;
 use crate::publisher::{UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
+use crate::topology::Binding;
 use crate::{Consume, Error, Publication, PublishError, Receipt, Topology};
 use queue::{Queue, Refused, UnknownTag};
 use route::Routes;
@@ -234,6 +235,26 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn unbind(&self, bindings: &[Binding]) -> Result<(), Error> {
+        let mut state = self.lock()?;
+        for binding in bindings {
+            if let Some(routes) = state.exchanges.get_mut(&binding.exchange) {
+                routes.unbind_pattern(&binding.pattern, &binding.queue);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn salvage(self: &Arc<Self>, queue: &str) -> Result<Vec<Delivery>, Error> {
+        let (mut deliveries, browser) = self.browse(queue, usize::MAX)?;
+        for delivery in &mut deliveries {
+            delivery.tag = Tag { channel: SETTLED, number: 0 };
+        }
+        drop(browser);
+        self.delete_queue(queue)?;
+        Ok(deliveries)
     }
 
     pub(crate) fn consume(self: &Arc<Self>, queue: &str, consume: Consume) -> Result<Consumer, Error> {

@@ -27,14 +27,16 @@ use tokio::sync::watch;
 pub(crate) use connection::Server;
 pub(crate) use consumer::{Acker, Browser, Consumer};
 
-use crate::consumer::Delivery;
+use crate::consumer::{Delivery, SETTLED};
 use crate::over::Over;
-use crate::topology::Argument;
+use crate::topology::{Argument, Binding};
 use crate::{Consume, Error, Publication, Receipt, Topology};
 use publisher::Publisher;
 
 /// How long any answer of the broker may take. Past it the session is over.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the queue of an earlier session is read; whatever is not there by then is asked for again or repeated.
+const SALVAGE_WITHIN: Duration = Duration::from_secs(1);
 /// How long an orderly close waits for outstanding confirms, and then for the broker's goodbye.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    pub(crate) fn over(&self) -> Arc<Over> {
+        Arc::clone(&self.over)
+    }
+
     pub(crate) async fn declare(&self, topology: &Topology) -> Result<(), Error> {
         self.declare_all(topology).await.inspect_err(|error| {
             self.over.end(error.clone());
@@ -114,6 +120,39 @@ impl Session {
                 self.ask("exchange.unbind", unbind).await?;
             }
         }
+        self.discard(channel).await
+    }
+
+    pub(crate) async fn unbind(&self, bindings: &[Binding]) -> Result<(), Error> {
+        let channel = self.channel().await?;
+        for binding in bindings {
+            let (queue, exchange) = (wire::short(&binding.queue)?, wire::short(&binding.exchange)?);
+            let unbind = channel.queue_unbind(queue, exchange, wire::short(&binding.pattern)?, FieldTable::default());
+            self.ask("queue.unbind", unbind).await?;
+        }
+        self.discard(channel).await
+    }
+
+    pub(crate) async fn salvage(&self, queue: &str) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        match tokio::time::timeout(SALVAGE_WITHIN, self.take_all(queue, &mut deliveries)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, queue, "the queue of an earlier session can't be read"),
+            Err(_) => tracing::debug!(queue, "the queue of an earlier session does not answer"),
+        }
+        deliveries
+    }
+
+    /// Takes whatever is ready, and deletes the queue.
+    async fn take_all(&self, queue: &str, into: &mut Vec<Delivery>) -> Result<(), Error> {
+        let name = wire::short(queue)?;
+        let channel = self.channel().await?;
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(message) = channel.basic_get(name.clone(), options).await.map_err(|error| wire::error(&error))? {
+            into.push(wire::delivery(message.delivery, SETTLED));
+        }
+        let delete = channel.queue_delete(name, QueueDeleteOptions::default());
+        delete.await.map_err(|error| wire::error(&error))?;
         self.discard(channel).await
     }
 

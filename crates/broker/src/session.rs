@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::consumer::{BrowserChannel, Channel};
 use crate::over::Over;
-use crate::{Browser, Consume, Consumer, Error, Publication, Receipt, Topology, memory, rabbit};
+use crate::topology::Binding;
+use crate::{Browser, Consume, Consumer, Delivery, Error, Publication, Receipt, Topology, memory, rabbit};
 
 /// RabbitMQ versions whose single active consumer on a quorum queue can stall for ever after a consumer time-out.
 const STALLING_VERSIONS: std::ops::RangeInclusive<(u32, u32, u32)> = (4, 3, 0)..=(4, 3, 5);
@@ -42,6 +43,24 @@ impl Session {
         match &self.link {
             Link::Rabbit(session) => session.declare(topology).await,
             Link::Memory(session) => session.declare(topology),
+        }
+    }
+
+    /// Makes sure that none of `bindings` exists. It needs no queue to answer, so it works while the node of one is away. A
+    /// refusal leaves the session alone.
+    pub async fn unbind(&self, bindings: &[Binding]) -> Result<(), Error> {
+        match &self.link {
+            Link::Rabbit(session) => session.unbind(bindings).await,
+            Link::Memory(session) => session.unbind(bindings),
+        }
+    }
+
+    /// What waits in a queue that an earlier session read and nobody will read any more; the queue is deleted. Nothing if
+    /// the queue does not exist or its node is away, and after a short while at the latest.
+    pub async fn salvage(&self, queue: &str) -> Vec<Delivery> {
+        match &self.link {
+            Link::Rabbit(session) => session.salvage(queue).await,
+            Link::Memory(session) => session.salvage(queue).unwrap_or_default(),
         }
     }
 

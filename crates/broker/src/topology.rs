@@ -31,6 +31,9 @@ pub const LOGS_KEY: &str = "execution.progress.log";
 /// How long the active consumer of the requests may be away with its node before the next is served: 60 s by default on
 /// RabbitMQ 4.3, at once before. Short, since a site stands still meanwhile, though longer than a blink between nodes.
 pub const DISCONNECTED: Duration = Duration::from_secs(3);
+/// Sessions of one leader after which a name comes again. More than a cluster has nodes: a name may be out of use because
+/// its queue lives on a node that is away. Few, so that the next leader can name them all.
+pub const LEADER_NAMES: u64 = 8;
 /// How long a queue that belongs to one leader or one worker outlives its last consumer: ten leases.
 pub const EXPIRES: Duration = Duration::from_secs(600);
 
@@ -226,29 +229,36 @@ pub fn dead_queue(prefix: &str) -> String {
     format!("{prefix}.dead")
 }
 
-pub fn completions_queue(prefix: &str, epoch: Epoch) -> String {
-    format!("{prefix}.completions.{epoch}")
+// A classic queue lives on one node of the broker, and its name can't be declared again while that node is away. So each
+// of them is named by the session that reads it, and the next session has another.
+
+pub fn completions_queue(prefix: &str, epoch: Epoch, session: u64) -> String {
+    of_leader(prefix, "completions", epoch, session)
 }
 
-pub fn events_queue(prefix: &str, epoch: Epoch) -> String {
-    format!("{prefix}.events.{epoch}")
+pub fn events_queue(prefix: &str, epoch: Epoch, session: u64) -> String {
+    of_leader(prefix, "events", epoch, session)
 }
 
-pub fn heartbeats_queue(prefix: &str, epoch: Epoch) -> String {
-    format!("{prefix}.heartbeats.{epoch}")
+pub fn heartbeats_queue(prefix: &str, epoch: Epoch, session: u64) -> String {
+    of_leader(prefix, "heartbeats", epoch, session)
 }
 
 /// Where other executors ask the leader of `epoch`.
-pub fn calls_queue(prefix: &str, epoch: Epoch) -> String {
-    format!("{prefix}.calls.{epoch}")
+pub fn calls_queue(prefix: &str, epoch: Epoch, session: u64) -> String {
+    of_leader(prefix, "calls", epoch, session)
 }
 
-pub fn worker_queue(prefix: &str, name: &WorkerName, incarnation: Incarnation) -> String {
-    format!("{prefix}.worker.{name}.{incarnation}")
+fn of_leader(prefix: &str, what: &str, epoch: Epoch, session: u64) -> String {
+    format!("{prefix}.{what}.{epoch}.{}", session % LEADER_NAMES)
 }
 
-pub fn replies_queue(prefix: &str, executor: Uuid) -> String {
-    format!("{prefix}.replies.{executor}")
+pub fn worker_queue(prefix: &str, name: &WorkerName, incarnation: Incarnation, session: u64) -> String {
+    format!("{prefix}.worker.{name}.{incarnation}.{session}")
+}
+
+pub fn replies_queue(prefix: &str, executor: Uuid, session: u64) -> String {
+    format!("{prefix}.replies.{executor}.{session}")
 }
 
 /// The routing key of a message to one incarnation of a worker, such as `execution.scheduled.<incarnation>`.
@@ -276,14 +286,13 @@ impl Topology {
         )
     }
 
-    /// What one leader reads; declared and bound before it counts anything.
-    pub fn leader(prefix: &str, epoch: Epoch) -> Self {
-        let completions = Queue::classic(completions_queue(prefix, epoch)).expiring(EXPIRES);
-        let events =
-            Queue::classic(events_queue(prefix, epoch)).bounded(EVENTS_MAX, Overflow::DropHead).expiring(EXPIRES);
-        let heartbeats = Queue::classic(heartbeats_queue(prefix, epoch)).expiring(EXPIRES);
-        let calls =
-            Queue::classic(calls_queue(prefix, epoch)).bounded(CALLS_MAX, Overflow::RejectPublish).expiring(EXPIRES);
+    /// What one leader reads through one session; declared and bound before it counts anything.
+    pub fn leader(prefix: &str, epoch: Epoch, session: u64) -> Self {
+        let classic = |name: String| Queue::classic(name).expiring(EXPIRES);
+        let completions = classic(completions_queue(prefix, epoch, session));
+        let events = classic(events_queue(prefix, epoch, session)).bounded(EVENTS_MAX, Overflow::DropHead);
+        let heartbeats = classic(heartbeats_queue(prefix, epoch, session));
+        let calls = classic(calls_queue(prefix, epoch, session)).bounded(CALLS_MAX, Overflow::RejectPublish);
         Self::of(
             work_exchange(prefix),
             [
@@ -295,9 +304,9 @@ impl Topology {
         )
     }
 
-    /// What one incarnation of a worker reads.
-    pub fn worker(prefix: &str, name: &WorkerName, incarnation: Incarnation) -> Self {
-        let queue = Queue::classic(worker_queue(prefix, name, incarnation)).expiring(EXPIRES);
+    /// What one incarnation of a worker reads through one session.
+    pub fn worker(prefix: &str, name: &WorkerName, incarnation: Incarnation, session: u64) -> Self {
+        let queue = Queue::classic(worker_queue(prefix, name, incarnation, session)).expiring(EXPIRES);
         let own = [
             "execution.scheduled",
             "execution.cancel",
@@ -311,10 +320,11 @@ impl Topology {
         Self::of(work_exchange(prefix), [(queue, &patterns[..])])
     }
 
-    /// Where one executor receives answers.
-    pub fn replies(prefix: &str, executor: Uuid) -> Self {
-        let queue =
-            Queue::classic(replies_queue(prefix, executor)).bounded(REPLIES_MAX, Overflow::DropHead).expiring(EXPIRES);
+    /// Where one executor receives answers through one session.
+    pub fn replies(prefix: &str, executor: Uuid, session: u64) -> Self {
+        let queue = Queue::classic(replies_queue(prefix, executor, session))
+            .bounded(REPLIES_MAX, Overflow::DropHead)
+            .expiring(EXPIRES);
         Self { queues: vec![queue], ..Self::default() }
     }
 
@@ -361,9 +371,9 @@ mod tests {
         let incarnation = Incarnation(Uuid::nil());
         vec![
             Topology::requests("p"),
-            Topology::leader("p", Epoch(7)),
-            Topology::worker("p", &WorkerName::new("w-1").expect("a name"), incarnation),
-            Topology::replies("p", Uuid::nil()),
+            Topology::leader("p", Epoch(7), 1),
+            Topology::worker("p", &WorkerName::new("w-1").expect("a name"), incarnation, 1),
+            Topology::replies("p", Uuid::nil(), 1),
             Topology::events("p", Public::default()),
         ]
     }
@@ -410,8 +420,8 @@ mod tests {
 
     #[test]
     fn heartbeats_have_neither_a_length_limit_nor_a_time_to_live() {
-        let topology = Topology::leader("p", Epoch(7));
-        let heartbeats = topology.queues.iter().find(|queue| queue.name == "p.heartbeats.7").expect("declared");
+        let topology = Topology::leader("p", Epoch(7), 1);
+        let heartbeats = topology.queues.iter().find(|queue| queue.name == "p.heartbeats.7.1").expect("declared");
         let names: Vec<_> = heartbeats.arguments().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["x-queue-type", "x-expires"]);
     }

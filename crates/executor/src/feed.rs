@@ -23,6 +23,9 @@ const PREFETCH: u16 = 1000;
 const DELIVERIES_MAX: usize = 256;
 /// Bytes after which no further delivery joins those handed over at once.
 const ARRIVAL_BYTES_MAX: usize = 4 << 20;
+/// How many leaders back queues are unbound. Each leader does it, so that more than one are left only by such as had no
+/// session.
+const FORMER_LEADERS: i64 = 4;
 /// Groups of deliveries between a queue and the loop.
 const CHANNEL: usize = 4;
 
@@ -78,28 +81,40 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Declares and binds the queues of this epoch, and consumes them; the requests last, when all else is in place.
+    /// Declares and binds the queues of this epoch and session, and consumes them; the requests last, when all else is in
+    /// place. What waits in those of `former`, an earlier session of this epoch, comes first.
     pub(crate) async fn open(
         session: Session,
         prefix: &str,
         epoch: Epoch,
+        former: Option<u64>,
         reader: Reader,
         intake: Intake,
     ) -> Result<Self, slotline_broker::Error> {
-        let mut topology = Topology::leader(prefix, epoch);
-        topology.bindings.push(Binding {
-            queue: topology::calls_queue(prefix, epoch),
-            exchange: topology::work_exchange(prefix),
-            pattern: CALL.to_owned(),
-        });
-        session.declare(&topology).await?;
+        let generation = session.generation();
+        session.declare(&topology_of(prefix, epoch, generation)).await?;
+        let former = former.filter(|former| former % topology::LEADER_NAMES != generation % topology::LEADER_NAMES);
+        if let Some(former) = former {
+            session.unbind(&topology_of(prefix, epoch, former).bindings).await?;
+        }
         let consume = async |queue: String| session.consume(&queue, Consume { prefetch: PREFETCH }).await;
+        // Events that were on their way are asked for again.
+        let resume = async |name: fn(&str, Epoch, u64) -> String| {
+            let before = async {
+                match former {
+                    Some(former) => session.salvage(&name(prefix, epoch, former)).await,
+                    None => Vec::new(),
+                }
+            };
+            let (before, consumer) = tokio::join!(before, consume(name(prefix, epoch, generation)));
+            consumer.map(|consumer| consumer.preceded_by(before))
+        };
         // At once: a new leader should lead as soon as it can.
         let (completions, heartbeats, events, calls) = tokio::try_join!(
-            consume(topology::completions_queue(prefix, epoch)),
-            consume(topology::heartbeats_queue(prefix, epoch)),
-            consume(topology::events_queue(prefix, epoch)),
-            consume(topology::calls_queue(prefix, epoch)),
+            resume(topology::completions_queue),
+            resume(topology::heartbeats_queue),
+            consume(topology::events_queue(prefix, epoch, generation)),
+            resume(topology::calls_queue),
         )?;
         // As all others, though a later leader outranks an earlier one: see `Consume`. The broker serves this leader once
         // the session of the one before is over.
@@ -144,6 +159,31 @@ impl Feed {
 
     pub(crate) fn requests_acker(&self) -> Acker {
         self.requests_acker.clone()
+    }
+}
+
+/// What the leader of `epoch` reads through session `generation`.
+fn topology_of(prefix: &str, epoch: Epoch, generation: u64) -> Topology {
+    let mut topology = Topology::leader(prefix, epoch, generation);
+    topology.bindings.push(Binding {
+        queue: topology::calls_queue(prefix, epoch, generation),
+        exchange: topology::work_exchange(prefix),
+        pattern: CALL.to_owned(),
+    });
+    topology
+}
+
+/// Unbinds the queues of leaders before `epoch`. One whose node is away would refuse every heartbeat until it returns, and
+/// no worker could tell it from a leader's.
+pub(crate) async fn unbind_former_leaders(session: Session, prefix: String, epoch: Epoch) {
+    let former = (epoch.0.saturating_sub(FORMER_LEADERS).max(0)..epoch.0).rev();
+    for former in former.map(Epoch) {
+        let names = 0..topology::LEADER_NAMES;
+        let bindings: Vec<_> = names.flat_map(|name| topology_of(&prefix, former, name).bindings).collect();
+        if let Err(error) = session.unbind(&bindings).await {
+            tracing::warn!(%error, epoch = %former, "the queues of a former leader can't be unbound");
+            return;
+        }
     }
 }
 

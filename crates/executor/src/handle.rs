@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::dead;
 use crate::journal::Condition;
 use crate::link::Current;
+use crate::policies::Findings;
 use crate::replies::Replies;
 
 /// How long an answer of the leader is waited for.
@@ -44,6 +45,8 @@ pub(crate) struct Handle {
     pub(crate) questions: mpsc::Sender<Question>,
     /// What the start-up checks found.
     pub(crate) warnings: Vec<String>,
+    /// What the broker's policies were found to do, while this process leads.
+    pub(crate) policies: Arc<Findings>,
 }
 
 impl Handle {
@@ -94,7 +97,7 @@ impl Handle {
                 message_type: Some(CALL.to_owned()),
                 app_id: Some(self.source.clone()),
                 correlation_id: Some(correlation_id),
-                reply_to: Some(topology::replies_queue(&self.prefix, self.id)),
+                reply_to: Some(topology::replies_queue(&self.prefix, self.id, session.generation())),
                 ..Properties::default()
             },
             mandatory: true,
@@ -133,7 +136,7 @@ impl Handle {
                 message_type: Some(Requested::TYPE.to_owned()),
                 app_id: Some(self.source.clone()),
                 correlation_id: Some(ticket),
-                reply_to: Some(topology::replies_queue(&self.prefix, self.id)),
+                reply_to: Some(topology::replies_queue(&self.prefix, self.id, session.generation())),
                 ..Properties::default()
             },
             mandatory: true,
@@ -314,7 +317,11 @@ impl Control for Handle {
                 Err(refused) => Part { ok: false, detail: Some(refused.to_string()) },
             };
             let role = if self.leads.load(Ordering::Acquire) { Role::Leader } else { Role::Standby };
-            Health { role, database, broker, warnings: self.warnings.clone() }
+            let mut warnings = self.warnings.clone();
+            if role == Role::Leader {
+                warnings.extend(self.policies.get());
+            }
+            Health { role, database, broker, warnings }
         }
         .boxed()
     }

@@ -34,6 +34,7 @@ mod journal;
 mod link;
 mod mail;
 mod outbox;
+mod policies;
 mod probation;
 mod prune;
 mod quarantine;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use slotline_api::Hub;
-use slotline_broker::topology::Public;
+use slotline_broker::topology::{Public, replies_queue};
 use slotline_broker::{Broker, Consume, Session, Supervisor, Topology};
 use slotline_protocol::chain;
 use tokio::sync::watch;
@@ -60,8 +60,8 @@ impl Link {
         let prefix = self.broker.prefix();
         session.declare(&Topology::requests(prefix)).await?;
         session.declare(&Topology::events(prefix, self.public)).await?;
-        session.declare(&Topology::replies(prefix, self.id)).await?;
-        let queue = slotline_broker::topology::replies_queue(prefix, self.id);
+        session.declare(&Topology::replies(prefix, self.id, session.generation())).await?;
+        let queue = replies_queue(prefix, self.id, session.generation());
         let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH }).await?;
         let acker = consumer.acker();
         current.send_replace(Some(session.clone()));

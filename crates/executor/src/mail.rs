@@ -179,7 +179,8 @@ impl Postman {
     pub(crate) fn probes(&self, mark: ProbeMark, published_at: Timestamp) -> [Publication; 2] {
         let payload = Probe { generation: mark.generation, nonce: mark.nonce, published_at };
         let body = envelope::write(&Envelope::new(&payload, &self.source, published_at));
-        [topology::completions_queue(&self.prefix, self.epoch), topology::heartbeats_queue(&self.prefix, self.epoch)]
+        [topology::completions_queue, topology::heartbeats_queue]
+            .map(|name| name(&self.prefix, self.epoch, mark.generation))
             .map(|queue| self.publication("", queue, Probe::TYPE, body.clone()))
     }
 

@@ -24,6 +24,7 @@ use crate::following;
 use crate::handle::Handle;
 use crate::journal::Condition;
 use crate::link::Link;
+use crate::policies::Findings;
 use crate::probation::Probation;
 use crate::replies::Replies;
 use crate::term::{self, Context, End};
@@ -90,6 +91,7 @@ async fn execute(
         tracing::warn!(%warning, "the database is not as it should be");
     }
     let prefix = broker.prefix().to_owned();
+    let policies = Arc::new(Findings::default());
     let hub: Arc<Hub> = Arc::default();
     let handle = Arc::new(Handle {
         id,
@@ -103,11 +105,19 @@ async fn execute(
         journal: journal.clone(),
         questions: questions_sender,
         warnings,
+        policies: policies.clone(),
     });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
     let link_over = CancellationToken::new();
-    let link = Link { broker, name: config.name.clone(), id, public: config.public, replies, hub: hub.clone() };
+    let link = Link {
+        broker: broker.clone(),
+        name: config.name.clone(),
+        id,
+        public: config.public,
+        replies,
+        hub: hub.clone(),
+    };
     let link = tokio::spawn(link.keep(current_sender, link_over.clone()));
     if let Some(Api { listener, token }) = api {
         let viewed = store.for_viewers();
@@ -124,7 +134,9 @@ async fn execute(
     let context = Context {
         config,
         store: store.clone(),
+        broker,
         prefix,
+        policies,
         clock,
         current,
         shutdown: shutdown.clone(),

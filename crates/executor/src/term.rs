@@ -29,7 +29,7 @@ use crate::bodies::Bodies;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::errands::{Fate, Handled, ack_requests, watch_orders};
-use crate::feed::{Arrival, Feed, Reader, Source};
+use crate::feed::{Arrival, Feed, Reader, Source, unbind_former_leaders};
 use crate::flight::{Flight, landed};
 use crate::followers::Followers;
 use crate::inbox::{Item, ProbeMark};
@@ -442,13 +442,18 @@ impl Term {
             probation: self.probation.clone(),
             acked,
         };
-        self.mark.generation = generation;
+        let former = std::mem::replace(&mut self.mark.generation, generation);
+        let former = (former != 0).then_some(former);
         let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock };
-        match Feed::open(session.clone(), &self.postman.prefix, self.epoch, reader, intake).await {
+        match Box::pin(Feed::open(session.clone(), &self.postman.prefix, self.epoch, former, reader, intake)).await {
             Ok(feed) => {
                 let (watch, receipts) = mpsc::unbounded_channel();
                 tokio::spawn(watch_orders(receipts, self.fates.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();
+                if former.is_none() {
+                    let prefix = self.postman.prefix.clone();
+                    tokio::spawn(unbind_former_leaders(session.clone(), prefix, self.epoch));
+                }
                 let (acker, fates) = (feed.requests_acker(), self.fates.0.clone());
                 self.requests_acked = Some(tokio::spawn(ack_requests(handled, session, acker, fates, acked_out)));
                 self.unstored = 0;

@@ -46,8 +46,8 @@ impl Installation {
         session.declare(&Topology::requests("slotline")).await?;
         session.declare(&Topology::events("slotline", topology::Public::default())).await?;
         let replies_to = Uuid::nil();
-        session.declare(&Topology::replies("slotline", replies_to)).await?;
-        let queue = topology::replies_queue("slotline", replies_to);
+        session.declare(&Topology::replies("slotline", replies_to, 1)).await?;
+        let queue = topology::replies_queue("slotline", replies_to, 1);
         let replies = session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let mut installation = Self {
             executor: tokio::spawn(async { Ok(()) }),
@@ -103,8 +103,8 @@ impl Installation {
     /// Hears all events from the leader, as another executor does whose clients watch.
     async fn follow(&mut self) -> Result<Consumer> {
         let id = Uuid::from_u128(1);
-        self.session.declare(&Topology::replies("slotline", id)).await?;
-        let queue = topology::replies_queue("slotline", id);
+        self.session.declare(&Topology::replies("slotline", id, 1)).await?;
+        let queue = topology::replies_queue("slotline", id, 1);
         let mut news = self.session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let publication = Publication {
             exchange: topology::work_exchange("slotline"),
@@ -125,7 +125,7 @@ impl Installation {
         Properties {
             message_id: message_id.map(str::to_owned),
             correlation_id: message_id.map(str::to_owned),
-            reply_to: Some(topology::replies_queue("slotline", Uuid::nil())),
+            reply_to: Some(topology::replies_queue("slotline", Uuid::nil(), 1)),
             ..Properties::default()
         }
     }
@@ -218,8 +218,8 @@ impl PlayedWorker {
     async fn start(broker: &Broker, actions: &[&str]) -> Result<Self> {
         let session = broker.open("worker").await?;
         let (name, incarnation) = (WorkerName::new("played")?, Incarnation(Uuid::new_v4()));
-        session.declare(&Topology::worker("slotline", &name, incarnation)).await?;
-        let queue = topology::worker_queue("slotline", &name, incarnation);
+        session.declare(&Topology::worker("slotline", &name, incarnation, 1)).await?;
+        let queue = topology::worker_queue("slotline", &name, incarnation, 1);
         let orders = session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let served = |action: &&str| Ok(Served { action_ref: ActionRef::new(action)?, capabilities: Vec::new() });
         let actions = actions.iter().map(served).collect::<Result<_>>()?;

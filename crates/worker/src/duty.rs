@@ -49,6 +49,8 @@ pub use shortage::{RAISE_AFTER, RAISE_AFTER_MAX, Shortage};
 pub const ENTRIES_MAX: usize = 10_000;
 /// How long a drained worker waits for the last outcomes to be recorded, and for its last word to be confirmed.
 pub const FAREWELL_WAIT: Duration = Duration::from_secs(5);
+/// Wait before a refused heartbeat is sent again: many tries within any fence, and no load to speak of.
+pub const REFUSED_WAIT: Duration = Duration::from_millis(250);
 /// How long after its kill an attempt may be there still before the worker gives itself up.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
 
@@ -153,6 +155,7 @@ impl Duty {
             Input::Ended { key, ending } => self.ended(now, key, ending, fx),
             Input::Unstarted { key, shortage } => self.unstarted(now, key, shortage, fx),
             Input::HeartbeatConfirmed { incarnation, sent } => self.confirmed(now, incarnation, sent, fx),
+            Input::HeartbeatRefused { incarnation } => self.refused(now, incarnation),
             Input::FarewellConfirmed { incarnation } => self.farewell_confirmed(now, incarnation),
             Input::SessionOpened { incarnation } => {
                 if incarnation == self.incarnation && matches!(self.life, Life::Alive { .. }) {
@@ -281,6 +284,14 @@ impl Duty {
         fx.push(Effect::Extend { deadline: sent + self.terms.fence });
         if is_first {
             self.start_ready(now, fx);
+        }
+    }
+
+    /// A queue refused a heartbeat: the leader's, which is full or away, or that of a leader long gone whose node is away.
+    /// Nothing can tell which, so it counts for nothing, and is sent again before long.
+    fn refused(&mut self, now: Now, incarnation: Incarnation) {
+        if incarnation == self.incarnation {
+            self.beat_at = self.beat_at.min(now.boot + REFUSED_WAIT);
         }
     }
 

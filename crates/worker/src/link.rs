@@ -15,10 +15,28 @@ const PREFETCH: u16 = 1_000;
 /// Deliveries taken at once.
 const BATCH_MAX: usize = 256;
 
+/// Sessions whose queues are not yet put away; those before them are left to expire.
+const FORMERS_MAX: usize = 4;
+
 pub(crate) struct Link {
+    place: Place,
+    /// Queues that earlier sessions read.
+    formers: Vec<Former>,
+    state: State,
+}
+
+/// Where the queues of a worker are, and whose they are.
+#[derive(Clone)]
+struct Place {
     prefix: String,
     worker: WorkerName,
-    state: State,
+}
+
+/// The queue that one incarnation read through one session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Former {
+    incarnation: Incarnation,
+    session: u64,
 }
 
 enum State {
@@ -29,6 +47,8 @@ enum State {
 struct Connected {
     supervisor: Supervisor,
     subscribed: Result<Subscribed, Error>,
+    /// What is still to be put away, also of a session that came to nothing.
+    formers: Vec<Former>,
 }
 
 struct Subscribed {
@@ -53,12 +73,28 @@ pub(crate) enum News {
     Lost,
 }
 
+impl Place {
+    fn topology(&self, queue: Former) -> Topology {
+        Topology::worker(&self.prefix, &self.worker, queue.incarnation, queue.session)
+    }
+
+    fn queue(&self, queue: Former) -> String {
+        worker_queue(&self.prefix, &self.worker, queue.incarnation, queue.session)
+    }
+}
+
+impl Subscribed {
+    fn queue(&self) -> Former {
+        Former { incarnation: self.incarnation, session: self.session.generation() }
+    }
+}
+
 impl Link {
     pub(crate) fn new(broker: Broker, worker: WorkerName, incarnation: Incarnation) -> Self {
-        let prefix = broker.prefix().to_owned();
-        let supervisor = Supervisor::new(broker, &format!("slotline worker {worker}"));
-        let state = State::Connecting(Box::pin(connect(supervisor, prefix.clone(), worker.clone(), incarnation)));
-        Self { prefix, worker, state }
+        let place = Place { prefix: broker.prefix().to_owned(), worker };
+        let supervisor = Supervisor::new(broker, &format!("slotline worker {}", place.worker));
+        let state = State::Connecting(Box::pin(connect(supervisor, place.clone(), incarnation, Vec::new())));
+        Self { place, formers: Vec::new(), state }
     }
 
     /// Waits for news. Cancel-safe.
@@ -66,7 +102,8 @@ impl Link {
         loop {
             match &mut self.state {
                 State::Connecting(connecting) => {
-                    let Connected { supervisor, subscribed } = connecting.await;
+                    let Connected { supervisor, subscribed, formers } = connecting.await;
+                    self.formers = formers;
                     match subscribed {
                         Ok(subscribed) if subscribed.incarnation == incarnation => {
                             let acker = subscribed.consumer.acker();
@@ -120,10 +157,11 @@ impl Link {
     /// Ends the session in order: what is published goes out first.
     pub(crate) async fn close(self) {
         if let State::Open(open) = self.state {
-            let Subscribed { session, consumer, incarnation } = open.subscribed;
+            let queue = self.place.queue(open.subscribed.queue());
+            let Subscribed { session, consumer, .. } = open.subscribed;
             drop(consumer);
             // It would expire by itself.
-            let _ = session.delete_queue(&worker_queue(&self.prefix, &self.worker, incarnation)).await;
+            let _ = session.delete_queue(&queue).await;
             session.close().await;
         }
     }
@@ -131,52 +169,71 @@ impl Link {
     fn lost(&mut self, incarnation: Incarnation) {
         let placeholder = State::Connecting(Box::pin(std::future::pending()));
         match std::mem::replace(&mut self.state, placeholder) {
-            State::Open(open) => self.reconnect(open.supervisor, incarnation),
+            State::Open(open) => {
+                self.formers.push(open.subscribed.queue());
+                self.reconnect(open.supervisor, incarnation);
+            }
             connecting @ State::Connecting(_) => self.state = connecting,
         }
     }
 
     fn reconnect(&mut self, supervisor: Supervisor, incarnation: Incarnation) {
-        let (prefix, worker) = (self.prefix.clone(), self.worker.clone());
-        self.state = State::Connecting(Box::pin(connect(supervisor, prefix, worker, incarnation)));
+        let formers = std::mem::take(&mut self.formers);
+        self.state = State::Connecting(Box::pin(connect(supervisor, self.place.clone(), incarnation, formers)));
     }
 
     fn move_to(&mut self, supervisor: Supervisor, from: Subscribed, incarnation: Incarnation) {
-        let (prefix, worker) = (self.prefix.clone(), self.worker.clone());
+        let (place, formers) = (self.place.clone(), std::mem::take(&mut self.formers));
         self.state = State::Connecting(Box::pin(async move {
-            let Subscribed { session, consumer, incarnation: former } = from;
+            let former = from.queue();
+            let Subscribed { session, consumer, .. } = from;
             drop(consumer);
-            let subscribed = subscribe(session.clone(), &prefix, &worker, incarnation).await;
+            let subscribed = subscribe(session.clone(), &place, incarnation, &formers).await;
             // Nobody reads it any more; left alone it would expire. Last, because a failure ends the session.
-            let unwanted = subscribed.is_ok().then(|| worker_queue(&prefix, &worker, former));
+            let unwanted = subscribed.is_ok().then(|| place.queue(former));
             OptionFuture::from(unwanted.as_deref().map(|queue| session.delete_queue(queue))).await;
-            Connected { supervisor, subscribed }
+            Connected { supervisor, subscribed, formers: Vec::new() }
         }));
     }
 }
 
 async fn connect(
     mut supervisor: Supervisor,
-    prefix: String,
-    worker: WorkerName,
+    place: Place,
     incarnation: Incarnation,
+    mut formers: Vec<Former>,
 ) -> Connected {
     let session = supervisor.next().await;
     for finding in session.findings() {
         tracing::warn!("{finding}");
     }
-    let subscribed = subscribe(session, &prefix, &worker, incarnation).await;
-    Connected { supervisor, subscribed }
+    let own = Former { incarnation, session: session.generation() };
+    let subscribed = subscribe(session, &place, incarnation, &formers).await;
+    match &subscribed {
+        Ok(_) => formers.clear(),
+        Err(_) => formers.push(own),
+    }
+    formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
+    Connected { supervisor, subscribed, formers }
 }
 
+/// Reads a queue of this session, and before it what waits in those of earlier sessions. Their node may be away, so they are
+/// unbound first, which no node keeps from happening; left bound, each would refuse what is meant for this incarnation.
 async fn subscribe(
     session: Session,
-    prefix: &str,
-    worker: &WorkerName,
+    place: &Place,
     incarnation: Incarnation,
+    formers: &[Former],
 ) -> Result<Subscribed, Error> {
-    session.declare(&Topology::worker(prefix, worker, incarnation)).await?;
-    let queue = worker_queue(prefix, worker, incarnation);
-    let consumer = session.consume(&queue, Consume { prefetch: PREFETCH }).await?;
-    Ok(Subscribed { session, consumer, incarnation })
+    let own = Former { incarnation, session: session.generation() };
+    session.declare(&place.topology(own)).await?;
+    let consumer = session.consume(&place.queue(own), Consume { prefetch: PREFETCH }).await?;
+    let mut before = Vec::new();
+    for former in formers {
+        session.unbind(&place.topology(*former).bindings).await?;
+        let left = session.salvage(&place.queue(*former)).await;
+        // Orders to another incarnation mean nothing to this one.
+        before.extend(left.into_iter().filter(|_| former.incarnation == incarnation));
+    }
+    Ok(Subscribed { session, consumer: consumer.preceded_by(before), incarnation })
 }

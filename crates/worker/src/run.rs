@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
-use slotline_broker::{Broker, Delivery, crash};
+use slotline_broker::{Broker, Delivery, PublishError, crash};
 use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Resend, Scheduled};
 use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, chain, envelope};
 use tokio::io::unix::AsyncFd;
@@ -277,12 +277,13 @@ impl Loop {
             Errand::Beat { heartbeat, sent } => {
                 let incarnation = heartbeat.incarnation;
                 crash::point("worker.heartbeat.before");
-                self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent });
+                let refused = Input::HeartbeatRefused { incarnation };
+                self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent }, Some(refused));
             }
             Errand::Farewell(ended) => {
                 let incarnation = ended.incarnation;
                 crash::point("worker.farewell.before");
-                self.publish(&ended, Input::FarewellConfirmed { incarnation });
+                self.publish(&ended, Input::FarewellConfirmed { incarnation }, None);
                 crash::point("worker.farewell.after");
             }
             Errand::Takes(Some((most, shortage))) => {
@@ -307,11 +308,17 @@ impl Loop {
         }
     }
 
-    /// Publishes, if there is a session; tells the book once the broker has it.
-    fn publish<M: Message>(&self, message: &M, confirmed: Input) {
+    /// Publishes, if there is a session; tells the book whether the broker has it, or that a queue refused it.
+    fn publish<M: Message>(&self, message: &M, confirmed: Input, refused: Option<Input>) {
         if let Some(session) = self.link.session() {
             let receipt = self.outbox.publish(session, message, clock::now().wall);
-            self.confirms.push(Box::pin(async move { receipt.await.ok().map(|()| confirmed) }));
+            self.confirms.push(Box::pin(async move {
+                match receipt.await {
+                    Ok(()) => Some(confirmed),
+                    Err(PublishError::Nacked | PublishError::Full) => refused,
+                    Err(_) => None,
+                }
+            }));
         }
     }
 }

@@ -30,6 +30,14 @@ impl Routes {
         }
     }
 
+    /// Takes one binding away.
+    pub(super) fn unbind_pattern(&mut self, pattern: &str, queue: &str) {
+        if let Some(queues) = self.exact.get_mut(pattern) {
+            queues.retain(|bound| **bound != *queue);
+        }
+        self.patterns.retain(|(known, bound)| known != pattern || **bound != *queue);
+    }
+
     /// Forgets a queue that is gone.
     pub(super) fn unbind(&mut self, queue: &str) {
         self.exact.retain(|_, queues| {

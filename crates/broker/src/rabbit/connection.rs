@@ -1,13 +1,14 @@
 //! Opening a session, watching its connections, and burying them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_rs::TokioRuntime;
 use futures::{Stream, StreamExt};
 use lapin::options::ConfirmSelectOptions;
 use lapin::protocol::constants::REPLY_SUCCESS;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
@@ -23,17 +24,31 @@ const CONNECT_MILLIS: u64 = 5_000;
 /// How long all of opening a session may take.
 const OPEN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// A RabbitMQ to open sessions on.
+/// How long opening a session on one of several endpoints may take before the next is tried.
+const TURN_DEADLINE: Duration = Duration::from_secs(3);
+/// The most addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// A RabbitMQ to open sessions on: one node, or the nodes of a cluster.
 pub(crate) struct Server {
-    uri: AMQPUri,
+    endpoints: Vec<Endpoint>,
     endpoint: String,
+    /// Whose turn it is. Processes begin at different ones, and go on to the next when a session is over.
+    turn: AtomicUsize,
     version: OnceCell<Option<String>>,
 }
 
-impl Server {
-    pub(crate) fn new(url: &str) -> Result<Self, Error> {
+#[derive(Clone)]
+struct Endpoint {
+    uri: AMQPUri,
+    /// Without credentials.
+    label: String,
+}
+
+impl Endpoint {
+    fn new(url: &str) -> Result<Self, Error> {
         // The parser's own words may quote the URL, and with it the password.
-        let shape = "expected amqp://user:password@host:port/vhost or amqps://...";
+        let shape = "expected amqp://user:password@host:port/vhost or amqps://..., several of them separated by commas";
         let mut uri: AMQPUri = url.parse().map_err(|detail: String| {
             Error::InvalidUrl(if detail.contains(url) { shape.to_owned() } else { format!("{detail}: {shape}") })
         })?;
@@ -52,8 +67,51 @@ impl Server {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.connection_timeout.get_or_insert(CONNECT_MILLIS);
         let vhost = if uri.vhost == "/" { "" } else { &uri.vhost };
-        let endpoint = format!("{}://{}:{}/{vhost}", uri.scheme, uri.authority.host, uri.authority.port);
-        Ok(Self { uri, endpoint, version: OnceCell::new() })
+        let label = format!("{}://{}:{}/{vhost}", uri.scheme, uri.authority.host, uri.authority.port);
+        Ok(Self { uri, label })
+    }
+
+    /// One for each address of its name. Over TLS the name itself stays, since the certificate is held against it.
+    async fn addresses(&self) -> Vec<Self> {
+        let authority = &self.uri.authority;
+        if self.uri.scheme == AMQPScheme::AMQPS {
+            return vec![self.clone()];
+        }
+        let Ok(found) = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await else {
+            return vec![self.clone()];
+        };
+        let at = |address: std::net::SocketAddr| {
+            let mut endpoint = self.clone();
+            endpoint.uri.authority.host = address.ip().to_string();
+            endpoint
+        };
+        let addresses: Vec<Self> = found.take(ADDRESSES_MAX).map(at).collect();
+        // The name alone where it is enough, so that an error tells what was configured.
+        if addresses.len() > 1 { addresses } else { vec![self.clone()] }
+    }
+}
+
+/// The endpoints of a list. A comma that no scheme follows is part of a password.
+fn split(urls: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (at, _) in urls.match_indices(',') {
+        let next = urls[at + 1..].trim_start();
+        if next.starts_with("amqp://") || next.starts_with("amqps://") {
+            parts.push(urls[start..at].trim());
+            start = at + 1;
+        }
+    }
+    parts.push(urls[start..].trim());
+    parts
+}
+
+impl Server {
+    pub(crate) fn new(urls: &str) -> Result<Self, Error> {
+        let endpoints = split(urls).into_iter().map(Endpoint::new).collect::<Result<Vec<_>, _>>()?;
+        let endpoint = endpoints.iter().map(|endpoint| endpoint.label.as_str()).collect::<Vec<_>>().join(", ");
+        let turn = AtomicUsize::new(rand::random_range(0..endpoints.len()));
+        Ok(Self { endpoints, endpoint, turn, version: OnceCell::new() })
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -61,36 +119,62 @@ impl Server {
     }
 
     /// Opens a session. Should the caller give up, what was opened meanwhile is closed again.
-    pub(crate) async fn open(self: &Arc<Self>, name: &str, over: Arc<Over>) -> Result<Session, Error> {
+    pub(crate) async fn open(self: &Arc<Self>, name: &str) -> Result<Session, Error> {
         let server = Arc::clone(self);
         let name = name.to_owned();
         let callers = Handle::current();
-        let opening = RUNTIME.spawn(async move {
-            match tokio::time::timeout(OPEN_DEADLINE, server.connect(&name, over, &callers)).await {
-                Ok(opened) => opened,
-                Err(_) => Err(server.unreachable(format!("no session within {OPEN_DEADLINE:?}"))),
-            }
-        });
+        let opening = RUNTIME.spawn(async move { server.open_in_turn(&name, &callers).await });
         match opening.await {
             Ok(opened) => opened,
-            Err(error) => Err(self.unreachable(error.to_string())),
+            Err(error) => Err(unreachable(&self.endpoint, error.to_string())),
         }
     }
 
-    async fn connect(&self, name: &str, over: Arc<Over>, callers: &Handle) -> Result<Session, Error> {
+    /// Tries every address of every endpoint once, from the one whose turn it is.
+    async fn open_in_turn(&self, name: &str, callers: &Handle) -> Result<Session, Error> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut addresses = Vec::new();
+        for at in 0..self.endpoints.len() {
+            let mut of_one = self.endpoints[(turn + at) % self.endpoints.len()].addresses().await;
+            let count = of_one.len();
+            of_one.rotate_left(turn % count);
+            addresses.extend(of_one);
+        }
+        let deadline = if addresses.len() > 1 { TURN_DEADLINE } else { OPEN_DEADLINE };
+        let mut failed = unreachable(&self.endpoint, "it has no address".to_owned());
+        for (at, endpoint) in addresses.iter().enumerate() {
+            let connect = self.connect(endpoint, name, callers);
+            match tokio::time::timeout(deadline, connect).await {
+                Ok(Ok(session)) => {
+                    tracing::debug!(broker.endpoint = endpoint.label, "opened a session");
+                    return Ok(session);
+                }
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = unreachable(&endpoint.label, format!("no session within {deadline:?}")),
+            }
+            if at + 1 < addresses.len() {
+                tracing::debug!(error = %failed, "trying the next endpoint");
+            }
+        }
+        Err(failed)
+    }
+
+    /// Both connections to one node, so that the queues which it makes a home for are at hand.
+    async fn connect(&self, endpoint: &Endpoint, name: &str, callers: &Handle) -> Result<Session, Error> {
+        let over = Arc::new(Over::new());
         let runtime = TokioRuntime::tokio_with_handle(RUNTIME.handle().clone());
         let connect = async |purpose: &str| {
             let properties = ConnectionProperties::default().with_connection_name(format!("{name} {purpose}").into());
-            Connection::connect_uri_with_runtime(self.uri.clone(), properties, runtime.clone())
+            Connection::connect_uri_with_runtime(endpoint.uri.clone(), properties, runtime.clone())
                 .await
                 .map(Arc::new)
                 .map_err(|error| match wire::error(&error) {
-                    Error::Lost(detail) => self.unreachable(detail),
+                    Error::Lost(detail) => unreachable(&endpoint.label, detail),
                     other => other,
                 })
         };
         let (publishing, consuming) = tokio::try_join!(connect("publishes"), connect("consumes"))?;
-        let server_version = self.version.get_or_init(|| version::ask(&self.uri, &runtime)).await.clone();
+        let server_version = self.version.get_or_init(|| version::ask(&endpoint.uri, &runtime)).await.clone();
         for connection in [&publishing, &consuming] {
             tokio::spawn(watch_events(connection.events_listener(), Arc::clone(&over)));
         }
@@ -118,10 +202,10 @@ impl Server {
             }
         }
     }
+}
 
-    fn unreachable(&self, detail: String) -> Error {
-        Error::Unreachable { endpoint: self.endpoint.clone(), detail }
-    }
+fn unreachable(endpoint: &str, detail: String) -> Error {
+    Error::Unreachable { endpoint: endpoint.to_owned(), detail }
 }
 
 /// Ends the session when its connection breaks. A channel that is refused something is the business of its user.

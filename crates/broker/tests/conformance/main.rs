@@ -55,6 +55,9 @@ both! {
     sessions:
         declaring_twice_changes_nothing,
         every_topology_is_accepted,
+        what_an_earlier_session_left_comes_first_and_its_queue_is_gone,
+        unbinding_what_never_was_changes_nothing,
+        a_queue_that_refuses_nacks_for_all_until_it_is_unbound,
         a_declare_with_other_settings_is_a_mismatch,
         a_worker_gets_its_own_messages_and_the_broadcasts,
         the_public_hears_what_the_operator_lets_it_hear,

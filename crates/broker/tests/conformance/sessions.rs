@@ -25,9 +25,9 @@ pub(crate) async fn every_topology_is_accepted(world: World) -> anyhow::Result<(
     let name = WorkerName::new("w-1")?;
     for topology in [
         Topology::requests(prefix),
-        Topology::leader(prefix, Epoch(1)),
-        Topology::worker(prefix, &name, Incarnation(Uuid::from_u128(1))),
-        Topology::replies(prefix, Uuid::from_u128(2)),
+        Topology::leader(prefix, Epoch(1), 1),
+        Topology::worker(prefix, &name, Incarnation(Uuid::from_u128(1)), 1),
+        Topology::replies(prefix, Uuid::from_u128(2), 1),
         Topology::events(prefix, Public::default()),
         Topology::events(prefix, Public { logs: false, results: false }),
     ] {
@@ -37,6 +37,71 @@ pub(crate) async fn every_topology_is_accepted(world: World) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+pub(crate) async fn what_an_earlier_session_left_comes_first_and_its_queue_is_gone(world: World) -> anyhow::Result<()> {
+    let (old, new) = (world.name("old"), world.name("new"));
+    let first = world.with_queue(Queue::classic(old.clone())).await?;
+    publish(&first, &old, 0..5).await?;
+    first.close().await;
+    let second = world.with_queue(Queue::classic(new.clone())).await?;
+    publish(&second, &new, 5..8).await?;
+    let consumer = second.consume(&new, prefetch(10)).await?;
+    let mut consumer = consumer.preceded_by(second.salvage(&old).await);
+    let deliveries = take(&mut consumer, 8).await?;
+    assert_eq!(numbers(&deliveries), range(0..8));
+    // No ack is owed for what was salvaged, and none ends the session.
+    for delivery in &deliveries {
+        consumer.acker().ack_up_to(delivery.tag);
+    }
+    assert!(second.depth(&old).await.is_err());
+    // A queue that is not there has nothing, and no harm is done.
+    assert!(second.salvage(&old).await.is_empty());
+    until_depth(&second, &new, 0).await
+}
+
+pub(crate) async fn unbinding_what_never_was_changes_nothing(world: World) -> anyhow::Result<()> {
+    let session = world.session().await?;
+    let binding = |exchange: &str, queue: &str| Binding {
+        exchange: world.name(exchange),
+        pattern: "a.key".to_owned(),
+        queue: world.name(queue),
+    };
+    session.unbind(&[binding("no-exchange", "no-queue"), binding("no-exchange", "nor-this")]).await?;
+    let mut topology = world.topology([Queue::classic(world.name("q"))]);
+    topology.bindings.push(Binding { exchange: topology.exchanges[0].name.clone(), ..binding("", "q") });
+    let bindings = topology.bindings.clone();
+    session.declare(&topology).await?;
+    for _ in 0..2 {
+        session.unbind(&bindings).await?;
+    }
+    let to_nobody = Publication {
+        exchange: bindings[0].exchange.clone(),
+        routing_key: "a.key".to_owned(),
+        mandatory: true,
+        ..Publication::default()
+    };
+    assert_eq!(soon(session.publish(to_nobody)).await?, Err(PublishError::Returned));
+    Ok(())
+}
+
+/// As a queue does whose node is away.
+pub(crate) async fn a_queue_that_refuses_nacks_for_all_until_it_is_unbound(world: World) -> anyhow::Result<()> {
+    let session = world.session().await?;
+    let (dead, live) = (world.name("dead"), world.name("live"));
+    let queues = [Queue::classic(dead.clone()).bounded(0, Overflow::RejectPublish), Queue::classic(live.clone())];
+    let mut topology = world.topology(queues);
+    let exchange = topology.exchanges[0].name.clone();
+    let bind =
+        |queue: &str| Binding { exchange: exchange.clone(), pattern: "beat".to_owned(), queue: queue.to_owned() };
+    topology.bindings = vec![bind(&dead), bind(&live)];
+    session.declare(&topology).await?;
+    let beat = || Publication { exchange: exchange.clone(), routing_key: "beat".to_owned(), ..to_queue("", 1) };
+    assert_eq!(soon(session.publish(beat())).await?, Err(PublishError::Nacked));
+    until_depth(&session, &live, 1).await?;
+    session.unbind(&[bind(&dead)]).await?;
+    soon(session.publish(beat())).await??;
+    until_depth(&session, &live, 2).await
 }
 
 pub(crate) async fn a_declare_with_other_settings_is_a_mismatch(world: World) -> anyhow::Result<()> {
@@ -54,8 +119,8 @@ pub(crate) async fn a_worker_gets_its_own_messages_and_the_broadcasts(world: Wor
     let (prefix, session) = (world.broker.prefix(), world.session().await?);
     let name = WorkerName::new("w-1")?;
     let (ours, theirs) = (Incarnation(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2)));
-    session.declare(&Topology::worker(prefix, &name, ours)).await?;
-    session.declare(&Topology::worker(prefix, &name, theirs)).await?;
+    session.declare(&Topology::worker(prefix, &name, ours, 1)).await?;
+    session.declare(&Topology::worker(prefix, &name, theirs, 1)).await?;
     let keys = [
         to_worker("execution.scheduled", ours),
         to_worker("execution.scheduled", theirs),
@@ -70,12 +135,12 @@ pub(crate) async fn a_worker_gets_its_own_messages_and_the_broadcasts(world: Wor
     }
     let stray = Publication { exchange: work_exchange(prefix), ..to_queue("execution.scheduled", 9) };
     assert_eq!(soon(session.publish(stray)).await?, Err(PublishError::Returned));
-    let mut consumer = session.consume(&worker_queue(prefix, &name, ours), prefetch(10)).await?;
+    let mut consumer = session.consume(&worker_queue(prefix, &name, ours, 1), prefetch(10)).await?;
     let deliveries = take(&mut consumer, 4).await?;
     assert_eq!(numbers(&deliveries), [0, 2, 3, 4]);
     assert_eq!(deliveries[0].routing_key, keys[0]);
     assert_eq!(deliveries[0].exchange, work_exchange(prefix));
-    until_depth(&session, &worker_queue(prefix, &name, theirs), 2).await
+    until_depth(&session, &worker_queue(prefix, &name, theirs, 1), 2).await
 }
 
 pub(crate) async fn the_public_hears_what_the_operator_lets_it_hear(world: World) -> anyhow::Result<()> {
@@ -86,8 +151,8 @@ pub(crate) async fn the_public_hears_what_the_operator_lets_it_hear(world: World
         bindings: vec![Binding { exchange: events_exchange(prefix), pattern: "#".to_owned(), queue: listener.clone() }],
         ..Topology::events(prefix, Public::default())
     };
-    session.declare(&Topology::leader(prefix, Epoch(1))).await?;
-    session.declare(&Topology::worker(prefix, &name, Incarnation(Uuid::nil()))).await?;
+    session.declare(&Topology::leader(prefix, Epoch(1), 1)).await?;
+    session.declare(&Topology::worker(prefix, &name, Incarnation(Uuid::nil()), 1)).await?;
     session.declare(&everything).await?;
     let mut consumer = session.consume(&listener, prefetch(100)).await?;
     let keys = [

@@ -94,6 +94,8 @@ pub enum Input {
     Unstarted { key: AttemptKey, shortage: Shortage },
     /// The broker has the heartbeat that was sent at `sent` for that incarnation.
     HeartbeatConfirmed { incarnation: Incarnation, sent: Duration },
+    /// A queue did not take a heartbeat of that incarnation, whatever others did.
+    HeartbeatRefused { incarnation: Incarnation },
     /// The broker has the last word of that incarnation.
     FarewellConfirmed { incarnation: Incarnation },
     /// There is a new session, and the queue of that incarnation is consumed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::message::{EndReason, Failure, Holding};
 use slotline_protocol::{Epoch, Status};
-use slotline_worker::duty::{ENTRIES_MAX, Input, Terms};
+use slotline_worker::duty::{ENTRIES_MAX, Input, REFUSED_WAIT, Terms};
 
 use crate::world::{World, key, ms, s};
 
@@ -35,6 +35,27 @@ fn what_froze_with_its_first_heartbeat_starts_nothing_when_a_later_one_is_confir
     world.confirm_heartbeat();
     world.dispatch(2).send();
     assert_eq!(world.take_started(), [key(2)]);
+}
+
+#[test]
+fn a_refused_heartbeat_counts_for_nothing_and_is_sent_again_before_long() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    assert_eq!(world.take_started(), [key(1)]);
+    let (incarnation, fence) = (world.incarnation, world.duty.fence_deadline());
+    world.beat_without_confirm();
+    world.take_heartbeats();
+    world.input(Input::HeartbeatRefused { incarnation });
+    assert_eq!(world.duty.fence_deadline(), fence);
+    assert_eq!(world.take_heartbeats().len(), 0, "not in a tight loop");
+    world.advance(REFUSED_WAIT);
+    assert_eq!(world.take_heartbeats().len(), 1);
+    // Whether one or all are refused, the fence falls when the last that was taken says so.
+    while world.duty.incarnation() == incarnation && world.take_killed().is_empty() {
+        world.input(Input::HeartbeatRefused { incarnation });
+        world.advance(REFUSED_WAIT);
+    }
+    assert!(fence.is_some_and(|fence| world.now.boot >= fence && world.now.boot < fence + s(1)));
 }
 
 #[test]

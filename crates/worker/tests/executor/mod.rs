@@ -53,12 +53,12 @@ impl Executor {
     pub(crate) async fn start(broker: &Broker, epoch: i64) -> anyhow::Result<Self> {
         let session = broker.open("the test").await?;
         let epoch = Epoch(epoch);
-        session.declare(&Topology::leader(PREFIX, epoch)).await?;
+        session.declare(&Topology::leader(PREFIX, epoch, 1)).await?;
         let options = Consume { prefetch: 10_000 };
         Ok(Self {
-            completions: session.consume(&completions_queue(PREFIX, epoch), options).await?,
-            events: session.consume(&events_queue(PREFIX, epoch), options).await?,
-            heartbeats: session.consume(&heartbeats_queue(PREFIX, epoch), options).await?,
+            completions: session.consume(&completions_queue(PREFIX, epoch, 1), options).await?,
+            events: session.consume(&events_queue(PREFIX, epoch, 1), options).await?,
+            heartbeats: session.consume(&heartbeats_queue(PREFIX, epoch, 1), options).await?,
             session,
             epoch,
             n: 0,

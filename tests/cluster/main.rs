@@ -1,0 +1,19 @@
+//! RabbitMQ as three nodes, any of which may die. Minutes of servers: `tests/newest.sh`, apart from the every-day run.
+
+#[path = "../system/actions.rs"]
+#[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
+mod actions;
+#[path = "../system/follower.rs"]
+#[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
+mod follower;
+#[path = "../system/listener.rs"]
+#[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
+mod listener;
+#[path = "../system/message.rs"]
+#[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
+mod message;
+#[path = "../system/world.rs"]
+#[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
+mod world;
+
+mod nodes;
