@@ -17,6 +17,7 @@ mod flood;
 mod intake;
 mod journal;
 mod order;
+mod policies;
 mod progress;
 mod strangers;
 mod stream;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
-use slotline_broker::{Receipt, Session, Tag, crash};
+use slotline_broker::{Broker, Receipt, Session, Tag, crash};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
@@ -38,6 +38,7 @@ use crate::journal::Condition;
 use crate::link::Current;
 use crate::mail::Postman;
 use crate::outbox::{Awaited, Pending};
+use crate::policies::{self, Findings};
 use crate::probation::Probation;
 use crate::prune;
 use crate::quarantine::Quarantine;
@@ -69,7 +70,10 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) store: Store,
+    pub(crate) broker: Broker,
     pub(crate) prefix: String,
+    /// What the broker's policies were found to do.
+    pub(crate) policies: Arc<Findings>,
     pub(crate) clock: Clock,
     pub(crate) current: Current,
     pub(crate) shutdown: CancellationToken,
@@ -110,11 +114,14 @@ pub(crate) async fn lead(
     let recovered = leadership.recover().await?;
     crash::point("executor.recovery.read");
     let pruning = prune::start(context, leadership.epoch());
+    let (broker, name) = (context.broker.clone(), context.config.name.clone());
+    let looking = tokio::spawn(policies::watch(broker, name, context.policies.clone()));
     let mut term = Term::new(context, leadership, recovered);
     term.scheduler.inherit_lease(longest);
     let end = term.run(context, questions).await;
     context.leads.store(false, Ordering::Release);
     pruning.abort();
+    looking.abort();
     term.finish(&end).await;
     context.probation.absolve().await;
     // From here on another tells what happens, and something may have been missed in between.
