@@ -4,7 +4,7 @@ use crate::plan::Mistake;
 use crate::search::search_mistake;
 
 /// Seeds within which a mistake must show.
-const FOUND_WITHIN: u64 = 2_000;
+const FOUND_WITHIN: u64 = 20_000;
 
 /// Kinds of blows, as `Blow::choose` counts them.
 const CRASH_EXECUTOR: u64 = 0;
