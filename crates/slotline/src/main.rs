@@ -6,6 +6,7 @@
 mod actions;
 mod amount;
 mod apply;
+mod argv;
 mod ask;
 mod client;
 mod config;
@@ -158,10 +159,15 @@ impl Settings {
 fn main() -> ExitCode {
     // A worker starts this very program again, as the keeper of one command.
     slotline_worker::shim::run_if_asked();
+    argv::hide_secrets();
     let cli = Cli::parse();
     // A script may call it in a loop: it needs none of what follows.
     if let Command::Progress(args) = cli.command {
         return progress::progress(args);
+    }
+    // Settings and memory of a daemon hold passwords, and commands may run as its user: none of them is to look into it.
+    if let Command::Executor(_) | Command::Worker(_) | Command::Dev(_) | Command::Demo(_) = cli.command {
+        let _ = nix::sys::prctl::set_dumpable(false);
     }
     // The kernel clears a huge page whole, and a batch's buffers live for some milliseconds: under load that took a
     // fifth of an executor's time. One that knows no such switch goes on as before; a command's shim turns it back.

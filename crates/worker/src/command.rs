@@ -134,7 +134,7 @@ impl Command {
         let account = config.user.as_deref().map(Account::find).transpose()?;
         let own = env::passed(config.env_pass.iter().map(String::as_str), std::env::vars_os());
         let own = own.into_iter().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
-        let (ids, home) = account.map_or((None, Vec::new()), |account| (Some(account.ids), account.env));
+        let (ids, home) = account.map_or((None, Vec::new()), |account| (account.ids, account.env));
         let (allow_privileges, allow_processes) = (config.allow_privileges, config.allow_processes);
         let confinement = Confinement { allow_privileges, allow_processes, account: ids };
         let room = if layers.namespace && !allow_processes { Room::Own } else { Room::Shared };

@@ -1,8 +1,9 @@
 //! A mark that all processes of an attempt bear, whatever they do to their environment, session, group or parents.
 //!
 //! It is the hard limit of `RLIMIT_RTTIME`: inherited by every child and over every `exec`, without effect for a process
-//! without a real-time priority, shown to everybody in `/proc/<pid>/limits`, and nothing but the superuser can raise it.
-//! So what a shim that was killed has left behind is found, also where it has become another user.
+//! without a real-time priority, and shown to everybody in `/proc/<pid>/limits`. So what a shim that was killed has left
+//! behind is found, also where it has become another user. A process that lowers the limit on purpose sheds its mark: against
+//! malice there are namespaces and domains (`confine`).
 //! Reads `/proc`: not for the loop's thread.
 
 use std::collections::BTreeSet;

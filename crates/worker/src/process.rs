@@ -208,6 +208,8 @@ impl Running {
                 stdout: stdout_end,
                 stderr: stderr_end,
             };
+            // Whatever may fail comes first: once it is started, nothing says that it has ended but its shim.
+            let readers = (Reader::new(stdout, Stream::Stdout)?, Reader::new(stderr, Stream::Stderr)?);
             let serial = pool.serial();
             // The fence may have moved on while this one waited for its turn.
             let deadline = plan.start.deadline.map(|deadline| plan.fence.borrow().unwrap_or(deadline).max(deadline));
@@ -215,6 +217,7 @@ impl Running {
             match shim.start(serial, start, &files) {
                 Ok(()) => {
                     crash::point("worker.spawn.after");
+                    let (stdout, stderr) = readers;
                     return Ok(Self {
                         shim,
                         notice: variables.notice(),
@@ -222,8 +225,8 @@ impl Running {
                         serial,
                         is_started: false,
                         exit: Exit { code: None, signal: None },
-                        stdout: Reader::new(stdout, Stream::Stdout)?,
-                        stderr: Reader::new(stderr, Stream::Stderr)?,
+                        stdout,
+                        stderr,
                         allowance: Allowance::new(plan.command.config.output_max),
                     });
                 }

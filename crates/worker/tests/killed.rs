@@ -38,7 +38,8 @@ fn main() -> anyhow::Result<()> {
             let fence = Duration::from_millis(arguments.next().unwrap_or_default().parse()?);
             worker(&folder, fence, arguments.next().as_deref() == Some("reaches"))
         }
-        Some("unprivileged") => unprivileged(&PathBuf::from(arguments.next().unwrap_or_default())),
+        Some("stubborn") => stubborn(&PathBuf::from(arguments.next().unwrap_or_default())),
+        Some("attacked") => attacked(&PathBuf::from(arguments.next().unwrap_or_default())),
         // A test runner asks for names; there are always the same.
         Some("--list") => Ok(()),
         _ => {
@@ -51,6 +52,7 @@ fn main() -> anyhow::Result<()> {
                     orphaned,
                 ),
                 ("a_sigkill_that_is_refused_is_said_at_once_and_the_slot_is_kept", refused),
+                ("a_command_of_an_ordinary_user_that_attacks_its_shim_and_its_worker_frees_no_slot", attack),
             ] {
                 test()?;
                 println!("test {name} ... ok");
@@ -228,16 +230,7 @@ fn refused() -> anyhow::Result<()> {
     let built = Command::new("cc").arg("-o").arg(&likesudo).arg(folder.path().join("likesudo.c")).status()?;
     anyhow::ensure!(built.success(), "this test needs a C compiler");
     std::fs::set_permissions(&likesudo, PermissionsExt::from_mode(0o4755))?;
-    // Where it was built others may not come.
-    let program = folder.path().join("worker");
-    std::fs::copy(std::env::current_exe()?, &program)?;
-    let mut worker = Command::new(&program)
-        .arg("unprivileged")
-        .arg(folder.path())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .spawn()?;
+    let mut worker = ordinary(folder.path(), "stubborn")?;
     let judged = (|| {
         let written =
             |name: &str| std::fs::read_to_string(folder.path().join(name)).ok().filter(|text| text.ends_with('\n'));
@@ -267,8 +260,71 @@ fn refused() -> anyhow::Result<()> {
     judged
 }
 
+/// This program once more as an ordinary user, if this one may become another, in a folder that everybody may come to.
+fn ordinary(folder: &Path, part: &str) -> anyhow::Result<Child> {
+    // Where it was built others may not come.
+    let program = folder.join("worker");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    let mut command = Command::new(&program);
+    command.arg(part).arg(folder).current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    Ok(command.spawn()?)
+}
+
+fn attack() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777))?;
+    let mut worker = ordinary(folder.path(), "attacked")?;
+    let ended = wait_for("the worker to end", || worker.try_wait().transpose());
+    let _ = worker.kill();
+    worker.wait()?;
+    let left = living_in(folder.path());
+    for pid in &left {
+        kill(*pid, Signal::KILL)?;
+    }
+    anyhow::ensure!(ended??.success() && left.is_empty(), "the worker was ended, or {left:?} live");
+    Ok(())
+}
+
+/// A worker whose command does to it what its user may, and its executor.
+fn attacked(folder: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let broker = Broker::memory(executor::PREFIX);
+        let mut executor = Executor::start(&broker, 1).await?;
+        let script = "(env -i setsid /bin/sh -c 'while :; do /bin/sleep 0.01; done' &) ; kill -9 $PPID; \
+                      [ -z \"$SLOTLINE_PARAM_WORKER\" ] || kill -9 $SLOTLINE_PARAM_WORKER; echo done > done; exec sleep 1000";
+        let config = RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", script]) };
+        let worker =
+            Worker::builder("w1").command("test.run", config).heartbeat(Duration::from_millis(50)).build()?;
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(worker.run(broker, shutdown.clone()));
+        let incarnation = executor.worker().await?;
+        let beat = executor.heard.heartbeats.last().expect("it beats");
+        // Before Linux 6.12 the worker of an ordinary user is as its commands are, and says so.
+        let is_held = !beat.actions[0].capabilities.iter().any(|capability| capability == "held-by-sweep");
+        let parameters = if is_held { json!({"worker": std::process::id()}) } else { json!({}) };
+        executor.dispatch(incarnation, 1, "test.run", parameters).await?;
+        let done = folder.join("done");
+        let mut is_over = false;
+        while !is_over {
+            // Where the shim could be killed the attempt is over before it can say that it is done.
+            let ended = tokio::time::timeout(Duration::from_millis(10), executor.completed(1)).await;
+            is_over = done.exists() || ended.is_ok();
+        }
+        executor.cancel(incarnation, 1, Duration::ZERO).await?;
+        executor.completed(1).await?;
+        let left = living_in(folder);
+        anyhow::ensure!(left.is_empty(), "{left:?} live, and the slot is free");
+        shutdown.stop();
+        Ok(running.await??)
+    })
+}
+
 /// A worker whose command runs out of time as root, and what its executor hears, as files.
-fn unprivileged(folder: &Path) -> anyhow::Result<()> {
+fn stubborn(folder: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let broker = Broker::memory(executor::PREFIX);

@@ -187,11 +187,16 @@ async fn a_command_with_a_user_runs_as_that_user_with_its_groups_and_its_own_scr
 
 #[tokio::test]
 async fn a_user_that_is_not_there_and_a_name_that_may_not_be_passed_are_refused_at_the_start() -> anyhow::Result<()> {
-    let user = RunConfig { user: Some("no-such-user".to_owned()), ..RunConfig::new(["true"]) };
+    let user = |name: &str| RunConfig { user: Some(name.to_owned()), ..RunConfig::new(["true"]) };
     let own = RunConfig { env_pass: vec!["SLOTLINE_AMQP_URL".to_owned()], ..RunConfig::new(["true"]) };
-    let reason = if is_root() { "this host has no such user" } else { "may not become another" };
-    for (config, key, reason) in [(user, "user \"no-such-user\"", reason), (own, "env_pass", "a setting of the worker")]
-    {
+    let mut refused = vec![
+        (user("no-such-user"), "user \"no-such-user\"", "this host has no such user"),
+        (own, "env_pass", "a setting of the worker"),
+    ];
+    if !is_root() {
+        refused.push((user("root"), "user \"root\"", "may not become another"));
+    }
+    for (config, key, reason) in refused {
         let error = Worker::builder("w1").command("test.run", config).build().err().expect("refused").to_string();
         assert!(error.starts_with("test.run: ") && error.contains(key) && error.contains(reason), "{error}");
     }

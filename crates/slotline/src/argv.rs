@@ -1,0 +1,101 @@
+//! Passwords on a command line are shown to everybody by `ps`. A daemon that is given one so starts itself again at once,
+//! as the same process, with the URL in its environment, which nobody but root can read of it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The flags that take a URL with a password, and the variables that say the same.
+const SECRETS: [(&str, &str); 2] = [("--amqp-url", "SLOTLINE_AMQP_URL"), ("--database-url", "SLOTLINE_DATABASE_URL")];
+/// The commands that have such flags. What others are given may be anybody's text.
+const COMMANDS: [&str; 4] = ["executor", "worker", "migrate", "verify"];
+
+/// A command line without passwords, and what the environment has to say instead.
+#[derive(Debug, PartialEq, Eq)]
+struct Cleaned {
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+}
+
+/// To be called first of all in `main`. Comes back if there is nothing to hide, or no way to.
+pub(crate) fn hide_secrets() {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    if let Some(Cleaned { arguments, environment }) = clean(arguments.collect()) {
+        // What is running now, whatever becomes of the file's name. It comes back only with an error, and then goes on
+        // with what it was given.
+        let _ = Command::new("/proc/self/exe").arg0(name).args(arguments).envs(environment).exec();
+    }
+}
+
+/// `None`: there is no password.
+fn clean(arguments: Vec<OsString>) -> Option<Cleaned> {
+    if !arguments.iter().any(|argument| COMMANDS.iter().any(|command| argument == command)) {
+        return None;
+    }
+    let mut cleaned = Cleaned { arguments: Vec::new(), environment: Vec::new() };
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let secret = SECRETS.iter().find_map(|(flag, variable)| {
+            let after = argument.to_str()?.strip_prefix(flag)?;
+            (after.is_empty() || after.starts_with('='))
+                .then(|| (*variable, after.strip_prefix('=').map(OsString::from)))
+        });
+        match secret {
+            None => cleaned.arguments.push(argument),
+            Some((variable, value)) => {
+                let Some(value) = value.or_else(|| rest.next()) else {
+                    // Wrongly used; the parser says so.
+                    cleaned.arguments.push(argument);
+                    break;
+                };
+                if has_password(&value) && !cleaned.environment.iter().any(|(known, _)| *known == variable) {
+                    cleaned.environment.push((variable, value));
+                } else {
+                    cleaned.arguments.extend([argument, value]);
+                }
+            }
+        }
+    }
+    (!cleaned.environment.is_empty()).then_some(cleaned)
+}
+
+fn has_password(url: &OsStr) -> bool {
+    let url = url.to_string_lossy();
+    let place = url.split_once("://").map_or(&*url, |(_, place)| place);
+    // A password that was not encoded may hold anything, also what ends a place.
+    place.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn no_password_stays_on_a_command_line() {
+        let line = "worker --amqp-url amqp://u:p@h/%2f --name a --database-url=postgres://u:p/@h/d --capacity 3";
+        let cleaned = clean(words(line)).expect("two passwords");
+        assert_eq!(cleaned.arguments, words("worker --name a --capacity 3"));
+        let url = |text: &str| OsString::from(text);
+        let expected =
+            [("SLOTLINE_AMQP_URL", url("amqp://u:p@h/%2f")), ("SLOTLINE_DATABASE_URL", url("postgres://u:p/@h/d"))];
+        assert_eq!(cleaned.environment, expected);
+        assert_eq!(clean(cleaned.arguments), None, "it is started again once");
+    }
+
+    #[test]
+    fn what_has_no_password_is_left_as_it_is() {
+        for line in [
+            "executor --amqp-url amqp://h/%2f --database-url postgres://u@h/d",
+            "run a.b -p --amqp-url=amqp://u:p@h",
+            "worker --amqp-url",
+            "worker --amqp-urls amqp://u:p@h",
+        ] {
+            assert_eq!(clean(words(line)), None, "{line}");
+        }
+    }
+}
