@@ -11,10 +11,40 @@ CREATE TABLE leadership (
     -- The longest lease that some worker may still go by.
     lease_us     bigint      NOT NULL,
     leader       text        NOT NULL,
-    led_since    timestamptz NOT NULL
+    led_since    timestamptz NOT NULL,
+
+    -- Which journal this is, wherever it is restored; and how often it was found older than the world and led on.
+    identity      uuid       NOT NULL,
+    generation    bigint     NOT NULL,
+    -- Executions with lower ids were known before the last rewind: their attempts are numbered by the generation.
+    rewound_below bigint     NOT NULL,
+    -- How far the last leader had come that had no doubt.
+    former_epoch  bigint     NOT NULL,
+    former_batch  bigint     NOT NULL,
+    -- Why this journal may be older than the world; '' until the leader of the day has judged, NULL if there is no doubt.
+    doubt         text,
+    -- While there is doubt: the first numbers that this journal has not given.
+    floor_id      bigint,
+    floor_fence   bigint
 ) WITH (fillfactor = 10);
 
-INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', '-infinity');
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', '-infinity', gen_random_uuid(), 1, 0, 0, 0);
+
+-- Each time this journal was found older than the world, and what is known to be missing since.
+CREATE TABLE rewinds (
+    generation bigint      PRIMARY KEY,
+    settled_at timestamptz NOT NULL,
+    reason     text        NOT NULL,
+    -- The first numbers that the journal had not given, and the first that were given afterwards.
+    floor_id   bigint      NOT NULL,
+    next_id    bigint      NOT NULL,
+    floor_fence bigint     NOT NULL,
+    next_fence bigint      NOT NULL,
+    -- One above the highest number of an execution that something shows was given; at most `floor_id` if nothing does.
+    shown_id   bigint      NOT NULL,
+    -- Executions among those in between that a worker still held, as a JSON array of ids.
+    recovered  text        NOT NULL
+);
 
 CREATE TABLE actions (
     id         bigint      PRIMARY KEY,

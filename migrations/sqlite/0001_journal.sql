@@ -12,10 +12,40 @@ CREATE TABLE leadership (
     -- The longest lease that some worker may still go by.
     lease_us     INTEGER NOT NULL,
     leader       TEXT    NOT NULL,
-    led_since    INTEGER NOT NULL
+    led_since    INTEGER NOT NULL,
+
+    -- Which journal this is, wherever it is restored; and how often it was found older than the world and led on.
+    identity      BLOB    NOT NULL,
+    generation    INTEGER NOT NULL,
+    -- Executions with lower ids were known before the last rewind: their attempts are numbered by the generation.
+    rewound_below INTEGER NOT NULL,
+    -- How far the last leader had come that had no doubt.
+    former_epoch  INTEGER NOT NULL,
+    former_batch  INTEGER NOT NULL,
+    -- Why this journal may be older than the world; '' until the leader of the day has judged, NULL if there is no doubt.
+    doubt         TEXT,
+    -- While there is doubt: the first numbers that this journal has not given.
+    floor_id      INTEGER,
+    floor_fence   INTEGER
 ) STRICT;
 
-INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', 0);
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', 0, randomblob(16), 1, 0, 0, 0, NULL, NULL, NULL);
+
+-- Each time this journal was found older than the world, and what is known to be missing since.
+CREATE TABLE rewinds (
+    generation  INTEGER PRIMARY KEY,
+    settled_at  INTEGER NOT NULL,
+    reason      TEXT    NOT NULL,
+    -- The first numbers that the journal had not given, and the first that were given afterwards.
+    floor_id    INTEGER NOT NULL,
+    next_id     INTEGER NOT NULL,
+    floor_fence INTEGER NOT NULL,
+    next_fence  INTEGER NOT NULL,
+    -- One above the highest number of an execution that something shows was given; at most `floor_id` if nothing does.
+    shown_id    INTEGER NOT NULL,
+    -- Executions among those in between that a worker still held, as a JSON array of ids.
+    recovered   TEXT    NOT NULL
+) STRICT;
 
 CREATE TABLE actions (
     id         INTEGER PRIMARY KEY,

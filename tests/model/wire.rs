@@ -141,6 +141,8 @@ impl Order {
                 fence_seconds: Some(terms.fence),
                 heartbeat_seconds: Some(terms.heartbeat),
                 lost,
+                journal: None,
+                account: false,
             }),
             Self::Recorded { epoch, n, attempts } => duty::Order::Recorded(message::Recorded { epoch, n, attempts }),
             Self::Dispatch { epoch, n, key: (execution_id, attempt), fence } => {
@@ -159,6 +161,8 @@ impl Order {
                     progress: Detail::default(),
                     starts_after: None,
                     scheduled_at: LONG_AGO,
+                    concurrency_key: None,
+                    message_id: None,
                     continue_when_isolated: false,
                     correlation_id: None,
                     trace_id: None,
@@ -207,6 +211,9 @@ impl Beat {
             labels: BTreeMap::new(),
             draining: false,
             sent_at: LONG_AGO,
+            journal: None,
+            highest: Default::default(),
+            account: None,
         })
     }
 }

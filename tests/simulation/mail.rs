@@ -140,6 +140,8 @@ impl Mailbag<'_> {
             progress: Detail::default(),
             starts_after: dispatch.starts_after,
             scheduled_at: dispatch.scheduled_at,
+            concurrency_key: dispatch.key.clone(),
+            message_id: None,
             continue_when_isolated: policy.is_some_and(|policy| policy.on_isolation == OnIsolation::Continue),
             correlation_id: None,
             trace_id: None,
@@ -154,6 +156,8 @@ impl Mailbag<'_> {
             fence_seconds: Some(self.terms.fence),
             heartbeat_seconds: Some(self.terms.heartbeat),
             lost,
+            journal: None,
+            account: false,
         })
     }
 }
@@ -185,6 +189,8 @@ pub(crate) fn chained(
         progress: Detail::default(),
         starts_after,
         scheduled_at: Timestamp::default(),
+        concurrency_key: None,
+        message_id: None,
         continue_when_isolated: false,
         correlation_id: None,
         trace_id: None,

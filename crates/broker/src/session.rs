@@ -146,6 +146,11 @@ impl Session {
         }
     }
 
+    /// Whether the broker is of this process: nothing in it, and nobody that it reaches, is older.
+    pub fn is_private(&self) -> bool {
+        matches!(self.link, Link::Memory(_))
+    }
+
     /// What is unfit about this broker, in sentences for an operator. Empty is good.
     pub fn findings(&self) -> Vec<String> {
         let mut findings: Vec<String> = self.server_version().as_deref().and_then(unfit).into_iter().collect();

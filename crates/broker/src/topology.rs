@@ -12,6 +12,8 @@ use uuid::Uuid;
 /// The prefix of all names where none is configured.
 pub const DEFAULT_PREFIX: &str = "slotline";
 /// How often a message of a quorum queue may come back. Out of reach, and said explicitly: with a limit returned
+/// Marks that are kept: a few, since one of a leader that was deposed may come after that of the next.
+pub const MARKS_MAX: u32 = 8;
 /// messages keep their place, without one they go to the back (3.x) or are dropped after 20 returns (4.x).
 pub const DELIVERY_LIMIT: u32 = 1_000_000;
 /// How many requests may wait to be read by the leader; further ones are not confirmed.
@@ -229,6 +231,11 @@ pub fn dead_queue(prefix: &str) -> String {
     format!("{prefix}.dead")
 }
 
+/// Where leaders leave marks of how far the journal has come.
+pub fn marks_queue(prefix: &str) -> String {
+    format!("{prefix}.marks")
+}
+
 // A classic queue lives on one node of the broker, and its name can't be declared again while that node is away. So each
 // of them is named by the session that reads it, and the next session has another.
 
@@ -284,6 +291,12 @@ impl Topology {
                 (dead, &[]),
             ],
         )
+    }
+
+    /// What outlives the journal: the newest marks of it. Declared by executors.
+    pub fn marks(prefix: &str) -> Self {
+        let marks = Queue::quorum(marks_queue(prefix)).bounded(MARKS_MAX, Overflow::DropHead);
+        Self { queues: vec![marks], ..Self::default() }
     }
 
     /// What one leader reads through one session; declared and bound before it counts anything.
@@ -371,6 +384,7 @@ mod tests {
         let incarnation = Incarnation(Uuid::nil());
         vec![
             Topology::requests("p"),
+            Topology::marks("p"),
             Topology::leader("p", Epoch(7), 1),
             Topology::worker("p", &WorkerName::new("w-1").expect("a name"), incarnation, 1),
             Topology::replies("p", Uuid::nil(), 1),

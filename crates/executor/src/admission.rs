@@ -10,7 +10,7 @@ use slotline_protocol::{ActionId, ExecutionId, Reason};
 use slotline_scheduler::Input;
 
 use crate::intake::{Checked, Member, Target};
-use crate::outbox::{Asked, Turned, address};
+use crate::outbox::{Asked, Turned, UNKNOWN_DIGEST, address};
 use crate::term::Term;
 
 impl Term {
@@ -81,6 +81,7 @@ impl Term {
     }
 
     fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
+        let digest = if digest == UNKNOWN_DIGEST { asked.request.digest } else { digest };
         if digest == asked.request.digest && asked.request.reply == Reply::Settled && asked.request.reply_to.is_some() {
             // Whoever asks again did not hear the end: it is told now, or when it comes.
             if self.scheduler.status(id).is_some() {

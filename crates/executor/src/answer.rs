@@ -2,7 +2,7 @@
 
 use slotline_api::control::{Kind, Refused};
 use slotline_protocol::http::{Action, Worker};
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Timestamp};
+use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status, Timestamp};
 use slotline_scheduler::{Input, Limits, Scheduler};
 use slotline_store::ActionChange;
 
@@ -10,6 +10,10 @@ use crate::ask::{Answer, Answered, Ask};
 use crate::outbox::Pending;
 use crate::quarantine::Quarantine;
 use crate::registry::{Registered, Registry};
+
+/// Why what waits can't be ended now: it may be out.
+const IN_DOUBT: &str = "the journal may be older than its workers, and this execution may run on one of them; \
+    ask again once the leader knows (GET /readyz?verbose)";
 
 /// Answers `ask`; changes go into `pending` and into the scheduler.
 pub(crate) fn answer(
@@ -23,7 +27,7 @@ pub(crate) fn answer(
     match ask {
         Ask::PutAction { action_ref, policy } => match quarantine.action(&action_ref, &policy) {
             Some(words) => Err(refused_policy(&words)),
-            None => put(action_ref, *policy, scheduler, registry, pending, now),
+            None => put_action(action_ref, *policy, false, scheduler, registry, pending, now),
         },
         Ask::DeleteAction { action_ref } => {
             let registered = registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
@@ -44,6 +48,10 @@ pub(crate) fn answer(
         }
         Ask::Cancel { id, reason } => {
             let reason = quarantine.reason(id, reason);
+            let waits = scheduler.status(id).is_some_and(|status| status == Status::Queued);
+            if waits && scheduler.is_in_doubt() {
+                return Err(Refused::unavailable(IN_DOUBT));
+            }
             scheduler.handle(Input::CancelRequested { id, reason }, now);
             Ok(Answer::Cancelled(scheduler.status(id)))
         }
@@ -86,9 +94,11 @@ pub(crate) fn refused_policy(words: &str) -> Refused {
     Refused::new(Kind::Invalid, Reason::JournalRefused.as_str(), message).at("policy")
 }
 
-fn put(
+/// Puts an action; a new one is `paused` or not.
+pub(crate) fn put_action(
     action_ref: ActionRef,
     policy: Policy,
+    paused: bool,
     scheduler: &mut Scheduler,
     registry: &Registry,
     pending: &mut Pending,
@@ -100,7 +110,7 @@ fn put(
         None => Action {
             action_id: scheduler.new_action_id(),
             action_ref,
-            paused: false,
+            paused,
             policy,
             created_at: now,
             updated_at: now,

@@ -8,7 +8,10 @@ use futures::stream::FuturesUnordered;
 use slotline_broker::{Acker, Publication, PublishError, Receipt, Session, Tag, crash};
 use slotline_protocol::Incarnation;
 use slotline_protocol::chain;
+use slotline_scheduler::Counters;
 use tokio::sync::{mpsc, watch};
+
+use crate::mark::Unmarked;
 
 /// Wait before a refused dead letter is tried again.
 const DEAD_RETRY: Duration = Duration::from_millis(500);
@@ -16,7 +19,7 @@ const DEAD_RETRY: Duration = Duration::from_millis(500);
 const DEAD_AT_ONCE: usize = 64;
 
 /// What became of an order, as far as the broker knows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Fate {
     /// It is on its way, or never will be.
     Settled,
@@ -24,6 +27,8 @@ pub(crate) enum Fate {
     Returned(Incarnation),
     /// A dead letter is stored.
     Stored,
+    /// The mark of the journal was left, or was not.
+    Marked(Result<Counters, Unmarked>),
 }
 
 /// Tells the loop what became of its orders.

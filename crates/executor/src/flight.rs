@@ -9,6 +9,7 @@ use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
+use slotline_scheduler::Counters;
 use slotline_store::{Batch, CommitError, Leadership, Request, Store};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use crate::ask::{Answered, Asker};
 use crate::feed::Source;
 use crate::mail::{Mail, Postman};
-use crate::outbox::Letters;
+use crate::outbox::{Letters, UNKNOWN_DIGEST};
 use crate::quarantine::Quarantine;
 use crate::registry::Registry;
 
@@ -51,6 +52,8 @@ impl Error {
 #[derive(Default)]
 pub(crate) struct Cargo {
     pub(crate) batch: i64,
+    /// The next numbers as of this batch.
+    pub(crate) next: Counters,
     /// When the probes of this batch were due; `None` if none were.
     pub(crate) probe: Option<Timestamp>,
     pub(crate) answers: Vec<(Asker, Answered)>,
@@ -72,8 +75,13 @@ pub(crate) struct Crew {
 }
 
 /// Commits once the flight before it has landed, and meanwhile reads what dispatches lack and writes the letters.
-pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) -> Flight {
+pub(crate) async fn fly(crew: Crew, mut batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) -> Flight {
     let Crew { store, leadership, postman, registry, quarantine } = crew;
+    if letters.brings_message_ids
+        && let Err(error) = spare_known(&store, &mut batch).await
+    {
+        return Flight { result: Err(Error::Journal(error)), cargo };
+    }
     let encoded = store.encode(postman.epoch, &batch);
     let mut leadership = leadership.lock().await;
     if let Err(error) = find_heirs(&store, &mut letters).await {
@@ -113,6 +121,20 @@ pub(crate) async fn fly(crew: Crew, batch: Batch, mut letters: Letters, cargo: C
         }
     }
     Flight { result, cargo }
+}
+
+/// A `message_id` names one execution: one that was taken over from a worker goes without where the journal knows another.
+async fn spare_known(store: &Store, batch: &mut Batch) -> Result<(), slotline_store::Error> {
+    let recovered = batch.accepted.iter_mut().filter(|accepted| accepted.request.digest == UNKNOWN_DIGEST);
+    let mut requests: Vec<&mut Request> = recovered.map(|accepted| &mut accepted.request).collect();
+    let ids: Vec<String> = requests.iter().filter_map(|request| request.message_id.clone()).collect();
+    let known = store.find_messages(&ids).await?;
+    for request in &mut requests {
+        if known.iter().any(|known| Some(&known.message_id) == request.message_id.as_ref()) {
+            request.message_id = None;
+        }
+    }
+    Ok(())
 }
 
 /// Finds who waits for the ends of executions that an earlier term accepted; after the commit their requests are history.

@@ -24,11 +24,14 @@ use crate::clock::Clock;
 use crate::dead;
 use crate::journal::Condition;
 use crate::link::Current;
+use crate::mark::Notice;
 use crate::policies::Findings;
 use crate::replies::Replies;
 
 /// How long an answer of the leader is waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long `/readyz?verbose` tells that the journal went back; `slotline verify` always does.
+const REWINDS_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Pause before a leader is sought again.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,6 +45,8 @@ pub(crate) struct Handle {
     pub(crate) replies: Arc<Replies>,
     pub(crate) leads: Arc<AtomicBool>,
     pub(crate) journal: Arc<Condition>,
+    /// What is known of times when the journal went back.
+    pub(crate) notice: Arc<Notice>,
     pub(crate) questions: mpsc::Sender<Question>,
     /// What the start-up checks found.
     pub(crate) warnings: Vec<String>,
@@ -304,7 +309,8 @@ impl Control for Handle {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         async move {
-            let database = match (self.store.ping().await, self.journal.trouble(Instant::now())) {
+            let trouble = self.journal.trouble(Instant::now()).or_else(|| self.notice.doubt());
+            let database = match (self.store.ping().await, trouble) {
                 (Ok(()), None) => Part { ok: true, detail: None },
                 (Ok(()), Some(cause)) => Part { ok: false, detail: Some(cause) },
                 (Err(error), _) => Part { ok: false, detail: Some(error.to_string()) },
@@ -321,6 +327,10 @@ impl Control for Handle {
             if role == Role::Leader {
                 warnings.extend(self.policies.get());
             }
+            // A database that does not answer is told above.
+            let rewinds = self.store.rewinds().await.unwrap_or_default();
+            let recent = rewinds.iter().filter(|rewind| rewind.settled_at + REWINDS_TOLD >= self.clock.now());
+            warnings.extend(recent.map(|rewind| format!("{}: {}", rewind.settled_at, rewind.sentence())));
             Health { role, database, broker, warnings }
         }
         .boxed()

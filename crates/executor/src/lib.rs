@@ -33,6 +33,7 @@ mod intake;
 mod journal;
 mod link;
 mod mail;
+mod mark;
 mod outbox;
 mod policies;
 mod probation;

@@ -60,6 +60,7 @@ impl Link {
         let prefix = self.broker.prefix();
         session.declare(&Topology::requests(prefix)).await?;
         session.declare(&Topology::events(prefix, self.public)).await?;
+        session.declare(&Topology::marks(prefix)).await?;
         session.declare(&Topology::replies(prefix, self.id, session.generation())).await?;
         let queue = replies_queue(prefix, self.id, session.generation());
         let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH }).await?;

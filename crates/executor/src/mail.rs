@@ -11,7 +11,7 @@ use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::{
-    Accepted, Cancel, Failure, Hello, Message, Probe, Progress, Recall, Recorded, Rejected, Requested, Resend,
+    Accepted, Cancel, Failure, Hello, Lineage, Message, Probe, Progress, Recall, Recorded, Rejected, Requested, Resend,
     Scheduled, StatusChanged,
 };
 use slotline_protocol::record::Event;
@@ -45,6 +45,9 @@ pub(crate) struct Postman {
     pub(crate) prefix: String,
     pub(crate) source: String,
     pub(crate) epoch: Epoch,
+    pub(crate) journal: Lineage,
+    /// Workers are asked for all that they hold: the journal may be older than they are.
+    pub(crate) wants_accounts: bool,
     pub(crate) config: Config,
 }
 
@@ -277,6 +280,8 @@ impl Postman {
             progress: request.detail,
             starts_after: dispatch.starts_after,
             scheduled_at: dispatch.scheduled_at,
+            concurrency_key: dispatch.key.clone(),
+            message_id: request.message_id.clone(),
             continue_when_isolated: policy
                 .is_some_and(|policy| policy.on_isolation == slotline_protocol::policy::OnIsolation::Continue),
             correlation_id: request.correlation_id.clone(),
@@ -292,6 +297,8 @@ impl Postman {
             fence_seconds: Some(self.config.fence),
             heartbeat_seconds: Some(self.config.heartbeat),
             lost,
+            journal: Some(self.journal),
+            account: self.wants_accounts,
         }
     }
 

@@ -9,13 +9,18 @@ use slotline_broker::Properties;
 use slotline_protocol::message::{Progress, Reply};
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, Timestamp};
-use slotline_scheduler::{Announcement, Effects, Order, Scheduler, Sent, Settled, Token, Unacceptable};
+use slotline_scheduler::{Announcement, Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
 use slotline_store::{self as store, Batch, Request};
 
 use crate::ask::{Answered, Asker};
 use crate::bodies::Bodies;
 use crate::reading::{Refusal, Rejection};
 use crate::record::{Missing, Out, Record};
+
+/// The digest of a request whose body is not known: a repetition of its `message_id` is taken for the same.
+pub(crate) const UNKNOWN_DIGEST: [u8; 32] = [0; 32];
+/// The source of an execution that only its worker knew.
+const RECOVERED_SOURCE: &str = "slotline/recovered";
 
 /// What has come in since the last cut, beside what the scheduler remembers.
 #[derive(Debug, Default)]
@@ -86,6 +91,8 @@ pub(crate) struct Letters {
     pub(crate) terms_are_known: bool,
     /// Events to be asked for again, each with the number of the order.
     pub(crate) missing: Vec<(u64, Missing)>,
+    /// Executions that were taken over from workers bring `message_id`s that the journal may know.
+    pub(crate) brings_message_ids: bool,
     /// Events that the executor says in a worker's place.
     pub(crate) said: Vec<Progress>,
 }
@@ -157,6 +164,7 @@ pub(crate) fn pack(
     };
     let mut totals: BTreeMap<ActionId, (u64, u64)> = BTreeMap::new();
     pack_accepted(scheduler, &mut effects, pending, bodies, awaited, &mut batch, &mut letters, &mut totals);
+    letters.brings_message_ids = pack_recovered(scheduler, &mut effects, &mut batch, &mut totals);
     for refused in effects.refused {
         if let Some(asked) = pending.requests.remove(&refused.token) {
             letters.refused.push(turned(asked, refused.reason));
@@ -269,6 +277,39 @@ fn pack_accepted(
             bodies.keep(accepted.id, request);
         }
     }
+}
+
+/// Executions that were taken over from their workers: the journal gets what those were given.
+fn pack_recovered(
+    scheduler: &Scheduler,
+    effects: &mut Effects,
+    batch: &mut Batch,
+    totals: &mut BTreeMap<ActionId, (u64, u64)>,
+) -> bool {
+    let recovered = std::mem::take(&mut effects.recovered);
+    let brings_message_ids = recovered.iter().any(|recovered| recovered.shown.message_id.is_some());
+    for Recovered { action, shown, .. } in recovered {
+        let id = shown.execution_id;
+        effects.changed.remove(&id);
+        let key = shown.concurrency_key.clone();
+        let Some(snapshot) = scheduler.snapshot(id).or_else(|| accepted_and_settled(effects, id, key)) else { continue };
+        totals.entry(action).or_default().0 += 1;
+        let request = Request {
+            message_id: shown.message_id.as_deref().map(str::to_owned),
+            // Of which body is not known.
+            digest: UNKNOWN_DIGEST,
+            parameters: shown.parameters,
+            timeout: shown.timeout_seconds,
+            detail: shown.progress,
+            correlation_id: shown.correlation_id.as_deref().map(str::to_owned),
+            trace_id: shown.trace_id.as_deref().map(str::to_owned),
+            source: Some(RECOVERED_SOURCE.to_owned()),
+            reply_to: None,
+            reply: Reply::Accepted,
+        };
+        batch.accepted.push(store::Accepted { snapshot, request });
+    }
+    brings_message_ids
 }
 
 /// What is needed to tell the end: the request without its parameters, since many may wait for long.

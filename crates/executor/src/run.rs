@@ -24,6 +24,7 @@ use crate::following;
 use crate::handle::Handle;
 use crate::journal::Condition;
 use crate::link::Link;
+use crate::mark::Notice;
 use crate::policies::Findings;
 use crate::probation::Probation;
 use crate::replies::Replies;
@@ -84,6 +85,7 @@ async fn execute(
     let replies = Arc::new(Replies::default());
     let leads = Arc::new(AtomicBool::new(false));
     let journal = Arc::new(Condition::default());
+    let notice = Arc::new(Notice::default());
     let (current_sender, current) = watch::channel(None);
     let (questions_sender, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let warnings = store.check().await.unwrap_or_else(|error| vec![format!("the database can't be checked: {error}")]);
@@ -103,6 +105,7 @@ async fn execute(
         replies: replies.clone(),
         leads: leads.clone(),
         journal: journal.clone(),
+        notice: notice.clone(),
         questions: questions_sender,
         warnings,
         policies: policies.clone(),
@@ -144,6 +147,7 @@ async fn execute(
         journal,
         probation: Probation::new(store.clone(), id),
         quarantine: Arc::default(),
+        notice,
         hub,
         pulse,
     };
@@ -172,7 +176,7 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
                 context.leads.store(false, Ordering::Release);
                 match end {
                     Ok(End::Shutdown) => return Ok(()),
-                    Ok(End::Over) => {}
+                    Ok(End::Over | End::Doubted { .. } | End::Settled) => {}
                     Err(error @ (StoreError::UnknownStatus { .. } | StoreError::Corrupt { .. })) => {
                         return Err(Error::Journal(error));
                     }

@@ -6,6 +6,7 @@
 //! with what the journal has.
 
 mod commits;
+mod marks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::inbox::{Item, ProbeMark};
 use crate::intake::Intake;
 use crate::journal::Condition;
 use crate::link::Current;
+use crate::mark::Notice;
 use crate::mail::Postman;
 use crate::outbox::{Awaited, Pending};
 use crate::policies::{self, Findings};
@@ -45,6 +47,7 @@ use crate::quarantine::Quarantine;
 use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
 use commits::Rest;
+use marks::Office;
 
 /// Inputs, by weight, that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all
 /// there is, executor, database and worker would take turns; with several under way they work side by side.
@@ -83,6 +86,7 @@ pub(crate) struct Context {
     /// Requests that this process has begun to read alone.
     pub(crate) probation: Probation,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) notice: Arc<Notice>,
     /// Who watches events through this process.
     pub(crate) hub: Arc<Hub>,
     /// Shows the watch that the loop turns.
@@ -100,6 +104,10 @@ pub(crate) enum End {
     Shutdown,
     /// Someone else leads, or the journal can't be written; the state is dropped.
     Over,
+    /// The journal is older than something shows: the next leader finds out, above this epoch.
+    Doubted { reason: String, above: Epoch },
+    /// Everything that the journal may have forgotten is known: the next leader goes on.
+    Settled,
 }
 
 /// Leads until shutdown or until the journal says otherwise.
@@ -108,22 +116,25 @@ pub(crate) async fn lead(
     mut leadership: Leadership,
     questions: &mut mpsc::Receiver<Question>,
 ) -> Result<End, slotline_store::Error> {
+    let Some(office) = marks::enter(context, &mut leadership).await? else { return Ok(End::Over) };
     // Before any worker hears of these terms, so that whoever leads next knows of them.
-    let longest = leadership.take_terms(context.config.lease).await?;
+    let longest = leadership.take_terms(context.config.lease, office.doubt.as_deref()).await?;
     crash::point("executor.recovery.terms");
     let recovered = leadership.recover().await?;
     crash::point("executor.recovery.read");
     let pruning = prune::start(context, leadership.epoch());
     let (broker, name) = (context.broker.clone(), context.config.name.clone());
     let looking = tokio::spawn(policies::watch(broker, name, context.policies.clone()));
-    let mut term = Term::new(context, leadership, recovered);
+    let mut term = Term::new(context, leadership, recovered, office);
     term.scheduler.inherit_lease(longest);
+    term.begin();
     let end = term.run(context, questions).await;
     context.leads.store(false, Ordering::Release);
     pruning.abort();
     looking.abort();
     term.finish(&end).await;
     context.probation.absolve().await;
+    context.notice.set_doubt(None);
     // From here on another tells what happens, and something may have been missed in between.
     context.hub.seam();
     Ok(end)
@@ -172,14 +183,21 @@ pub(crate) struct Term {
     /// Dead letters of this session that the broker does not have yet.
     unstored: usize,
     requests_acked: Option<JoinHandle<()>>,
+    /// What this leader made of the journal, and the marks that it leaves.
+    office: Office,
+    /// When the newest mark was left, if something was committed since.
+    marked_at: Option<Timestamp>,
+    /// Why this leader must stand down.
+    evidence: Option<(String, Epoch)>,
+    notice: Arc<Notice>,
 }
 
 impl Term {
-    fn new(context: &Context, leadership: Leadership, recovered: Recovered) -> Self {
+    fn new(context: &Context, leadership: Leadership, recovered: Recovered, office: Office) -> Self {
         let epoch = leadership.epoch();
         let config = &context.config;
         let registry = Arc::new(Registry::default());
-        let Recovered { actions, live, ended, counters, stories } = recovered;
+        let Recovered { actions, live, ended, counters, stories, rewound_below, .. } = recovered;
         let now = context.clock.now();
         tracing::info!(%epoch, actions = actions.len(), live = live.len(), "leading");
         let actions: Vec<_> = actions
@@ -205,7 +223,7 @@ impl Term {
             actions.iter().map(|action: &RecoveredAction| (action.id, action.action_ref.clone())).collect();
         let record =
             Record::recover(config.events_kept, stories, &live, |snapshot| names.get(&snapshot.action).cloned(), now);
-        let scheduler = Scheduler::recover(
+        let mut scheduler = Scheduler::recover(
             SchedulerConfig { lease: config.lease, heartbeat: config.heartbeat },
             epoch,
             Counters { next_id: counters.next_id, next_fence: counters.next_fence, next_action: counters.next_action },
@@ -214,8 +232,16 @@ impl Term {
             ended,
             now,
         );
+        scheduler.know_as(office.lineage, rewound_below);
         let source = format!("executor/{}", config.name);
-        let postman = Postman { prefix: context.prefix.clone(), source, epoch, config: config.clone() };
+        let postman = Postman {
+            prefix: context.prefix.clone(),
+            source,
+            epoch,
+            journal: office.lineage,
+            wants_accounts: office.doubt.is_some(),
+            config: config.clone(),
+        };
         Self {
             epoch,
             clock: context.clock,
@@ -250,6 +276,10 @@ impl Term {
             requests_out: None,
             unstored: 0,
             requests_acked: None,
+            office,
+            marked_at: None,
+            evidence: None,
+            notice: context.notice.clone(),
         }
     }
 
@@ -282,6 +312,7 @@ impl Term {
                     Fate::Settled => self.release_rest(),
                     // One of an earlier session may still come.
                     Fate::Stored => self.unstored = self.unstored.saturating_sub(1),
+                    Fate::Marked(marked) => self.marked(marked),
                 },
                 checked = arrived(requests), if takes_requests => self.admit(checked),
                 arrival = arrived(events), if has_room => self.arrive(arrival),
@@ -309,6 +340,9 @@ impl Term {
             context.pulse.turn(1);
             self.take_what_is_there();
             context.pulse.turn(2);
+            if let Some(end) = self.verdict() {
+                return end;
+            }
             self.cut();
         }
     }
@@ -339,12 +373,12 @@ impl Term {
     /// Whether more requests may join the batch, and whether what was refused before them has been stored for the most
     /// part, since letters take memory until then.
     fn takes_requests(&self) -> bool {
-        self.pending.members < MEMBERS_MAX && self.unstored < UNSTORED_MAX
+        self.pending.members < MEMBERS_MAX && self.unstored < UNSTORED_MAX && self.may_accept()
     }
 
     fn next_deadline(&self) -> Timestamp {
         let lazy = self.lazy_since.filter(|_| self.flights.is_empty()).map(|since| since + LAZY);
-        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy];
+        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy, self.mark_due()];
         deadlines
             .into_iter()
             .flatten()
@@ -366,9 +400,11 @@ impl Term {
         let now = self.clock.now();
         self.scheduler.handle(input, now);
         self.record.follow(&self.scheduler, now);
+        self.weigh_evidence();
     }
 
     fn tick(&mut self) {
+        self.leave_mark_if_due();
         self.record.tick(self.clock.now());
         self.apply(Input::Ticked);
     }
@@ -468,6 +504,7 @@ impl Term {
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);
                 crash::point("executor.recovery.queues");
+                self.renew_mark(true);
                 self.apply(Input::SessionOpened);
                 // Whatever was on its way went with the session before, or with the leader before.
                 self.record.ask_all();

@@ -242,6 +242,9 @@ impl PlayedWorker {
             labels: BTreeMap::new(),
             draining: false,
             sent_at: Timestamp::from_micros(0),
+            journal: None,
+            highest: Default::default(),
+            account: None,
         };
         self.say(&heartbeat).await
     }

@@ -22,8 +22,8 @@ use crate::text::Text;
 /// The most bytes one envelope of a publisher may have.
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 /// The most bytes one envelope between executors and workers may have. Such a one repeats what a publisher's held, with
-/// more around it: whatever is accepted can be dispatched.
-pub const OWN_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (64 << 10);
+/// more around it: whatever is accepted can be dispatched, and told in a heartbeat beside ten thousand attempts.
+pub const OWN_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (1 << 20);
 /// The most bytes a body, that is all envelopes of an array, may have.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// The most envelopes an array may have. A body of more is refused whole: the smallest that are worth sending are larger

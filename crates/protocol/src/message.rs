@@ -179,6 +179,12 @@ pub struct Scheduled {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_after: Option<AttemptKey>,
     pub scheduled_at: Timestamp,
+    /// The line of its action that it holds a slot of, and the `message_id` of its request: the worker shows both to a
+    /// leader whose journal knows nothing of the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
     /// Continue past the fence: the action gave up promise 1 for itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub continue_when_isolated: bool,
@@ -255,6 +261,19 @@ pub struct Hello {
     /// Addressed to one incarnation: it is over for ever; the process must go on as a new one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// The journal that is led on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Lineage>,
+    /// That journal may be older than the attempts of its workers: each heartbeat is to bring an [`Account`] of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub account: bool,
+}
+
+/// Which journal is led on, and how often it went back in time and was led on all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Lineage {
+    pub identity: Uuid,
+    pub generation: u64,
 }
 
 // ---- worker -> executor ----
@@ -436,6 +455,74 @@ pub struct Heartbeat {
     #[serde(default)]
     pub draining: bool,
     pub sent_at: Timestamp,
+    /// The journal of the newest hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Lineage>,
+    /// The highest numbers that this process was ever given.
+    #[serde(default)]
+    pub highest: Highest,
+    /// If the newest hello asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+}
+
+/// The highest numbers that a worker was ever given: a journal that has not given them is older than the worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Highest {
+    pub execution_id: ExecutionId,
+    pub fence: Fence,
+}
+
+/// A part of what an incarnation holds, or has not seen recorded, told in full. The parts follow each other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Account {
+    /// 0-based.
+    pub part: u32,
+    pub parts: u32,
+    pub attempts: Vec<Shown>,
+}
+
+impl Account {
+    /// The most attempts of one part, and the bytes of their parameters after which it takes no further one: so that the
+    /// heartbeat fits its envelope, whose own bound leaves room for one with parameters as large as they may be.
+    pub const ATTEMPTS_MAX: usize = 500;
+    pub const PARAMETER_BYTES_MAX: usize = 256 << 10;
+
+    pub fn is_last(&self) -> bool {
+        self.part + 1 >= self.parts
+    }
+}
+
+/// One attempt, told to a leader that may never have heard of it: with all that is needed to try it again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shown {
+    pub execution_id: ExecutionId,
+    pub attempt: u32,
+    pub fence: Fence,
+    pub action_ref: ActionRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<Arc<str>>,
+    pub parameters: Json,
+    #[serde(default, with = "crate::duration::seconds", skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<Duration>,
+    #[serde(default)]
+    pub progress: Detail,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<Arc<str>>,
+    /// `None`: it has ended, and is not known to be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Holding>,
+}
+
+impl Shown {
+    pub fn key(&self) -> AttemptKey {
+        (self.execution_id, self.attempt)
+    }
 }
 
 /// What a worker does with an attempt it holds.

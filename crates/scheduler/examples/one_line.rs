@@ -31,6 +31,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             labels: BTreeMap::new(),
             draining: false,
             sent_at: now,
+            journal: None,
+            highest: Default::default(),
+            account: None,
         }),
         now,
     );

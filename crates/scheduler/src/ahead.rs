@@ -49,6 +49,9 @@ impl Scheduler {
 
     /// Who may be sent ahead, to which worker, and after which attempt.
     fn next_ahead(&self, action_id: ActionId, key: &LineKey) -> Option<(ExecutionId, Incarnation, Fence)> {
+        if self.counters.next_fence >= self.reserved.next_fence {
+            return None;
+        }
         let action = self.actions.get(&action_id)?;
         let (holder, line) = action.only_holder(key)?;
         if line.is_rebuffed || line.ahead.len() >= action.limits.run_ahead as usize {

@@ -64,6 +64,12 @@ impl Scheduler {
         now: Timestamp,
     ) {
         self.heard_from(incarnation, now);
+        if self.is_unheard_of(key, fence) {
+            return;
+        }
+        if self.is_in_doubt() && self.leased_by(key, fence).is_some() {
+            self.fire_if_ahead(key.0, now);
+        }
         let Some(leased) = self.leased_by(key, fence) else {
             self.forget(key, incarnation);
             return;
@@ -96,6 +102,12 @@ impl Scheduler {
         now: Timestamp,
     ) {
         self.heard_from(incarnation, now);
+        if self.is_unheard_of(key, fence) {
+            return;
+        }
+        if started && self.is_in_doubt() && self.leased_by(key, fence).is_some() {
+            self.fire_if_ahead(key.0, now);
+        }
         let Some(leased) = self.leased_by(key, fence) else {
             self.forget(key, incarnation);
             return;

@@ -1,13 +1,14 @@
 //! What the world is owed after a batch of inputs. Nothing here may leave the process before it is committed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use slotline_protocol::message::{AttemptKey, Failure, Json};
+use slotline_protocol::message::{AttemptKey, Failure, Json, Shown};
 use slotline_protocol::{
     ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
 };
 
-use crate::{Lease, Token};
+use crate::{Evidence, Lease, Token};
 
 /// The effects of a batch, in the order in which each kind came about.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,12 @@ pub struct Effects {
     pub greetings: Vec<(Incarnation, u64)>,
     /// Publish one probe into each probed queue.
     pub probe: bool,
+    /// Executions that the journal did not know, taken over from their workers: live, with a lease.
+    pub recovered: Vec<Recovered>,
+    /// Actions of such executions that the journal does not know either.
+    pub unknown_actions: BTreeSet<ActionRef>,
+    /// The journal is older than something shows, and this leader must stand down.
+    pub evidence: Option<Evidence>,
     /// Every lease is held under this leader's terms: a longer lease of an earlier leader need not be remembered.
     pub terms_are_known: bool,
 }
@@ -43,6 +50,14 @@ impl Effects {
             ..Self::default()
         }
     }
+}
+
+/// An execution that the journal did not know, as its worker showed it.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    pub action: ActionId,
+    pub incarnation: Incarnation,
+    pub shown: Shown,
 }
 
 /// A request took its place in the line.
@@ -144,6 +159,7 @@ pub struct Dispatch {
     pub fence: Fence,
     pub action: ActionId,
     pub action_ref: ActionRef,
+    pub key: Option<Arc<str>>,
     pub scheduled_at: Timestamp,
     /// The attempt whose completion starts this one; it has no slot before that.
     pub starts_after: Option<AttemptKey>,

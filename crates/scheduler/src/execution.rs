@@ -29,6 +29,8 @@ pub enum Phase {
 pub enum Event {
     Granted,
     SentAhead,
+    /// A worker holds an attempt of it that the journal does not know.
+    Shown,
     /// The one before it completed, and left it the slot.
     Fired,
     Started,
@@ -65,6 +67,8 @@ pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
         (Waiting, Event::QueueTimedOut) => Ok(Done(Status::Timeout)),
         (BackingOff, Event::BackoffOver) => Ok(Waiting),
 
+        (Waiting | BackingOff, Event::Shown) => Ok(Scheduled),
+
         (Waiting, Event::SentAhead) => Ok(Ahead),
         (Ahead, Event::Fired) => Ok(Scheduled),
         (Ahead, Event::AttemptEnded(Verdict::Requeue)) => Ok(Waiting),
@@ -95,6 +99,7 @@ pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
             Ahead,
             Event::Granted
             | Event::SentAhead
+            | Event::Shown
             | Event::Started
             | Event::AttemptEnded(Verdict::Settle(_) | Verdict::Retry)
             | Event::BackoffOver
@@ -103,12 +108,13 @@ pub fn step(phase: Phase, event: Event) -> Result<Phase, Illegal> {
         | (Scheduled | Running, Event::Fired)
         | (
             Scheduled | Running | Cancelling,
-            Event::Granted | Event::SentAhead | Event::BackoffOver | Event::QueueTimedOut,
+            Event::Granted | Event::SentAhead | Event::Shown | Event::BackoffOver | Event::QueueTimedOut,
         )
         | (
             Done(_),
             Event::Granted
             | Event::SentAhead
+            | Event::Shown
             | Event::Fired
             | Event::Started
             | Event::CancelAsked
@@ -335,8 +341,9 @@ mod tests {
         Phase::Cancelling,
         Phase::Done(Status::Completed),
     ];
-    const EVENTS: [Event; 10] = [
+    const EVENTS: [Event; 11] = [
         Event::Granted,
+        Event::Shown,
         Event::SentAhead,
         Event::Fired,
         Event::Started,

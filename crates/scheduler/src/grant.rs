@@ -22,7 +22,9 @@ impl Scheduler {
     }
 
     pub(crate) fn grant(&mut self, now: Timestamp) {
-        while let Some((action_id, incarnation)) = self.pools.next() {
+        while self.counters.next_fence < self.reserved.next_fence
+            && let Some((action_id, incarnation)) = self.pools.next()
+        {
             let action = self.actions.get_mut(&action_id).expect("a deleted action has left its ring");
             let id = action.pop_next().expect("an action stands in turn only while someone of it may start");
             self.pools.end_turn(action);
@@ -44,8 +46,11 @@ impl Scheduler {
 
     /// Gives an execution its next attempt, with a fence of its own, to be dispatched; `ahead` if its slot is still to come.
     pub(crate) fn issue(&mut self, id: ExecutionId, worker: Incarnation, ahead: Option<Ahead>, now: Timestamp) {
+        let Some(attempt) = self.executions.get(&id).map(|execution| self.attempt_after(id, execution.attempt)) else {
+            return;
+        };
         let Some(execution) = self.executions.get_mut(&id) else { return };
-        execution.attempt += 1;
+        execution.attempt = attempt;
         execution.state = State::Leased(Leased {
             worker,
             fence: Fence(self.counters.next_fence),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use slotline_protocol::message::{AttemptKey, Heartbeat, Holding};
-use slotline_protocol::{Epoch, ExecutionId, Timestamp};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 
 use crate::execution::{Ahead, AtWork, Execution};
 use crate::orders::UNSENT;
@@ -14,6 +14,7 @@ use crate::worker::Worker;
 
 /// The part of a heartbeat that is about attempts.
 struct Account {
+    incarnation: Incarnation,
     holding: BTreeMap<AttemptKey, Holding>,
     unrecorded: BTreeSet<AttemptKey>,
     seen: (Epoch, u64),
@@ -21,6 +22,7 @@ struct Account {
 
 impl Scheduler {
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, now: Timestamp) {
+        self.weigh(&heartbeat);
         let Heartbeat { worker: name, incarnation, mut actions, .. } = heartbeat;
         if self.ended.contains(incarnation) {
             self.orders.lost.insert(incarnation);
@@ -47,21 +49,52 @@ impl Scheduler {
         worker.last_heartbeat_at = now;
         worker.silent_since = now;
         let leases: Vec<_> = worker.held().collect();
+        let has_heard = heartbeat.seen.0 == self.epoch;
         self.update_room(incarnation);
         if has_learnt {
             self.note_terms();
         }
 
         let account = Account {
+            incarnation,
             holding: heartbeat.holding.into_iter().map(|(id, attempt, state)| ((id, attempt), state)).collect(),
             unrecorded: heartbeat.unrecorded.into_iter().collect(),
             seen: heartbeat.seen,
         };
+        if self.is_in_doubt() {
+            let told = heartbeat.account.filter(|_| has_heard);
+            if told.is_some_and(|told| self.take_account(incarnation, told, now)) {
+                self.reconcile_in_doubt(leases, &account, now);
+            }
+            return;
+        }
         for id in leases {
             self.reconcile(id, &account, now);
         }
         for key in account.unrecorded {
             self.forget(key, incarnation);
+        }
+    }
+
+    /// As [`Self::reconcile`], of leases that the journal gave: what the worker does not show was over before.
+    fn reconcile_in_doubt(&mut self, leases: Vec<ExecutionId>, account: &Account, now: Timestamp) {
+        for id in leases {
+            let Some(execution) = self.executions.get(&id) else { continue };
+            let key = (id, execution.attempt);
+            let Some(leased) = execution.leased().filter(|leased| leased.worker == account.incarnation) else { continue };
+            match account.holding.get(&key) {
+                Some(Holding::Running | Holding::Pending) if matches!(leased.at_work, AtWork::Cancelling { .. }) => {
+                    self.reconcile(id, account, now);
+                }
+                Some(Holding::Pending) => {}
+                Some(Holding::Running) => {
+                    self.fire_if_ahead(id, now);
+                    self.runs(id);
+                }
+                Some(Holding::Cancelling) => self.fire_if_ahead(id, now),
+                None if account.unrecorded.contains(&key) => self.fire_if_ahead(id, now),
+                None => self.miss(id, now),
+            }
         }
     }
 

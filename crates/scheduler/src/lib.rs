@@ -18,6 +18,7 @@ mod action;
 mod ahead;
 mod attempt;
 mod deadline;
+mod doubt;
 mod effect;
 mod execution;
 mod executions;
@@ -40,8 +41,10 @@ mod view;
 mod waiting;
 mod worker;
 
+pub use doubt::{DoubtView, Evidence};
 pub use effect::{
-    Accepted, Announcement, AttemptEnded, Dispatch, Effects, Order, RefusedRequest, Sent, Settled, Unacceptable,
+    Accepted, Announcement, AttemptEnded, Dispatch, Effects, Order, Recovered, RefusedRequest, Sent, Settled,
+    Unacceptable,
 };
 pub use execution::{Event, Illegal, Phase, Verdict, step};
 pub use input::{Input, Outcome, ProbedQueue, Token};

@@ -53,6 +53,10 @@ pub(crate) struct Probes {
 
 impl Probes {
     /// Whatever was published before this has come out of both queues.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.next
+    }
+
     fn proven(&self) -> Option<Timestamp> {
         let back = |queue| self.back.get(&queue).copied();
         Some(back(ProbedQueue::Completions)?.min(back(ProbedQueue::Heartbeats)?))
@@ -65,6 +69,7 @@ impl Scheduler {
             worker.silent_since = now;
         }
         self.orders.greet = true;
+        self.doubt_from(now);
         if let Some(at) = self.probes.next {
             self.deadlines.clear(at, Timer::Probe);
         }
@@ -85,8 +90,10 @@ impl Scheduler {
         let Some(proven) = self.probes.proven() else { return };
         let silent = self.workers.iter().filter(|(_, worker)| worker.silent_since + self.lease_of(worker) <= proven);
         for incarnation in silent.map(|(incarnation, _)| *incarnation).collect::<Vec<_>>() {
-            self.lose(incarnation, true, now);
+            // Of a journal that went back: the incarnation may have ended in the time that is missing.
+            self.lose(incarnation, !self.is_in_doubt(), now);
         }
+        self.doubt_until(proven);
     }
 
     /// The longest lease that leaders before this one have told a worker which may not know of another. Until it has

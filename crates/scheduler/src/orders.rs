@@ -106,6 +106,7 @@ impl Scheduler {
             fence: leased.fence,
             action: action.id,
             action_ref: action.action_ref.clone(),
+            key: execution.key.clone(),
             scheduled_at: leased.scheduled_at,
             starts_after: self.predecessor(id),
         };

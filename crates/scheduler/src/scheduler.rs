@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use slotline_protocol::message::Lineage;
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Fence, Status, Timestamp};
 
 use crate::action::Action;
 use crate::deadline::{Deadlines, Timer};
+use crate::doubt::Doubt;
 use crate::effect::{Announcement, Effects};
 use crate::execution::{Event, Phase, step};
 use crate::executions::Executions;
@@ -54,6 +56,13 @@ pub struct Scheduler {
     pub(crate) pools: Pools,
     pub(crate) deadlines: Deadlines,
     pub(crate) probes: Probes,
+    /// See [`Self::doubt`].
+    pub(crate) doubt: Option<Doubt>,
+    /// See [`Self::know_as`].
+    pub(crate) journal: Option<Lineage>,
+    pub(crate) rewound: (ExecutionId, u32),
+    /// No number from these on may be given yet; see [`Self::reserve`].
+    pub(crate) reserved: Counters,
     /// See [`Self::inherit_lease`].
     pub(crate) former_lease: Duration,
     pub(crate) orders: Orders,
@@ -78,6 +87,10 @@ impl Scheduler {
             pools: Pools::default(),
             deadlines: Deadlines::default(),
             probes: Probes::default(),
+            doubt: None,
+            journal: None,
+            rewound: (ExecutionId(0), 0),
+            reserved: Counters { next_id: i64::MAX, next_fence: i64::MAX, next_action: i64::MAX },
             former_lease: Duration::ZERO,
             orders: Orders::default(),
             followers: BTreeMap::new(),
@@ -96,9 +109,14 @@ impl Scheduler {
         ActionId(self.counters.next_action - 1)
     }
 
+    /// Takes the bound of the numbers that may be given: it is kept where it outlives the journal.
+    pub fn reserve(&mut self, reserved: Counters) {
+        self.reserved = reserved;
+    }
+
     /// When `Ticked` is due next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.deadlines.next()
+        if self.doubt.is_some() { self.probes.next() } else { self.deadlines.next() }
     }
 
     /// Takes one happening at `now`. Its effects gather until [`Self::take_effects`].
@@ -124,6 +142,14 @@ impl Scheduler {
             Input::Probed { queue, published_at } => self.probed(queue, published_at, now),
             Input::SessionOpened => self.session_opened(now),
             Input::Ticked => {}
+        }
+        if self.doubt.is_some() {
+            // Whose time is over may be out at a worker.
+            if self.probes.next().is_some_and(|at| at <= now) {
+                self.deadlines.clear(self.probes.next().unwrap_or(now), Timer::Probe);
+                self.probe(now);
+            }
+            return;
         }
         for _ in 0..TIMERS_PER_INPUT_MAX {
             match self.deadlines.pop(now) {

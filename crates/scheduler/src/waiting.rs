@@ -77,6 +77,10 @@ impl Scheduler {
     pub(crate) fn cancel(&mut self, id: ExecutionId, reason: Option<String>, now: Timestamp) {
         let Some(execution) = self.executions.get_mut(&id) else { return };
         let from = execution.phase();
+        if self.doubt.is_some() && matches!(from, Phase::Waiting | Phase::BackingOff) {
+            // It may be out at a worker; the caller asks again.
+            return;
+        }
         match self.next_phase(id, Event::CancelAsked) {
             Some(Phase::Done(status)) => {
                 let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod cancel;
+mod doubt;
 mod fifo;
 mod keys;
 mod limits;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use slotline_protocol::{Timestamp, duration};
-use slotline_store::{CLOCK_TOLERANCE, Store, Verdict};
+use slotline_store::{CLOCK_TOLERANCE, PastRewind, Store, Verdict};
 
 use crate::config::{Output, Secret, require};
 use crate::{REFUSED, Settings, output};
@@ -64,8 +64,13 @@ fn show(verdict: &Verdict, since: Option<Timestamp>) {
     });
     output::table(["CHECK", "EXAMINED", "VIOLATED", "WHAT MUST HOLD"], rows);
     output::line(format!("\n{}", reservations()));
+    for rewind in &verdict.rewinds {
+        let at = output::moment(rewind.settled_at);
+        output::line(format!("REWOUND at {at}: {}", output::clean(&rewind.sentence())));
+    }
     match verdict.violations.first() {
-        None => output::line("All of it holds."),
+        None if verdict.rewinds.is_empty() => output::line("All of it holds."),
+        None => output::line("All of it holds for what is in the journal; it can tell nothing of what was lost with each rewind."),
         Some(first) => {
             let all: u64 = verdict.checks.iter().map(|checked| checked.violations).sum();
             let more = if all > 1 { format!(" ({} more; --output json lists them)", all - 1) } else { String::new() };
@@ -103,7 +108,21 @@ fn document(verdict: &Verdict, since: Option<Timestamp>) -> serde_json::Value {
         "attempts": verdict.attempts,
         "checks": checks,
         "violations": verdict.violations,
+        "rewinds": verdict.rewinds.iter().map(rewound).collect::<Vec<_>>(),
         "clock_tolerance_ms": u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap_or(u64::MAX),
         "reservations": reservations(),
+    })
+}
+
+fn rewound(rewind: &PastRewind) -> serde_json::Value {
+    json!({
+        "generation": rewind.generation,
+        "settled_at": rewind.settled_at,
+        "reason": rewind.reason,
+        "first_missing": rewind.from,
+        "known_until": rewind.shown,
+        "resumed_at": rewind.resumed,
+        "recovered": rewind.recovered,
+        "sentence": rewind.sentence(),
     })
 }

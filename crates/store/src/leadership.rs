@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use slotline_protocol::{Epoch, Incarnation, http};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, http};
 use slotline_scheduler::Snapshot;
 
-use crate::{Batch, CommitError, Counters, Error, OpenStory, Reading, postgres, sqlite};
+use crate::{Batch, CommitError, Counters, Error, OpenStory, Reading, Rewind, Standing, postgres, sqlite};
 
 /// The partition that is led. There is one so far.
 pub(crate) const PARTITION: i32 = 0;
@@ -57,6 +57,9 @@ pub struct Recovered {
     /// Incarnations that are over for ever, as far as they are remembered.
     pub ended: Vec<Incarnation>,
     pub counters: Counters,
+    /// Executions below this id were known before the journal was found older than the world.
+    pub rewound_below: ExecutionId,
+    pub generation: u64,
     /// Of every live execution that has one, and of every settled one whose last events are awaited; by execution.
     pub stories: Vec<OpenStory>,
 }
@@ -133,10 +136,39 @@ impl Leadership {
 
     /// Announces the lease that this leader is going to tell workers, before it tells any. Gives back the longest that
     /// some worker may still go by, this one included.
-    pub async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
+    ///
+    /// `doubt` is why this leader thinks that the journal may be older than the world, if it does: remembered until
+    /// a leader has [settled](Self::settle) it, or thinks otherwise.
+    pub async fn take_terms(&mut self, lease: Duration, doubt: Option<&str>) -> Result<Duration, Error> {
         match &mut self.backend {
-            Backend::Postgres(lead) => lead.take_terms(lease).await,
-            Backend::Sqlite(lead) => lead.take_terms(lease).await,
+            Backend::Postgres(lead) => lead.take_terms(lease, doubt).await,
+            Backend::Sqlite(lead) => lead.take_terms(lease, doubt).await,
+        }
+    }
+
+    /// Where the journal stood before this leader, and which copy of it this is.
+    pub async fn standing(&mut self) -> Result<Standing, Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.standing().await,
+            Backend::Sqlite(lead) => lead.standing().await,
+        }
+    }
+
+    /// The journal is older than something shows, so that the next leader has to find out. It leads above this epoch;
+    /// this leader commits nothing more.
+    pub async fn doubt(&mut self, reason: &str, above: Epoch) -> Result<(), Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.doubt(reason, above).await,
+            Backend::Sqlite(lead) => lead.doubt(reason, above).await,
+        }
+    }
+
+    /// Everything that may have happened since is accounted for: the journal goes on as a new generation, with higher
+    /// numbers. This leader commits nothing more.
+    pub async fn settle(&mut self, rewind: &Rewind) -> Result<(), Error> {
+        match &mut self.backend {
+            Backend::Postgres(lead) => lead.settle(rewind).await,
+            Backend::Sqlite(lead) => lead.settle(rewind).await,
         }
     }
 

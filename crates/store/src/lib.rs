@@ -29,6 +29,7 @@ mod record;
 mod row;
 mod sql;
 mod sqlite;
+mod standing;
 mod stamp;
 mod text;
 mod verify;
@@ -47,6 +48,7 @@ pub use error::{CommitError, Error};
 pub use leadership::{ActionState, Encoded, Leadership, Recovered};
 pub use plain::plain;
 pub use record::{Events, OpenStory, RECENT_MAX, Story};
+pub use standing::{PastRewind, Rewind, Standing, lost};
 pub use verify::{CLOCK_TOLERANCE, Check, Checked, VERIFY_DEADLINE, VIOLATIONS_MAX, Verdict};
 
 /// The journal, as everybody may read it. Cheap to clone.
@@ -188,6 +190,11 @@ impl Store {
     /// Each question may take [`VERIFY_DEADLINE`]; what was asked of them stays in memory until they are judged.
     pub async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
         on!(self, journal => journal.verify(since))
+    }
+
+    /// The times this journal was found older than the world, the newest first.
+    pub async fn rewinds(&self) -> Result<Vec<PastRewind>, Error> {
+        on!(self, journal => journal.rewinds())
     }
 
     /// Forgets up to `max` executions that ended before `settled_before`, with their attempts and records, and as old

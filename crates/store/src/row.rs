@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::message::{Failure, Lineage, Reply};
 use slotline_protocol::record::{Event, Newest};
 use slotline_protocol::{
-    ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
+    ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
 use sqlx::types::Uuid;
@@ -22,7 +22,7 @@ use crate::durations::Sample;
 use crate::record::Head;
 use crate::text::show;
 use crate::verify::facts::{Grant, Ledger, Record, Total};
-use crate::{ActionState, Counters, Error, Known, Request, Story};
+use crate::{ActionState, Counters, Error, Known, PastRewind, Request, Standing, Story, leadership, standing};
 
 /// A row of either database, by the names of its columns.
 pub(crate) trait Columns {
@@ -269,6 +269,50 @@ pub(crate) fn counters(row: &impl Columns) -> Result<Counters, Error> {
         next_id: row.number("next_id")?,
         next_fence: row.number("next_fence")?,
         next_action: row.number("next_action")?,
+    })
+}
+
+/// Executions below were known before the last rewind.
+pub(crate) fn rewound_below(row: &impl Columns) -> Result<ExecutionId, Error> {
+    Ok(ExecutionId(row.number("rewound_below")?))
+}
+
+pub(crate) fn generation(row: &impl Columns) -> Result<u64, Error> {
+    Ok(u64::try_from(row.number("generation")?).unwrap_or_default())
+}
+
+pub(crate) fn standing(row: &impl Columns) -> Result<Standing, Error> {
+    let counters = counters(row)?;
+    let floor = Counters {
+        next_id: row.maybe_number("floor_id")?.unwrap_or(counters.next_id),
+        next_fence: row.maybe_number("floor_fence")?.unwrap_or(counters.next_fence),
+        next_action: counters.next_action,
+    };
+    Ok(Standing {
+        lineage: Lineage {
+            identity: row.maybe_uuid("identity")?.unwrap_or_default(),
+            generation: generation(row)?,
+        },
+        former: (Epoch(row.number("former_epoch")?), row.number("former_batch")?),
+        doubt: row.maybe_text("doubt")?.map(str::to_owned),
+        counters,
+        floor,
+        lease: leadership::lease(row.number("lease_us")?),
+        site: row.text("site")?.to_owned(),
+        life: row.text("life")?.to_owned(),
+        log: row.number("log")?,
+    })
+}
+
+pub(crate) fn rewind(row: &impl Columns) -> Result<PastRewind, Error> {
+    Ok(PastRewind {
+        generation: generation(row)?,
+        settled_at: row.time("settled_at")?,
+        reason: row.text("reason")?.to_owned(),
+        from: ExecutionId(row.number("floor_id")?),
+        shown: ExecutionId(row.number("shown_id")?),
+        resumed: ExecutionId(row.number("next_id")?),
+        recovered: standing::parse_list(row.text("recovered")?),
     })
 }
 

@@ -18,7 +18,12 @@ pub(crate) const ACTION_STATES: &str = "SELECT id, ref, policy, paused, created_
 
 pub(crate) const ENDED_INCARNATIONS: &str = "SELECT incarnation FROM ended_incarnations ORDER BY ended_at";
 
-pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action FROM leadership WHERE partition_id = $1";
+pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action, generation, rewound_below \
+    FROM leadership WHERE partition_id = $1";
+
+/// The times this journal was found older than the world, the newest first.
+pub(crate) const REWINDS: &str = "SELECT generation, settled_at, reason, floor_id, next_id, shown_id, recovered \
+    FROM rewinds ORDER BY generation DESC LIMIT $1";
 
 /// The newest settled executions of an action; earlier starts are looked up only where there was more than one attempt.
 pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CASE WHEN attempt > 1 THEN \

@@ -16,8 +16,12 @@ use std::time::Duration;
 
 use facts::Facts;
 
+use crate::PastRewind;
+
 /// The most violations that are spelt out.
 pub const VIOLATIONS_MAX: usize = 100;
+/// The most rewinds that are told.
+pub(crate) const REWINDS_MAX: i64 = 100;
 /// How far apart the clocks of two hosts may be.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 /// How long the database may take over one question: each goes through all that is looked at.
@@ -33,6 +37,9 @@ pub struct Verdict {
     pub checks: Vec<Checked>,
     /// One sentence each, at most [`VIOLATIONS_MAX`].
     pub violations: Vec<String>,
+    /// The times the journal was found older than the world, the newest first: of what was lost then, the journal can
+    /// tell nothing.
+    pub rewinds: Vec<PastRewind>,
 }
 
 /// One promise, as far as the journal can tell.
@@ -136,5 +143,6 @@ pub(crate) fn judge(facts: Facts) -> Verdict {
     lines::judge(&mut verdict, &facts);
     ledger::records(&mut verdict, &facts);
     ledger::sums(&mut verdict, &facts);
+    verdict.rewinds = facts.rewinds;
     verdict
 }

@@ -30,7 +30,7 @@ mod verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slotline_protocol::message::{self, AttemptKey, EndReason};
+use slotline_protocol::message::{self, Account, AttemptKey, EndReason, Highest, Lineage};
 use slotline_protocol::{Epoch, Incarnation};
 
 pub use effect::{Effect, Start, Traced};
@@ -64,6 +64,11 @@ pub struct Duty {
     drain: Option<Drain>,
     /// The highest order seen by this incarnation.
     seen: (Epoch, u64),
+    /// The highest numbers ever given to this process, under whatever name.
+    highest: Highest,
+    /// The journal of the newest hello, and whether its leader wants to be told everything.
+    journal: Option<Lineage>,
+    wants_account: bool,
     entries: BTreeMap<AttemptKey, Entry>,
     /// Who waits for whom.
     successors: BTreeMap<AttemptKey, BTreeSet<AttemptKey>>,
@@ -120,6 +125,9 @@ impl Duty {
             life: Life::Alive { confirmed: None },
             drain: None,
             seen: (Epoch(0), 0),
+            highest: Highest::default(),
+            journal: None,
+            wants_account: false,
             entries: BTreeMap::new(),
             successors: BTreeMap::new(),
             alarms: BTreeSet::new(),
@@ -171,6 +179,7 @@ impl Duty {
                     self.incarnation = incarnation;
                     self.life = Life::Alive { confirmed: None };
                     self.seen = (Epoch(0), 0);
+                    (self.journal, self.wants_account) = (None, false);
                     self.beat_at = now.boot;
                     self.first_beat = None;
                 }
@@ -322,8 +331,35 @@ impl Duty {
             labels: self.config.labels.clone(),
             draining: self.drain.is_some(),
             sent_at: now.wall,
+            journal: self.journal,
+            highest: self.highest,
+            account: None,
         };
-        fx.push(Effect::Beat { heartbeat, sent: now.boot });
+        if !self.wants_account {
+            return fx.push(Effect::Beat { heartbeat, sent: now.boot });
+        }
+        for account in self.accounts() {
+            let heartbeat = message::Heartbeat { account: Some(account), ..heartbeat.clone() };
+            fx.push(Effect::Beat { heartbeat, sent: now.boot });
+        }
+    }
+
+    /// All that is held or not known to be recorded, in parts that fit an envelope each.
+    fn accounts(&self) -> Vec<Account> {
+        let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for shown in self.entries.values().map(Entry::shown) {
+            if part.len() >= Account::ATTEMPTS_MAX || bytes > Account::PARAMETER_BYTES_MAX {
+                parts.push(std::mem::take(&mut part));
+                bytes = 0;
+            }
+            bytes += shown.parameters.get().len();
+            part.push(shown);
+        }
+        parts.push(part);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let count = number(parts.len());
+        let account = |(part, attempts)| Account { part: number(part), parts: count, attempts };
+        parts.into_iter().enumerate().map(account).collect()
     }
 
     // ---- the table ----

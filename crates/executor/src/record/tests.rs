@@ -72,6 +72,9 @@ impl World {
             labels: BTreeMap::new(),
             draining: false,
             sent_at: self.now,
+            journal: None,
+            highest: Default::default(),
+            account: None,
         };
         self.happens(Input::Heartbeat(heartbeat));
     }

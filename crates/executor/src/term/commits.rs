@@ -8,6 +8,7 @@ use slotline_broker::{Publication, Tag, crash};
 use slotline_protocol::record::Event;
 use slotline_protocol::{Timestamp, chain};
 use slotline_store::{Batch, CommitError, Culprit, Part};
+use tokio::sync::Mutex;
 
 use super::{End, FAREWELL, LAZY, Term, WORTH_A_BATCH};
 use crate::answer::refused_policy;
@@ -50,6 +51,7 @@ impl Term {
         (self.pending.inputs, self.pending.members) = (0, 0);
         let cargo = Cargo {
             batch: self.batch + 1,
+            next: self.scheduler.counters(),
             probe: letters.probe.then_some(now),
             answers: std::mem::take(&mut self.pending.answers),
             acks: std::mem::take(&mut self.acks),
@@ -76,6 +78,7 @@ impl Term {
         match flight.result {
             Ok(mail) => {
                 self.committed.store(flight.cargo.batch, Ordering::Release);
+                self.note_committed(flight.cargo.batch, flight.cargo.next);
                 if flight.cargo.requests.is_some() {
                     self.journal.proved();
                 }
@@ -201,20 +204,21 @@ impl Term {
 
     /// Ends the term: what is under way lands, and leadership goes to the next in line.
     pub(super) async fn finish(&mut self, end: &End) {
-        let mut lands = matches!(end, End::Shutdown);
+        let mut lands = matches!(end, End::Shutdown | End::Settled);
         while let Some(flight) = self.flights.pop_front() {
             if let Ok(flight) = flight.await {
                 // Behind one that failed, nothing is let out.
                 lands = lands && self.land(flight).is_ok();
             }
         }
-        let leadership = self.leadership.take().and_then(Arc::into_inner).filter(|_| matches!(end, End::Shutdown));
         let epoch = self.epoch;
+        let leadership = self.leadership.take().and_then(Arc::into_inner).map(Mutex::into_inner);
+        let leadership = self.take_leave(end, leadership).await;
         // At once, and not after a farewell that the broker may draw out: nothing more is committed under this epoch, and
         // what a deposed leader still has to say is dropped by whoever has heard the next.
         let hand_over = async {
             if let Some(leadership) = leadership {
-                leadership.into_inner().release().await;
+                leadership.release().await;
                 tracing::info!(%epoch, "handed leadership over");
             }
         };

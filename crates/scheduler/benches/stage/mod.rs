@@ -190,6 +190,9 @@ impl Stage {
             labels: BTreeMap::new(),
             draining: false,
             sent_at: self.now,
+            journal: None,
+            highest: Default::default(),
+            account: None,
         }
     }
 }

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_protocol::message::{AttemptKey, EndReason, Failure};
+use slotline_protocol::message::{AttemptKey, EndReason, Failure, Highest, Lineage};
 use slotline_protocol::policy::Retry;
 use slotline_protocol::{
     ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
 use slotline_scheduler::{
-    Accepted, AttemptEnded, Config, Counters, Effects, Input, Limits, Order, Outcome, ProbedQueue, RecoveredAction,
+    Accepted, AttemptEnded, Config, Counters, Effects, Evidence, Input, Limits, Order, Outcome, ProbedQueue, RecoveredAction,
     RefusedRequest, Scheduler, Sent, Settled, Snapshot,
 };
 use uuid::Uuid;
@@ -59,6 +59,14 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_micros(1_000_000_000_000_000) + Duration::from_secs(seconds)
 }
 
+/// What the journal held at some time.
+pub(crate) struct Dump {
+    journal: BTreeMap<ExecutionId, Snapshot>,
+    ended: Vec<Incarnation>,
+    statuses: BTreeMap<ExecutionId, Status>,
+    counters: Counters,
+}
+
 pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
     pub(crate) epoch: Epoch,
@@ -80,6 +88,10 @@ pub(crate) struct World {
     pub(crate) probes: u64,
     pub(crate) hellos: u64,
     pub(crate) terms_are_known: bool,
+    /// Taken over from workers.
+    pub(crate) recovered: Vec<ExecutionId>,
+    pub(crate) unknown_actions: BTreeSet<ActionRef>,
+    pub(crate) evidence: Option<Evidence>,
     pub(crate) ended: Vec<Incarnation>,
     /// Who was greeted, by which leader.
     greeted: Vec<(Epoch, Incarnation)>,
@@ -111,6 +123,9 @@ impl World {
             probes: 0,
             hellos: 0,
             terms_are_known: false,
+            recovered: Vec::new(),
+            unknown_actions: BTreeSet::new(),
+            evidence: None,
             ended: Vec::new(),
             greeted: Vec::new(),
             statuses: BTreeMap::new(),
@@ -308,6 +323,9 @@ impl World {
             seen: (Epoch(0), 0),
             is_lost: false,
             is_deaf: false,
+            granted: BTreeMap::new(),
+            wants_account: false,
+            highest: Highest::default(),
         };
         self.workers.insert(name.to_owned(), worker);
     }
@@ -373,6 +391,45 @@ impl World {
     /// The leader dies; the next one knows only the journal.
     pub(crate) fn change_leader(&mut self) {
         let counters = self.scheduler.counters();
+        self.lead_with(counters);
+        self.orders.clear();
+        self.tell(Input::SessionOpened);
+    }
+
+    /// Everything that was journaled since `dump` is forgotten, and the next leader knows that it may be.
+    pub(crate) fn rewind(&mut self, dump: Dump) {
+        self.journal = dump.journal;
+        self.ended = dump.ended;
+        self.statuses = dump.statuses;
+        self.lead_with(dump.counters);
+        self.scheduler.doubt(dump.counters, LEASE);
+        self.orders.clear();
+        self.tell(Input::SessionOpened);
+    }
+
+    /// What the journal holds now.
+    pub(crate) fn dump(&self) -> Dump {
+        Dump {
+            journal: self.journal.clone(),
+            ended: self.ended.clone(),
+            statuses: self.statuses.clone(),
+            counters: self.scheduler.counters(),
+        }
+    }
+
+    /// The next leader settles what the last one found out, and leads without doubt.
+    pub(crate) fn settle_doubt(&mut self) {
+        let view = self.scheduler.in_doubt().expect("in doubt");
+        assert!(view.is_over, "{view:?}");
+        let counters = self.scheduler.counters();
+        self.lead_with(counters);
+        let journal = Lineage { identity: Uuid::nil(), generation: 2 };
+        self.scheduler.know_as(journal, ExecutionId(counters.next_id));
+        self.orders.clear();
+        self.tell(Input::SessionOpened);
+    }
+
+    fn lead_with(&mut self, counters: Counters) {
         let ended = self.ended.clone();
         let mut live: Vec<_> = self.journal.values().cloned().collect();
         live.sort_by_key(|snapshot| snapshot.place);
@@ -390,8 +447,6 @@ impl World {
         let actions: Vec<_> = actions.collect();
         self.epoch = Epoch(self.epoch.0 + 1);
         self.scheduler = Scheduler::recover(CONFIG, self.epoch, counters, actions, live, ended, self.now);
-        self.orders.clear();
-        self.tell(Input::SessionOpened);
     }
 
     fn hear(&mut self, effects: Effects) {
@@ -408,7 +463,14 @@ impl World {
             greetings,
             probe,
             terms_are_known,
+            recovered,
+            unknown_actions,
+            evidence,
         } = effects;
+        self.recovered.extend(recovered.into_iter().map(|recovered| recovered.shown.execution_id));
+        self.unknown_actions.extend(unknown_actions);
+        self.evidence = evidence.or(self.evidence.take());
+        let wants_account = self.scheduler.is_in_doubt();
         self.accepted.extend(accepted);
         self.refused.extend(refused);
         for announced in announcements {
@@ -445,6 +507,7 @@ impl World {
         if let Some(n) = hello {
             assert!(self.orders.last().is_none_or(|last| last.n < n), "n rises");
             for worker in self.workers.values_mut().filter(|worker| !worker.is_deaf) {
+                worker.wants_account = wants_account;
                 worker.seen = worker.seen.max((self.epoch, n));
             }
         }
@@ -453,6 +516,7 @@ impl World {
             self.greeted.push((self.epoch, incarnation));
             let worker = self.workers.values_mut().find(|worker| worker.incarnation == incarnation);
             if let Some(worker) = worker.filter(|worker| !worker.is_deaf) {
+                worker.wants_account = wants_account;
                 worker.seen = worker.seen.max((self.epoch, n));
             }
         }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use slotline_protocol::message::{AttemptKey, Heartbeat, Holding, Served};
-use slotline_protocol::{ActionRef, Epoch, Fence, Incarnation, Timestamp, WorkerName};
-use slotline_scheduler::{Order, Sent};
+use serde_json::value::RawValue;
+use slotline_protocol::message::{Account, AttemptKey, Heartbeat, Highest, Holding, Served, Shown};
+use slotline_protocol::{ActionRef, Detail, Epoch, Fence, Incarnation, Timestamp, WorkerName};
+use slotline_scheduler::{Dispatch, Order, Sent};
 
 /// A worker as the scheduler's messages leave it: no fence, no processes, no mistakes.
 pub(crate) struct FakeWorker {
@@ -21,6 +22,10 @@ pub(crate) struct FakeWorker {
     pub(crate) is_lost: bool,
     /// Orders to it vanish.
     pub(crate) is_deaf: bool,
+    /// What it was sent, by attempt.
+    pub(crate) granted: BTreeMap<AttemptKey, Dispatch>,
+    pub(crate) wants_account: bool,
+    pub(crate) highest: Highest,
 }
 
 impl FakeWorker {
@@ -40,7 +45,30 @@ impl FakeWorker {
             labels: BTreeMap::new(),
             draining: self.draining,
             sent_at,
+            journal: None,
+            highest: self.highest,
+            account: self.wants_account.then(|| self.account()),
         }
+    }
+
+    fn account(&self) -> Account {
+        let held = self.holding.iter().map(|(key, (fence, state))| (key, fence, Some(*state)));
+        let ended = self.unrecorded.iter().map(|(key, fence)| (key, fence, None));
+        let shown = |((id, attempt), fence, state): (&AttemptKey, &Fence, Option<Holding>)| Shown {
+            execution_id: *id,
+            attempt: *attempt,
+            fence: *fence,
+            action_ref: self.granted[&(*id, *attempt)].action_ref.clone(),
+            concurrency_key: self.granted[&(*id, *attempt)].key.clone(),
+            message_id: None,
+            parameters: RawValue::from_string("{}".to_owned()).expect("JSON").into(),
+            timeout_seconds: None,
+            progress: Detail::default(),
+            correlation_id: None,
+            trace_id: None,
+            state,
+        };
+        Account { part: 0, parts: 1, attempts: held.chain(ended).map(shown).collect() }
     }
 
     /// The attempt is over; what is said of it is kept until recorded.
@@ -78,6 +106,9 @@ impl FakeWorker {
             }
             Order::Dispatch(dispatch) => {
                 let key = (dispatch.id, dispatch.attempt);
+                self.highest.execution_id = self.highest.execution_id.max(dispatch.id);
+                self.highest.fence = self.highest.fence.max(dispatch.fence);
+                self.granted.insert(key, dispatch.clone());
                 if self.holding.contains_key(&key) || self.unrecorded.contains_key(&key) {
                     return;
                 }

@@ -19,6 +19,7 @@ use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
 use crate::stamp::Stamp;
 use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
+use crate::standing::{self, Rewind, Standing};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +49,9 @@ const GUARD: &str = "SELECT set_config('plan_cache_mode', 'force_generic_plan', 
 
 const SET_STATEMENT_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, false)";
 
-const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, led_since = now() \
+const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, led_since = now(), \
+    former_epoch = CASE WHEN doubt IS NULL THEN epoch ELSE former_epoch END, \
+    former_batch = CASE WHEN doubt IS NULL THEN batch ELSE former_batch END, doubt = coalesce(doubt, '') \
     WHERE partition_id = $1 RETURNING epoch";
 
 /// The newest reports of executions with an attempt out, and of those whose last events are awaited.
@@ -59,8 +62,31 @@ const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
     WHERE execution_id = o.execution_id AND kind = 'progress' ORDER BY number DESC LIMIT $1) AS e \
     ORDER BY e.execution_id, e.number";
 
-const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = greatest(lease_us, $3) \
+const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = greatest(lease_us, $3), doubt = $4, \
+    floor_id = CASE WHEN $4 IS NULL THEN NULL ELSE coalesce(floor_id, next_id) END, \
+    floor_fence = CASE WHEN $4 IS NULL THEN NULL ELSE coalesce(floor_fence, next_fence) END \
     WHERE partition_id = $1 AND epoch = $2 RETURNING lease_us";
+
+/// With what tells one database from another that was copied from it: the cluster, its time line, the database and the
+/// table; which life of the server this is; and how far its log goes. An ordinary user may ask all of it.
+const STANDING: &str = "SELECT identity, generation, rewound_below, former_epoch, former_batch, doubt, next_id, \
+    next_fence, next_action, floor_id, floor_fence, lease_us, \
+    format('%s/%s/%s/%s', (SELECT system_identifier FROM pg_control_system()), \
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), \
+    (SELECT oid FROM pg_database WHERE datname = current_database()), 'leadership'::regclass::oid) AS site, \
+    pg_postmaster_start_time()::text AS life, \
+    (pg_current_wal_insert_lsn() - '0/0')::bigint AS log \
+    FROM leadership WHERE partition_id = $1";
+
+const DOUBT: &str = "UPDATE leadership SET epoch = greatest(epoch, $4), doubt = $3, \
+    floor_id = coalesce(floor_id, next_id), floor_fence = coalesce(floor_fence, next_fence) \
+    WHERE partition_id = $1 AND epoch = $2";
+
+const SETTLE: &str = "WITH settled AS (UPDATE leadership SET generation = generation + 1, doubt = NULL, \
+    floor_id = NULL, floor_fence = NULL, next_id = $5, next_fence = $7, next_action = $10, rewound_below = $5 \
+    WHERE partition_id = $1 AND epoch = $2 RETURNING generation) \
+    INSERT INTO rewinds (generation, settled_at, reason, floor_id, next_id, floor_fence, next_fence, shown_id, recovered) \
+    SELECT generation, now(), $3, $4, $5, $6, $7, $8, $9 FROM settled";
 
 /// Leadership of one epoch.
 #[derive(Debug)]
@@ -170,6 +196,8 @@ impl Lead {
             live,
             ended: ended.into_iter().map(Incarnation).collect(),
             counters: row::counters(&counters)?,
+            rewound_below: row::rewound_below(&counters)?,
+            generation: row::generation(&counters)?,
             stories,
         })
     }
@@ -196,9 +224,9 @@ impl Lead {
         Ok(())
     }
 
-    pub(crate) async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
+    pub(crate) async fn take_terms(&mut self, lease: Duration, doubt: Option<&str>) -> Result<Duration, Error> {
         let mut connection = self.take()?;
-        let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
+        let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease)).bind(doubt);
         let longest = within(taken.fetch_one(&mut connection)).await?;
         self.connection = Some(connection);
         Ok(leadership::lease(longest))
@@ -208,6 +236,41 @@ impl Lead {
         let mut connection = self.take()?;
         let forgotten = sqlx::query(sql::FORGET_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
         within(forgotten.execute(&mut connection)).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    pub(crate) async fn standing(&mut self) -> Result<Standing, Error> {
+        let mut connection = self.take()?;
+        let row = within(sqlx::query(STANDING).bind(PARTITION).fetch_one(&mut connection)).await?;
+        self.connection = Some(connection);
+        row::standing(&row)
+    }
+
+    pub(crate) async fn doubt(&mut self, reason: &str, above: Epoch) -> Result<(), Error> {
+        let mut connection = self.take()?;
+        let doubted = sqlx::query(DOUBT).bind(PARTITION).bind(self.epoch.0).bind(reason).bind(above.0);
+        within(doubted.execute(&mut connection)).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    pub(crate) async fn settle(&mut self, rewind: &Rewind) -> Result<(), Error> {
+        let mut connection = self.take()?;
+        let settled = sqlx::query(SETTLE)
+            .bind(PARTITION)
+            .bind(self.epoch.0)
+            .bind(&rewind.reason)
+            .bind(rewind.floor.next_id)
+            .bind(rewind.next.next_id)
+            .bind(rewind.floor.next_fence)
+            .bind(rewind.next.next_fence)
+            .bind(rewind.shown_id.0)
+            .bind(standing::listed(&rewind.recovered))
+            .bind(rewind.next.next_action);
+        if within(settled.execute(&mut connection)).await?.rows_affected() != 1 {
+            return Err(Error::LeadershipOver);
+        }
         self.connection = Some(connection);
         Ok(())
     }

@@ -13,7 +13,8 @@ use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::{borrow, within};
 use crate::events::Asked;
 use crate::text::hide;
-use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
+use crate::verify::REWINDS_MAX;
+use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row, sql};
 
 /// One look-up in the index for each: for `= ANY` of a thousand, a table of a hundred thousand is scanned.
 const FIND_MESSAGES: &str = "SELECT known.* FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL \
@@ -143,6 +144,10 @@ impl Journal {
             execution.earlier_attempts = attempts.remove(&execution.execution_id).unwrap_or_default();
         }
         Ok(())
+    }
+
+    pub(crate) async fn rewinds(&self) -> Result<Vec<PastRewind>, Error> {
+        self.rows(sqlx::query(sql::REWINDS).bind(REWINDS_MAX)).await?.iter().map(row::rewind).collect()
     }
 
     pub(crate) async fn actions(&self) -> Result<Vec<http::Action>, Error> {

@@ -15,6 +15,7 @@ use crate::deadline::{borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
 use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
+use crate::standing::{self, Rewind, Standing};
 
 /// Hands SQLite the statements of a batch one after the other: the caller's thread may be busy between two of them.
 static WRITING: LazyLock<Runtime> = LazyLock::new(|| {
@@ -27,7 +28,10 @@ static WRITING: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, \
-    led_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER) WHERE partition_id = $1 RETURNING epoch";
+    led_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER), \
+    former_epoch = CASE WHEN doubt IS NULL THEN epoch ELSE former_epoch END, \
+    former_batch = CASE WHEN doubt IS NULL THEN batch ELSE former_batch END, doubt = coalesce(doubt, '') \
+    WHERE partition_id = $1 RETURNING epoch";
 
 /// The newest reports of executions with an attempt out, and of those whose last events are awaited.
 const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
@@ -37,8 +41,29 @@ const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
     WHERE execution_id = o.execution_id AND kind = 'progress' ORDER BY number DESC LIMIT $1) \
     ORDER BY e.execution_id, e.number";
 
-const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = max(lease_us, $3) \
+const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = max(lease_us, $3), doubt = $4, \
+    floor_id = CASE WHEN $4 IS NULL THEN NULL ELSE coalesce(floor_id, next_id) END, \
+    floor_fence = CASE WHEN $4 IS NULL THEN NULL ELSE coalesce(floor_fence, next_fence) END \
     WHERE partition_id = $1 AND epoch = $2 RETURNING lease_us";
+
+/// A file is known by what it holds alone: one process leads on it.
+const STANDING: &str = "SELECT identity, generation, rewound_below, former_epoch, former_batch, doubt, next_id, \
+    next_fence, next_action, floor_id, floor_fence, lease_us, 'sqlite' AS site, '' AS life, 0 AS log \
+    FROM leadership WHERE partition_id = $1";
+
+const DOUBT: &str = "UPDATE leadership SET epoch = max(epoch, $4), doubt = $3, \
+    floor_id = coalesce(floor_id, next_id), floor_fence = coalesce(floor_fence, next_fence) \
+    WHERE partition_id = $1 AND epoch = $2";
+
+const SETTLE: &str = "UPDATE leadership SET generation = generation + 1, doubt = NULL, floor_id = NULL, \
+    floor_fence = NULL, next_id = $3, next_fence = $4, next_action = $5, rewound_below = $3 \
+    WHERE partition_id = $1 AND epoch = $2";
+
+/// Before [`SETTLE`], and once more where that did not follow.
+const NOTE_REWIND: &str = "INSERT OR REPLACE INTO rewinds \
+    (generation, settled_at, reason, floor_id, next_id, floor_fence, next_fence, shown_id, recovered) \
+    SELECT generation + 1, CAST(unixepoch('subsec') * 1000000 AS INTEGER), $3, $4, $5, $6, $7, $8, $9 \
+    FROM leadership WHERE partition_id = $1 AND epoch = $2";
 
 /// Leadership of one epoch.
 #[derive(Debug)]
@@ -99,6 +124,8 @@ impl Lead {
             live,
             ended: ended.into_iter().map(Incarnation).collect(),
             counters: row::counters(&counters)?,
+            rewound_below: row::rewound_below(&counters)?,
+            generation: row::generation(&counters)?,
             stories,
         })
     }
@@ -138,10 +165,10 @@ impl Lead {
         Ok(())
     }
 
-    pub(crate) async fn take_terms(&mut self, lease: Duration) -> Result<Duration, Error> {
+    pub(crate) async fn take_terms(&mut self, lease: Duration, doubt: Option<&str>) -> Result<Duration, Error> {
         let lock = self.take()?;
         let mut connection = borrow(&self.journal.writer).await?;
-        let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
+        let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease)).bind(doubt);
         let longest = within(taken.fetch_one(&mut *connection)).await?;
         connection.give_back();
         self.lock = Some(lock);
@@ -153,6 +180,53 @@ impl Lead {
         let mut connection = borrow(&self.journal.writer).await?;
         let forgotten = sqlx::query(sql::FORGET_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease));
         within(forgotten.execute(&mut *connection)).await?;
+        connection.give_back();
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    pub(crate) async fn standing(&mut self) -> Result<Standing, Error> {
+        let lock = self.take()?;
+        let mut connection = borrow(&self.journal.writer).await?;
+        let row = within(sqlx::query(STANDING).bind(PARTITION).fetch_one(&mut *connection)).await?;
+        connection.give_back();
+        self.lock = Some(lock);
+        row::standing(&row)
+    }
+
+    pub(crate) async fn doubt(&mut self, reason: &str, above: Epoch) -> Result<(), Error> {
+        let lock = self.take()?;
+        let mut connection = borrow(&self.journal.writer).await?;
+        let doubted = sqlx::query(DOUBT).bind(PARTITION).bind(self.epoch.0).bind(reason).bind(above.0);
+        within(doubted.execute(&mut *connection)).await?;
+        connection.give_back();
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    pub(crate) async fn settle(&mut self, rewind: &Rewind) -> Result<(), Error> {
+        let lock = self.take()?;
+        let mut connection = borrow(&self.journal.writer).await?;
+        let noted = sqlx::query(NOTE_REWIND)
+            .bind(PARTITION)
+            .bind(self.epoch.0)
+            .bind(&rewind.reason)
+            .bind(rewind.floor.next_id)
+            .bind(rewind.next.next_id)
+            .bind(rewind.floor.next_fence)
+            .bind(rewind.next.next_fence)
+            .bind(rewind.shown_id.0)
+            .bind(standing::listed(&rewind.recovered));
+        within(noted.execute(&mut *connection)).await?;
+        let settled = sqlx::query(SETTLE)
+            .bind(PARTITION)
+            .bind(self.epoch.0)
+            .bind(rewind.next.next_id)
+            .bind(rewind.next.next_fence)
+            .bind(rewind.next.next_action);
+        if within(settled.execute(&mut *connection)).await?.rows_affected() != 1 {
+            return Err(Error::LeadershipOver);
+        }
         connection.give_back();
         self.lock = Some(lock);
         Ok(())

@@ -14,7 +14,8 @@ use crate::deadline::{borrow, within};
 use crate::events::Asked;
 use crate::row::json;
 use crate::text::hide;
-use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, Request, durations, row, sql};
+use crate::verify::REWINDS_MAX;
+use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row, sql};
 
 const FIND_MESSAGES: &str = "SELECT message_id, execution_id AS id, digest FROM messages \
     WHERE message_id IN (SELECT value FROM json_each($1))";
@@ -113,6 +114,10 @@ impl Journal {
             execution.earlier_attempts = attempts.remove(&execution.execution_id).unwrap_or_default();
         }
         Ok(())
+    }
+
+    pub(crate) async fn rewinds(&self) -> Result<Vec<PastRewind>, Error> {
+        self.rows(sqlx::query(sql::REWINDS).bind(REWINDS_MAX)).await?.iter().map(row::rewind).collect()
     }
 
     pub(crate) async fn actions(&self) -> Result<Vec<http::Action>, Error> {

@@ -1,5 +1,6 @@
 //! What is asked of a database, all of it in one snapshot.
 
+use crate::PastRewind;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Timestamp, WorkerName, http};
 
 /// All that is judged.
@@ -20,6 +21,7 @@ pub(crate) struct Facts {
     /// Live executions that hold a slot without being out, or are out without one.
     pub(crate) unfit: Vec<ExecutionId>,
     pub(crate) totals: Vec<Total>,
+    pub(crate) rewinds: Vec<PastRewind>,
     pub(crate) ledger: Ledger,
 }
 
@@ -105,6 +107,7 @@ macro_rules! gather {
             endless: all!(sqlx::query(sql::SETTLED_WITHOUT_END).bind(since), row::execution_id),
             unfit: all!(sqlx::query(sql::UNFIT_SLOTS), row::execution_id),
             totals: all!(sqlx::query(sql::TOTALS), row::total),
+            rewinds: all!(sqlx::query(sql::REWINDS).bind(crate::verify::REWINDS_MAX), row::rewind),
             ledger: all!(sqlx::query(sql::LEDGER), row::ledger).pop().unwrap_or_default(),
         }
     }};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use slotline_store::{Batch, CommitError, Error, Store};
+use slotline_protocol::{Epoch, ExecutionId};
+use slotline_store::{Batch, CommitError, Counters, Error, Rewind, Store};
 use sqlx::Connection;
 use tokio::time::timeout;
 
@@ -21,6 +22,9 @@ cases!(
     batches_are_chained,
     a_leader_that_pings_goes_on,
     the_longest_lease_is_remembered_until_nobody_goes_by_it,
+    a_leader_learns_how_far_the_last_one_without_doubt_had_come,
+    a_doubt_lasts_from_leader_to_leader_until_it_is_settled,
+    what_a_rewind_lost_is_told_by_verify,
 );
 
 async fn every_leader_has_a_higher_epoch(world: World) -> anyhow::Result<()> {
@@ -136,13 +140,80 @@ async fn the_longest_lease_is_remembered_until_nobody_goes_by_it(world: World) -
     let (short, long) = (Duration::from_secs(20), Duration::from_secs(60));
     for (own, longest) in [(short, short), (long, long), (short, long)] {
         let mut lead = world.store.lead("test").await?;
-        assert_eq!(lead.take_terms(own).await?, longest);
+        assert_eq!(lead.take_terms(own, None).await?, longest);
     }
     let mut lead = world.store.lead("test").await?;
-    lead.take_terms(short).await?;
+    lead.take_terms(short, None).await?;
     lead.forget_terms(short).await?;
     lead.commit(&Batch { number: 1, ..Batch::default() }).await?;
     drop(lead);
-    assert_eq!(world.store.lead("test").await?.take_terms(short).await?, short);
+    assert_eq!(world.store.lead("test").await?.take_terms(short, None).await?, short);
+    Ok(())
+}
+
+async fn a_leader_learns_how_far_the_last_one_without_doubt_had_come(world: World) -> anyhow::Result<()> {
+    let mut first = world.writer().await?;
+    let epoch = first.lead.epoch();
+    let identity = first.lead.standing().await?.lineage.identity;
+    first.lead.take_terms(Duration::ZERO, None).await?;
+    first.accept([1]).await?;
+    first.lead.release().await;
+    // One that dies before it has judged does not stand for anything.
+    for _ in 0..2 {
+        let mut lead = world.store.lead("test").await?;
+        let standing = lead.standing().await?;
+        assert_eq!((standing.former, standing.doubt.as_deref()), ((epoch, 1), Some("")));
+        assert_eq!((standing.lineage.identity, standing.lineage.generation), (identity, 1));
+        lead.release().await;
+    }
+    Ok(())
+}
+
+async fn a_doubt_lasts_from_leader_to_leader_until_it_is_settled(world: World) -> anyhow::Result<()> {
+    let mut first = world.writer().await?;
+    first.lead.take_terms(Duration::ZERO, None).await?;
+    first.accept([1]).await?;
+    let (epoch, next_id) = (first.lead.epoch(), first.lead.standing().await?.counters.next_id);
+    let above = Epoch(epoch.0 + 100);
+    first.lead.doubt("a worker shows more", above).await?;
+    assert!(first.accept([2]).await.is_err(), "it has stood down");
+    first.lead.release().await;
+    let mut second = world.store.lead("test").await?;
+    assert!(second.epoch() > above);
+    let standing = second.standing().await?;
+    assert_eq!(standing.doubt.as_deref(), Some("a worker shows more"));
+    assert_eq!(standing.floor.next_id, next_id);
+    second.take_terms(Duration::ZERO, standing.doubt.as_deref()).await?;
+    let counters = Counters { next_id: 500, next_fence: 600, next_action: 70 };
+    let rewind = Rewind {
+        reason: "a worker shows more".to_owned(),
+        floor: standing.floor,
+        next: counters,
+        shown_id: ExecutionId(9),
+        recovered: vec![ExecutionId(5), ExecutionId(7)],
+    };
+    second.settle(&rewind).await?;
+    second.release().await;
+    let mut third = world.store.lead("test").await?;
+    let standing = third.standing().await?;
+    assert_eq!((standing.doubt.as_deref(), standing.lineage.generation), (Some(""), 2));
+    assert_eq!((standing.counters, standing.floor), (counters, counters));
+    assert_eq!(third.recover().await?.rewound_below, ExecutionId(500));
+    Ok(())
+}
+
+async fn what_a_rewind_lost_is_told_by_verify(world: World) -> anyhow::Result<()> {
+    let mut lead = world.store.lead("test").await?;
+    let counters = Counters { next_id: 500, next_fence: 600, next_action: 70 };
+    let floor = Counters { next_id: 3, next_fence: 3, next_action: 3 };
+    let recovered = vec![ExecutionId(5)];
+    let reason = "a worker shows more".to_owned();
+    lead.settle(&Rewind { reason, floor, next: counters, shown_id: ExecutionId(9), recovered }).await?;
+    let verdict = world.store.verify(None).await?;
+    let [rewind] = &verdict.rewinds[..] else { anyhow::bail!("one rewind is told: {:?}", verdict.rewinds) };
+    let sentence = rewind.sentence();
+    for part in ["at most 6 executions", "executions 3 to 8", "1 of them", "[5]", "go on at 500", "a worker shows more"] {
+        anyhow::ensure!(sentence.contains(part), "{part:?} is told: {sentence}");
+    }
     Ok(())
 }

@@ -41,10 +41,13 @@ pub(super) struct Task {
     pub(super) fence: Fence,
     pub(super) action_id: ActionId,
     pub(super) action_ref: ActionRef,
+    pub(super) parameters: Json,
     pub(super) timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
     pub(super) start_timeout: Option<Duration>,
     pub(super) detail: Detail,
+    pub(super) concurrency_key: Option<Arc<str>>,
+    pub(super) message_id: Option<Arc<str>>,
     /// Not ended at the fence: the action gave up its limit for itself.
     pub(super) is_isolated_ok: bool,
     pub(super) correlation_id: Option<Arc<str>>,
@@ -55,7 +58,7 @@ pub(super) struct Task {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Not started; may still be taken back.
-    Waiting { parameters: Json, after: Option<AttemptKey>, give_up_at: Option<Duration> },
+    Waiting { after: Option<AttemptKey>, give_up_at: Option<Duration> },
     /// Started, or being started, or being ended.
     Running(Run),
     /// Ended; kept until recorded.
@@ -110,15 +113,18 @@ impl Entry {
                 fence: order.fence,
                 action_id: order.action_id,
                 action_ref: order.action_ref,
+                parameters: Json(order.parameters),
                 timeout: order.timeout_seconds,
                 stall_timeout: order.stall_timeout_seconds,
                 start_timeout: order.start_timeout_seconds,
                 detail: order.progress,
+                concurrency_key: order.concurrency_key,
+                message_id: order.message_id.map(Into::into),
                 is_isolated_ok: order.continue_when_isolated,
                 correlation_id: order.correlation_id.map(Into::into),
                 trace_id: order.trace_id.map(Into::into),
             },
-            stage: Stage::Waiting { parameters: Json(order.parameters), after: order.starts_after, give_up_at },
+            stage: Stage::Waiting { after: order.starts_after, give_up_at },
             sequence: 0,
             pace: Pace::default(),
             course: Course::default(),
@@ -159,6 +165,24 @@ impl Entry {
             Stage::Running(Run { cause: None, .. }) => Some(Holding::Running),
             Stage::Running(Run { cause: Some(_), .. }) => Some(Holding::Cancelling),
             Stage::Done { .. } => None,
+        }
+    }
+
+    /// As a leader is told of it that may never have heard of it.
+    pub(super) fn shown(&self) -> message::Shown {
+        message::Shown {
+            execution_id: self.task.key.0,
+            attempt: self.task.key.1,
+            fence: self.task.fence,
+            action_ref: self.task.action_ref.clone(),
+            concurrency_key: self.task.concurrency_key.clone(),
+            message_id: self.task.message_id.clone(),
+            parameters: self.task.parameters.0.clone(),
+            timeout_seconds: self.task.timeout,
+            progress: self.task.detail,
+            correlation_id: self.task.correlation_id.clone(),
+            trace_id: self.task.trace_id.clone(),
+            state: self.holding(),
         }
     }
 

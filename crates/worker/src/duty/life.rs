@@ -18,19 +18,15 @@ impl Duty {
             return;
         }
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let run = Stage::Running(Run { heard_at: now.boot, ..Run::default() });
-        let parameters = match std::mem::replace(&mut entry.stage, run) {
-            Stage::Waiting { parameters, .. } => parameters,
-            before @ (Stage::Running(_) | Stage::Done { .. }) => {
-                entry.stage = before;
-                return;
-            }
-        };
+        if !entry.is_waiting() {
+            return;
+        }
+        entry.stage = Stage::Running(Run { heard_at: now.boot, ..Run::default() });
         fx.push(Effect::Start(Start {
             key,
             fence: entry.task.fence,
             action_ref: entry.task.action_ref.clone(),
-            parameters,
+            parameters: entry.task.parameters.clone(),
             progress: entry.task.detail,
             deadline: (!entry.task.is_isolated_ok).then_some(deadline),
             correlation_id: entry.task.correlation_id.clone(),

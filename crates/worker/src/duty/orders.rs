@@ -43,6 +43,8 @@ impl Duty {
 
     fn scheduled(&mut self, now: Now, order: message::Scheduled, fx: &mut Vec<Effect>) {
         let key = (order.execution_id, order.attempt);
+        self.highest.execution_id = self.highest.execution_id.max(order.execution_id);
+        self.highest.fence = self.highest.fence.max(order.fence);
         if let Some(entry) = self.entries.get(&key) {
             // Handed back before it started and granted anew: the executor knows of the return, so it is recorded.
             let granted_anew = matches!(entry.word(), Some(Word::Returned { started: false, .. }));
@@ -106,6 +108,7 @@ impl Duty {
         if order.lost {
             return self.end_incarnation(now, fx);
         }
+        (self.journal, self.wants_account) = (order.journal, order.account);
         let terms = Terms {
             lease: order.lease_seconds.unwrap_or(self.terms.lease),
             fence: order.fence_seconds.unwrap_or(self.terms.fence),

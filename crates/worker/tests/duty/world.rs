@@ -156,6 +156,8 @@ impl World {
             progress: Detail::Default,
             starts_after: None,
             scheduled_at: self.now.wall,
+            concurrency_key: None,
+            message_id: None,
             continue_when_isolated: false,
             correlation_id: None,
             trace_id: None,
@@ -221,6 +223,8 @@ impl World {
             fence_seconds: Some(terms.fence),
             heartbeat_seconds: Some(terms.heartbeat),
             lost: false,
+            journal: None,
+            account: false,
         }));
     }
 
@@ -238,6 +242,8 @@ impl World {
             fence_seconds: Some(fence),
             heartbeat_seconds: Some(heartbeat),
             lost: false,
+            journal: None,
+            account: false,
         }));
     }
 
@@ -250,6 +256,8 @@ impl World {
             fence_seconds: None,
             heartbeat_seconds: None,
             lost: true,
+            journal: None,
+            account: false,
         }));
     }
 

@@ -191,6 +191,8 @@ impl Executor {
             progress: Detail::Default,
             starts_after: None,
             scheduled_at: Timestamp::from_micros(0),
+            concurrency_key: None,
+            message_id: None,
             continue_when_isolated: false,
             correlation_id: Some(format!("correlation-{id}")),
             trace_id: None,
@@ -265,7 +267,7 @@ impl Executor {
 
     fn hello_message(&mut self, lost: bool) -> Hello {
         let (epoch, n) = self.next();
-        Hello { epoch, n, lease_seconds: None, fence_seconds: None, heartbeat_seconds: None, lost }
+        Hello { epoch, n, lease_seconds: None, fence_seconds: None, heartbeat_seconds: None, lost, journal: None, account: false }
     }
 
     pub(crate) async fn send<M: Message>(&self, to: Incarnation, message: &M) -> anyhow::Result<()> {

@@ -1,0 +1,533 @@
+//! What outlives the journal: marks that leaders leave on the broker, and what a new leader reads from them.
+//!
+//! A mark says which journal is led on, how far it had come, and which numbers may have been given. A journal that falls
+//! short of it was restored, promoted or rolled back: it is *doubted*, and nothing is granted before every worker that may
+//! live has shown what it holds. No number is given that a confirmed mark does not cover, so none is given twice, whatever
+//! the journal forgot.
+//!
+//! Not here: what a doubt means for executions (`slotline_scheduler`), and how it is remembered (`slotline_store`).
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use slotline_broker::{Error, Properties, Publication, PublishError, Receipt, Session, topology};
+use slotline_protocol::Epoch;
+use slotline_protocol::message::Lineage;
+use slotline_scheduler::Counters;
+use slotline_store::Standing;
+
+/// Numbers of each kind that a leader may give by one mark. They are skipped only where the journal may have gone back.
+const RESERVE: i64 = 20_000;
+/// Fewer left than this, and the next mark is due.
+const RENEW_BELOW: i64 = RESERVE / 2;
+/// How far behind the commits the newest mark may be.
+pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// The most copies of the journal that are remembered as superseded; the oldest is forgotten first.
+const RETIRED_MAX: usize = 16;
+/// The `type` of a mark, for people who look at the queue.
+const TYPE: &str = "journal.mark";
+
+/// The next numbers of a journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Numbers {
+    execution: i64,
+    fence: i64,
+    action: i64,
+}
+
+/// How far a leader has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) journal: Lineage,
+    pub(crate) epoch: Epoch,
+    /// Every batch up to this one is committed.
+    pub(crate) batch: i64,
+    /// The next numbers as of that batch, and those that no leader may reach without another mark.
+    next: Numbers,
+    reserved: Numbers,
+    /// The longest lease that a worker may go by.
+    lease_ms: u64,
+    /// See [`Standing`].
+    site: String,
+    life: String,
+    log: i64,
+    /// Copies of the journal that were led on before this one took their place.
+    #[serde(default)]
+    retired: Vec<String>,
+    /// The leader went in good order: nothing of any later batch has left it.
+    #[serde(default)]
+    is_last: bool,
+}
+
+/// What this process knows of the journal by having led on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Witness {
+    pub(crate) journal: Lineage,
+    pub(crate) epoch: Epoch,
+    /// The last batch of which anything left.
+    pub(crate) batch: i64,
+}
+
+/// What a new leader makes of the journal it is to lead on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It is no older than anything shows. `skips`: nothing proves that it has all that its last leader committed, so
+    /// that no number of the last reserve is given.
+    Sound { skips: bool },
+    /// It may be older than the world.
+    Doubted(String),
+    /// Another copy of it was led on since: this one must not be.
+    Superseded(String),
+}
+
+impl From<Counters> for Numbers {
+    fn from(counters: Counters) -> Self {
+        Self { execution: counters.next_id, fence: counters.next_fence, action: counters.next_action }
+    }
+}
+
+impl From<Numbers> for Counters {
+    fn from(numbers: Numbers) -> Self {
+        Self { next_id: numbers.execution, next_fence: numbers.fence, next_action: numbers.action }
+    }
+}
+
+impl Numbers {
+    fn exceed(self, other: Self) -> bool {
+        self.execution > other.execution || self.fence > other.fence || self.action > other.action
+    }
+}
+
+/// The marks on the broker, at most a few, and what they come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks(Vec<Mark>);
+
+impl Marks {
+    pub(crate) async fn read(session: &Session, prefix: &str) -> Result<Self, Error> {
+        let browser = session.browse(&topology::marks_queue(prefix), MARKS_MAX).await?;
+        let read = |body: &[u8]| match serde_json::from_slice(body) {
+            Ok(mark) => Some(mark),
+            Err(error) => {
+                tracing::warn!(%error, "a mark of the journal on the broker can't be read");
+                None
+            }
+        };
+        let marks = browser.deliveries.iter().filter_map(|delivery| read(&delivery.body)).collect();
+        browser.close().await?;
+        Ok(Self(marks))
+    }
+
+    pub(crate) fn newest(&self) -> Option<&Mark> {
+        self.0.iter().max_by_key(|mark| (mark.journal.generation, mark.epoch, mark.batch))
+    }
+
+    /// No number from these on was given.
+    pub(crate) fn reserved(&self) -> Counters {
+        let all = |number: fn(&Mark) -> i64| self.0.iter().map(number).max().unwrap_or_default();
+        Counters {
+            next_id: all(|mark| mark.reserved.execution),
+            next_fence: all(|mark| mark.reserved.fence),
+            next_action: all(|mark| mark.reserved.action),
+        }
+    }
+
+    /// The next execution by the newest of what was committed, as far as any mark tells.
+    pub(crate) fn next_execution(&self) -> i64 {
+        self.0.iter().map(|mark| mark.next.execution).max().unwrap_or_default()
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.0.iter().map(|mark| mark.lease_ms).max().unwrap_or_default())
+    }
+
+    /// The highest epoch of any of them.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.0.iter().map(|mark| mark.epoch).max().unwrap_or_default()
+    }
+
+    fn retired(&self) -> Vec<String> {
+        let mut retired: Vec<String> = Vec::new();
+        for site in self.0.iter().flat_map(|mark| &mark.retired) {
+            if !retired.contains(site) {
+                retired.push(site.clone());
+            }
+        }
+        retired
+    }
+
+    /// Holds the journal against the marks. `witness` is what this process itself knows. `is_private`: the broker is of
+    /// this process, so that neither marks nor workers are older.
+    pub(crate) fn judge(&self, standing: &Standing, witness: Option<Witness>, is_private: bool) -> Judgement {
+        let Standing { lineage, former, site, .. } = standing;
+        let newest = self.newest();
+        if self.retired().contains(site) && newest.is_some_and(|mark| mark.site != *site) {
+            return Judgement::Superseded(format!(
+                "another copy of this journal was led on since, and the site goes on there: connect this executor to that \
+                 database. To go on with this one all the same, stop every executor of the other, and purge the queue of \
+                 the marks ({})",
+                topology::marks_queue("<prefix>")
+            ));
+        }
+        if let Some(doubt) = standing.doubt.as_ref().filter(|doubt| !doubt.is_empty()) {
+            return Judgement::Doubted(doubt.clone());
+        }
+        let is_new = *former == (Epoch(0), 0);
+        let is_proven = witness.is_some_and(|witness| {
+            witness.journal.identity == lineage.identity && witness.epoch == former.0 && witness.batch <= former.1
+        });
+        let Some(mark) = newest else {
+            let is_sound = is_new || is_private || is_proven;
+            let reason = "the broker has no mark of this journal: it was emptied, or the installation has moved here from \
+                          another broker, where requests may have been left";
+            return if is_sound { Judgement::Sound { skips: false } } else { Judgement::Doubted(reason.to_owned()) };
+        };
+        let doubted = |reason: String| Judgement::Doubted(reason);
+        if mark.journal.identity != lineage.identity {
+            return doubted("another journal was led on with this broker before".to_owned());
+        }
+        if mark.journal.generation < lineage.generation {
+            // It was settled, and its leader did not live to leave the mark of it.
+            return Judgement::Sound { skips: true };
+        }
+        if mark.journal.generation > lineage.generation {
+            return doubted("it is from before it was last found older than the world".to_owned());
+        }
+        if (mark.epoch, mark.batch) > *former {
+            let ((ours, batch), theirs) = (*former, mark.epoch);
+            return doubted(format!(
+                "it ends with batch {batch} of epoch {ours}, and batch {} of epoch {theirs} was committed",
+                mark.batch
+            ));
+        }
+        if mark.next.exceed(standing.counters.into_numbers()) {
+            return doubted("it has not given numbers that were given".to_owned());
+        }
+        if is_proven || mark.is_last && mark.epoch == former.0 {
+            return Judgement::Sound { skips: false };
+        }
+        if mark.site != *site {
+            return doubted(
+                "it is not the database that was led on last: a dump was restored, a replica promoted, or the table made \
+                 anew"
+                    .to_owned(),
+            );
+        }
+        if mark.log > standing.log {
+            return doubted("the log of the database is behind where it was".to_owned());
+        }
+        Judgement::Sound { skips: mark.life != standing.life }
+    }
+}
+
+/// The store's counters are the scheduler's by another name.
+trait IntoNumbers {
+    fn into_numbers(self) -> Numbers;
+}
+
+impl IntoNumbers for slotline_store::Counters {
+    fn into_numbers(self) -> Numbers {
+        Numbers { execution: self.next_id, fence: self.next_fence, action: self.next_action }
+    }
+}
+
+/// The most marks that are looked at: as many as the queue keeps.
+const MARKS_MAX: usize = topology::MARKS_MAX as usize;
+
+/// The hand of one leader: what it writes into its marks, and what it may give by them.
+#[derive(Clone, Debug)]
+pub(crate) struct Hand {
+    prefix: String,
+    mark: Mark,
+    /// Covered by a confirmed mark.
+    confirmed: Numbers,
+    /// A mark that raises the reserve is on its way.
+    is_renewing: bool,
+}
+
+impl Hand {
+    /// For the leader of `epoch`. What `marks` reserve and the journal has not reached may be given already.
+    pub(crate) fn new(prefix: &str, standing: &Standing, epoch: Epoch, lease: Duration, marks: &Marks) -> Self {
+        let next = standing.counters.into_numbers();
+        let mut retired = marks.retired();
+        if let Some(mark) = marks.newest()
+            && mark.journal.identity == standing.lineage.identity
+            && mark.site != standing.site
+            && !retired.contains(&mark.site)
+        {
+            retired.push(mark.site.clone());
+        }
+        retired.retain(|site| *site != standing.site);
+        retired.drain(..retired.len().saturating_sub(RETIRED_MAX));
+        let lease = lease.max(marks.lease());
+        let mark = Mark {
+            journal: standing.lineage,
+            epoch,
+            batch: 0,
+            next,
+            reserved: next,
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            site: standing.site.clone(),
+            life: standing.life.clone(),
+            log: standing.log,
+            retired,
+            is_last: false,
+        };
+        Self { prefix: prefix.to_owned(), mark, confirmed: marks.reserved().into(), is_renewing: false }
+    }
+
+    /// What may be given by now.
+    pub(crate) fn confirmed(&self) -> Counters {
+        self.confirmed.into()
+    }
+
+    /// Notes what is committed.
+    pub(crate) fn committed(&mut self, batch: i64, next: Counters) {
+        self.mark.batch = batch;
+        self.mark.next = next.into();
+    }
+
+    pub(crate) fn batch(&self) -> i64 {
+        self.mark.batch
+    }
+
+    /// The mark of a whole reserve above `next`, if one is due and none is on its way.
+    pub(crate) fn renewal(&mut self, next: Counters, is_new_session: bool) -> Option<Mark> {
+        let next = Numbers::from(next);
+        let left = |of: fn(Numbers) -> i64| of(self.confirmed) - of(next);
+        let is_short = [left(|of| of.execution), left(|of| of.fence), left(|of| of.action)].iter().min() < Some(&RENEW_BELOW);
+        if !is_new_session && (self.is_renewing || !is_short) {
+            return None;
+        }
+        self.is_renewing = true;
+        let above = |number: i64, confirmed: i64| number.saturating_add(RESERVE).max(confirmed);
+        self.mark.reserved = Numbers {
+            execution: above(next.execution, self.confirmed.execution),
+            fence: above(next.fence, self.confirmed.fence),
+            action: above(next.action, self.confirmed.action),
+        };
+        Some(self.mark.clone())
+    }
+
+    /// The broker has a mark with this reserve, or did not take it.
+    pub(crate) fn renewed(&mut self, reserved: Option<Counters>) {
+        self.is_renewing = false;
+        if let Some(reserved) = reserved {
+            self.confirmed = reserved.into();
+        }
+    }
+
+    /// How far it has come, within what is reserved; nobody waits for it.
+    pub(crate) fn progress(&self, is_last: bool) -> Publication {
+        publication(&self.prefix, &Mark { is_last, ..self.mark.clone() })
+    }
+
+    /// Says before it greets anybody that this copy of the journal is led on, and that others are not to be.
+    pub(crate) fn claim(&self) -> Publication {
+        publication(&self.prefix, &Mark { reserved: self.confirmed, ..self.mark.clone() })
+    }
+
+    /// The mark of a journal that was settled with these numbers, as a new generation.
+    pub(crate) fn settled(&self, next: Counters) -> Publication {
+        let journal = Lineage { generation: self.mark.journal.generation + 1, ..self.mark.journal };
+        publication(&self.prefix, &Mark { journal, next: next.into(), reserved: next.into(), ..self.mark.clone() })
+    }
+}
+
+fn publication(prefix: &str, mark: &Mark) -> Publication {
+    Publication {
+        exchange: String::new(),
+        routing_key: topology::marks_queue(prefix),
+        body: serde_json::to_vec(mark).expect("a mark is plain data").into(),
+        properties: Properties { message_type: Some(TYPE.to_owned()), ..Properties::default() },
+        mandatory: true,
+        persistent: true,
+    }
+}
+
+/// Why a leader may not go on giving numbers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unmarked {
+    /// Another leads, on this journal or on a copy of it.
+    #[error("{0}")]
+    Foreign(String),
+    #[error("the broker did not take the mark of the journal: {0}")]
+    Refused(#[from] PublishError),
+    #[error("the marks of the journal can't be read: {0}")]
+    Unread(#[from] Error),
+}
+
+/// Leaves `mark`, unless another leader has left one since. Returns what may be given then.
+pub(crate) async fn renew(session: Session, prefix: String, mark: Mark) -> Result<Counters, Unmarked> {
+    let marks = Marks::read(&session, &prefix).await?;
+    if let Some(foreign) = marks.0.iter().find(|other| is_foreign(other, &mark)) {
+        return Err(Unmarked::Foreign(format!(
+            "another leader has left a mark of epoch {} on the broker; this one is of epoch {}",
+            foreign.epoch, mark.epoch
+        )));
+    }
+    session.publish(publication(&prefix, &mark)).await?;
+    Ok(mark.reserved.into())
+}
+
+/// Whether another leader that counts left this mark.
+fn is_foreign(other: &Mark, own: &Mark) -> bool {
+    other.epoch > own.epoch || other.journal.generation > own.journal.generation || other.retired.contains(&own.site)
+}
+
+/// Whether the broker has a publication of this module.
+pub(crate) async fn is_left(receipt: Receipt) -> Result<(), PublishError> {
+    receipt.await
+}
+
+/// What this process and its readers know of the doubt that its leader has.
+#[derive(Debug, Default)]
+pub(crate) struct Notice(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    doubt: Option<String>,
+    witness: Option<Witness>,
+}
+
+impl Notice {
+    /// Why nothing is granted now, and what is waited for.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        self.told().doubt.clone()
+    }
+
+    pub(crate) fn set_doubt(&self, doubt: Option<String>) {
+        self.told().doubt = doubt;
+    }
+
+    pub(crate) fn witness(&self) -> Option<Witness> {
+        self.told().witness
+    }
+
+    pub(crate) fn bear_witness(&self, witness: Witness) {
+        self.told().witness = Some(witness);
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing() -> Standing {
+        let counters = slotline_store::Counters { next_id: 100, next_fence: 100, next_action: 3 };
+        Standing {
+            lineage: Lineage { identity: uuid::Uuid::from_u128(7), generation: 1 },
+            former: (Epoch(5), 40),
+            doubt: Some(String::new()),
+            counters,
+            floor: counters,
+            lease: Duration::from_secs(60),
+            site: "one".to_owned(),
+            life: "first".to_owned(),
+            log: 1_000,
+        }
+    }
+
+    fn mark() -> Mark {
+        let now = Standing { former: (Epoch(4), 9), ..standing() };
+        let mut hand = Hand::new("p", &now, Epoch(5), Duration::from_secs(60), &Marks::default());
+        hand.committed(40, Counters { next_id: 100, next_fence: 100, next_action: 3 });
+        hand.mark.clone()
+    }
+
+    fn judge(change: impl FnOnce(&mut Standing, &mut Mark)) -> Judgement {
+        let (mut standing, mut mark) = (standing(), mark());
+        change(&mut standing, &mut mark);
+        Marks(vec![mark]).judge(&standing, None, false)
+    }
+
+    fn is_doubted(change: impl FnOnce(&mut Standing, &mut Mark)) -> bool {
+        matches!(judge(change), Judgement::Doubted(_))
+    }
+
+    #[test]
+    fn a_journal_that_has_all_that_its_last_leader_left_is_sound_and_skips_nothing() {
+        assert_eq!(judge(|_, _| {}), Judgement::Sound { skips: false });
+        assert_eq!(judge(|standing, _| standing.former.1 += 1), Judgement::Sound { skips: false });
+        assert_eq!(judge(|_, mark| mark.batch -= 7), Judgement::Sound { skips: false });
+    }
+
+    #[test]
+    fn a_journal_that_falls_short_of_a_mark_is_doubted() {
+        assert!(is_doubted(|standing, _| standing.former.1 -= 1));
+        assert!(is_doubted(|standing, _| standing.former.0 = Epoch(4)));
+        assert!(is_doubted(|standing, _| standing.counters.next_fence -= 1));
+        assert!(is_doubted(|_, mark| mark.journal.generation = 2));
+        assert!(is_doubted(|standing, _| standing.log -= 1));
+    }
+
+    #[test]
+    fn a_copy_of_the_journal_is_doubted_unless_it_is_proven_to_have_all() {
+        assert!(is_doubted(|standing, _| standing.site = "other".to_owned()));
+        let last = |standing: &mut Standing, mark: &mut Mark| {
+            standing.site = "other".to_owned();
+            mark.is_last = true;
+        };
+        assert_eq!(judge(last), Judgement::Sound { skips: false });
+        let witness = |batch| Witness { journal: standing().lineage, epoch: Epoch(5), batch };
+        let copy = Standing { site: "other".to_owned(), ..standing() };
+        let marks = Marks(vec![mark()]);
+        assert_eq!(marks.judge(&copy, Some(witness(40)), false), Judgement::Sound { skips: false });
+        assert!(matches!(marks.judge(&copy, Some(witness(41)), false), Judgement::Doubted(_)));
+    }
+
+    #[test]
+    fn another_journal_or_a_broker_without_a_mark_is_doubted_unless_all_is_new() {
+        assert!(is_doubted(|standing, _| standing.lineage.identity = uuid::Uuid::nil()));
+        let none = Marks::default();
+        assert!(matches!(none.judge(&standing(), None, false), Judgement::Doubted(_)));
+        assert_eq!(none.judge(&standing(), None, true), Judgement::Sound { skips: false });
+        let new = Standing { former: (Epoch(0), 0), ..standing() };
+        assert_eq!(none.judge(&new, None, false), Judgement::Sound { skips: false });
+    }
+
+    #[test]
+    fn a_server_that_was_restarted_with_its_leader_dead_costs_the_reserve_and_no_time() {
+        assert_eq!(judge(|standing, _| standing.life = "second".to_owned()), Judgement::Sound { skips: true });
+    }
+
+    #[test]
+    fn a_doubt_that_was_not_settled_goes_on() {
+        let doubt = Some("a worker shows more".to_owned());
+        let again = judge(|standing, _| standing.doubt = doubt.clone());
+        assert_eq!(again, Judgement::Doubted("a worker shows more".to_owned()));
+    }
+
+    #[test]
+    fn of_two_copies_only_the_one_that_was_led_on_last_is_led_on() {
+        let old = standing();
+        let new = Standing { site: "two".to_owned(), ..standing() };
+        let marks = Marks(vec![mark()]);
+        assert!(matches!(marks.judge(&new, None, false), Judgement::Doubted(_)));
+        let claim = Hand::new("p", &new, Epoch(6), Duration::ZERO, &marks);
+        let claim: Mark = serde_json::from_slice(&claim.claim().body).expect("a mark");
+        assert!(is_foreign(&claim, &mark()), "the leader on the old one stands down");
+        let marks = Marks(vec![mark(), claim]);
+        assert!(matches!(marks.judge(&old, None, false), Judgement::Superseded(_)));
+        let doubted = Standing { doubt: Some("a copy".to_owned()), ..new };
+        assert!(matches!(marks.judge(&doubted, None, false), Judgement::Doubted(_)));
+    }
+
+    #[test]
+    fn nothing_is_given_that_no_confirmed_mark_covers() {
+        let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
+        let mut hand = Hand::new("p", &standing(), Epoch(6), Duration::ZERO, &Marks::default());
+        assert_eq!(hand.confirmed().next_id, 0);
+        let mark = hand.renewal(next, true).expect("due");
+        assert_eq!(hand.renewal(next, false), None, "one is on its way");
+        assert_eq!(hand.confirmed().next_id, 0);
+        hand.renewed(Some(mark.reserved.into()));
+        assert_eq!(hand.confirmed().next_id, 100 + RESERVE);
+        assert_eq!(hand.renewal(next, false), None, "enough is left");
+        assert!(hand.renewal(Counters { next_fence: 100 + RENEW_BELOW + 1, ..next }, false).is_some());
+    }
+}

@@ -1,0 +1,349 @@
+//! A journal that may be older than the world: a dump was restored, a replica promoted, a snapshot rolled back.
+//!
+//! While there is doubt nothing is granted and no timer but the probes' fires: workers may hold attempts that this journal
+//! never gave, or gave and forgot. Every worker is asked for an account of what it holds, and whoever is silent for a
+//! whole lease has passed its fence; then everything that may run is known. What an account shows becomes a lease:
+//!
+//! ```text
+//!   the journal has the execution ...   and the worker shows an attempt of it
+//!   not, and never had its number       the execution is taken over from the worker, with all that it was given
+//!   not, but had its number             nothing: it has settled, and the worker may forget the attempt
+//!   waiting or backing off              the attempt becomes its lease
+//!   leased, by the same fence           as always
+//!   leased, by a lower fence            that lease was over before the higher one was given: it is moved
+//!   leased, by a higher fence           nothing: the attempt shown was over by then
+//!   leased, and its worker shows none   that attempt is over: lost, uncharged, back to its place
+//! ```
+//!
+//! Numbers that nobody shows may have been given as well, so none is given before the caller has raised the counters.
+//! Not here: what the journal and the broker remember of the world (the caller compares them).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use slotline_protocol::message::{Account, AttemptKey, Heartbeat, Highest, Lineage, Shown};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
+
+use crate::effect::Recovered;
+use crate::execution::{AtWork, Event, Execution, Leased, Phase, State};
+use crate::orders::{FORMER, UNSENT};
+use crate::scheduler::{Counters, Scheduler};
+
+/// How far above the journal's own numbers those that a worker shows may be: what is further is not believed.
+const BELIEVED: i64 = 1 << 40;
+/// After a rewind, attempts of executions that were known before it are numbered from here for each generation: the
+/// numbers between may have been used.
+const ATTEMPTS_PER_GENERATION: u32 = 1_000;
+
+/// What is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// The first numbers that this journal has not given.
+    floor: Counters,
+    /// Since when every message of a worker that got through was heard; `None` without a session.
+    since: Option<Timestamp>,
+    /// The longest that a worker may live without one.
+    lease: Duration,
+    /// Who has given account.
+    told: BTreeSet<Incarnation>,
+    recovered: BTreeSet<ExecutionId>,
+    /// The highest that any worker showed.
+    shown: Highest,
+    is_over: bool,
+}
+
+/// What the world knows and the journal does not: it is older.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    pub epoch: Epoch,
+    pub highest: Highest,
+    /// Of the journal that a worker was led by.
+    pub journal: Option<Lineage>,
+}
+
+/// What a leader in doubt waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoubtView {
+    /// When it is over at the soonest; `None` without a session.
+    pub until: Option<Timestamp>,
+    /// Workers that have not given account.
+    pub awaited: Vec<WorkerName>,
+    /// Executions that the journal did not know and a worker holds.
+    pub recovered: Vec<ExecutionId>,
+    pub shown: Highest,
+    pub floor: Counters,
+    /// Everything that may run is known.
+    pub is_over: bool,
+}
+
+impl Scheduler {
+    /// Doubts the journal, until [`DoubtView::is_over`]. `floor` are the numbers that come next by the journal alone, and
+    /// `lease` is the longest that any worker may go by. To be called before the first input.
+    pub fn doubt(&mut self, floor: Counters, lease: Duration) {
+        let lease = lease.max(self.config.lease).max(self.former_lease);
+        self.doubt = Some(Doubt {
+            floor,
+            since: None,
+            lease,
+            told: BTreeSet::new(),
+            recovered: BTreeSet::new(),
+            shown: Highest::default(),
+            is_over: false,
+        });
+    }
+
+    /// Raises what comes next: numbers below may have been given.
+    pub fn raise(&mut self, counters: Counters) {
+        self.counters.next_id = self.counters.next_id.max(counters.next_id);
+        self.counters.next_fence = self.counters.next_fence.max(counters.next_fence);
+        self.counters.next_action = self.counters.next_action.max(counters.next_action);
+    }
+
+    /// Names the journal, and says which executions were known before its last rewind.
+    pub fn know_as(&mut self, journal: Lineage, rewound_below: ExecutionId) {
+        self.journal = Some(journal);
+        let generations = u32::try_from(journal.generation.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.rewound = (rewound_below, generations.saturating_mul(ATTEMPTS_PER_GENERATION));
+    }
+
+    pub fn in_doubt(&self) -> Option<DoubtView> {
+        let doubt = self.doubt.as_ref()?;
+        let untold = self.workers.iter().filter(|(id, worker)| worker.introduced && !doubt.told.contains(id));
+        Some(DoubtView {
+            until: doubt.since.map(|since| since + doubt.lease),
+            awaited: untold.map(|(_, worker)| worker.name.clone()).collect(),
+            recovered: doubt.recovered.iter().copied().collect(),
+            shown: doubt.shown,
+            floor: doubt.floor,
+            is_over: doubt.is_over,
+        })
+    }
+
+    pub fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// The number of the next attempt of `id` after the one with this number.
+    pub(crate) fn attempt_after(&self, id: ExecutionId, attempt: u32) -> u32 {
+        let (below, floor) = self.rewound;
+        if id < below { (attempt + 1).max(floor + 1) } else { attempt + 1 }
+    }
+
+    pub(crate) fn doubt_from(&mut self, now: Timestamp) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.since = Some(now);
+            doubt.told.clear();
+            doubt.is_over = false;
+        }
+    }
+
+    /// Whatever was published before `proven` has come out of the queues.
+    pub(crate) fn doubt_until(&mut self, proven: Timestamp) {
+        let Some(doubt) = &self.doubt else { return };
+        let has_waited = doubt.since.is_some_and(|since| since + doubt.lease <= proven);
+        let all_told = self.workers.iter().all(|(id, worker)| !worker.introduced || doubt.told.contains(id));
+        if let Some(doubt) = &mut self.doubt {
+            doubt.is_over = has_waited && all_told;
+        }
+    }
+
+    /// Whether something shows a fence that this journal has not given. Such a word is kept by its worker, and nothing
+    /// may answer it before the account that names the attempt.
+    pub(crate) fn is_unheard_of(&mut self, (id, _): AttemptKey, fence: Fence) -> bool {
+        let next = self.doubt.as_ref().map_or(self.counters.next_fence, |doubt| doubt.floor.next_fence);
+        if fence.0 < next {
+            return false;
+        }
+        let has_lease = self.executions.get(&id).and_then(Execution::leased).is_some_and(|leased| leased.fence == fence);
+        if !has_lease {
+            self.note(Evidence { highest: Highest { execution_id: id, fence }, ..Evidence::default() });
+        }
+        !has_lease
+    }
+
+    /// Holds the numbers of a heartbeat against those that this journal has given.
+    pub(crate) fn weigh(&mut self, heartbeat: &Heartbeat) {
+        let journal = heartbeat.journal.filter(|theirs| {
+            let ours = self.journal;
+            ours.is_some_and(|ours| theirs.identity != ours.identity || theirs.generation > ours.generation)
+        });
+        let is_ahead = heartbeat.seen.0 > self.epoch
+            || heartbeat.highest.fence.0 >= self.counters.next_fence
+            || heartbeat.highest.execution_id.0 >= self.counters.next_id;
+        if is_ahead || journal.is_some() {
+            self.note(Evidence { epoch: heartbeat.seen.0, highest: heartbeat.highest, journal });
+        }
+        if let Some(doubt) = &mut self.doubt {
+            doubt.shown.execution_id = doubt.shown.execution_id.max(heartbeat.highest.execution_id);
+            doubt.shown.fence = doubt.shown.fence.max(heartbeat.highest.fence);
+        }
+    }
+
+    fn note(&mut self, evidence: Evidence) {
+        let Evidence { epoch, highest, journal } = evidence;
+        let believed = |theirs: i64, ours: i64| theirs < ours.saturating_add(BELIEVED);
+        if !believed(epoch.0, self.epoch.0)
+            || !believed(highest.fence.0, self.counters.next_fence)
+            || !believed(highest.execution_id.0, self.counters.next_id)
+        {
+            return;
+        }
+        if self.doubt.is_some() {
+            // Nothing is given meanwhile, so that raising is all there is to do; only the epoch needs a new leader.
+            let (next_id, next_fence) = (highest.execution_id.0 + 1, highest.fence.0 + 1);
+            self.raise(Counters { next_id, next_fence, next_action: 0 });
+            if epoch <= self.epoch {
+                return;
+            }
+        }
+        let known = self.effects.evidence.get_or_insert_default();
+        known.epoch = known.epoch.max(epoch);
+        known.highest.execution_id = known.highest.execution_id.max(highest.execution_id);
+        known.highest.fence = known.highest.fence.max(highest.fence);
+        known.journal = known.journal.max(journal);
+    }
+
+    /// Takes a worker's account, of a heartbeat that it sent when it had heard this leader. True if it is whole, so that
+    /// what it does not show is not there.
+    pub(crate) fn take_account(&mut self, incarnation: Incarnation, account: Account, now: Timestamp) -> bool {
+        let is_last = account.is_last();
+        for shown in account.attempts {
+            self.take_over(incarnation, shown, now);
+        }
+        if is_last && let Some(doubt) = &mut self.doubt {
+            doubt.told.insert(incarnation);
+        }
+        is_last
+    }
+
+    /// One row of the table above.
+    fn take_over(&mut self, incarnation: Incarnation, shown: Shown, now: Timestamp) {
+        let Some(floor) = self.doubt.as_ref().map(|doubt| doubt.floor) else { return };
+        if shown.fence.0 < floor.next_fence {
+            return;
+        }
+        self.note(Evidence {
+            highest: Highest { execution_id: shown.execution_id, fence: shown.fence },
+            ..Evidence::default()
+        });
+        let id = shown.execution_id;
+        let leased = self.executions.get(&id).and_then(Execution::leased).map(|leased| leased.fence);
+        match (self.executions.get(&id).map(Execution::phase), leased) {
+            (None, _) if id.0 >= floor.next_id => self.recover_from_worker(incarnation, shown, now),
+            // It has settled.
+            (None, _) => self.orders.recorded(incarnation, shown.key()),
+            (Some(_), Some(fence)) if fence > shown.fence => self.orders.recorded(incarnation, shown.key()),
+            (Some(_), Some(fence)) if fence == shown.fence => {}
+            (Some(Phase::Cancelling), Some(_)) => self.move_lease(incarnation, &shown, now),
+            (Some(_), Some(_)) => {
+                self.fire_if_ahead(id, now);
+                self.lose_attempt(id, false, "was over by the time that the journal goes back to", now);
+                self.adopt(incarnation, &shown, now);
+            }
+            (Some(_), None) => self.adopt(incarnation, &shown, now),
+        }
+    }
+
+    /// The execution is not in the journal: it goes on as its worker knows it.
+    fn recover_from_worker(&mut self, incarnation: Incarnation, shown: Shown, now: Timestamp) {
+        let id = shown.execution_id;
+        let Some(action_id) = self.action_called(&shown.action_ref) else {
+            self.effects.unknown_actions.insert(shown.action_ref);
+            return;
+        };
+        let Some(action) = self.actions.get_mut(&action_id) else { return };
+        action.total_enqueued += 1;
+        self.executions.insert(id, Execution::requested(action_id, shown.concurrency_key.clone(), now));
+        self.join_line(id, now);
+        self.announce(id, Status::Requested, Status::Queued, now);
+        self.adopt(incarnation, &shown, now);
+        if let Some(doubt) = &mut self.doubt {
+            doubt.recovered.insert(id);
+        }
+        self.effects.recovered.push(Recovered { action: action_id, incarnation, shown });
+    }
+
+    fn action_called(&self, action_ref: &ActionRef) -> Option<ActionId> {
+        self.actions.values().find(|action| action.action_ref == *action_ref).map(|action| action.id)
+    }
+
+    /// The attempt shown becomes the lease of an execution that has none, and takes its slot, whether or not one is free.
+    fn adopt(&mut self, incarnation: Incarnation, shown: &Shown, now: Timestamp) {
+        let id = shown.execution_id;
+        let Some(Phase::Scheduled) = self.next_phase(id, Event::Shown) else { return };
+        self.disarm(id);
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let action_id = execution.action;
+        let Some(action) = self.actions.get_mut(&action_id) else { return };
+        action.withdraw(id, execution);
+        execution.attempt = shown.attempt;
+        execution.state = State::Leased(shown_lease(incarnation, shown, AtWork::Scheduled, now));
+        action.take_slot(id, &execution.key);
+        self.effects.changed.insert(id);
+        self.hold(incarnation, id);
+        self.announce(id, Status::Queued, Status::Scheduled, now);
+        if shown.state != Some(slotline_protocol::message::Holding::Pending) {
+            self.runs(id);
+        }
+        self.offer(action_id);
+    }
+
+    /// What is being cancelled stays so: the order goes to the worker that really holds it.
+    fn move_lease(&mut self, incarnation: Incarnation, shown: &Shown, now: Timestamp) {
+        let id = shown.execution_id;
+        self.fire_if_ahead(id, now);
+        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let Some(before) = Execution::leased_mut(execution) else { return };
+        let (former, reason) = match &before.at_work {
+            AtWork::Cancelling { reason, .. } => (before.worker, reason.clone()),
+            AtWork::Scheduled | AtWork::Running => (before.worker, None),
+        };
+        *before = shown_lease(incarnation, shown, AtWork::Cancelling { n: UNSENT, reason }, now);
+        execution.attempt = shown.attempt;
+        self.orders.cancel.push(id);
+        self.effects.changed.insert(id);
+        if let Some(worker) = self.workers.get_mut(&former) {
+            worker.leases.remove(&id);
+        }
+        self.update_room(former);
+        self.hold(incarnation, id);
+    }
+
+    fn hold(&mut self, incarnation: Incarnation, id: ExecutionId) {
+        if let Some(worker) = self.workers.get_mut(&incarnation) {
+            worker.leases.insert(id);
+        }
+        self.update_room(incarnation);
+    }
+
+    /// One that was sent ahead and has begun, or is over: the one before it had completed, whatever the journal knows.
+    pub(crate) fn fire_if_ahead(&mut self, id: ExecutionId, now: Timestamp) {
+        let after = self.executions.get(&id).and_then(Execution::ahead).map(|ahead| ahead.after);
+        if let Some(after) = after {
+            self.fire(after, now);
+        }
+    }
+
+    /// The worker's whole account does not show an attempt that the journal gave it: it ended after the time that the
+    /// journal goes back to, and how is not known.
+    pub(crate) fn miss(&mut self, id: ExecutionId, now: Timestamp) {
+        match self.executions.get(&id).map(Execution::phase) {
+            Some(Phase::Ahead) => self.take_back(id),
+            Some(_) => self.lose_attempt(id, false, "ended after the time that the journal goes back to", now),
+            None => {}
+        }
+    }
+}
+
+fn shown_lease(worker: Incarnation, shown: &Shown, at_work: AtWork, now: Timestamp) -> Leased {
+    Leased {
+        worker,
+        fence: shown.fence,
+        n: FORMER,
+        sent_at: now,
+        scheduled_at: now,
+        started_at: None,
+        at_work,
+        ahead: None,
+    }
+}
