@@ -103,14 +103,58 @@ impl Postgres {
         tokio::task::spawn_blocking(move || run(&mut command)).await?
     }
 
-    /// Immediate shutdown, as after a crash, and a start with the same port and data.
-    pub async fn restart(&self) -> anyhow::Result<()> {
+    /// All that the database which `url` names holds, as SQL.
+    pub async fn dump(&self, url: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(self.settings.binaries.join("pg_dump"));
+        command.args(["--no-owner", url]);
+        tokio::task::spawn_blocking(move || run(&mut command)).await?
+    }
+
+    /// Makes the database which `url` names anew, from a dump; whoever is connected to it is thrown out.
+    pub async fn restore(&self, url: &str, dump: &str) -> anyhow::Result<()> {
+        let name = url.rsplit('/').next().context("the URL names a database")?;
+        self.psql(&format!("drop database if exists \"{name}\" with (force)")).await?;
+        self.psql(&format!("create database \"{name}\"")).await?;
+        let file = std::env::temp_dir().join(format!("slotline-dump-{}-{name}.sql", std::process::id()));
+        std::fs::write(&file, dump)?;
+        let mut command = Command::new(self.settings.binaries.join("psql"));
+        command.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-q", "-f"]).arg(&file).arg(url);
+        let restored = tokio::task::spawn_blocking(move || run(&mut command)).await?;
+        std::fs::remove_file(&file)?;
+        restored.map(drop)
+    }
+
+    /// Stops the server as in a crash, and keeps its files as they are; it runs again when this returns.
+    pub async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        self.stop_at_once().await?;
+        let data = self.settings.data.clone();
+        let kept = data.with_extension(format!("snapshot-{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed)));
+        let copied = copy(&data, &kept).await;
+        self.start_again().await?;
+        copied.map(|()| Snapshot(kept))
+    }
+
+    /// Stops the server, puts its files back as they were, and starts it.
+    pub async fn roll_back(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        self.stop_at_once().await?;
+        std::fs::remove_dir_all(&self.settings.data)?;
+        copy(&snapshot.0, &self.settings.data).await?;
+        self.start_again().await
+    }
+
+    async fn stop_at_once(&self) -> anyhow::Result<()> {
         let mut server = self.take_server()?;
         tokio::task::spawn_blocking(move || {
             server.signal(Signal::SIGQUIT)?;
             server.wait(STOP_WITHIN)
         })
         .await??;
+        Ok(())
+    }
+
+    /// Immediate shutdown, as after a crash, and a start with the same port and data.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        self.stop_at_once().await?;
         self.start_again().await
     }
 
@@ -217,6 +261,15 @@ impl Settings {
         ready.with_context(|| server.log())?;
         Ok(server)
     }
+}
+
+/// Files of a server as they were.
+pub struct Snapshot(PathBuf);
+
+async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("cp");
+    command.arg("-a").arg(from).arg(to);
+    tokio::task::spawn_blocking(move || run(&mut command)).await?.map(drop)
 }
 
 fn run(command: &mut Command) -> anyhow::Result<String> {

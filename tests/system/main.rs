@@ -19,6 +19,7 @@ mod journal;
 mod order;
 mod policies;
 mod progress;
+mod rewind;
 mod strangers;
 mod stream;
 mod terminal;

@@ -390,6 +390,40 @@ impl World {
         self.postgres.psql_in(&self.database, sql).await
     }
 
+    /// What the journal holds, for [`World::restore`].
+    pub(crate) async fn dump(&self) -> anyhow::Result<String> {
+        self.postgres.dump(&self.database).await
+    }
+
+    /// Puts the journal back to what it was.
+    pub(crate) async fn restore(&self, dump: &str) -> anyhow::Result<()> {
+        self.postgres.restore(&self.database, dump).await
+    }
+
+    /// Starts an executor on a copy of the journal as it was, beside the others.
+    pub(crate) async fn start_executor_on_copy(&mut self, dump: &str) -> anyhow::Result<()> {
+        let copy = self.postgres.fresh_database("copy").await?;
+        self.postgres.restore(&copy, dump).await?;
+        let name = format!("executor-{}", self.executors.len());
+        self.executors.push(Daemon::executor(&self.sandbox, &name, &copy, &self.amqp, self.lease.options())?);
+        Ok(())
+    }
+
+    /// What `slotline verify` says of the journal.
+    pub(crate) async fn verified(&self) -> anyhow::Result<String> {
+        let output =
+            Launch::new("verify", &["verify", "--database-url", &self.database]).output(&self.sandbox).await?;
+        ensure!(output.status.success(), "verify: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The answer of one executor alone.
+    pub(crate) async fn health_of(&self, index: usize) -> anyhow::Result<(u16, String)> {
+        let url = format!("{}/readyz?verbose", self.executors[index].api_url());
+        let answer = self.http.get(url).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// How many requests the broker still holds, taken by an executor or not.
     pub(crate) async fn requests_held(&self) -> anyhow::Result<usize> {
         let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
