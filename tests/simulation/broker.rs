@@ -12,7 +12,7 @@ use crate::faults::Node;
 use crate::history::Fact;
 use crate::plan::Mistake;
 use crate::stage::{Event, Side, Stage, Why};
-use crate::wire::{Body, Down, Queue as Name, Route, SessionId, Tag, Up, Verdict};
+use crate::wire::{Body, Down, Mark, Queue as Name, Route, SessionId, Tag, Up, Verdict};
 
 pub(crate) struct Broker {
     pub(crate) is_up: bool,
@@ -26,7 +26,11 @@ pub(crate) struct Broker {
     pub(crate) refused: Option<usize>,
     queues: BTreeMap<Name, Queue>,
     enqueued: Vec<bool>,
+    pub(crate) marks: VecDeque<Mark>,
 }
+
+/// The most marks that are kept.
+const MARKS_MAX: usize = 8;
 
 #[derive(Default)]
 struct Queue {
@@ -59,6 +63,7 @@ impl Broker {
             refused: None,
             queues: BTreeMap::from([(Name::Requests, Queue::default())]),
             enqueued: vec![false; requests],
+            marks: VecDeque::new(),
         }
     }
 
@@ -75,7 +80,7 @@ impl Broker {
             return;
         }
         match up {
-            Up::Publish { .. } if self.is_blocked => self.blocked.push((session, up)),
+            Up::Publish { .. } | Up::Mark(_) if self.is_blocked => self.blocked.push((session, up)),
             Up::Publish { seq, route, body, mandatory } => {
                 let finds_it_full = route == Route::Heartbeats
                     && self.refused.is_some_and(|worker| stage.sessions[session].owner == Node::Worker(worker));
@@ -105,6 +110,15 @@ impl Broker {
                 self.consume(queue, session, stage);
             }
             Up::Delete { queue } => self.delete(queue, Some(session), stage),
+            Up::Mark(_) if self.is_refusing => {}
+            Up::Mark(mark) => {
+                self.marks.push_back(mark);
+                if self.marks.len() > MARKS_MAX {
+                    self.marks.pop_front();
+                }
+                stage.deliver(session, Down::Marked(mark));
+            }
+            Up::ReadMarks => stage.deliver(session, Down::Marks(self.marks.iter().copied().collect())),
             Up::Close => self.end_session(session, stage),
         }
     }
@@ -292,6 +306,7 @@ impl Broker {
 
     /// Forgets every queue but the one that is the publishers' receipt.
     pub(crate) fn empty(&mut self, stage: &mut Stage) {
+        self.marks.clear();
         for name in self.bound(|name| *name != Name::Requests) {
             self.delete(name, None, stage);
         }

@@ -20,6 +20,8 @@ pub(crate) enum Rule {
     AcceptedInOrder,
     OneTerminalStatus,
     NoAttemptTwice,
+    /// Neither an id nor a fence is given twice, also by a journal that went back.
+    NoNumberTwice,
     ProcessesWithinLeases,
     NoEffectBeforeItsCommit,
     EpochsRise,
@@ -43,6 +45,17 @@ pub(crate) struct Violation {
     pub(crate) detail: String,
 }
 
+/// What the journal says, as far as it is judged: it goes back with the journal.
+#[derive(Clone, Default)]
+struct Kept {
+    accepted: BTreeMap<RequestId, ExecutionId>,
+    actions: BTreeMap<ActionRef, Action>,
+    live: BTreeMap<ExecutionId, Live>,
+    settled: BTreeMap<ExecutionId, Status>,
+    epoch: Epoch,
+    batch: i64,
+}
+
 #[derive(Default)]
 pub(crate) struct Checker {
     enqueued: BTreeMap<RequestId, u64>,
@@ -62,11 +75,22 @@ pub(crate) struct Checker {
     epoch: Epoch,
     batch: i64,
     deadline: Option<u64>,
+    dump: Option<Box<Kept>>,
+    /// Executions, and which request each is of, whatever the journal forgot.
+    given: BTreeMap<ExecutionId, RequestId>,
+    /// Requests that were accepted and forgotten.
+    gone: BTreeSet<RequestId>,
+    /// The action and key of each grant, and the most that was ever allowed at once: to count processes by themselves.
+    slots: BTreeMap<Fence, (ActionRef, Option<Arc<str>>)>,
+    /// Fences up to this were given before the journal was rewound: their leases may be forgotten.
+    forgotten: Option<Fence>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Action {
     rules: Rules,
+    /// The highest limit there ever was; `None` if there was none for a while.
+    widest: Option<Option<u32>>,
     /// What held before the batch that is being read; a grant of the same batch may have been made under either.
     before: Option<((Epoch, i64), Rules)>,
     leases: BTreeMap<ExecutionId, Option<Arc<str>>>,
@@ -74,6 +98,7 @@ struct Action {
     last_position: u64,
 }
 
+#[derive(Clone)]
 struct Live {
     action: ActionRef,
     key: Option<Arc<str>>,
@@ -142,9 +167,21 @@ impl Checker {
                 let action = self.actions.entry(action.clone()).or_default();
                 action.before = Some((batch, action.rules));
                 action.rules = *rules;
+                let wider = |one: Option<u32>, other: Option<u32>| Some(one?.max(other?));
+                action.widest = Some(action.widest.map_or(rules.limit, |before| wider(before, rules.limit)));
                 Ok(())
             }
             Fact::Accepted { execution, request, action, key } => self.accepted(*execution, request, action, key),
+            Fact::Dumped => {
+                self.dump = Some(Box::new(self.keep()));
+                Ok(())
+            }
+            Fact::Rewound => {
+                self.rewind();
+                Ok(())
+            }
+            Fact::Recovered { execution, request, action, key } => self.recovered(*execution, request, action, key),
+            Fact::Adopted { execution, attempt, fence } => self.adopted(*execution, *attempt, *fence),
             Fact::Waits { execution, place } => {
                 let live = self.live(*execution)?;
                 live.place = Some(*place);
@@ -195,7 +232,7 @@ impl Checker {
                 )
             }
             Fact::Answered { request } => {
-                let known = self.accepted.contains_key(request);
+                let known = self.accepted.contains_key(request) || self.gone.contains(request);
                 ensure(known, Rule::NoEffectBeforeItsCommit, None, || {
                     format!("request {request} was answered before it was committed")
                 })
@@ -253,6 +290,10 @@ impl Checker {
             let detail = format!("request {request} was accepted as execution {id} but never enqueued");
             return Err(broken(Rule::NothingUnacceptedRuns, Some(id), detail));
         };
+        if let Some(before) = self.given.insert(id, request.clone()).filter(|before| before != request) {
+            let detail = format!("execution {id} is of request {request}, and was of {before}");
+            return Err(broken(Rule::NoNumberTwice, Some(id), detail));
+        }
         let action = self.actions.entry(action_ref.clone()).or_default();
         // One that was turned away and came again has lost its position.
         let in_order = action.last_position <= position || self.refused.contains(request);
@@ -273,6 +314,80 @@ impl Checker {
         })
     }
 
+    fn keep(&self) -> Kept {
+        Kept {
+            accepted: self.accepted.clone(),
+            actions: self.actions.clone(),
+            live: self.live.clone(),
+            settled: self.settled.clone(),
+            epoch: self.epoch,
+            batch: self.batch,
+        }
+    }
+
+    /// The journal is what it was. What runs, what was begun, and every number that was given stay.
+    fn rewind(&mut self) {
+        let Some(kept) = self.dump.take() else { return };
+        let Kept { accepted, actions, live, settled, epoch, batch } = *kept;
+        let before = std::mem::replace(&mut self.accepted, accepted);
+        self.gone.extend(before.into_keys().filter(|request| !self.accepted.contains_key(request)));
+        (self.actions, self.live, self.settled, self.epoch, self.batch) = (actions, live, settled, epoch, batch);
+        self.forgotten = self.fences.last_key_value().map(|(fence, _)| *fence);
+    }
+
+    /// It is the execution that it was.
+    fn recovered(
+        &mut self,
+        id: ExecutionId,
+        request: &RequestId,
+        action_ref: &ActionRef,
+        key: &Option<Arc<str>>,
+    ) -> Result<(), Violation> {
+        let is_its_own = self.given.get(&id) == Some(request) && self.accepted.insert(request.clone(), id).is_none();
+        let live = Live {
+            action: action_ref.clone(),
+            key: key.clone(),
+            request: request.clone(),
+            waits: None,
+            place: None,
+            lease: None,
+            ahead: None,
+            passes: BTreeSet::new(),
+        };
+        self.live.insert(id, live);
+        self.gone.remove(request);
+        ensure(is_its_own, Rule::NoNumberTwice, Some(id), || {
+            format!("execution {id} was taken over as request {request}; it was of {:?}", self.given.get(&id))
+        })
+    }
+
+    /// The lease is of an attempt that was really given to this execution.
+    fn adopted(&mut self, id: ExecutionId, attempt: u32, fence: Fence) -> Result<(), Violation> {
+        let live = self.live(id)?;
+        (live.waits, live.ahead) = (None, None);
+        live.lease = Some((fence, attempt));
+        let (action_ref, key) = (live.action.clone(), live.key.clone());
+        if let Some(action) = self.actions.get_mut(&action_ref) {
+            action.leases.insert(id, key);
+        }
+        let given = self.fences.get(&fence).map(|(id, attempt, _)| (*id, *attempt));
+        ensure(given == Some((id, attempt)), Rule::NoNumberTwice, Some(id), || {
+            format!("attempt {attempt} of execution {id} was taken over with fence {fence}, which is of {given:?}")
+        })
+    }
+
+    /// Never more processes of an action than were ever allowed, whatever the journal says of leases.
+    fn count_processes(&self, fence: Fence) -> Result<(), Violation> {
+        let Some((action_ref, _)) = self.slots.get(&fence) else { return Ok(()) };
+        let Some(Some(limit)) = self.actions.get(action_ref).and_then(|action| action.widest) else { return Ok(()) };
+        let runs_on = |fence: &Fence| self.fences.get(fence).is_some_and(|(_, _, runs_on)| *runs_on);
+        let same = |fence: &&Fence| self.slots.get(fence).is_some_and(|(other, _)| other == action_ref);
+        let count = self.running.keys().filter(same).filter(|fence| !runs_on(fence)).count();
+        ensure(count <= limit as usize, Rule::LimitHolds, None, || {
+            format!("{count} processes of {action_ref} run, and its limit was never above {limit}")
+        })
+    }
+
     fn granted(&mut self, id: ExecutionId, attempt: u32, fence: Fence, place: i64) -> Result<(), Violation> {
         let live = self.live(id)?;
         let waited = live.waits.take();
@@ -286,6 +401,7 @@ impl Checker {
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
         let runs_on = self.actions.get(&action_ref).is_some_and(|action| action.rules.runs_on);
         self.fences.insert(fence, (id, attempt, runs_on));
+        self.slots.insert(fence, (action_ref.clone(), key.clone()));
         ensure(before.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
             format!("execution {id} got fence {fence} while it held {before:?} and {newest:?} was the newest")
         })?;
@@ -363,6 +479,8 @@ impl Checker {
         self.live(id)?.ahead = Some((ahead, rules));
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
         self.fences.insert(fence, (id, attempt, rules.runs_on));
+        let key = self.live.get(&id).and_then(|live| live.key.clone());
+        self.slots.insert(fence, (action_ref.clone(), key));
         ensure(out.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
             format!("execution {id} got fence {fence} while it held {out:?} and {newest:?} was the newest")
         })?;
@@ -472,7 +590,10 @@ impl Checker {
             (ahead.fence, ahead.attempt) == (fence, attempt) && !self.running.contains_key(&ahead.after)
         });
         let is_leased = lease == Some((fence, attempt));
-        ensure(runs_on || is_leased || is_next, Rule::ProcessesWithinLeases, Some(id), || {
+        self.count_processes(fence)?;
+        // Of one that the journal forgot the worker knows more.
+        let is_forgotten = self.forgotten.is_some_and(|forgotten| fence <= forgotten);
+        ensure(runs_on || is_leased || is_next || is_forgotten, Rule::ProcessesWithinLeases, Some(id), || {
             format!("attempt {attempt} of execution {id} runs with fence {fence}; its lease is {lease:?}, {ahead:?}")
         })
     }
@@ -489,7 +610,10 @@ impl Checker {
             );
             return Err(broken(Rule::EverythingEnds, Some(*id), detail));
         }
-        let missing = |request: &&RequestId| !self.accepted.contains_key(*request) && !self.refused.contains(*request);
+        let missing = |request: &&RequestId| {
+            let is_known = self.accepted.contains_key(*request) || self.refused.contains(*request);
+            !is_known && !self.gone.contains(*request)
+        };
         if let Some(request) = self.confirmed.iter().find(missing) {
             let detail = format!("request {request} was confirmed, and neither accepted nor refused");
             return Err(broken(Rule::NothingIsLost, None, detail));
@@ -503,10 +627,10 @@ impl Checker {
     pub(crate) fn is_quiet(&self) -> bool {
         self.running.is_empty()
             && self.live.is_empty()
-            && self
-                .confirmed
-                .iter()
-                .all(|request| self.accepted.contains_key(request) || self.refused.contains(request))
+            && self.confirmed.iter().all(|request| {
+                let is_known = self.accepted.contains_key(request) || self.refused.contains(request);
+                is_known || self.gone.contains(request)
+            })
     }
 }
 

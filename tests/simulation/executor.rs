@@ -3,13 +3,14 @@
 //! As `crates/executor/src/{run,link}.rs` do it. Not here: what a leader does (`term`).
 
 use slotline_protocol::Epoch;
+use slotline_scheduler::Counters;
 
 use crate::clock::{Clock, MS, Micros, SECOND};
 use crate::faults::Node;
 use crate::plan::Terms;
 use crate::stage::{Event, Stage};
-use crate::term::Term;
-use crate::wire::{Answer, Ask, DbId, Down, Purpose, SessionId, Verdict};
+use crate::term::{Office, Term};
+use crate::wire::{Answer, Ask, DbId, Down, Mark, Purpose, Recovered, SessionId, Standing, Up, Verdict};
 
 pub(crate) const SEEK_AGAIN: Micros = 300 * MS;
 pub(crate) const PING_EVERY: Micros = 2 * SECOND;
@@ -23,6 +24,10 @@ pub(crate) struct Executor {
     pub(crate) session: Option<SessionId>,
     pub(crate) failures: u32,
     seat: Seat,
+    /// The epoch that this process led last, and the last batch of which anything left, by what it knows itself.
+    witness: Option<(Epoch, i64)>,
+    /// The life of the journal's server that it saw last.
+    server_life: u32,
     /// When its loop wakes up next, by true time.
     wake_at: Option<Micros>,
 }
@@ -32,12 +37,28 @@ enum Seat {
     Idle,
     Waiting(DbId),
     Recovering(DbId, Epoch),
+    /// Waits for the marks.
+    Judging(DbId, Epoch, Box<Recovered>),
+    /// Waits until the judgement is noted; `None`: it will stand down.
+    Entering(DbId, Epoch, Option<(Box<Recovered>, Office)>),
     Leading(Box<Term>),
 }
 
 impl Executor {
     pub(crate) fn new(index: usize, clock: Clock, terms: Terms) -> Self {
-        Self { index, life: 0, is_up: false, clock, terms, session: None, failures: 0, seat: Seat::Idle, wake_at: None }
+        Self {
+            index,
+            life: 0,
+            is_up: false,
+            clock,
+            terms,
+            session: None,
+            failures: 0,
+            seat: Seat::Idle,
+            witness: None,
+            server_life: 0,
+            wake_at: None,
+        }
     }
 
     pub(crate) fn node(&self) -> Node {
@@ -55,6 +76,7 @@ impl Executor {
     pub(crate) fn crash(&mut self, stage: &mut Stage) {
         self.is_up = false;
         self.life += 1;
+        self.witness = None;
         self.wake_at = None;
         if let Some(session) = self.session.take() {
             stage.hang_up(session);
@@ -83,7 +105,7 @@ impl Executor {
     pub(crate) fn term(&mut self) -> Option<&mut Term> {
         match &mut self.seat {
             Seat::Leading(term) => Some(term),
-            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) => None,
+            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Judging(..) | Seat::Entering(..) => None,
         }
     }
 
@@ -94,14 +116,14 @@ impl Executor {
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         match &self.seat {
             Seat::Leading(term) => Some(term.epoch),
-            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) => None,
+            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Judging(..) | Seat::Entering(..) => None,
         }
     }
 
     fn db(&self) -> Option<DbId> {
         match &self.seat {
             Seat::Idle => None,
-            Seat::Waiting(db) | Seat::Recovering(db, _) => Some(*db),
+            Seat::Waiting(db) | Seat::Recovering(db, _) | Seat::Judging(db, ..) | Seat::Entering(db, ..) => Some(*db),
             Seat::Leading(term) => Some(term.db),
         }
     }
@@ -128,21 +150,40 @@ impl Executor {
                 stage.trace(|| format!("executor {} leads epoch {epoch}", self.index));
                 self.seat = Seat::Recovering(db, epoch);
                 stage.ask(db, Ask::Recover, 0);
+                stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
             }
             (Answer::Recovered(recovered), Seat::Recovering(_, epoch)) => {
+                self.seat = Seat::Judging(db, *epoch, recovered);
+                if let Some(session) = self.session {
+                    stage.send(session, Up::ReadMarks);
+                }
+            }
+            (Answer::Noted, Seat::Entering(_, epoch, entering)) => {
                 let epoch = *epoch;
-                let mut term = Term::new(db, epoch, *recovered, self.clock, self.terms, (self.index, self.life), stage);
+                let Some((recovered, office)) = entering.take() else { return self.over(stage) };
+                let who = (self.index, self.life);
+                let mut term = Term::new(db, epoch, *recovered, office, self.clock, self.terms, who, stage);
                 if let Some(session) = self.session {
                     term.open(session, stage);
                 }
                 self.seat = Seat::Leading(Box::new(term));
-                stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
+            }
+            (Answer::Noted, Seat::Leading(term)) => {
+                if let (Some(session), Some(mark)) = (self.session, term.settled_mark()) {
+                    stage.send(session, Up::Mark(mark));
+                }
+                return self.over(stage);
             }
             (Answer::Committed { batch }, Seat::Leading(term)) => {
                 term.landed(batch, stage);
                 if term.is_ending {
                     self.crash(stage);
                     return;
+                }
+            }
+            (Answer::Pong, Seat::Judging(..)) => {
+                if let Some(session) = self.session {
+                    stage.send(session, Up::ReadMarks);
                 }
             }
             (Answer::Pong, _) => {}
@@ -152,9 +193,60 @@ impl Executor {
                 }
                 self.over(stage);
             }
-            (Answer::Led { .. } | Answer::Recovered(_) | Answer::Committed { .. }, _) => {}
+            (Answer::Led { .. } | Answer::Recovered(_) | Answer::Committed { .. } | Answer::Noted, _) => {}
         }
         self.turn(stage);
+    }
+
+    /// Holds the journal against the marks. As `crates/executor/src/mark.rs` does it.
+    fn judge(&mut self, marks: &[Mark], stage: &mut Stage) {
+        let Seat::Judging(db, epoch, _) = &self.seat else { return };
+        let (db, epoch) = (*db, *epoch);
+        if stage.dbs[db].call.is_some() {
+            // Its answer asks for the marks again.
+            return;
+        }
+        let Seat::Judging(_, _, recovered) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
+        let standing = recovered.standing;
+        let newest = marks.iter().max_by_key(|mark| (mark.generation, mark.epoch, mark.batch));
+        let highest = marks.iter().map(|mark| mark.epoch).max().unwrap_or_default();
+        let (is_doubted, skips) = self.weigh(&standing, recovered.counters, newest);
+        let reserved = |of: fn(Counters) -> i64| marks.iter().map(|mark| of(mark.reserved)).max().unwrap_or_default();
+        let inherited = Counters {
+            next_id: reserved(|of| of.next_id),
+            next_fence: reserved(|of| of.next_fence),
+            next_action: reserved(|of| of.next_action),
+        };
+        self.server_life = standing.life;
+        if is_doubted && highest >= epoch {
+            stage.ask(db, Ask::Doubt { above: highest }, 0);
+            self.seat = Seat::Entering(db, epoch, None);
+            return;
+        }
+        stage.trace(|| format!("executor {} enters epoch {epoch}, in doubt: {is_doubted}", self.index));
+        let office = Office::new(standing, recovered.counters, inherited, is_doubted, is_doubted || skips);
+        stage.ask(db, Ask::Judge { doubt: is_doubted }, 0);
+        self.seat = Seat::Entering(db, epoch, Some((recovered, office)));
+    }
+
+    /// Whether the journal is doubted, and whether its numbers are skipped where it is not.
+    fn weigh(&self, standing: &Standing, counters: Counters, newest: Option<&Mark>) -> (bool, bool) {
+        if standing.doubt == Some(true) {
+            return (true, true);
+        }
+        let Some(mark) = newest else { return (standing.former != (Epoch(0), 0), false) };
+        if mark.generation < standing.generation {
+            return (false, true);
+        }
+        let exceeds = mark.next.next_id > counters.next_id || mark.next.next_fence > counters.next_fence;
+        if mark.generation > standing.generation || (mark.epoch, mark.batch) > standing.former || exceeds {
+            return (true, true);
+        }
+        let knows = |(epoch, batch): (Epoch, i64)| epoch == standing.former.0 && batch <= standing.former.1;
+        if mark.epoch == standing.former.0 && self.witness.is_some_and(knows) {
+            return (false, false);
+        }
+        (false, self.server_life != standing.life)
     }
 
     /// Leadership, or the wish for it, is over; the process seeks it again.
@@ -163,7 +255,8 @@ impl Executor {
             stage.disconnect(db);
         }
         let is_ending = self.is_ending();
-        if matches!(self.seat, Seat::Leading(_)) {
+        if let Seat::Leading(term) = &self.seat {
+            self.witness = term.witness().or(self.witness);
             stage.trace(|| format!("the term of executor {} is over", self.index));
             // So that the next leader gets the requests at once.
             if let Some(session) = self.session.take() {
@@ -183,10 +276,9 @@ impl Executor {
         if self.db() != Some(db) {
             return;
         }
-        if let Seat::Leading(term) = &mut self.seat
-            && !term.is_flying()
-            && stage.dbs[db].call.is_none()
-        {
+        let is_flying = matches!(&self.seat, Seat::Leading(term) if term.is_flying());
+        let is_idle = matches!(self.seat, Seat::Leading(_) | Seat::Judging(..));
+        if is_idle && !is_flying && stage.dbs[db].call.is_none() {
             stage.ask(db, Ask::Ping, 0);
         }
         stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
@@ -197,8 +289,10 @@ impl Executor {
     pub(crate) fn dialed(&mut self, session: SessionId, stage: &mut Stage) {
         self.session = Some(session);
         self.failures = 0;
-        if let Seat::Leading(term) = &mut self.seat {
-            term.open(session, stage);
+        match &mut self.seat {
+            Seat::Leading(term) => term.open(session, stage),
+            Seat::Judging(..) => stage.send(session, Up::ReadMarks),
+            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Entering(..) => {}
         }
     }
 
@@ -238,7 +332,8 @@ impl Executor {
                     term.order_returned(incarnation, stage);
                 }
             }
-            Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } => {
+            Down::Marks(marks) => self.judge(&marks, stage),
+            Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } | Down::Marked(_) => {
                 if let Seat::Leading(term) = &mut self.seat {
                     term.hear(session, down, stage);
                 }
@@ -254,7 +349,15 @@ impl Executor {
         let (node, life, clock) = (self.node(), self.life, self.clock);
         let Seat::Leading(term) = &mut self.seat else { return };
         term.flush(stage);
-        term.cut(stage);
+        if let Some(ask) = term.verdict() {
+            // What is under way lands first.
+            if !term.is_flying() && !term.is_leaving && stage.dbs[term.db].call.is_none() {
+                term.is_leaving = true;
+                stage.ask(term.db, ask, 0);
+            }
+        } else {
+            term.cut(stage);
+        }
         let at = clock.when_wall(term.next_deadline()).max(stage.now);
         if self.wake_at.is_none_or(|wake_at| at < wake_at) {
             self.wake_at = Some(at);

@@ -66,6 +66,8 @@ pub(crate) enum Blow {
     ConsumerCancelled(u64),
     JournalRestarts,
     JournalFreezes,
+    /// What is committed meanwhile is forgotten.
+    JournalRewinds,
     /// The leader's session with the journal is ended by the server.
     LeaderCutOff,
 }
@@ -135,6 +137,12 @@ impl Fault {
                     faults.push(Self { at: again, lasts: chance.spread(10 * MS, 60 * SECOND), blow });
                 }
             }
+        }
+        // Of another stream, so that the same seeds have the same blows beside it.
+        let mut past = Chance::of(plan.seed, 4);
+        if among.is_none() && past.percent(10) {
+            let (at, lasts) = (past.below(until), past.spread(2 * SECOND, 200 * SECOND));
+            faults.push(Self { at, lasts, blow: Blow::JournalRewinds });
         }
         faults.sort_by_key(|fault| fault.at);
         (faults, rates)
@@ -223,6 +231,7 @@ impl Blow {
             | Self::ConsumerCancelled(_)
             | Self::JournalRestarts
             | Self::JournalFreezes
+            | Self::JournalRewinds
             | Self::LeaderCutOff => true,
         }
     }

@@ -49,6 +49,23 @@ pub(crate) enum Fact {
         action: ActionRef,
         rules: Rules,
     },
+    /// Somebody keeps a copy of the journal.
+    Dumped,
+    /// The journal is what it was at the last [`Fact::Dumped`]; the rest of the world is not.
+    Rewound,
+    /// An execution that the journal forgot is known again, from a worker that holds it.
+    Recovered {
+        execution: ExecutionId,
+        request: RequestId,
+        action: ActionRef,
+        key: Option<Arc<str>>,
+    },
+    /// An attempt that the journal forgot holds its slot again.
+    Adopted {
+        execution: ExecutionId,
+        attempt: u32,
+        fence: Fence,
+    },
     Accepted {
         execution: ExecutionId,
         request: RequestId,

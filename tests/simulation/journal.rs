@@ -12,7 +12,7 @@ use crate::clock::{Micros, SECOND};
 use crate::history::{Fact, Rules};
 use crate::plan::Mistake;
 use crate::stage::{CALL_DEADLINE, Event, Stage, Why};
-use crate::wire::{ActionRow, Answer, Ask, Batch, DbId, Recovered};
+use crate::wire::{ActionRow, Answer, Ask, Batch, DbId, Mark, Recovered, Standing};
 
 pub(crate) struct Journal {
     pub(crate) is_up: bool,
@@ -27,6 +27,30 @@ pub(crate) struct Journal {
     requests: BTreeMap<usize, ExecutionId>,
     ended: Vec<Incarnation>,
     counters: Counters,
+    generation: u64,
+    rewound_below: ExecutionId,
+    former: (Epoch, i64),
+    doubt: Option<bool>,
+    floor: Option<Counters>,
+    life: u32,
+    /// What it goes back to when it is rewound.
+    dump: Option<Box<Dump>>,
+}
+
+/// All that a journal holds.
+struct Dump {
+    epoch: Epoch,
+    batch: i64,
+    actions: BTreeMap<ActionId, ActionRow>,
+    live: BTreeMap<ExecutionId, Snapshot>,
+    requests: BTreeMap<usize, ExecutionId>,
+    ended: Vec<Incarnation>,
+    counters: Counters,
+    generation: u64,
+    rewound_below: ExecutionId,
+    former: (Epoch, i64),
+    doubt: Option<bool>,
+    floor: Option<Counters>,
 }
 
 impl Journal {
@@ -44,6 +68,13 @@ impl Journal {
             requests: BTreeMap::new(),
             ended: Vec::new(),
             counters: Counters { next_id: 1, next_fence: 1, next_action: policies.len() as i64 + 1 },
+            generation: 1,
+            rewound_below: ExecutionId(0),
+            former: (Epoch(0), 0),
+            doubt: None,
+            floor: None,
+            life: 0,
+            dump: None,
         };
         for (index, policy) in policies.iter().enumerate() {
             let row = ActionRow {
@@ -84,10 +115,37 @@ impl Journal {
                     ended: self.ended.clone(),
                     counters: self.counters,
                     requests: self.requests.iter().map(|(number, id)| (*id, *number)).collect(),
+                    standing: Standing {
+                        generation: self.generation,
+                        rewound_below: self.rewound_below,
+                        former: self.former,
+                        doubt: self.doubt,
+                        floor: self.floor.unwrap_or(self.counters),
+                        life: self.life,
+                    },
                 };
                 stage.answer(db, Answer::Recovered(Box::new(recovered)));
             }
             Ask::Commit(batch) => self.commit(db, *batch, stage),
+            Ask::Judge { doubt } if self.holder == Some(db) => {
+                self.doubt = doubt.then_some(true);
+                self.floor = doubt.then(|| self.floor.unwrap_or(self.counters));
+                stage.answer(db, Answer::Noted);
+            }
+            Ask::Doubt { above } if self.holder == Some(db) => {
+                self.epoch = self.epoch.max(above);
+                self.doubt = Some(true);
+                self.floor.get_or_insert(self.counters);
+                stage.answer(db, Answer::Noted);
+            }
+            Ask::Settle { next } if self.holder == Some(db) => {
+                self.generation += 1;
+                self.counters = next;
+                self.rewound_below = ExecutionId(next.next_id);
+                (self.doubt, self.floor) = (None, None);
+                stage.answer(db, Answer::Noted);
+            }
+            Ask::Judge { .. } | Ask::Doubt { .. } | Ask::Settle { .. } => self.end_session(db, stage),
             Ask::Ping => stage.answer(db, Answer::Pong),
             Ask::Close => self.end_session(db, stage),
         }
@@ -122,14 +180,18 @@ impl Journal {
             self.put(row, stage);
         }
         let mut moved: Vec<Snapshot> = Vec::with_capacity(batch.live.len() + batch.accepted.len());
-        for (snapshot, number) in batch.accepted {
+        let in_doubt = self.doubt == Some(true);
+        let accepted = batch.accepted.into_iter().map(|row| (row, false));
+        let recovered = batch.recovered.into_iter().map(|row| (row, true));
+        for ((snapshot, number), is_recovered) in accepted.chain(recovered) {
             self.requests.insert(number, snapshot.id);
             let action = self.actions.get(&snapshot.action).map(|row| row.action_ref.clone());
-            stage.record(Fact::Accepted {
-                execution: snapshot.id,
-                request: stage.requests[number].clone(),
-                action: action.unwrap_or_else(|| action_ref(0)),
-                key: snapshot.key.clone(),
+            let (execution, request) = (snapshot.id, stage.requests[number].clone());
+            let (action, key) = (action.unwrap_or_else(|| action_ref(0)), snapshot.key.clone());
+            stage.record(if is_recovered {
+                Fact::Recovered { execution, request, action, key }
+            } else {
+                Fact::Accepted { execution, request, action, key }
             });
             let mut fresh = snapshot.clone();
             fresh.lease = None;
@@ -177,6 +239,10 @@ impl Journal {
                 match lease.after {
                     Some(after) if is_new => {
                         stage.record(Fact::SentAhead { execution, attempt, fence, place, after });
+                    }
+                    // Nothing is granted in doubt: that is what a worker holds.
+                    None if in_doubt && (is_new || was_ahead) => {
+                        stage.record(Fact::Adopted { execution, attempt, fence });
                     }
                     None if is_new || was_ahead => {
                         stage.record(Fact::Granted { execution, attempt, fence, place });
@@ -237,6 +303,10 @@ impl Journal {
         }
         let Some(db) = self.line.pop_front() else { return };
         self.holder = Some(db);
+        if self.doubt.is_none() {
+            self.former = (self.epoch, self.batch);
+        }
+        self.doubt.get_or_insert(false);
         self.epoch = Epoch(self.epoch.0 + 1);
         self.batch = 0;
         stage.dbs[db].heard_at = stage.now;
@@ -292,6 +362,48 @@ impl Journal {
         for db in 0..stage.dbs.len() {
             self.end_session(db, stage);
         }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.life += u32::from(!self.is_up);
+        self.is_up = true;
+    }
+
+    /// Keeps what the journal holds now, for [`Self::rewind`].
+    pub(crate) fn dump(&mut self, stage: &mut Stage) {
+        self.dump = Some(Box::new(Dump {
+            epoch: self.epoch,
+            batch: self.batch,
+            actions: self.actions.clone(),
+            live: self.live.clone(),
+            requests: self.requests.clone(),
+            ended: self.ended.clone(),
+            counters: self.counters,
+            generation: self.generation,
+            rewound_below: self.rewound_below,
+            former: self.former,
+            doubt: self.doubt,
+            floor: self.floor,
+        }));
+        stage.record(Fact::Dumped);
+    }
+
+    /// The server dies, and comes back with what it held at the last dump. Only where a mark shows it: what is lost
+    /// within the second that no mark covers can be told by workers alone, and that is no promise.
+    pub(crate) fn rewind(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) {
+        let Some(dump) = self.dump.take() else { return };
+        let known = if dump.doubt.is_none() { (dump.epoch, dump.batch) } else { dump.former };
+        if !marks.iter().any(|mark| (mark.epoch, mark.batch) > known) {
+            return;
+        }
+        self.stop(stage);
+        let Dump { epoch, batch, actions, live, requests, ended, .. } = *dump;
+        (self.epoch, self.batch, self.actions, self.live) = (epoch, batch, actions, live);
+        (self.requests, self.ended, self.counters) = (requests, ended, dump.counters);
+        (self.generation, self.rewound_below, self.former) = (dump.generation, dump.rewound_below, dump.former);
+        (self.doubt, self.floor) = (dump.doubt, dump.floor);
+        stage.record(Fact::Rewound);
+        self.start();
     }
 
     pub(crate) fn thaw(&mut self, stage: &mut Stage) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{AttemptKey, Cancel, Hello, Probe, Recall, Recorded, Scheduled};
+use slotline_protocol::message::{AttemptKey, Cancel, Hello, Lineage, Probe, Recall, Recorded, Scheduled};
 use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, Timestamp};
 use slotline_scheduler::{Dispatch, Effects, Order, Sent};
@@ -68,6 +68,8 @@ pub(crate) struct Mailbag<'a> {
     pub(crate) actions: &'a BTreeMap<ActionId, ActionRow>,
     pub(crate) bodies: &'a BTreeMap<ExecutionId, usize>,
     pub(crate) stage: &'a Stage,
+    pub(crate) journal: Lineage,
+    pub(crate) wants_accounts: bool,
 }
 
 impl Mailbag<'_> {
@@ -156,8 +158,8 @@ impl Mailbag<'_> {
             fence_seconds: Some(self.terms.fence),
             heartbeat_seconds: Some(self.terms.heartbeat),
             lost,
-            journal: None,
-            account: false,
+            journal: Some(self.journal),
+            account: self.wants_accounts,
         })
     }
 }

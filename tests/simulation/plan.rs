@@ -8,7 +8,7 @@ use slotline_protocol::policy::{OnIsolation, Policy, Retry};
 
 use crate::chance::Chance;
 use crate::clock::{Clock, MS, Micros, SECOND};
-use crate::faults::{Fault, Rates};
+use crate::faults::{Blow, Fault, Rates};
 use crate::history::RequestId;
 
 /// Requests are sent within this.
@@ -202,7 +202,15 @@ impl Plan {
                 attempts * (RUN_MAX + 2 * policy.retry.backoff_max.as_micros() as u64 + 20 * SECOND)
             })
             .sum();
-        work + 4 * self.terms.lease.as_micros() as u64 + 120 * SECOND
+        // A rewound journal is doubted for a lease at a time, and what it forgot runs again.
+        let doubts = if self.rewinds() { work + 8 * self.terms.lease.as_micros() as u64 } else { 0 };
+        doubts + work + 8 * self.terms.lease.as_micros() as u64 + 120 * SECOND
+    }
+}
+
+impl Plan {
+    fn rewinds(&self) -> bool {
+        self.faults.iter().any(|fault| fault.blow == Blow::JournalRewinds)
     }
 }
 

@@ -92,7 +92,8 @@ impl Publisher {
                     }
                 }
             }
-            Down::Leading { .. } | Down::Serving { .. } | Down::Delivered { .. } => {}
+            Down::Marks(_) | Down::Marked(_) | Down::Leading { .. } | Down::Serving { .. } | Down::Delivered { .. } => {
+            }
         }
     }
 }

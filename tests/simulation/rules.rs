@@ -104,6 +104,9 @@ fn each_rule_is_broken_by_what_breaks_it() {
     let told = Fact::Told { execution: ExecutionId(1), attempt: 1, last_sequence: 3 };
     let committed = |epoch, batch| Fact::Committed { epoch: Epoch(epoch), batch };
     let accepted = |id| Fact::Accepted { execution: ExecutionId(9), request: request(id), action: action(), key: None };
+    let execution = ExecutionId(1);
+    let again = Fact::Granted { execution, attempt: 2, fence: Fence(2), place: 1 };
+    let begins_again = Fact::Began { execution, attempt: 2, fence: Fence(2) };
     let cases: Vec<(Rule, Vec<Fact>)> = vec![
         (Rule::LimitHolds, vec![granted(1, 1), granted(2, 2)]),
         // The batches of a new leader are counted from the start: this is not the one in which the action was put.
@@ -133,6 +136,19 @@ fn each_rule_is_broken_by_what_breaks_it() {
         (Rule::OneTerminalStatus, vec![settled(1), granted(1, 1)]),
         (Rule::NoAttemptTwice, vec![granted(1, 1), began(1, 1), ended(1, 1), began(1, 1)]),
         (Rule::ProcessesWithinLeases, vec![began(1, 1)]),
+        (Rule::NoNumberTwice, vec![Fact::Adopted { execution: ExecutionId(1), attempt: 1, fence: Fence(9) }]),
+        (
+            Rule::NoNumberTwice,
+            vec![
+                Fact::Dumped,
+                granted(1, 1),
+                began(1, 1),
+                Fact::Rewound,
+                Fact::Adopted { execution: ExecutionId(2), attempt: 1, fence: Fence(1) },
+            ],
+        ),
+        // A process that the journal forgot counts all the same.
+        (Rule::LimitHolds, vec![Fact::Dumped, granted(1, 1), began(1, 1), Fact::Rewound, again, begins_again]),
         (Rule::ProcessesWithinLeases, vec![granted(1, 1), began(1, 1), released(1, 1)]),
         (Rule::ProcessesWithinLeases, vec![granted(1, 1), released(1, 1), began(1, 1)]),
         (Rule::NoEffectBeforeItsCommit, vec![dispatched]),

@@ -7,7 +7,7 @@ use slotline_protocol::{Epoch, ExecutionId, Fence, Incarnation, Policy, Status, 
 use slotline_worker::duty::Order;
 
 use crate::clock::{MS, Micros, SECOND};
-use crate::faults::{Node, Rates};
+use crate::faults::{Blow, Fault, Node, Rates};
 use crate::history::Fact;
 use crate::journal::action_ref;
 use crate::mail::{chained, parameters};
@@ -485,4 +485,38 @@ fn limit_and_pause_change_with_a_chain_outstanding() {
     scene.0.freeze(Node::Worker(0), false, 10 * SECOND);
     let scene = scene.end();
     assert_eq!(scene.count(|fact| matches!(fact, Fact::Settled { status: Status::Completed, .. })), 6);
+}
+
+/// As the journal stood at the strike, some seconds later; the mark of what came since has been left by then.
+fn rewound(plan: Plan, from: Micros, to: Micros) -> Plan {
+    let faults = vec![Fault { at: from, lasts: to - from, blow: Blow::JournalRewinds }];
+    Plan { faults, ..plan }
+}
+
+#[test]
+fn rewound_journal_starts_nothing_beside_what_it_forgot() {
+    // The second is accepted and starts after the dump, runs on through the rewind, and the third waits for its slot.
+    let mut plan = Plan::calm(2, 1, 3);
+    let long = [SECOND, 300 * SECOND, SECOND];
+    plan.requests.iter_mut().zip(long).for_each(|(request, runs_for)| request.runs_for = Some(runs_for));
+    plan.requests[1].at = 20 * SECOND;
+    plan.requests[2].at = 60 * SECOND;
+    let scene = Scene::new(rewound(plan, 10 * SECOND, 40 * SECOND)).end();
+    assert!(scene.has(|fact| matches!(fact, Fact::Rewound)));
+    assert!(scene.has(|fact| matches!(fact, Fact::Recovered { execution: ExecutionId(2), .. })));
+    assert_eq!(scene.begins(2), 1, "it runs once, and ends as itself");
+    assert!(scene.has(|fact| is_settled(fact, 2)));
+}
+
+#[test]
+fn rewound_journal_runs_again_what_it_does_not_know_to_be_over_and_under_another_number() {
+    let mut plan = Plan::calm(1, 1, 2);
+    plan.requests.iter_mut().for_each(|request| request.runs_for = Some(5 * SECOND));
+    let scene = Scene::new(rewound(plan, 3 * SECOND, 40 * SECOND)).end();
+    assert!(scene.has(|fact| matches!(fact, Fact::Rewound)));
+    let numbers = scene.facts().filter_map(|fact| match fact {
+        Fact::Began { execution: ExecutionId(1), attempt, .. } => Some(*attempt),
+        _ => None,
+    });
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 1_001]);
 }

@@ -425,7 +425,12 @@ impl Stage {
         let open = &mut self.sessions[session];
         let last = match &down {
             Down::Delivered { queue, .. } => &mut open.delivered_at[queue.lane()],
-            Down::Leading { .. } | Down::Serving { .. } | Down::Confirmed { .. } | Down::Closed => &mut open.down_at,
+            Down::Leading { .. }
+            | Down::Serving { .. }
+            | Down::Confirmed { .. }
+            | Down::Marks(_)
+            | Down::Marked(_)
+            | Down::Closed => &mut open.down_at,
         };
         *last = soonest.max(*last);
         let at = *last;

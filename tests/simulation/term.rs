@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use slotline_protocol::message::{Ended, Probe, Returned};
+use slotline_protocol::message::{Ended, Lineage, Probe, Returned};
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Incarnation, Status, Timestamp, message};
 use slotline_scheduler::{
-    Config, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction, Scheduler, Snapshot, Token,
+    Config, Counters, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction, Scheduler, Snapshot, Token,
 };
 use uuid::Uuid;
 
@@ -21,12 +21,47 @@ use crate::journal::slowness;
 use crate::mail::{Letter, Mailbag};
 use crate::plan::{Mistake, Terms};
 use crate::stage::{Event, Stage};
-use crate::wire::{ActionRow, Ask, Batch, Body, DbId, Down, Queue, Recovered, SessionId, Tag, Up};
+use crate::wire::{ActionRow, Ask, Batch, Body, DbId, Down, Mark, Queue, Recovered, SessionId, Standing, Tag, Up};
 
 /// How long a fact that needs no commit of its own may wait for one.
 const LAZY: Duration = Duration::from_millis(50);
 /// Inputs that are worth a batch of their own while another commits. Few, so that it happens all the time.
 const WORTH_A_BATCH: usize = 3;
+
+/// Numbers that one mark reserves. Few, so that it is renewed all the time.
+const RESERVE: i64 = 60;
+/// How far behind the commits the newest mark may be.
+const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a leader made of the journal, and the marks that it leaves: as `crates/executor/src/term/marks.rs` has it.
+pub(crate) struct Office {
+    standing: Standing,
+    doubt: bool,
+    /// The numbers that come next at least.
+    from: Counters,
+    inherited: Counters,
+    confirmed: Counters,
+    is_renewing: bool,
+    /// The next numbers as of the last batch that is committed.
+    next: Counters,
+    marked_at: Option<Timestamp>,
+}
+
+impl Office {
+    pub(crate) fn new(standing: Standing, counters: Counters, inherited: Counters, doubt: bool, skips: bool) -> Self {
+        let from = if skips { inherited } else { counters };
+        Self {
+            standing,
+            doubt,
+            from,
+            inherited,
+            confirmed: counters,
+            is_renewing: false,
+            next: counters,
+            marked_at: None,
+        }
+    }
+}
 
 pub(crate) struct Term {
     pub(crate) db: DbId,
@@ -60,6 +95,10 @@ pub(crate) struct Term {
     /// Leaves one after the other; what a freeze keeps back leaves after it.
     outgoing: VecDeque<Letter>,
     pub(crate) is_ending: bool,
+    /// It has told the journal that it stands down.
+    pub(crate) is_leaving: bool,
+    office: Office,
+    evidence: Option<Epoch>,
 }
 
 /// Deliveries that are being looked up, and the last batch that was committed before.
@@ -90,19 +129,23 @@ struct Cargo {
     generation: Option<SessionId>,
     probe: Option<Timestamp>,
     bodies: BTreeMap<ExecutionId, usize>,
+    /// The next numbers as of its batch.
+    next: Counters,
 }
 
 impl Term {
+    #[expect(clippy::too_many_arguments, reason = "all that a term is made of")]
     pub(crate) fn new(
         db: DbId,
         epoch: Epoch,
         recovered: Recovered,
+        office: Office,
         clock: Clock,
         terms: Terms,
         (executor, life): (usize, u32),
         stage: &Stage,
     ) -> Self {
-        let Recovered { actions, live, ended, counters, requests } = recovered;
+        let Recovered { actions, live, ended, counters, requests, .. } = recovered;
         let rows = actions.iter().map(|row| RecoveredAction {
             id: row.id,
             action_ref: row.action_ref.clone(),
@@ -113,7 +156,13 @@ impl Term {
         });
         let lease = if stage.mistake == Some(Mistake::LosesTooEarly) { terms.fence / 2 } else { terms.lease };
         let config = Config { lease, heartbeat: terms.heartbeat };
-        let scheduler = Scheduler::recover(config, epoch, counters, rows, live, ended, clock.wall(stage.now));
+        let mut scheduler = Scheduler::recover(config, epoch, counters, rows, live, ended, clock.wall(stage.now));
+        scheduler.know_as(lineage(office.standing.generation), office.standing.rewound_below);
+        scheduler.raise(office.from);
+        scheduler.reserve(office.confirmed);
+        if office.doubt {
+            scheduler.doubt(office.standing.floor, terms.lease);
+        }
         Self {
             db,
             executor,
@@ -141,6 +190,9 @@ impl Term {
             checking: None,
             outgoing: VecDeque::new(),
             is_ending: false,
+            is_leaving: false,
+            office,
+            evidence: None,
         }
     }
 
@@ -149,14 +201,21 @@ impl Term {
     }
 
     pub(crate) fn next_deadline(&self) -> Timestamp {
+        if self.verdict().is_some() {
+            // The journal's answer is all that is waited for.
+            return Timestamp::MAX;
+        }
         let lazy = self.lazy_since.filter(|_| self.flight.is_none()).map(|since| since + LAZY);
-        [self.scheduler.next_deadline(), lazy].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
+        let mark = self.office.marked_at.map(|since| since + MARK_EVERY);
+        [self.scheduler.next_deadline(), lazy, mark].into_iter().flatten().min().unwrap_or(Timestamp::MAX)
     }
 
     // ---- the session ----
 
     pub(crate) fn open(&mut self, session: SessionId, stage: &mut Stage) {
         self.close();
+        self.office.is_renewing = false;
+        self.renew_mark(session, true, stage);
         stage.send(session, Up::Lead { epoch: self.epoch });
     }
 
@@ -189,7 +248,19 @@ impl Term {
                     self.lazy_since.get_or_insert(self.clock.wall(stage.now));
                 }
             },
-            Down::Leading { .. }
+            Down::Marked(mark) => {
+                if mark.reserved.next_id > self.office.confirmed.next_id
+                    || mark.reserved.next_fence > self.office.confirmed.next_fence
+                {
+                    self.office.is_renewing = false;
+                    self.office.confirmed = mark.reserved;
+                    self.scheduler.reserve(mark.reserved);
+                    self.apply(Input::Ticked, stage);
+                    self.look_up(stage);
+                }
+            }
+            Down::Marks(_)
+            | Down::Leading { .. }
             | Down::Delivered { .. }
             | Down::Serving { .. }
             | Down::Confirmed { .. }
@@ -220,9 +291,84 @@ impl Term {
         }
         self.inputs += 1;
         self.scheduler.handle(input, now);
+        if let Some(evidence) = &self.scheduler.effects().evidence {
+            self.evidence.get_or_insert(evidence.epoch.max(self.epoch));
+        }
+    }
+
+    // ---- the journal's age ----
+
+    /// What the journal is told because of what is known of it by now; nothing more is committed then.
+    pub(crate) fn verdict(&self) -> Option<Ask> {
+        if let Some(above) = self.evidence {
+            return Some(Ask::Doubt { above });
+        }
+        let is_over = self.scheduler.in_doubt().is_some_and(|doubt| doubt.is_over);
+        (is_over && !self.is_urgent && self.flight.is_none()).then(|| Ask::Settle { next: self.scheduler.counters() })
+    }
+
+    /// Of a journal that it settled.
+    pub(crate) fn settled_mark(&self) -> Option<Mark> {
+        let is_settled = self.office.doubt && self.evidence.is_none();
+        let next = self.scheduler.counters();
+        is_settled.then(|| Mark {
+            generation: self.office.standing.generation + 1,
+            next,
+            reserved: next,
+            ..self.mark()
+        })
+    }
+
+    /// What it knows of the journal without being told.
+    pub(crate) fn witness(&self) -> Option<(Epoch, i64)> {
+        (!self.office.doubt).then_some((self.epoch, self.committed))
+    }
+
+    fn mark(&self) -> Mark {
+        let Office { next, confirmed: reserved, .. } = self.office;
+        Mark { generation: self.office.standing.generation, epoch: self.epoch, batch: self.committed, next, reserved }
+    }
+
+    fn renew_mark(&mut self, session: SessionId, is_new_session: bool, stage: &mut Stage) {
+        let (next, confirmed) = (self.scheduler.counters(), self.office.confirmed);
+        let left = (confirmed.next_id - next.next_id).min(confirmed.next_fence - next.next_fence);
+        if self.office.doubt || !is_new_session && (self.office.is_renewing || left >= RESERVE / 2) {
+            return;
+        }
+        self.office.is_renewing = true;
+        let inherited = self.office.inherited;
+        let reserved = Counters {
+            next_id: (next.next_id + RESERVE).max(inherited.next_id),
+            next_fence: (next.next_fence + RESERVE).max(inherited.next_fence),
+            next_action: next.next_action.max(inherited.next_action),
+        };
+        stage.send(session, Up::Mark(Mark { reserved, ..self.mark() }));
+    }
+
+    fn leave_mark_if_due(&mut self, stage: &mut Stage) {
+        let now = self.clock.wall(stage.now);
+        if self.office.marked_at.is_none_or(|since| now < since + MARK_EVERY) {
+            return;
+        }
+        self.office.marked_at = None;
+        let Some(session) = self.feed.filter(|_| !self.office.doubt) else { return };
+        stage.send(session, Up::Mark(self.mark()));
+        // One that was not taken is not told of: the next is tried with it.
+        self.office.is_renewing = false;
+        self.renew_mark(session, false, stage);
+        if self.office.is_renewing {
+            self.office.marked_at = Some(now);
+        }
+    }
+
+    /// Requests wait on the broker while numbers are short, and while there is doubt.
+    fn may_accept(&self) -> bool {
+        let next = self.scheduler.counters().next_id;
+        !self.office.doubt && next + RESERVE / 4 <= self.office.confirmed.next_id
     }
 
     pub(crate) fn tick(&mut self, stage: &mut Stage) {
+        self.leave_mark_if_due(stage);
         self.apply(Input::Ticked, stage);
     }
 
@@ -277,6 +423,7 @@ impl Term {
     fn look_up(&mut self, stage: &mut Stage) {
         if self.checking.is_none()
             && !self.intake.is_empty()
+            && self.may_accept()
             && let Some(session) = self.feed
         {
             self.checking = Some(Checking { deliveries: self.intake.drain(..).collect(), seen_batch: self.committed });
@@ -380,6 +527,16 @@ impl Term {
             answered.push(number);
             self.bodies.insert(one.id, number);
         }
+        let mut recovered = Vec::new();
+        for one in std::mem::take(&mut effects.recovered) {
+            let id = one.shown.execution_id;
+            effects.changed.remove(&id);
+            let Ok(number) = one.shown.parameters.get().parse() else { continue };
+            let snapshot = self.scheduler.snapshot(id).or_else(|| accepted_and_settled(&effects, id, now));
+            let Some(snapshot) = snapshot else { continue };
+            recovered.push((snapshot, number));
+            self.bodies.insert(id, number);
+        }
         let mut refused = std::mem::take(&mut self.pending.refused);
         for one in &effects.refused {
             if let Some(number) = self.pending.requests.remove(&one.token) {
@@ -405,6 +562,7 @@ impl Term {
             counters: self.scheduler.counters(),
             actions: std::mem::take(&mut self.pending.actions),
             accepted,
+            recovered,
             live: effects.changed.iter().filter_map(|id| self.scheduler.snapshot(*id)).collect(),
             settled: effects.settled.iter().map(|settled| (settled.id, settled.status)).collect(),
             ended: effects.ended_incarnations.iter().map(|(incarnation, _)| *incarnation).collect(),
@@ -420,6 +578,7 @@ impl Term {
             request_ack: self.requests.take(),
             generation: self.feed,
             bodies,
+            next: batch.counters,
         };
         (batch, cargo)
     }
@@ -428,6 +587,13 @@ impl Term {
         debug_assert_eq!(batch, self.committed + 1, "one commit is under way at a time");
         self.committed = batch;
         let cargo = self.flight.take();
+        if let Some(cargo) = &cargo {
+            self.office.next = cargo.next;
+            self.office.marked_at.get_or_insert(self.clock.wall(stage.now));
+        }
+        if let Some(session) = self.feed {
+            self.renew_mark(session, false, stage);
+        }
         if let Some((batch, cargo)) = self.next.take() {
             self.commit(batch, cargo, stage);
         }
@@ -439,10 +605,18 @@ impl Term {
 
     /// Lets out what a commit has made true.
     fn release(&mut self, cargo: Cargo, stage: &mut Stage) {
-        let Cargo { effects, answers, answered, refused, acks, request_ack, generation, probe, bodies } = cargo;
+        let Cargo { effects, answers, answered, refused, acks, request_ack, generation, probe, bodies, .. } = cargo;
         stage.operated.extend(answers);
         let Some(session) = self.feed else { return };
-        let bag = Mailbag { epoch: self.epoch, terms: self.terms, actions: &self.actions, bodies: &bodies, stage };
+        let bag = Mailbag {
+            epoch: self.epoch,
+            terms: self.terms,
+            actions: &self.actions,
+            bodies: &bodies,
+            stage,
+            journal: lineage(self.office.standing.generation),
+            wants_accounts: self.office.doubt,
+        };
         self.outgoing.extend(bag.write(&effects));
         let mut letters = Vec::new();
         letters.extend(
@@ -502,6 +676,7 @@ impl Cargo {
             generation: None,
             probe: None,
             bodies: BTreeMap::new(),
+            next: Counters::default(),
         }
     }
 }
@@ -518,6 +693,11 @@ fn number(body: &Body) -> Option<usize> {
         | Body::Progress(_)
         | Body::Probe(_) => None,
     }
+}
+
+/// There is one journal.
+fn lineage(generation: u64) -> Lineage {
+    Lineage { identity: Uuid::from_u128(1), generation }
 }
 
 fn nonce(epoch: Epoch) -> Uuid {

@@ -92,6 +92,9 @@ pub(crate) enum Up {
     Delete {
         queue: Queue,
     },
+    /// Leaves a mark of the journal.
+    Mark(Mark),
+    ReadMarks,
     Close,
 }
 
@@ -102,7 +105,19 @@ pub(crate) enum Down {
     Serving { incarnation: Incarnation },
     Delivered { queue: Queue, tag: Tag, body: Rc<Body> },
     Confirmed { seq: u64, verdict: Verdict },
+    Marks(Vec<Mark>),
+    Marked(Mark),
     Closed,
+}
+
+/// How far a journal has come, where it outlives the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) generation: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) batch: i64,
+    pub(crate) next: Counters,
+    pub(crate) reserved: Counters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +154,18 @@ pub(crate) enum Ask {
     Lead,
     Recover,
     Commit(Box<Batch>),
+    /// Whether the leader doubts the journal.
+    Judge {
+        doubt: bool,
+    },
+    /// The journal is older than something shows.
+    Doubt {
+        above: Epoch,
+    },
+    /// All that it may have forgotten is known.
+    Settle {
+        next: Counters,
+    },
     Ping,
     Close,
 }
@@ -149,6 +176,7 @@ pub(crate) enum Answer {
     Led { epoch: Epoch },
     Recovered(Box<Recovered>),
     Committed { batch: i64 },
+    Noted,
     Pong,
     Failed,
 }
@@ -169,6 +197,8 @@ pub(crate) struct Batch {
     pub(crate) actions: Vec<ActionRow>,
     /// With the number of the request each answers.
     pub(crate) accepted: Vec<(Snapshot, usize)>,
+    /// As accepted, of executions that were taken over from their workers.
+    pub(crate) recovered: Vec<(Snapshot, usize)>,
     pub(crate) live: Vec<Snapshot>,
     pub(crate) settled: Vec<(ExecutionId, slotline_protocol::Status)>,
     pub(crate) ended: Vec<Incarnation>,
@@ -180,6 +210,7 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.actions.is_empty()
             && self.accepted.is_empty()
+            && self.recovered.is_empty()
             && self.live.is_empty()
             && self.settled.is_empty()
             && self.ended.is_empty()
@@ -195,4 +226,18 @@ pub(crate) struct Recovered {
     pub(crate) counters: Counters,
     /// Which request each execution answers.
     pub(crate) requests: BTreeMap<ExecutionId, usize>,
+    pub(crate) standing: Standing,
+}
+
+/// Where the journal stood before this leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) generation: u64,
+    pub(crate) rewound_below: ExecutionId,
+    pub(crate) former: (Epoch, i64),
+    /// `Some(true)`: a leader doubted it, and did not settle that.
+    pub(crate) doubt: Option<bool>,
+    pub(crate) floor: Counters,
+    /// Which life of the server this is.
+    pub(crate) life: u32,
 }

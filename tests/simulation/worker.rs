@@ -270,7 +270,7 @@ impl Worker {
                 }
                 (_, _) => {}
             },
-            Down::Leading { .. } => {}
+            Down::Leading { .. } | Down::Marks(_) | Down::Marked(_) => {}
         }
         self.turn(processes, stage);
     }

@@ -686,6 +686,7 @@ impl World {
             Blow::ConsumerCancelled(which) => self.broker.cancel_consumers(which, stage),
             Blow::JournalRestarts => self.journal.stop(stage),
             Blow::JournalFreezes => self.journal.frozen = true,
+            Blow::JournalRewinds => self.journal.dump(stage),
             Blow::LeaderCutOff => self.journal.cut_leader_off(stage),
         }
         self.stage.after(fault.lasts, Event::Heal(index));
@@ -701,7 +702,8 @@ impl World {
             Blow::BrokerBlocks => self.broker.unblock(stage),
             Blow::BrokerRefuses => self.broker.is_refusing = false,
             Blow::QueueRefuses(_) => self.broker.refused = None,
-            Blow::JournalRestarts => self.journal.is_up = true,
+            Blow::JournalRestarts => self.journal.start(),
+            Blow::JournalRewinds => self.journal.rewind(&self.broker.marks, stage),
             Blow::JournalFreezes => self.journal.thaw(stage),
             Blow::CrashExecutor(_)
             | Blow::EndExecutor(_)

@@ -77,10 +77,9 @@ fn judge(world: &World) -> anyhow::Result<()> {
 
 /// After the journal went back with `long` running: it is shown, holds its slot, and ends as itself.
 async fn comes_through(world: &World, long: &Stamp) -> anyhow::Result<()> {
-    let shown = eventually("what only a worker knew is shown", SOON, async || {
-        Ok(world.execution(long.execution).await.ok())
-    })
-    .await?;
+    let shown =
+        eventually("what only a worker knew is shown", SOON, async || Ok(world.execution(long.execution).await.ok()))
+            .await?;
     ensure!(shown["status"] == "running" && shown["parameters"]["tag"] == "long", "{shown}");
     world.publish(&requests("later", 2)).await?;
     eventually("an executor leads without doubt", LATER, async || world.leader().await).await?;

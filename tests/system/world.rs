@@ -411,8 +411,7 @@ impl World {
 
     /// What `slotline verify` says of the journal.
     pub(crate) async fn verified(&self) -> anyhow::Result<String> {
-        let output =
-            Launch::new("verify", &["verify", "--database-url", &self.database]).output(&self.sandbox).await?;
+        let output = Launch::new("verify", &["verify", "--database-url", &self.database]).output(&self.sandbox).await?;
         ensure!(output.status.success(), "verify: {output:?}");
         Ok(String::from_utf8(output.stdout)?)
     }

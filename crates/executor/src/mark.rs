@@ -173,11 +173,8 @@ impl Marks {
             return Judgement::Doubted(doubt.clone());
         }
         let is_new = *former == (Epoch(0), 0);
-        let is_proven = witness.is_some_and(|witness| {
-            witness.journal.identity == lineage.identity && witness.epoch == former.0 && witness.batch <= former.1
-        });
         let Some(mark) = newest else {
-            let is_sound = is_new || is_private || is_proven;
+            let is_sound = is_new || is_private;
             let reason = "the broker has no mark of this journal: it was emptied, or the installation has moved here from \
                           another broker, where requests may have been left";
             return if is_sound { Judgement::Sound { skips: false } } else { Judgement::Doubted(reason.to_owned()) };
@@ -203,7 +200,11 @@ impl Marks {
         if mark.next.exceed(standing.counters.into_numbers()) {
             return doubted("it has not given numbers that were given".to_owned());
         }
-        if is_proven || mark.is_last && mark.epoch == former.0 {
+        // Every leader leaves a mark before it gives anything, so that nobody gave anything after the one of this mark.
+        let is_proven = witness.is_some_and(|witness| {
+            witness.journal.identity == lineage.identity && witness.epoch == former.0 && witness.batch <= former.1
+        });
+        if mark.epoch == former.0 && (mark.is_last || is_proven) {
             return Judgement::Sound { skips: false };
         }
         if mark.site != *site {
@@ -239,14 +240,16 @@ const MARKS_MAX: usize = topology::MARKS_MAX as usize;
 pub(crate) struct Hand {
     prefix: String,
     mark: Mark,
-    /// Covered by a confirmed mark.
+    /// Covered by a confirmed mark of this leader.
     confirmed: Numbers,
+    /// Covered by the marks of those before it.
+    inherited: Numbers,
     /// A mark that raises the reserve is on its way.
     is_renewing: bool,
 }
 
 impl Hand {
-    /// For the leader of `epoch`. What `marks` reserve and the journal has not reached may be given already.
+    /// For the leader of `epoch`, which may give nothing before its first mark is confirmed.
     pub(crate) fn new(prefix: &str, standing: &Standing, epoch: Epoch, lease: Duration, marks: &Marks) -> Self {
         let next = standing.counters.into_numbers();
         let mut retired = marks.retired();
@@ -273,7 +276,8 @@ impl Hand {
             retired,
             is_last: false,
         };
-        Self { prefix: prefix.to_owned(), mark, confirmed: marks.reserved().into(), is_renewing: false }
+        let inherited = marks.reserved().into();
+        Self { prefix: prefix.to_owned(), mark, confirmed: next, inherited, is_renewing: false }
     }
 
     /// What may be given by now.
@@ -295,16 +299,17 @@ impl Hand {
     pub(crate) fn renewal(&mut self, next: Counters, is_new_session: bool) -> Option<Mark> {
         let next = Numbers::from(next);
         let left = |of: fn(Numbers) -> i64| of(self.confirmed) - of(next);
-        let is_short = [left(|of| of.execution), left(|of| of.fence), left(|of| of.action)].iter().min() < Some(&RENEW_BELOW);
+        let is_short =
+            [left(|of| of.execution), left(|of| of.fence), left(|of| of.action)].iter().min() < Some(&RENEW_BELOW);
         if !is_new_session && (self.is_renewing || !is_short) {
             return None;
         }
         self.is_renewing = true;
-        let above = |number: i64, confirmed: i64| number.saturating_add(RESERVE).max(confirmed);
+        let above = |number: i64, inherited: i64| number.saturating_add(RESERVE).max(inherited);
         self.mark.reserved = Numbers {
-            execution: above(next.execution, self.confirmed.execution),
-            fence: above(next.fence, self.confirmed.fence),
-            action: above(next.action, self.confirmed.action),
+            execution: above(next.execution, self.inherited.execution),
+            fence: above(next.fence, self.inherited.fence),
+            action: above(next.action, self.inherited.action),
         };
         Some(self.mark.clone())
     }
@@ -324,7 +329,7 @@ impl Hand {
 
     /// Says before it greets anybody that this copy of the journal is led on, and that others are not to be.
     pub(crate) fn claim(&self) -> Publication {
-        publication(&self.prefix, &Mark { reserved: self.confirmed, ..self.mark.clone() })
+        publication(&self.prefix, &Mark { reserved: self.inherited, ..self.mark.clone() })
     }
 
     /// The mark of a journal that was settled with these numbers, as a new generation.
@@ -355,6 +360,20 @@ pub(crate) enum Unmarked {
     Refused(#[from] PublishError),
     #[error("the marks of the journal can't be read: {0}")]
     Unread(#[from] Error),
+}
+
+/// Leaves the first mark of a session. The marks of others have just been read, or are by the next one; workers' heartbeats
+/// show another leader in between.
+pub(crate) fn begin(
+    session: &Session,
+    prefix: &str,
+    mark: &Mark,
+) -> impl Future<Output = Result<Counters, Unmarked>> + use<> {
+    let (receipt, reserved) = (session.publish(publication(prefix, mark)), mark.reserved.into());
+    async move {
+        receipt.await?;
+        Ok(reserved)
+    }
 }
 
 /// Leaves `mark`, unless another leader has left one since. Returns what may be given then.
@@ -521,10 +540,10 @@ mod tests {
     fn nothing_is_given_that_no_confirmed_mark_covers() {
         let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
         let mut hand = Hand::new("p", &standing(), Epoch(6), Duration::ZERO, &Marks::default());
-        assert_eq!(hand.confirmed().next_id, 0);
+        assert_eq!(hand.confirmed(), next, "nothing may be given");
         let mark = hand.renewal(next, true).expect("due");
         assert_eq!(hand.renewal(next, false), None, "one is on its way");
-        assert_eq!(hand.confirmed().next_id, 0);
+        assert_eq!(hand.confirmed(), next);
         hand.renewed(Some(mark.reserved.into()));
         assert_eq!(hand.confirmed().next_id, 100 + RESERVE);
         assert_eq!(hand.renewal(next, false), None, "enough is left");

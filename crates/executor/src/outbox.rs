@@ -292,7 +292,9 @@ fn pack_recovered(
         let id = shown.execution_id;
         effects.changed.remove(&id);
         let key = shown.concurrency_key.clone();
-        let Some(snapshot) = scheduler.snapshot(id).or_else(|| accepted_and_settled(effects, id, key)) else { continue };
+        let Some(snapshot) = scheduler.snapshot(id).or_else(|| accepted_and_settled(effects, id, key)) else {
+            continue;
+        };
         totals.entry(action).or_default().0 += 1;
         let request = Request {
             message_id: shown.message_id.as_deref().map(str::to_owned),

@@ -37,8 +37,8 @@ use crate::inbox::{Item, ProbeMark};
 use crate::intake::Intake;
 use crate::journal::Condition;
 use crate::link::Current;
-use crate::mark::Notice;
 use crate::mail::Postman;
+use crate::mark::Notice;
 use crate::outbox::{Awaited, Pending};
 use crate::policies::{self, Findings};
 use crate::probation::Probation;
@@ -488,6 +488,7 @@ impl Term {
         let former = std::mem::replace(&mut self.mark.generation, generation);
         let former = (former != 0).then_some(former);
         let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock };
+        self.begin_marks(&session);
         match Box::pin(Feed::open(session.clone(), &self.postman.prefix, self.epoch, former, reader, intake)).await {
             Ok(feed) => {
                 let (watch, receipts) = mpsc::unbounded_channel();
@@ -504,7 +505,6 @@ impl Term {
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);
                 crash::point("executor.recovery.queues");
-                self.renew_mark(true);
                 self.apply(Input::SessionOpened);
                 // Whatever was on its way went with the session before, or with the leader before.
                 self.record.ask_all();

@@ -154,7 +154,8 @@ impl Scheduler {
         if fence.0 < next {
             return false;
         }
-        let has_lease = self.executions.get(&id).and_then(Execution::leased).is_some_and(|leased| leased.fence == fence);
+        let has_lease =
+            self.executions.get(&id).and_then(Execution::leased).is_some_and(|leased| leased.fence == fence);
         if !has_lease {
             self.note(Evidence { highest: Highest { execution_id: id, fence }, ..Evidence::default() });
         }

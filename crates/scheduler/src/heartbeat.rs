@@ -81,7 +81,9 @@ impl Scheduler {
         for id in leases {
             let Some(execution) = self.executions.get(&id) else { continue };
             let key = (id, execution.attempt);
-            let Some(leased) = execution.leased().filter(|leased| leased.worker == account.incarnation) else { continue };
+            let Some(leased) = execution.leased().filter(|leased| leased.worker == account.incarnation) else {
+                continue;
+            };
             match account.holding.get(&key) {
                 Some(Holding::Running | Holding::Pending) if matches!(leased.at_work, AtWork::Cancelling { .. }) => {
                     self.reconcile(id, account, now);

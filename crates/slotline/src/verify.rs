@@ -70,7 +70,9 @@ fn show(verdict: &Verdict, since: Option<Timestamp>) {
     }
     match verdict.violations.first() {
         None if verdict.rewinds.is_empty() => output::line("All of it holds."),
-        None => output::line("All of it holds for what is in the journal; it can tell nothing of what was lost with each rewind."),
+        None => output::line(
+            "All of it holds for what is in the journal; it can tell nothing of what was lost with each rewind.",
+        ),
         Some(first) => {
             let all: u64 = verdict.checks.iter().map(|checked| checked.violations).sum();
             let more = if all > 1 { format!(" ({} more; --output json lists them)", all - 1) } else { String::new() };

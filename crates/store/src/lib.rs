@@ -29,8 +29,8 @@ mod record;
 mod row;
 mod sql;
 mod sqlite;
-mod standing;
 mod stamp;
+mod standing;
 mod text;
 mod verify;
 

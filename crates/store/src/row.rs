@@ -289,10 +289,7 @@ pub(crate) fn standing(row: &impl Columns) -> Result<Standing, Error> {
         next_action: counters.next_action,
     };
     Ok(Standing {
-        lineage: Lineage {
-            identity: row.maybe_uuid("identity")?.unwrap_or_default(),
-            generation: generation(row)?,
-        },
+        lineage: Lineage { identity: row.maybe_uuid("identity")?.unwrap_or_default(), generation: generation(row)? },
         former: (Epoch(row.number("former_epoch")?), row.number("former_batch")?),
         doubt: row.maybe_text("doubt")?.map(str::to_owned),
         counters,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use slotline_broker::Session;
 use slotline_protocol::message::Lineage;
 use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp};
 use slotline_scheduler::{Counters, DoubtView};
@@ -99,9 +100,8 @@ async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Op
     let mut failed = None;
     loop {
         let found = async {
-            let session = current.wait_for(|session| {
-                session.as_ref().is_some_and(|session| Some(session.generation()) != failed)
-            });
+            let session = current
+                .wait_for(|session| session.as_ref().is_some_and(|session| Some(session.generation()) != failed));
             let session = session.await.ok()?.clone()?;
             let read = timeout(READ_DEADLINE, Marks::read(&session, &context.prefix)).await;
             Some((session, read))
@@ -117,9 +117,10 @@ async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Op
         match found {
             Some((session, Ok(Ok(marks)))) => return Ok(Some((marks, session.is_private()))),
             Some((session, read)) => {
-                let cause = read.map_or_else(|_| "no answer in time".to_owned(), |read| {
-                    read.err().map(|error| error.to_string()).unwrap_or_default()
-                });
+                let cause = read.map_or_else(
+                    |_| "no answer in time".to_owned(),
+                    |read| read.err().map(|error| error.to_string()).unwrap_or_default(),
+                );
                 tracing::warn!(cause, "the marks of the journal can't be read; trying again");
                 failed = Some(session.generation());
                 session.close().await;
@@ -160,13 +161,25 @@ impl Term {
         next + NUMBERS_PER_TURN <= self.office.hand.confirmed().next_id && self.office.doubt.is_none()
     }
 
+    /// Leaves the first mark of a session, while its queues are declared.
+    pub(super) fn begin_marks(&mut self, session: &Session) {
+        if self.office.doubt.is_none()
+            && let Some(mark) = self.office.hand.renewal(self.scheduler.counters(), true)
+        {
+            let fates = self.fates.0.clone();
+            let left = mark::begin(session, &self.postman.prefix, &mark);
+            // Nobody listens once the term is over.
+            tokio::spawn(async move { drop(fates.send(Fate::Marked(left.await))) });
+        }
+    }
+
     /// Leaves a mark that covers more numbers, if those that are left are few.
-    pub(super) fn renew_mark(&mut self, is_new_session: bool) {
+    pub(super) fn renew_mark(&mut self) {
         let Some(session) = self.feed.as_ref().map(|feed| feed.session.clone()) else { return };
         if self.office.doubt.is_some() {
             return;
         }
-        if let Some(mark) = self.office.hand.renewal(self.scheduler.counters(), is_new_session) {
+        if let Some(mark) = self.office.hand.renewal(self.scheduler.counters(), false) {
             let (prefix, fates) = (self.postman.prefix.clone(), self.fates.0.clone());
             tokio::spawn(async move {
                 // Nobody listens once the term is over.
@@ -188,6 +201,7 @@ impl Term {
             Err(error) => {
                 tracing::warn!(%error, "no mark of the journal was left; trying again");
                 self.office.hand.renewed(None);
+                self.marked_at.get_or_insert(self.clock.now());
             }
         }
     }
@@ -197,7 +211,7 @@ impl Term {
             self.office.hand.committed(batch, next);
             self.marked_at.get_or_insert(self.clock.now());
         }
-        self.renew_mark(false);
+        self.renew_mark();
     }
 
     /// When a mark of what was committed is due.
@@ -213,6 +227,7 @@ impl Term {
             {
                 drop(feed.session.publish(self.office.hand.progress(false)));
             }
+            self.renew_mark();
         }
     }
 
@@ -297,11 +312,7 @@ impl Term {
     }
 
     /// Goes on with the journal as it is: with higher numbers, as a new generation, and a word on what is missing.
-    async fn settle(
-        &mut self,
-        leadership: &mut Leadership,
-        session: Option<slotline_broker::Session>,
-    ) -> Step {
+    async fn settle(&mut self, leadership: &mut Leadership, session: Option<Session>) -> Step {
         let Some(view) = self.scheduler.in_doubt() else { return Ok(()) };
         let session = session.ok_or("there is no session with the broker")?;
         // A leader of another copy may have left one more before it saw the claim.
@@ -361,5 +372,7 @@ fn waiting(reason: &str, view: &DoubtView) -> String {
             format!("; executions that only workers knew: {} ({})", ids.len(), names.join(", "))
         }
     };
-    format!("nothing is granted, since the journal may be older than its workers: {reason}. Waits until {until}{awaited}{recovered}")
+    format!(
+        "nothing is granted, since the journal may be older than its workers: {reason}. Waits until {until}{awaited}{recovered}"
+    )
 }

@@ -14,8 +14,8 @@ use slotline_protocol::{
     ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
 use slotline_scheduler::{
-    Accepted, AttemptEnded, Config, Counters, Effects, Evidence, Input, Limits, Order, Outcome, ProbedQueue, RecoveredAction,
-    RefusedRequest, Scheduler, Sent, Settled, Snapshot,
+    Accepted, AttemptEnded, Config, Counters, Effects, Evidence, Input, Limits, Order, Outcome, ProbedQueue,
+    RecoveredAction, RefusedRequest, Scheduler, Sent, Settled, Snapshot,
 };
 use uuid::Uuid;
 

@@ -14,7 +14,10 @@ use crate::deadline::{borrow, within};
 use crate::events::Asked;
 use crate::text::hide;
 use crate::verify::REWINDS_MAX;
-use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row, sql};
+use crate::{
+    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row,
+    sql,
+};
 
 /// One look-up in the index for each: for `= ANY` of a thousand, a table of a hundred thousand is scanned.
 const FIND_MESSAGES: &str = "SELECT known.* FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL \

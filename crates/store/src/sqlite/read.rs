@@ -15,7 +15,10 @@ use crate::events::Asked;
 use crate::row::json;
 use crate::text::hide;
 use crate::verify::REWINDS_MAX;
-use crate::{DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row, sql};
+use crate::{
+    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row,
+    sql,
+};
 
 const FIND_MESSAGES: &str = "SELECT message_id, execution_id AS id, digest FROM messages \
     WHERE message_id IN (SELECT value FROM json_each($1))";

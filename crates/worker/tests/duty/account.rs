@@ -53,7 +53,8 @@ fn a_leader_that_asks_is_told_all_that_is_held_or_unrecorded_with_every_heartbea
         let beat = world.take_heartbeats().pop().expect("one is due");
         let account = beat.account.expect("it was asked for");
         assert!(account.is_last());
-        let told: Vec<_> = account.attempts.iter().map(|shown| (shown.execution_id.0, shown.fence.0, shown.state)).collect();
+        let told: Vec<_> =
+            account.attempts.iter().map(|shown| (shown.execution_id.0, shown.fence.0, shown.state)).collect();
         assert_eq!(told, [(1, 1, None), (2, 2, Some(Holding::Running))]);
         world.advance_connected(s(5));
     }

@@ -267,7 +267,16 @@ impl Executor {
 
     fn hello_message(&mut self, lost: bool) -> Hello {
         let (epoch, n) = self.next();
-        Hello { epoch, n, lease_seconds: None, fence_seconds: None, heartbeat_seconds: None, lost, journal: None, account: false }
+        Hello {
+            epoch,
+            n,
+            lease_seconds: None,
+            fence_seconds: None,
+            heartbeat_seconds: None,
+            lost,
+            journal: None,
+            account: false,
+        }
     }
 
     pub(crate) async fn send<M: Message>(&self, to: Incarnation, message: &M) -> anyhow::Result<()> {
