@@ -172,7 +172,7 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
         match lead {
             Ok(leadership) => {
                 crash::point("executor.recovery.epoch");
-                let end = term::lead(context, leadership, questions).await;
+                let end = Box::pin(term::lead(context, leadership, questions)).await;
                 context.leads.store(false, Ordering::Release);
                 match end {
                     Ok(End::Shutdown) => return Ok(()),
