@@ -18,8 +18,8 @@ use crate::deadline::{CALL_DEADLINE, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
 use crate::stamp::Stamp;
-use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 use crate::standing::{self, Rewind, Standing};
+use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 
 /// A leader silent for longer loses its session, and so its lock: also one that is frozen.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);

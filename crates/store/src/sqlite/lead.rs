@@ -14,8 +14,8 @@ use crate::clock::Reading;
 use crate::deadline::{borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
-use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 use crate::standing::{self, Rewind, Standing};
+use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 
 /// Hands SQLite the statements of a batch one after the other: the caller's thread may be busy between two of them.
 static WRITING: LazyLock<Runtime> = LazyLock::new(|| {
