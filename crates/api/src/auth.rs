@@ -2,14 +2,16 @@
 //!
 //! With a token everything but the two health answers needs it. Without one the API is for this machine only: it does
 //! not listen beyond loopback ([`check_exposure`]), and it answers no web page that was not served from this machine,
-//! for a browser would carry any page's request here.
+//! for a browser would carry any page's request here. A page that was served from this machine, by whatever else listens
+//! here, changes nothing either: what changes something bears a header that no form can send, and that a script may send
+//! only after asking, which is refused.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use subtle::ConstantTimeEq;
@@ -56,9 +58,19 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Refuses an address that others can reach while no token guards it.
+/// The fewest characters of a token that guards more than this machine: what can be tried from afar must not be guessed.
+pub const EXPOSED_TOKEN_CHARS_MIN: usize = 20;
+
+/// Refuses an address that others can reach while no token guards it, or one that could be guessed.
 pub fn check_exposure(address: SocketAddr, token: Option<&Token>) -> Result<(), Exposed> {
-    if token.is_some() || address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(Exposed(address)) }
+    match token {
+        _ if address.ip().to_canonical().is_loopback() => Ok(()),
+        None => Err(Exposed::Open(address)),
+        Some(Token(token)) if token.len() < EXPOSED_TOKEN_CHARS_MIN => {
+            Err(Exposed::Guessable { address, chars: token.len() })
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 pub(crate) async fn guard(State(token): State<Option<Token>>, request: Request, next: Next) -> Result<Response, Error> {
@@ -66,7 +78,10 @@ pub(crate) async fn guard(State(token): State<Option<Token>>, request: Request, 
         _ if health::is_open(request.uri()) => {}
         Some(token) if bearer(request.headers()).is_some_and(|given| token.matches(given)) => {}
         Some(_) => return Err(Error::Unauthorized),
-        None => check_local(request.uri(), request.headers())?,
+        None => {
+            check_local(request.uri(), request.headers())?;
+            check_intent(request.method(), request.headers())?;
+        }
     }
     Ok(next.run(request).await)
 }
@@ -92,6 +107,18 @@ fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
         None => None,
     };
     if host.into_iter().chain(origin).all(is_loopback) { Ok(()) } else { Err(Error::Foreign) }
+}
+
+/// By this header, or by the content type of JSON, a program says that it means what it asks for.
+pub const INTENT_HEADER: &str = "x-slotline";
+
+fn check_intent(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+    let is_json = |kind: &HeaderValue| {
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("application/json")
+    };
+    let is_meant = headers.contains_key(INTENT_HEADER) || headers.get(CONTENT_TYPE).is_some_and(is_json);
+    if method.is_safe() || is_meant { Ok(()) } else { Err(Error::Unmeant) }
 }
 
 /// Whether `authority` (`host`, `host:port`, `[::1]:port`) names this machine.
@@ -122,17 +149,21 @@ mod tests {
     }
 
     #[test]
-    fn beyond_loopback_nobody_listens_without_a_token() {
-        let token = Token::new("t").expect("a token");
+    fn beyond_loopback_nobody_listens_without_a_token_that_can_not_be_guessed() {
+        let token = Token::new(&"t".repeat(EXPOSED_TOKEN_CHARS_MIN)).expect("a token");
+        let short = Token::new(&"t".repeat(EXPOSED_TOKEN_CHARS_MIN - 1)).expect("a token");
         for address in ["127.0.0.1:7070", "127.8.8.8:1", "[::1]:7070", "[::ffff:127.0.0.1]:1"] {
             let address = address.parse().expect(address);
             assert!(check_exposure(address, None).is_ok(), "{address}");
+            assert!(check_exposure(address, Some(&short)).is_ok(), "{address}");
         }
         for address in ["0.0.0.0:7070", "[::]:7070", "192.168.1.2:7070"] {
             let address = address.parse().expect(address);
             let error = check_exposure(address, None).expect_err("exposed").to_string();
             assert!(error.contains("SLOTLINE_API_TOKEN"), "{error}");
             assert!(check_exposure(address, Some(&token)).is_ok(), "{address}");
+            let error = check_exposure(address, Some(&short)).expect_err("it could be guessed").to_string();
+            assert!(error.contains("has 19 characters") && error.contains("at least 20"), "{error}");
         }
     }
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use slotline_protocol::chain;
 use slotline_protocol::http::{self, Refusal};
 
+use crate::auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER};
 use crate::control::{Kind, Refused};
 use crate::input;
 
@@ -20,10 +21,19 @@ const RETRY_UNAVAILABLE: &str = "2";
 /// When to ask again after a 429: a line shortens no faster than its executions run.
 const RETRY_FULL: &str = "5";
 
-/// The API would be open to the network with no token to guard it.
+/// The API would be open to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("listening on {0} would let anybody on the network in: set SLOTLINE_API_TOKEN, or listen on 127.0.0.1")]
-pub struct Exposed(pub SocketAddr);
+pub enum Exposed {
+    /// No token guards it.
+    #[error("listening on {0} would let anybody on the network in: set SLOTLINE_API_TOKEN, or listen on 127.0.0.1")]
+    Open(SocketAddr),
+    /// The token that guards it could be guessed.
+    #[error(
+        "the API token has {chars} characters: to listen on {address} it needs at least {EXPOSED_TOKEN_CHARS_MIN}; \
+         make one with `openssl rand -hex 32`"
+    )]
+    Guessable { address: SocketAddr, chars: usize },
+}
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +54,11 @@ pub(crate) enum Error {
     Unauthorized,
     #[error("a request from another site or under a foreign name; to be reached beyond this machine, set an API token")]
     Foreign,
+    #[error(
+        "a request that changes something needs the header `{INTENT_HEADER}: 1`, or the content type application/json: \
+         without an API token any web page could send it otherwise"
+    )]
+    Unmeant,
     #[error("no such route")]
     NoRoute,
     #[error("there are too many requests at once")]
@@ -86,6 +101,7 @@ impl IntoResponse for Error {
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, Refusal::new("slow_body", text)),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, Refusal::new("unauthorized", text)),
             Self::Foreign => (StatusCode::FORBIDDEN, Refusal::new("foreign_origin", text)),
+            Self::Unmeant => (StatusCode::FORBIDDEN, Refusal::new("intent_needed", text).at(INTENT_HEADER)),
             Self::NoRoute => (StatusCode::NOT_FOUND, Refusal::new("no_such_route", text)),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("busy", text)),
             Self::TooManyStreams(_) => (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("too_many_streams", text)),

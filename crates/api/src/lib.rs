@@ -6,6 +6,7 @@
 
 mod actions;
 mod auth;
+mod connections;
 pub mod control;
 mod dead;
 mod error;
@@ -18,6 +19,7 @@ mod input;
 mod known;
 mod limits;
 mod patience;
+mod sending;
 mod serve;
 mod stream;
 mod workers;
@@ -31,7 +33,7 @@ use axum::routing::{get, post};
 use slotline_store::Store;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::{InvalidToken, Token, check_exposure};
+pub use auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER, InvalidToken, Token, check_exposure};
 pub use control::{Control, Kind, Refused, Submission};
 pub use error::Exposed;
 pub use hub::Hub;

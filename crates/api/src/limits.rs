@@ -1,4 +1,5 @@
-//! How many requests are worked on at once, and how long one may take; and how many streams are open.
+//! How many requests are worked on at once, and how long one may take; how many streams are open; and how many bytes of
+//! answers wait for their readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +7,21 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Api;
 use crate::error::Error;
+use crate::sending::holding;
 
-/// Requests that are worked on at once; one beyond is refused, not queued. Each may hold a body of a mebibyte.
-pub(crate) const REQUESTS_MAX: usize = 512;
-/// Streams and long polls that are open at once; one beyond is refused. Enough connections are left for requests.
-pub(crate) const STREAMS_MAX: usize = 512;
+/// Requests that are worked on or sent at once; one beyond is refused, not queued. Each may hold a body of a mebibyte.
+pub(crate) const REQUESTS_MAX: usize = 256;
+/// Streams and long polls that are open at once; one beyond is refused. Enough connections are left for all else.
+pub(crate) const STREAMS_MAX: usize = 384;
+/// Bytes of answers that wait to be taken, all clients together; a large answer beyond is refused.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
+/// Answers up to this size are always sent: all requests together have few of them.
+const SMALL_ANSWER_BYTES: usize = 64 << 10;
 /// The longest time to an answer; more than every deadline below it (database 10 s, leader 5 s, a slow body).
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -22,11 +29,14 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Places {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// In bytes.
+    answers: Arc<Semaphore>,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { requests: Arc::new(Semaphore::new(REQUESTS_MAX)), streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { requests: places(REQUESTS_MAX), streams: places(STREAMS_MAX), answers: places(ANSWER_BYTES_MAX) }
     }
 }
 
@@ -38,6 +48,15 @@ impl Places {
         Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)
     }
 
+    /// Room for an answer of so many bytes.
+    fn answer(&self, bytes: usize) -> Result<Option<Place>, Error> {
+        if bytes <= SMALL_ANSWER_BYTES {
+            return Ok(None);
+        }
+        let bytes = u32::try_from(bytes).map_err(|_| Error::Busy)?;
+        Arc::clone(&self.answers).try_acquire_many_owned(bytes).map(Some).map_err(|_| Error::Busy)
+    }
+
     pub(crate) fn stream(&self) -> Result<Place, Error> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::TooManyStreams(STREAMS_MAX))
     }
@@ -45,8 +64,11 @@ impl Places {
 
 /// Health is asked past this: it must be seen while all places are taken. Streams have their own places.
 pub(crate) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Error> {
-    let _place = api.places.request()?;
-    Ok(next.run(request).await)
+    let place = api.places.request()?;
+    let response = next.run(request).await;
+    let bytes = response.body().size_hint().exact().map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let memory = api.places.answer(bytes)?;
+    Ok(holding(response, (place, memory)))
 }
 
 pub(crate) async fn hurry(request: Request, next: Next) -> Result<Response, Error> {

@@ -13,28 +13,41 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take nothing of what waits for it.
+/// How long a client may take over [`TAKE_BYTES`] of what waits for it.
 pub(crate) const TAKE_WITHIN: Duration = Duration::from_secs(60);
 /// The same once shutdown is asked for, which waits for all answers.
 pub(crate) const TAKE_WITHIN_AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// Reads and writes as `S` does; a write that waits for longer than [`TAKE_WITHIN`] fails.
+/// How much has to be taken in that time, unless all is: one who takes a byte a minute holds what he was given for ever.
+const TAKE_BYTES: usize = 64 << 10;
+
+/// Reads and writes as `S` does; a write fails once it, and those right before it, have waited for longer than
+/// [`TAKE_WITHIN`] for too few bytes.
 pub(crate) struct Patient<S> {
     inner: S,
     shutdown: CancellationToken,
     /// Runs while a write waits.
     patience: Option<BoxFuture<'static, ()>>,
+    /// What was taken since a write began to wait.
+    taken: usize,
 }
 
 impl<S> Patient<S> {
     pub(crate) fn new(inner: S, shutdown: CancellationToken) -> Self {
-        Self { inner, shutdown, patience: None }
+        Self { inner, shutdown, patience: None, taken: 0 }
+    }
+
+    fn calm(&mut self) {
+        (self.patience, self.taken) = (None, 0);
     }
 
     fn judge(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.patience = None;
-            return written;
+        if let Poll::Ready(written) = written {
+            self.taken += written.as_ref().copied().unwrap_or(0);
+            if self.taken >= TAKE_BYTES {
+                self.calm();
+            }
+            return Poll::Ready(written);
         }
         let patience = self.patience.get_or_insert_with(|| exhaust(self.shutdown.clone()).boxed());
         ready!(patience.as_mut().poll(cx));
@@ -78,6 +91,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Asked for once nothing waits to be written any more.
+        self.calm();
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -95,22 +110,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_for_too_long_is_given_up_and_who_takes_a_little_is_not() {
-        let (ours, mut theirs) = tokio::io::duplex(8);
+        let (ours, mut theirs) = tokio::io::duplex(TAKE_BYTES);
         let mut ours = Patient::new(ours, CancellationToken::new());
-        let mut taken = [0; 8];
-        ours.write_all(&[0; 8]).await.expect("there is room");
+        let (given, mut taken) = (vec![0; TAKE_BYTES], vec![0; TAKE_BYTES]);
+        ours.write_all(&given).await.expect("there is room");
         for _ in 0..5 {
             let slow = async {
                 tokio::time::sleep(TAKE_WITHIN - Duration::from_secs(1)).await;
                 theirs.read_exact(&mut taken).await
             };
-            let (written, read) = tokio::join!(ours.write_all(&[0; 8]), slow);
+            let (written, read) = tokio::join!(ours.write_all(&given), slow);
             assert!(written.is_ok() && read.is_ok(), "{written:?} {read:?}");
         }
         let begun = Instant::now();
-        let error = ours.write_all(&[0; 8]).await.expect_err("nobody reads");
+        let error = ours.write_all(&given).await.expect_err("nobody reads");
         assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, TAKE_WITHIN.as_secs()));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_byte_now_and_then_is_given_up_unless_that_is_all_there_is() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut ours = Patient::new(ours, CancellationToken::new());
+        let drip = tokio::spawn(async move {
+            while theirs.read_u8().await.is_ok() {
+                tokio::time::sleep(TAKE_WITHIN / 4).await;
+            }
+        });
+        for _ in 0..20 {
+            ours.write_all(&[0; 3]).await.expect("little is given");
+            ours.flush().await.expect("it is all");
+        }
+        let begun = Instant::now();
+        let error = ours.write_all(&[0; TAKE_BYTES]).await.expect_err("it would take a fortnight");
+        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, TAKE_WITHIN.as_secs()));
+        drop(ours);
+        drip.await.expect("no panic");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn at_shutdown_there_is_less_patience() {
         let (ours, _theirs) = tokio::io::duplex(8);

@@ -5,24 +5,23 @@
 use slotline_protocol::chain;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::connections::{Connection, Connections};
 use crate::error::Exposed;
 use crate::patience::Patient;
+use crate::sending::holding;
 use crate::{State, Token, check_exposure, routes};
 
-/// Connections held at once; further ones wait in the kernel's backlog. Well below the usual 1024 open files.
-const CONNECTIONS_MAX: usize = 768;
-/// How long a client may take over the head of a request.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take over the head of a request, and how long it may be silent before it.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long answers under way may take once shutdown is asked for.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, which means that files or memory are short.
@@ -52,19 +51,26 @@ pub async fn listen(address: SocketAddr, token: Option<&Token>) -> Result<TcpLis
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> Result<(), Error> {
     check_exposure(listener.local_addr().map_err(Error::Listener)?, state.token.as_ref())?;
     let router = routes(state, shutdown.clone());
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Connections::default();
     let graceful = GracefulShutdown::new();
-    while let Some(Some((place, stream))) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
+    while let Some((place, stream)) = shutdown.run_until_cancelled(accept(&listener, &connections)).await {
         // Answers are small and awaited.
         let _ = stream.set_nodelay(true);
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-        let service = TowerToHyperService::new(router.clone());
+        let (router, activity) = (TowerToHyperService::new(router.clone()), place.activity.clone());
+        let service = service_fn(move |request| {
+            let (busy, answer) = (activity.begin(), router.call(request));
+            async move { answer.await.map(|response| holding(response, busy)) }
+        });
         let connection =
             graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream, shutdown.clone())), service));
         tokio::spawn(async move {
-            // A client that goes away in mid-sentence is no news.
-            let _ = connection.await;
+            tokio::select! {
+                // A client that goes away in mid-sentence is no news.
+                _ = connection => {}
+                () = place.activity.evicted() => {}
+            }
             drop(place);
         });
     }
@@ -75,14 +81,11 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(tokio::sync::OwnedSemaphorePermit, TcpStream)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
+/// The next connection, with its place. It is accepted first, so that a silent one goes only for one that has come.
+async fn accept(listener: &TcpListener, connections: &Connections) -> (Connection, TcpStream) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Some((place, stream)),
+            Ok((stream, _)) => return (connections.admit().await, stream),
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;

@@ -248,7 +248,7 @@ async fn silence_is_filled_with_comments() -> anyhow::Result<()> {
 }
 
 /// As `limits` says.
-const STREAMS_MAX: usize = 512;
+const STREAMS_MAX: usize = 384;
 
 #[tokio::test]
 async fn beyond_so_many_streams_the_next_is_refused_and_requests_are_still_answered() -> anyhow::Result<()> {

@@ -171,6 +171,32 @@ async fn cancelling_needs_no_body_and_answers_with_the_status_there_is() -> anyh
 }
 
 #[tokio::test]
+async fn without_a_token_no_form_of_a_page_changes_anything() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let form = "application/x-www-form-urlencoded";
+    for asked in [
+        Asked::post("/api/v1/actions/demo.echo/pause"),
+        Asked::post("/api/v1/actions/demo.echo/pause")
+            .header("content-type", form)
+            .header("origin", "http://localhost:3000"),
+        Asked::post("/api/v1/actions/demo.echo/pause").header("content-type", "text/plain"),
+        Asked::post("/api/v1/executions/5/cancel").header("content-type", form),
+        Asked::post("/api/v1/dead/d-1/replay"),
+        Asked::delete("/api/v1/dead/d-1"),
+    ] {
+        let name = format!("{asked:?}");
+        let answer = world.ask(asked.unmeant()).await?;
+        assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "intent_needed"), "{name}");
+    }
+    assert_eq!(world.control.calls(), [] as [&str; 0]);
+    let json = Asked::post("/api/v1/executions/5/cancel").json(&json!({})).unmeant();
+    assert_eq!(world.ask(json).await?.status, StatusCode::OK);
+    assert_eq!(world.ask(Asked::post("/api/v1/executions/5/cancel")).await?.status, StatusCode::OK);
+    assert_eq!(world.ask(Asked::get("/api/v1/actions").unmeant()).await?.status, StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
 async fn dead_letters_and_workers_are_passed_through() -> anyhow::Result<()> {
     let world = World::new().await?;
     let letter = |id: &str| DeadLetter {
@@ -313,7 +339,7 @@ async fn without_a_token_no_web_page_of_another_site_is_answered() -> anyhow::Re
 }
 
 /// As `limits` says.
-const REQUESTS_MAX: usize = 512;
+const REQUESTS_MAX: usize = 256;
 
 #[tokio::test]
 async fn beyond_so_many_requests_at_once_the_next_is_sent_away_and_health_is_still_told() -> anyhow::Result<()> {

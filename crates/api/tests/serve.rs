@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use world::Recorder;
 
 const SOON: Duration = Duration::from_secs(10);
+const TOKEN: &str = "a-token-of-a-test-that-is-long-enough";
 
 async fn state(token: Option<Token>) -> anyhow::Result<State> {
     let store = Store::open("sqlite::memory:").await?;
@@ -61,12 +62,44 @@ async fn a_client_that_is_still_sending_too_much_is_told_so() -> anyhow::Result<
 }
 
 #[tokio::test]
+async fn eight_hundred_silent_strangers_keep_no_probe_and_no_request_out() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, state(Some(Token::new(TOKEN)?)).await?, shutdown.clone()));
+    let mut strangers = Vec::new();
+    for number in 0..800 {
+        let mut stranger = TcpStream::connect(address).await?;
+        if number % 2 == 0 {
+            stranger.write_all(b"GET /livez HTTP/1.1\r\nhost: loc").await?;
+        }
+        strangers.push(stranger);
+    }
+    for path in ["/livez", "/readyz", "/api/v1/actions"].into_iter().cycle().take(30) {
+        let answered = async {
+            let mut stream = TcpStream::connect(address).await?;
+            let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await?;
+            anyhow::Ok(answer)
+        };
+        // Silence itself is borne for longer than this.
+        let answer = tokio::time::timeout(Duration::from_secs(5), answered).await??;
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 200");
+    }
+    shutdown.cancel();
+    tokio::time::timeout(SOON, serving).await???;
+    Ok(())
+}
+
+#[tokio::test]
 async fn nobody_listens_beyond_this_machine_without_a_token() -> anyhow::Result<()> {
     let exposed = || TcpListener::bind("0.0.0.0:0");
     let refused = serve(exposed().await?, state(None).await?, CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServeError::Exposed(_))), "{refused:?}");
     let shutdown = CancellationToken::new();
     shutdown.cancel();
-    serve(exposed().await?, state(Some(Token::new("s3cret")?)).await?, shutdown).await?;
+    serve(exposed().await?, state(Some(Token::new(TOKEN)?)).await?, shutdown).await?;
     Ok(())
 }

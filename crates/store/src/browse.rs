@@ -8,8 +8,9 @@ use crate::Error;
 
 /// The most executions on one page.
 pub const PAGE_LIMIT_MAX: u32 = 1000;
-/// The most bytes of parameters and results on one page; the page ends early beyond it.
-pub const PAGE_BYTES_MAX: usize = 32 << 20;
+/// The most bytes of parameters and results on one page; the page ends early beyond it. Several pages are in memory at
+/// once, each about three times as rows and as JSON.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The most earlier attempts shown of one execution, the newest.
 pub const ATTEMPTS_SHOWN_MAX: i64 = 100;

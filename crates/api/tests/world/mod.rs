@@ -78,6 +78,9 @@ impl World {
 
     pub(crate) async fn response(&self, asked: Asked) -> anyhow::Result<axum::response::Response> {
         let mut request = Request::builder().method(asked.method).uri(asked.uri);
+        if asked.is_meant {
+            request = request.header(slotline_api::INTENT_HEADER, "1");
+        }
         for (name, value) in asked.headers {
             request = request.header(name, value);
         }
@@ -168,6 +171,8 @@ pub(crate) struct Asked {
     uri: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// Whether it says so by a header that no form can send.
+    is_meant: bool,
 }
 
 impl std::fmt::Debug for Asked {
@@ -179,7 +184,12 @@ impl std::fmt::Debug for Asked {
 
 impl Asked {
     pub(crate) fn new(method: &'static str, uri: &str) -> Self {
-        Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new() }
+        Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new(), is_meant: true }
+    }
+
+    /// As a form would send it.
+    pub(crate) fn unmeant(self) -> Self {
+        Self { is_meant: false, ..self }
     }
 
     pub(crate) fn method(&self) -> &'static str {

@@ -1,0 +1,204 @@
+//! Connections: so many at once, and of those that ask nothing the oldest goes when another comes.
+//!
+//! So strangers who connect and stay silent keep nobody out, least of all whoever asks whether this process lives: there
+//! are more connections than requests and streams may hold together. Not here: what is asked, and how long it may take.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{REQUESTS_MAX, STREAMS_MAX};
+
+/// Connections held at once. Well below the usual 1024 open files.
+const CONNECTIONS_MAX: usize = 768;
+
+const _: () = assert!(
+    REQUESTS_MAX + STREAMS_MAX + 64 <= CONNECTIONS_MAX,
+    "however many requests and streams there are, health has connections of its own"
+);
+
+/// All connections of one listener.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    places: Arc<Semaphore>,
+    idle: Arc<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    table: Mutex<Table>,
+    /// Another connection asks nothing.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Rises whenever a connection falls silent.
+    next: u64,
+    silent: BTreeMap<u64, CancellationToken>,
+}
+
+/// A connection's place. Silent until its first request, and between requests.
+pub(crate) struct Connection {
+    _place: OwnedSemaphorePermit,
+    pub(crate) activity: Activity,
+}
+
+/// Tells whether a connection asks for something.
+#[derive(Clone)]
+pub(crate) struct Activity(Arc<Silence>);
+
+struct Silence {
+    idle: Arc<Idle>,
+    evicted: CancellationToken,
+    /// Its number among the silent; none while a request is answered.
+    number: Mutex<Option<u64>>,
+}
+
+/// One request under way, until its answer is sent.
+pub(crate) struct Busy(Arc<Silence>);
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), idle: Arc::default() }
+    }
+}
+
+impl Connections {
+    /// A place for a connection that has come; where there is none, the one that has been silent for longest goes.
+    pub(crate) async fn admit(&self) -> Connection {
+        loop {
+            // Made before the look, so that nothing that falls silent meanwhile is missed.
+            let changed = self.idle.changed.notified();
+            let acquired = match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) if self.idle.evict() => Arc::clone(&self.places).acquire_owned().await.ok(),
+                Err(_) => tokio::select! {
+                    place = Arc::clone(&self.places).acquire_owned() => place.ok(),
+                    () = changed => None,
+                },
+            };
+            if let Some(place) = acquired {
+                let activity = Activity::silent(Arc::clone(&self.idle));
+                return Connection { _place: place, activity };
+            }
+        }
+    }
+}
+
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Every change is complete before anything that could panic.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection that has been silent for longest; `false` if all ask something.
+    fn evict(&self) -> bool {
+        let oldest = self.lock().silent.pop_first();
+        oldest.map(|(_, evicted)| evicted.cancel()).is_some()
+    }
+
+    fn add(&self, evicted: &CancellationToken) -> u64 {
+        let mut table = self.lock();
+        let number = table.next;
+        table.next += 1;
+        table.silent.insert(number, evicted.clone());
+        drop(table);
+        self.changed.notify_one();
+        number
+    }
+}
+
+impl Activity {
+    fn silent(idle: Arc<Idle>) -> Self {
+        let evicted = CancellationToken::new();
+        let number = Mutex::new(Some(idle.add(&evicted)));
+        Self(Arc::new(Silence { idle, evicted, number }))
+    }
+
+    /// Notes a request, which ends when what is returned is dropped.
+    pub(crate) fn begin(&self) -> Busy {
+        if let Some(number) = self.0.lock().take() {
+            self.0.idle.lock().silent.remove(&number);
+        }
+        Busy(Arc::clone(&self.0))
+    }
+
+    /// Resolves when the connection is to give its place to another.
+    pub(crate) async fn evicted(&self) {
+        self.0.evicted.cancelled().await;
+    }
+}
+
+impl Silence {
+    fn lock(&self) -> MutexGuard<'_, Option<u64>> {
+        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let number = self.0.idle.add(&self.0.evicted);
+        *self.0.lock() = Some(number);
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some(number) = self.lock().take() {
+            self.idle.lock().silent.remove(&number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_been_silent_for_longest_makes_room_and_who_asks_stays() {
+        let connections = Connections::default();
+        let mut all = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            all.push(connections.admit().await);
+        }
+        let asking = all[0].activity.begin();
+        let evicted = all[1].activity.clone();
+        let admitting = tokio::spawn({
+            let connections = connections.clone();
+            async move { connections.admit().await }
+        });
+        evicted.evicted().await;
+        assert!(!all[0].activity.0.evicted.is_cancelled(), "it asks");
+        assert!(!all[2].activity.0.evicted.is_cancelled(), "one is enough");
+        drop(all.remove(1));
+        drop(admitting.await.expect("a place"));
+        drop(asking);
+        assert_eq!(connections.idle.lock().silent.len(), CONNECTIONS_MAX - 1);
+        drop(all);
+        assert!(connections.idle.lock().silent.is_empty());
+    }
+
+    #[tokio::test]
+    async fn while_all_ask_the_next_waits_for_the_first_that_falls_silent() {
+        let connections = Connections::default();
+        let (mut all, mut asking) = (Vec::new(), Vec::new());
+        for _ in 0..CONNECTIONS_MAX {
+            let connection = connections.admit().await;
+            asking.push(connection.activity.begin());
+            all.push(connection);
+        }
+        let admitting = tokio::spawn({
+            let connections = connections.clone();
+            async move { connections.admit().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!admitting.is_finished());
+        asking.truncate(7);
+        all[7].activity.evicted().await;
+        drop(all.remove(7));
+        drop(admitting.await.expect("a place"));
+    }
+}
