@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 use slotline_broker::{Broker, topology};
 use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, RabbitCluster, Sandbox, Stamps, eventually};
@@ -624,5 +625,7 @@ pub(crate) fn list(value: &Value) -> anyhow::Result<&Vec<Value>> {
 pub(crate) fn http() -> reqwest::Result<reqwest::Client> {
     // Only the first of a process installs it; all the others find it there.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().timeout(SOON).build()
+    // Without a body, what changes something says so by a header.
+    let headers = [(HeaderName::from_static("x-slotline"), HeaderValue::from_static("test"))];
+    reqwest::Client::builder().timeout(SOON).default_headers(headers.into_iter().collect()).build()
 }

@@ -195,7 +195,7 @@ impl Client {
             .pop_if_empty()
             .extend(["api", "v1"])
             .extend(path);
-        let request = self.http.request(method, url);
+        let request = self.http.request(method, url).header(slotline_api::INTENT_HEADER, "cli");
         match &self.token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,

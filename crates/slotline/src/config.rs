@@ -23,6 +23,9 @@ pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:7070";
 pub(crate) const DEFAULT_AMQP_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 pub(crate) const DEFAULT_PREFIX: &str = "slotline";
 
+/// The environment variables that name a file with a URL.
+const DATABASE_URL_FILE: &str = "SLOTLINE_DATABASE_URL_FILE";
+const AMQP_URL_FILE: &str = "SLOTLINE_AMQP_URL_FILE";
 /// The environment variable of the API token.
 pub(crate) const TOKEN_VARIABLE: &str = "SLOTLINE_API_TOKEN";
 
@@ -54,6 +57,15 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// The one line of a file.
+    fn read(key: &'static str, path: &Path) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::SecretFile { key, path: path.to_owned(), source })?;
+        Ok(Self(text.trim().to_owned()))
+    }
+}
+
 impl FromStr for Secret {
     type Err = std::convert::Infallible;
 
@@ -73,7 +85,10 @@ impl fmt::Debug for Secret {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct File {
     pub(crate) database_url: Option<Secret>,
+    /// A file with the URL and nothing else, as secrets are mounted.
+    pub(crate) database_url_file: Option<PathBuf>,
     pub(crate) amqp_url: Option<Secret>,
+    pub(crate) amqp_url_file: Option<PathBuf>,
     pub(crate) prefix: Option<String>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) api_url: Option<String>,
@@ -105,13 +120,49 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// The file of `--config`; without one there is nothing to read.
-    pub(crate) fn read(path: Option<&Path>) -> Result<Self, document::Error> {
+    /// The file of `--config`, and the URLs that are in files of their own.
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self, ReadError> {
+        let mut file = Self::read_document(path)?;
+        for (variable, key, url, url_file) in [
+            (DATABASE_URL_FILE, "database_url", &mut file.database_url, &file.database_url_file),
+            (AMQP_URL_FILE, "amqp_url", &mut file.amqp_url, &file.amqp_url_file),
+        ] {
+            let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+            match (named, url_file) {
+                (Some(path), _) => *url = Some(Secret::read(key, &path)?),
+                (None, Some(_)) if url.is_some() => {
+                    let message = format!("both `{key}` and `{key}_file` are set: leave one");
+                    return Err(Error::Invalid(message).into());
+                }
+                (None, Some(path)) => *url = Some(Secret::read(key, path)?),
+                (None, None) => {}
+            }
+        }
+        Ok(file)
+    }
+
+    /// Which secrets of an executor it has: none, if it is a worker's own.
+    pub(crate) fn executor_secrets(&self) -> Vec<&'static str> {
+        let secrets = [
+            ("database_url", self.database_url.is_some()),
+            ("api_token", self.api_token.is_some() || self.api_token_file.is_some()),
+        ];
+        secrets.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
+    }
+
+    fn read_document(path: Option<&Path>) -> Result<Self, document::Error> {
         let Some(path) = path else { return Ok(Self::default()) };
         let document = Document::read(path)?;
         let mut file: Self = document.parse(document.table()?, "")?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let paths = [&mut file.api_token_file, &mut file.actions, &mut file.state_dir, &mut file.data];
+        let paths = [
+            &mut file.database_url_file,
+            &mut file.amqp_url_file,
+            &mut file.api_token_file,
+            &mut file.actions,
+            &mut file.state_dir,
+            &mut file.data,
+        ];
         for path in paths.into_iter().flatten() {
             *path = folder.join(&*path);
         }
@@ -126,10 +177,21 @@ pub(crate) enum Error {
     Missing { what: &'static str, flag: &'static str, variable: &'static str, key: &'static str },
     #[error("can't read the API token from {}", path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
+    #[error("can't read {key} from {}", path.display())]
+    SecretFile { key: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{0}: {1}")]
     Token(String, slotline_api::InvalidToken),
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Why the settings can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Document(#[from] document::Error),
+    #[error(transparent)]
+    Setting(#[from] Error),
 }
 
 /// A setting without which there is nothing to do.

@@ -64,6 +64,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
+    for warning in host::user_warnings(false, &settings.file) {
+        tracing::warn!("{warning}");
+    }
     let file = &settings.file;
     let url = args.database_url.or(file.database_url.clone());
     let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;

@@ -1,5 +1,7 @@
 //! What this machine is called and how many cores it has: the defaults of names and capacities.
 
+use crate::config::File;
+
 /// The host's name, with what no worker's name may have replaced.
 pub(crate) fn name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -8,6 +10,28 @@ pub(crate) fn name() -> String {
 
 pub(crate) fn cores() -> u32 {
     std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()).unwrap_or(1)
+}
+
+/// What is unfit about the user that runs this process, in sentences for people.
+pub(crate) fn user_warnings(runs_commands: bool, file: &File) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if nix::unistd::geteuid().is_root() {
+        warnings.push(match runs_commands {
+            true => "this worker runs as root: every command of its actions does, too, unless it has a `user`; run it \
+                     as a user of its own"
+                .to_owned(),
+            false => "this executor runs as root, which it needs for nothing; run it as a user of its own".to_owned(),
+        });
+    }
+    let secrets = file.executor_secrets();
+    if runs_commands && !secrets.is_empty() {
+        warnings.push(format!(
+            "this worker's user can read an executor's secrets ({} in the file of --config): its commands can read what \
+             it can; give the worker a file of its own with `amqp_url` alone",
+            secrets.join(" and ")
+        ));
+    }
+    warnings
 }
 
 fn as_name(text: &str) -> String {

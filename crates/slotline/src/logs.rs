@@ -89,10 +89,11 @@ impl Printer {
     }
 
     fn line(&self, line: Line) {
-        let shown = |text: String, is_terminal| if is_terminal { output::clean_line(&text) } else { text };
         match line {
-            Line::Out(text) => output::line(shown(text, self.is_stdout_terminal)),
-            Line::Err(text) => output::note(shown(text, self.is_stderr_terminal)),
+            Line::Out(text) if self.is_stdout_terminal => output::line(output::clean_line(&text)),
+            Line::Err(text) if self.is_stderr_terminal => output::note(output::clean_line(&text)),
+            Line::Out(text) => output::verbatim(&text),
+            Line::Err(text) => output::verbatim_note(&text),
         }
     }
 }

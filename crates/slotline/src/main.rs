@@ -213,6 +213,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(client::Error::Refused { .. } | client::Error::InvalidUrl(_)))
         || error.is::<config::Error>()
+        || error.is::<config::ReadError>()
         || error.is::<document::Error>()
         || error.is::<slotline_api::Exposed>()
         || matches!(error.downcast_ref(), Some(slotline_api::ServeError::Exposed(_)))

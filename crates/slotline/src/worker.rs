@@ -51,6 +51,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
+    for warning in host::user_warnings(true, &settings.file) {
+        tracing::warn!("{warning}");
+    }
     let file = &settings.file;
     let path = args.actions.or(file.actions.clone());
     let path = require(path, "the actions file", "actions", "ACTIONS", "actions")?;

@@ -101,7 +101,12 @@ impl Installation {
     }
 
     async fn post(&self, path: &str) -> Result<()> {
-        self.http.post(format!("{}/api/v1/{path}", self.api)).send().await?.error_for_status()?;
+        self.http
+            .post(format!("{}/api/v1/{path}", self.api))
+            .header("x-slotline", "bench")
+            .send()
+            .await?
+            .error_for_status()?;
         Ok(())
     }
 
