@@ -118,7 +118,8 @@ fn check_intent(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
         kind.trim().eq_ignore_ascii_case("application/json")
     };
     let is_meant = headers.contains_key(INTENT_HEADER) || headers.get(CONTENT_TYPE).is_some_and(is_json);
-    if method.is_safe() || is_meant { Ok(()) } else { Err(Error::Unmeant) }
+    let changes = matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
+    if is_meant || !changes { Ok(()) } else { Err(Error::Unmeant) }
 }
 
 /// Whether `authority` (`host`, `host:port`, `[::1]:port`) names this machine.
