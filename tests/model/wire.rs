@@ -179,11 +179,14 @@ impl Word {
     }
 
     pub(crate) fn ended(ended: message::Ended) -> Self {
-        let message::Ended { incarnation, reason, outcomes, returned, .. } = ended;
+        let message::Ended { incarnation, reason, outcomes, returned, told_by, has_more, .. } = ended;
+        assert!(!has_more, "outcomes without results fit one envelope");
+        let teller = told_by.unwrap_or(incarnation);
+        let outcomes = outcomes.into_iter().map(|word| message::Completed { incarnation: teller, ..word });
         Self::Ended {
             incarnation,
             reason,
-            completed: outcomes.into_iter().map(Completed::from).collect(),
+            completed: outcomes.map(Completed::from).collect(),
             returned: returned.into_iter().map(Returned::from).collect(),
         }
     }

@@ -305,6 +305,8 @@ impl Worker {
             // What it could not end may go on for a moment longer than the process that gives up.
             Effect::GiveUp(_) => self.crash(),
             Effect::Interrupt { .. } | Effect::Finish => unreachable!("nobody cancels or drains in this world"),
+            // A process that is given up and the next have no folder in common here.
+            Effect::Keep(_) => {}
             Effect::TakeLess { .. } | Effect::TakeAll => unreachable!("nothing is short in this world"),
             Effect::ChangeStatus(_) | Effect::Progress(_) | Effect::Resend { .. } => {}
         }

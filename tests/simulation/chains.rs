@@ -209,6 +209,7 @@ impl Book {
                 | Effect::Farewell(_)
                 | Effect::TakeLess { .. }
                 | Effect::TakeAll
+                | Effect::Keep(_)
                 | Effect::IncarnationOver(_)
                 | Effect::GiveUp(_)
                 | Effect::Finish => {}

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use slotline_protocol::message::{Ended, Lineage, Probe, Returned};
+use slotline_protocol::message::{Completed, Ended, Lineage, Probe, Returned};
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Incarnation, Status, Timestamp, message};
 use slotline_scheduler::{
     Config, Counters, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction, Scheduler, Snapshot, Token,
@@ -377,14 +377,18 @@ impl Term {
             Body::Completed(word) => self.apply(completed(word), stage),
             Body::Returned(word) => self.apply(returned(word), stage),
             Body::Heartbeat(heartbeat) => self.apply(Input::Heartbeat(heartbeat.clone()), stage),
-            Body::Ended(Ended { incarnation, reason, outcomes, returned: handed_back, .. }) => {
+            Body::Ended(Ended { incarnation, reason, outcomes, returned: handed_back, told_by, has_more, .. }) => {
+                let teller = told_by.unwrap_or(*incarnation);
                 for word in outcomes {
-                    self.apply(completed(word), stage);
+                    let word = Completed { incarnation: teller, ..word.clone() };
+                    self.apply(completed(&word), stage);
                 }
                 for word in handed_back {
                     self.apply(returned(word), stage);
                 }
-                self.apply(Input::IncarnationEnded { incarnation: *incarnation, reason: *reason }, stage);
+                if !has_more {
+                    self.apply(Input::IncarnationEnded { incarnation: *incarnation, reason: *reason }, stage);
+                }
             }
             Body::StatusChanged(changed) => {
                 if let (Some(fence), Status::Running) = (changed.fence, changed.new_status) {
@@ -704,7 +708,7 @@ fn nonce(epoch: Epoch) -> Uuid {
     Uuid::from_u128(epoch.0.unsigned_abs().into())
 }
 
-fn completed(word: &message::Completed) -> Input {
+fn completed(word: &Completed) -> Input {
     Input::Completed {
         key: (word.execution_id, word.attempt),
         fence: word.fence,

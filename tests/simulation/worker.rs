@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{AttemptKey, Failure, Report};
+use slotline_protocol::message::{AttemptKey, Ended, Failure, Report};
 use slotline_protocol::{Incarnation, WorkerName};
 use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Shortage, Terms, Told};
 use uuid::Uuid;
@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) failures: u32,
     /// The incarnations in the lock file.
     lock: Vec<Incarnation>,
+    /// What a process has left beside the lock.
+    kept: Vec<Ended>,
     /// What the book asked for and is not done yet.
     effects: VecDeque<Effect>,
     scratch: Vec<Effect>,
@@ -87,6 +89,7 @@ impl Worker {
             link: Link::Dialing,
             failures: 0,
             lock: Vec::new(),
+            kept: Vec::new(),
             effects: VecDeque::new(),
             scratch: Vec::new(),
             events: VecDeque::new(),
@@ -145,6 +148,7 @@ impl Worker {
         stage.trace(|| format!("worker {} starts as {}", self.index, crate::broker::short(incarnation)));
         let mut duty = Duty::new(self.config.clone(), incarnation, self.now(stage));
         if self.plan.has_lock {
+            self.kept.iter().for_each(|ended| duty.inherits(ended.clone()));
             formers.into_iter().for_each(|former| duty.replaces(former));
         }
         self.duty = Some(duty);
@@ -433,6 +437,7 @@ impl Worker {
             }
             // Its next heartbeat says what it takes.
             Effect::TakeLess { .. } | Effect::TakeAll => {}
+            Effect::Keep(words) => self.kept = words,
             Effect::GiveUp(_) => {
                 stage.trace(|| format!("worker {} gives itself up", self.index));
                 self.crash(processes, stage);

@@ -111,3 +111,28 @@ async fn a_worker_asked_to_end_finishes_what_runs_and_leaves_the_rest_to_others(
     world.check_line("line.two", &tags, 2).await?;
     world.workers_known(1).await
 }
+
+#[tokio::test]
+async fn what_ended_while_no_executor_was_there_is_reported_by_the_next_process_of_its_worker() -> anyhow::Result<()> {
+    let mut world = World::with([Action::stamp("line.five", "limit = 5")]).workers(1, 5).long_lease().start().await?;
+    let tags = tags(5);
+    let request = |tag: &String| Message::request("line.five", json!({"tag": tag, "sleep_ms": 3000}));
+    world.publish(&tags.iter().map(request).collect::<Vec<_>>()).await?;
+    world.stamps.started(tags.len(), SOON).await?;
+    world.executors[0].kill()?;
+    world.stamps.ended(tags.len(), SOON).await?;
+
+    let status = world.workers[0].stop(SOON).await?;
+    let log = world.workers[0].log();
+    assert!(status.success() && log.contains("kept for the next worker of this name"), "{status}:\n{log}");
+    let legacy = world.legacy_of("worker-0");
+    assert!(legacy.exists(), "nothing at {}", legacy.display());
+    world.workers.clear();
+    world.start_worker("worker-0")?;
+    world.start_executor_again(0)?;
+    world.ready().await?;
+    world.settled("line.five", tags.len(), LATER).await?;
+    world.check_line("line.five", &tags, 5).await?;
+    assert_eq!(world.stamps.read()?.len(), tags.len(), "none ran again");
+    eventually("nothing is kept any more", SOON, async || Ok((!legacy.exists()).then_some(()))).await
+}

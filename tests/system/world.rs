@@ -269,6 +269,11 @@ impl World {
         Ok(())
     }
 
+    /// Where a worker of that name leaves what is not recorded.
+    pub(crate) fn legacy_of(&self, name: &str) -> PathBuf {
+        self.sandbox.path().join(format!("state-{name}")).join(format!("{name}.unrecorded"))
+    }
+
     /// Waits until an executor leads and every one passes on to it what only the leader knows.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         eventually("an executor leads", SOON, async || {

@@ -7,7 +7,7 @@ use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::message::{
     Completed, Ended, Event, Heartbeat, Message, Probe, Progress, Returned, StatusChanged,
 };
-use slotline_protocol::{OutcomeKind, Status, Timestamp, Unreadable, chain};
+use slotline_protocol::{Incarnation, OutcomeKind, Status, Timestamp, Unreadable, chain};
 use slotline_scheduler::{Input, Outcome, ProbedQueue};
 use uuid::Uuid;
 
@@ -72,14 +72,22 @@ fn open(
     items: &mut Vec<Item>,
 ) -> Result<(), Unreadable> {
     match &*envelope.message_type {
-        Completed::TYPE => items.push(completed(envelope.open()?)),
+        Completed::TYPE => {
+            let word: Completed = envelope.open()?;
+            let teller = word.incarnation;
+            items.push(completed(word, teller));
+        }
         Returned::TYPE => items.push(returned(envelope.open()?, received_at)),
         Heartbeat::TYPE => items.push(Item::Input(Input::Heartbeat(envelope.open()?))),
         Ended::TYPE => {
-            let Ended { incarnation, reason, outcomes, returned: handed_back, .. } = envelope.open()?;
-            items.extend(outcomes.into_iter().map(completed));
+            let Ended { incarnation, reason, outcomes, returned: handed_back, told_by, has_more, .. } =
+                envelope.open()?;
+            let teller = told_by.unwrap_or(incarnation);
+            items.extend(outcomes.into_iter().map(|word| completed(word, teller)));
             items.extend(handed_back.into_iter().map(|handed_back| returned(handed_back, received_at)));
-            items.push(Item::Input(Input::IncarnationEnded { incarnation, reason }));
+            if !has_more {
+                items.push(Item::Input(Input::IncarnationEnded { incarnation, reason }));
+            }
         }
         StatusChanged::TYPE => running(&envelope.open()?, items),
         Progress::TYPE => items.push(Item::Said(progress(envelope.open()?))),
@@ -94,7 +102,8 @@ fn open(
     Ok(())
 }
 
-fn completed(completed: Completed) -> Item {
+/// `teller` is told when it is recorded.
+fn completed(completed: Completed, teller: Incarnation) -> Item {
     let end = End {
         key: (completed.execution_id, completed.attempt),
         fence: completed.fence,
@@ -108,7 +117,7 @@ fn completed(completed: Completed) -> Item {
     let input = Input::Completed {
         key: end.key,
         fence: completed.fence,
-        incarnation: completed.incarnation,
+        incarnation: teller,
         outcome: Outcome {
             kind: completed.status,
             result: completed.result,

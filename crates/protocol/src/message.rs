@@ -555,6 +555,13 @@ pub struct Ended {
     /// Attempts handed back, not known to be recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub returned: Vec<Returned>,
+    /// The incarnation of the process that says this, by now or after another process: what is recorded of the outcomes is
+    /// told there. Without one it is told to the incarnation that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_by: Option<Incarnation>,
+    /// Further outcomes follow once these are recorded: until then no other lease of the incarnation is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_more: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -41,7 +41,8 @@ pub enum Input {
         fence: Fence,
         started_at: Timestamp,
     },
-    /// An attempt is over, by its worker's word.
+    /// An attempt is over, by its worker's word; `incarnation` has told it, and is told when it is recorded. It is another
+    /// than the one whose attempt it was where a worker tells what an incarnation before it has left.
     Completed {
         key: AttemptKey,
         fence: Fence,

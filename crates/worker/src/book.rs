@@ -51,6 +51,8 @@ pub(crate) enum Errand {
     Takes(Option<(u32, Shortage)>),
     /// The incarnation is over.
     Rename(Incarnation),
+    /// What the next process is to find.
+    Keep(Vec<message::Ended>),
     GiveUp(Vec<AttemptKey>),
     Finish,
 }
@@ -160,6 +162,7 @@ impl Inner {
                 Effect::TakeLess { shortage, most } => errands.push(Errand::Takes(Some((most, shortage)))),
                 Effect::TakeAll => errands.push(Errand::Takes(None)),
                 Effect::IncarnationOver(former) => errands.push(Errand::Rename(former)),
+                Effect::Keep(words) => errands.push(Errand::Keep(words)),
                 Effect::GiveUp(attempts) => errands.push(Errand::GiveUp(attempts)),
                 Effect::Finish => errands.push(Errand::Finish),
             }

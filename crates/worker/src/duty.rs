@@ -84,6 +84,8 @@ pub struct Duty {
     is_congested: bool,
     /// While the worker is short of something.
     ceiling: Option<Ceiling>,
+    /// Something is kept for a process after this one.
+    has_kept: bool,
 }
 
 /// Where the incarnation stands.
@@ -137,12 +139,22 @@ impl Duty {
             formers: Vec::new(),
             is_congested: false,
             ceiling: None,
+            has_kept: false,
         }
     }
 
     /// Says of an incarnation of a process before this one that nothing of it lives. Only for whoever has proof of that.
     pub fn replaces(&mut self, incarnation: Incarnation) {
-        self.formers.push(Former::replaced(incarnation));
+        if self.formers.iter().all(|former| former.incarnation != incarnation) {
+            self.formers.push(Former::replaced(incarnation));
+        }
+    }
+
+    /// Takes over what a process before this one has kept: it is said until it is recorded. To be called before
+    /// [`Self::replaces`], which would say that it is lost.
+    pub fn inherits(&mut self, ended: message::Ended) {
+        self.has_kept = true;
+        self.formers.push(Former::kept(ended));
     }
 
     /// Takes what happened; pushes what is to be done, in order.
@@ -154,7 +166,7 @@ impl Duty {
         self.check_fence(now, fx);
         match input {
             Input::Ordered { incarnation, order } => {
-                if incarnation == self.incarnation && matches!(self.life, Life::Alive { .. }) {
+                if incarnation == self.incarnation {
                     self.ordered(now, order, fx);
                 }
             }

@@ -41,6 +41,7 @@ mod env;
 mod feed;
 mod handler;
 mod hands;
+mod legacy;
 mod limit;
 mod link;
 mod lock;

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
 use slotline_broker::{Broker, Delivery, PublishError, crash};
-use slotline_protocol::message::{Cancel, Hello, Message, Recall, Recorded, Resend, Scheduled};
+use slotline_protocol::message::{Cancel, Ended, Hello, Message, Recall, Recorded, Resend, Scheduled};
 use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, chain, envelope};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
@@ -25,6 +25,7 @@ use crate::book::{Book, Errand};
 use crate::duty::{Config, Duty, Input, Order};
 use crate::feed::Feed;
 use crate::hands::{Hands, Work};
+use crate::legacy::{Legacy, Written};
 use crate::link::{Link, News};
 use crate::lock::Lock;
 use crate::mark::Marks;
@@ -51,6 +52,8 @@ pub(crate) struct Setup {
     pub(crate) files_of_commands: Option<u64>,
     pub(crate) scratch: Option<Scratch>,
     pub(crate) lock: Option<Lock>,
+    /// Where the lock is, and what a process leaves to the next.
+    pub(crate) state_dir: Option<PathBuf>,
     pub(crate) broker: Broker,
     pub(crate) shutdown: Shutdown,
 }
@@ -63,7 +66,7 @@ pub(crate) async fn run(
     handlers: runtime::Handle,
     channels: runtime::Handle,
 ) -> Result<(), Error> {
-    let Setup { config, work, shim, env, files_of_commands, scratch, lock, broker, shutdown } = setup;
+    let Setup { config, work, shim, env, files_of_commands, scratch, lock, state_dir, broker, shutdown } = setup;
     let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
     let (pool, shims) = match &scratch {
         None => (None, None),
@@ -78,6 +81,10 @@ pub(crate) async fn run(
     let incarnation = Incarnation(Uuid::new_v4());
     let (announcements, announced) = mpsc::unbounded_channel();
     let mut duty = Duty::new(config.clone(), incarnation, clock::now());
+    let legacy = state_dir.map(|state_dir| Legacy::of(&state_dir, &config.worker));
+    if let Some(legacy) = legacy.clone() {
+        inherit(&mut duty, legacy, &channels).await;
+    }
     if let Some(lock) = &lock {
         for former in lock.formers() {
             duty.replaces(*former);
@@ -96,10 +103,15 @@ pub(crate) async fn run(
         lock,
         files: channels.clone(),
         gauge,
+        legacy: None,
+        keeper: legacy.clone(),
         over: None,
     };
     let result = looped.turn(announced, &timer, &shutdown).await;
-    let Loop { book, link, lock, .. } = looped;
+    let Loop { book, link, lock, legacy: left, .. } = looped;
+    if let Some(left) = left {
+        keep(legacy, left, &channels).await;
+    }
     // Whatever still lives ends with its channel.
     let scratch = book.close();
     // A broker that is not there keeps nobody.
@@ -135,6 +147,10 @@ struct Loop {
     /// Where files are read and written, which may take long.
     files: runtime::Handle,
     gauge: Arc<Gauge>,
+    /// What the next process is to find, and is not written yet.
+    legacy: Option<Vec<Ended>>,
+    /// Where it is written; `None`: nowhere.
+    keeper: Option<Legacy>,
     over: Option<Result<(), Error>>,
 }
 
@@ -220,6 +236,16 @@ impl Loop {
             if let Some(result) = self.over.take() {
                 return result;
             }
+            if let Some(words) = self.legacy.take()
+                && let Some(legacy) = self.keeper.clone()
+            {
+                // Should the process end before, more is told again than must be.
+                self.files.spawn_blocking(move || {
+                    if let Err(error) = legacy.write(words) {
+                        tracing::warn!(path = %legacy.path().display(), error = %chain(&error), "what is kept can't be brought up to date");
+                    }
+                });
+            }
         }
     }
 
@@ -303,6 +329,7 @@ impl Loop {
                 self.book.rename(incarnation);
                 self.link.rename(incarnation);
             }
+            Errand::Keep(words) => self.legacy = Some(words),
             Errand::GiveUp(attempts) => self.over = Some(Err(Error::Unstoppable { attempts })),
             Errand::Finish => self.over = Some(Ok(())),
         }
@@ -320,6 +347,57 @@ impl Loop {
                 }
             }));
         }
+    }
+}
+
+/// Takes over what the process before has left.
+async fn inherit(duty: &mut Duty, legacy: Legacy, files: &runtime::Handle) {
+    let path = legacy.path().to_owned();
+    match aside(files, move || legacy.read()).await {
+        Some(Ok(words)) => {
+            let outcomes: usize = words.iter().map(|word| word.outcomes.len()).sum();
+            if outcomes > 0 {
+                tracing::info!(outcomes, path = %path.display(), "reporting what an earlier process could not");
+            }
+            words.into_iter().for_each(|word| duty.inherits(word));
+        }
+        Some(Err(error)) => {
+            tracing::error!(path = %path.display(), error = %chain(&error), "what an earlier process has kept can't be read");
+        }
+        None => tracing::error!(path = %path.display(), "what an earlier process has kept can't be read: no answer"),
+    }
+}
+
+/// Leaves to the next process what is not recorded; says where, or that it is lost.
+async fn keep(legacy: Option<Legacy>, words: Vec<Ended>, files: &runtime::Handle) {
+    let outcomes: usize = words.iter().map(|word| word.outcomes.len()).sum();
+    let Some(legacy) = legacy else {
+        tracing::error!(
+            outcomes,
+            "{outcomes} attempts have ended and are not recorded, and this worker has no state folder to keep that in: \
+             their executions run again; give it one with --state-dir"
+        );
+        return;
+    };
+    let path = legacy.path().display().to_string();
+    let lost = |error: String| {
+        tracing::error!(outcomes, path, error, "what has ended and is not recorded can't be kept: it runs again");
+    };
+    match aside(files, move || legacy.write(words)).await {
+        Some(Ok(Written { kept, left_out: 0 })) if kept > 0 => tracing::warn!(
+            outcomes = kept,
+            path,
+            "{kept} attempts have ended and are not recorded: kept for the next worker of this name, which reports them"
+        ),
+        Some(Ok(Written { left_out: 0, .. })) => {}
+        Some(Ok(Written { kept, left_out })) => tracing::error!(
+            outcomes = kept,
+            left_out,
+            path,
+            "{kept} attempts that are not recorded were kept; for {left_out} there was no room, and they run again"
+        ),
+        Some(Err(error)) => lost(chain(&error).to_string()),
+        None => lost("the disk does not answer".to_owned()),
     }
 }
 

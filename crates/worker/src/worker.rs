@@ -153,6 +153,7 @@ impl Worker {
             ),
             scratch,
             lock,
+            state_dir: self.state_dir,
             broker,
             shutdown: shutdown.clone(),
         };

@@ -56,6 +56,9 @@ pub enum Effect {
     TakeAll,
     /// Nothing of this incarnation runs under its name any more: choose a new one, and consume its queue.
     IncarnationOver(Incarnation),
+    /// What must outlive this process, should it end now: what has ended and is not known to be recorded, as the last words
+    /// of its incarnations. Takes the place of what was kept before; empty: nothing is to be kept.
+    Keep(Vec<message::Ended>),
     /// These ignore their end. Only the end of the process ends them, and nothing may go on beside them.
     GiveUp(Vec<AttemptKey>),
     /// All is said; the process may exit.

@@ -133,6 +133,39 @@ impl Entry {
         }
     }
 
+    /// One of a process that is no more, which has ended there.
+    pub(super) fn kept(completed: message::Completed) -> Self {
+        let outcome = Outcome {
+            status: completed.status,
+            result: completed.result.map(Json),
+            error: completed.error,
+            started_at: completed.started_at,
+            completed_at: completed.completed_at,
+            return_code: completed.return_code,
+        };
+        Self {
+            task: Task {
+                key: (completed.execution_id, completed.attempt),
+                fence: completed.fence,
+                action_id: completed.action_id,
+                action_ref: completed.action_ref,
+                timeout: None,
+                stall_timeout: None,
+                start_timeout: None,
+                detail: Detail::Default,
+                is_isolated_ok: false,
+                correlation_id: None,
+                trace_id: None,
+            },
+            stage: Stage::Done { word: Word::Completed(outcome), told: 0, repeat_at: Duration::ZERO },
+            sequence: completed.last_sequence,
+            pace: Pace::default(),
+            course: Course::default(),
+            recent: Recent::default(),
+            alarm: None,
+        }
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Waiting { .. })
     }

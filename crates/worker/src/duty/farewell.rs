@@ -70,6 +70,7 @@ impl Duty {
         if let Life::Leaving { until } = self.life
             && (now.boot >= until || self.formers.iter().all(|former| former.forget_at.is_some()))
         {
+            self.keep(fx);
             self.life = Life::Finished;
             fx.push(Effect::Finish);
         }
@@ -114,8 +115,32 @@ impl Duty {
     }
 
     fn give_up(&mut self, left: Vec<AttemptKey>, fx: &mut Vec<Effect>) {
+        // Nothing of this incarnation outlives the process, and its successor may say so.
+        self.lay_down(EndReason::Replaced);
+        self.keep(fx);
         self.life = Life::Finished;
         fx.push(Effect::GiveUp(left));
+    }
+
+    /// Leaves what is not known to be recorded to the next process, or says that there is nothing any more.
+    fn keep(&mut self, fx: &mut Vec<Effect>) {
+        let legacy: Vec<_> = self.formers.iter().filter_map(|former| former.legacy(&self.config.worker)).collect();
+        if !legacy.is_empty() || self.has_kept {
+            self.has_kept = !legacy.is_empty();
+            fx.push(Effect::Keep(legacy));
+        }
+    }
+
+    /// What an incarnation has left is recorded.
+    pub(super) fn legacy_recorded(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
+        let forget_at = now.boot + self.terms.lease * 2;
+        let mut is_known = false;
+        for former in &mut self.formers {
+            is_known |= former.recorded(key, forget_at);
+        }
+        if is_known && self.has_kept {
+            self.keep(fx);
+        }
     }
 
     /// What runs and has to be gone before the incarnation's last word.
@@ -136,18 +161,12 @@ impl Duty {
         self.successors.clear();
         let mut ended: Vec<_> = ended.into_values().map(|entry| Entry { alarm: None, ..entry }).collect();
         ended.sort_unstable_by_key(|entry| entry.task.fence);
-        self.formers.push(Former {
-            incarnation: self.incarnation,
-            reason,
-            isolated,
-            ended,
-            say_at: None,
-            forget_at: None,
-        });
-        if self.formers.len() > FORMERS_MAX
-            && let Some(index) = self.formers.iter().position(|former| former.isolated.is_empty())
-        {
-            self.formers.remove(index);
+        self.formers.push(Former::new(self.incarnation, reason, isolated, ended));
+        if self.formers.len() > FORMERS_MAX {
+            let owes_nothing = |former: &Former| former.isolated.is_empty() && !former.owes();
+            let index = self.formers.iter().position(owes_nothing);
+            let index = index.or_else(|| self.formers.iter().position(|former| former.isolated.is_empty()));
+            index.map(|index| self.formers.remove(index));
         }
     }
 
@@ -171,7 +190,7 @@ impl Duty {
         for former in self.formers.iter_mut().filter(|former| former.isolated.is_empty()) {
             if former.forget_at.is_none() && former.say_at.is_none_or(|at| at <= now.boot) {
                 former.say_at = Some(now.boot + SAY_AGAIN_AFTER);
-                fx.push(Effect::Farewell(former.last_word(&self.config.worker)));
+                fx.push(Effect::Farewell(former.last_word(&self.config.worker, self.incarnation)));
             }
         }
     }
@@ -182,7 +201,7 @@ impl Duty {
             if former.forget_at.is_none() {
                 former.say_at = Some(now.boot + SAY_AGAIN_AFTER);
             }
-            fx.push(Effect::Farewell(former.last_word(&self.config.worker)));
+            fx.push(Effect::Farewell(former.last_word(&self.config.worker, self.incarnation)));
         }
     }
 
@@ -190,8 +209,7 @@ impl Duty {
         // Whoever leads by then has either heard it or declared the incarnation lost.
         let forget_at = now.boot + self.terms.lease * 2;
         for former in self.formers.iter_mut().filter(|former| former.incarnation == incarnation) {
-            former.say_at = None;
-            former.forget_at.get_or_insert(forget_at);
+            former.confirmed(now.boot, forget_at);
         }
     }
 }

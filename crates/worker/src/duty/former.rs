@@ -7,7 +7,7 @@ use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::message::{self, AttemptKey, EndReason};
 use slotline_protocol::{Incarnation, WorkerName};
 
-use super::entry::Entry;
+use super::entry::{Entry, REPEAT_AFTER_MAX, Word};
 
 /// The most bytes of outcomes that a last word carries: it is one envelope.
 const OUTCOMES_BYTES_MAX: usize = ENVELOPE_BYTES_MAX / 2;
@@ -30,48 +30,116 @@ pub(super) struct Former {
     /// one whose predecessor has not ended.
     pub(super) ended: Vec<Entry>,
     pub(super) say_at: Option<Duration>,
-    /// Confirmed by the broker; kept a while for a leader that was not there to hear it.
+    /// Heard, as far as can be known; kept a while for a leader that was not there to hear it.
     pub(super) forget_at: Option<Duration>,
+    /// What was last said of it was all that there was.
+    is_said: bool,
+    /// Outcomes that were said last and are not known to be recorded.
+    waits_for: usize,
 }
 
 impl Former {
-    /// One of a process that is no more: all that it held is lost.
-    pub(super) fn replaced(incarnation: Incarnation) -> Self {
-        Self {
-            incarnation,
-            reason: EndReason::Replaced,
-            isolated: BTreeMap::new(),
-            ended: Vec::new(),
-            say_at: None,
-            forget_at: None,
-        }
+    pub(super) fn new(
+        incarnation: Incarnation,
+        reason: EndReason,
+        isolated: BTreeMap<AttemptKey, Entry>,
+        ended: Vec<Entry>,
+    ) -> Self {
+        Self { incarnation, reason, isolated, ended, say_at: None, forget_at: None, is_said: false, waits_for: 0 }
     }
 
-    /// Its last word. What is past the size of an envelope is left out, and so counts as lost: the largest outcomes, and
-    /// of what was not started the last.
-    pub(super) fn last_word(&self, worker: &WorkerName) -> message::Ended {
-        let mut outcomes: Vec<_> =
-            self.ended.iter().filter_map(|entry| entry.completed(worker, self.incarnation)).collect();
-        let mut bytes: usize = outcomes.iter().map(size).sum();
-        while bytes > OUTCOMES_BYTES_MAX {
-            let Some((index, largest)) = outcomes.iter().map(size).enumerate().max_by_key(|(_, size)| *size) else {
+    /// One of a process that is no more: all that it held is lost.
+    pub(super) fn replaced(incarnation: Incarnation) -> Self {
+        Self::new(incarnation, EndReason::Replaced, BTreeMap::new(), Vec::new())
+    }
+
+    /// One of a process that is no more, and that has left what had ended by then.
+    pub(super) fn kept(ended: message::Ended) -> Self {
+        let entries = ended.outcomes.into_iter().map(Entry::kept).collect();
+        Self::new(ended.incarnation, ended.reason, BTreeMap::new(), entries)
+    }
+
+    /// Whether something ended that is not known to be recorded. What was handed back is recorded with the end itself.
+    pub(super) fn owes(&self) -> bool {
+        self.ended.iter().any(|entry| matches!(entry.word(), Some(Word::Completed(_))))
+    }
+
+    /// What is to be said of it now: all, or as much as an envelope holds and that more follows. The outcomes are said in the
+    /// order of their grants, and what was not started last of all.
+    pub(super) fn last_word(&mut self, worker: &WorkerName, told_by: Incarnation) -> message::Ended {
+        let mut outcomes = Vec::new();
+        let (mut bytes, mut has_more) = (0, false);
+        for completed in self.outcomes(worker) {
+            bytes += size(&completed);
+            if bytes > OUTCOMES_BYTES_MAX && !outcomes.is_empty() {
+                has_more = true;
                 break;
-            };
-            bytes -= largest;
-            outcomes.remove(index);
+            }
+            outcomes.push(completed);
         }
+        // A single large one takes the room of those, too.
+        has_more |= bytes > OUTCOMES_BYTES_MAX && self.returned(worker).next().is_some();
+        let returned = if has_more { Vec::new() } else { self.returned(worker).take(RETURNED_MAX).collect() };
+        self.is_said = !has_more;
+        self.waits_for = outcomes.len();
         message::Ended {
             worker: worker.clone(),
             incarnation: self.incarnation,
             reason: self.reason,
             outcomes,
-            returned: self
-                .ended
-                .iter()
-                .filter_map(|entry| entry.returned(worker, self.incarnation))
-                .take(RETURNED_MAX)
-                .collect(),
+            returned,
+            told_by: (told_by != self.incarnation).then_some(told_by),
+            has_more,
         }
+    }
+
+    /// What must outlive this process: every outcome that is not known to be recorded.
+    pub(super) fn legacy(&self, worker: &WorkerName) -> Option<message::Ended> {
+        self.owes().then(|| message::Ended {
+            worker: worker.clone(),
+            incarnation: self.incarnation,
+            reason: self.reason,
+            outcomes: self.outcomes(worker).collect(),
+            returned: Vec::new(),
+            told_by: None,
+            has_more: false,
+        })
+    }
+
+    /// These are recorded. Whether any of them was of this incarnation.
+    pub(super) fn recorded(&mut self, key: AttemptKey, forget_at: Duration) -> bool {
+        let before = self.ended.len();
+        self.ended.retain(|entry| entry.task.key != key);
+        let is_ours = self.ended.len() < before;
+        if is_ours {
+            self.waits_for = self.waits_for.saturating_sub(1);
+            if self.is_said && !self.owes() {
+                self.say_at = None;
+                self.forget_at.get_or_insert(forget_at);
+            } else if !self.is_said && self.waits_for == 0 {
+                // The next part of it, now.
+                self.say_at = None;
+            }
+        }
+        is_ours
+    }
+
+    /// The broker has what was said. That is not yet to be heard: with outcomes it is said until they are recorded.
+    pub(super) fn confirmed(&mut self, now: Duration, forget_at: Duration) {
+        if self.owes() {
+            self.say_at = Some(now + REPEAT_AFTER_MAX);
+        } else if self.is_said {
+            self.say_at = None;
+            self.forget_at.get_or_insert(forget_at);
+        }
+    }
+
+    fn outcomes<'a>(&'a self, worker: &'a WorkerName) -> impl Iterator<Item = message::Completed> + 'a {
+        self.ended.iter().filter_map(|entry| entry.completed(worker, self.incarnation))
+    }
+
+    fn returned<'a>(&'a self, worker: &'a WorkerName) -> impl Iterator<Item = message::Returned> + 'a {
+        self.ended.iter().filter_map(|entry| entry.returned(worker, self.incarnation))
     }
 
     pub(super) fn next_alarm(&self) -> Option<Duration> {

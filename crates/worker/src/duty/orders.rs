@@ -15,6 +15,11 @@ impl Duty {
         if number <= self.seen {
             return;
         }
+        let is_alive = matches!(self.life, Life::Alive { .. });
+        if !is_alive && !matches!(order, Order::Recorded(_)) {
+            // Of an incarnation that is over nothing is asked any more; what it said may yet be heard.
+            return;
+        }
         self.seen = number;
         match order {
             Order::Scheduled(order) => self.scheduled(now, order, fx),
@@ -29,6 +34,8 @@ impl Duty {
                 for key in order.attempts {
                     if self.entries.get(&key).is_some_and(|entry| entry.word().is_some()) {
                         self.forget(key);
+                    } else {
+                        self.legacy_recorded(now, key, fx);
                     }
                 }
             }

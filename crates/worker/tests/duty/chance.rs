@@ -201,6 +201,10 @@ impl Judge {
                 }
                 Effect::TakeLess { most, .. } => assert!(most as usize <= self.live.len(), "no more than what runs"),
                 Effect::TakeAll => {}
+                Effect::Keep(words) => {
+                    let kept = words.iter().flat_map(|word| &word.outcomes);
+                    kept.for_each(|completed| self.is_last(completed));
+                }
             }
         }
         if self.over.contains(&world.incarnation) && !self.finished {

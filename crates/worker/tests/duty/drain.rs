@@ -1,8 +1,9 @@
 //! The drain: how a worker leaves.
 
-use slotline_protocol::OutcomeKind;
-use slotline_protocol::message::EndReason;
-use slotline_worker::duty::{Input, OnDrain};
+use slotline_protocol::message::{EndReason, Ended};
+use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind};
+use slotline_worker::duty::{Effect, Input, OnDrain};
+use uuid::Uuid;
 
 use crate::world::{World, key, s};
 
@@ -101,4 +102,98 @@ fn a_drain_that_does_not_come_to_its_end_is_given_up() {
     world.advance_connected(s(60));
     assert_eq!(world.take_given_up(), [key(1)]);
     assert!(world.duty.next_deadline().is_none());
+}
+
+/// What was to be kept, the last time that it changed.
+fn kept(world: &mut World) -> Option<Vec<Ended>> {
+    world.take(|effect| if let Effect::Keep(words) = effect { Some(words.clone()) } else { None }).pop()
+}
+
+fn ids(ended: &Ended) -> Vec<ExecutionId> {
+    ended.outcomes.iter().map(|completed| completed.execution_id).collect()
+}
+
+/// A worker that drains while no executor is there, to its end.
+fn abandoned() -> Vec<Ended> {
+    let mut world = World::new();
+    for id in 1..=2 {
+        world.dispatch(id).send();
+        world.started(id);
+        world.succeed(id, "1");
+    }
+    world.input(Input::DrainRequested);
+    world.advance(s(5));
+    world.input(Input::FarewellConfirmed { incarnation: world.incarnation });
+    assert!(!world.finished(), "that the broker has it says nothing of an executor");
+    world.advance(s(5));
+    let kept = kept(&mut world).expect("it must go");
+    assert!(world.finished());
+    kept
+}
+
+#[test]
+fn what_has_ended_and_is_not_recorded_is_kept_when_the_worker_must_go() {
+    let kept = abandoned();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(ids(&kept[0]), [ExecutionId(1), ExecutionId(2)]);
+}
+
+#[test]
+fn a_worker_whose_outcomes_are_recorded_leaves_at_once_and_keeps_nothing() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.succeed(1, "1");
+    world.input(Input::DrainRequested);
+    world.advance(s(5));
+    assert_eq!(ids(&world.take_farewells()[0]), [ExecutionId(1)]);
+    // Recorded between its last word and its end.
+    world.record(&[1]);
+    assert!(world.finished());
+    assert!(kept(&mut world).is_none());
+}
+
+#[test]
+fn what_an_earlier_process_has_kept_is_said_until_it_is_recorded() {
+    let former = Incarnation(Uuid::from_u128(9));
+    let mut world = World::unconfirmed();
+    for word in abandoned() {
+        world.duty.inherits(Ended { incarnation: former, ..word });
+    }
+    // Its lock says of the same incarnation that nothing of it is left: that adds nothing.
+    world.duty.replaces(former);
+    world.session_opened();
+    world.confirm_heartbeat();
+    let said = world.take_farewells();
+    let said: Vec<_> = said.iter().filter(|ended| ended.incarnation == former).collect();
+    assert_eq!((ids(said[0]).len(), said[0].reason), (2, EndReason::Drain));
+    assert_eq!(said[0].told_by, Some(world.incarnation), "where it is to be told that it is recorded");
+    world.input(Input::FarewellConfirmed { incarnation: former });
+    world.advance_connected(s(60));
+    assert!(!world.take_farewells().is_empty(), "nobody has recorded it yet");
+    world.record(&[1]);
+    let left = kept(&mut world).expect("less is to be kept");
+    assert_eq!(ids(&left[0]), [ExecutionId(2)]);
+    world.record(&[2]);
+    assert_eq!(kept(&mut world).map(|words| words.len()), Some(0), "nothing is to be kept any more");
+    world.take_farewells();
+    world.advance_connected(s(100));
+    assert!(world.take_farewells().is_empty());
+}
+
+#[test]
+fn outcomes_past_one_envelope_follow_once_those_before_them_are_recorded() {
+    let mut world = World::new();
+    let large = format!("\"{}\"", "x".repeat(400 << 10));
+    for id in 1..=3 {
+        world.dispatch(id).send();
+        world.succeed(id, &large);
+    }
+    world.input(Input::DrainRequested);
+    world.advance(s(5));
+    for id in 1..=3 {
+        let said = world.take_farewells().pop().expect("the next part");
+        assert_eq!((ids(&said), said.has_more), (vec![ExecutionId(id)], id < 3));
+        world.record(&[id]);
+    }
+    assert!(world.finished());
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
-use slotline_protocol::message::{EndReason, Failure, Holding};
+use slotline_protocol::message::{EndReason, Ended, Failure, Holding};
 use slotline_protocol::{Epoch, Status};
 use slotline_worker::duty::{ENTRIES_MAX, Input, REFUSED_WAIT, Terms};
 
@@ -100,7 +100,7 @@ fn the_fence_is_a_latch_a_late_confirm_does_not_lift_it() {
 }
 
 #[test]
-fn outcomes_known_at_the_fence_are_its_last_word_until_confirmed() {
+fn outcomes_known_at_the_fence_are_its_last_word_until_they_are_recorded() {
     let mut world = World::new();
     world.dispatch(1).send();
     world.dispatch(2).send();
@@ -118,13 +118,16 @@ fn outcomes_known_at_the_fence_are_its_last_word_until_confirmed() {
     world.advance(s(5));
     assert_eq!(world.take_farewells().len(), 1, "said again until the broker has it");
     world.input(Input::FarewellConfirmed { incarnation: old });
-    world.advance(s(30));
+    world.advance(s(29));
     assert_eq!(world.take_farewells().len(), 0);
+    world.advance(s(1));
+    assert_eq!(world.take_farewells().len(), 1, "the broker may have had nobody to give it to");
     world.hello(2);
     assert_eq!(world.take_farewells().len(), 1, "a new leader may not have heard it");
+    world.record(&[1, 2]);
     world.advance(s(120));
     world.hello(3);
-    assert_eq!(world.take_farewells().len(), 0, "and by now it has counted the incarnation as lost");
+    assert_eq!(world.take_farewells().len(), 0, "and by now whoever leads has heard it");
 }
 
 #[test]
@@ -165,7 +168,7 @@ fn a_last_word_that_was_just_told_to_a_new_leader_is_not_repeated_yet() {
 }
 
 #[test]
-fn outcomes_that_no_last_word_can_hold_are_left_out_the_largest_first() {
+fn outcomes_that_a_last_word_can_not_hold_follow_it_in_their_order() {
     let mut world = World::new();
     for (id, bytes) in [(1, 100_000), (2, 300_000), (3, 200_000)] {
         world.dispatch(id).send();
@@ -176,8 +179,15 @@ fn outcomes_that_no_last_word_can_hold_are_left_out_the_largest_first() {
     let details = Some(serde_json::Value::String("x".repeat(150_000)));
     world.end(4, Err(Failure { stack_trace, details, ..Failure::new("panic", "it panicked") }));
     world.advance(s(45));
-    let outcomes = world.take_farewells().remove(0).outcomes;
-    assert_eq!(outcomes.iter().map(|completed| completed.execution_id.0).collect::<Vec<_>>(), [1, 3]);
+    let ids = |ended: &Ended| -> Vec<i64> { ended.outcomes.iter().map(|completed| completed.execution_id.0).collect() };
+    let first = world.take_farewells().remove(0);
+    assert_eq!((ids(&first), first.has_more), (vec![1, 2], true));
+    world.new_incarnation();
+    world.record(&[1]);
+    assert!(world.take_farewells().is_empty(), "the rest of it is on its way");
+    world.record(&[2]);
+    let second = world.take_farewells().remove(0);
+    assert_eq!((ids(&second), second.has_more), (vec![3, 4], false));
 }
 
 #[test]
