@@ -28,6 +28,7 @@ mod patience;
 mod place;
 mod progress;
 mod queue;
+mod rabbitmq;
 mod run;
 mod screen;
 mod signals;
@@ -125,6 +126,9 @@ enum Command {
     Dead(dead::Command),
     /// List workers
     Workers,
+    /// Prepare RabbitMQ
+    #[command(subcommand)]
+    Rabbitmq(rabbitmq::Command),
     /// Print the version
     Version,
 }
@@ -202,6 +206,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Executions(command) => executions::executions(&settings, command).await,
         Command::Dead(command) => dead::dead(&settings, command).await,
         Command::Workers => workers::workers(&settings).await,
+        Command::Rabbitmq(command) => Ok(rabbitmq::rabbitmq(&settings, &command)),
         Command::Version => {
             output::line(concat!("slotline ", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,186 @@
+//! `slotline rabbitmq definitions`: what RabbitMQ is to know beforehand, and no more than each user needs.
+//!
+//! Users come without passwords and so can't log in until they are given one. Policies belong here as well.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use slotline_broker::topology::{LOGS_KEY, Public, Topology, events_exchange, executions_exchange, work_exchange};
+
+use crate::config::DEFAULT_PREFIX;
+use crate::{Settings, output};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print definitions to import: a virtual host, exchanges, users and what each may do
+    ///
+    /// `slotline rabbitmq definitions > slotline.json`, `rabbitmqctl import_definitions slotline.json`, then
+    /// `rabbitmqctl change_password slotline-executor ...` and so on. To import them again takes the passwords away again.
+    Definitions(Definitions),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Definitions {
+    /// First part of the names of all exchanges and queues [default: slotline]
+    #[arg(long, env = "SLOTLINE_PREFIX")]
+    prefix: Option<String>,
+    /// The virtual host
+    #[arg(long, default_value = "/")]
+    vhost: String,
+}
+
+pub(crate) fn rabbitmq(settings: &Settings, command: &Command) -> ExitCode {
+    match command {
+        Command::Definitions(Definitions { prefix, vhost }) => {
+            let prefix = prefix.as_deref().or(settings.file.prefix.as_deref()).unwrap_or(DEFAULT_PREFIX);
+            output::json(&definitions(prefix, vhost));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// What one user may configure, write and read, and by which routing keys.
+struct Rights {
+    role: &'static str,
+    configure: String,
+    write: String,
+    read: String,
+    topics: Option<Topics>,
+}
+
+/// Under which routing keys a user may publish to one exchange, and bind queues to it.
+struct Topics {
+    exchange: String,
+    write: String,
+    read: String,
+}
+
+const NOTHING: &str = "^$";
+
+fn rights(prefix: &str) -> [Rights; 4] {
+    let p = escaped(prefix);
+    let logs = escaped(LOGS_KEY);
+    let of_worker = format!(r"^{p}\.(work|worker\..*)$");
+    [
+        Rights {
+            role: "publisher",
+            configure: NOTHING.to_owned(),
+            write: format!(r"^{p}\.executions$"),
+            read: NOTHING.to_owned(),
+            topics: Some(Topics {
+                exchange: executions_exchange(prefix),
+                write: r"^execution\.(requested|cancel_requested)(\..*)?$".to_owned(),
+                read: NOTHING.to_owned(),
+            }),
+        },
+        Rights {
+            role: "worker",
+            configure: of_worker.clone(),
+            write: of_worker.clone(),
+            read: of_worker,
+            topics: Some(Topics {
+                exchange: work_exchange(prefix),
+                write: format!(
+                    r"^(execution\.(completed|returned|status_changed|progress)|{logs}|worker\.(heartbeat|ended))$"
+                ),
+                read: r"^(execution\.(scheduled|cancel|recall|recorded|resend)\..*|executor\.hello(\..*)?)$".to_owned(),
+            }),
+        },
+        Rights {
+            role: "executor",
+            configure: format!(r"^{p}\..*$"),
+            // The default exchange leads to the queues that publishers name for the answer.
+            write: format!(r"^({p}\..*|amq\.default)$"),
+            read: format!(r"^{p}\..*$"),
+            topics: None,
+        },
+        Rights {
+            role: "reader",
+            configure: r"^amq\.gen.*$".to_owned(),
+            write: r"^amq\.gen.*$".to_owned(),
+            read: format!(r"^({p}\.events|amq\.gen.*)$"),
+            topics: Some(Topics {
+                exchange: events_exchange(prefix),
+                write: NOTHING.to_owned(),
+                read: ".*".to_owned(),
+            }),
+        },
+    ]
+}
+
+fn definitions(prefix: &str, vhost: &str) -> Value {
+    let rights = rights(prefix);
+    let user = |rights: &Rights| format!("{prefix}-{}", rights.role);
+    let users = rights.iter().map(|rights| {
+        json!({ "name": user(rights), "password_hash": "", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": [] })
+    });
+    let permissions = rights.iter().map(|rights| {
+        let Rights { configure, write, read, .. } = rights;
+        json!({ "user": user(rights), "vhost": vhost, "configure": configure, "write": write, "read": read })
+    });
+    let topics = rights.iter().filter_map(|rights| {
+        let Topics { exchange, write, read } = rights.topics.as_ref()?;
+        Some(json!({ "user": user(rights), "vhost": vhost, "exchange": exchange, "write": write, "read": read }))
+    });
+    let declared = [Topology::requests(prefix), Topology::events(prefix, Public::default())];
+    let exchanges = declared.iter().flat_map(|topology| &topology.exchanges).map(|exchange| {
+        json!({
+            "name": exchange.name, "vhost": vhost, "type": "topic", "durable": true, "auto_delete": false,
+            "internal": false, "arguments": {},
+        })
+    });
+    json!({
+        "vhosts": [{ "name": vhost }],
+        "users": users.collect::<Vec<_>>(),
+        "permissions": permissions.collect::<Vec<_>>(),
+        "topic_permissions": topics.collect::<Vec<_>>(),
+        "exchanges": exchanges.collect::<Vec<_>>(),
+        "queues": [],
+        "bindings": [],
+        "policies": policies(),
+    })
+}
+
+/// Policies of ours, ahead of an operator's own on all queues.
+fn policies() -> Vec<Value> {
+    Vec::new()
+}
+
+/// A name as it stands in a pattern.
+fn escaped(name: &str) -> String {
+    let mut pattern = String::with_capacity(2 * name.len());
+    for character in name.chars() {
+        if !character.is_alphanumeric() && character != '_' && character != '-' {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_user_has_least_rights_under_its_own_prefix_and_no_password() {
+        let definitions = definitions("a.b", "v");
+        let of = |list: &str, user: &str| -> Vec<Value> {
+            let is_its = |entry: &&Value| entry["user"] == user || entry["name"] == user;
+            definitions[list].as_array().into_iter().flatten().filter(is_its).cloned().collect()
+        };
+        for user in ["a.b-publisher", "a.b-worker", "a.b-executor", "a.b-reader"] {
+            assert_eq!(of("users", user)[0]["password_hash"], "", "{user}");
+            assert_eq!(of("permissions", user)[0]["vhost"], "v", "{user}");
+        }
+        let publisher = &of("permissions", "a.b-publisher")[0];
+        assert_eq!((&publisher["configure"], &publisher["read"]), (&json!("^$"), &json!("^$")));
+        assert_eq!(publisher["write"], r"^a\.b\.executions$");
+        let keys = &of("topic_permissions", "a.b-publisher")[0];
+        assert_eq!(keys["exchange"], "a.b.executions");
+        assert!(of("topic_permissions", "a.b-executor").is_empty());
+        let exchanges: Vec<_> =
+            definitions["exchanges"].as_array().into_iter().flatten().map(|it| &it["name"]).collect();
+        assert_eq!(exchanges, ["a.b.executions", "a.b.work", "a.b.events"]);
+    }
+}
