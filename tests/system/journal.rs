@@ -217,8 +217,12 @@ async fn what_the_database_refuses_is_put_aside_with_its_words_and_the_rest_goes
     let error = &refused[0]["payload"]["error"];
     ensure!(error["code"] == "journal_refused", "{error}");
     ensure!(error["message"].as_str().is_some_and(|message| message.contains("no_poison")), "{error}");
-    let dead = world.dead().await?;
-    ensure!(dead.len() == 1 && dead[0]["reason"] == "journal_refused", "{dead:#?}");
+    eventually("the refused request is among the dead letters", SOON, async || {
+        let dead = world.dead().await?;
+        let is_there = dead.len() == 1 && dead[0]["reason"] == "journal_refused";
+        if is_there { Ok(Some(())) } else { bail!("{dead:#?}") }
+    })
+    .await?;
 
     world.settled("demo.say", words.len() - 1, LATER).await?;
     let executions = world.executions("demo.say").await?;
