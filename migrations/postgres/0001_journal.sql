@@ -10,6 +10,8 @@ CREATE TABLE leadership (
     next_action  bigint      NOT NULL,
     -- The longest lease that some worker may still go by.
     lease_us     bigint      NOT NULL,
+    -- How far the journal's time is ahead of the database's clock, since that was set; nearly always 0.
+    clock_ahead_us bigint    NOT NULL,
     leader       text        NOT NULL,
     led_since    timestamptz NOT NULL,
 
@@ -28,7 +30,7 @@ CREATE TABLE leadership (
     floor_fence   bigint
 ) WITH (fillfactor = 10);
 
-INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', '-infinity', gen_random_uuid(), 1, 0, 0, 0);
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, 0, '', '-infinity', gen_random_uuid(), 1, 0, 0, 0);
 
 -- Each time this journal was found older than the world, and what is known to be missing since.
 CREATE TABLE rewinds (

@@ -11,6 +11,8 @@ CREATE TABLE leadership (
     next_action  INTEGER NOT NULL,
     -- The longest lease that some worker may still go by.
     lease_us     INTEGER NOT NULL,
+    -- How far the journal's time is ahead of the database's clock, since that was set; nearly always 0.
+    clock_ahead_us INTEGER NOT NULL,
     leader       TEXT    NOT NULL,
     led_since    INTEGER NOT NULL,
 
@@ -29,7 +31,7 @@ CREATE TABLE leadership (
     floor_fence   INTEGER
 ) STRICT;
 
-INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, '', 0, randomblob(16), 1, 0, 0, 0, NULL, NULL, NULL);
+INSERT INTO leadership VALUES (0, 0, 0, 1, 1, 1, 0, 0, '', 0, randomblob(16), 1, 0, 0, 0, NULL, NULL, NULL);
 
 -- Each time this journal was found older than the world, and what is known to be missing since.
 CREATE TABLE rewinds (

@@ -10,12 +10,14 @@ mod world;
 
 mod cancel;
 mod change;
+mod clocks;
 mod command_line;
 mod crash;
 mod ending;
 mod flood;
 mod intake;
 mod journal;
+mod leader;
 mod order;
 mod policies;
 mod progress;

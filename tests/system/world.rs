@@ -22,6 +22,9 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 const PREFIX: &str = "slotline";
 const PUBLISHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/system/publish.py");
 
+/// Below the folder of the architecture.
+const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
+
 /// For what takes moments on a quiet machine. Generous, since only a failing test waits that long.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// For a whole run of hundreds of processes on a small machine.
@@ -72,6 +75,9 @@ pub(crate) struct Builder {
     cluster: usize,
     own_postgres: bool,
     journal_link: bool,
+    broker_links: bool,
+    executor_clocks: Vec<&'static str>,
+    worker_clock: Option<&'static str>,
     executors: usize,
     workers: usize,
     capacity: usize,
@@ -90,6 +96,11 @@ pub(crate) struct World {
     pub(crate) stamps: Stamps,
     /// Between executors and database, where the test asked for it.
     pub(crate) journal_link: Option<Proxy>,
+    /// Between each executor and the broker, in their order, where the test asked for them.
+    pub(crate) broker_links: Vec<Proxy>,
+    has_broker_links: bool,
+    executor_clocks: Vec<&'static str>,
+    worker_clock: Option<&'static str>,
     sandbox: Sandbox,
     /// Straight to the server.
     database: String,
@@ -123,6 +134,24 @@ impl Builder {
     /// Executors reach the database by way of a proxy.
     pub(crate) fn journal_link(mut self) -> Self {
         self.journal_link = true;
+        self
+    }
+
+    /// Each executor reaches the broker by way of a proxy of its own.
+    pub(crate) fn broker_links(mut self) -> Self {
+        self.broker_links = true;
+        self
+    }
+
+    /// How far off the wall clocks of the executors' hosts are, in their order, such as `-2h`; those beyond are right.
+    pub(crate) fn executor_clocks(mut self, offsets: &[&'static str]) -> Self {
+        self.executor_clocks = offsets.to_vec();
+        self
+    }
+
+    /// How far off the wall clock of the workers' host is.
+    pub(crate) fn worker_clock(mut self, offset: &'static str) -> Self {
+        self.worker_clock = Some(offset);
         self
     }
 
@@ -164,6 +193,10 @@ impl Builder {
         let journal_link = self.journal_link.then(|| Proxy::start(postgres.port())).transpose()?;
         let mut world = World {
             journal_link,
+            broker_links: Vec::new(),
+            has_broker_links: self.broker_links,
+            executor_clocks: self.executor_clocks,
+            worker_clock: self.worker_clock,
             workers: Vec::new(),
             executors: Vec::new(),
             database: postgres.fresh_database("slotline").await?,
@@ -230,6 +263,9 @@ impl World {
             cluster: 1,
             own_postgres: false,
             journal_link: false,
+            broker_links: false,
+            executor_clocks: Vec::new(),
+            worker_clock: None,
             executors: 1,
             workers: 1,
             capacity: 4,
@@ -245,8 +281,37 @@ impl World {
             Some(link) => link.url(&self.database, self.postgres.port()),
             None => self.database.clone(),
         };
-        self.executors.push(Daemon::executor(&self.sandbox, &name, &database, &self.amqp, self.lease.options())?);
+        let mut amqp = self.amqp.clone();
+        if self.has_broker_links {
+            let link = Proxy::start(self.rabbit.port())?;
+            amqp = link.url(&amqp, self.rabbit.port());
+            self.broker_links.push(link);
+        }
+        let clock = self.executor_clocks.get(self.executors.len()).copied();
+        self.executors.push(self.executor(&name, &database, &amqp, clock)?);
         Ok(())
+    }
+
+    /// Starts an executor that is given another user of the database or the broker than all others.
+    pub(crate) fn start_executor_as(
+        &mut self,
+        database_user: Option<&str>,
+        broker_user: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let name = format!("executor-{}", self.executors.len());
+        let user = |url: &str, user: Option<&str>| match (user, url.split_once("://"), url.split_once('@')) {
+            (Some(user), Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{user}@{rest}"),
+            _ => url.to_owned(),
+        };
+        let (database, amqp) = (user(&self.database, database_user), user(&self.amqp, broker_user));
+        self.executors.push(self.executor(&name, &database, &amqp, None)?);
+        Ok(())
+    }
+
+    fn executor(&self, name: &str, database: &str, amqp: &str, clock: Option<&'static str>) -> anyhow::Result<Daemon> {
+        let launch = Launch::new(name, &["executor", "--database-url", database, "--amqp-url", amqp]);
+        let launch = launch.args(self.lease.options().iter().copied());
+        with_clock(launch, clock)?.start_listening(&self.sandbox)
     }
 
     /// Starts an executor again that was killed or has ended, at the same address.
@@ -265,7 +330,10 @@ impl World {
         let (state, capacity) = (state.to_str().context("UTF-8")?.to_owned(), self.capacity.to_string());
         let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
         options.extend(self.lease.options());
-        self.workers.push(Daemon::worker(&self.sandbox, name, &self.amqp, actions, &options)?);
+        let actions = actions.to_str().context("UTF-8")?;
+        let launch = Launch::new(name, &["worker", "--name", name, "--amqp-url", &self.amqp, "--actions", actions]);
+        let launch = launch.args(options.iter().copied());
+        self.workers.push(with_clock(launch, self.worker_clock)?.start(&self.sandbox)?);
         Ok(())
     }
 
@@ -633,4 +701,14 @@ pub(crate) fn http() -> reqwest::Result<reqwest::Client> {
     // Without a body, what changes something says so by a header.
     let headers = [(HeaderName::from_static("x-slotline"), HeaderValue::from_static("test"))];
     reqwest::Client::builder().timeout(SOON).default_headers(headers.into_iter().collect()).build()
+}
+
+/// The program sees a wall clock that is off by so much; what it goes by otherwise is left alone.
+fn with_clock(launch: Launch, offset: Option<&'static str>) -> anyhow::Result<Launch> {
+    let Some(offset) = offset else { return Ok(launch) };
+    let libraries = std::fs::read_dir("/usr/lib")?.flatten().map(|folder| folder.path().join(FAKETIME));
+    let library =
+        libraries.filter(|path| path.exists()).max().context("Debian's libfaketime: `tests/run.sh` has it")?;
+    let library = library.to_str().context("UTF-8")?;
+    Ok(launch.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1"))
 }

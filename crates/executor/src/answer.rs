@@ -10,6 +10,7 @@ use crate::ask::{Answer, Answered, Ask};
 use crate::outbox::Pending;
 use crate::quarantine::Quarantine;
 use crate::registry::{Registered, Registry};
+use crate::skew::Skews;
 
 /// Why what waits can't be ended now: it may be out.
 const IN_DOUBT: &str = "the journal may be older than its workers, and this execution may run on one of them; \
@@ -21,6 +22,7 @@ pub(crate) fn answer(
     scheduler: &mut Scheduler,
     registry: &Registry,
     quarantine: &Quarantine,
+    skews: &Skews,
     pending: &mut Pending,
     now: Timestamp,
 ) -> Answered {
@@ -82,6 +84,7 @@ pub(crate) fn answer(
                 actions: view.actions,
                 labels: view.labels,
                 last_heartbeat_at: view.last_heartbeat_at,
+                clock_ahead_seconds: skews.of(view.incarnation).map(|us| us as f64 / 1e6),
             });
             Ok(Answer::Workers(workers.collect()))
         }

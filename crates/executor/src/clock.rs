@@ -1,27 +1,118 @@
-//! The clock of one process: the wall clock at start, carried on by the monotonic one, so that it never jumps.
+//! The clock of one leadership: the database's as it began, carried on by this host's boot clock.
+//!
+//! What is due is written by one leader and judged by the next, whose hosts' wall clocks may be hours apart and may be
+//! set at any time; so no decision asks them. Not here: keeping in step with the database's clock (`timekeeping`).
 
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use slotline_protocol::Timestamp;
+use slotline_store::Reading;
 
+/// The most that the clock is made faster or slower, in millionths: far less than what a lease is longer than a fence.
+pub(crate) const SLEW_PPM: i64 = 500;
+
+/// Cheap to clone; all clones show the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Clock(Arc<Mutex<Hand>>);
+
+/// What the clock showed at a moment since boot, and how much faster than the boot clock it goes from there, in
+/// millionths.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    started: Timestamp,
-    since: Instant,
+struct Hand {
+    at: Timestamp,
+    since: Duration,
+    ppm: i64,
+}
+
+impl Hand {
+    fn now(&self, boot: Duration) -> Timestamp {
+        let elapsed = micros(boot.saturating_sub(self.since));
+        Timestamp::from_micros(self.at.as_micros() + elapsed + elapsed / 1000 * self.ppm / 1000)
+    }
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self { started: Timestamp::from_micros(0) + wall, since: Instant::now() }
+    /// A clock that is `ahead_us` ahead of the database's.
+    pub(crate) fn of(reading: &Reading, ahead_us: i64) -> Self {
+        let at = later(reading.carried_to(Instant::now()), ahead_us);
+        Self(Arc::new(Mutex::new(Hand { at, since: boot(), ppm: 0 })))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.started + self.since.elapsed()
+        self.hand().now(boot())
     }
 
-    /// The monotonic moment at which [`Self::now`] will say `at`.
+    /// The moment at which [`Self::now`] will show `at`, on the clock that timers go by.
     pub(crate) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.since + at.since(self.started))
+        tokio::time::Instant::now() + at.since(self.now())
+    }
+
+    /// Goes a little slower from now on, or faster where it is negative, so as to make good that it is `off_us` ahead of
+    /// where it should be when `within` has passed, or as much of it as can be.
+    pub(crate) fn approach(&self, off_us: i64, within: Duration) {
+        let mut hand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let boot = boot();
+        let ppm = (-off_us).saturating_mul(1_000_000) / micros(within).max(1);
+        *hand = Hand { at: hand.now(boot), since: boot, ppm: ppm.clamp(-SLEW_PPM, SLEW_PPM) };
+    }
+
+    fn hand(&self) -> Hand {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What this host's wall clock shows: for people, and to be held against the database's.
+pub(crate) fn wall() -> Timestamp {
+    Timestamp::from_micros(0) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// `at`, some microseconds later, or earlier if they are negative.
+pub(crate) fn later(at: Timestamp, us: i64) -> Timestamp {
+    let moved = Duration::from_micros(us.unsigned_abs());
+    if us < 0 { at - moved } else { at + moved }
+}
+
+/// How much later `one` is than `other`, in microseconds.
+pub(crate) fn ahead_us(one: Timestamp, other: Timestamp) -> i64 {
+    one.as_micros().saturating_sub(other.as_micros())
+}
+
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Since boot, suspended time included: the database's clock goes on meanwhile, too.
+fn boot() -> Duration {
+    let boot = clock_gettime(ClockId::Boottime);
+    Duration::new(boot.tv_sec.unsigned_abs(), u32::try_from(boot.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    #[test]
+    fn a_clock_is_brought_in_step_slowly_and_never_goes_back() {
+        let start = Timestamp::from_micros(1_000 * SECOND);
+        let hand = |ppm| Hand { at: start, since: Duration::from_secs(50), ppm };
+        let after = |ppm, seconds: u64| ahead_us(hand(ppm).now(Duration::from_secs(50 + seconds)), start);
+        assert_eq!(after(0, 10), 10 * SECOND);
+        assert_eq!(after(SLEW_PPM, 10), 10 * SECOND + 5_000);
+        assert_eq!(after(-SLEW_PPM, 10), 10 * SECOND - 5_000);
+        assert_eq!(after(0, 0), 0);
+    }
+
+    #[test]
+    fn a_clock_shows_the_databases_time_and_how_far_it_is_ahead() {
+        let reading = Reading { at: wall() - Duration::from_secs(7200), read: Instant::now(), error: Duration::ZERO };
+        for ahead in [0, 3 * SECOND, -3 * SECOND] {
+            let clock = Clock::of(&reading, ahead);
+            let off = ahead_us(clock.now(), reading.carried_to(Instant::now())) - ahead;
+            assert!(off.abs() < SECOND, "{off}");
+        }
     }
 }

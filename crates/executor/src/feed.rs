@@ -135,7 +135,7 @@ impl Feed {
         readers.spawn(reader.clone().forward(completions, Source::Completions, urgent_sender.clone()));
         readers.spawn(reader.clone().forward(heartbeats, Source::Heartbeats, urgent_sender.clone()));
         readers.spawn(reader.clone().forward(calls, Source::Calls, urgent_sender));
-        readers.spawn(dead::keep(letters, intake.store.clone(), reader.clock));
+        readers.spawn(dead::keep(letters, intake.store.clone(), reader.clock.clone()));
         readers.spawn(reader.forward(events, Source::Events, events_sender));
         readers.spawn(intake.run(requests, requests_sender));
         Ok(Self {
@@ -240,12 +240,16 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use anyhow::Context;
     use slotline_broker::topology::Queue;
     use slotline_broker::{Broker, Publication};
+    use slotline_store::Reading;
     use uuid::Uuid;
 
     use super::*;
+    use crate::clock;
 
     #[tokio::test]
     async fn large_deliveries_are_handed_over_few_at_once() -> anyhow::Result<()> {
@@ -258,7 +262,8 @@ mod tests {
         }
         let consumer = session.consume("q", Consume { prefetch: PREFETCH }).await?;
         let mark = ProbeMark { generation: session.generation(), nonce: Uuid::nil() };
-        let reader = Reader { mark, source: "test".to_owned(), clock: Clock::start() };
+        let reading = Reading { at: clock::wall(), read: Instant::now(), error: Duration::ZERO };
+        let reader = Reader { mark, source: "test".to_owned(), clock: Clock::of(&reading, 0) };
         let (sender, mut arrivals) = mpsc::channel(CHANNEL);
         tokio::spawn(reader.forward(consumer, Source::Completions, sender));
         let mut weights = Vec::new();

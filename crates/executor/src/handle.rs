@@ -20,12 +20,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
-use crate::clock::Clock;
+use crate::clock;
 use crate::dead;
 use crate::journal::Condition;
 use crate::link::Current;
 use crate::mark::Notice;
 use crate::policies::Findings;
+use crate::remarks::Remarks;
 use crate::replies::Replies;
 
 /// How long an answer of the leader is waited for.
@@ -39,7 +40,6 @@ pub(crate) struct Handle {
     pub(crate) id: Uuid,
     pub(crate) source: String,
     pub(crate) prefix: String,
-    pub(crate) clock: Clock,
     pub(crate) store: Store,
     pub(crate) current: Current,
     pub(crate) replies: Arc<Replies>,
@@ -52,6 +52,7 @@ pub(crate) struct Handle {
     pub(crate) warnings: Vec<String>,
     /// What the broker's policies were found to do, while this process leads.
     pub(crate) policies: Arc<Findings>,
+    pub(crate) remarks: Arc<Remarks>,
 }
 
 impl Handle {
@@ -124,7 +125,7 @@ impl Handle {
         let message_id = submission.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let body = Requested { reply: Reply::Accepted, ..submission.body };
         let routing_key = format!("{}.{}", Requested::TYPE, body.action_ref);
-        let mut request = Envelope::new(&body, &self.source, self.clock.now());
+        let mut request = Envelope::new(&body, &self.source, clock::wall());
         request.message_id = Some(message_id.clone());
         // What the client named, or else the request itself; the reply finds its waiter by a ticket of its own, since
         // two may submit under one key at once.
@@ -323,7 +324,7 @@ impl Control for Handle {
                 Err(refused) => Part { ok: false, detail: Some(refused.to_string()) },
             };
             let role = if self.leads.load(Ordering::Acquire) { Role::Leader } else { Role::Standby };
-            let mut warnings = self.warnings.clone();
+            let mut warnings: Vec<String> = self.warnings.iter().cloned().chain(self.remarks.all()).collect();
             if role == Role::Leader {
                 warnings.extend(self.policies.get());
             }

@@ -59,6 +59,11 @@ impl Condition {
         self.change(|seen| *seen = Seen::default());
     }
 
+    /// Commits that failed since the last that took requests.
+    pub(crate) fn failures(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).failures
+    }
+
     /// Why it should not be relied on, if it should not.
     pub(crate) fn trouble(&self, now: Instant) -> Option<String> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);

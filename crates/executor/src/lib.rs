@@ -7,6 +7,7 @@
 //!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
 //!        record   what happened ─> numbered events              followers  who else is told of them
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
+//!   seeking ── which executor may lead; timekeeping, clock, skew ── whose clock counts
 //!   journal ── whether the database takes anything, as far as was seen
 //!   handle  ── what HTTP asks: of the leader here, or of the one elsewhere through the broker
 //! ```
@@ -21,6 +22,7 @@ mod bodies;
 mod clock;
 mod config;
 mod dead;
+mod echo;
 mod errands;
 mod error;
 mod feed;
@@ -42,9 +44,13 @@ mod quarantine;
 mod reading;
 mod record;
 mod registry;
+mod remarks;
 mod replies;
 mod run;
+mod seeking;
+mod skew;
 mod term;
+mod timekeeping;
 
 pub use config::{Api, Config};
 pub use error::Error;

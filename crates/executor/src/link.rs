@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::echo::Echo;
 use crate::following::{self, NEWS};
+
 use crate::replies::Replies;
 
 /// Replies that may be on their way to this process at once.
@@ -66,11 +68,17 @@ impl Link {
         let mut consumer = session.consume(&queue, Consume { prefetch: REPLIES_PREFETCH }).await?;
         let acker = consumer.acker();
         current.send_replace(Some(session.clone()));
+        let mut echo = Echo::start();
         loop {
             tokio::select! {
+                // What has arrived is seen before it is missed.
+                biased;
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => {
                         acker.ack(delivery.tag);
+                        if echo.takes(&delivery) {
+                            continue;
+                        }
                         if delivery.properties.message_type.as_deref() == Some(NEWS) {
                             following::deliver(&self.hub, &delivery);
                         } else {
@@ -81,6 +89,7 @@ impl Link {
                 },
                 error = session.ended() => return Err(error),
                 () = shutdown.cancelled() => return Ok(()),
+                called = echo.call(session, &queue) => called?,
             }
         }
     }

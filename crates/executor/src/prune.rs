@@ -7,6 +7,7 @@ use slotline_protocol::Epoch;
 use slotline_protocol::chain;
 use tokio::task::AbortHandle;
 
+use crate::clock::Clock;
 use crate::term::Context;
 
 /// Executions forgotten at once.
@@ -16,8 +17,8 @@ const EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Prunes until it is aborted, which may be at any moment.
-pub(crate) fn start(context: &Context, epoch: Epoch) -> AbortHandle {
-    let (store, clock, retention) = (context.store.clone(), context.clock, context.config.retention);
+pub(crate) fn start(context: &Context, epoch: Epoch, clock: Clock) -> AbortHandle {
+    let (store, retention) = (context.store.clone(), context.config.retention);
     let pruning = async move {
         loop {
             crash::point("executor.prune.before");

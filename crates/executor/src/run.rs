@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
@@ -17,7 +16,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::Clock;
 use crate::config::{Api, Config};
 use crate::error::Error;
 use crate::following;
@@ -27,13 +25,14 @@ use crate::link::Link;
 use crate::mark::Notice;
 use crate::policies::Findings;
 use crate::probation::Probation;
+use crate::remarks::{Remarks, Topic};
 use crate::replies::Replies;
+use crate::seeking;
 use crate::term::{self, Context, End};
+use crate::timekeeping;
 
 /// Questions that may wait for the leader's loop.
 const QUESTIONS_MAX: usize = 1000;
-/// Wait before leadership is sought again after it failed; spread by the process, so that two do not keep step.
-const SEEK_AGAIN: Duration = Duration::from_millis(300);
 
 /// Runs until `shutdown`, and then hands leadership over. The schema must be up to date. Dropping the future ends it.
 ///
@@ -81,7 +80,7 @@ async fn execute(
     pulse: Arc<Pulse>,
 ) -> Result<(), Error> {
     let id = Uuid::new_v4();
-    let clock = Clock::start();
+    let remarks = Arc::new(Remarks::default());
     let replies = Arc::new(Replies::default());
     let leads = Arc::new(AtomicBool::new(false));
     let journal = Arc::new(Condition::default());
@@ -99,7 +98,6 @@ async fn execute(
         id,
         source: format!("executor/{}", config.name),
         prefix: prefix.clone(),
-        clock,
         store: store.clone(),
         current: current.clone(),
         replies: replies.clone(),
@@ -109,6 +107,7 @@ async fn execute(
         questions: questions_sender,
         warnings,
         policies: policies.clone(),
+        remarks: remarks.clone(),
     });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
@@ -134,13 +133,13 @@ async fn execute(
         following.await;
         Ok(())
     });
+    let watching = tokio::spawn(timekeeping::watch_host(store.clone(), remarks.clone()));
     let context = Context {
         config,
         store: store.clone(),
         broker,
         prefix,
         policies,
-        clock,
         current,
         shutdown: shutdown.clone(),
         leads,
@@ -150,11 +149,13 @@ async fn execute(
         notice,
         hub,
         pulse,
+        remarks: remarks.clone(),
     };
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,
         Some(Ok(Err(error))) = tasks.join_next() => Err(error),
     };
+    watching.abort();
     shutdown.cancel();
     while tasks.join_next().await.is_some() {}
     link_over.cancel();
@@ -165,18 +166,37 @@ async fn execute(
 /// Leads whenever this process can, until shutdown.
 async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Question>) -> Result<(), Error> {
     let name = context.config.name.clone();
-    let journal = &context.journal;
+    let (journal, remarks) = (&context.journal, &context.remarks);
+    let mut current = context.current.clone();
+    // Terms in a row that ended without a broker, and refusals in a row of a database that this executor can't lead on.
+    let (mut brokerless, mut unfit) = (0, 0);
     loop {
-        let lead = context.store.stand(&name, || journal.reached(Instant::now()));
-        let Some(lead) = context.shutdown.run_until_cancelled(Box::pin(lead)).await else { break };
+        if current.borrow().is_none() {
+            remarks.set(Topic::Leadership, Some("does not seek leadership: its broker does not answer".to_owned()));
+        }
+        if context.shutdown.run_until_cancelled(seeking::answers(&mut current)).await.is_none() {
+            break;
+        }
+        remarks.set(Topic::Leadership, None);
+        let sought = async {
+            tokio::select! {
+                lead = context.store.stand(&name, || journal.reached(Instant::now())) => Some(lead),
+                () = seeking::is_gone(&mut current) => None,
+            }
+        };
+        let Some(sought) = context.shutdown.run_until_cancelled(Box::pin(sought)).await else { break };
+        // Its place among those that wait went with its broker.
+        let Some(lead) = sought else { continue };
         match lead {
             Ok(leadership) => {
+                unfit = 0;
                 crash::point("executor.recovery.epoch");
                 let end = Box::pin(term::lead(context, leadership, questions)).await;
                 context.leads.store(false, Ordering::Release);
                 match end {
                     Ok(End::Shutdown) => return Ok(()),
-                    Ok(End::Over | End::Doubted { .. } | End::Settled) => {}
+                    Ok(End::Over | End::Doubted { .. } | End::Settled) => brokerless = 0,
+                    Ok(End::Brokerless) => brokerless += 1,
                     Err(error @ (StoreError::UnknownStatus { .. } | StoreError::Corrupt { .. })) => {
                         return Err(Error::Journal(error));
                     }
@@ -187,12 +207,13 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
                 }
             }
             Err(error) => {
+                unfit = if matches!(error, StoreError::Unfit(_)) { unfit + 1 } else { 0 };
                 tracing::warn!(error = %chain(&error), "leadership can't be sought; trying again");
                 journal.missed(error.to_string());
             }
         }
-        let spread = Duration::from_millis(u64::from(std::process::id() % 200));
-        if context.shutdown.run_until_cancelled(tokio::time::sleep(SEEK_AGAIN + spread)).await.is_none() {
+        let pause = seeking::pause(brokerless.max(unfit).max(journal.failures()));
+        if context.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             break;
         }
     }

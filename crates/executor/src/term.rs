@@ -21,6 +21,7 @@ use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, Rec
 use slotline_store::{Leadership, Recovered, Store};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -46,6 +47,9 @@ use crate::prune;
 use crate::quarantine::Quarantine;
 use crate::record::{Record, Said, Word};
 use crate::registry::{Registered, Registry};
+use crate::remarks::{Remarks, Topic};
+use crate::skew::Skews;
+use crate::{seeking, timekeeping};
 use commits::Rest;
 use marks::Office;
 
@@ -77,7 +81,6 @@ pub(crate) struct Context {
     pub(crate) prefix: String,
     /// What the broker's policies were found to do.
     pub(crate) policies: Arc<Findings>,
-    pub(crate) clock: Clock,
     pub(crate) current: Current,
     pub(crate) shutdown: CancellationToken,
     /// Whether this process leads and hears what others ask.
@@ -91,6 +94,7 @@ pub(crate) struct Context {
     pub(crate) hub: Arc<Hub>,
     /// Shows the watch that the loop turns.
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) remarks: Arc<Remarks>,
 }
 
 /// What the executor's loop can be doing, for the watch; the index is what [`Pulse::turn`] is given.
@@ -108,6 +112,8 @@ pub(crate) enum End {
     Doubted { reason: String, above: Epoch },
     /// Everything that the journal may have forgotten is known: the next leader goes on.
     Settled,
+    /// The broker could not be used for too long; leadership is handed over to an executor that can.
+    Brokerless,
 }
 
 /// Leads until shutdown or until the journal says otherwise.
@@ -122,16 +128,23 @@ pub(crate) async fn lead(
     crash::point("executor.recovery.terms");
     let recovered = leadership.recover().await?;
     crash::point("executor.recovery.read");
-    let pruning = prune::start(context, leadership.epoch());
+    // Where nothing waits or runs, nothing can be moved by going back to the database's time.
+    let noted = leadership.clock_ahead_us();
+    let ahead = if recovered.live.is_empty() { 0 } else { noted };
+    let (epoch, clock) = (leadership.epoch(), Clock::of(&leadership.reading(), ahead));
+    let pruning = prune::start(context, epoch, clock.clone());
+    let keeping = timekeeping::keep(context.store.clone(), epoch, clock.clone(), context.remarks.clone(), noted, ahead);
     let (broker, name) = (context.broker.clone(), context.config.name.clone());
-    let looking = tokio::spawn(policies::watch(broker, name, context.policies.clone()));
-    let mut term = Term::new(context, leadership, recovered, office);
+    let looking = tokio::spawn(policies::watch(broker, name, context.policies.clone())).abort_handle();
+    let mut term = Term::new(context, leadership, recovered, office, clock);
     term.scheduler.inherit_lease(longest);
     term.begin();
     let end = term.run(context, questions).await;
     context.leads.store(false, Ordering::Release);
-    pruning.abort();
-    looking.abort();
+    for task in [pruning, keeping, looking] {
+        task.abort();
+    }
+    context.remarks.set(Topic::JournalClock, None);
     term.finish(&end).await;
     context.probation.absolve().await;
     context.notice.set_doubt(None);
@@ -153,6 +166,7 @@ pub(crate) struct Term {
     hub: Arc<Hub>,
     /// Other executors whose clients watch.
     followers: Followers,
+    skews: Skews,
     pub(crate) record: Record,
     /// Lent to each flight in its turn.
     leadership: Option<Arc<Mutex<Leadership>>>,
@@ -168,6 +182,8 @@ pub(crate) struct Term {
     pub(crate) recent: BTreeMap<String, (ExecutionId, [u8; 32], i64)>,
     pub(crate) next_token: u64,
     pub(crate) feed: Option<Feed>,
+    /// Since when, if there is none.
+    feedless_since: Instant,
     mark: ProbeMark,
     /// Acks that may go out with the batch now gathering.
     acks: Vec<(Source, Tag)>,
@@ -193,12 +209,12 @@ pub(crate) struct Term {
 }
 
 impl Term {
-    fn new(context: &Context, leadership: Leadership, recovered: Recovered, office: Office) -> Self {
+    fn new(context: &Context, leadership: Leadership, recovered: Recovered, office: Office, clock: Clock) -> Self {
         let epoch = leadership.epoch();
         let config = &context.config;
         let registry = Arc::new(Registry::default());
         let Recovered { actions, live, ended, counters, stories, rewound_below, .. } = recovered;
-        let now = context.clock.now();
+        let now = clock.now();
         tracing::info!(%epoch, actions = actions.len(), live = live.len(), "leading");
         let actions: Vec<_> = actions
             .into_iter()
@@ -244,7 +260,7 @@ impl Term {
         };
         Self {
             epoch,
-            clock: context.clock,
+            clock,
             scheduler,
             registry,
             postman: Arc::new(postman),
@@ -254,6 +270,7 @@ impl Term {
             quarantine: context.quarantine.clone(),
             hub: context.hub.clone(),
             followers: Followers::default(),
+            skews: Skews::default(),
             record,
             leadership: Some(Arc::new(Mutex::new(leadership))),
             flights: VecDeque::new(),
@@ -265,6 +282,7 @@ impl Term {
             recent: BTreeMap::new(),
             next_token: 0,
             feed: None,
+            feedless_since: Instant::now(),
             mark: ProbeMark { generation: 0, nonce: Uuid::new_v4() },
             acks: Vec::new(),
             requests: None,
@@ -288,11 +306,13 @@ impl Term {
         current.mark_changed();
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let brokerless_max = seeking::brokerless_max(context.config.lease);
         loop {
             context.pulse.turn(0);
             let has_room = self.pending.inputs < INPUTS_MAX;
             let takes_requests = self.takes_requests();
             let deadline = self.clock.instant(self.next_deadline());
+            let (is_feedless, hands_over_at) = (self.feed.is_none(), self.feedless_since + brokerless_max);
             let (mut no_urgent, mut no_events, mut no_requests) = (None, None, None);
             let (urgent, events, requests) = match &mut self.feed {
                 Some(feed) => (Some(&mut feed.urgent), Some(&mut feed.events), Some(&mut feed.requests)),
@@ -305,6 +325,10 @@ impl Term {
                     Ok(()) => {}
                     Err(end) => return end,
                 },
+                () = tokio::time::sleep_until(hands_over_at), if is_feedless => {
+                    tracing::warn!(epoch = %self.epoch, "no broker for {brokerless_max:?}; leadership is handed over");
+                    return End::Brokerless;
+                }
                 arrival = arrived(urgent), if has_room => self.arrive(arrival),
                 Some(question) = questions.recv(), if has_room => self.answer(question),
                 Some(fate) = self.fates.1.recv() => match fate {
@@ -429,8 +453,9 @@ impl Term {
         for question in arrival.questions {
             self.answer(question);
         }
+        let now = self.clock.now();
         for item in arrival.items {
-            match self.quarantine.cleanse(item) {
+            match self.quarantine.cleanse(self.skews.dated(item, &self.scheduler, now)) {
                 Item::Input(input) => self.apply(input),
                 Item::Said(word) => self.hear(word),
                 Item::Ended(end, input) => {
@@ -463,14 +488,19 @@ impl Term {
             (Ask::Follow { all, ids }, Asker::Elsewhere(asker)) => {
                 Ok(Answer::Following { is_new: self.followers.follow(asker, all, ids, now) })
             }
-            (ask, _) => answer(ask, &mut self.scheduler, &self.registry, &self.quarantine, &mut self.pending, now),
+            (ask, _) => {
+                let (scheduler, pending) = (&mut self.scheduler, &mut self.pending);
+                answer(ask, scheduler, &self.registry, &self.quarantine, &self.skews, pending, now)
+            }
         };
         self.record.follow(&self.scheduler, now);
         self.pending.answers.push((question.asker, answered));
     }
 
     async fn change_session(&mut self, session: Option<Session>) {
-        self.feed = None;
+        if self.feed.take().is_some() {
+            self.feedless_since = Instant::now();
+        }
         self.rest = None;
         self.acks.clear();
         self.requests = None;
@@ -487,10 +517,13 @@ impl Term {
         };
         let former = std::mem::replace(&mut self.mark.generation, generation);
         let former = (former != 0).then_some(former);
-        let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock };
+        let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock.clone() };
         self.begin_marks(&session);
-        match Box::pin(Feed::open(session.clone(), &self.postman.prefix, self.epoch, former, reader, intake)).await {
-            Ok(feed) => {
+        // A silent broker must not keep the loop from handing over.
+        let patience = seeking::brokerless_max(self.postman.config.lease);
+        let opening = Feed::open(session.clone(), &self.postman.prefix, self.epoch, former, reader, intake);
+        match Box::pin(tokio::time::timeout(patience, opening)).await {
+            Ok(Ok(feed)) => {
                 let (watch, receipts) = mpsc::unbounded_channel();
                 tokio::spawn(watch_orders(receipts, self.fates.0.clone()));
                 let (requests_out, handled) = mpsc::unbounded_channel();
@@ -510,10 +543,15 @@ impl Term {
                 self.record.ask_all();
                 self.hub.seam();
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 // An error ends the session; the link builds the next one.
                 tracing::warn!(error = %chain(&error), "the leader's queues can't be consumed");
                 session.close().await;
+            }
+            Err(_) => {
+                tracing::warn!("the leader's queues can't be consumed: the broker did not answer for {patience:?}");
+                // Not waited for: that broker answers nothing.
+                tokio::spawn(async move { session.close().await });
             }
         }
     }

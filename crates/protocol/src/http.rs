@@ -255,6 +255,9 @@ pub struct Worker {
     pub actions: Vec<Served>,
     pub labels: std::collections::BTreeMap<String, String>,
     pub last_heartbeat_at: Timestamp,
+    /// How far its clock is ahead of the leader's, or behind if negative; only beyond a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_seconds: Option<f64>,
 }
 
 /// A message that was put aside.
@@ -279,7 +282,7 @@ pub struct Health {
     pub role: Role,
     pub database: Part,
     pub broker: Part,
-    /// What start-up checks found unfit, for people.
+    /// What start-up checks found unfit, and what is not as it should be now, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

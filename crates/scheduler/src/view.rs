@@ -1,7 +1,7 @@
 //! What the scheduler can tell people: how lines stand, and why an execution waits. Nothing here changes anything.
 
 use slotline_protocol::http::{KeyStats, QueueStats, WaitReason, Waiting};
-use slotline_protocol::message::Served;
+use slotline_protocol::message::{AttemptKey, Served};
 use slotline_protocol::{ActionId, ExecutionId, Incarnation, Status, Timestamp, WorkerName};
 use std::collections::BTreeMap;
 
@@ -160,6 +160,17 @@ impl Scheduler {
             labels: worker.labels.clone(),
             last_heartbeat_at: worker.last_heartbeat_at,
         })
+    }
+
+    /// Whether this incarnation is there, as far as is known.
+    pub fn knows(&self, incarnation: Incarnation) -> bool {
+        self.workers.contains_key(&incarnation)
+    }
+
+    /// The incarnation that has this attempt, and when it was granted; `None` if it is no longer out.
+    pub fn grant_of(&self, key: AttemptKey) -> Option<(Incarnation, Timestamp)> {
+        let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1)?;
+        execution.leased().map(|leased| (leased.worker, leased.scheduled_at))
     }
 
     pub fn action_ids(&self) -> impl Iterator<Item = ActionId> {

@@ -25,7 +25,7 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
                 worker.worker.to_string(),
                 worker.active_count.to_string(),
                 worker.capacity.to_string(),
-                if worker.draining { "draining" } else { "ready" }.to_owned(),
+                state(worker),
                 output::moment(worker.last_heartbeat_at),
                 worker.actions.iter().map(|served| served.action_ref.as_str()).collect::<Vec<_>>().join(","),
                 capabilities(&worker.actions),
@@ -33,6 +33,16 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
         }),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// `ready`, or what else is to be said of it.
+fn state(worker: &Worker) -> String {
+    let state = if worker.draining { "draining" } else { "ready" };
+    match worker.clock_ahead_seconds {
+        Some(ahead) if ahead < 0.0 => format!("{state}, clock {:.0} s behind", -ahead),
+        Some(ahead) => format!("{state}, clock {ahead:.0} s ahead"),
+        None => state.to_owned(),
+    }
 }
 
 /// What it can do for every action, and for those alone that are named: `cancel report-progress logs(a.b,c.d)`.

@@ -90,6 +90,14 @@ impl Leadership {
         }
     }
 
+    /// How far the journal's time was ahead of the database's clock under the leaders before, in microseconds.
+    pub fn clock_ahead_us(&self) -> i64 {
+        match &self.backend {
+            Backend::Postgres(lead) => lead.clock_ahead_us(),
+            Backend::Sqlite(lead) => lead.clock_ahead_us(),
+        }
+    }
+
     /// Reads everything that lives. Since the epoch was raised before, no older leader can change it any more.
     ///
     /// May take longer than a call's deadline, but never waits longer than that for the next row.

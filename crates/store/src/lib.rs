@@ -256,6 +256,12 @@ impl Store {
         }
     }
 
+    /// Notes for the next leader how far the journal's time is ahead of the database's clock, in microseconds. Fails with
+    /// [`Error::LeadershipOver`] once another than the leader of `epoch` leads.
+    pub async fn note_clock(&self, epoch: Epoch, ahead_us: i64) -> Result<(), Error> {
+        on!(self, journal => journal.note_clock(epoch, ahead_us))
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
         on!(self, journal => journal.ping())

@@ -18,6 +18,8 @@ pub(crate) const ACTION_STATES: &str = "SELECT id, ref, policy, paused, created_
 
 pub(crate) const ENDED_INCARNATIONS: &str = "SELECT incarnation FROM ended_incarnations ORDER BY ended_at";
 
+pub(crate) const NOTE_CLOCK: &str = "UPDATE leadership SET clock_ahead_us = $3 WHERE partition_id = $1 AND epoch = $2";
+
 pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action, generation, rewound_below \
     FROM leadership WHERE partition_id = $1";
 

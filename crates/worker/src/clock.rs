@@ -2,7 +2,7 @@
 //!
 //! Deadlines are on `CLOCK_BOOTTIME`, which counts while the machine sleeps; the wall clock is for people.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::time::{
@@ -15,10 +15,11 @@ use tokio::io::unix::AsyncFd;
 
 use crate::duty::Now;
 
-/// This moment, on both clocks.
+/// This moment, on both clocks. The wall clock by the C library, as other programs of the host see it.
+#[expect(clippy::disallowed_methods, reason = "this is the edge where clocks are read")]
 pub(crate) fn now() -> Now {
-    let wall = clock_gettime(ClockId::Realtime);
-    Now { boot: boot(), wall: Timestamp::from_micros(wall.tv_sec * 1_000_000 + wall.tv_nsec / 1_000) }
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { boot: boot(), wall: Timestamp::from_micros(0) + wall }
 }
 
 /// Since boot, suspended time included.

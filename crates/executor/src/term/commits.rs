@@ -204,7 +204,8 @@ impl Term {
 
     /// Ends the term: what is under way lands, and leadership goes to the next in line.
     pub(super) async fn finish(&mut self, end: &End) {
-        let mut lands = matches!(end, End::Shutdown | End::Settled);
+        // Handed over while it could still be held.
+        let mut lands = matches!(end, End::Shutdown | End::Settled | End::Brokerless);
         while let Some(flight) = self.flights.pop_front() {
             if let Ok(flight) = flight.await {
                 // Behind one that failed, nothing is let out.

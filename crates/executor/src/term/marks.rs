@@ -14,6 +14,7 @@ use super::{Context, End, Term};
 use crate::answer::put_action;
 use crate::errands::Fate;
 use crate::mark::{self, EVERY, Hand, Judgement, Marks, Unmarked, Witness};
+use crate::seeking;
 
 /// How often a leader that waits for the broker shows the database that it lives.
 const PING_EVERY: Duration = Duration::from_secs(2);
@@ -94,10 +95,12 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
     }
 }
 
-/// Reads the marks as soon as there is a broker; keeps the leadership alive meanwhile.
+/// Reads the marks as soon as there is a broker, if there is one before long; keeps the leadership alive meanwhile.
 async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Option<(Marks, bool)>, Error> {
     let mut current = context.current.clone();
     let mut failed = None;
+    // Then a standby whose broker answers may find out.
+    let hands_over_at = tokio::time::Instant::now() + seeking::brokerless_max(context.config.lease);
     loop {
         let found = async {
             let session = current
@@ -113,6 +116,10 @@ async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Op
                 continue;
             }
             () = context.shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep_until(hands_over_at) => {
+                tracing::warn!("no broker to read the marks from; leadership is given up");
+                return Ok(None);
+            }
         };
         match found {
             Some((session, Ok(Ok(marks)))) => return Ok(Some((marks, session.is_private()))),
@@ -294,7 +301,7 @@ impl Term {
             }
         }
         match end {
-            End::Shutdown => Some(leadership),
+            End::Shutdown | End::Brokerless => Some(leadership),
             End::Over => None,
             End::Doubted { reason, above } => {
                 if let Err(error) = leadership.doubt(reason, *above).await {

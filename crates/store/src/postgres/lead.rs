@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::commit::{self, Call};
 use super::{Journal, VERSION_MIN, wrong_encoding};
 use crate::clock::Reading;
-use crate::deadline::{CALL_DEADLINE, within};
+use crate::deadline::{CALL_DEADLINE, borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
 use crate::stamp::Stamp;
@@ -47,12 +47,25 @@ const GUARD: &str = "SELECT set_config('plan_cache_mode', 'force_generic_plan', 
     set_config('tcp_keepalives_interval', '2', false), \
     set_config('tcp_keepalives_count', '3', false)";
 
+/// Whether this session can do all that a leader does. A right that is missing would show only in the middle of a term,
+/// in one executor's every term again, while another executor's user may have it.
+const FITNESS: &str = "SELECT current_setting('server_version_num')::integer AS version, \
+    current_setting('server_encoding') AS encoding, pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only, \
+    (SELECT string_agg(wanted || ' on ' || name, ', ' ORDER BY name, wanted) FROM (VALUES \
+    ('leadership', ARRAY['SELECT', 'UPDATE']), ('live', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), \
+    ('actions', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('messages', ARRAY['SELECT', 'INSERT', 'DELETE']), \
+    ('action_totals', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('history', ARRAY['SELECT', 'INSERT', 'DELETE']), \
+    ('attempts', ARRAY['SELECT', 'INSERT', 'DELETE']), ('events', ARRAY['SELECT', 'INSERT', 'DELETE']), \
+    ('stories', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), \
+    ('ended_incarnations', ARRAY['SELECT', 'INSERT', 'DELETE'])) AS needed (name, rights) \
+    CROSS JOIN LATERAL unnest(rights) AS wanted WHERE NOT has_table_privilege(to_regclass(name), wanted)) AS barred";
+
 const SET_STATEMENT_TIMEOUT: &str = "SELECT set_config('statement_timeout', $1, false)";
 
 const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, leader = $2, led_since = now(), \
     former_epoch = CASE WHEN doubt IS NULL THEN epoch ELSE former_epoch END, \
     former_batch = CASE WHEN doubt IS NULL THEN batch ELSE former_batch END, doubt = coalesce(doubt, '') \
-    WHERE partition_id = $1 RETURNING epoch";
+    WHERE partition_id = $1 RETURNING epoch, clock_ahead_us";
 
 /// The newest reports of executions with an attempt out, and of those whose last events are awaited.
 const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
@@ -93,6 +106,7 @@ const SETTLE: &str = "WITH settled AS (UPDATE leadership SET generation = genera
 pub(crate) struct Lead {
     epoch: Epoch,
     reading: Reading,
+    clock_ahead_us: i64,
     /// Taken out for the time of a call and put back when it ended well, so that a call that fails, or is dropped,
     /// takes the session and its lock with it.
     connection: Option<PgConnection>,
@@ -109,10 +123,11 @@ impl Journal {
         .await?;
         in_line();
         let reading = locked(&mut connection).await?;
-        let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut connection);
-        let epoch = Epoch(within(raise).await?);
+        let raise = sqlx::query_as(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut connection);
+        let (epoch, clock_ahead_us) = within(raise).await?;
+        let epoch = Epoch(epoch);
         tracing::debug!(epoch = epoch.0, "took the journal's lock and raised the epoch");
-        Ok(Lead { epoch, reading, connection: Some(connection) })
+        Ok(Lead { epoch, reading, clock_ahead_us, connection: Some(connection) })
     }
 }
 
@@ -131,23 +146,20 @@ async fn locked(connection: &mut PgConnection) -> Result<Reading, Error> {
     }
 }
 
-/// Checks that this server can be led on.
+/// Checks that this server can be led on, by this user.
 async fn admit(connection: &mut PgConnection) -> Result<(), Error> {
-    let row = within(
-        sqlx::query(
-            "SELECT current_setting('server_version_num')::integer AS version, \
-             current_setting('server_encoding') AS encoding, \
-             pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only",
-        )
-        .fetch_one(connection),
-    )
-    .await?;
+    let row = within(sqlx::query(FITNESS).fetch_one(connection)).await?;
     if row.try_get::<i32, _>("version")? < VERSION_MIN {
         return Err(Error::Unfit("leading needs PostgreSQL 14 or later".to_owned()));
     }
     wrong_encoding(row.try_get("encoding")?)?;
     if row.try_get("read_only")? {
         return Err(Error::ReadOnly);
+    }
+    if let Some(barred) = row.try_get::<Option<&str>, _>("barred")? {
+        return Err(Error::Unfit(format!(
+            "this executor's user lacks rights: {barred}; grant them, or use another user"
+        )));
     }
     Ok(())
 }
@@ -158,6 +170,16 @@ async fn set_statement_timeout(connection: &mut PgConnection, timeout: Duration)
     Ok(())
 }
 
+impl Journal {
+    pub(crate) async fn note_clock(&self, epoch: Epoch, ahead_us: i64) -> Result<(), Error> {
+        let mut connection = borrow(&self.pool).await?;
+        let noted = sqlx::query(sql::NOTE_CLOCK).bind(PARTITION).bind(epoch.0).bind(ahead_us);
+        let noted = within(noted.execute(&mut *connection)).await?;
+        connection.give_back();
+        (noted.rows_affected() > 0).then_some(()).ok_or(Error::LeadershipOver)
+    }
+}
+
 impl Lead {
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
@@ -165,6 +187,10 @@ impl Lead {
 
     pub(crate) fn reading(&self) -> Reading {
         self.reading
+    }
+
+    pub(crate) fn clock_ahead_us(&self) -> i64 {
+        self.clock_ahead_us
     }
 
     fn take(&mut self) -> Result<PgConnection, Error> {

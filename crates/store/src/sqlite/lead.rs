@@ -31,7 +31,7 @@ const RAISE_EPOCH: &str = "UPDATE leadership SET epoch = epoch + 1, batch = 0, l
     led_since = CAST(unixepoch('subsec') * 1000000 AS INTEGER), \
     former_epoch = CASE WHEN doubt IS NULL THEN epoch ELSE former_epoch END, \
     former_batch = CASE WHEN doubt IS NULL THEN batch ELSE former_batch END, doubt = coalesce(doubt, '') \
-    WHERE partition_id = $1 RETURNING epoch";
+    WHERE partition_id = $1 RETURNING epoch, clock_ahead_us";
 
 /// The newest reports of executions with an attempt out, and of those whose last events are awaited.
 const RECENT: &str = "SELECT e.execution_id, e.number, e.body FROM (\
@@ -70,6 +70,7 @@ const NOTE_REWIND: &str = "INSERT OR REPLACE INTO rewinds \
 pub(crate) struct Lead {
     epoch: Epoch,
     reading: Reading,
+    clock_ahead_us: i64,
     journal: Journal,
     /// Taken out for the time of a call and put back when it ended well.
     lock: Option<OwnedMutexGuard<()>>,
@@ -80,11 +81,22 @@ impl Journal {
         in_line();
         let lock = self.leading.clone().lock_owned().await;
         let mut connection = borrow(&self.writer).await?;
-        let raise = sqlx::query_scalar(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);
-        let epoch = Epoch(within(raise).await?);
+        let raise = sqlx::query_as(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);
+        let (epoch, clock_ahead_us) = within(raise).await?;
+        let epoch = Epoch(epoch);
         connection.give_back();
         tracing::debug!(epoch = epoch.0, "raised the epoch");
-        Ok(Lead { epoch, reading: Reading::of_this_host(), journal: self.clone(), lock: Some(lock) })
+        Ok(Lead { epoch, reading: Reading::of_this_host(), clock_ahead_us, journal: self.clone(), lock: Some(lock) })
+    }
+}
+
+impl Journal {
+    pub(crate) async fn note_clock(&self, epoch: Epoch, ahead_us: i64) -> Result<(), Error> {
+        let mut connection = borrow(&self.writer).await?;
+        let noted = sqlx::query(sql::NOTE_CLOCK).bind(PARTITION).bind(epoch.0).bind(ahead_us);
+        let noted = within(noted.execute(&mut *connection)).await?;
+        connection.give_back();
+        (noted.rows_affected() > 0).then_some(()).ok_or(Error::LeadershipOver)
     }
 }
 
@@ -95,6 +107,10 @@ impl Lead {
 
     pub(crate) fn reading(&self) -> Reading {
         self.reading
+    }
+
+    pub(crate) fn clock_ahead_us(&self) -> i64 {
+        self.clock_ahead_us
     }
 
     fn take(&mut self) -> Result<OwnedMutexGuard<()>, Error> {

@@ -103,6 +103,47 @@ async fn a_row_that_every_commit_updates_leaves_no_growing_table_behind() -> any
 }
 
 #[tokio::test]
+async fn who_may_read_but_not_write_leads_nothing_and_is_told_which_right_is_missing() -> anyhow::Result<()> {
+    let world = World::postgres().await?;
+    let name = format!("reader_{}", std::process::id());
+    let mut grants = session(&world.url).await?;
+    for grant in [
+        format!("CREATE ROLE {name} LOGIN"),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}"),
+        format!("REVOKE INSERT ON history FROM {name}"),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut grants).await?;
+    }
+    let reader = Store::open(&world.url.replace("postgres@", &format!("{name}@"))).await?;
+    let error = reader.lead("reader").await.map(|lead| lead.epoch()).expect_err("it may not");
+    assert!(matches!(&error, Error::Unfit(lacks) if lacks.contains("INSERT on history;")), "{error}");
+    // Nobody has to wait for it, and no epoch went by.
+    let lead = timeout(SOON, world.store.lead("writer")).await??;
+    assert_eq!(lead.epoch().0, 1);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("GRANT INSERT ON history TO {name}"))).execute(&mut grants).await?;
+    lead.release().await;
+    assert_eq!(reader.lead("reader").await?.epoch().0, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn how_far_the_journals_time_is_ahead_is_noted_by_the_leader_alone() -> anyhow::Result<()> {
+    for world in [World::postgres().await?, World::sqlite_file().await?, World::sqlite_memory().await?] {
+        let lead = world.store.lead("first").await?;
+        assert_eq!(lead.clock_ahead_us(), 0);
+        let off = lead.reading().carried_to(Instant::now()).as_micros() - world.store.reading().await?.at.as_micros();
+        assert!(off.abs() < 1_000_000, "{off}");
+        world.store.note_clock(lead.epoch(), -7_200_000_000).await?;
+        let old = lead.epoch();
+        lead.release().await;
+        let lead = world.store.lead("second").await?;
+        assert_eq!(lead.clock_ahead_us(), -7_200_000_000);
+        assert!(matches!(world.store.note_clock(old, 0).await, Err(Error::LeadershipOver)));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_silent_leader_loses_the_lock() -> anyhow::Result<()> {
     let world = World::postgres().await?;
     let mut frozen = world.writer().await?;
