@@ -330,7 +330,7 @@ impl Control for Handle {
             }
             // A database that does not answer is told above.
             let rewinds = self.store.rewinds().await.unwrap_or_default();
-            let recent = rewinds.iter().filter(|rewind| rewind.settled_at + REWINDS_TOLD >= self.clock.now());
+            let recent = rewinds.iter().filter(|rewind| rewind.settled_at + REWINDS_TOLD >= clock::wall());
             warnings.extend(recent.map(|rewind| format!("{}: {}", rewind.settled_at, rewind.sentence())));
             Health { role, database, broker, warnings }
         }
