@@ -590,12 +590,12 @@ impl Checker {
             (ahead.fence, ahead.attempt) == (fence, attempt) && !self.running.contains_key(&ahead.after)
         });
         let is_leased = lease == Some((fence, attempt));
-        self.count_processes(fence)?;
         // Of one that the journal forgot the worker knows more.
         let is_forgotten = self.forgotten.is_some_and(|forgotten| fence <= forgotten);
         ensure(runs_on || is_leased || is_next || is_forgotten, Rule::ProcessesWithinLeases, Some(id), || {
             format!("attempt {attempt} of execution {id} runs with fence {fence}; its lease is {lease:?}, {ahead:?}")
-        })
+        })?;
+        self.count_processes(fence)
     }
 
     fn close(&self, at: u64) -> Result<(), Violation> {

@@ -219,10 +219,13 @@ impl Scheduler {
 
     /// One row of the table above.
     fn take_over(&mut self, incarnation: Incarnation, shown: Shown, now: Timestamp) {
-        let Some(floor) = self.doubt.as_ref().map(|doubt| doubt.floor) else { return };
+        let Some(doubt) = &self.doubt else { return };
+        let floor = doubt.floor;
         if shown.fence.0 < floor.next_fence {
             return;
         }
+        // One that was taken over before, and is not there any more, has ended since.
+        let is_new = shown.execution_id.0 >= floor.next_id && !doubt.recovered.contains(&shown.execution_id);
         self.note(Evidence {
             highest: Highest { execution_id: shown.execution_id, fence: shown.fence },
             ..Evidence::default()
@@ -230,7 +233,7 @@ impl Scheduler {
         let id = shown.execution_id;
         let leased = self.executions.get(&id).and_then(Execution::leased).map(|leased| leased.fence);
         match (self.executions.get(&id).map(Execution::phase), leased) {
-            (None, _) if id.0 >= floor.next_id => self.recover_from_worker(incarnation, shown, now),
+            (None, _) if is_new => self.recover_from_worker(incarnation, shown, now),
             // It has settled.
             (None, _) => self.orders.recorded(incarnation, shown.key()),
             (Some(_), Some(fence)) if fence > shown.fence => self.orders.recorded(incarnation, shown.key()),
