@@ -14,6 +14,7 @@ mod clocks;
 mod command_line;
 mod crash;
 mod ending;
+mod escape;
 mod flood;
 mod intake;
 mod journal;
