@@ -22,6 +22,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
+use slotline_protocol::chain;
 use tokio::sync::watch;
 
 pub(crate) use connection::Server;
@@ -137,7 +138,9 @@ impl Session {
         let mut deliveries = Vec::new();
         match tokio::time::timeout(SALVAGE_WITHIN, self.take_all(queue, &mut deliveries)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, queue, "the queue of an earlier session can't be read"),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %chain(&error), queue, "the queue of an earlier session can't be read")
+            }
             Err(_) => tracing::debug!(queue, "the queue of an earlier session does not answer"),
         }
         deliveries

@@ -181,7 +181,7 @@ pub(crate) async fn unbind_former_leaders(session: Session, prefix: String, epoc
         let names = 0..topology::LEADER_NAMES;
         let bindings: Vec<_> = names.flat_map(|name| topology_of(&prefix, former, name).bindings).collect();
         if let Err(error) = session.unbind(&bindings).await {
-            tracing::warn!(%error, epoch = %former, "the queues of a former leader can't be unbound");
+            tracing::warn!(error = %chain(&error), epoch = %former, "the queues of a former leader can't be unbound");
             return;
         }
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slotline_broker::{Error, Properties, Publication, PublishError, Receipt, Session, topology};
-use slotline_protocol::Epoch;
 use slotline_protocol::message::Lineage;
+use slotline_protocol::{Epoch, chain};
 use slotline_scheduler::Counters;
 use slotline_store::Standing;
 
@@ -109,7 +109,7 @@ impl Marks {
         let read = |body: &[u8]| match serde_json::from_slice(body) {
             Ok(mark) => Some(mark),
             Err(error) => {
-                tracing::warn!(%error, "a mark of the journal on the broker can't be read");
+                tracing::warn!(error = %chain(&error), "a mark of the journal on the broker can't be read");
                 None
             }
         };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use slotline_broker::topology::{Overflow, Queue};
 use slotline_broker::{Broker, Error, Publication, PublishError, Session, Topology};
+use slotline_protocol::chain;
 
 /// How often the canaries are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
@@ -62,7 +63,7 @@ pub(crate) async fn watch(broker: Broker, name: String, findings: Arc<Findings>)
                 tracing::debug!(?error, "the policies on the broker can't be looked at");
                 session.close().await;
             }
-            Err(error) => tracing::debug!(%error, "the policies on the broker can't be looked at"),
+            Err(error) => tracing::debug!(error = %chain(&error), "the policies on the broker can't be looked at"),
         }
         tokio::time::sleep(CHECK_EVERY).await;
     }

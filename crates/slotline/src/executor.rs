@@ -64,9 +64,6 @@ pub(crate) struct Args {
 
 pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
-    for warning in host::user_warnings(false, &settings.file) {
-        tracing::warn!("{warning}");
-    }
     let file = &settings.file;
     let url = args.database_url.or(file.database_url.clone());
     let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
@@ -87,6 +84,9 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
     };
     let listen = args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN);
     let listener = slotline_api::listen(listen, token.as_ref()).await?;
+    for warning in host::user_warnings(false, &settings.file) {
+        tracing::warn!("{warning}");
+    }
     let shutdown = stop_on_signals()?;
     let opening = Box::pin(open(url.expose(), !(args.no_migrate || file.no_migrate)));
     let Some(store) = shutdown.run_until_cancelled(opening).await else { return Ok(ExitCode::SUCCESS) };

@@ -51,9 +51,6 @@ pub(crate) struct Args {
 
 pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
-    for warning in host::user_warnings(true, &settings.file) {
-        tracing::warn!("{warning}");
-    }
     let file = &settings.file;
     let path = args.actions.or(file.actions.clone());
     let path = require(path, "the actions file", "actions", "ACTIONS", "actions")?;
@@ -87,6 +84,9 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
     if served == 0 {
         let message = format!("{}: no action has an [action.run] table, so there is nothing to run", path.display());
         return Err(config::Error::Invalid(message).into());
+    }
+    for warning in host::user_warnings(true, &settings.file) {
+        tracing::warn!("{warning}");
     }
     let shutdown = drain_on_signals()?;
     tracing::info!(worker = name, actions = served, "worker starts");

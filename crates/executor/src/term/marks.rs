@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use slotline_broker::Session;
 use slotline_protocol::message::Lineage;
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp};
+use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp, chain};
 use slotline_scheduler::{Counters, DoubtView};
 use slotline_store::{Error, Leadership, Rewind, lost};
 use tokio::time::timeout;
@@ -206,7 +206,7 @@ impl Term {
                 self.evidence.get_or_insert((reason, self.epoch));
             }
             Err(error) => {
-                tracing::warn!(%error, "no mark of the journal was left; trying again");
+                tracing::warn!(error = %chain(&error), "no mark of the journal was left; trying again");
                 self.office.hand.renewed(None);
                 self.marked_at.get_or_insert(self.clock.now());
             }
@@ -305,13 +305,13 @@ impl Term {
             End::Over => None,
             End::Doubted { reason, above } => {
                 if let Err(error) = leadership.doubt(reason, *above).await {
-                    tracing::warn!(%error, "the journal's doubt can't be noted; it will be found again");
+                    tracing::warn!(error = %chain(&error), "the journal's doubt can't be noted; it will be found again");
                 }
                 Some(leadership)
             }
             End::Settled => {
                 if let Err(error) = self.settle(&mut leadership, session).await {
-                    tracing::warn!(%error, "what the journal lacks can't be noted; the next leader finds it out again");
+                    tracing::warn!(error = %chain(&error), "what the journal lacks can't be noted; the next leader finds it out again");
                 }
                 Some(leadership)
             }

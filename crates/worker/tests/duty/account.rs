@@ -36,6 +36,7 @@ fn a_heartbeat_names_the_journal_and_the_highest_numbers_ever_given() {
     assert_eq!((beat.journal, beat.account.is_none()), (Some(journal(2)), true));
     assert_eq!((beat.highest.execution_id, beat.highest.fence), (ExecutionId(7), Fence(71)));
     world.lost();
+    world.fail(3);
     world.new_incarnation();
     let beat = world.duty_heartbeat();
     assert_eq!((beat.journal, beat.highest.fence), (None, Fence(71)), "the numbers outlive the incarnation");
@@ -56,7 +57,7 @@ fn a_leader_that_asks_is_told_all_that_is_held_or_unrecorded_with_every_heartbea
         let told: Vec<_> =
             account.attempts.iter().map(|shown| (shown.execution_id.0, shown.fence.0, shown.state)).collect();
         assert_eq!(told, [(1, 1, None), (2, 2, Some(Holding::Running))]);
-        world.advance_connected(s(5));
+        world.advance(s(5));
     }
     world.order(hello(3, false));
     assert!(world.take_heartbeats().pop().expect("a hello is answered").account.is_none());
