@@ -343,3 +343,79 @@ async fn a_verdict_names_what_is_wrong_and_says_when_it_could_not_look() -> Resu
     ensure!(output.status.code() == Some(2), "{output:?}");
     Ok(())
 }
+
+/// The most memory that the executor has ever had, in bytes.
+fn peak_memory(executor: &Daemon) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", executor.pid()))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(peak.trim().trim_end_matches("kB").trim().parse::<u64>()? << 10)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_body_costs_more_than_a_small_multiple_of_its_bytes_and_good_ones_behind_it_are_taken() -> Result<()> {
+    const BODIES: usize = 20;
+    let installation = Installation::start().await?;
+    installation.put(&line_of(0), json!({"limit": 1})).await?;
+    let before = peak_memory(&installation.executor)?;
+    let array = |member: &str, count: usize| format!("[{}]", vec![member; count].join(","));
+    let unknown = request(&json!({"action_ref": "no.such"}));
+    let headers = BTreeMap::from([("label".to_owned(), "x".repeat(60_000))]);
+    let properties = || Properties { headers: headers.clone(), ..Properties::default() };
+    let kinds = [array("1", 100_000), array("{}", 10_000), array(&unknown, 10_000)];
+    for body in kinds.iter().cycle().take(3 * BODIES) {
+        installation.publish([publication(body.as_bytes(), properties())].into_iter()).await?;
+    }
+    installation.publish([good(0)].into_iter()).await?;
+    eventually("the good one behind them is in line", LATER, async || {
+        let url = format!("{}/api/v1/actions/{}/queue-stats", installation.executor.api_url(), line_of(0));
+        let stats: Value = installation.http.get(url).send().await?.error_for_status()?.json().await?;
+        Ok((stats["data"]["queue_length"] == 1).then_some(()))
+    })
+    .await?;
+    let count = "SELECT count(*) FROM dead_letters";
+    eventually("each bad body is one letter", LATER, async || {
+        let kept = installation.postgres.psql_in(&installation.database, count).await?;
+        Ok((kept.trim() == (3 * BODIES).to_string()).then_some(()))
+    })
+    .await?;
+    let bytes: usize = kinds.iter().map(|body| (body.len() + 60_000) * BODIES).sum();
+    let grown = peak_memory(&installation.executor)? - before;
+    ensure!(grown < 3 * bytes as u64 + (32 << 20), "{grown} bytes for messages of {bytes} in all");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_of_half_a_gigabyte_are_looked_through_in_little_memory_and_replayed_one_by_one() -> Result<()> {
+    const LETTERS: usize = 60;
+    let installation = Installation::start().await?;
+    let body = vec![b'x'; 8 << 20];
+    let before = peak_memory(&installation.executor)?;
+    for number in 0..LETTERS {
+        let properties = Properties { message_id: Some(format!("large-{number}")), ..Properties::default() };
+        installation.publish([publication(body.as_slice(), properties)].into_iter()).await?;
+    }
+    let list = async || -> Result<Vec<Value>> {
+        let url = format!("{}/api/v1/dead?limit=100", installation.executor.api_url());
+        let mut page: Value = installation.http.get(url).send().await?.error_for_status()?.json().await?;
+        Ok(serde_json::from_value(page["data"].take())?)
+    };
+    let letters = eventually("all are put aside", LATER, async || {
+        let letters = list().await?;
+        Ok((letters.len() == LETTERS).then_some(letters))
+    })
+    .await?;
+    ensure!(letters == list().await?, "they are listed in another order");
+    let id = letters[LETTERS / 2]["id"].as_str().context("an id")?;
+    let url = format!("{}/api/v1/dead/{id}", installation.executor.api_url());
+    installation.http.post(format!("{url}/replay")).send().await?.error_for_status()?;
+    ensure!(installation.http.get(url).send().await?.status() == 404, "a replayed letter is still there");
+    eventually("it is refused again, as the last", LATER, async || {
+        let again = list().await?;
+        let last = again.last().context("letters")?;
+        Ok((again.len() == LETTERS && last["message_id"] == letters[LETTERS / 2]["message_id"]).then_some(()))
+    })
+    .await?;
+    let grown = peak_memory(&installation.executor)? - before;
+    ensure!(grown < 200 << 20, "{grown} bytes were taken for letters of {} in all", LETTERS * body.len());
+    Ok(())
+}
