@@ -40,7 +40,7 @@ enum Seat {
     /// Waits for the marks.
     Judging(DbId, Epoch, Box<Recovered>),
     /// Waits until the judgement is noted; `None`: it will stand down.
-    Entering(DbId, Epoch, Option<(Box<Recovered>, Office)>),
+    Entering(DbId, Epoch, Option<(Box<Recovered>, Box<Office>)>),
     Leading(Box<Term>),
 }
 
@@ -162,7 +162,7 @@ impl Executor {
                 let epoch = *epoch;
                 let Some((recovered, office)) = entering.take() else { return self.over(stage) };
                 let who = (self.index, self.life);
-                let mut term = Term::new(db, epoch, *recovered, office, self.clock, self.terms, who, stage);
+                let mut term = Term::new(db, epoch, *recovered, *office, self.clock, self.terms, who, stage);
                 if let Some(session) = self.session {
                     term.open(session, stage);
                 }
@@ -207,7 +207,7 @@ impl Executor {
             return;
         }
         let Seat::Judging(_, _, recovered) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
-        let standing = recovered.standing;
+        let standing = recovered.standing.clone();
         let newest = marks.iter().max_by_key(|mark| (mark.generation, mark.epoch, mark.batch));
         let highest = marks.iter().map(|mark| mark.epoch).max().unwrap_or_default();
         let (is_doubted, skips) = self.weigh(&standing, recovered.counters, newest);
@@ -226,7 +226,7 @@ impl Executor {
         stage.trace(|| format!("executor {} enters epoch {epoch}, in doubt: {is_doubted}", self.index));
         let office = Office::new(standing, recovered.counters, inherited, is_doubted, is_doubted || skips);
         stage.ask(db, Ask::Judge { doubt: is_doubted }, 0);
-        self.seat = Seat::Entering(db, epoch, Some((recovered, office)));
+        self.seat = Seat::Entering(db, epoch, Some((recovered, Box::new(office))));
     }
 
     /// Whether the journal is doubted, and whether its numbers are skipped where it is not.

@@ -121,6 +121,7 @@ impl Journal {
                         former: self.former,
                         doubt: self.doubt,
                         floor: self.floor.unwrap_or(self.counters),
+                        settled: self.settled_in_doubt(),
                         life: self.life,
                     },
                 };
@@ -296,6 +297,13 @@ impl Journal {
     }
 
     // ---- the lock ----
+
+    /// What leaders in the same doubt took over from workers, and has ended since.
+    fn settled_in_doubt(&self) -> Vec<ExecutionId> {
+        let Some(floor) = self.floor else { return Vec::new() };
+        let accepted = self.requests.values().copied().filter(|id| id.0 >= floor.next_id);
+        accepted.filter(|id| !self.live.contains_key(id)).collect()
+    }
 
     fn seat_next(&mut self, stage: &mut Stage) {
         if self.holder.is_some() {

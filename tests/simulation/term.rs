@@ -161,7 +161,7 @@ impl Term {
         scheduler.raise(office.from);
         scheduler.reserve(office.confirmed);
         if office.doubt {
-            scheduler.doubt(office.standing.floor, terms.lease);
+            scheduler.doubt(office.standing.floor, terms.lease, office.standing.settled.iter().copied());
         }
         Self {
             db,

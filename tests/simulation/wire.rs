@@ -230,7 +230,7 @@ pub(crate) struct Recovered {
 }
 
 /// Where the journal stood before this leader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Standing {
     pub(crate) generation: u64,
     pub(crate) rewound_below: ExecutionId,
@@ -238,6 +238,8 @@ pub(crate) struct Standing {
     /// `Some(true)`: a leader doubted it, and did not settle that.
     pub(crate) doubt: Option<bool>,
     pub(crate) floor: Counters,
+    /// Executions from the floor on that have settled.
+    pub(crate) settled: Vec<ExecutionId>,
     /// Which life of the server this is.
     pub(crate) life: u32,
 }

@@ -444,6 +444,7 @@ mod tests {
             doubt: Some(String::new()),
             counters,
             floor: counters,
+            settled: Vec::new(),
             lease: Duration::from_secs(60),
             site: "one".to_owned(),
             life: "first".to_owned(),

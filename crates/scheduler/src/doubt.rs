@@ -46,6 +46,7 @@ pub(crate) struct Doubt {
     lease: Duration,
     /// Who has given account.
     told: BTreeSet<Incarnation>,
+    /// Executions taken over from workers, those that have ended since among them.
     recovered: BTreeSet<ExecutionId>,
     /// The highest that any worker showed.
     shown: Highest,
@@ -77,16 +78,17 @@ pub struct DoubtView {
 }
 
 impl Scheduler {
-    /// Doubts the journal, until [`DoubtView::is_over`]. `floor` are the numbers that come next by the journal alone, and
-    /// `lease` is the longest that any worker may go by. To be called before the first input.
-    pub fn doubt(&mut self, floor: Counters, lease: Duration) {
+    /// Doubts the journal, until [`DoubtView::is_over`]. `floor` are the numbers that come next by the journal alone,
+    /// `lease` is the longest that any worker may go by, and `settled` are the executions from the floor on that an earlier
+    /// leader in the same doubt has taken over from workers and that have ended since. To be called before the first input.
+    pub fn doubt(&mut self, floor: Counters, lease: Duration, settled: impl IntoIterator<Item = ExecutionId>) {
         let lease = lease.max(self.config.lease).max(self.former_lease);
         self.doubt = Some(Doubt {
             floor,
             since: None,
             lease,
             told: BTreeSet::new(),
-            recovered: BTreeSet::new(),
+            recovered: settled.into_iter().collect(),
             shown: Highest::default(),
             is_over: false,
         });

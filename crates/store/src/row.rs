@@ -294,6 +294,7 @@ pub(crate) fn standing(row: &impl Columns) -> Result<Standing, Error> {
         doubt: row.maybe_text("doubt")?.map(str::to_owned),
         counters,
         floor,
+        settled: Vec::new(),
         lease: leadership::lease(row.number("lease_us")?),
         site: row.text("site")?.to_owned(),
         life: row.text("life")?.to_owned(),

@@ -24,6 +24,10 @@ pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action, gene
     FROM leadership WHERE partition_id = $1";
 
 /// The times this journal was found older than the world, the newest first.
+/// Nothing, if the journal was not doubted.
+pub(crate) const SETTLED_IN_DOUBT: &str = "SELECT id FROM history \
+    WHERE id >= (SELECT floor_id FROM leadership WHERE partition_id = $1) ORDER BY id";
+
 pub(crate) const REWINDS: &str = "SELECT generation, settled_at, reason, floor_id, next_id, shown_id, recovered \
     FROM rewinds ORDER BY generation DESC LIMIT $1";
 

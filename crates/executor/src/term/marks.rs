@@ -36,6 +36,8 @@ pub(super) struct Office {
     pub(super) doubt: Option<String>,
     /// The numbers that come next by the journal alone.
     floor: Counters,
+    /// What was taken over in the same doubt, and has ended since.
+    settled: Vec<ExecutionId>,
     /// The numbers that come next at least.
     from: Counters,
     /// The longest lease that any worker may go by.
@@ -57,6 +59,7 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
         lineage: standing.lineage,
         doubt: None,
         floor,
+        settled: standing.settled,
         from: counters(standing.counters),
         lease: standing.lease.max(marks.lease()),
         next_execution: marks.next_execution(),
@@ -158,7 +161,8 @@ impl Term {
         self.scheduler.raise(self.office.from);
         self.scheduler.reserve(self.office.hand.confirmed());
         if self.office.doubt.is_some() {
-            self.scheduler.doubt(self.office.floor, self.office.lease);
+            let settled = std::mem::take(&mut self.office.settled);
+            self.scheduler.doubt(self.office.floor, self.office.lease, settled);
         }
     }
 
@@ -311,7 +315,7 @@ impl Term {
             }
             End::Settled => {
                 if let Err(error) = self.settle(&mut leadership, session).await {
-                    tracing::warn!(error = %chain(&error), "what the journal lacks can't be noted; the next leader finds it out again");
+                    tracing::warn!(error = %chain(&*error), "what the journal lacks can't be noted; the next leader finds it out again");
                 }
                 Some(leadership)
             }

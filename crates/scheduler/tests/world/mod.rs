@@ -402,7 +402,7 @@ impl World {
         self.ended = dump.ended;
         self.statuses = dump.statuses;
         self.lead_with(dump.counters);
-        self.scheduler.doubt(dump.counters, LEASE);
+        self.scheduler.doubt(dump.counters, LEASE, []);
         self.orders.clear();
         self.tell(Input::SessionOpened);
     }

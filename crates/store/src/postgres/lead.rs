@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
-use slotline_protocol::{Epoch, Incarnation};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation};
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::MissedTickBehavior;
@@ -269,8 +269,13 @@ impl Lead {
     pub(crate) async fn standing(&mut self) -> Result<Standing, Error> {
         let mut connection = self.take()?;
         let row = within(sqlx::query(STANDING).bind(PARTITION).fetch_one(&mut connection)).await?;
+        let mut standing = row::standing(&row)?;
+        if standing.doubt.is_some() {
+            let settled = sqlx::query_scalar(sql::SETTLED_IN_DOUBT).bind(PARTITION).fetch_all(&mut connection);
+            standing.settled = within(settled).await?.into_iter().map(ExecutionId).collect();
+        }
         self.connection = Some(connection);
-        row::standing(&row)
+        Ok(standing)
     }
 
     pub(crate) async fn doubt(&mut self, reason: &str, above: Epoch) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use slotline_protocol::{Epoch, Incarnation};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::OwnedMutexGuard;
 
@@ -205,9 +205,14 @@ impl Lead {
         let lock = self.take()?;
         let mut connection = borrow(&self.journal.writer).await?;
         let row = within(sqlx::query(STANDING).bind(PARTITION).fetch_one(&mut *connection)).await?;
+        let mut standing = row::standing(&row)?;
+        if standing.doubt.is_some() {
+            let settled = sqlx::query_scalar(sql::SETTLED_IN_DOUBT).bind(PARTITION).fetch_all(&mut *connection);
+            standing.settled = within(settled).await?.into_iter().map(ExecutionId).collect();
+        }
         connection.give_back();
         self.lock = Some(lock);
-        row::standing(&row)
+        Ok(standing)
     }
 
     pub(crate) async fn doubt(&mut self, reason: &str, above: Epoch) -> Result<(), Error> {
