@@ -217,6 +217,7 @@ impl Executor {
             next_fence: reserved(|of| of.next_fence),
             next_action: reserved(|of| of.next_action),
         };
+        let generation = marks.iter().map(|mark| mark.generation).max().unwrap_or_default();
         self.server_life = standing.life;
         if is_doubted && highest >= epoch {
             stage.ask(db, Ask::Doubt { above: highest }, 0);
@@ -224,7 +225,8 @@ impl Executor {
             return;
         }
         stage.trace(|| format!("executor {} enters epoch {epoch}, in doubt: {is_doubted}", self.index));
-        let office = Office::new(standing, recovered.counters, inherited, is_doubted, is_doubted || skips);
+        let office =
+            Office::new(standing, recovered.counters, (inherited, generation), is_doubted, is_doubted || skips);
         stage.ask(db, Ask::Judge { doubt: is_doubted }, 0);
         self.seat = Seat::Entering(db, epoch, Some((recovered, Box::new(office))));
     }

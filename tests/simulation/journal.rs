@@ -139,8 +139,8 @@ impl Journal {
                 self.floor.get_or_insert(self.counters);
                 stage.answer(db, Answer::Noted);
             }
-            Ask::Settle { next } if self.holder == Some(db) => {
-                self.generation += 1;
+            Ask::Settle { generation, next } if self.holder == Some(db) => {
+                self.generation = generation;
                 self.counters = next;
                 self.rewound_below = ExecutionId(next.next_id);
                 (self.doubt, self.floor) = (None, None);

@@ -40,6 +40,8 @@ pub(crate) struct Office {
     /// The numbers that come next at least.
     from: Counters,
     inherited: Counters,
+    /// The highest generation of the journal that any mark shows.
+    marked_generation: u64,
     confirmed: Counters,
     is_renewing: bool,
     /// The next numbers as of the last batch that is committed.
@@ -48,13 +50,20 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    pub(crate) fn new(standing: Standing, counters: Counters, inherited: Counters, doubt: bool, skips: bool) -> Self {
+    pub(crate) fn new(
+        standing: Standing,
+        counters: Counters,
+        (inherited, marked_generation): (Counters, u64),
+        doubt: bool,
+        skips: bool,
+    ) -> Self {
         let from = if skips { inherited } else { counters };
         Self {
             standing,
             doubt,
             from,
             inherited,
+            marked_generation,
             confirmed: counters,
             is_renewing: false,
             next: counters,
@@ -304,19 +313,21 @@ impl Term {
             return Some(Ask::Doubt { above });
         }
         let is_over = self.scheduler.in_doubt().is_some_and(|doubt| doubt.is_over);
-        (is_over && !self.is_urgent && self.flight.is_none()).then(|| Ask::Settle { next: self.scheduler.counters() })
+        (is_over && !self.is_urgent && self.flight.is_none())
+            .then(|| Ask::Settle { generation: self.next_generation(), next: self.scheduler.counters() })
+    }
+
+    /// Above every generation that the journal, the marks and the workers know of.
+    fn next_generation(&self) -> u64 {
+        let shown = self.scheduler.in_doubt().map_or(0, |doubt| doubt.generation);
+        self.office.standing.generation.max(self.office.marked_generation).max(shown) + 1
     }
 
     /// Of a journal that it settled.
     pub(crate) fn settled_mark(&self) -> Option<Mark> {
         let is_settled = self.office.doubt && self.evidence.is_none();
         let next = self.scheduler.counters();
-        is_settled.then(|| Mark {
-            generation: self.office.standing.generation + 1,
-            next,
-            reserved: next,
-            ..self.mark()
-        })
+        is_settled.then(|| Mark { generation: self.next_generation(), next, reserved: next, ..self.mark() })
     }
 
     /// What it knows of the journal without being told.

@@ -164,6 +164,7 @@ pub(crate) enum Ask {
     },
     /// All that it may have forgotten is known.
     Settle {
+        generation: u64,
         next: Counters,
     },
     Ping,

@@ -137,6 +137,11 @@ impl Marks {
         self.0.iter().map(|mark| mark.next.execution).max().unwrap_or_default()
     }
 
+    /// The highest generation of the journal that was led on.
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.iter().map(|mark| mark.journal.generation).max().unwrap_or_default()
+    }
+
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.0.iter().map(|mark| mark.lease_ms).max().unwrap_or_default())
     }
@@ -332,9 +337,9 @@ impl Hand {
         publication(&self.prefix, &Mark { reserved: self.inherited, ..self.mark.clone() })
     }
 
-    /// The mark of a journal that was settled with these numbers, as a new generation.
-    pub(crate) fn settled(&self, next: Counters) -> Publication {
-        let journal = Lineage { generation: self.mark.journal.generation + 1, ..self.mark.journal };
+    /// The mark of a journal that was settled with these numbers, as this generation.
+    pub(crate) fn settled(&self, generation: u64, next: Counters) -> Publication {
+        let journal = Lineage { generation, ..self.mark.journal };
         publication(&self.prefix, &Mark { journal, next: next.into(), reserved: next.into(), ..self.mark.clone() })
     }
 }

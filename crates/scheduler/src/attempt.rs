@@ -236,6 +236,9 @@ impl Scheduler {
         let Some(from) = self.executions.get(&id).map(Execution::status) else { return };
         self.announce(id, from, status, now);
         let Some(execution) = self.executions.remove(&id) else { return };
+        if let Some(doubt) = &mut self.doubt {
+            doubt.settled(id);
+        }
         self.effects.changed.remove(&id);
         let Some(action) = self.actions.get_mut(&execution.action) else { return };
         action.total_completed += 1;

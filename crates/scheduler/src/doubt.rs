@@ -31,6 +31,8 @@ use crate::scheduler::{Counters, Scheduler};
 
 /// How far above the journal's own numbers those that a worker shows may be: what is further is not believed.
 const BELIEVED: i64 = 1 << 40;
+/// How far above the journal's own generation one that a worker shows may be, to be believed.
+const GENERATIONS_BELIEVED: u64 = 1_000;
 /// After a rewind, attempts of executions that were known before it are numbered from here for each generation: the
 /// numbers between may have been used.
 const ATTEMPTS_PER_GENERATION: u32 = 1_000;
@@ -50,7 +52,18 @@ pub(crate) struct Doubt {
     recovered: BTreeSet<ExecutionId>,
     /// The highest that any worker showed.
     shown: Highest,
+    generation: u64,
     is_over: bool,
+}
+
+impl Doubt {
+    /// The worker may show the attempt again before it hears that the outcome is recorded; it is not to be taken over then,
+    /// whichever leader took it over at first.
+    pub(crate) fn settled(&mut self, id: ExecutionId) {
+        if id.0 >= self.floor.next_id {
+            self.recovered.insert(id);
+        }
+    }
 }
 
 /// What the world knows and the journal does not: it is older.
@@ -72,6 +85,8 @@ pub struct DoubtView {
     /// Executions that the journal did not know and a worker holds.
     pub recovered: Vec<ExecutionId>,
     pub shown: Highest,
+    /// The highest generation of this journal that any worker was led by; 0 if no worker told one.
+    pub generation: u64,
     pub floor: Counters,
     /// Everything that may run is known.
     pub is_over: bool,
@@ -90,6 +105,7 @@ impl Scheduler {
             told: BTreeSet::new(),
             recovered: settled.into_iter().collect(),
             shown: Highest::default(),
+            generation: 0,
             is_over: false,
         });
     }
@@ -116,6 +132,7 @@ impl Scheduler {
             awaited: untold.map(|(_, worker)| worker.name.clone()).collect(),
             recovered: doubt.recovered.iter().copied().collect(),
             shown: doubt.shown,
+            generation: doubt.generation,
             floor: doubt.floor,
             is_over: doubt.is_over,
         })
@@ -179,6 +196,12 @@ impl Scheduler {
         if let Some(doubt) = &mut self.doubt {
             doubt.shown.execution_id = doubt.shown.execution_id.max(heartbeat.highest.execution_id);
             doubt.shown.fence = doubt.shown.fence.max(heartbeat.highest.fence);
+            if let (Some(theirs), Some(ours)) = (heartbeat.journal, self.journal)
+                && theirs.identity == ours.identity
+                && theirs.generation < ours.generation + GENERATIONS_BELIEVED
+            {
+                doubt.generation = doubt.generation.max(theirs.generation);
+            }
         }
     }
 

@@ -277,6 +277,11 @@ pub(crate) fn rewound_below(row: &impl Columns) -> Result<ExecutionId, Error> {
     Ok(ExecutionId(row.number("rewound_below")?))
 }
 
+/// As databases hold it.
+pub(crate) fn signed(generation: u64) -> i64 {
+    i64::try_from(generation).unwrap_or(i64::MAX)
+}
+
 pub(crate) fn generation(row: &impl Columns) -> Result<u64, Error> {
     Ok(u64::try_from(row.number("generation")?).unwrap_or_default())
 }

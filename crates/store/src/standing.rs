@@ -35,6 +35,9 @@ pub struct Standing {
 /// A journal that was found older than the world, and is led on all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewind {
+    /// What the journal is from now on: above every generation of it that the world has seen, so that no attempt number
+    /// is given twice.
+    pub generation: u64,
     pub reason: String,
     /// The numbers that came next by the journal alone, and those that come next since.
     pub floor: Counters,

@@ -44,6 +44,8 @@ pub(super) struct Office {
     lease: Duration,
     /// The next execution by the newest mark.
     next_execution: i64,
+    /// The highest generation of the journal that any mark shows.
+    generation: u64,
     hand: Hand,
 }
 
@@ -63,6 +65,7 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
         from: counters(standing.counters),
         lease: standing.lease.max(marks.lease()),
         next_execution: marks.next_execution(),
+        generation: marks.generation(),
         hand,
     };
     match judgement {
@@ -339,7 +342,9 @@ impl Term {
             view.floor.next_id,
         ];
         let shown_id = ExecutionId(shown.into_iter().max().unwrap_or_default());
+        let led = [self.office.lineage.generation, self.office.generation, marks.generation(), view.generation];
         let rewind = Rewind {
+            generation: led.into_iter().max().unwrap_or_default() + 1,
             reason: self.office.doubt.clone().unwrap_or_default(),
             floor: stored(view.floor),
             next: stored(next),
@@ -349,7 +354,9 @@ impl Term {
         leadership.settle(&rewind).await?;
         let ids = (ExecutionId(view.floor.next_id), shown_id, ExecutionId(next.next_id));
         tracing::error!(epoch = %self.epoch, "{}", lost(&rewind.reason, ids, recovered));
-        let left = timeout(LEAVE_DEADLINE, mark::is_left(session.publish(self.office.hand.settled(next)))).await;
+        let left =
+            timeout(LEAVE_DEADLINE, mark::is_left(session.publish(self.office.hand.settled(rewind.generation, next))))
+                .await;
         left.map_err(|_| "the broker did not take the mark in time")??;
         Ok(())
     }

@@ -95,7 +95,7 @@ const DOUBT: &str = "UPDATE leadership SET epoch = greatest(epoch, $4), doubt = 
     floor_id = coalesce(floor_id, next_id), floor_fence = coalesce(floor_fence, next_fence) \
     WHERE partition_id = $1 AND epoch = $2";
 
-const SETTLE: &str = "WITH settled AS (UPDATE leadership SET generation = generation + 1, doubt = NULL, \
+const SETTLE: &str = "WITH settled AS (UPDATE leadership SET generation = $11, doubt = NULL, \
     floor_id = NULL, floor_fence = NULL, next_id = $5, next_fence = $7, next_action = $10, rewound_below = $5 \
     WHERE partition_id = $1 AND epoch = $2 RETURNING generation) \
     INSERT INTO rewinds (generation, settled_at, reason, floor_id, next_id, floor_fence, next_fence, shown_id, recovered) \
@@ -298,7 +298,8 @@ impl Lead {
             .bind(rewind.next.next_fence)
             .bind(rewind.shown_id.0)
             .bind(standing::listed(&rewind.recovered))
-            .bind(rewind.next.next_action);
+            .bind(rewind.next.next_action)
+            .bind(row::signed(rewind.generation));
         if within(settled.execute(&mut connection)).await?.rows_affected() != 1 {
             return Err(Error::LeadershipOver);
         }

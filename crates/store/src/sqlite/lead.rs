@@ -55,14 +55,14 @@ const DOUBT: &str = "UPDATE leadership SET epoch = max(epoch, $4), doubt = $3, \
     floor_id = coalesce(floor_id, next_id), floor_fence = coalesce(floor_fence, next_fence) \
     WHERE partition_id = $1 AND epoch = $2";
 
-const SETTLE: &str = "UPDATE leadership SET generation = generation + 1, doubt = NULL, floor_id = NULL, \
+const SETTLE: &str = "UPDATE leadership SET generation = $6, doubt = NULL, floor_id = NULL, \
     floor_fence = NULL, next_id = $3, next_fence = $4, next_action = $5, rewound_below = $3 \
     WHERE partition_id = $1 AND epoch = $2";
 
 /// Before [`SETTLE`], and once more where that did not follow.
 const NOTE_REWIND: &str = "INSERT OR REPLACE INTO rewinds \
     (generation, settled_at, reason, floor_id, next_id, floor_fence, next_fence, shown_id, recovered) \
-    SELECT generation + 1, CAST(unixepoch('subsec') * 1000000 AS INTEGER), $3, $4, $5, $6, $7, $8, $9 \
+    SELECT $10, CAST(unixepoch('subsec') * 1000000 AS INTEGER), $3, $4, $5, $6, $7, $8, $9 \
     FROM leadership WHERE partition_id = $1 AND epoch = $2";
 
 /// Leadership of one epoch.
@@ -237,14 +237,16 @@ impl Lead {
             .bind(rewind.floor.next_fence)
             .bind(rewind.next.next_fence)
             .bind(rewind.shown_id.0)
-            .bind(standing::listed(&rewind.recovered));
+            .bind(standing::listed(&rewind.recovered))
+            .bind(row::signed(rewind.generation));
         within(noted.execute(&mut *connection)).await?;
         let settled = sqlx::query(SETTLE)
             .bind(PARTITION)
             .bind(self.epoch.0)
             .bind(rewind.next.next_id)
             .bind(rewind.next.next_fence)
-            .bind(rewind.next.next_action);
+            .bind(rewind.next.next_action)
+            .bind(row::signed(rewind.generation));
         if within(settled.execute(&mut *connection)).await?.rows_affected() != 1 {
             return Err(Error::LeadershipOver);
         }

@@ -187,6 +187,7 @@ async fn a_doubt_lasts_from_leader_to_leader_until_it_is_settled(world: World) -
     second.take_terms(Duration::ZERO, standing.doubt.as_deref()).await?;
     let counters = Counters { next_id: 500, next_fence: 600, next_action: 70 };
     let rewind = Rewind {
+        generation: 4,
         reason: "a worker shows more".to_owned(),
         floor: standing.floor,
         next: counters,
@@ -197,7 +198,7 @@ async fn a_doubt_lasts_from_leader_to_leader_until_it_is_settled(world: World) -
     second.release().await;
     let mut third = world.store.lead("test").await?;
     let standing = third.standing().await?;
-    assert_eq!((standing.doubt.as_deref(), standing.lineage.generation), (Some(""), 2));
+    assert_eq!((standing.doubt.as_deref(), standing.lineage.generation), (Some(""), 4));
     assert_eq!((standing.counters, standing.floor), (counters, counters));
     assert_eq!(third.recover().await?.rewound_below, ExecutionId(500));
     Ok(())
@@ -209,7 +210,7 @@ async fn what_a_rewind_lost_is_told_by_verify(world: World) -> anyhow::Result<()
     let floor = Counters { next_id: 3, next_fence: 3, next_action: 3 };
     let recovered = vec![ExecutionId(5)];
     let reason = "a worker shows more".to_owned();
-    lead.settle(&Rewind { reason, floor, next: counters, shown_id: ExecutionId(9), recovered }).await?;
+    lead.settle(&Rewind { generation: 2, reason, floor, next: counters, shown_id: ExecutionId(9), recovered }).await?;
     let verdict = world.store.verify(None).await?;
     let [rewind] = &verdict.rewinds[..] else { anyhow::bail!("one rewind is told: {:?}", verdict.rewinds) };
     let sentence = rewind.sentence();
