@@ -398,11 +398,11 @@ impl Journal {
 
     /// The server dies, and comes back with what it held at the last dump. Only where a mark shows it: what is lost
     /// within the second that no mark covers can be told by workers alone, and that is no promise.
-    pub(crate) fn rewind(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) {
-        let Some(dump) = self.dump.take() else { return };
+    pub(crate) fn rewind(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) -> bool {
+        let Some(dump) = self.dump.take() else { return false };
         let known = if dump.doubt.is_none() { (dump.epoch, dump.batch) } else { dump.former };
         if !marks.iter().any(|mark| (mark.epoch, mark.batch) > known) {
-            return;
+            return false;
         }
         self.stop(stage);
         let Dump { epoch, batch, actions, live, requests, ended, .. } = *dump;
@@ -412,6 +412,7 @@ impl Journal {
         (self.doubt, self.floor) = (dump.doubt, dump.floor);
         stage.record(Fact::Rewound);
         self.start();
+        true
     }
 
     pub(crate) fn thaw(&mut self, stage: &mut Stage) {

@@ -703,7 +703,13 @@ impl World {
             Blow::BrokerRefuses => self.broker.is_refusing = false,
             Blow::QueueRefuses(_) => self.broker.refused = None,
             Blow::JournalRestarts => self.journal.start(),
-            Blow::JournalRewinds => self.journal.rewind(&self.broker.marks, stage),
+            Blow::JournalRewinds => {
+                if self.journal.rewind(&self.broker.marks, stage) && !self.plan.operations.is_empty() {
+                    // What operators did since the dump is forgotten too: they do it all again.
+                    self.operated = 0;
+                    stage.after(MS, Event::Operate { index: 0 });
+                }
+            }
             Blow::JournalFreezes => self.journal.thaw(stage),
             Blow::CrashExecutor(_)
             | Blow::EndExecutor(_)
