@@ -224,8 +224,10 @@ impl Checker {
             }
             Fact::Recorded { execution, attempt } => {
                 let lease = self.live.get(execution).and_then(|live| live.lease);
+                // Of what a rewound journal forgot, the word of its last leader may still be on its way.
+                let is_forgotten = |fence| self.forgotten.is_some_and(|forgotten| fence <= forgotten);
                 ensure(
-                    lease.is_none_or(|(_, out)| out != *attempt),
+                    lease.is_none_or(|(fence, out)| out != *attempt || is_forgotten(fence)),
                     Rule::NoEffectBeforeItsCommit,
                     Some(*execution),
                     || format!("attempt {attempt} of execution {execution} was called recorded while its lease lives"),
