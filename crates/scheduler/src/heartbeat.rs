@@ -62,9 +62,14 @@ impl Scheduler {
             seen: heartbeat.seen,
         };
         if self.is_in_doubt() {
-            let told = heartbeat.account.filter(|_| has_heard);
-            if told.is_some_and(|told| self.take_account(incarnation, told, now)) {
-                self.reconcile_in_doubt(leases, &account, now);
+            match heartbeat.account.filter(|_| has_heard) {
+                Some(told) => {
+                    if self.take_account(incarnation, told, now) {
+                        self.reconcile_in_doubt(leases, &account, now);
+                    }
+                }
+                // It was never asked, or the message that asked was lost.
+                None => _ = self.orders.greetings.insert(incarnation),
             }
             return;
         }
