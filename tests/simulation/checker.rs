@@ -167,7 +167,6 @@ impl Checker {
                 let action = self.actions.entry(action.clone()).or_default();
                 action.before = Some((batch, action.rules));
                 action.rules = *rules;
-                let wider = |one: Option<u32>, other: Option<u32>| Some(one?.max(other?));
                 action.widest = Some(action.widest.map_or(rules.limit, |before| wider(before, rules.limit)));
                 Ok(())
             }
@@ -413,7 +412,6 @@ impl Checker {
         let rules = action.rules;
         let has_changed = action.before.is_some_and(|(changed, _)| changed == batch);
         let before = action.before.filter(|_| has_changed).map_or(rules, |(_, before)| before);
-        let wider = |one: Option<u32>, other: Option<u32>| Some(one?.max(other?));
         let exceeds = |limit: Option<u32>, count: usize| limit.is_some_and(|limit| count > limit as usize);
         let of_key = action.leases.values().filter(|other| **other == key).count();
         let limit = wider(rules.limit, before.limit);
@@ -477,8 +475,16 @@ impl Checker {
         let (action_ref, out) = (live.action.clone(), live.lease);
         let Some(action) = self.actions.get(&action_ref) else { return Ok(()) };
         let rules = action.rules;
-        let is_fresh = action.before.is_some_and(|(changed, _)| changed == (self.epoch, self.batch));
-        self.live(id)?.ahead = Some((ahead, rules));
+        let fresh = action.before.filter(|(changed, _)| *changed == (self.epoch, self.batch));
+        let is_fresh = fresh.is_some();
+        // Within one batch it may have been sent before the rules changed.
+        let before = fresh.map_or(rules, |(_, before)| before);
+        let sent_under = Rules {
+            limit: wider(rules.limit, before.limit),
+            key_limit: wider(rules.key_limit, before.key_limit),
+            ..rules
+        };
+        self.live(id)?.ahead = Some((ahead, sent_under));
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
         self.fences.insert(fence, (id, attempt, rules.runs_on));
         let key = self.live.get(&id).and_then(|live| live.key.clone());
@@ -634,6 +640,11 @@ impl Checker {
                 is_known || self.gone.contains(request)
             })
     }
+}
+
+/// The wider of two limits; `None` is no limit.
+fn wider(one: Option<u32>, other: Option<u32>) -> Option<u32> {
+    Some(one?.max(other?))
 }
 
 fn ensure(
