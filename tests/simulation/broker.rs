@@ -304,9 +304,12 @@ impl Broker {
         }
     }
 
-    /// Forgets every queue but the one that is the publishers' receipt.
-    pub(crate) fn empty(&mut self, stage: &mut Stage) {
-        self.marks.clear();
+    /// Forgets every queue but the one that is the publishers' receipt; the marks only `with_marks`, which is not where the
+    /// journal goes back as well: of what both forget only workers can tell, and those may have ended. That is no promise.
+    pub(crate) fn empty(&mut self, with_marks: bool, stage: &mut Stage) {
+        if with_marks {
+            self.marks.clear();
+        }
         for name in self.bound(|name| *name != Name::Requests) {
             self.delete(name, None, stage);
         }

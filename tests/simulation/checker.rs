@@ -296,8 +296,9 @@ impl Checker {
             return Err(broken(Rule::NoNumberTwice, Some(id), detail));
         }
         let action = self.actions.entry(action_ref.clone()).or_default();
-        // One that was turned away and came again has lost its position.
-        let in_order = action.last_position <= position || self.refused.contains(request);
+        // One that was turned away, or forgotten, and came again has lost its position.
+        let came_again = self.refused.contains(request) || self.gone.contains(request);
+        let in_order = action.last_position <= position || came_again;
         action.last_position = action.last_position.max(position);
         let live = Live {
             action: action_ref.clone(),

@@ -209,7 +209,7 @@ impl Plan {
 }
 
 impl Plan {
-    fn rewinds(&self) -> bool {
+    pub(crate) fn rewinds(&self) -> bool {
         self.faults.iter().any(|fault| fault.blow == Blow::JournalRewinds)
     }
 }

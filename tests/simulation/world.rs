@@ -678,7 +678,7 @@ impl World {
             Blow::CutJournal(index) => stage.cut_journal(index),
             Blow::BrokerRestarts => self.broker.stop(stage),
             Blow::BrokerFreezes => self.broker.freeze(stage),
-            Blow::BrokerEmptied => self.broker.empty(stage),
+            Blow::BrokerEmptied => self.broker.empty(!self.plan.rewinds(), stage),
             Blow::BrokerBlocks => self.broker.block(),
             Blow::BrokerRefuses => self.broker.is_refusing = true,
             Blow::QueueRefuses(worker) => self.broker.refused = Some(worker),
