@@ -333,7 +333,12 @@ impl Checker {
         let Kept { accepted, actions, live, settled, epoch, batch } = *kept;
         let before = std::mem::replace(&mut self.accepted, accepted);
         self.gone.extend(before.into_keys().filter(|request| !self.accepted.contains_key(request)));
-        (self.actions, self.live, self.settled, self.epoch, self.batch) = (actions, live, settled, epoch, batch);
+        let ever = std::mem::replace(&mut self.actions, actions);
+        for (action, Action { widest, .. }) in ever {
+            // What was granted under it may still begin.
+            self.actions.entry(action).or_default().widest = widest;
+        }
+        (self.live, self.settled, self.epoch, self.batch) = (live, settled, epoch, batch);
         self.forgotten = self.fences.last_key_value().map(|(fence, _)| *fence);
     }
 
