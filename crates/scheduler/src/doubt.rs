@@ -9,6 +9,7 @@
 //!   not, and never had its number       the execution is taken over from the worker, with all that it was given
 //!   not, but had its number             nothing: it has settled, and the worker may forget the attempt
 //!   waiting or backing off              the attempt becomes its lease
+//!   the same, after that attempt        nothing: the attempt has ended, and the worker may forget it
 //!   leased, by the same fence           as always
 //!   leased, by a lower fence            that lease was over before the higher one was given: it is moved
 //!   leased, by a higher fence           nothing: the attempt shown was over by then
@@ -257,6 +258,7 @@ impl Scheduler {
         });
         let id = shown.execution_id;
         let leased = self.executions.get(&id).and_then(Execution::leased).map(|leased| leased.fence);
+        let attempt = self.executions.get(&id).map(|execution| execution.attempt);
         match (self.executions.get(&id).map(Execution::phase), leased) {
             (None, _) if is_new => self.recover_from_worker(incarnation, shown, now),
             // It has settled.
@@ -269,6 +271,7 @@ impl Scheduler {
                 self.lose_attempt(id, false, "was over by the time that the journal goes back to", now);
                 self.adopt(incarnation, &shown, now);
             }
+            (Some(_), None) if attempt >= Some(shown.attempt) => self.orders.recorded(incarnation, shown.key()),
             (Some(_), None) => self.adopt(incarnation, &shown, now),
         }
     }
