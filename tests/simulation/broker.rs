@@ -29,6 +29,8 @@ pub(crate) struct Broker {
     pub(crate) marks: VecDeque<Mark>,
 }
 
+/// Requests that a leader has at once: few, so that others wait behind them as they would behind a thousand.
+const PREFETCH: usize = 4;
 /// The most marks that are kept.
 const MARKS_MAX: usize = 8;
 
@@ -194,6 +196,10 @@ impl Broker {
             return;
         }
         while let Some(stored) = queue.ready.pop_front() {
+            if name == Name::Requests && queue.consumers[0].unacked.len() >= PREFETCH {
+                queue.ready.push_front(stored);
+                return;
+            }
             let index = if name == Name::Requests {
                 // The first is the active one, for as long as it is there.
                 0
