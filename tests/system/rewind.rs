@@ -37,13 +37,21 @@ async fn begin(workers: usize) -> anyhow::Result<World> {
     Ok(world)
 }
 
-/// What the journal forgets: three that end, one that runs long, and two that wait behind it.
+/// What the journal forgets: three that end, one that runs long, and two that wait behind it at its worker.
 async fn go_on(world: &World) -> anyhow::Result<Stamp> {
     world.publish(&requests("after", 3)).await?;
     world.publish(&[request("long", LONG_MS)]).await?;
     world.publish(&requests("behind", 2)).await?;
     world.stamps.started(9, LATER).await?;
-    the(world, "long")
+    let long = the(world, "long")?;
+    // The mark follows the commit with which those behind were sent; without it nobody may know of them.
+    world.marked(long.execution + 3).await?;
+    Ok(long)
+}
+
+/// What was out when the journal was left: the one that runs long, and those behind it.
+fn out(long: &Stamp) -> Vec<i64> {
+    (long.execution..long.execution + 3).collect()
 }
 
 fn the(world: &World, tag: &str) -> anyhow::Result<Stamp> {
@@ -75,6 +83,12 @@ fn judge(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn ran_once(stamps: &[Stamp]) -> anyhow::Result<()> {
+    let tags: BTreeSet<&str> = stamps.iter().map(|stamp| stamp.tag.as_str()).collect();
+    ensure!(tags.len() == stamps.len(), "something ran twice: {stamps:?}");
+    Ok(())
+}
+
 /// After the journal went back with `long` running: it is shown, holds its slot, and ends as itself.
 async fn comes_through(world: &World, long: &Stamp) -> anyhow::Result<()> {
     let shown =
@@ -90,14 +104,17 @@ async fn comes_through(world: &World, long: &Stamp) -> anyhow::Result<()> {
         Ok(Some(world.execution(id).await?["waiting"]["held_by"].clone()).filter(|held| !held.is_null()))
     })
     .await?;
-    ensure!(held == json!([long.execution]), "{held}");
-    let stamps = world.stamps.ended(world.stamps.read()?.len() + 2, LATER).await?;
-    ensure!(stamps.iter().filter(|stamp| stamp.tag == "long").count() == 1, "it ran once: {stamps:?}");
+    // Those that wait at the worker start after it, each as the one before it completes.
+    ensure!(held == json!(out(long)), "{held}");
+    let stamps = world.stamps.ended(13, LATER).await?;
+    ran_once(&stamps)?;
     let ended = world.reaches(long.execution, "completed").await?;
     ensure!(ended["result"]["tag"] == "long", "{ended}");
     judge(world)?;
     let verdict = world.verified().await?;
-    ensure!(verdict.contains("REWOUND") && verdict.contains(&format!("[{}]", long.execution)), "{verdict}");
+    let (first, last) = (long.execution - 3, long.execution + 2);
+    let gone = format!("executions {first} to {last}; 3 of them were taken over from workers: {}", json!(out(long)));
+    ensure!(verdict.contains("REWOUND") && verdict.contains(&gone), "{verdict}");
     ensure!(!verdict.contains("All of it holds."), "{verdict}");
     let (_, health) = world.health_of(0).await?;
     ensure!(health.contains("may be older than the world"), "{health}");
@@ -135,7 +152,10 @@ async fn a_dump_restored_without_any_worker_gives_no_number_out_twice() -> anyho
     let mut world = begin(1).await?;
     let dump = world.dump().await?;
     world.publish(&requests("after", 3)).await?;
-    world.stamps.ended(8, LATER).await?;
+    let stamps = world.stamps.ended(8, LATER).await?;
+    let next = stamps.iter().map(|stamp| stamp.execution).max().context("some ended")? + 1;
+    // With no worker left, nothing else tells of them.
+    world.marked(next).await?;
     world.executors[0].kill()?;
     world.workers[0].kill()?;
     world.restore(&dump).await?;
@@ -169,8 +189,9 @@ async fn of_two_copies_of_the_journal_that_are_led_on_at_once_only_the_newer_goe
     let (_, health) = world.health_of(0).await?;
     ensure!(health.contains("another copy"), "{health}");
     world.publish(&requests("later", 2)).await?;
-    world.stamps.ended(11, LATER).await?;
-    ensure!(the(&world, "long")?.execution == long.execution, "it ran once");
+    let stamps = world.stamps.ended(13, LATER).await?;
+    ran_once(&stamps)?;
+    ensure!(the(&world, "long")?.execution == long.execution, "under its number");
     judge(&world)
 }
 
@@ -185,9 +206,8 @@ async fn a_move_to_another_broker_is_said_and_what_runs_meanwhile_is_not_run_aga
     world.empty_the_broker().await?;
     world.start_executor_again(0)?;
     doubts(&world, 0, "another broker").await?;
-    world.stamps.ended(8, LATER).await?;
-    let stamps = world.stamps.read()?;
-    ensure!(stamps.iter().filter(|stamp| stamp.tag == "long").count() == 1, "it ran once: {stamps:?}");
+    let stamps = world.stamps.ended(8, LATER).await?;
+    ran_once(&stamps)?;
     judge(&world)?;
     let verdict = world.verified().await?;
     ensure!(verdict.contains("requests may have been left"), "{verdict}");

@@ -490,6 +490,24 @@ impl World {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Waits until a mark on the broker tells that the next execution of the journal is this one, or a later one.
+    pub(crate) async fn marked(&self, next: i64) -> anyhow::Result<()> {
+        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("whoever looks").await?;
+        let marked = eventually(&format!("a mark tells of what is before execution {next}"), SOON, async || {
+            let browser = session.browse(&topology::marks_queue(PREFIX), topology::MARKS_MAX as usize).await?;
+            let mut newest = 0;
+            for delivery in &browser.deliveries {
+                let mark: Value = serde_json::from_slice(&delivery.body)?;
+                newest = newest.max(mark["next"]["execution"].as_i64().unwrap_or_default());
+            }
+            browser.close().await?;
+            if newest >= next { Ok(Some(())) } else { bail!("the next is {newest}") }
+        })
+        .await;
+        session.close().await;
+        marked
+    }
+
     /// The answer of one executor alone.
     pub(crate) async fn health_of(&self, index: usize) -> anyhow::Result<(u16, String)> {
         let url = format!("{}/readyz?verbose", self.executors[index].api_url());
