@@ -22,6 +22,12 @@ pub(crate) fn now() -> Now {
     Now { boot: boot(), wall: Timestamp::from_micros(0) + wall }
 }
 
+/// The moment that was at `boot`, by the wall clock as this process sees it now.
+pub(crate) fn moment(boot: Duration) -> Now {
+    let now = now();
+    Now { boot, wall: now.wall - now.boot.saturating_sub(boot) }
+}
+
 /// Since boot, suspended time included.
 pub(crate) fn boot() -> Duration {
     let boot = clock_gettime(ClockId::Boottime);

@@ -253,7 +253,7 @@ impl Running {
                     Some(Report::Started { pid: _, at }) => {
                         self.is_started = true;
                         crash::point("worker.started.before");
-                        plan.feed.started(at);
+                        plan.feed.started(clock::moment(at));
                         if let Some(notice) = self.notice.take() {
                             plan.feed.notice(notice);
                         }

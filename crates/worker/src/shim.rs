@@ -21,7 +21,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 
-use crate::duty::Now;
 use crate::mark::{Mark, Stubborn};
 use crate::{clock, confine};
 use wire::{Order, Report, Spec, Start};
@@ -160,8 +159,8 @@ impl<'a> Attempt<'a> {
         files: wire::Files,
         signals: &SigSet,
     ) -> std::io::Result<Option<Self>> {
-        let at = clock::now();
-        if start.deadline.is_some_and(|deadline| at.boot >= deadline) {
+        let at = clock::boot();
+        if start.deadline.is_some_and(|deadline| at >= deadline) {
             wire::report(control, serial, &Report::Refused { errno: rustix::io::Errno::TIME.raw_os_error() })?;
             return Ok(None);
         }
@@ -192,7 +191,7 @@ impl<'a> Attempt<'a> {
     fn run(&mut self, timer: &OwnedFd, ends: &SignalFd) -> std::io::Result<()> {
         loop {
             if self.reap()? {
-                return self.report(&Report::Gone { at: clock::now() });
+                return self.report(&Report::Gone { at: clock::boot() });
             }
             self.decide(clock::boot())?;
             clock::arm(timer, self.next_look())?;
@@ -209,7 +208,7 @@ impl<'a> Attempt<'a> {
                 Ok(Some((pid, status))) => {
                     if self.command.as_ref().is_some_and(|(command, _)| *command == pid) {
                         self.command = None;
-                        self.report(&exited(status, clock::now()))?;
+                        self.report(&exited(status, clock::boot()))?;
                     }
                 }
                 Err(rustix::io::Errno::CHILD) => return Ok(true),
@@ -373,7 +372,7 @@ fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
     Ok(Pid::from_child(&spawned?))
 }
 
-fn exited(status: WaitStatus, at: Now) -> Report {
+fn exited(status: WaitStatus, at: Duration) -> Report {
     Report::Exited { code: status.exit_status(), signal: status.terminating_signal(), at }
 }
 

@@ -16,10 +16,8 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
-use slotline_protocol::Timestamp;
 
 use crate::confine::Confinement;
-use crate::duty::Now;
 use crate::mark::Stubborn;
 
 const WORDS: usize = 5;
@@ -90,14 +88,15 @@ pub(crate) enum Order {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// `at` is the moment before it was started.
-    Started { pid: Pid, at: Now },
+    /// `at` is the moment before it was started, since boot: what time that was is for the worker to say, by the clock of
+    /// all its stamps.
+    Started { pid: Pid, at: Duration },
     /// It could not be started, and nothing of it is left.
     Refused { errno: i32 },
     /// The command itself has ended.
-    Exited { code: Option<i32>, signal: Option<i32>, at: Now },
+    Exited { code: Option<i32>, signal: Option<i32>, at: Duration },
     /// No descendant is left.
-    Gone { at: Now },
+    Gone { at: Duration },
     /// One that SIGKILL does not end; the attempt has not ended while it lives. Said once of each.
     Stubborn(Stubborn),
 }
@@ -154,8 +153,8 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
     if length == 0 {
         return Ok(None);
     }
-    let [tag, serial, a, b, c] = decode(&bytes);
-    let at = Now { boot: Duration::from_micros(b), wall: Timestamp::from_micros(c.cast_signed()) };
+    let [tag, serial, a, b, _] = decode(&bytes);
+    let at = Duration::from_micros(b);
     let [low, high] = [a as u32, (a >> 32) as u32].map(u32::cast_signed);
     let report = match tag {
         1 => Report::Started { pid: Pid::from_raw(low).ok_or(Errno::PROTO)?, at },
@@ -174,16 +173,15 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
 // ---- the shim's end ----
 
 pub(super) fn report(socket: BorrowedFd<'_>, serial: u64, report: &Report) -> rustix::io::Result<()> {
-    let stamp = |at: &Now| (micros(at.boot), at.wall.as_micros().cast_unsigned());
     let low = |word: i32| u64::from(word.cast_unsigned());
     let words = match report {
-        Report::Started { pid, at } => [1, serial, low(pid.as_raw_nonzero().get()), stamp(at).0, stamp(at).1],
+        Report::Started { pid, at } => [1, serial, low(pid.as_raw_nonzero().get()), micros(*at), 0],
         Report::Refused { errno } => [2, serial, low(*errno), 0, 0],
         Report::Exited { code, signal, at } => {
             let status = low(code.unwrap_or(0)) | low(signal.unwrap_or(0)) << 32;
-            [3, serial, status, stamp(at).0, stamp(at).1]
+            [3, serial, status, micros(*at), 0]
         }
-        Report::Gone { at } => [4, serial, 0, stamp(at).0, stamp(at).1],
+        Report::Gone { at } => [4, serial, 0, micros(*at), 0],
         Report::Stubborn(Stubborn { pid, uid, errno }) => {
             let errno = errno.map_or(0, |errno| low(errno.raw_os_error()));
             [5, serial, low(*pid) | u64::from(*uid) << 32, errno, 0]
