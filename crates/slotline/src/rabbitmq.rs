@@ -1,6 +1,7 @@
 //! `slotline rabbitmq definitions`: what RabbitMQ is to know beforehand, and no more than each user needs.
 //!
-//! Users come without passwords and so can't log in until they are given one. Policies belong here as well.
+//! Users come without passwords and so can't log in until they are given one. RabbitMQ applies one policy alone to a queue;
+//! ours keeps an operator's own on all queues from those of Slotline.
 
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use crate::{Settings, output};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Print definitions to import: a virtual host, exchanges, users and what each may do
+    /// Print definitions to import: a virtual host, exchanges, users and what each may do, and a policy
     ///
     /// `slotline rabbitmq definitions > slotline.json`, `rabbitmqctl import_definitions slotline.json`, then
     /// `rabbitmqctl change_password slotline-executor ...` and so on. To import them again takes the passwords away again.
@@ -137,13 +138,16 @@ fn definitions(prefix: &str, vhost: &str) -> Value {
         "exchanges": exchanges.collect::<Vec<_>>(),
         "queues": [],
         "bindings": [],
-        "policies": policies(),
+        "policies": policies(prefix, vhost),
     })
 }
 
-/// Policies of ours, ahead of an operator's own on all queues.
-fn policies() -> Vec<Value> {
-    Vec::new()
+/// Ahead of an operator's own on all queues. A policy has to set something: this is no limit that is ever met.
+fn policies(prefix: &str, vhost: &str) -> Value {
+    json!([{
+        "vhost": vhost, "name": prefix, "pattern": format!(r"^{}\.", escaped(prefix)), "apply-to": "queues",
+        "definition": { "max-length-bytes": 1_000_000_000_000_u64 }, "priority": 1000,
+    }])
 }
 
 /// A name as it stands in a pattern.
@@ -182,5 +186,14 @@ mod tests {
         let exchanges: Vec<_> =
             definitions["exchanges"].as_array().into_iter().flatten().map(|it| &it["name"]).collect();
         assert_eq!(exchanges, ["a.b.executions", "a.b.work", "a.b.events"]);
+    }
+
+    #[test]
+    fn one_policy_ranks_above_others_on_all_queues_of_the_prefix() {
+        let ours = json!([{
+            "vhost": "v", "name": "a.b", "pattern": r"^a\.b\.", "apply-to": "queues",
+            "definition": { "max-length-bytes": 1_000_000_000_000_u64 }, "priority": 1000,
+        }]);
+        assert_eq!(definitions("a.b", "v")["policies"], ours);
     }
 }
