@@ -75,8 +75,18 @@ impl Stage {
         assert!(living.is_empty(), "{living:?} live");
     }
 
-    pub(crate) async fn end(self) -> anyhow::Result<()> {
+    /// Every outcome is recorded, as by any executor: what is not, the worker would keep for its next process.
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        let told = |completed: &[Completed]| completed.iter().map(|it| it.execution_id.0).collect::<Vec<_>>();
+        let heard: Vec<_> = self.executor.heard.completed.iter().map(|(_, completed)| completed.clone()).collect();
+        // It may have ended by itself, or have heard what is recorded, and be gone: then there is no queue of its.
+        drop(self.executor.record(self.worker, &told(&heard)).await);
         self.shutdown.stop();
+        let last_word = self.executor.until("its last word", |heard| heard.ended.last().cloned()).await?;
+        if !last_word.outcomes.is_empty() {
+            // It may have heard the first, and be gone.
+            drop(self.executor.record(self.worker, &told(&last_word.outcomes)).await);
+        }
         tokio::time::timeout(executor::PATIENCE, self.running).await???;
         let state = self.folder.path().join("state");
         let left: Vec<_> = std::fs::read_dir(state)?.flatten().map(|entry| entry.file_name()).collect();
