@@ -83,7 +83,7 @@ mod tests {
     async fn a_broker_that_brings_nothing_back_is_given_up_and_one_that_does_is_not() -> anyhow::Result<()> {
         let session = Broker::memory("p").open("test").await?;
         session.declare(&Topology { queues: vec![Queue::classic("q".to_owned())], ..Topology::default() }).await?;
-        let mut consumer = session.consume("q", Consume { prefetch: 10 }).await?;
+        let mut consumer = session.consume("q", Consume { prefetch: 100 }).await?;
         let mut echo = Echo::with(Duration::from_millis(1), Duration::from_millis(50));
         for _ in 0..20 {
             echo.call(&session, "q").await?;
