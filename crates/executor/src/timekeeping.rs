@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slotline_protocol::Epoch;
+use slotline_protocol::{Epoch, chain};
 use slotline_store::{Reading, Store};
 use tokio::task::AbortHandle;
 
@@ -77,7 +77,9 @@ pub(crate) fn keep(
             if course.ahead != noted && (course.ahead == 0 || (course.ahead - noted).abs() >= NOTED_WITHIN_US) {
                 match store.note_clock(epoch, course.ahead).await {
                     Ok(()) => noted = course.ahead,
-                    Err(error) => tracing::warn!(%error, "how far the journal's time is ahead can't be noted now"),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "how far the journal's time is ahead can't be noted now")
+                    }
                 }
             }
             remarks.set(Topic::JournalClock, named(course.ahead).then(|| journal_differs(course.ahead)));
