@@ -12,7 +12,11 @@ fn journal(generation: u64) -> Lineage {
 }
 
 fn hello(epoch: i64, account: bool) -> Order {
-    Order::Hello(Hello {
+    Order::Hello(greeting(epoch, account))
+}
+
+fn greeting(epoch: i64, account: bool) -> Hello {
+    Hello {
         epoch: Epoch(epoch),
         n: 1,
         lease_seconds: None,
@@ -21,7 +25,7 @@ fn hello(epoch: i64, account: bool) -> Order {
         lost: false,
         journal: Some(journal(2)),
         account,
-    })
+    }
 }
 
 #[test]
@@ -35,7 +39,7 @@ fn a_heartbeat_names_the_journal_and_the_highest_numbers_ever_given() {
     let beat = world.take_heartbeats().pop().expect("a hello is answered");
     assert_eq!((beat.journal, beat.account.is_none()), (Some(journal(2)), true));
     assert_eq!((beat.highest.execution_id, beat.highest.fence), (ExecutionId(7), Fence(71)));
-    world.lost();
+    world.order(Order::Hello(Hello { lost: true, ..greeting(3, false) }));
     world.fail(3);
     world.new_incarnation();
     let beat = world.duty_heartbeat();
