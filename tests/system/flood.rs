@@ -1,6 +1,6 @@
 //! One run that reports as fast as it can, and everybody else.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use slotline_tests::eventually;
 
@@ -9,6 +9,8 @@ use crate::follower::{Follower, messages};
 use crate::message::{Message, tags};
 use crate::world::{LATER, SOON, World, list};
 
+/// Reports of the flood, at least.
+const FLOOD: u64 = 100_000;
 /// Events of the flood in a second: so many messages are told, each with the gap before it, and some more at both ends.
 const TOLD_IN_A_SECOND: f64 = 45.0;
 /// Of one execution's events at least the newest 1000 are kept, and an eighth more before the oldest are forgotten.
@@ -34,6 +36,13 @@ async fn a_run_that_floods_costs_the_others_on_its_worker_no_completion_and_no_h
     assert_eq!(list(&workers)?.len(), 1, "{workers}");
     assert_eq!(workers[0]["incarnation"], before, "its heartbeats came in time, though its lease is short");
     assert_eq!(world.execution(flood).await?["status"], "running");
+    // However slow the machine is, the run goes on until it has reported this often.
+    eventually("the run has flooded", LATER, async || {
+        let events = world.events(flood).await?;
+        let newest = messages(&events).last().and_then(|message| message.strip_prefix("n ")?.parse().ok());
+        if newest.is_some_and(|written: u64| written >= FLOOD) { Ok(Some(())) } else { bail!("{newest:?} reports") }
+    })
+    .await?;
     world.open("end")?;
 
     let (heard, _) = client.await??;
@@ -42,7 +51,7 @@ async fn a_run_that_floods_costs_the_others_on_its_worker_no_completion_and_no_h
     assert_eq!((&execution["status"], &execution["attempt"]), (&json!("completed"), &json!(1)), "{execution}");
     let written = execution["result"]["written"].as_u64().context("how many")?;
     println!("{written} reports, {} events", events.len());
-    ensure!(written >= 100_000, "{written} are no flood");
+    ensure!(written >= FLOOD, "{written} are no flood");
     // Nothing goes without a word: what was not told was counted.
     let told = messages(events.iter().copied());
     let gaps = events.iter().filter(|event| event["kind"] == "gap" && event["reason"] == "merged");
