@@ -32,9 +32,19 @@ pub(crate) enum Rule {
     EverythingEnds,
     /// Whoever waits for another starts once that one has completed, and on nothing else.
     ChainsFollowSuccess,
+    /// Leadership goes to those who can do the whole job: nobody keeps it for long without a broker.
+    LeadersHaveABroker,
+    /// What backs off is due when its policy says, whoever's clock shows what.
+    DueWhenItWas,
     /// Whoever recorded the history fell over a bug.
     NothingPanics,
 }
+
+/// How long a leader may be without a broker: until it hands over, its last commit has landed, or its session with the
+/// journal is ended by the server because it stands still.
+const BROKERLESS_MAX: u64 = 40_000_000;
+/// By how much a due time may be off: clocks go wrong by a fiftieth, for as long as a term lasts.
+const DUE_WITHIN: i64 = 60_000_000;
 
 /// A rule that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +62,7 @@ struct Kept {
     actions: BTreeMap<ActionRef, Action>,
     live: BTreeMap<ExecutionId, Live>,
     settled: BTreeMap<ExecutionId, Status>,
+    due: BTreeMap<ExecutionId, i64>,
     epoch: Epoch,
     batch: i64,
 }
@@ -84,6 +95,11 @@ pub(crate) struct Checker {
     slots: BTreeMap<Fence, (ActionRef, Option<Arc<str>>)>,
     /// Fences up to this were given before the journal was rewound: their leases may be forgotten.
     forgotten: Option<Fence>,
+    /// The leader that has the lock, and since when it has no broker.
+    leader: Option<(Epoch, Option<u64>)>,
+    journal_stands: bool,
+    /// When those that back off are due.
+    due: BTreeMap<ExecutionId, i64>,
 }
 
 #[derive(Clone, Default)]
@@ -113,6 +129,21 @@ struct Live {
     passes: BTreeSet<ExecutionId>,
 }
 
+impl Live {
+    fn new(request: &RequestId, action: &ActionRef, key: &Option<Arc<str>>) -> Self {
+        Self {
+            action: action.clone(),
+            key: key.clone(),
+            request: request.clone(),
+            waits: None,
+            place: None,
+            lease: None,
+            ahead: None,
+            passes: BTreeSet::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Ahead {
     attempt: u32,
@@ -137,6 +168,7 @@ impl Checker {
     }
 
     fn judge(&mut self, entry: &Entry) -> Result<(), Violation> {
+        self.leads_with_a_broker(entry.at)?;
         match &entry.fact {
             Fact::Enqueued { request } => {
                 let position = self.enqueued.len() as u64;
@@ -154,7 +186,29 @@ impl Checker {
             Fact::Led { epoch } => {
                 let before = std::mem::replace(&mut self.epoch, *epoch);
                 self.batch = 0;
+                self.leader = Some((*epoch, None));
                 ensure(*epoch > before, Rule::EpochsRise, None, || format!("epoch {epoch} after epoch {before}"))
+            }
+            Fact::LockFreed { epoch } => {
+                self.leader = self.leader.filter(|(leads, _)| leads != epoch);
+                Ok(())
+            }
+            Fact::JournalStands { still } => {
+                self.journal_stands = *still;
+                self.leader = self.leader.map(|(epoch, since)| (epoch, since.map(|_| entry.at)));
+                Ok(())
+            }
+            Fact::Feeds { epoch } | Fact::Starves { epoch } => {
+                let since = matches!(entry.fact, Fact::Starves { .. }).then_some(entry.at);
+                self.leader = self.leader.map(|(leads, was)| (leads, if leads == *epoch { since } else { was }));
+                Ok(())
+            }
+            Fact::BacksOff { execution, since, due_in, at_most } => {
+                self.due.insert(*execution, signed(*since) + due_in);
+                let is_right = -DUE_WITHIN <= *due_in && *due_in <= at_most + DUE_WITHIN;
+                ensure(is_right, Rule::DueWhenItWas, Some(*execution), || {
+                    format!("execution {execution} is due in {due_in} microseconds, of at most {at_most}")
+                })
             }
             Fact::Committed { epoch, batch } => {
                 let (ours, before) = (self.epoch, std::mem::replace(&mut self.batch, *batch));
@@ -201,7 +255,13 @@ impl Checker {
                 (live.waits, live.place) = (None, None);
                 Ok(())
             }
-            Fact::Granted { execution, attempt, fence, place } => self.granted(*execution, *attempt, *fence, *place),
+            Fact::Granted { execution, attempt, fence, place } => {
+                let early = self.due.remove(execution).map_or(0, |due| due - signed(entry.at));
+                ensure(early <= DUE_WITHIN, Rule::DueWhenItWas, Some(*execution), || {
+                    format!("execution {execution} was granted {early} microseconds before it was due")
+                })?;
+                self.granted(*execution, *attempt, *fence, *place)
+            }
             Fact::SentAhead { execution, attempt, fence, place, after } => {
                 self.sent_ahead(*execution, Ahead { attempt: *attempt, fence: *fence, after: *after }, *place)
             }
@@ -264,6 +324,13 @@ impl Checker {
         }
     }
 
+    fn leads_with_a_broker(&self, at: u64) -> Result<(), Violation> {
+        let Some((epoch, Some(since))) = self.leader.filter(|_| !self.journal_stands) else { return Ok(()) };
+        ensure(at <= since + BROKERLESS_MAX, Rule::LeadersHaveABroker, None, || {
+            format!("the leader of epoch {epoch} has had no broker since {since}, and leads on at {at}")
+        })
+    }
+
     fn live(&mut self, id: ExecutionId) -> Result<&mut Live, Violation> {
         let settled = self.settled.get(&id).copied();
         self.live.get_mut(&id).ok_or_else(|| match settled {
@@ -300,17 +367,7 @@ impl Checker {
         let came_again = self.refused.contains(request) || self.gone.contains(request);
         let in_order = action.last_position <= position || came_again;
         action.last_position = action.last_position.max(position);
-        let live = Live {
-            action: action_ref.clone(),
-            key: key.clone(),
-            request: request.clone(),
-            waits: None,
-            place: None,
-            lease: None,
-            ahead: None,
-            passes: BTreeSet::new(),
-        };
-        self.live.insert(id, live);
+        self.live.insert(id, Live::new(request, action_ref, key));
         ensure(in_order, Rule::AcceptedInOrder, Some(id), || {
             format!("request {request} (execution {id}) was accepted after one that the broker took later")
         })
@@ -322,6 +379,7 @@ impl Checker {
             actions: self.actions.clone(),
             live: self.live.clone(),
             settled: self.settled.clone(),
+            due: self.due.clone(),
             epoch: self.epoch,
             batch: self.batch,
         }
@@ -330,7 +388,7 @@ impl Checker {
     /// The journal is what it was. What runs, what was begun, and every number that was given stay.
     fn rewind(&mut self) {
         let Some(kept) = self.dump.take() else { return };
-        let Kept { accepted, actions, live, settled, epoch, batch } = *kept;
+        let Kept { accepted, actions, live, settled, due, epoch, batch } = *kept;
         let before = std::mem::replace(&mut self.accepted, accepted);
         self.gone.extend(before.into_keys().filter(|request| !self.accepted.contains_key(request)));
         let ever = std::mem::replace(&mut self.actions, actions);
@@ -338,7 +396,7 @@ impl Checker {
             // What was granted under it may still begin.
             self.actions.entry(action).or_default().widest = widest;
         }
-        (self.live, self.settled, self.epoch, self.batch) = (live, settled, epoch, batch);
+        (self.live, self.settled, self.due, self.epoch, self.batch) = (live, settled, due, epoch, batch);
         self.forgotten = self.fences.last_key_value().map(|(fence, _)| *fence);
     }
 
@@ -351,17 +409,7 @@ impl Checker {
         key: &Option<Arc<str>>,
     ) -> Result<(), Violation> {
         let is_its_own = self.given.get(&id) == Some(request) && self.accepted.insert(request.clone(), id).is_none();
-        let live = Live {
-            action: action_ref.clone(),
-            key: key.clone(),
-            request: request.clone(),
-            waits: None,
-            place: None,
-            lease: None,
-            ahead: None,
-            passes: BTreeSet::new(),
-        };
-        self.live.insert(id, live);
+        self.live.insert(id, Live::new(request, action_ref, key));
         self.gone.remove(request);
         ensure(is_its_own, Rule::NoNumberTwice, Some(id), || {
             format!("execution {id} was taken over as request {request}; it was of {:?}", self.given.get(&id))
@@ -651,6 +699,10 @@ impl Checker {
 /// The wider of two limits; `None` is no limit.
 fn wider(one: Option<u32>, other: Option<u32>) -> Option<u32> {
     Some(one?.max(other?))
+}
+
+fn signed(at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
 }
 
 fn ensure(

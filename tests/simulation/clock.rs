@@ -7,6 +7,9 @@ use slotline_protocol::Timestamp;
 /// The true moment zero of every simulation, for people.
 const DAWN: i64 = 1_700_000_000_000_000;
 
+/// How far the journal's clock is ahead of the others at their boot: nobody's own clock shows what it does.
+const JOURNAL_AHEAD: u64 = 10 * 3600 * SECOND;
+
 /// Simulated microseconds of true time.
 pub(crate) type Micros = u64;
 
@@ -35,6 +38,13 @@ impl Clock {
         Timestamp::from_micros(DAWN) + self.boot(now)
     }
 
+    /// A clock of the same rate that shows `at` now.
+    pub(crate) fn set_to(self, at: Timestamp, now: Micros) -> Self {
+        let passed = Self { offset: 0, ..self }.boot(now);
+        let offset = at.since(Timestamp::from_micros(DAWN)).saturating_sub(passed);
+        Self { offset: offset.as_micros() as u64, ..self }
+    }
+
     /// The first true moment at which the clock shows `at` or later.
     pub(crate) fn when(self, at: Duration) -> Micros {
         let at = at.min(FAR);
@@ -50,6 +60,11 @@ impl Clock {
     pub(crate) fn when_wall(self, at: Timestamp) -> Micros {
         self.when(at.since(Timestamp::from_micros(DAWN)))
     }
+}
+
+/// What the database's clock shows: it goes right, and nobody sets it.
+pub(crate) fn of_the_journal(now: Micros) -> Timestamp {
+    Timestamp::from_micros(DAWN) + Duration::from_micros(JOURNAL_AHEAD + now)
 }
 
 #[cfg(test)]

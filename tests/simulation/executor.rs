@@ -7,12 +7,15 @@ use slotline_scheduler::Counters;
 
 use crate::clock::{Clock, MS, Micros, SECOND};
 use crate::faults::Node;
-use crate::plan::Terms;
+use crate::history::Fact;
+use crate::plan::{Mistake, Terms};
 use crate::stage::{Event, Stage};
-use crate::term::{Office, Term};
+use crate::term::{Leadership, Office, Term};
 use crate::wire::{Answer, Ask, DbId, Down, Mark, Purpose, Recovered, SessionId, Standing, Up, Verdict};
 
 pub(crate) const SEEK_AGAIN: Micros = 300 * MS;
+/// How long a leader may be without a broker; looked at with each ping.
+const BROKERLESS_MAX: Micros = 5 * SECOND;
 pub(crate) const PING_EVERY: Micros = 2 * SECOND;
 
 pub(crate) struct Executor {
@@ -23,6 +26,10 @@ pub(crate) struct Executor {
     pub(crate) terms: Terms,
     pub(crate) session: Option<SessionId>,
     pub(crate) failures: u32,
+    /// What the wall clock of its host showed at true time zero, as that was set last.
+    pub(crate) wall: u64,
+    /// Since when it leads without consumers at the broker.
+    starving_since: Option<Micros>,
     seat: Seat,
     /// The epoch that this process led last, and the last batch of which anything left, by what it knows itself.
     witness: Option<(Epoch, i64)>,
@@ -36,11 +43,11 @@ enum Seat {
     /// Neither leads nor waits.
     Idle,
     Waiting(DbId),
-    Recovering(DbId, Epoch),
+    Recovering(Leadership),
     /// Waits for the marks.
-    Judging(DbId, Epoch, Box<Recovered>),
+    Judging(Leadership, Box<Recovered>),
     /// Waits until the judgement is noted; `None`: it will stand down.
-    Entering(DbId, Epoch, Option<(Box<Recovered>, Box<Office>)>),
+    Entering(Leadership, Option<(Box<Recovered>, Box<Office>)>),
     Leading(Box<Term>),
 }
 
@@ -54,6 +61,8 @@ impl Executor {
             terms,
             session: None,
             failures: 0,
+            wall: clock.offset,
+            starving_since: None,
             seat: Seat::Idle,
             witness: None,
             server_life: 0,
@@ -85,6 +94,7 @@ impl Executor {
             stage.disconnect(db);
         }
         self.seat = Seat::Idle;
+        self.starving_since = None;
     }
 
     /// Asked to end: hands leadership over, then is gone. Whether it ended at once.
@@ -123,7 +133,10 @@ impl Executor {
     fn db(&self) -> Option<DbId> {
         match &self.seat {
             Seat::Idle => None,
-            Seat::Waiting(db) | Seat::Recovering(db, _) | Seat::Judging(db, ..) | Seat::Entering(db, ..) => Some(*db),
+            Seat::Waiting(db) => Some(*db),
+            Seat::Recovering(leadership) | Seat::Judging(leadership, _) | Seat::Entering(leadership, _) => {
+                Some(leadership.db)
+            }
             Seat::Leading(term) => Some(term.db),
         }
     }
@@ -131,7 +144,8 @@ impl Executor {
     // ---- the journal ----
 
     pub(crate) fn seek(&mut self, stage: &mut Stage) {
-        if self.is_up && matches!(self.seat, Seat::Idle) {
+        let has_broker = self.session.is_some() || stage.mistake == Some(Mistake::LeadsWithoutABroker);
+        if self.is_up && has_broker && matches!(self.seat, Seat::Idle) {
             let db = stage.connect(self.index, self.life);
             stage.ask(db, Ask::Lead, 0);
             self.seat = Seat::Waiting(db);
@@ -146,23 +160,28 @@ impl Executor {
             stage.dbs[db].call = None;
         }
         match (answer, &mut self.seat) {
-            (Answer::Led { epoch }, Seat::Waiting(_)) => {
+            (Answer::Led { epoch, at }, Seat::Waiting(_)) => {
                 stage.trace(|| format!("executor {} leads epoch {epoch}", self.index));
-                self.seat = Seat::Recovering(db, epoch);
+                let clock = match stage.mistake {
+                    Some(Mistake::GoesByItsOwnClock) => Clock { offset: self.wall, ..self.clock },
+                    _ => self.clock.set_to(at, stage.now),
+                };
+                self.seat = Seat::Recovering(Leadership { db, epoch, clock });
+                self.starving_since = Some(stage.now);
                 stage.ask(db, Ask::Recover, 0);
                 stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
             }
-            (Answer::Recovered(recovered), Seat::Recovering(_, epoch)) => {
-                self.seat = Seat::Judging(db, *epoch, recovered);
+            (Answer::Recovered(recovered), Seat::Recovering(leadership)) => {
+                self.seat = Seat::Judging(*leadership, recovered);
                 if let Some(session) = self.session {
                     stage.send(session, Up::ReadMarks);
                 }
             }
-            (Answer::Noted, Seat::Entering(_, epoch, entering)) => {
-                let epoch = *epoch;
+            (Answer::Noted, Seat::Entering(leadership, entering)) => {
+                let leadership = *leadership;
                 let Some((recovered, office)) = entering.take() else { return self.over(stage) };
                 let who = (self.index, self.life);
-                let mut term = Term::new(db, epoch, *recovered, *office, self.clock, self.terms, who, stage);
+                let mut term = Term::new(leadership, *recovered, *office, self.terms, who, stage);
                 if let Some(session) = self.session {
                     term.open(session, stage);
                 }
@@ -200,13 +219,14 @@ impl Executor {
 
     /// Holds the journal against the marks. As `crates/executor/src/mark.rs` does it.
     fn judge(&mut self, marks: &[Mark], stage: &mut Stage) {
-        let Seat::Judging(db, epoch, _) = &self.seat else { return };
-        let (db, epoch) = (*db, *epoch);
+        let Seat::Judging(leadership, _) = &self.seat else { return };
+        let leadership = *leadership;
+        let Leadership { db, epoch, .. } = leadership;
         if stage.dbs[db].call.is_some() {
             // Its answer asks for the marks again.
             return;
         }
-        let Seat::Judging(_, _, recovered) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
+        let Seat::Judging(_, recovered) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
         let standing = recovered.standing.clone();
         let newest = marks.iter().max_by_key(|mark| (mark.generation, mark.epoch, mark.batch));
         let highest = marks.iter().map(|mark| mark.epoch).max().unwrap_or_default();
@@ -221,14 +241,14 @@ impl Executor {
         self.server_life = standing.life;
         if is_doubted && highest >= epoch {
             stage.ask(db, Ask::Doubt { above: highest }, 0);
-            self.seat = Seat::Entering(db, epoch, None);
+            self.seat = Seat::Entering(leadership, None);
             return;
         }
         stage.trace(|| format!("executor {} enters epoch {epoch}, in doubt: {is_doubted}", self.index));
         let office =
             Office::new(standing, recovered.counters, (inherited, generation), is_doubted, is_doubted || skips);
         stage.ask(db, Ask::Judge { doubt: is_doubted }, 0);
-        self.seat = Seat::Entering(db, epoch, Some((recovered, Box::new(office))));
+        self.seat = Seat::Entering(leadership, Some((recovered, Box::new(office))));
     }
 
     /// Whether the journal is doubted, and whether its numbers are skipped where it is not.
@@ -267,6 +287,7 @@ impl Executor {
             }
         }
         self.seat = Seat::Idle;
+        self.starving_since = None;
         if is_ending {
             return self.crash(stage);
         }
@@ -277,6 +298,10 @@ impl Executor {
     pub(crate) fn ping(&mut self, db: DbId, stage: &mut Stage) {
         if self.db() != Some(db) {
             return;
+        }
+        let is_starved = self.starving_since.is_some_and(|since| since + BROKERLESS_MAX <= stage.now);
+        if is_starved && stage.mistake != Some(Mistake::LeadsWithoutABroker) {
+            return self.over(stage);
         }
         let is_flying = matches!(&self.seat, Seat::Leading(term) if term.is_flying());
         let is_idle = matches!(self.seat, Seat::Leading(_) | Seat::Judging(..));
@@ -291,6 +316,7 @@ impl Executor {
     pub(crate) fn dialed(&mut self, session: SessionId, stage: &mut Stage) {
         self.session = Some(session);
         self.failures = 0;
+        self.seek(stage);
         match &mut self.seat {
             Seat::Leading(term) => term.open(session, stage),
             Seat::Judging(..) => stage.send(session, Up::ReadMarks),
@@ -314,8 +340,20 @@ impl Executor {
         stage.hang_up(session);
         if self.session == Some(session) {
             self.session = None;
-            if let Seat::Leading(term) = &mut self.seat {
-                term.close();
+            match &mut self.seat {
+                Seat::Leading(term) => {
+                    if term.feed.is_some() {
+                        self.starving_since = Some(stage.now);
+                        stage.record(Fact::Starves { epoch: term.epoch });
+                    }
+                    term.close();
+                }
+                // Its place among those that wait goes with its broker.
+                Seat::Waiting(db) if stage.mistake != Some(Mistake::LeadsWithoutABroker) => {
+                    stage.disconnect(*db);
+                    self.seat = Seat::Idle;
+                }
+                Seat::Waiting(_) | Seat::Recovering(..) | Seat::Judging(..) | Seat::Entering(..) | Seat::Idle => {}
             }
             self.dial_again(stage);
         }
@@ -338,6 +376,9 @@ impl Executor {
             Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } | Down::Marked(_) => {
                 if let Seat::Leading(term) = &mut self.seat {
                     term.hear(session, down, stage);
+                    if term.feed.is_some() && self.starving_since.take().is_some() {
+                        stage.record(Fact::Feeds { epoch: term.epoch });
+                    }
                 }
             }
         }
@@ -348,8 +389,9 @@ impl Executor {
 
     /// The end of each turn of the loop: what has gathered is cut, and the next wake-up is set.
     pub(crate) fn turn(&mut self, stage: &mut Stage) {
-        let (node, life, clock) = (self.node(), self.life, self.clock);
+        let (node, life) = (self.node(), self.life);
         let Seat::Leading(term) = &mut self.seat else { return };
+        let clock = term.clock;
         term.flush(stage);
         if let Some(ask) = term.verdict() {
             // What is under way lands first.

@@ -13,6 +13,10 @@ pub(crate) struct Fault {
     pub(crate) blow: Blow,
 }
 
+/// Kinds beyond those that [`Blow::choose`] counts.
+pub(crate) const LEADER_ALONE: u64 = 23;
+pub(crate) const CLOCK_STEPS: u64 = 24;
+
 /// Someone on the network of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Node {
@@ -70,6 +74,10 @@ pub(crate) enum Blow {
     JournalRewinds,
     /// The leader's session with the journal is ended by the server.
     LeaderCutOff,
+    /// Whoever leads then has no way to the broker, while all others have.
+    LeaderAlone,
+    /// The wall clock of an executor's host is set: what it would have shown at true time zero.
+    ClockSteps(usize, u64),
 }
 
 /// Parts in ten thousand.
@@ -100,7 +108,7 @@ impl Fault {
     pub(crate) fn choose(chance: &mut Chance, plan: &Plan, until: Micros, among: Option<&[u64]>) -> (Vec<Self>, Rates) {
         const KINDS: u64 = 23;
         let kinds: Vec<u64> = (0..KINDS).filter(|_| chance.percent(25)).collect();
-        let kinds = among.map_or(kinds, <[u64]>::to_vec);
+        let kinds = among.map_or(kinds, |among| among.iter().copied().filter(|kind| *kind < KINDS).collect());
         let mut rate = |percent, last| if chance.percent(percent) { chance.below(last) as u32 } else { 0 };
         let rates = Rates {
             dropped: rate(25, 800),
@@ -138,11 +146,24 @@ impl Fault {
                 }
             }
         }
-        // Of another stream, so that the same seeds have the same blows beside it.
+        // Of other streams, so that the same seeds have the same blows beside these.
         let mut past = Chance::of(plan.seed, 4);
         if among.is_none() && past.percent(10) {
             let (at, lasts) = (past.below(until), past.spread(2 * SECOND, 200 * SECOND));
             faults.push(Self { at, lasts, blow: Blow::JournalRewinds });
+        }
+        let mut more = Chance::of(plan.seed, 5);
+        for kind in [LEADER_ALONE, CLOCK_STEPS] {
+            if among.map_or(more.percent(20), |kinds| kinds.contains(&kind)) {
+                for _ in 0..more.between(1, 3) {
+                    let (at, lasts) = (more.below(until), more.spread(SECOND, 100 * SECOND));
+                    let blow = match kind {
+                        LEADER_ALONE => Blow::LeaderAlone,
+                        _ => Blow::ClockSteps(more.index(plan.executors.len()), more.below(7200 * SECOND)),
+                    };
+                    faults.push(Self { at, lasts, blow });
+                }
+            }
         }
         faults.sort_by_key(|fault| fault.at);
         (faults, rates)
@@ -210,7 +231,8 @@ impl Blow {
             Self::CrashExecutor(index)
             | Self::EndExecutor(index)
             | Self::FreezeExecutor(index)
-            | Self::CutJournal(index) => executor(index),
+            | Self::CutJournal(index)
+            | Self::ClockSteps(index, _) => executor(index),
             Self::CrashWorker(index)
             | Self::LosePower(index)
             | Self::FreezeWorker(index)
@@ -232,6 +254,7 @@ impl Blow {
             | Self::JournalRestarts
             | Self::JournalFreezes
             | Self::JournalRewinds
+            | Self::LeaderAlone
             | Self::LeaderCutOff => true,
         }
     }

@@ -40,6 +40,22 @@ pub(crate) enum Fact {
     Led {
         epoch: Epoch,
     },
+    /// The leader's session with the journal is over, and the lock is free for the next.
+    LockFreed {
+        epoch: Epoch,
+    },
+    /// The database stands still from here on, or goes on.
+    JournalStands {
+        still: bool,
+    },
+    /// The leader has its consumers at the broker.
+    Feeds {
+        epoch: Epoch,
+    },
+    /// It has none of them: yet, or any more.
+    Starves {
+        epoch: Epoch,
+    },
     /// A batch became durable; what it changed follows.
     Committed {
         epoch: Epoch,
@@ -85,6 +101,14 @@ pub(crate) enum Fact {
     /// It backs off, outside its line; or waits for room, because it kept its slot.
     Stands {
         execution: ExecutionId,
+    },
+    /// By the journal's clock it is due `due_in` microseconds after `since`, when its leader cut the batch; its policy says
+    /// at most `at_most`.
+    BacksOff {
+        execution: ExecutionId,
+        since: u64,
+        due_in: i64,
+        at_most: i64,
     },
     Granted {
         execution: ExecutionId,

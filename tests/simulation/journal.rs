@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use slotline_protocol::policy::{OnIsolation, Policy};
-use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status, Timestamp};
 use slotline_scheduler::{Counters, Snapshot};
 
-use crate::clock::{Micros, SECOND};
+use crate::clock::{self, Micros, SECOND};
 use crate::history::{Fact, Rules};
 use crate::plan::Mistake;
 use crate::stage::{CALL_DEADLINE, Event, Stage, Why};
@@ -20,25 +20,15 @@ pub(crate) struct Journal {
     waiting: Vec<(DbId, Ask)>,
     holder: Option<DbId>,
     line: VecDeque<DbId>,
-    pub(crate) epoch: Epoch,
-    batch: i64,
-    actions: BTreeMap<ActionId, ActionRow>,
-    live: BTreeMap<ExecutionId, Snapshot>,
-    requests: BTreeMap<usize, ExecutionId>,
-    ended: Vec<Incarnation>,
-    counters: Counters,
-    generation: u64,
-    rewound_below: ExecutionId,
-    former: (Epoch, i64),
-    doubt: Option<bool>,
-    floor: Option<Counters>,
+    rows: Rows,
     life: u32,
     /// What it goes back to when it is rewound.
-    dump: Option<Box<Dump>>,
+    dump: Option<Box<Rows>>,
 }
 
-/// All that a journal holds.
-struct Dump {
+/// All that the journal holds.
+#[derive(Clone)]
+struct Rows {
     epoch: Epoch,
     batch: i64,
     actions: BTreeMap<ActionId, ActionRow>,
@@ -61,18 +51,20 @@ impl Journal {
             waiting: Vec::new(),
             holder: None,
             line: VecDeque::new(),
-            epoch: Epoch(0),
-            batch: 0,
-            actions: BTreeMap::new(),
-            live: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            ended: Vec::new(),
-            counters: Counters { next_id: 1, next_fence: 1, next_action: policies.len() as i64 + 1 },
-            generation: 1,
-            rewound_below: ExecutionId(0),
-            former: (Epoch(0), 0),
-            doubt: None,
-            floor: None,
+            rows: Rows {
+                epoch: Epoch(0),
+                batch: 0,
+                actions: BTreeMap::new(),
+                live: BTreeMap::new(),
+                requests: BTreeMap::new(),
+                ended: Vec::new(),
+                counters: Counters { next_id: 1, next_fence: 1, next_action: policies.len() as i64 + 1 },
+                generation: 1,
+                rewound_below: ExecutionId(0),
+                former: (Epoch(0), 0),
+                doubt: None,
+                floor: None,
+            },
             life: 0,
             dump: None,
         };
@@ -86,6 +78,10 @@ impl Journal {
             journal.put(row, stage);
         }
         journal
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.rows.epoch
     }
 
     pub(crate) fn arrive(&mut self, db: DbId, ask: Ask, stage: &mut Stage) {
@@ -107,20 +103,20 @@ impl Journal {
                 self.seat_next(stage);
             }
             Ask::Recover => {
-                let mut live: Vec<_> = self.live.values().cloned().collect();
+                let mut live: Vec<_> = self.rows.live.values().cloned().collect();
                 live.sort_by_key(|snapshot| snapshot.place);
                 let recovered = Recovered {
-                    actions: self.actions.values().cloned().collect(),
+                    actions: self.rows.actions.values().cloned().collect(),
                     live,
-                    ended: self.ended.clone(),
-                    counters: self.counters,
-                    requests: self.requests.iter().map(|(number, id)| (*id, *number)).collect(),
+                    ended: self.rows.ended.clone(),
+                    counters: self.rows.counters,
+                    requests: self.rows.requests.iter().map(|(number, id)| (*id, *number)).collect(),
                     standing: Standing {
-                        generation: self.generation,
-                        rewound_below: self.rewound_below,
-                        former: self.former,
-                        doubt: self.doubt,
-                        floor: self.floor.unwrap_or(self.counters),
+                        generation: self.rows.generation,
+                        rewound_below: self.rows.rewound_below,
+                        former: self.rows.former,
+                        doubt: self.rows.doubt,
+                        floor: self.rows.floor.unwrap_or(self.rows.counters),
                         settled: self.settled_in_doubt(),
                         life: self.life,
                     },
@@ -129,21 +125,21 @@ impl Journal {
             }
             Ask::Commit(batch) => self.commit(db, *batch, stage),
             Ask::Judge { doubt } if self.holder == Some(db) => {
-                self.doubt = doubt.then_some(true);
-                self.floor = doubt.then(|| self.floor.unwrap_or(self.counters));
+                self.rows.doubt = doubt.then_some(true);
+                self.rows.floor = doubt.then(|| self.rows.floor.unwrap_or(self.rows.counters));
                 stage.answer(db, Answer::Noted);
             }
             Ask::Doubt { above } if self.holder == Some(db) => {
-                self.epoch = self.epoch.max(above);
-                self.doubt = Some(true);
-                self.floor.get_or_insert(self.counters);
+                self.rows.epoch = self.rows.epoch.max(above);
+                self.rows.doubt = Some(true);
+                self.rows.floor.get_or_insert(self.rows.counters);
                 stage.answer(db, Answer::Noted);
             }
             Ask::Settle { generation, next } if self.holder == Some(db) => {
-                self.generation = generation;
-                self.counters = next;
-                self.rewound_below = ExecutionId(next.next_id);
-                (self.doubt, self.floor) = (None, None);
+                self.rows.generation = generation;
+                self.rows.counters = next;
+                self.rows.rewound_below = ExecutionId(next.next_id);
+                (self.rows.doubt, self.rows.floor) = (None, None);
                 stage.answer(db, Answer::Noted);
             }
             Ask::Judge { .. } | Ask::Doubt { .. } | Ask::Settle { .. } => self.end_session(db, stage),
@@ -153,7 +149,7 @@ impl Journal {
     }
 
     fn commit(&mut self, db: DbId, batch: Batch, stage: &mut Stage) {
-        let chained = batch.epoch == self.epoch && batch.number == self.batch + 1 && self.holder == Some(db);
+        let chained = batch.epoch == self.rows.epoch && batch.number == self.rows.batch + 1 && self.holder == Some(db);
         let ignores = stage.mistake == Some(Mistake::IgnoresTheEpoch);
         if !(chained || ignores) || stage.chance.parts(stage.rates.commit_refused) {
             stage.trace(|| format!("the journal refuses batch {} of epoch {}", batch.number, batch.epoch));
@@ -174,19 +170,19 @@ impl Journal {
     }
 
     fn apply(&mut self, batch: Batch, stage: &mut Stage) {
-        self.batch = batch.number;
-        self.counters = batch.counters;
+        self.rows.batch = batch.number;
+        self.rows.counters = batch.counters;
         stage.record(Fact::Committed { epoch: batch.epoch, batch: batch.number });
         for row in batch.actions {
             self.put(row, stage);
         }
         let mut moved: Vec<Snapshot> = Vec::with_capacity(batch.live.len() + batch.accepted.len());
-        let in_doubt = self.doubt == Some(true);
+        let in_doubt = self.rows.doubt == Some(true);
         let accepted = batch.accepted.into_iter().map(|row| (row, false));
         let recovered = batch.recovered.into_iter().map(|row| (row, true));
         for ((snapshot, number), is_recovered) in accepted.chain(recovered) {
-            self.requests.insert(number, snapshot.id);
-            let action = self.actions.get(&snapshot.action).map(|row| row.action_ref.clone());
+            self.rows.requests.insert(number, snapshot.id);
+            let action = self.rows.actions.get(&snapshot.action).map(|row| row.action_ref.clone());
             let (execution, request) = (snapshot.id, stage.requests[number].clone());
             let (action, key) = (action.unwrap_or_else(|| action_ref(0)), snapshot.key.clone());
             stage.record(if is_recovered {
@@ -200,13 +196,14 @@ impl Journal {
             if snapshot.attempt == u32::from(snapshot.lease.is_some()) {
                 stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
             }
-            self.live.insert(snapshot.id, fresh);
+            self.rows.live.insert(snapshot.id, fresh);
             moved.push(snapshot);
         }
         let completed = batch.settled.iter().filter(|(_, status)| *status == Status::Completed);
-        let left: Vec<Fence> = completed.filter_map(|(id, _)| Some(self.live.get(id)?.lease.as_ref()?.fence)).collect();
+        let left: Vec<Fence> =
+            completed.filter_map(|(id, _)| Some(self.rows.live.get(id)?.lease.as_ref()?.fence)).collect();
         for snapshot in &batch.live {
-            let Some(before) = self.live.get(&snapshot.id) else { continue };
+            let Some(before) = self.rows.live.get(&snapshot.id) else { continue };
             let granted = u32::from(snapshot.lease.is_some());
             let has_begun =
                 before.lease.as_ref().and_then(|lease| lease.after).is_some_and(|after| left.contains(&after));
@@ -222,7 +219,7 @@ impl Journal {
         for (id, status) in batch.settled {
             moved.retain(|snapshot| snapshot.id != id);
             self.release(id, None, stage);
-            self.live.remove(&id);
+            self.rows.live.remove(&id);
             stage.record(Fact::Settled { execution: id, status });
         }
         for snapshot in &moved {
@@ -230,7 +227,8 @@ impl Journal {
         }
         moved.sort_by_key(|snapshot| snapshot.lease.as_ref().map_or(i64::MAX, |lease| lease.fence.0));
         for snapshot in moved {
-            let row = self.live.get(&snapshot.id);
+            self.backs_off(&snapshot, batch.cut_at, stage);
+            let row = self.rows.live.get(&snapshot.id);
             let before = row.and_then(|before| before.lease.as_ref()).map(|lease| lease.fence);
             let has_failed = row.is_none_or(|before| before.failures < snapshot.failures);
             let was_ahead = row.and_then(|before| before.lease.as_ref()).is_some_and(|lease| lease.after.is_some());
@@ -260,17 +258,17 @@ impl Journal {
             } else {
                 stage.record(Fact::Stands { execution: snapshot.id });
             }
-            self.live.insert(snapshot.id, snapshot);
+            self.rows.live.insert(snapshot.id, snapshot);
         }
         for incarnation in batch.ended {
-            if !self.ended.contains(&incarnation) {
-                self.ended.push(incarnation);
+            if !self.rows.ended.contains(&incarnation) {
+                self.rows.ended.push(incarnation);
             }
         }
     }
 
     fn release(&mut self, id: ExecutionId, next: Option<Fence>, stage: &mut Stage) {
-        let Some(live) = self.live.get_mut(&id) else { return };
+        let Some(live) = self.rows.live.get_mut(&id) else { return };
         if let Some(lease) = live.lease.take_if(|lease| next != Some(lease.fence)) {
             let fence = lease.fence;
             stage.record(match lease.after {
@@ -288,21 +286,36 @@ impl Journal {
             runs_on: row.policy.on_isolation == OnIsolation::Continue,
         };
         stage.record(Fact::ActionPut { action: row.action_ref.clone(), rules });
-        self.actions.insert(row.id, row);
+        self.rows.actions.insert(row.id, row);
     }
 
     /// Which executions the journal has for these requests.
     pub(crate) fn look_up(&self, numbers: &[usize]) -> Option<Vec<Option<ExecutionId>>> {
-        (self.is_up && !self.frozen).then(|| numbers.iter().map(|number| self.requests.get(number).copied()).collect())
+        (self.is_up && !self.frozen)
+            .then(|| numbers.iter().map(|number| self.rows.requests.get(number).copied()).collect())
+    }
+
+    /// Whether it is due later than the journal has it so far, and whether that is as late as its policy says.
+    fn backs_off(&self, snapshot: &Snapshot, since: Micros, stage: &mut Stage) {
+        let before = self.rows.live.get(&snapshot.id).and_then(|before| before.not_before);
+        let Some(due) = snapshot.not_before.filter(|due| before != Some(*due)) else { return };
+        let Some(action) = self.rows.actions.get(&snapshot.action) else { return };
+        let micros = |at: Timestamp| at.as_micros();
+        stage.record(Fact::BacksOff {
+            execution: snapshot.id,
+            since,
+            due_in: micros(due) - micros(clock::of_the_journal(since)),
+            at_most: i64::try_from(action.policy.retry.backoff_max.as_micros()).unwrap_or(i64::MAX),
+        });
     }
 
     // ---- the lock ----
 
     /// What leaders in the same doubt took over from workers, and has ended since.
     fn settled_in_doubt(&self) -> Vec<ExecutionId> {
-        let Some(floor) = self.floor else { return Vec::new() };
-        let accepted = self.requests.values().copied().filter(|id| id.0 >= floor.next_id);
-        accepted.filter(|id| !self.live.contains_key(id)).collect()
+        let Some(floor) = self.rows.floor else { return Vec::new() };
+        let accepted = self.rows.requests.values().copied().filter(|id| id.0 >= floor.next_id);
+        accepted.filter(|id| !self.rows.live.contains_key(id)).collect()
     }
 
     fn seat_next(&mut self, stage: &mut Stage) {
@@ -311,15 +324,16 @@ impl Journal {
         }
         let Some(db) = self.line.pop_front() else { return };
         self.holder = Some(db);
-        if self.doubt.is_none() {
-            self.former = (self.epoch, self.batch);
+        if self.rows.doubt.is_none() {
+            self.rows.former = (self.rows.epoch, self.rows.batch);
         }
-        self.doubt.get_or_insert(false);
-        self.epoch = Epoch(self.epoch.0 + 1);
-        self.batch = 0;
+        self.rows.doubt.get_or_insert(false);
+        self.rows.epoch = Epoch(self.rows.epoch.0 + 1);
+        self.rows.batch = 0;
         stage.dbs[db].heard_at = stage.now;
-        stage.record(Fact::Led { epoch: self.epoch });
-        stage.answer(db, Answer::Led { epoch: self.epoch });
+        stage.record(Fact::Led { epoch: self.rows.epoch });
+        stage.record(Fact::Starves { epoch: self.rows.epoch });
+        stage.answer(db, Answer::Led { epoch: self.rows.epoch, at: clock::of_the_journal(stage.now) });
         stage.after(CALL_DEADLINE, Event::JournalSuspects { db, why: Why::Gone });
     }
 
@@ -332,6 +346,7 @@ impl Journal {
         stage.answer(db, Answer::Failed);
         if self.holder == Some(db) {
             self.holder = None;
+            stage.record(Fact::LockFreed { epoch: self.rows.epoch });
             self.seat_next(stage);
         }
     }
@@ -364,7 +379,9 @@ impl Journal {
 
     pub(crate) fn stop(&mut self, stage: &mut Stage) {
         self.is_up = false;
-        self.frozen = false;
+        if std::mem::take(&mut self.frozen) {
+            stage.record(Fact::JournalStands { still: false });
+        }
         self.waiting.clear();
         self.line.clear();
         for db in 0..stage.dbs.len() {
@@ -379,20 +396,7 @@ impl Journal {
 
     /// Keeps what the journal holds now, for [`Self::rewind`].
     pub(crate) fn dump(&mut self, stage: &mut Stage) {
-        self.dump = Some(Box::new(Dump {
-            epoch: self.epoch,
-            batch: self.batch,
-            actions: self.actions.clone(),
-            live: self.live.clone(),
-            requests: self.requests.clone(),
-            ended: self.ended.clone(),
-            counters: self.counters,
-            generation: self.generation,
-            rewound_below: self.rewound_below,
-            former: self.former,
-            doubt: self.doubt,
-            floor: self.floor,
-        }));
+        self.dump = Some(Box::new(self.rows.clone()));
         stage.record(Fact::Dumped);
     }
 
@@ -405,18 +409,21 @@ impl Journal {
             return false;
         }
         self.stop(stage);
-        let Dump { epoch, batch, actions, live, requests, ended, .. } = *dump;
-        (self.epoch, self.batch, self.actions, self.live) = (epoch, batch, actions, live);
-        (self.requests, self.ended, self.counters) = (requests, ended, dump.counters);
-        (self.generation, self.rewound_below, self.former) = (dump.generation, dump.rewound_below, dump.former);
-        (self.doubt, self.floor) = (dump.doubt, dump.floor);
+        self.rows = *dump;
         stage.record(Fact::Rewound);
         self.start();
         true
     }
 
+    pub(crate) fn freeze(&mut self, stage: &mut Stage) {
+        self.frozen = true;
+        stage.record(Fact::JournalStands { still: true });
+    }
+
     pub(crate) fn thaw(&mut self, stage: &mut Stage) {
-        self.frozen = false;
+        if std::mem::take(&mut self.frozen) {
+            stage.record(Fact::JournalStands { still: false });
+        }
         for (db, ask) in std::mem::take(&mut self.waiting) {
             self.arrive(db, ask, stage);
         }

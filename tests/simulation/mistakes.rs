@@ -1,5 +1,6 @@
 //! The checker checked: each mistake that is made on purpose must be found.
 
+use crate::faults::{CLOCK_STEPS, LEADER_ALONE};
 use crate::plan::Mistake;
 use crate::search::search_mistake;
 
@@ -59,6 +60,16 @@ fn an_order_that_is_taken_twice_is_found() {
 #[test]
 fn a_process_that_outlives_its_fence_is_found() {
     is_found(Mistake::ShimIgnoresTheFence, &[FREEZE_WORKER]);
+}
+
+#[test]
+fn a_leader_that_stays_without_its_broker_is_found() {
+    is_found(Mistake::LeadsWithoutABroker, &[LEADER_ALONE]);
+}
+
+#[test]
+fn a_leader_that_goes_by_its_own_clock_is_found() {
+    is_found(Mistake::GoesByItsOwnClock, &[CLOCK_STEPS, CRASH_EXECUTOR]);
 }
 
 #[test]

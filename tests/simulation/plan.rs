@@ -99,6 +99,10 @@ pub(crate) enum Mistake {
     IgnoresOrderNumbers,
     /// The shim does not hold the deadline.
     ShimIgnoresTheFence,
+    /// A leader without a broker keeps the lock.
+    LeadsWithoutABroker,
+    /// What is due is due by the leader's own wall clock.
+    GoesByItsOwnClock,
     /// What a consumer did not ack goes to the end of the queue.
     ReturnsToTheEnd,
 }

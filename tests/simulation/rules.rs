@@ -174,6 +174,35 @@ fn each_rule_is_broken_by_what_breaks_it() {
 }
 
 #[test]
+fn a_leader_that_stays_without_a_broker_is_found_and_one_that_hands_over_is_not() {
+    const MINUTE: u64 = 60_000_000;
+    let epoch = Epoch(1);
+    let begun = || vec![(0, Fact::Led { epoch }), (1, Fact::Starves { epoch })];
+    let later = (MINUTE, Fact::Confirmed { request: request(1) });
+    let judge = |more: Vec<(u64, Fact)>| {
+        let facts = begun().into_iter().chain(more);
+        let entries: Vec<_> = facts.map(|(at, fact)| Entry { at, fact }).collect();
+        Checker::check(&entries).err().map(|violation| violation.rule)
+    };
+    assert_eq!(judge(vec![later.clone()]), Some(Rule::LeadersHaveABroker));
+    for end in [Fact::LockFreed { epoch }, Fact::Feeds { epoch }, Fact::JournalStands { still: true }] {
+        assert_eq!(judge(vec![(3, end), later.clone()]), None);
+    }
+}
+
+#[test]
+fn what_is_due_by_another_clock_is_found() {
+    const HOUR: i64 = 3_600_000_000;
+    let backs_off = |due_in| Fact::BacksOff { execution: ExecutionId(1), since: 0, due_in, at_most: 3_000_000 };
+    for wrong in [HOUR, -HOUR] {
+        assert_eq!(after(two_in_line(), [backs_off(wrong)]), Some(Rule::DueWhenItWas));
+    }
+    assert_eq!(after(two_in_line(), [backs_off(3_000_000), granted(1, 1)]), None);
+    let long = Fact::BacksOff { execution: ExecutionId(1), since: 0, due_in: HOUR, at_most: HOUR };
+    assert_eq!(after(two_in_line(), [long, granted(1, 1)]), Some(Rule::DueWhenItWas));
+}
+
+#[test]
 fn a_history_that_was_written_down_is_judged_the_same() {
     let outcome = World::new(Plan::of(7), true).run();
     assert_eq!(outcome.violation, None);

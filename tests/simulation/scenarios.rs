@@ -267,7 +267,7 @@ fn unknown_commit_with_the_next_batch_pipelined() {
         {
             scene.0.stage.chance.next();
         }
-        scene.until("the next leader", |scene| scene.0.journal.epoch > Epoch(1));
+        scene.until("the next leader", |scene| scene.0.journal.epoch() > Epoch(1));
         scene.0.stage.rates = Rates::default();
         let scene = scene.end();
         assert_eq!(scene.count(|fact| matches!(fact, Fact::Settled { status: Status::Completed, .. })), 5);
@@ -290,7 +290,7 @@ fn drain_or_loss_overtakes_a_confirmed_completion() {
     scene.0.stage.rates.dropped = 0;
     scene.until("the end", |scene| scene.has(|fact| is_settled(fact, 1)));
     let (_, completed) = scene.published(|body| matches!(body, Body::Completed(_))).expect("it was told");
-    let queue = Queue::Completions(scene.0.journal.epoch);
+    let queue = Queue::Completions(scene.0.journal.epoch());
     let World { broker, stage, .. } = &mut scene.0;
     broker.duplicate(queue, completed, stage);
     let scene = scene.end();
@@ -519,4 +519,30 @@ fn rewound_journal_runs_again_what_it_does_not_know_to_be_over_and_under_another
         _ => None,
     });
     assert_eq!(numbers.collect::<Vec<_>>(), [1, 1_001]);
+}
+
+#[test]
+fn a_leader_alone_without_its_broker_hands_over_to_one_that_has_one() {
+    let mut scene = Scene::new(Plan::calm(1, 1, 5));
+    scene.until("a leader", |scene| scene.0.executors.iter().any(crate::executor::Executor::leads));
+    let old = scene.leader();
+    scene.0.stage.cut(Node::Executor(old), true, true);
+    scene.until("another leader", |scene| {
+        scene.0.executors.iter().any(|executor| executor.index != old && executor.leads())
+    });
+    scene.0.stage.mend(Node::Executor(old));
+    let scene = scene.end();
+    assert_eq!(scene.count(|fact| matches!(fact, Fact::Led { .. })), 2, "the second goes on");
+}
+
+#[test]
+fn clocks_that_step_move_nothing_that_is_due() {
+    let mut backed_off = 0;
+    for seed in 0..60 {
+        let plan = Plan::among(seed, Some(&[crate::faults::CLOCK_STEPS, 0, 1]));
+        let outcome = World::new(plan, true).run();
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        backed_off += outcome.history.iter().filter(|entry| matches!(entry.fact, Fact::BacksOff { .. })).count();
+    }
+    assert!(backed_off > 0);
 }

@@ -72,12 +72,20 @@ impl Office {
     }
 }
 
+/// What came with the lock: the session that holds it, and the clock that its term goes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leadership {
+    pub(crate) db: DbId,
+    pub(crate) epoch: Epoch,
+    pub(crate) clock: Clock,
+}
+
 pub(crate) struct Term {
     pub(crate) db: DbId,
     executor: usize,
     life: u32,
     pub(crate) epoch: Epoch,
-    clock: Clock,
+    pub(crate) clock: Clock,
     terms: Terms,
     pub(crate) scheduler: Scheduler,
     actions: BTreeMap<ActionId, ActionRow>,
@@ -143,13 +151,10 @@ struct Cargo {
 }
 
 impl Term {
-    #[expect(clippy::too_many_arguments, reason = "all that a term is made of")]
     pub(crate) fn new(
-        db: DbId,
-        epoch: Epoch,
+        Leadership { db, epoch, clock }: Leadership,
         recovered: Recovered,
         office: Office,
-        clock: Clock,
         terms: Terms,
         (executor, life): (usize, u32),
         stage: &Stage,
@@ -572,6 +577,7 @@ impl Term {
             self.bodies.remove(&settled.id);
         }
         let batch = Batch {
+            cut_at: stage.now,
             epoch: self.epoch,
             number: 0,
             counters: self.scheduler.counters(),

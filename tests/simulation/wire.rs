@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Probe, Progress, Returned, StatusChanged};
-use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Policy};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Policy, Timestamp};
 use slotline_scheduler::{Counters, Snapshot};
 use slotline_worker::duty::Order;
+
+use crate::clock::Micros;
 
 /// A session with the broker: one connection, as far as it matters here.
 pub(crate) type SessionId = usize;
@@ -174,9 +176,15 @@ pub(crate) enum Ask {
 /// What it is answered. An error also means that the session is over.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Led { epoch: Epoch },
+    /// With the database's clock.
+    Led {
+        epoch: Epoch,
+        at: Timestamp,
+    },
     Recovered(Box<Recovered>),
-    Committed { batch: i64 },
+    Committed {
+        batch: i64,
+    },
     Noted,
     Pong,
     Failed,
@@ -192,6 +200,8 @@ pub(crate) struct ActionRow {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
+    /// By true time.
+    pub(crate) cut_at: Micros,
     pub(crate) epoch: Epoch,
     pub(crate) number: i64,
     pub(crate) counters: Counters,

@@ -40,6 +40,8 @@ pub(crate) struct World {
     operated: usize,
     submitted: usize,
     frozen: BTreeMap<Node, Frozen>,
+    /// Executors that were cut off while they led.
+    alone: Vec<usize>,
     is_calm: bool,
     quiet_since: Option<Micros>,
 }
@@ -86,6 +88,7 @@ impl World {
             operated: 0,
             submitted: 0,
             frozen: BTreeMap::new(),
+            alone: Vec::new(),
             is_calm: false,
             quiet_since: None,
             stage,
@@ -334,6 +337,7 @@ impl World {
             Event::Ping { executor, life, db } => {
                 if self.is_there(Node::Executor(executor), life) {
                     self.executors[executor].ping(db, &mut self.stage);
+                    self.restart_if_gone(executor, life);
                 }
             }
             Event::Process { process, step } => {
@@ -685,9 +689,16 @@ impl World {
             Blow::QueueGone(which) => self.broker.lose_queue(which, stage),
             Blow::ConsumerCancelled(which) => self.broker.cancel_consumers(which, stage),
             Blow::JournalRestarts => self.journal.stop(stage),
-            Blow::JournalFreezes => self.journal.frozen = true,
+            Blow::JournalFreezes => self.journal.freeze(stage),
             Blow::JournalRewinds => self.journal.dump(stage),
             Blow::LeaderCutOff => self.journal.cut_leader_off(stage),
+            Blow::LeaderAlone => {
+                if let Some(leader) = self.executors.iter().find(|executor| executor.leads()) {
+                    self.alone.push(leader.index);
+                    stage.cut(leader.node(), true, true);
+                }
+            }
+            Blow::ClockSteps(index, wall) => self.executors[index].wall = wall,
         }
         self.stage.after(fault.lasts, Event::Heal(index));
     }
@@ -711,7 +722,13 @@ impl World {
                 }
             }
             Blow::JournalFreezes => self.journal.thaw(stage),
-            Blow::CrashExecutor(_)
+            Blow::LeaderAlone => {
+                if let Some(index) = self.alone.pop() {
+                    stage.mend(Node::Executor(index));
+                }
+            }
+            Blow::ClockSteps(..)
+            | Blow::CrashExecutor(_)
             | Blow::EndExecutor(_)
             | Blow::FreezeExecutor(_)
             | Blow::CrashWorker(_)
