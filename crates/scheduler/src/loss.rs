@@ -52,11 +52,12 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// Whatever was published before this has come out of both queues.
+    /// When the next probe is due; `None` without a session.
     pub(crate) fn next(&self) -> Option<Timestamp> {
         self.next
     }
 
+    /// Whatever was published before this has come out of both queues.
     fn proven(&self) -> Option<Timestamp> {
         let back = |queue| self.back.get(&queue).copied();
         Some(back(ProbedQueue::Completions)?.min(back(ProbedQueue::Heartbeats)?))
