@@ -127,6 +127,32 @@ async fn who_may_read_but_not_write_leads_nothing_and_is_told_which_right_is_mis
 }
 
 #[tokio::test]
+async fn no_table_of_the_journal_is_left_out_when_the_rights_of_a_leader_are_checked() -> anyhow::Result<()> {
+    let world = World::postgres().await?;
+    let name = format!("partial_{}", std::process::id());
+    let mut grants = session(&world.url).await?;
+    let mut say =
+        async |statement: String| sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut grants).await.map(drop);
+    say(format!("CREATE ROLE {name} LOGIN")).await?;
+    say(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}")).await?;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '%migrations'",
+    )
+    .fetch_all(&mut session(&world.url).await?)
+    .await?;
+    assert!(tables.len() >= 13, "{tables:?}");
+    let partial = Store::open(&world.url.replace("postgres@", &format!("{name}@"))).await?;
+    for table in tables {
+        say(format!("REVOKE ALL ON {table} FROM {name}")).await?;
+        let error = partial.lead("partial").await.map(|lead| lead.epoch()).expect_err(&table);
+        assert!(matches!(&error, Error::Unfit(lacks) if lacks.contains(&format!("SELECT on {table}"))), "{error}");
+        say(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {name}")).await?;
+    }
+    assert_eq!(partial.lead("partial").await?.epoch().0, 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn how_far_the_journals_time_is_ahead_is_noted_by_the_leader_alone() -> anyhow::Result<()> {
     for world in [World::postgres().await?, World::sqlite_file().await?, World::sqlite_memory().await?] {
         let lead = world.store.lead("first").await?;
