@@ -305,7 +305,8 @@ impl Term {
         }
         self.inputs += 1;
         self.scheduler.handle(input, now);
-        if let Some(evidence) = &self.scheduler.effects().evidence {
+        if let Some(evidence) = self.scheduler.effects().missing.as_ref().and_then(|missing| missing.evidence.as_ref())
+        {
             self.evidence.get_or_insert(evidence.epoch.max(self.epoch));
         }
     }
@@ -548,7 +549,7 @@ impl Term {
             self.bodies.insert(one.id, number);
         }
         let mut recovered = Vec::new();
-        for one in std::mem::take(&mut effects.recovered) {
+        for one in effects.missing.take().unwrap_or_default().recovered {
             let id = one.shown.execution_id;
             effects.changed.remove(&id);
             let Ok(number) = one.shown.parameters.get().parse() else { continue };

@@ -286,7 +286,7 @@ fn pack_recovered(
     batch: &mut Batch,
     totals: &mut BTreeMap<ActionId, (u64, u64)>,
 ) -> bool {
-    let recovered = std::mem::take(&mut effects.recovered);
+    let recovered = effects.missing.take().unwrap_or_default().recovered;
     let brings_message_ids = recovered.iter().any(|recovered| recovered.shown.message_id.is_some());
     for Recovered { action, shown, .. } in recovered {
         let id = shown.execution_id;

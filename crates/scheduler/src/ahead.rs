@@ -49,9 +49,6 @@ impl Scheduler {
 
     /// Who may be sent ahead, to which worker, and after which attempt.
     fn next_ahead(&self, action_id: ActionId, key: &LineKey) -> Option<(ExecutionId, Incarnation, Fence)> {
-        if self.counters.next_fence >= self.reserved.next_fence {
-            return None;
-        }
         let action = self.actions.get(&action_id)?;
         let (holder, line) = action.only_holder(key)?;
         if line.is_rebuffed || line.ahead.len() >= action.limits.run_ahead as usize {
@@ -72,8 +69,8 @@ impl Scheduler {
             }
             after = leased.fence;
         }
-        if self.followers.contains_key(&after) {
-            // Of another line, since a change of limits.
+        if self.counters.next_fence >= self.reserved.next_fence || self.followers.contains_key(&after) {
+            // No number is left; or another line has a follower there, since a change of limits.
             return None;
         }
         let is_open = self.workers.get(&incarnation)?.is_open() && self.pools.servers_of(action).contains(&incarnation);

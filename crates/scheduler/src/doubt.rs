@@ -93,13 +93,18 @@ pub struct DoubtView {
     pub is_over: bool,
 }
 
+/// The number of the next attempt of `id` after the one with this number.
+pub(crate) fn attempt_after((below, floor): (ExecutionId, u32), id: ExecutionId, attempt: u32) -> u32 {
+    if id < below { (attempt + 1).max(floor + 1) } else { attempt + 1 }
+}
+
 impl Scheduler {
     /// Doubts the journal, until [`DoubtView::is_over`]. `floor` are the numbers that come next by the journal alone,
     /// `lease` is the longest that any worker may go by, and `settled` are the executions from the floor on that an earlier
     /// leader in the same doubt has taken over from workers and that have ended since. To be called before the first input.
     pub fn doubt(&mut self, floor: Counters, lease: Duration, settled: impl IntoIterator<Item = ExecutionId>) {
         let lease = lease.max(self.config.lease).max(self.former_lease);
-        self.doubt = Some(Doubt {
+        self.doubt = Some(Box::new(Doubt {
             floor,
             since: None,
             lease,
@@ -108,7 +113,7 @@ impl Scheduler {
             shown: Highest::default(),
             generation: 0,
             is_over: false,
-        });
+        }));
     }
 
     /// Raises what comes next: numbers below may have been given.
@@ -141,12 +146,6 @@ impl Scheduler {
 
     pub fn is_in_doubt(&self) -> bool {
         self.doubt.is_some()
-    }
-
-    /// The number of the next attempt of `id` after the one with this number.
-    pub(crate) fn attempt_after(&self, id: ExecutionId, attempt: u32) -> u32 {
-        let (below, floor) = self.rewound;
-        if id < below { (attempt + 1).max(floor + 1) } else { attempt + 1 }
     }
 
     pub(crate) fn doubt_from(&mut self, now: Timestamp) {
@@ -223,7 +222,7 @@ impl Scheduler {
                 return;
             }
         }
-        let known = self.effects.evidence.get_or_insert_default();
+        let known = self.effects.missing.get_or_insert_default().evidence.get_or_insert_default();
         known.epoch = known.epoch.max(epoch);
         known.highest.execution_id = known.highest.execution_id.max(highest.execution_id);
         known.highest.fence = known.highest.fence.max(highest.fence);
@@ -280,7 +279,7 @@ impl Scheduler {
     fn recover_from_worker(&mut self, incarnation: Incarnation, shown: Shown, now: Timestamp) {
         let id = shown.execution_id;
         let Some(action_id) = self.action_called(&shown.action_ref) else {
-            self.effects.unknown_actions.insert(shown.action_ref);
+            self.effects.missing.get_or_insert_default().unknown_actions.insert(shown.action_ref);
             return;
         };
         let Some(action) = self.actions.get_mut(&action_id) else { return };
@@ -292,7 +291,8 @@ impl Scheduler {
         if let Some(doubt) = &mut self.doubt {
             doubt.recovered.insert(id);
         }
-        self.effects.recovered.push(Recovered { action: action_id, incarnation, shown });
+        let recovered = Recovered { action: action_id, incarnation, shown };
+        self.effects.missing.get_or_insert_default().recovered.push(recovered);
     }
 
     fn action_called(&self, action_ref: &ActionRef) -> Option<ActionId> {

@@ -29,12 +29,8 @@ pub struct Effects {
     pub greetings: Vec<(Incarnation, u64)>,
     /// Publish one probe into each probed queue.
     pub probe: bool,
-    /// Executions that the journal did not know, taken over from their workers: live, with a lease.
-    pub recovered: Vec<Recovered>,
-    /// Actions of such executions that the journal does not know either.
-    pub unknown_actions: BTreeSet<ActionRef>,
-    /// The journal is older than something shows, and this leader must stand down.
-    pub evidence: Option<Evidence>,
+    /// Hardly ever there, and so apart: a batch's effects are moved as a whole.
+    pub missing: Option<Box<Missing>>,
     /// Every lease is held under this leader's terms: a longer lease of an earlier leader need not be remembered.
     pub terms_are_known: bool,
 }
@@ -50,6 +46,17 @@ impl Effects {
             ..Self::default()
         }
     }
+}
+
+/// What the journal turned out not to know.
+#[derive(Clone, Debug, Default)]
+pub struct Missing {
+    /// Executions that were taken over from their workers: live, with a lease.
+    pub recovered: Vec<Recovered>,
+    /// Actions of executions that can't be taken over before the journal has them.
+    pub unknown_actions: BTreeSet<ActionRef>,
+    /// The journal is older than something shows, and this leader must stand down.
+    pub evidence: Option<Evidence>,
 }
 
 /// An execution that the journal did not know, as its worker showed it.

@@ -2,6 +2,7 @@
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
+use crate::doubt::attempt_after;
 use crate::execution::{Ahead, AtWork, Event, Leased, Phase, State};
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
@@ -46,11 +47,8 @@ impl Scheduler {
 
     /// Gives an execution its next attempt, with a fence of its own, to be dispatched; `ahead` if its slot is still to come.
     pub(crate) fn issue(&mut self, id: ExecutionId, worker: Incarnation, ahead: Option<Ahead>, now: Timestamp) {
-        let Some(attempt) = self.executions.get(&id).map(|execution| self.attempt_after(id, execution.attempt)) else {
-            return;
-        };
         let Some(execution) = self.executions.get_mut(&id) else { return };
-        execution.attempt = attempt;
+        execution.attempt = attempt_after(self.rewound, id, execution.attempt);
         execution.state = State::Leased(Leased {
             worker,
             fence: Fence(self.counters.next_fence),

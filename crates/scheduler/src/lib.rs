@@ -43,7 +43,7 @@ mod worker;
 
 pub use doubt::{DoubtView, Evidence};
 pub use effect::{
-    Accepted, Announcement, AttemptEnded, Dispatch, Effects, Order, Recovered, RefusedRequest, Sent, Settled,
+    Accepted, Announcement, AttemptEnded, Dispatch, Effects, Missing, Order, Recovered, RefusedRequest, Sent, Settled,
     Unacceptable,
 };
 pub use execution::{Event, Illegal, Phase, Verdict, step};

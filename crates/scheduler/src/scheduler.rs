@@ -57,7 +57,7 @@ pub struct Scheduler {
     pub(crate) deadlines: Deadlines,
     pub(crate) probes: Probes,
     /// See [`Self::doubt`].
-    pub(crate) doubt: Option<Doubt>,
+    pub(crate) doubt: Option<Box<Doubt>>,
     /// See [`Self::know_as`].
     pub(crate) journal: Option<Lineage>,
     pub(crate) rewound: (ExecutionId, u32),

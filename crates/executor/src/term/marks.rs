@@ -247,8 +247,8 @@ impl Term {
 
     /// Takes what the scheduler found out about the journal with the last input.
     pub(super) fn weigh_evidence(&mut self) {
-        let effects = self.scheduler.effects();
-        if let Some(evidence) = &effects.evidence
+        let Some(missing) = &self.scheduler.effects().missing else { return };
+        if let Some(evidence) = &missing.evidence
             && self.evidence.is_none()
         {
             let (highest, above) = (evidence.highest, evidence.epoch.max(self.epoch));
@@ -258,10 +258,7 @@ impl Term {
             );
             self.evidence = Some((reason, above));
         }
-        if effects.unknown_actions.is_empty() {
-            return;
-        }
-        for action_ref in effects.unknown_actions.clone() {
+        for action_ref in missing.unknown_actions.clone() {
             self.make_up(action_ref);
         }
     }

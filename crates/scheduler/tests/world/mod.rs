@@ -14,7 +14,7 @@ use slotline_protocol::{
     ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
 use slotline_scheduler::{
-    Accepted, AttemptEnded, Config, Counters, Effects, Evidence, Input, Limits, Order, Outcome, ProbedQueue,
+    Accepted, AttemptEnded, Config, Counters, Effects, Evidence, Input, Limits, Missing, Order, Outcome, ProbedQueue,
     RecoveredAction, RefusedRequest, Scheduler, Sent, Settled, Snapshot,
 };
 use uuid::Uuid;
@@ -463,10 +463,9 @@ impl World {
             greetings,
             probe,
             terms_are_known,
-            recovered,
-            unknown_actions,
-            evidence,
+            missing,
         } = effects;
+        let Missing { recovered, unknown_actions, evidence } = missing.map(|missing| *missing).unwrap_or_default();
         self.recovered.extend(recovered.into_iter().map(|recovered| recovered.shown.execution_id));
         self.unknown_actions.extend(unknown_actions);
         self.evidence = evidence.or(self.evidence.take());
