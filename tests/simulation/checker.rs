@@ -34,6 +34,8 @@ pub(crate) enum Rule {
     ChainsFollowSuccess,
     /// Leadership goes to those who can do the whole job: nobody keeps it for long without a broker.
     LeadersHaveABroker,
+    /// The next process of a worker tells what had ended in one that went in good order.
+    EndedIsTold,
     /// What backs off is due when its policy says, whoever's clock shows what.
     DueWhenItWas,
     /// Whoever recorded the history fell over a bug.
@@ -100,6 +102,8 @@ pub(crate) struct Checker {
     journal_stands: bool,
     /// When those that back off are due.
     due: BTreeMap<ExecutionId, i64>,
+    /// Attempts that a process has left to the next one of its worker.
+    left: BTreeSet<(ExecutionId, u32)>,
 }
 
 #[derive(Clone, Default)]
@@ -123,7 +127,7 @@ struct Live {
     /// Where it stood last.
     place: Option<i64>,
     lease: Option<(Fence, u32)>,
-    /// Out at a worker without a slot, and the rules that it was sent under.
+    /// Out at a worker without a slot, and the widest rules that have held since it was sent.
     ahead: Option<(Ahead, Rules)>,
     /// Those who came back in front of it after it was sent.
     passes: BTreeSet<ExecutionId>,
@@ -218,6 +222,11 @@ impl Checker {
             }
             Fact::ActionPut { action, rules } => {
                 let batch = (self.epoch, self.batch);
+                for live in self.live.values_mut().filter(|live| live.action == *action) {
+                    if let Some((_, widest)) = &mut live.ahead {
+                        *widest = widest.or(*rules);
+                    }
+                }
                 let action = self.actions.entry(action.clone()).or_default();
                 action.before = Some((batch, action.rules));
                 action.rules = *rules;
@@ -311,9 +320,22 @@ impl Checker {
                 })
             }
             Fact::Told { execution, attempt, last_sequence } => {
+                self.left.remove(&(*execution, *attempt));
                 let said = self.said.get(&(*execution, *attempt)).copied().unwrap_or(0);
                 ensure(said == *last_sequence, Rule::EventsAreGapFree, Some(*execution), || {
                     format!("attempt {attempt} of execution {execution} said {said} events and counts {last_sequence}")
+                })
+            }
+            Fact::Left { execution, attempt } => {
+                self.left.insert((*execution, *attempt));
+                Ok(())
+            }
+            Fact::Followed { execution, attempt } => {
+                let is_untold = self.left.contains(&(*execution, *attempt));
+                ensure(!is_untold, Rule::EndedIsTold, Some(*execution), || {
+                    format!(
+                        "attempt {attempt} of execution {execution} had ended, and the next process does not tell how"
+                    )
                 })
             }
             Fact::FaultsStopped { bound } => {
@@ -468,8 +490,7 @@ impl Checker {
         let before = action.before.filter(|_| has_changed).map_or(rules, |(_, before)| before);
         let exceeds = |limit: Option<u32>, count: usize| limit.is_some_and(|limit| count > limit as usize);
         let of_key = action.leases.values().filter(|other| **other == key).count();
-        let limit = wider(rules.limit, before.limit);
-        let key_limit = wider(rules.key_limit, before.key_limit);
+        let Rules { limit, key_limit, .. } = rules.or(before);
         ensure(!exceeds(limit, action.leases.len()), Rule::LimitHolds, Some(id), || {
             format!("{action_ref} has {} leases and a limit of {limit:?}", action.leases.len())
         })?;
@@ -533,12 +554,7 @@ impl Checker {
         let is_fresh = fresh.is_some();
         // Within one batch it may have been sent before the rules changed.
         let before = fresh.map_or(rules, |(_, before)| before);
-        let sent_under = Rules {
-            limit: wider(rules.limit, before.limit),
-            key_limit: wider(rules.key_limit, before.key_limit),
-            ..rules
-        };
-        self.live(id)?.ahead = Some((ahead, sent_under));
+        self.live(id)?.ahead = Some((ahead, rules.or(before)));
         let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
         self.fences.insert(fence, (id, attempt, rules.runs_on));
         let key = self.live.get(&id).and_then(|live| live.key.clone());
@@ -556,7 +572,8 @@ impl Checker {
         })
     }
 
-    /// Its predecessor left it the slot. By then it may have begun under the rules of when it was sent.
+    /// Its predecessor left it the slot. By then it may have begun under the rules of when it was sent, and leases that were
+    /// granted under wider rules since run on.
     fn fired(
         &mut self,
         id: ExecutionId,
@@ -693,6 +710,14 @@ impl Checker {
                 let is_known = self.accepted.contains_key(request) || self.refused.contains(request);
                 is_known || self.gone.contains(request)
             })
+    }
+}
+
+impl Rules {
+    /// The wider of both limits.
+    fn or(self, other: Self) -> Self {
+        let (limit, key_limit) = (wider(self.limit, other.limit), wider(self.key_limit, other.key_limit));
+        Self { limit, key_limit, ..self }
     }
 }
 

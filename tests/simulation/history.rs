@@ -187,6 +187,16 @@ pub(crate) enum Fact {
         attempt: u32,
         last_sequence: u64,
     },
+    /// A worker's process went in good order, and the outcome of this attempt was told and is not known to be recorded.
+    Left {
+        execution: ExecutionId,
+        attempt: u32,
+    },
+    /// The next process of that worker has its session with the broker, and has told what it knows.
+    Followed {
+        execution: ExecutionId,
+        attempt: u32,
+    },
 
     // ---- the observation itself ----
     /// From here on nothing hurts; everything is terminal within `bound` microseconds.

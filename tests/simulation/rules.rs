@@ -96,6 +96,19 @@ fn one_that_was_sent_ahead_begins_when_the_one_before_is_gone_and_gets_its_slot(
 }
 
 #[test]
+fn leases_that_were_granted_under_wider_rules_run_on_beside_one_that_was_sent_ahead() {
+    let rules = |limit| Fact::ActionPut { action: action(), rules: Rules { limit: Some(limit), ..Rules::default() } };
+    let mut facts = two_in_line();
+    facts.extend([granted(1, 1), ahead(2, 2, 1), Fact::Committed { epoch: Epoch(1), batch: 3 }, rules(2)]);
+    let third = request(3);
+    facts.push(Fact::Enqueued { request: third.clone() });
+    facts.push(Fact::Accepted { execution: ExecutionId(3), request: third, action: action(), key: None });
+    facts.extend([granted(3, 3), Fact::Committed { epoch: Epoch(1), batch: 4 }, rules(1)]);
+    facts.push(Fact::Committed { epoch: Epoch(1), batch: 5 });
+    assert_eq!(after(facts, [released(1, 1), settled(1), granted(2, 2)]), None);
+}
+
+#[test]
 fn each_rule_is_broken_by_what_breaks_it() {
     let dispatched = Fact::Dispatched { execution: ExecutionId(1), attempt: 1, fence: Fence(1) };
     let recorded = Fact::Recorded { execution: ExecutionId(1), attempt: 1 };
@@ -105,6 +118,7 @@ fn each_rule_is_broken_by_what_breaks_it() {
     let committed = |epoch, batch| Fact::Committed { epoch: Epoch(epoch), batch };
     let accepted = |id| Fact::Accepted { execution: ExecutionId(9), request: request(id), action: action(), key: None };
     let execution = ExecutionId(1);
+    let left = Fact::Left { execution, attempt: 1 };
     let again = Fact::Granted { execution, attempt: 2, fence: Fence(2), place: 1 };
     let begins_again = Fact::Began { execution, attempt: 2, fence: Fence(2) };
     let cases: Vec<(Rule, Vec<Fact>)> = vec![
@@ -160,6 +174,7 @@ fn each_rule_is_broken_by_what_breaks_it() {
         (Rule::EventsAreGapFree, vec![said(1), said(3)]),
         (Rule::EventsAreGapFree, vec![said(1), said(2), told]),
         (Rule::EventsAreGapFree, vec![numbered(1), numbered(1)]),
+        (Rule::EndedIsTold, vec![left, Fact::Followed { execution, attempt: 1 }]),
         (Rule::NothingIsLost, vec![settled(1), settled(2), Fact::Confirmed { request: request(8) }, Fact::Closed]),
         (Rule::NothingUnacceptedRuns, vec![accepted(8)]),
         (Rule::NothingUnacceptedRuns, vec![granted(8, 1)]),

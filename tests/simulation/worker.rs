@@ -2,14 +2,16 @@
 //!
 //! As `crates/worker/src/{run,book,link,report,lock}.rs` do it, without handlers, output and parameters.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 use slotline_protocol::message::{AttemptKey, Ended, Failure, Report};
 use slotline_protocol::{Incarnation, WorkerName};
-use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Shortage, Terms, Told};
+use slotline_worker::duty::{
+    Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Shortage, Terms, Told,
+};
 use uuid::Uuid;
 
 use crate::clock::{MS, Micros, SECOND};
@@ -49,6 +51,10 @@ pub(crate) struct Worker {
     /// Events that the broker did not take.
     refused: VecDeque<Rc<Body>>,
     live: BTreeMap<AttemptKey, usize>,
+    /// Attempts of this incarnation whose outcome is told and not known to be recorded.
+    owed: BTreeSet<AttemptKey>,
+    /// Those of a process before this one, until this one has told what it knows.
+    left: BTreeSet<AttemptKey>,
     orders_taken: u64,
     wake_at: Option<Micros>,
     null: Json,
@@ -95,6 +101,8 @@ impl Worker {
             events: VecDeque::new(),
             refused: VecDeque::new(),
             live: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            left: BTreeSet::new(),
             orders_taken: 0,
             wake_at: None,
             null: Json(RawValue::from_string("null".to_owned()).expect("valid JSON").into()),
@@ -188,6 +196,7 @@ impl Worker {
         self.events.clear();
         self.refused.clear();
         self.live.clear();
+        self.owed.clear();
         self.wake_at = None;
         self.life += 1;
         self.life - 1
@@ -252,6 +261,9 @@ impl Worker {
                         renumber(&mut order, self.orders_taken);
                     }
                     stage.trace(|| format!("worker {} <- {}", self.index, describe(&order)));
+                    if let Order::Recorded(order) = &order {
+                        self.owed.retain(|key| !order.attempts.contains(key));
+                    }
                     self.handle(Input::Ordered { incarnation, order }, stage);
                 }
                 stage.send(session, Up::Ack { queue, tag });
@@ -350,6 +362,11 @@ impl Worker {
                 return;
             }
         }
+        if matches!(self.link, Link::Open(..)) {
+            for (execution, attempt) in std::mem::take(&mut self.left) {
+                stage.record(Fact::Followed { execution, attempt });
+            }
+        }
         while let Link::Open(session, _) = self.link
             && let Some(body) = self.events.pop_front()
         {
@@ -391,6 +408,7 @@ impl Worker {
             }
             Effect::Complete(word) => {
                 let word = word.message;
+                self.owed.insert((word.execution_id, word.attempt));
                 note_told((word.execution_id.0, word.attempt, word.last_sequence), stage);
                 self.say(Route::Completions, Body::Completed(word), Purpose::Other, stage);
             }
@@ -427,6 +445,7 @@ impl Worker {
                 self.say(Route::Heartbeats, Body::Ended(word), Purpose::Farewell { incarnation }, stage);
             }
             Effect::IncarnationOver(_) => {
+                self.owed.clear();
                 let next = self.name_incarnation();
                 stage.trace(|| format!("worker {} goes on as {}", self.index, crate::broker::short(next)));
                 self.handle(Input::NewIncarnation(next), stage);
@@ -447,12 +466,23 @@ impl Worker {
                 if let Link::Open(session, incarnation) = self.link {
                     stage.send(session, Up::Delete { queue: Queue::Worker(incarnation) });
                 }
+                if self.plan.has_lock {
+                    self.leave_what_is_owed(stage);
+                }
                 self.crash(processes, stage);
                 self.lock.clear();
                 stage.trace(|| format!("worker {} has drained", self.index));
                 let delay = stage.chance.spread(100 * MS, 20 * SECOND);
                 stage.after(delay, Event::Start { node: self.node(), life: self.life });
             }
+        }
+    }
+
+    /// The process goes in good order.
+    fn leave_what_is_owed(&mut self, stage: &mut Stage) {
+        for (execution, attempt) in std::mem::take(&mut self.owed) {
+            stage.record(Fact::Left { execution, attempt });
+            self.left.insert((execution, attempt));
         }
     }
 
@@ -468,8 +498,7 @@ fn note_told((execution, attempt, last_sequence): (i64, u32, u64), stage: &mut S
     stage.record(Fact::Told { execution: slotline_protocol::ExecutionId(execution), attempt, last_sequence });
 }
 
-fn describe(order: &slotline_worker::duty::Order) -> String {
-    use slotline_worker::duty::Order;
+fn describe(order: &Order) -> String {
     let (epoch, n) = order.number();
     let what = match order {
         Order::Scheduled(order) => {
@@ -485,8 +514,7 @@ fn describe(order: &slotline_worker::duty::Order) -> String {
     format!("({epoch}, {n}) {what}")
 }
 
-fn renumber(order: &mut slotline_worker::duty::Order, number: u64) {
-    use slotline_worker::duty::Order;
+fn renumber(order: &mut Order, number: u64) {
     let (epoch, n) = match order {
         Order::Scheduled(order) => (&mut order.epoch, &mut order.n),
         Order::Cancel(order) => (&mut order.epoch, &mut order.n),
