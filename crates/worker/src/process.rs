@@ -6,6 +6,7 @@
 pub(crate) mod output;
 pub(crate) mod places;
 pub(crate) mod pool;
+pub(crate) mod printed;
 pub(crate) mod result;
 
 use std::io;

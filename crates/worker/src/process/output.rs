@@ -17,6 +17,8 @@ const ERROR_TAIL_BYTES: usize = 4 << 10;
 pub(super) struct Output {
     stream: Stream,
     partial: Vec<u8>,
+    /// The last line ended with `\r`: a program shows there how far it is, or ends lines as they are ended elsewhere.
+    has_returned: bool,
     tail: Tail,
 }
 
@@ -40,7 +42,7 @@ impl Output {
             Stream::Stdout => RESULT_BYTES_MAX + 2,
             Stream::Stderr | Stream::Notice => ERROR_TAIL_BYTES,
         };
-        Self { stream, partial: Vec::new(), tail: Tail { bytes: Vec::new(), most, is_cut: false } }
+        Self { stream, partial: Vec::new(), has_returned: false, tail: Tail { bytes: Vec::new(), most, is_cut: false } }
     }
 
     /// Takes what was read, and forwards the lines that it completes.
@@ -51,9 +53,14 @@ impl Output {
         }
         let mut lines = Vec::new();
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
             self.partial.extend_from_slice(&rest[..end]);
-            lines.push(self.line());
+            // Between `\r` and `\n`, and where a program returns to the beginning of a line twice, there is none.
+            let ends_nothing = self.partial.is_empty() && (rest[end] == b'\r' || self.has_returned);
+            if !ends_nothing {
+                lines.push(self.line());
+            }
+            self.has_returned = rest[end] == b'\r';
             rest = &rest[end + 1..];
         }
         self.partial.extend_from_slice(rest);
@@ -84,7 +91,7 @@ impl Output {
 
     fn line(&mut self) -> String {
         let bytes = std::mem::take(&mut self.partial);
-        String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(&bytes)).into_owned()
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn forward(&self, mut lines: Vec<String>, allowance: &mut Allowance, feed: &Arc<Feed>) {

@@ -1,4 +1,4 @@
-//! How a command's end is read: its exit status, its result file, the last JSON value on its stdout.
+//! How a command's end is read: its exit status, its result file, and what it printed (`printed`).
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use slotline_protocol::message::Failure;
 
 use super::output::Tail;
 use super::places::Places;
+use super::printed;
 use crate::duty::Json;
 use crate::limit::{self, RESULT_BYTES_MAX, result_too_large};
 
@@ -54,12 +55,12 @@ pub(super) fn spawn_failure(program: &str, cwd: Option<&Path>, errno: i32) -> Fa
     Failure::new("spawn_failed", message)
 }
 
-/// The result of a command that ended well: the file's JSON if it wrote one, else the last line of stdout that is a JSON
-/// value, else `null`. Reads files: not for the loop's thread.
+/// The result of a command that ended well: the file's JSON if it wrote one, else the last JSON value on stdout, else
+/// `null`. Reads files: not for the loop's thread.
 pub(super) fn result(places: &Places, stdout: &Tail) -> Result<Json, Failure> {
     match places.read() {
         Ok(Some(text)) if !text.is_empty() => from_file(text),
-        Ok(_) => from_stdout(stdout),
+        Ok(_) => printed::last_value(stdout.bytes(), stdout.is_cut()),
         Err(error) => Err(unreadable(error)),
     }
 }
@@ -77,28 +78,4 @@ fn from_file(text: Vec<u8>) -> Result<Json, Failure> {
     let text = String::from_utf8(text).map_err(|error| refused(error.to_string()))?;
     let value = RawValue::from_string(text.trim().to_owned()).map_err(|error| refused(error.to_string()))?;
     limit::result(Json(value.into()))
-}
-
-fn from_stdout(stdout: &Tail) -> Result<Json, Failure> {
-    let bytes = stdout.bytes();
-    for line in bytes.rsplit(|byte| *byte == b'\n') {
-        let line = line.trim_ascii();
-        // The beginning of the first line may be gone.
-        let is_whole = !stdout.is_cut() || line.len() < RESULT_BYTES_MAX;
-        if line.len() > RESULT_BYTES_MAX && matches!(line.first(), Some(b'{' | b'[' | b'"')) {
-            return Err(result_too_large());
-        }
-        if is_whole
-            && may_be_json(line)
-            && let Ok(value) = serde_json::from_slice::<Box<RawValue>>(line)
-        {
-            return limit::result(Json(value.into()));
-        }
-    }
-    Ok(Json::null())
-}
-
-/// Cheap, since a command may print a lot.
-fn may_be_json(line: &[u8]) -> bool {
-    matches!(line.first(), Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'))
 }

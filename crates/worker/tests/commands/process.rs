@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use slotline_protocol::OutcomeKind;
-use slotline_protocol::message::{Completed, Failure};
+use slotline_protocol::message::{Completed, Event, Failure};
 use slotline_worker::RunConfig;
 
-use crate::executor;
+use crate::executor::{self, Heard};
 use crate::processes::shim_of;
 use crate::stage::Stage;
 
@@ -24,7 +24,7 @@ fn failure(completed: &Completed, status: OutcomeKind) -> Failure {
 }
 
 #[tokio::test]
-async fn the_result_is_the_last_line_of_stdout_that_is_json() -> anyhow::Result<()> {
+async fn the_result_is_the_last_json_value_on_stdout() -> anyhow::Result<()> {
     let mut stage = Stage::script(r#"echo '{"a": 0}'; echo '{"a": 1}'; echo done; echo err >&2"#).await?;
     let completed = stage.run(1, json!({})).await?;
     assert_eq!(result(&completed), json!({"a": 1}));
@@ -35,6 +35,37 @@ async fn the_result_is_the_last_line_of_stdout_that_is_json() -> anyhow::Result<
     assert_eq!(events.last().map(String::as_str), Some("finished Some(0)"));
     assert!(events.iter().any(|event| event.starts_with("Stdout") && event.contains("done")), "{events:?}");
     assert!(events.iter().any(|event| event == "Stderr err"), "{events:?}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_result_may_have_many_lines_and_one_without_an_end_fails() -> anyhow::Result<()> {
+    let mut stage = Stage::script("echo 1; printf '[\\n  \"i-123\",\\n  \"i-456\"\\n]\\n'; echo done").await?;
+    assert_eq!(result(&stage.run(1, json!({})).await?), json!(["i-123", "i-456"]));
+    stage.end().await?;
+    let mut stage = Stage::script("printf '[\\n  \"i-123\",\\n  \"i-456\"\\n'").await?;
+    let error = failure(&stage.run(1, json!({})).await?, OutcomeKind::Failed);
+    assert!(error.code == "handler_error" && error.message.contains("does not end"), "{error:?}");
+    stage.end().await
+}
+
+#[tokio::test]
+async fn a_program_that_returns_to_the_beginning_of_its_line_is_seen_as_it_goes() -> anyhow::Result<()> {
+    // It prints no end of a line before what stands on it was seen.
+    let script = r"printf '10 %%\r50 %%\r'; while [ ! -e go ]; do sleep 0.01; done; printf '100 %%\r\n\nend\r\n'";
+    let mut stage = Stage::script(script).await?;
+    stage.dispatch(1, json!({})).await?;
+    let lines = |heard: &Heard| {
+        let logs = heard.progress.iter().filter_map(|progress| match &progress.event {
+            Event::Log { lines, .. } => Some(lines.as_slice()),
+            _ => None,
+        });
+        logs.flatten().cloned().collect::<Vec<_>>()
+    };
+    stage.executor.until("half of it", |heard| (lines(heard) == ["10 %", "50 %"]).then_some(())).await?;
+    std::fs::write(stage.folder.path().join("go"), "")?;
+    stage.executor.completed(1).await?;
+    stage.executor.until("all", |heard| (lines(heard)[2..] == ["100 %", "", "end"]).then_some(())).await?;
     stage.end().await
 }
 
