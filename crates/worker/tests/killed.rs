@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, SystemTime};
 
 use executor::Executor;
-use processes::{living_in, parent, runs, shim_of, ticks};
+use processes::{has_root, living_in, parent, runs, shim_of, ticks};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use slotline_broker::Broker;
@@ -215,10 +215,9 @@ fn orphaned() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A worker of an ordinary user whose command becomes root, as its action allows. Without root nothing here can become
-/// anybody else, and then there is no such signal to be refused.
+/// A worker of an ordinary user whose command becomes root, as its action allows.
 fn refused() -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
+    if !has_root("a SIGKILL that is refused")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use slotline_worker::{Error, RunConfig, Worker};
 
-use crate::processes::shim_of;
+use crate::processes::{has_root, shim_of};
 use crate::stage::Stage;
 
 fn script(folder: &Path, script: &str) -> RunConfig {
@@ -46,7 +46,7 @@ async fn a_command_gains_no_privileges_unless_its_action_allows_it_and_the_worke
 #[tokio::test]
 async fn a_command_that_is_another_user_can_not_become_root_by_a_program_that_would_make_it_root() -> anyhow::Result<()>
 {
-    if !is_root() {
+    if !has_root("a program that would make its caller root")? {
         return Ok(());
     }
     for (allow_privileges, expected) in [(false, 65_534), (true, 0)] {
@@ -152,7 +152,7 @@ async fn a_worker_with_commands_and_its_shims_can_not_be_dumped_or_looked_into_b
     stage.written("pid").await?;
     let worker = rustix::process::dumpable_behavior()?;
     assert_eq!(worker, rustix::process::DumpableBehavior::NotDumpable);
-    // `/proc` gives what can't be dumped to root, whoever its user is.
+    // `/proc` gives what can't be dumped to root, whatever its user is.
     let shim = shim_of(stage.folder.path()).expect("a shim");
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{shim}/environ"))?);
     assert_eq!(owner, 0);
@@ -162,7 +162,7 @@ async fn a_worker_with_commands_and_its_shims_can_not_be_dumped_or_looked_into_b
 /// Needs root, as the key itself does; without it the test below holds.
 #[tokio::test]
 async fn a_command_with_a_user_runs_as_that_user_with_its_groups_and_its_own_scratch() -> anyhow::Result<()> {
-    if !is_root() {
+    if !has_root("the user of a command")? {
         return Ok(());
     }
     let report = "id -u > id; id -g >> id; echo $HOME $USER >> id; ls -ld $(dirname $SLOTLINE_RESULT_FILE) >> id; \

@@ -46,3 +46,20 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     let (_, rest) = stat.rsplit_once(')')?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
+
+/// Set to 1 for a run that leaves out what only root can try.
+const WITHOUT_ROOT: &str = "SLOTLINE_TEST_WITHOUT_ROOT";
+
+/// Whether this process can become another user. Without root that is an error, unless the run says that it means to do
+/// without: a test that passes because it tried nothing can't fail.
+pub(crate) fn has_root(test: &str) -> anyhow::Result<bool> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(true);
+    }
+    anyhow::ensure!(
+        std::env::var(WITHOUT_ROOT).is_ok_and(|value| value == "1"),
+        "{test} needs root, since nothing else can become another user: run it as root, or leave it out with {WITHOUT_ROOT}=1"
+    );
+    eprintln!("LEFT OUT: {test} needs root ({WITHOUT_ROOT}=1)");
+    Ok(false)
+}
