@@ -383,3 +383,49 @@ async fn no_body_costs_more_than_a_small_multiple_of_its_bytes_and_good_ones_beh
     ensure!(grown < 3 * bytes as u64 + (32 << 20), "{grown} bytes for messages of {bytes} in all");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_of_half_a_gigabyte_are_looked_through_in_little_memory_and_replayed_one_by_one() -> Result<()> {
+    const LETTERS: usize = 60;
+    const BODY: usize = 8 << 20;
+    /// What the executor may take for all of it: of each body that is on its way a few copies, never all bodies at once.
+    const MEMORY_MAX: u64 = 20 * BODY as u64;
+    let installation = Installation::start().await?;
+    // The broker ends the session of a publisher to an exchange that no executor has declared yet.
+    installation.put(&line_of(0), json!({"limit": 1})).await?;
+    let before = peak_memory(&installation.executor)?;
+    for number in 0..LETTERS {
+        let properties = Properties { message_id: Some(format!("large-{number}")), ..Properties::default() };
+        installation.publish([publication(vec![b'x'; BODY], properties)].into_iter()).await?;
+    }
+    let list = async || -> Result<Vec<Value>> {
+        let url = format!("{}/api/v1/dead?limit=100", installation.executor.api_url());
+        let mut page: Value = installation.http.get(url).send().await?.error_for_status()?.json().await?;
+        Ok(serde_json::from_value(page["data"].take())?)
+    };
+    let letters = eventually("all are put aside", LATER, async || {
+        let letters = list().await?;
+        Ok((letters.len() == LETTERS).then_some(letters))
+    })
+    .await?;
+    ensure!(letters == list().await?, "they are listed in another order");
+    let url_of = |letter: &Value| -> Result<String> {
+        Ok(format!("{}/api/v1/dead/{}", installation.executor.api_url(), letter["id"].as_str().context("an id")?))
+    };
+    let (replayed, dropped) = (&letters[LETTERS / 2], url_of(&letters[0])?);
+    let url = url_of(replayed)?;
+    installation.http.post(format!("{url}/replay")).send().await?.error_for_status()?;
+    ensure!(installation.http.get(url).send().await?.status() == 404, "a replayed letter is still there");
+    installation.http.delete(&dropped).send().await?.error_for_status()?;
+    ensure!(installation.http.get(dropped).send().await?.status() == 404, "a dropped letter is still there");
+    eventually("it is refused again, as the last", LATER, async || {
+        let again = list().await?;
+        let last = again.last().context("letters")?;
+        Ok((again.len() == LETTERS - 1 && last["message_id"] == replayed["message_id"]).then_some(()))
+    })
+    .await?;
+    let grown = peak_memory(&installation.executor)? - before;
+    println!("letters of {} bytes in all took {grown}", LETTERS * BODY);
+    ensure!(grown < MEMORY_MAX, "{grown} bytes were taken for letters of {} in all", LETTERS * BODY);
+    Ok(())
+}
