@@ -21,6 +21,8 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     folder: Option<PathBuf>,
+    /// What starts it, where it is not started directly.
+    starter: Vec<String>,
 }
 
 /// A running `slotline`. Killed on drop; its log is printed then, which a test shows only if it fails.
@@ -39,7 +41,7 @@ impl Launch {
     /// `slotline <arguments>`; `name` is for people and for the log's file name.
     pub fn new(name: &str, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { name: name.to_owned(), arguments, environment: Vec::new(), folder: None }
+        Self { name: name.to_owned(), arguments, environment: Vec::new(), folder: None, starter: Vec::new() }
     }
 
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
@@ -60,6 +62,12 @@ impl Launch {
     /// The working directory; the sandbox by default.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
+        self
+    }
+
+    /// Has it started by a program that executes what its last arguments name, and is that process from then on.
+    pub fn started_by(mut self, starter: &[String]) -> Self {
+        self.starter = starter.to_vec();
         self
     }
 
@@ -85,7 +93,15 @@ impl Launch {
     }
 
     fn command(&self, home: &Path) -> anyhow::Result<Command> {
-        let mut command = Command::new(slotline_binary()?);
+        let binary = slotline_binary()?;
+        let mut command = match self.starter.split_first() {
+            None => Command::new(binary),
+            Some((starter, arguments)) => {
+                let mut command = Command::new(starter);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         // What the developer's shell says about another installation must not leak in.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SLOTLINE_") {

@@ -6,6 +6,7 @@
 //! Deliberately absent: anything that knows Slotline's messages or tables. Other crates' tests use these nodes too.
 
 mod daemon;
+mod disk;
 pub mod fuzz;
 mod port;
 mod postgres;
@@ -19,6 +20,7 @@ pub mod stranger;
 mod wait;
 
 pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
+pub use disk::Disk;
 pub use fuzz::Fuzz;
 pub use nix::sys::signal::Signal;
 pub use port::Port;

@@ -16,6 +16,7 @@ mod crash;
 mod ending;
 mod escape;
 mod flood;
+mod full;
 mod intake;
 mod journal;
 mod leader;

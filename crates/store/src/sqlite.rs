@@ -31,7 +31,7 @@ use crate::migrate::{self, MIGRATION_DEADLINE};
 pub(crate) use commit::Script;
 pub(crate) use lead::Lead;
 
-/// The mode of the journal's files: requests and results are nobody's but their owner's.
+/// The mode of the journal's files: requests and results are their owner's alone.
 const PRIVATE: u32 = 0o600;
 /// Connections for reads, in each of the two pools.
 const READERS: u32 = 4;
@@ -141,6 +141,12 @@ impl Journal {
         // What does not close in time is closed by the end of the process; the log is replayed when it is opened next.
         let _ = tokio::time::timeout(CALL_DEADLINE, closing).await;
     }
+}
+
+/// The one row that a statement which writes returns, of all its rows. A statement that is left at its first row commits as
+/// it is closed, and that this failed, for want of room for example, is not reported: the write would be believed.
+fn only<T>(mut rows: Vec<T>) -> Result<T, Error> {
+    rows.pop().ok_or_else(|| sqlx::Error::RowNotFound.into())
 }
 
 /// Only their owner may read the files of the journal. SQLite gives its log and its index of it the mode of the file.

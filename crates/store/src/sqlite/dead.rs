@@ -4,7 +4,7 @@ use slotline_protocol::http;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
-use super::Journal;
+use super::{Journal, only};
 use crate::dead::{self, DeadBounds, DeadLetter, WholeLetter};
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
@@ -72,7 +72,7 @@ impl Journal {
         let mut connection = borrow(&self.writer).await?;
         within(sqlx::query(FORGET_OLD).execute(&mut *connection)).await?;
         let noted = sqlx::query(SUSPECT).bind(&digest[..]).bind(process);
-        let readings: i64 = within(noted.fetch_one(&mut *connection)).await?.try_get("readings")?;
+        let readings: i64 = only(within(noted.fetch_all(&mut *connection)).await?)?.try_get("readings")?;
         connection.give_back();
         Ok(u32::try_from(readings).unwrap_or(0))
     }

@@ -8,8 +8,8 @@ use slotline_protocol::{Epoch, ExecutionId, Incarnation};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::OwnedMutexGuard;
 
-use super::Journal;
 use super::commit::{self, End, Script};
+use super::{Journal, only};
 use crate::clock::Reading;
 use crate::deadline::{borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
@@ -81,8 +81,8 @@ impl Journal {
         in_line();
         let lock = self.leading.clone().lock_owned().await;
         let mut connection = borrow(&self.writer).await?;
-        let raise = sqlx::query_as(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_one(&mut *connection);
-        let (epoch, clock_ahead_us) = within(raise).await?;
+        let raise = sqlx::query_as(RAISE_EPOCH).bind(PARTITION).bind(leader).fetch_all(&mut *connection);
+        let (epoch, clock_ahead_us) = only(within(raise).await?)?;
         let epoch = Epoch(epoch);
         connection.give_back();
         tracing::debug!(epoch = epoch.0, "raised the epoch");
@@ -185,7 +185,7 @@ impl Lead {
         let lock = self.take()?;
         let mut connection = borrow(&self.journal.writer).await?;
         let taken = sqlx::query_scalar(TAKE_TERMS).bind(PARTITION).bind(self.epoch.0).bind(lease_us(lease)).bind(doubt);
-        let longest = within(taken.fetch_one(&mut *connection)).await?;
+        let longest = only(within(taken.fetch_all(&mut *connection)).await?)?;
         connection.give_back();
         self.lock = Some(lock);
         Ok(leadership::lease(longest))

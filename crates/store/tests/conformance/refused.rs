@@ -1,6 +1,6 @@
 //! A batch that the database refuses for what it holds, and what of it is at fault.
 //!
-//! Where the database is in memory, nobody else can give it a rule to refuse by.
+//! Where the database is in memory, no other process can give it a rule to refuse by.
 
 use slotline_protocol::message::Report;
 use slotline_protocol::record::What;
@@ -161,5 +161,22 @@ async fn only_their_owner_may_read_the_files_of_a_journal() -> anyhow::Result<()
         // One that an earlier version, or a restore, has left open to others.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
     }
+    Ok(())
+}
+
+/// As on a disk that has room for what a statement writes and none for its commit.
+#[tokio::test]
+async fn a_leadership_that_sqlite_could_not_commit_is_not_believed() -> anyhow::Result<()> {
+    let world = World::sqlite_file().await?;
+    for rule in [
+        "CREATE TABLE paid (n integer PRIMARY KEY)",
+        "CREATE TABLE owed (n integer REFERENCES paid (n) DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TRIGGER owes AFTER UPDATE ON leadership BEGIN INSERT INTO owed VALUES (1); END",
+    ] {
+        world.tamper(rule).await?;
+    }
+    assert!(world.store.lead("test").await.is_err());
+    world.tamper("DROP TRIGGER owes").await?;
+    assert_eq!(world.store.lead("test").await?.epoch(), slotline_protocol::Epoch(1));
     Ok(())
 }
