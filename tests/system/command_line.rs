@@ -2,9 +2,9 @@
 
 use std::process::Output;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use slotline_tests::{Launch, Sandbox, eventually};
+use slotline_tests::{Launch, Postgres, Rabbit, Sandbox, eventually};
 
 use crate::actions::Action;
 use crate::world::{LATER, SOON, World, http};
@@ -109,6 +109,50 @@ async fn the_demo_ends_by_itself_and_found_order_and_limits_in_the_journal() -> 
     assert!(demo.status.success(), "{}", text(&demo));
     assert!(!demo.stdout.is_empty());
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn daemons_that_take_their_urls_and_the_token_from_files_show_none_of_them() -> anyhow::Result<()> {
+    const TOKEN: &str = "a-token-of-more-than-twenty-characters";
+    let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
+    let sandbox = Sandbox::new("files")?;
+    let file = |name: &str, text: &str| -> anyhow::Result<String> {
+        let path = sandbox.path().join(name);
+        std::fs::write(&path, format!("{text}\n"))?;
+        Ok(path.display().to_string())
+    };
+    let amqp = file("amqp", &rabbit.fresh_vhost().await?)?;
+    let database = file("database", &postgres.fresh_database("files").await?)?;
+    let token = file("token", TOKEN)?;
+    let actions = file("actions", "[[action]]\nref = 'demo.echo'\n[action.run]\ncommand = ['/bin/echo', '7']")?;
+    let with_files = |launch: Launch| {
+        launch.env("SLOTLINE_AMQP_URL_FILE", amqp.as_str()).env("SLOTLINE_API_TOKEN_FILE", token.as_str())
+    };
+    let executor = with_files(Launch::new("executor", &["executor"])).env("SLOTLINE_DATABASE_URL_FILE", database);
+    let mut executor = executor.start_listening(&sandbox)?;
+    let worker = ["worker", "--name", "w", "--state-dir", "state", "--actions", &actions];
+    let mut worker = with_files(Launch::new("worker", &worker)).start(&sandbox)?;
+    let ask = async |arguments: &[&str]| {
+        with_files(Launch::new("ask", arguments)).env("SLOTLINE_API_URL", executor.api_url()).output(&sandbox).await
+    };
+    eventually("the action is taken", SOON, async || {
+        let applied = ask(&["apply", &actions]).await?;
+        if applied.status.success() { Ok(Some(())) } else { bail!("{}", text(&applied)) }
+    })
+    .await?;
+    let ran = ask(&["run", "demo.echo", "--wait"]).await?;
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+    for daemon in [&mut executor, &mut worker] {
+        assert!(daemon.is_running()?);
+        let proc = format!("/proc/{}", daemon.pid());
+        let line = std::fs::read_to_string(format!("{proc}/cmdline"))?;
+        // Only root may read it of a process that can't be dumped.
+        let environment = std::fs::read_to_string(format!("{proc}/environ")).unwrap_or_default();
+        for secret in ["://", TOKEN] {
+            assert!(!line.contains(secret) && !environment.contains(secret), "{line} {environment}");
+        }
+    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Passwords on a command line are shown to everybody by `ps`. A daemon that is given one so starts itself again at once,
-//! as the same process, with the URL in its environment, which nobody but root can read of it.
+//! as the same process, with the URL in its environment, which only root can read of it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;

@@ -62,7 +62,13 @@ impl Secret {
     fn read(key: &'static str, path: &Path) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::SecretFile { key, path: path.to_owned(), source })?;
-        Ok(Self(text.trim().to_owned()))
+        match text.trim() {
+            "" => Err(Error::SecretLines { key, path: path.to_owned(), found: "nothing" }),
+            secret if secret.contains('\n') => {
+                Err(Error::SecretLines { key, path: path.to_owned(), found: "several lines" })
+            }
+            secret => Ok(Self(secret.to_owned())),
+        }
     }
 }
 
@@ -179,6 +185,8 @@ pub(crate) enum Error {
     TokenFile { path: PathBuf, source: std::io::Error },
     #[error("can't read {key} from {}", path.display())]
     SecretFile { key: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{key}: {} holds {found}: expected one line with the URL", path.display())]
+    SecretLines { key: &'static str, path: PathBuf, found: &'static str },
     #[error("{0}: {1}")]
     Token(String, slotline_api::InvalidToken),
     #[error("{0}")]

@@ -1,9 +1,13 @@
 //! The command line without any server: where settings come from, and what wrong ones are told.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+/// How long a process may take for what it does at once.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder to work in, and the program in it with nothing but what a test says.
 struct Desk(TempDir);
@@ -21,10 +25,14 @@ impl Desk {
         Ok(std::fs::write(self.path().join(name), text)?)
     }
 
-    fn slotline(&self, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Output> {
+    fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slotline"));
         command.current_dir(self.path()).env_clear().args(arguments).envs(environment.iter().copied());
-        Ok(command.output()?)
+        command
+    }
+
+    fn slotline(&self, arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Output> {
+        Ok(self.command(arguments, environment).output()?)
     }
 
     /// What it says and how it ends.
@@ -64,6 +72,100 @@ fn the_file_can_be_named_in_the_environment() -> anyhow::Result<()> {
     let output = desk.slotline(&["migrate"], &[("SLOTLINE_CONFIG", "slotline.toml")])?;
     assert!(output.status.success(), "{output:?}");
     assert!(desk.path().join("file.db").exists());
+    Ok(())
+}
+
+#[test]
+fn a_url_is_taken_from_the_file_that_a_variable_or_the_settings_name() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    std::fs::create_dir(desk.path().join("etc"))?;
+    desk.write("etc/slotline.toml", "database_url_file = 'by-settings'\n")?;
+    desk.write("etc/by-settings", "sqlite:settings.db\n")?;
+    desk.write("by-variable", "  sqlite:variable.db\n\n")?;
+    let named = ("SLOTLINE_DATABASE_URL_FILE", "by-variable");
+    for (environment, expected) in [
+        (&[][..], "settings.db"),
+        (&[named], "variable.db"),
+        (&[named, ("SLOTLINE_DATABASE_URL", "sqlite:url.db")], "url.db"),
+        (&[("SLOTLINE_DATABASE_URL_FILE", "")], "settings.db"),
+    ] {
+        let output = desk.slotline(&["migrate", "--config", "etc/slotline.toml"], environment)?;
+        assert!(output.status.success(), "{environment:?}: {output:?}");
+        for name in ["settings.db", "variable.db", "url.db"] {
+            let path = desk.path().join(name);
+            assert_eq!(path.exists(), name == expected, "{name}, for {environment:?}");
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_holds_no_url_is_refused_by_the_name_of_the_setting() -> anyhow::Result<()> {
+    let desk = Desk::new()?;
+    desk.write("empty", " \n")?;
+    desk.write("two", "amqp://u:geheim@h\namqp://u:geheim@h\n")?;
+    desk.write("bytes", "")?;
+    std::fs::write(desk.path().join("bytes"), b"amqp://u:geheim\xff@h")?;
+    desk.write("wrong", "http://u:geheim@h\n")?;
+    desk.write("both.toml", "amqp_url = 'amqp://h'\namqp_url_file = 'empty'\n")?;
+    let executor = ["executor", "--database-url", "sqlite::memory:", "--listen", "127.0.0.1:0"];
+    for (file, expected, code) in [
+        ("none", "can't read amqp_url from none: No such file or directory", 2),
+        (".", "can't read amqp_url from .: Is a directory", 2),
+        ("bytes", "can't read amqp_url from bytes: stream did not contain valid UTF-8", 2),
+        ("empty", "amqp_url: empty holds nothing: expected one line with the URL", 2),
+        ("two", "amqp_url: two holds several lines: expected one line with the URL", 2),
+        ("wrong", "", 1),
+    ] {
+        let (ended, told) = desk.fails(&executor, &[("SLOTLINE_AMQP_URL_FILE", file)])?;
+        assert!(told.starts_with(&format!("slotline: {expected}")), "{file}: {told}");
+        assert!(ended == Some(code) && !told.contains("geheim"), "{file}: {ended:?} {told}");
+    }
+    let (code, told) = desk.fails(&["migrate", "--config", "both.toml"], &[])?;
+    assert!(code == Some(2) && told.contains("both `amqp_url` and `amqp_url_file` are set"), "{told}");
+    for (file, expected) in [("none", "can't read the API token from none"), ("empty", "empty: ")] {
+        let (code, told) = desk.fails(&["workers"], &[("SLOTLINE_API_TOKEN_FILE", file)])?;
+        assert!(code == Some(2) && told.starts_with(&format!("slotline: {expected}")), "{file}: {told}");
+    }
+    Ok(())
+}
+
+/// A daemon that waits for servers which do not exist; killed on drop.
+struct Waiting(Child);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn no_password_that_a_daemon_is_given_stays_on_its_command_line() -> anyhow::Result<()> {
+    const DATABASE: &str = "postgres://u:geheim@127.0.0.1:1/d";
+    const BROKER: &str = "amqp://u:geheim@127.0.0.1:1/%2f";
+    let desk = Desk::new()?;
+    desk.write("actions.toml", "[[action]]\nref = 'a.b'\n[action.run]\ncommand = ['/bin/true']\n")?;
+    let executor = ["executor", "--listen", "127.0.0.1:0", "--database-url", DATABASE, "--amqp-url", BROKER];
+    let broker = format!("--amqp-url={BROKER}");
+    let worker = ["worker", "--name", "w", "--state-dir", "state", "--actions", "actions.toml", &broker];
+    for arguments in [&executor[..], &worker] {
+        let mut command = desk.command(arguments, &[]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut daemon = Waiting(command.spawn()?);
+        let proc = format!("/proc/{}", daemon.0.id());
+        let since = Instant::now();
+        loop {
+            let line = std::fs::read_to_string(format!("{proc}/cmdline"))?;
+            anyhow::ensure!(daemon.0.try_wait()?.is_none(), "{arguments:?} has ended");
+            if line.contains(arguments[0]) && !line.contains("geheim") {
+                break;
+            }
+            anyhow::ensure!(since.elapsed() < PATIENCE, "{line}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
     Ok(())
 }
 
