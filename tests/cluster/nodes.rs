@@ -1,4 +1,4 @@
-//! A node dies in mid-stream, and comes back: each in its turn, whoever is connected to it and whatever it holds.
+//! A node dies in mid-stream, and comes back: each in its turn, whichever process is connected to it and whatever it holds.
 
 use std::time::Duration;
 

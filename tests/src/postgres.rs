@@ -110,7 +110,7 @@ impl Postgres {
         tokio::task::spawn_blocking(move || run(&mut command)).await?
     }
 
-    /// Makes the database which `url` names anew, from a dump; whoever is connected to it is thrown out.
+    /// Makes the database which `url` names anew, from a dump; its sessions are ended.
     pub async fn restore(&self, url: &str, dump: &str) -> anyhow::Result<()> {
         let name = url.rsplit('/').next().context("the URL names a database")?;
         self.psql(&format!("drop database if exists \"{name}\" with (force)")).await?;

@@ -1,4 +1,4 @@
-//! Hosts whose wall clocks are hours apart. What is due is due by the database's clock, whoever leads.
+//! Hosts whose wall clocks are hours apart. What is due is due by the database's clock, whichever executor leads.
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;

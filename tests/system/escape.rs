@@ -34,7 +34,7 @@ fn request(tag: &str, sleep_ms: u64) -> Message {
     Message::request("line.one", json!({"tag": tag, "sleep_ms": sleep_ms, "beat_ms": 5}))
 }
 
-/// A line with one slot whose commands are nobody's, and try to become root.
+/// A line with one slot whose commands run as the user `nobody`, and try to become root.
 async fn world(folder: &Path, allow_privileges: bool) -> anyhow::Result<World> {
     let (likesudo, stamps) = (likesudo(folder)?, folder.join("stamps"));
     let text = |path: &Path| path.to_str().map(str::to_owned).context("UTF-8");

@@ -112,7 +112,7 @@ async fn where_no_executor_has_a_broker_no_epoch_follows_another_and_no_run_is_l
     for link in &world.broker_links {
         link.set(Weather::Down);
     }
-    eventually("nobody leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
+    eventually("no executor leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
     for index in 0..2 {
         eventually("each says so", SOON, async || {
             Ok(readiness(&world, index).await?.contains("does not seek leadership").then_some(()))
@@ -121,7 +121,7 @@ async fn where_no_executor_has_a_broker_no_epoch_follows_another_and_no_run_is_l
     }
     world.publish(&requests(&all[11..], 20)).await?;
     world.stamps.ended(11, LATER).await?;
-    ensure!(epoch(&world).await? == before, "nobody could have led");
+    ensure!(epoch(&world).await? == before, "no executor could have led");
     for link in &world.broker_links {
         link.set(Weather::Fair);
     }

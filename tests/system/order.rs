@@ -49,7 +49,7 @@ async fn a_request_with_a_priority_is_refused_by_name_and_the_rest_run_in_order(
         assert_eq!(letter["reason"], "priority_not_supported", "{letter}");
         assert!(letter["detail"].as_str().is_some_and(|detail| detail.contains("priority is 9")), "{letter}");
     }
-    // Whoever asks is told, and what an operator sends again has no priority any more.
+    // A publisher with an address is answered, and what an operator sends again has no priority any more.
     let late = Message::request("line.one", json!({"tag": "late"})).priority(0);
     let replies = world.publish_for_replies(&[late], 1).await?;
     assert_eq!(replies[0]["payload"]["error"]["code"], "priority_not_supported", "{replies:?}");

@@ -43,7 +43,7 @@ async fn restart_executor(world: &mut World) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_policy_that_loses_requests_is_found_and_one_of_ours_ranks_above_it() -> anyhow::Result<()> {
     const FATAL: [&str; 4] = ["message-ttl", "overflow", "delivery-limit", "a policy with expires"];
-    // It takes the leader's own mark from the broker, too: whoever leads next bears a lease of doubt.
+    // It takes the leader's own mark from the broker, too: the next leader bears a lease of doubt.
     let mut world = World::with([Action::stamp("line.one", "limit = 1")]).short_lease().start().await?;
     let everything =
         r#"{"message-ttl": 1000, "expires": 2000, "max-length": 1000, "overflow": "drop-head", "delivery-limit": 5}"#;

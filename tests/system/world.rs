@@ -492,7 +492,7 @@ impl World {
 
     /// Waits until a mark on the broker tells that the next execution of the journal is this one, or a later one.
     pub(crate) async fn marked(&self, next: i64) -> anyhow::Result<()> {
-        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("whoever looks").await?;
+        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("the test").await?;
         let marked = eventually(&format!("a mark tells of what is before execution {next}"), SOON, async || {
             let browser = session.browse(&topology::marks_queue(PREFIX), topology::MARKS_MAX as usize).await?;
             let mut newest = 0;
@@ -531,7 +531,7 @@ impl World {
 
     /// How many messages grow old in the leader's canary queue.
     pub(crate) async fn canaries(&self) -> anyhow::Result<u64> {
-        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("whoever looks").await?;
+        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("the test").await?;
         let aged = session.depth(&format!("{PREFIX}.canary.aging")).await;
         session.close().await;
         Ok(aged?)
@@ -540,7 +540,7 @@ impl World {
     /// How many requests wait for an executor to take them. Asked over AMQP: the command line takes seconds, and shows
     /// what was seconds ago.
     pub(crate) async fn requests_waiting(&self) -> anyhow::Result<u64> {
-        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("whoever looks").await?;
+        let session = Broker::rabbit(&self.amqp, PREFIX)?.open("the test").await?;
         let waiting = session.depth(&topology::requests_queue(PREFIX)).await;
         session.close().await;
         Ok(waiting?)

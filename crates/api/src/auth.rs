@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_loopback_nobody_listens_without_a_token_that_can_not_be_guessed() {
+    fn beyond_loopback_an_executor_listens_only_with_a_token_that_can_not_be_guessed() {
         let token = Token::new(&"t".repeat(EXPOSED_TOKEN_CHARS_MIN)).expect("a token");
         let short = Token::new(&"t".repeat(EXPOSED_TOKEN_CHARS_MIN - 1)).expect("a token");
         for address in ["127.0.0.1:7070", "127.8.8.8:1", "[::1]:7070", "[::ffff:127.0.0.1]:1"] {

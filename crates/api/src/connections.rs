@@ -1,6 +1,6 @@
 //! Connections: so many at once, and of those that ask nothing the oldest goes when another comes.
 //!
-//! So strangers who connect and stay silent keep nobody out, least of all whoever asks whether this process lives: there
+//! So strangers who connect and stay silent keep no client out, least of all a probe that asks whether this process lives: there
 //! are more connections than requests and streams may hold together. Not here: what is asked, and how long it may take.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! An answer on its way: sent in pieces, and holding what it was given until the last piece has left.
 //!
-//! A body given whole is hyper's at once, and whoever reads it slowly would hold its memory and nothing else. In pieces no
+//! A body given whole is hyper's at once, and a client that reads it slowly would hold its memory and nothing else. In pieces no
 //! more is taken than the socket takes, so that a place among the requests, and the bytes of the answer among those of all
 //! answers, are given back when they are free.
 

@@ -1,6 +1,6 @@
 //! Whether a loop turns: a thread beside it names a turn that takes too long.
 //!
-//! A loop that waits for a file, a child or a lock answers nobody, and says nothing of it either. The loop leaves a mark
+//! A loop that waits for a file, a child or a lock answers no message, and says nothing of it either. The loop leaves a mark
 //! at each turn, and the watch counts its own looks at which there was no new one. It reads no clock: a process that was
 //! stopped and goes on finds a watch that has not looked meanwhile, and so has counted nothing.
 //!
@@ -129,7 +129,7 @@ impl Look {
     }
 }
 
-/// On a thread of its own: whoever reads the log may be what the loop waits for, and the watch must not.
+/// On a thread of its own: the reader of the log may be what the loop waits for, and the watch must not.
 fn log(line: impl FnOnce() + Send + 'static) {
     // A system without room for a thread has other things to say.
     let _ = thread::Builder::new().name("slotline-watch-log".to_owned()).spawn(line);

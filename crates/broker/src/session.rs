@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    /// What waits in a queue that an earlier session read and nobody will read any more; the queue is deleted. Nothing if
+    /// What waits in a queue that an earlier session read and no session will read any more; the queue is deleted. Nothing if
     /// the queue does not exist or its node is away, and after a short while at the latest.
     pub async fn salvage(&self, queue: &str) -> Vec<Delivery> {
         match &self.link {
@@ -146,7 +146,7 @@ impl Session {
         }
     }
 
-    /// Whether the broker is of this process: nothing in it, and nobody that it reaches, is older.
+    /// Whether the broker is of this process: nothing in it, and no process that it reaches, is older.
     pub fn is_private(&self) -> bool {
         matches!(self.link, Link::Memory(_))
     }

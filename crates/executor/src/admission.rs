@@ -59,7 +59,7 @@ impl Term {
         self.recent.get(message_id?).map(|(id, digest, _)| (*id, *digest))
     }
 
-    /// What the database refuses is kept for whoever can mend it, and its publisher is told.
+    /// What the database refuses is kept for the operator, who can mend it, and its publisher is answered.
     fn put_aside(&mut self, asked: Asked, words: &str) {
         let detail = format!("payload: the journal's database refuses the request: {words}");
         self.pending.refused.push(Turned { asked, reason: Reason::JournalRefused, detail });

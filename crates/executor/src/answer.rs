@@ -91,7 +91,7 @@ pub(crate) fn answer(
     }
 }
 
-/// What whoever put an action is told whose policy the database refuses.
+/// The answer to a client that put an action whose policy the database refuses.
 pub(crate) fn refused_policy(words: &str) -> Refused {
     let message = format!("policy: the database refuses it: {words}");
     Refused::new(Kind::Invalid, Reason::JournalRefused.as_str(), message).at("policy")

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
 
-/// Letters that are taken at once. Few, since each may be as large as a message can be, and nobody waits for them.
+/// Letters that are taken at once. Few, since each may be as large as a message can be, and nothing waits for them.
 pub(crate) const TAKEN_AT_ONCE: u16 = 8;
 /// How much is kept in the journal: more than anybody looks through, and little beside what runs.
 const KEPT: DeadBounds = DeadBounds { letters: 100_000, bytes: 1 << 30 };

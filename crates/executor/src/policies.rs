@@ -29,7 +29,7 @@ const OVERFLOWS: usize = 20;
 /// The cure, said with every finding.
 const CURE: &str = "give the queues a policy of their own that ranks above it, as `slotline rabbitmq definitions` does";
 
-/// What was found last, for whoever asks.
+/// What was found last, for `/readyz?verbose`.
 #[derive(Debug, Default)]
 pub(crate) struct Findings(Mutex<Vec<String>>);
 
@@ -75,7 +75,7 @@ struct Canaries {
     aging: Queue,
     /// Full with one message, and refuses further ones.
     full: Queue,
-    /// Nobody reads it.
+    /// No process reads it.
     unused: Queue,
 }
 
@@ -165,7 +165,7 @@ impl Canaries {
         }
         self.declare([&self.unused]).await?;
         Ok(Some(format!(
-            "queues are deleted while nobody reads them, with all that waits: {} is gone (a policy with expires)",
+            "queues are deleted while no process reads them, with all that waits: {} is gone (a policy with expires)",
             self.unused.name
         )))
     }

@@ -1,5 +1,5 @@
 //! Holds clocks against the database's: this host's, which is only named when it is wrong, and the leader's own, which
-//! decides what is due and must therefore move by no more than a moment, whoever leads and whichever clock is set.
+//! decides what is due and must therefore move by no more than a moment, whichever executor leads and whichever clock is set.
 //!
 //! A leader's clock that runs a little too fast or slow is brought in step slowly. A difference beyond [`NAMED`] means
 //! that the database's clock was set: then what is due stays due when it was, and how far the journal's time is ahead of

@@ -1,6 +1,6 @@
 //! What the parameters of a request may hold: what every later reader reads as its publisher wrote it.
 //!
-//! They travel as text and are read again and again: by the action's schema, by whoever looks for the concurrency key,
+//! They travel as text and are read again and again: by the action's schema, by the reader of the concurrency key,
 //! by handlers, by scripts in any language, and as the environment of commands. Readers differ in what they make of half
 //! a character, of a number beyond their range, of a member that is there twice: some fail, some take the first, some the
 //! last. So such parameters are refused at the door, and by name.

@@ -28,7 +28,7 @@ impl Reading {
         Self { at: Timestamp::from_micros(0) + wall, read: Instant::now(), error: Duration::ZERO }
     }
 
-    /// What the database's clock shows at `moment`, if nobody has set it since.
+    /// What the database's clock shows at `moment`, unless it has been set since.
     pub fn carried_to(&self, moment: Instant) -> Timestamp {
         match moment.checked_duration_since(self.read) {
             Some(later) => self.at + later,

@@ -29,7 +29,7 @@ pub struct DeadLetter {
     pub message_id: Option<String>,
     /// By which the message came.
     pub routing_key: String,
-    /// What travelled beside the body, as JSON of whoever puts it aside.
+    /// What travelled beside the body, as JSON of the executor that puts it aside.
     pub properties: String,
     pub body: Bytes,
 }

@@ -23,7 +23,7 @@ pub enum Error {
     /// There is no room left for what is written; a person must make some.
     #[error("database has no room: its disk is full")]
     Full,
-    /// The database refuses a value for what it holds: the same call fails again, whoever makes it. Its own words.
+    /// The database refuses a value for what it holds: the same call fails again, whichever executor makes it. Its own words.
     #[error("database refuses the content: {0}")]
     Refused(String),
     /// The database lacks what Slotline needs; a person must change it.

@@ -1,6 +1,6 @@
 //! What a process leaves to the next one of its name: outcomes that were not recorded when it had to end.
 //!
-//! One file beside the lock, written whole and put in place at once; whoever holds the lock reads and writes it. Nothing
+//! One file beside the lock, written whole and put in place at once; the holder of the lock reads and writes it. Nothing
 //! here is for the loop's thread.
 
 use std::fs::File;

@@ -29,7 +29,7 @@ const FORMERS_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// For reading and writing; nobody else has it.
+    /// For reading and writing; no other process has it.
     file: File,
     /// What the lock is on: for reading alone, and shared with the shims.
     held: File,

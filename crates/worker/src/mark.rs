@@ -131,7 +131,7 @@ fn borne(limits: &str) -> Option<Mark> {
     (hard & BASE != 0).then_some(Mark(hard))
 }
 
-/// Ended, and nobody has asked how yet: it runs no more.
+/// Ended, and not reaped by its parent yet: it runs no more.
 fn is_zombie(pid: i32) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))

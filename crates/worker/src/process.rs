@@ -71,7 +71,7 @@ pub(crate) async fn run(pool: Pool, plan: Plan) {
     let (channels, places) = (plan.channels.clone(), plan.places.clone());
     let ended = attempt(&pool, plan).await;
     if !matches!(ended, Ok(Ending { result: Ok(_), .. })) {
-        // Nobody waits for that: no other attempt has files of these names.
+        // Nothing waits for that: no other attempt has files of these names.
         channels.spawn_blocking(move || places.clear());
     }
     match ended {

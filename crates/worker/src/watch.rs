@@ -80,7 +80,7 @@ impl Gauge {
             if gauge.is_hopeless(stood, clock::boot(), shutdown.is_stop_asked())
                 && let Some(gives_up) = gives_up.take()
             {
-                // Nobody listens if the future was dropped.
+                // The receiver is gone if the future was dropped.
                 let _ = gives_up.send(Error::Stands { doing, stood });
             }
         })

@@ -117,7 +117,7 @@ async fn who_may_read_but_not_write_leads_nothing_and_is_told_which_right_is_mis
     let reader = Store::open(&world.url.replace("postgres@", &format!("{name}@"))).await?;
     let error = reader.lead("reader").await.map(|lead| lead.epoch()).expect_err("it may not");
     assert!(matches!(&error, Error::Unfit(lacks) if lacks.contains("INSERT on history;")), "{error}");
-    // Nobody has to wait for it, and no epoch went by.
+    // No executor has to wait for it, and no epoch went by.
     let lead = timeout(SOON, world.store.lead("writer")).await??;
     assert_eq!(lead.epoch().0, 1);
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("GRANT INSERT ON history TO {name}"))).execute(&mut grants).await?;

@@ -1,6 +1,6 @@
 //! What the worker itself is short of, and how much it takes on until that has passed.
 //!
-//! An attempt that could not be started for it is nobody's failure: it is handed back unstarted, and the worker offers
+//! An attempt that could not be started for it is no failure of the job: it is handed back unstarted, and the worker offers
 //! no more than what runs. After a while it tries more, twice as much each time, until a further shortage or all of its
 //! capacity. Not here: which refusal of the system is a shortage (`resources`).
 

@@ -43,7 +43,7 @@ impl Places {
         self.folder.join(&self.result)
     }
 
-    /// Sees to it that there is a folder with room, also if somebody has removed it.
+    /// Sees to it that there is a folder with room, also after the old one was removed.
     pub(super) fn prepare(&self) -> io::Result<()> {
         for folder in [Some(self.folder.as_path()), self.socket.as_deref().and_then(Path::parent)].into_iter().flatten()
         {
@@ -81,7 +81,7 @@ impl Places {
         Ok(Some(text))
     }
 
-    /// Opened so that neither a FIFO, nor a device, nor a lease that somebody holds can keep the caller waiting.
+    /// Opened so that neither a FIFO, nor a device, nor a lease on the file can keep the caller waiting.
     fn open(&self) -> Result<Option<OwnedFd>, Unreadable> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
         let folder = self.open_folder().map_err(|error| match error {

@@ -169,7 +169,7 @@ fn what_an_earlier_process_has_kept_is_said_until_it_is_recorded() {
     assert_eq!(said[0].told_by, Some(world.incarnation), "where it is to be told that it is recorded");
     world.input(Input::FarewellConfirmed { incarnation: former });
     world.advance_connected(s(60));
-    assert!(!world.take_farewells().is_empty(), "nobody has recorded it yet");
+    assert!(!world.take_farewells().is_empty(), "no executor has recorded it yet");
     world.record(&[1]);
     let left = kept(&mut world).expect("less is to be kept");
     assert_eq!(ids(&left[0]), [ExecutionId(2)]);

@@ -121,13 +121,13 @@ fn outcomes_known_at_the_fence_are_its_last_word_until_they_are_recorded() {
     world.advance(s(29));
     assert_eq!(world.take_farewells().len(), 0);
     world.advance(s(1));
-    assert_eq!(world.take_farewells().len(), 1, "the broker may have had nobody to give it to");
+    assert_eq!(world.take_farewells().len(), 1, "the broker may have had no executor to give it to");
     world.hello(2);
     assert_eq!(world.take_farewells().len(), 1, "a new leader may not have heard it");
     world.record(&[1, 2]);
     world.advance(s(120));
     world.hello(3);
-    assert_eq!(world.take_farewells().len(), 0, "and by now whoever leads has heard it");
+    assert_eq!(world.take_farewells().len(), 0, "and by now the leader has it");
 }
 
 #[test]
