@@ -256,22 +256,23 @@ impl Scheduler {
             ..Evidence::default()
         });
         let id = shown.execution_id;
-        let leased = self.executions.get(&id).and_then(Execution::leased).map(|leased| leased.fence);
-        let attempt = self.executions.get(&id).map(|execution| execution.attempt);
-        match (self.executions.get(&id).map(Execution::phase), leased) {
-            (None, _) if is_new => self.recover_from_worker(incarnation, shown, now),
+        let known = self.executions.get(&id).map(|execution| {
+            (execution.phase(), Execution::leased(execution).map(|leased| leased.fence), execution.attempt)
+        });
+        match known {
+            None if is_new => self.recover_from_worker(incarnation, shown, now),
             // It has settled.
-            (None, _) => self.orders.recorded(incarnation, shown.key()),
-            (Some(_), Some(fence)) if fence > shown.fence => self.orders.recorded(incarnation, shown.key()),
-            (Some(_), Some(fence)) if fence == shown.fence => {}
-            (Some(Phase::Cancelling), Some(_)) => self.move_lease(incarnation, &shown, now),
-            (Some(_), Some(_)) => {
+            None => self.orders.recorded(incarnation, shown.key()),
+            Some((_, Some(fence), _)) if fence > shown.fence => self.orders.recorded(incarnation, shown.key()),
+            Some((_, Some(fence), _)) if fence == shown.fence => {}
+            Some((Phase::Cancelling, Some(_), _)) => self.move_lease(incarnation, &shown, now),
+            Some((_, Some(_), _)) => {
                 self.fire_if_ahead(id, now);
                 self.lose_attempt(id, false, "was over by the time that the journal goes back to", now);
                 self.adopt(incarnation, &shown, now);
             }
-            (Some(_), None) if attempt >= Some(shown.attempt) => self.orders.recorded(incarnation, shown.key()),
-            (Some(_), None) => self.adopt(incarnation, &shown, now),
+            Some((_, None, attempt)) if attempt >= shown.attempt => self.orders.recorded(incarnation, shown.key()),
+            Some((_, None, _)) => self.adopt(incarnation, &shown, now),
         }
     }
 
