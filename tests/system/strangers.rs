@@ -46,10 +46,17 @@ struct Installation {
 
 impl Installation {
     async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With these variables in the environment of the executor.
+    async fn start_with(environment: &[(&str, &str)]) -> Result<Self> {
         let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
         let (amqp, database) = (rabbit.fresh_vhost().await?, postgres.fresh_database("strangers").await?);
         let sandbox = Sandbox::new("strangers")?;
-        let executor = Daemon::executor(&sandbox, "executor", &database, &amqp, &[])?;
+        let launch = Launch::new("executor", &["executor", "--database-url", &database, "--amqp-url", &amqp]);
+        let launch = environment.iter().fold(launch, |launch, (name, value)| launch.env(name, *value));
+        let executor = launch.start_listening(&sandbox)?;
         let broker = Broker::rabbit(&amqp, PREFIX)?;
         let http = http()?;
         let session = broker.open("strangers").await?;
@@ -381,6 +388,37 @@ async fn no_body_costs_more_than_a_small_multiple_of_its_bytes_and_good_ones_beh
     let bytes: usize = kinds.iter().map(|body| (body.len() + 60_000) * BODIES).sum();
     let grown = peak_memory(&installation.executor)? - before;
     ensure!(grown < 3 * bytes as u64 + (32 << 20), "{grown} bytes for messages of {bytes} in all");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_kills_its_reader_is_put_aside_by_the_next_process_and_those_beside_it_run() -> Result<()> {
+    const POISON: &str = "what no process survives to read";
+    let mut installation = Installation::start_with(&[("SLOTLINE_CRASH_ON", POISON)]).await?;
+    installation.put(&line_of(0), json!({"limit": 1})).await?;
+    let body = request(&json!({"action_ref": line_of(0), "parameters": {"text": POISON}}));
+    let poison = publication(body, Properties { message_id: Some("poison".to_owned()), ..Properties::default() });
+    installation.publish([good(0), poison, good(LINES)].into_iter()).await?;
+    eventually(
+        "the first process dies of it",
+        LATER,
+        async || Ok((!installation.executor.is_running()?).then_some(())),
+    )
+    .await?;
+    installation.executor.start_again(&installation.sandbox)?;
+    let (postgres, database) = (installation.postgres, installation.database.clone());
+    let letter = eventually("the next one puts it aside", LATER, async || {
+        let row = postgres.psql_in(&database, "SELECT reason || ': ' || detail FROM dead_letters").await?;
+        Ok((!row.trim().is_empty()).then_some(row))
+    })
+    .await?;
+    ensure!(letter.starts_with("poisoned: ") && letter.contains("signal: 6"), "{letter}");
+    eventually("those beside it are taken", LATER, async || {
+        let taken = postgres.psql_in(&database, "SELECT count(*) FROM live").await?;
+        Ok((taken.trim() == "2").then_some(()))
+    })
+    .await?;
+    ensure!(installation.executor.is_running()?, "it died as well");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Named points at which a process can be told to die, so that tests cut it off between any two of its steps.
 //!
 //! `SLOTLINE_CRASH_AT=name:n` aborts the process when it passes the point for the n-th time; the first, without `:n`.
+//! `SLOTLINE_CRASH_ON=text` aborts every process that reads a message which holds that text.
 //! Only builds with debug assertions have points: in a release they are nothing.
 //!
 //! Here because executor and worker both stand on this crate, and one of its own would be a crate for one function.
@@ -17,6 +18,29 @@ pub const VARIABLE: &str = "SLOTLINE_CRASH_AT";
 
 #[cfg(debug_assertions)]
 static TARGET: LazyLock<Option<Target>> = LazyLock::new(|| Target::parse(&std::env::var(VARIABLE).ok()?));
+
+/// What no process survives to read.
+pub const POISON_VARIABLE: &str = "SLOTLINE_CRASH_ON";
+
+#[cfg(debug_assertions)]
+static POISON: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(POISON_VARIABLE).ok());
+
+/// Reads a message: nothing happens, or the process is no more.
+#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "there is no poison in a release"))]
+pub fn on_poison(message: &[u8]) {
+    #[cfg(debug_assertions)]
+    if let Some(poison) = &*POISON
+        && message.windows(poison.len().max(1)).any(|window| window == poison.as_bytes())
+    {
+        tracing::error!("crash on {poison}");
+        std::process::abort();
+    }
+}
+
+/// What a process that is started with another environment needs in order to die of the same messages.
+pub fn poison_variable() -> Option<(&'static str, std::ffi::OsString)> {
+    cfg!(debug_assertions).then(|| Some((POISON_VARIABLE, std::env::var_os(POISON_VARIABLE)?)))?
+}
 
 /// Passes a point: nothing happens, or the process is no more.
 #[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "there are no points in a release"))]

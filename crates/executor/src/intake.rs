@@ -18,6 +18,7 @@ use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable, chain};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
+use crate::examiner::examine;
 use crate::outbox::{Asked, Came};
 use crate::probation::{Probation, Verdict};
 use crate::reading::{Reading, Refusal, Rejection};
@@ -97,15 +98,22 @@ impl Intake {
     pub(crate) async fn run(mut self, mut consumer: Consumer, checked: mpsc::Sender<Checked>) {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
+            let mut poisoned: BTreeMap<_, _> = examine(&deliveries).await.into_iter().collect();
             let mut deliveries = deliveries.drain(..).peekable();
             while let Some(next) = deliveries.peek() {
-                let goes_on = if Probation::concerns(next) {
+                let goes_on = if let Some(how) = poisoned.remove(&next.tag) {
+                    match deliveries.next() {
+                        Some(poisoned) => self.put_aside(poisoned, &how, &checked).await,
+                        None => true,
+                    }
+                } else if Probation::concerns(next) {
                     match deliveries.next() {
                         Some(suspect) => self.read_alone(suspect, &checked).await,
                         None => true,
                     }
                 } else {
-                    let others = std::iter::from_fn(|| deliveries.next_if(|next| !Probation::concerns(next)));
+                    let is_other = |next: &Delivery| !Probation::concerns(next) && !poisoned.contains_key(&next.tag);
+                    let others = std::iter::from_fn(|| deliveries.next_if(is_other));
                     self.pass_on(None, others, &checked).await
                 };
                 if !goes_on {
@@ -115,7 +123,7 @@ impl Intake {
         }
     }
 
-    /// Checks deliveries and gives them to the loop; `false` once nobody takes them.
+    /// Checks deliveries and gives them to the loop; `false` once the loop is gone.
     async fn pass_on(
         &self,
         mut opened: Option<Reading>,
@@ -136,6 +144,14 @@ impl Intake {
             }
         }
         true
+    }
+
+    /// Puts a request aside that killed the processes which examined it.
+    async fn put_aside(&self, poisoned: Delivery, how: &str, checked: &mpsc::Sender<Checked>) -> bool {
+        let detail =
+            format!("a process that was to read it alone ended in its midst ({how}); this one did not read it");
+        let reading = Some(Reading::refuse(poisoned, Reason::Poisoned, detail));
+        self.pass_on(reading, std::iter::empty(), checked).await
     }
 
     /// Reads a request that may have killed a process, and nothing beside it until it is dealt with.
@@ -262,7 +278,7 @@ impl Intake {
     }
 }
 
-/// Waits for the database to come back; `false` once nobody takes what it would tell.
+/// Waits for the database to come back; `false` once the loop is gone.
 async fn waits(checked: &mpsc::Sender<Checked>) -> bool {
     tokio::select! {
         () = checked.closed() => false,

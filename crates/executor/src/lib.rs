@@ -25,6 +25,7 @@ mod dead;
 mod echo;
 mod errands;
 mod error;
+pub mod examiner;
 mod feed;
 mod flight;
 mod followers;

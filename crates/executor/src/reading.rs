@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use slotline_broker::{Delivery, PRIORITY_NORMAL, Tag};
-use slotline_protocol::envelope::{self, Envelope, Members};
+use slotline_broker::{Delivery, PRIORITY_NORMAL, Tag, crash};
+use slotline_protocol::envelope::{self, Defaults, Envelope, Members};
 use slotline_protocol::{Reason, Unreadable};
 
 use crate::intake::Member;
@@ -61,7 +61,7 @@ impl Reading {
             reading.put_aside(unreadable);
             return reading;
         }
-        let divided = envelope::read(&delivery.body, delivery.properties.defaults());
+        let divided = divide(&delivery.body, delivery.properties.defaults());
         let mut reading = Self::unopened(delivery, divided.as_ref().is_ok_and(Members::is_array));
         match divided {
             Ok(members) => reading.members = Some(members),
@@ -159,6 +159,12 @@ impl Reading {
             format!("{count} of {all} members can't be taken; the first, at index {first}: {}", unreadable.detail);
         VecDeque::from([self.letter(Unreadable { reason: unreadable.reason, detail, message_id }, body)])
     }
+}
+
+/// Divides a body into its members.
+pub(crate) fn divide(body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
+    crash::on_poison(body);
+    envelope::read(body, defaults)
 }
 
 /// Refuses a message that a broker may have delivered out of turn. Judged by what it says and not by the broker's version,

@@ -163,6 +163,8 @@ impl Settings {
 fn main() -> ExitCode {
     // A worker starts this very program again, as the keeper of one command.
     slotline_worker::shim::run_if_asked();
+    // And an executor, as a reader of messages that may have killed it.
+    slotline_executor::examiner::run_if_asked();
     argv::hide_secrets();
     let cli = Cli::parse();
     // A script may call it in a loop: it needs none of what follows.
