@@ -44,7 +44,7 @@ async fn go_on(world: &World) -> anyhow::Result<Stamp> {
     world.publish(&requests("behind", 2)).await?;
     world.stamps.started(9, LATER).await?;
     let long = the(world, "long")?;
-    // The mark follows the commit with which those behind were sent; without it nobody may know of them.
+    // The mark follows the commit with which those behind were sent; without it no process may know of them.
     world.marked(long.execution + 3).await?;
     Ok(long)
 }
@@ -187,9 +187,12 @@ async fn of_two_copies_of_the_journal_that_are_led_on_at_once_only_the_newer_goe
     })
     .await?;
     let (_, health) = world.health_of(0).await?;
-    ensure!(health.contains("another copy"), "{health}");
+    ensure!(health.contains("another copy") && health.contains("purge the queue slotline.marks"), "{health}");
+    let epoch_of_the_old = async || world.sql("select epoch from leadership").await;
+    let stood_down = epoch_of_the_old().await?;
     world.publish(&requests("later", 2)).await?;
     let stamps = world.stamps.ended(13, LATER).await?;
+    ensure!(epoch_of_the_old().await? == stood_down, "the executor of the old copy goes on raising its epoch");
     ran_once(&stamps)?;
     ensure!(the(&world, "long")?.execution == long.execution, "under its number");
     judge(&world)

@@ -77,9 +77,14 @@ pub(crate) enum Judgement {
     Sound { skips: bool },
     /// It may be older than the world.
     Doubted(String),
-    /// Another copy of it was led on since: this one must not be.
-    Superseded(String),
 }
+
+/// Another copy of the journal was led on since: this one must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another copy of this journal was led on since, and the site goes on there: connect this executor to that database"
+)]
+pub(crate) struct Superseded;
 
 impl From<Counters> for Numbers {
     fn from(counters: Counters) -> Self {
@@ -163,22 +168,27 @@ impl Marks {
 
     /// Holds the journal against the marks. `witness` is what this process itself knows. `is_private`: the broker is of
     /// this process, so that neither marks nor workers are older.
-    pub(crate) fn judge(&self, standing: &Standing, witness: Option<Witness>, is_private: bool) -> Judgement {
-        let Standing { lineage, former, site, .. } = standing;
-        let newest = self.newest();
-        if self.retired().contains(site) && newest.is_some_and(|mark| mark.site != *site) {
-            return Judgement::Superseded(format!(
-                "another copy of this journal was led on since, and the site goes on there: connect this executor to that \
-                 database. To go on with this one all the same, stop every executor of the other, and purge the queue of \
-                 the marks ({})",
-                topology::marks_queue("<prefix>")
-            ));
+    pub(crate) fn judge(
+        &self,
+        standing: &Standing,
+        witness: Option<Witness>,
+        is_private: bool,
+    ) -> Result<Judgement, Superseded> {
+        let is_other = self.newest().is_some_and(|mark| mark.site != standing.site);
+        if is_other && self.retired().contains(&standing.site) {
+            return Err(Superseded);
         }
+        Ok(self.judge_in_use(standing, witness, is_private))
+    }
+
+    /// Of the copy of the journal that is in use.
+    fn judge_in_use(&self, standing: &Standing, witness: Option<Witness>, is_private: bool) -> Judgement {
+        let Standing { lineage, former, site, .. } = standing;
         if let Some(doubt) = standing.doubt.as_ref().filter(|doubt| !doubt.is_empty()) {
             return Judgement::Doubted(doubt.clone());
         }
         let is_new = *former == (Epoch(0), 0);
-        let Some(mark) = newest else {
+        let Some(mark) = self.newest() else {
             let is_sound = is_new || is_private;
             let reason = "the broker has no mark of this journal: it was emptied, or the installation has moved here from \
                           another broker, where requests may have been left";
@@ -205,7 +215,7 @@ impl Marks {
         if mark.next.exceed(standing.counters.into_numbers()) {
             return doubted("it has not given numbers that were given".to_owned());
         }
-        // Every leader leaves a mark before it gives anything, so that nobody gave anything after the one of this mark.
+        // Every leader leaves a mark before it gives anything, so that no leader gave anything after the one of this mark.
         let is_proven = witness.is_some_and(|witness| {
             witness.journal.identity == lineage.identity && witness.epoch == former.0 && witness.batch <= former.1
         });
@@ -327,7 +337,7 @@ impl Hand {
         }
     }
 
-    /// How far it has come, within what is reserved; nobody waits for it.
+    /// How far it has come, within what is reserved; nothing waits for its confirm.
     pub(crate) fn progress(&self, is_last: bool) -> Publication {
         publication(&self.prefix, &Mark { is_last, ..self.mark.clone() })
     }
@@ -467,7 +477,7 @@ mod tests {
     fn judge(change: impl FnOnce(&mut Standing, &mut Mark)) -> Judgement {
         let (mut standing, mut mark) = (standing(), mark());
         change(&mut standing, &mut mark);
-        Marks(vec![mark]).judge(&standing, None, false)
+        Marks(vec![mark]).judge(&standing, None, false).expect("there is one copy of it")
     }
 
     fn is_doubted(change: impl FnOnce(&mut Standing, &mut Mark)) -> bool {
@@ -501,18 +511,18 @@ mod tests {
         let witness = |batch| Witness { journal: standing().lineage, epoch: Epoch(5), batch };
         let copy = Standing { site: "other".to_owned(), ..standing() };
         let marks = Marks(vec![mark()]);
-        assert_eq!(marks.judge(&copy, Some(witness(40)), false), Judgement::Sound { skips: false });
-        assert!(matches!(marks.judge(&copy, Some(witness(41)), false), Judgement::Doubted(_)));
+        assert_eq!(marks.judge(&copy, Some(witness(40)), false), Ok(Judgement::Sound { skips: false }));
+        assert!(matches!(marks.judge(&copy, Some(witness(41)), false), Ok(Judgement::Doubted(_))));
     }
 
     #[test]
     fn another_journal_or_a_broker_without_a_mark_is_doubted_unless_all_is_new() {
         assert!(is_doubted(|standing, _| standing.lineage.identity = uuid::Uuid::nil()));
         let none = Marks::default();
-        assert!(matches!(none.judge(&standing(), None, false), Judgement::Doubted(_)));
-        assert_eq!(none.judge(&standing(), None, true), Judgement::Sound { skips: false });
+        assert!(matches!(none.judge(&standing(), None, false), Ok(Judgement::Doubted(_))));
+        assert_eq!(none.judge(&standing(), None, true), Ok(Judgement::Sound { skips: false }));
         let new = Standing { former: (Epoch(0), 0), ..standing() };
-        assert_eq!(none.judge(&new, None, false), Judgement::Sound { skips: false });
+        assert_eq!(none.judge(&new, None, false), Ok(Judgement::Sound { skips: false }));
     }
 
     #[test]
@@ -532,14 +542,14 @@ mod tests {
         let old = standing();
         let new = Standing { site: "two".to_owned(), ..standing() };
         let marks = Marks(vec![mark()]);
-        assert!(matches!(marks.judge(&new, None, false), Judgement::Doubted(_)));
+        assert!(matches!(marks.judge(&new, None, false), Ok(Judgement::Doubted(_))));
         let claim = Hand::new("p", &new, Epoch(6), Duration::ZERO, &marks);
         let claim: Mark = serde_json::from_slice(&claim.claim().body).expect("a mark");
         assert!(is_foreign(&claim, &mark()), "the leader on the old one stands down");
         let marks = Marks(vec![mark(), claim]);
-        assert!(matches!(marks.judge(&old, None, false), Judgement::Superseded(_)));
+        assert!(marks.judge(&old, None, false).is_err());
         let doubted = Standing { doubt: Some("a copy".to_owned()), ..new };
-        assert!(matches!(marks.judge(&doubted, None, false), Judgement::Doubted(_)));
+        assert!(matches!(marks.judge(&doubted, None, false), Ok(Judgement::Doubted(_))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use slotline_broker::Session;
+use slotline_broker::{Session, topology};
 use slotline_protocol::message::Lineage;
 use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp, chain};
 use slotline_scheduler::{Counters, DoubtView};
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{Context, End, Term};
 use crate::answer::put_action;
 use crate::errands::Fate;
-use crate::mark::{self, EVERY, Hand, Judgement, Marks, Unmarked, Witness};
+use crate::mark::{self, EVERY, Hand, Judgement, Marks, Superseded, Unmarked, Witness};
 use crate::seeking;
 
 /// How often a leader that waits for the broker shows the database that it lives.
@@ -22,8 +22,10 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a mark that something depends on is waited for.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
-/// Wait before a copy of the journal that must not be led on is looked at again.
+/// Wait before the marks are read again that forbid to lead on this copy of the journal; doubled with each further time.
+/// Only a person can change them, and while they are read no other executor finds them.
 const SUPERSEDED_PAUSE: Duration = Duration::from_secs(5);
+const SUPERSEDED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Requests that one turn of the loop may accept: as many numbers must be left.
 const NUMBERS_PER_TURN: i64 = 2_000;
 /// The most workers and executions that a sentence names.
@@ -53,8 +55,20 @@ pub(super) struct Office {
 pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Result<Option<Office>, Error> {
     let standing = leadership.standing().await?;
     let epoch = leadership.epoch();
-    let Some((marks, is_private)) = read_marks(context, leadership).await? else { return Ok(None) };
-    let judgement = marks.judge(&standing, context.notice.witness(), is_private);
+    let mut pause = SUPERSEDED_PAUSE;
+    let (marks, judgement) = loop {
+        let Some((marks, is_private)) = read_marks(context, leadership).await? else { return Ok(None) };
+        match marks.judge(&standing, context.notice.witness(), is_private) {
+            Ok(judgement) => break (marks, judgement),
+            Err(superseded) => {
+                forbid(context, &superseded);
+                if !keep_waiting(context, leadership, pause).await? {
+                    return Ok(None);
+                }
+                pause = (2 * pause).min(SUPERSEDED_PAUSE_MAX);
+            }
+        }
+    };
     let hand = Hand::new(&context.prefix, &standing, epoch, context.config.lease.max(standing.lease), &marks);
     let floor = counters(standing.floor);
     let office = Office {
@@ -78,13 +92,6 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
             let from = if skips { marks.reserved() } else { office.from };
             Ok(Some(Office { from, ..office }))
         }
-        Judgement::Superseded(reason) => {
-            tracing::error!(%epoch, reason, "this journal must not be led on");
-            context.notice.set_doubt(Some(format!("nobody leads on this journal: {reason}")));
-            leadership.ping().await?;
-            let _ = context.shutdown.run_until_cancelled(tokio::time::sleep(SUPERSEDED_PAUSE)).await;
-            Ok(None)
-        }
         Judgement::Doubted(reason) if marks.epoch() >= epoch => {
             leadership.doubt(&reason, marks.epoch()).await?;
             Ok(None)
@@ -99,6 +106,33 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
             Ok(Some(Office { doubt: Some(reason), from: marks.reserved(), ..office }))
         }
     }
+}
+
+/// Says what a person has to do before this copy of the journal is led on.
+fn forbid(context: &Context, superseded: &Superseded) {
+    let reason = format!(
+        "no executor leads on this journal: {superseded}. To go on with this one all the same, stop every executor of the \
+         other, and purge the queue {}",
+        topology::marks_queue(&context.prefix)
+    );
+    if context.notice.doubt().as_ref() != Some(&reason) {
+        tracing::error!("{reason}");
+    }
+    context.notice.set_doubt(Some(reason));
+}
+
+/// Keeps the leadership for `pause`, so that the epoch of a journal that must not be led on is raised once and not with
+/// every look at the marks; `false` at shutdown.
+async fn keep_waiting(context: &Context, leadership: &mut Leadership, pause: Duration) -> Result<bool, Error> {
+    let over = tokio::time::Instant::now() + pause;
+    while tokio::time::Instant::now() < over {
+        leadership.ping().await?;
+        let nap = tokio::time::sleep_until(over.min(tokio::time::Instant::now() + PING_EVERY));
+        if context.shutdown.run_until_cancelled(nap).await.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Reads the marks as soon as there is a broker, if there is one before long; keeps the leadership alive meanwhile.
@@ -182,7 +216,7 @@ impl Term {
         {
             let fates = self.fates.0.clone();
             let left = mark::begin(session, &self.postman.prefix, &mark);
-            // Nobody listens once the term is over.
+            // The other end of the channel goes with the term.
             tokio::spawn(async move { drop(fates.send(Fate::Marked(left.await))) });
         }
     }
@@ -196,7 +230,7 @@ impl Term {
         if let Some(mark) = self.office.hand.renewal(self.scheduler.counters(), false) {
             let (prefix, fates) = (self.postman.prefix.clone(), self.fates.0.clone());
             tokio::spawn(async move {
-                // Nobody listens once the term is over.
+                // The other end of the channel goes with the term.
                 drop(fates.send(Fate::Marked(mark::renew(session, prefix, mark).await)));
             });
         }
@@ -263,7 +297,7 @@ impl Term {
         }
     }
 
-    /// A worker runs something of an action that the journal does not know: it is there again, paused, until somebody
+    /// A worker runs something of an action that the journal does not know: it is there again, paused, until an operator
     /// says what it is.
     fn make_up(&mut self, action_ref: ActionRef) {
         if self.registry.get(&action_ref).is_some() {
