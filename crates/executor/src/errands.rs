@@ -157,12 +157,16 @@ fn ack_what_is_stored(groups: &mut BTreeMap<u64, Group>, acked_up_to: &mut Optio
 
 /// Publishes a letter until the broker has it; `None` once the session is over.
 async fn store(session: &Session, group: u64, letter: Publication) -> Option<u64> {
+    let mut is_said = false;
     while let Err(error) = session.publish(letter.clone()).await {
         if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
             return None;
         }
         debug_assert_ne!(error, PublishError::TooLarge, "dead letters are cut to what can be published");
-        tracing::warn!(error = %chain(&error), "a dead letter can't be stored; its request stays unacked meanwhile");
+        if !is_said {
+            tracing::warn!(error = %chain(&error), "a dead letter can't be stored; its request stays unacked meanwhile");
+            is_said = true;
+        }
         tokio::time::sleep(DEAD_RETRY).await;
     }
     Some(group)
