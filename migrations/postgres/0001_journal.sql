@@ -48,6 +48,14 @@ CREATE TABLE rewinds (
     recovered  text        NOT NULL
 );
 
+-- What executors know and nobody else: by it they know each other, and the workers that they have met.
+CREATE TABLE secrets (
+    name  text  PRIMARY KEY,
+    value bytea NOT NULL
+);
+
+INSERT INTO secrets VALUES ('proof', decode(replace(gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
+
 CREATE TABLE actions (
     id         bigint      PRIMARY KEY,
     ref        text        NOT NULL,

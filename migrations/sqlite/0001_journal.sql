@@ -49,6 +49,14 @@ CREATE TABLE rewinds (
     recovered   TEXT    NOT NULL
 ) STRICT;
 
+-- What executors know and nobody else: by it they know each other, and the workers that they have met.
+CREATE TABLE secrets (
+    name  TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT;
+
+INSERT INTO secrets VALUES ('proof', randomblob(48));
+
 CREATE TABLE actions (
     id         INTEGER PRIMARY KEY,
     ref        TEXT    NOT NULL,

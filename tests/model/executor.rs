@@ -279,7 +279,7 @@ fn pack(Machine(scheduler): &mut Machine, epoch: Epoch, number: i64, now: Tick) 
 
 fn letters(effects: &Effects, epoch: Epoch, now: Tick) -> Vec<Arc<Letter>> {
     let mut letters = Vec::new();
-    letters.extend(effects.hello.map(|n| Letter::Hello(Order::Hello { epoch, n, lost: false })));
+    letters.extend(effects.hello.map(|_| Letter::Hello(Order::Hint { epoch })));
     for (incarnation, n) in &effects.greetings {
         letters.push(Letter::Orders(*incarnation, vec![Order::Hello { epoch, n: *n, lost: false }]));
     }

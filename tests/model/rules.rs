@@ -77,6 +77,7 @@ pub(crate) fn nothing_is_said_before_its_commit(world: &World) -> bool {
     let is_committed = |to: Incarnation, order: &Order| match order {
         Order::Dispatch { fence, .. } => fence.0 < world.journal.counters.next_fence,
         Order::Recorded { attempts, .. } => attempts.iter().all(|key| world.lease(*key).is_none()),
+        Order::Hint { .. } => true,
         Order::Hello { lost, .. } => !lost || world.journal.ended.contains(&to),
     };
     let mut leaving = world.executors.iter().flat_map(|executor| &executor.outgoing);

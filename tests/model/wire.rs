@@ -55,9 +55,26 @@ pub(crate) fn worker_of(incarnation: Incarnation) -> usize {
 /// From a leader to one incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
-    Hello { epoch: Epoch, n: u64, lost: bool },
-    Recorded { epoch: Epoch, n: u64, attempts: Vec<AttemptKey> },
-    Dispatch { epoch: Epoch, n: u64, key: AttemptKey, fence: Fence },
+    /// To all, and so of no proven origin: a leader of this epoch would like to hear from every worker.
+    Hint {
+        epoch: Epoch,
+    },
+    Hello {
+        epoch: Epoch,
+        n: u64,
+        lost: bool,
+    },
+    Recorded {
+        epoch: Epoch,
+        n: u64,
+        attempts: Vec<AttemptKey>,
+    },
+    Dispatch {
+        epoch: Epoch,
+        n: u64,
+        key: AttemptKey,
+        fence: Fence,
+    },
 }
 
 /// What comes out of a leader's queues: a worker's words, and its own probes.
@@ -115,7 +132,10 @@ pub(crate) struct Returned {
 impl Order {
     pub(crate) fn epoch(&self) -> Epoch {
         match self {
-            Self::Hello { epoch, .. } | Self::Recorded { epoch, .. } | Self::Dispatch { epoch, .. } => *epoch,
+            Self::Hint { epoch }
+            | Self::Hello { epoch, .. }
+            | Self::Recorded { epoch, .. }
+            | Self::Dispatch { epoch, .. } => *epoch,
         }
     }
 
@@ -126,14 +146,16 @@ impl Order {
             Self::Hello { epoch, n, .. } | Self::Recorded { epoch, n, .. } | Self::Dispatch { epoch, n, .. } => {
                 (*epoch, *n) = (Epoch(1), number);
             }
+            Self::Hint { .. } => {}
         }
         order
     }
 
-    /// As `crates/executor/src/mail.rs` writes it.
-    pub(crate) fn write(&self, mistake: Option<Mistake>) -> duty::Order {
+    /// As `crates/executor/src/mail.rs` writes it; a hint says nothing that is obeyed.
+    pub(crate) fn write(&self, mistake: Option<Mistake>) -> Option<duty::Order> {
         let terms = terms(mistake);
-        match self.clone() {
+        Some(match self.clone() {
+            Self::Hint { .. } => return None,
             Self::Hello { epoch, n, lost } => duty::Order::Hello(message::Hello {
                 epoch,
                 n,
@@ -168,7 +190,7 @@ impl Order {
                     trace_id: None,
                 })
             }
-        }
+        })
     }
 }
 

@@ -61,6 +61,7 @@ fn short(incarnation: Incarnation) -> String {
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Hint { epoch } => write!(f, "epoch {epoch} has begun"),
             Self::Hello { epoch, n, lost: false } => write!(f, "hello ({epoch}, {n})"),
             Self::Hello { epoch, n, lost: true } => write!(f, "you are lost ({epoch}, {n})"),
             Self::Recorded { epoch, n, attempts } => {

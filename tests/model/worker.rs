@@ -202,7 +202,11 @@ impl Worker {
             } else {
                 order.write(mistake)
             };
-            broken = broken.or(self.handle(Input::Ordered { incarnation, order }, now));
+            let input = match order {
+                Some(order) => Input::Ordered { incarnation, order },
+                None => Input::Hinted { incarnation },
+            };
+            broken = broken.or(self.handle(input, now));
         }
         broken
     }

@@ -360,6 +360,7 @@ pub(crate) fn kind(body: &Body) -> String {
     match body {
         Body::Request { number } => format!("request r{number}"),
         Body::Cancel { number } => format!("cancel r{number}"),
+        Body::Greeting(epoch) => format!("greeting of epoch {epoch}"),
         Body::Orders(orders) => format!("{} order(s) from {:?}", orders.len(), orders.first().map(|one| one.number())),
         Body::Completed(word) => format!("completed {}/{}", word.execution_id, word.attempt),
         Body::Returned(word) => format!("returned {}/{}", word.execution_id, word.attempt),

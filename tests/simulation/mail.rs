@@ -75,8 +75,8 @@ pub(crate) struct Mailbag<'a> {
 impl Mailbag<'_> {
     pub(crate) fn write(&self, effects: &Effects) -> Vec<Letter> {
         let mut letters = Vec::new();
-        if let Some(n) = effects.hello {
-            letters.push(Letter::Hello(Body::Orders(vec![self.hello(n, false)])));
+        if effects.hello.is_some() {
+            letters.push(Letter::Hello(Body::Greeting(self.epoch)));
         }
         for (incarnation, n) in &effects.greetings {
             letters.push(Letter::Orders { incarnation: *incarnation, orders: vec![self.hello(*n, false)] });

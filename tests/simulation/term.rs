@@ -424,7 +424,7 @@ impl Term {
                 };
                 self.apply(Input::Probed { queue, published_at: probe.published_at }, stage);
             }
-            Body::Progress(_) | Body::Request { .. } | Body::Cancel { .. } | Body::Orders(_) => {}
+            Body::Progress(_) | Body::Request { .. } | Body::Cancel { .. } | Body::Greeting(_) | Body::Orders(_) => {}
         }
     }
 
@@ -706,7 +706,8 @@ impl Cargo {
 fn number(body: &Body) -> Option<usize> {
     match body {
         Body::Request { number } | Body::Cancel { number } => Some(*number),
-        Body::Orders(_)
+        Body::Greeting(_)
+        | Body::Orders(_)
         | Body::Completed(_)
         | Body::Returned(_)
         | Body::Heartbeat(_)

@@ -57,8 +57,14 @@ pub(crate) enum Route {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
-    Request { number: usize },
-    Cancel { number: usize },
+    Request {
+        number: usize,
+    },
+    Cancel {
+        number: usize,
+    },
+    /// To all workers, and so of no proven origin: a hint that a leader would like to hear from them.
+    Greeting(Epoch),
     Orders(Vec<Order>),
     Completed(Completed),
     Returned(Returned),

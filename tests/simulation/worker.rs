@@ -250,10 +250,19 @@ impl Worker {
                 None => {}
             },
             Down::Delivered { queue, tag, body } => {
-                let (Link::Open(_, incarnation), Body::Orders(orders)) = (self.link, &*body) else { return };
+                let Link::Open(_, incarnation) = self.link else { return };
                 if queue != Queue::Worker(incarnation) {
                     return;
                 }
+                let orders = match &*body {
+                    Body::Greeting(epoch) => {
+                        stage.trace(|| format!("worker {} <- a greeting of epoch {epoch}", self.index));
+                        self.handle(Input::Hinted { incarnation }, stage);
+                        &[][..]
+                    }
+                    Body::Orders(orders) => orders,
+                    _ => return,
+                };
                 for order in orders {
                     let mut order = order.clone();
                     if stage.mistake == Some(Mistake::IgnoresOrderNumbers) {

@@ -3,10 +3,13 @@
 //! Urgent and slow arrivals come through channels of their own, so that a flood of events or requests delays neither a
 //! completion nor a heartbeat. Not here: what the arrivals mean (`inbox`, `intake`).
 
+use std::sync::Arc;
+
 use slotline_broker::topology::{self, Binding};
 use slotline_broker::{Acker, Consume, Consumer, Delivery, Session, Tag, Topology};
 use slotline_protocol::Epoch;
 use slotline_protocol::chain;
+use slotline_protocol::proof::Channel;
 use slotline_scheduler::ProbedQueue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -14,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::ask::{Asker, CALL, Question};
 use crate::clock::Clock;
 use crate::dead;
+use crate::gate::Gate;
 use crate::inbox::{self, Item, ProbeMark};
 use crate::intake::{BYTES_PER_WEIGHT, Checked, Intake};
 
@@ -26,6 +30,8 @@ const ARRIVAL_BYTES_MAX: usize = 4 << 20;
 /// How many leaders back queues are unbound. Each leader does it, so that more than one are left only by such as had no
 /// session.
 const FORMER_LEADERS: i64 = 4;
+/// How the names of executors as senders begin.
+pub(crate) const EXECUTORS: &str = "executor/";
 /// Groups of deliveries between a queue and the loop.
 const CHANNEL: usize = 4;
 
@@ -191,9 +197,8 @@ pub(crate) async fn unbind_former_leaders(session: Session, prefix: String, epoc
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pub(crate) mark: ProbeMark,
-    /// How this leader's own announcements are told: they come back to it.
-    pub(crate) source: String,
     pub(crate) clock: Clock,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Reader {
@@ -226,13 +231,18 @@ impl Reader {
         arrival.tag = delivery.tag;
         arrival.bytes += delivery.body.len();
         match arrival.from {
+            Source::Calls if !self.gate.is_executors(Channel::Call, &delivery.properties, &delivery.body) => {
+                self.gate.refuse(CALL);
+            }
             Source::Calls => match serde_json::from_slice(&delivery.body) {
                 Ok(ask) => arrival.questions.push(Question { ask, asker: Asker::Elsewhere(delivery.properties) }),
                 Err(error) => tracing::warn!(error = %chain(&error), "dropped a question that can't be read"),
             },
-            Source::Events if delivery.properties.app_id.as_ref() == Some(&self.source) => {}
+            // What executors announce is for the public; it comes back to the leader as well.
+            Source::Events if delivery.properties.app_id.as_ref().is_some_and(|id| id.starts_with(EXECUTORS)) => {}
             Source::Events | Source::Completions | Source::Heartbeats => {
-                arrival.items.extend(inbox::read(&delivery, arrival.from.probed(), self.mark, self.clock.now()));
+                let (probed, now) = (arrival.from.probed(), self.clock.now());
+                arrival.items.extend(inbox::read(&delivery, probed, self.mark, &self.gate, now));
             }
         }
     }
@@ -245,6 +255,7 @@ mod tests {
     use anyhow::Context;
     use slotline_broker::topology::Queue;
     use slotline_broker::{Broker, Publication};
+    use slotline_protocol::proof::{SECRET_BYTES, Secret};
     use slotline_store::Reading;
     use uuid::Uuid;
 
@@ -263,7 +274,9 @@ mod tests {
         let consumer = session.consume("q", Consume { prefetch: PREFETCH }).await?;
         let mark = ProbeMark { generation: session.generation(), nonce: Uuid::nil() };
         let reading = Reading { at: clock::wall(), read: Instant::now(), error: Duration::ZERO };
-        let reader = Reader { mark, source: "test".to_owned(), clock: Clock::of(&reading, 0) };
+        let secret = Secret::new(&[0; SECRET_BYTES]).context("long enough")?;
+        let gate = Arc::new(Gate::new(secret, Arc::default()));
+        let reader = Reader { mark, clock: Clock::of(&reading, 0), gate };
         let (sender, mut arrivals) = mpsc::channel(CHANNEL);
         tokio::spawn(reader.forward(consumer, Source::Completions, sender));
         let mut weights = Vec::new();

@@ -13,6 +13,7 @@ use slotline_broker::{Delivery, Properties, Publication, PublishError, Session, 
 use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
 use slotline_protocol::message::{Accepted, Message, Rejected, Reply, Requested};
+use slotline_protocol::proof::{Channel, PROOF_HEADER};
 use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status};
 use slotline_store::Store;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
 use crate::clock;
 use crate::dead;
+use crate::gate::Gates;
 use crate::journal::Condition;
 use crate::link::Current;
 use crate::mark::Notice;
@@ -53,6 +55,7 @@ pub(crate) struct Handle {
     /// What the broker's policies were found to do, while this process leads.
     pub(crate) policies: Arc<Findings>,
     pub(crate) remarks: Arc<Remarks>,
+    pub(crate) gates: Arc<Gates>,
 }
 
 impl Handle {
@@ -93,17 +96,28 @@ impl Handle {
             Ok(session) => session,
             Err(refused) => return Some(Err(refused)),
         };
+        let gate = match self.gates.current() {
+            Some(gate) => gate,
+            None => match self.gates.read(&self.store).await {
+                Ok(gate) => gate,
+                Err(error) => return Some(Err(Refused::unavailable(error.to_string()))),
+            },
+        };
         let correlation_id = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(correlation_id.clone());
+        let body = serde_json::to_vec(&ask).expect("questions are plain data with string keys");
+        let headers = [(PROOF_HEADER.to_owned(), gate.sign(Channel::Call, &body))].into();
+        let unread = Unread(&self.gates);
         let published = session.publish(Publication {
             exchange: topology::work_exchange(&self.prefix),
             routing_key: CALL.to_owned(),
-            body: serde_json::to_vec(&ask).expect("questions are plain data with string keys").into(),
+            body: body.into(),
             properties: Properties {
                 message_type: Some(CALL.to_owned()),
                 app_id: Some(self.source.clone()),
                 correlation_id: Some(correlation_id),
                 reply_to: Some(topology::replies_queue(&self.prefix, self.id, session.generation())),
+                headers,
                 ..Properties::default()
             },
             mandatory: true,
@@ -111,12 +125,20 @@ impl Handle {
         });
         match published.await {
             Ok(()) => {}
-            Err(PublishError::Returned) => return None,
+            Err(PublishError::Returned) => {
+                unread.settle();
+                return None;
+            }
             Err(error) => return Some(Err(Refused::unavailable(format!("the leader can't be asked: {error}")))),
         }
         let Some(reply) = waiter.reply().await else {
             return Some(Err(Refused::unavailable("the leader's answer was lost; ask again")));
         };
+        if !gate.is_executors(Channel::Answer, &reply.properties, &reply.body) {
+            gate.refuse("an answer");
+            return Some(Err(Refused::unavailable("an answer came that the leader did not write; ask again")));
+        }
+        unread.settle();
         Some(serde_json::from_slice(&reply.body).unwrap_or_else(|_| Err(unexpected())))
     }
 
@@ -197,6 +219,21 @@ impl Handle {
                 execution.map(|execution| execution.status).ok_or_else(|| Refused::unknown_execution(id))
             }
         }
+    }
+}
+
+/// While a question is not answered: the secret that it was signed with may be that of another journal.
+struct Unread<'a>(&'a Gates);
+
+impl Unread<'_> {
+    fn settle(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        self.0.forget();
     }
 }
 
@@ -332,6 +369,10 @@ impl Control for Handle {
             let rewinds = self.store.rewinds().await.unwrap_or_default();
             let recent = rewinds.iter().filter(|rewind| rewind.settled_at + REWINDS_TOLD >= clock::wall());
             warnings.extend(recent.map(|rewind| format!("{}: {}", rewind.settled_at, rewind.sentence())));
+            let refused = self.gates.refusals.count();
+            if refused > 0 {
+                warnings.push(format!("{refused} messages were refused since the start: none proved who had sent it"));
+            }
             Health { role, database, broker, warnings }
         }
         .boxed()

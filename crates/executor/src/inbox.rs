@@ -7,10 +7,12 @@ use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::message::{
     Completed, Ended, Event, Heartbeat, Message, Probe, Progress, Returned, StatusChanged,
 };
-use slotline_protocol::{Incarnation, OutcomeKind, Status, Timestamp, Unreadable, chain};
+use slotline_protocol::proof::{Speaker, Verdict};
+use slotline_protocol::{Incarnation, OutcomeKind, Status, Timestamp, Unreadable, WorkerName, chain};
 use slotline_scheduler::{Input, Outcome, ProbedQueue};
 use uuid::Uuid;
 
+use crate::gate::Gate;
 use crate::record::{End, Said, Word};
 
 /// One thing that was said.
@@ -22,6 +24,10 @@ pub(crate) enum Item {
     Said(Word),
     /// For both: the end of an attempt.
     Ended(End, Input),
+    /// The last word of an incarnation, by itself or by a later one of its worker.
+    Parting { teller: Incarnation, worker: WorkerName, incarnation: Incarnation, items: Vec<Item> },
+    /// A heartbeat of an incarnation that has no token of this journal, and by what it will know the answer.
+    Stranger { incarnation: Incarnation, nonce: String },
 }
 
 /// Which of this leader's probes count: those of this session and this term.
@@ -36,9 +42,12 @@ pub(crate) fn read(
     delivery: &Delivery,
     queue: Option<ProbedQueue>,
     mark: ProbeMark,
+    gate: &Gate,
     received_at: Timestamp,
 ) -> Vec<Item> {
     let mut items = Vec::new();
+    let speaker = gate.speaker(delivery);
+    let source = Source { queue, mark, gate, speaker };
     // One line for a body, whatever it holds: an array of thousands must not fill the log.
     let dropped = |error: &Unreadable, count: usize| {
         let routing_key = &delivery.routing_key;
@@ -53,7 +62,7 @@ pub(crate) fn read(
     };
     let (mut first, mut count) = (None, 0);
     for member in members.iter() {
-        if let Err(error) = member.and_then(|envelope| open(&envelope, queue, mark, received_at, &mut items)) {
+        if let Err(error) = member.and_then(|envelope| source.open(&envelope, received_at, &mut items)) {
             count += 1;
             first.get_or_insert(error);
         }
@@ -64,42 +73,79 @@ pub(crate) fn read(
     items
 }
 
-fn open(
-    envelope: &Envelope<'_>,
+/// Where the members of a body come from.
+struct Source<'a> {
     queue: Option<ProbedQueue>,
     mark: ProbeMark,
-    received_at: Timestamp,
-    items: &mut Vec<Item>,
-) -> Result<(), Unreadable> {
-    match &*envelope.message_type {
-        Completed::TYPE => {
-            let word: Completed = envelope.open()?;
-            let teller = word.incarnation;
-            items.push(completed(word, teller));
-        }
-        Returned::TYPE => items.push(returned(envelope.open()?, received_at)),
-        Heartbeat::TYPE => items.push(Item::Input(Input::Heartbeat(envelope.open()?))),
-        Ended::TYPE => {
-            let Ended { incarnation, reason, outcomes, returned: handed_back, told_by, has_more, .. } =
-                envelope.open()?;
-            let teller = told_by.unwrap_or(incarnation);
-            items.extend(outcomes.into_iter().map(|word| completed(word, teller)));
-            items.extend(handed_back.into_iter().map(|handed_back| returned(handed_back, received_at)));
-            if !has_more {
-                items.push(Item::Input(Input::IncarnationEnded { incarnation, reason }));
-            }
-        }
-        StatusChanged::TYPE => running(&envelope.open()?, items),
-        Progress::TYPE => items.push(Item::Said(progress(envelope.open()?))),
-        Probe::TYPE => {
+    gate: &'a Gate,
+    /// Whose word the body is.
+    speaker: Speaker<'a>,
+}
+
+impl Source<'_> {
+    fn open(&self, envelope: &Envelope<'_>, received_at: Timestamp, items: &mut Vec<Item>) -> Result<(), Unreadable> {
+        let message_type = &*envelope.message_type;
+        if message_type == Probe::TYPE {
             let Probe { generation, nonce, published_at } = envelope.open()?;
-            if let (Some(queue), true) = (queue, mark == ProbeMark { generation, nonce }) {
+            if let (Some(queue), true) = (self.queue, self.mark == ProbeMark { generation, nonce }) {
                 items.push(Item::Input(Input::Probed { queue, published_at }));
             }
+            return Ok(());
         }
-        other => tracing::debug!(message_type = other, "ignored a message of a type that is not read here"),
+        match message_type {
+            Completed::TYPE => {
+                let word: Completed = envelope.open()?;
+                if self.believes(message_type, Some(word.incarnation)) {
+                    let teller = word.incarnation;
+                    items.push(completed(word, teller));
+                }
+            }
+            Returned::TYPE => {
+                let word: Returned = envelope.open()?;
+                if self.believes(message_type, Some(word.incarnation)) {
+                    items.push(returned(word, received_at));
+                }
+            }
+            Heartbeat::TYPE => {
+                let heartbeat: Heartbeat = envelope.open()?;
+                let incarnation = heartbeat.incarnation;
+                match self.gate.verdict(self.speaker, message_type, Some(incarnation)) {
+                    Verdict::Believed => items.push(Item::Input(Input::Heartbeat(heartbeat))),
+                    Verdict::Introduced { nonce } => {
+                        items.push(Item::Stranger { incarnation, nonce: nonce.to_owned() });
+                    }
+                    Verdict::Refused => {}
+                }
+            }
+            Ended::TYPE => {
+                let word: Ended = envelope.open()?;
+                let teller = word.told_by.unwrap_or(word.incarnation);
+                if self.believes(message_type, Some(teller)) {
+                    items.push(parting(word, teller, received_at));
+                }
+            }
+            StatusChanged::TYPE if self.believes(message_type, None) => running(&envelope.open()?, items),
+            Progress::TYPE if self.believes(message_type, None) => items.push(Item::Said(progress(envelope.open()?))),
+            StatusChanged::TYPE | Progress::TYPE => {}
+            other => tracing::debug!(message_type = other, "ignored a message of a type that is not read here"),
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn believes(&self, message_type: &str, of: Option<Incarnation>) -> bool {
+        self.gate.verdict(self.speaker, message_type, of) == Verdict::Believed
+    }
+}
+
+/// `teller` is told when it is recorded.
+fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
+    let Ended { worker, incarnation, reason, outcomes, returned: handed_back, told_by: _, has_more } = word;
+    let mut items: Vec<_> = outcomes.into_iter().map(|word| completed(word, teller)).collect();
+    items.extend(handed_back.into_iter().map(|handed_back| returned(handed_back, received_at)));
+    if !has_more {
+        items.push(Item::Input(Input::IncarnationEnded { incarnation, reason }));
+    }
+    Item::Parting { teller, worker, incarnation, items }
 }
 
 /// `teller` is told when it is recorded.

@@ -30,6 +30,7 @@ mod feed;
 mod flight;
 mod followers;
 mod following;
+mod gate;
 mod handle;
 mod inbox;
 mod intake;

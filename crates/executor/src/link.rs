@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use slotline_api::Hub;
 use slotline_broker::topology::{Public, replies_queue};
-use slotline_broker::{Broker, Consume, Session, Supervisor, Topology};
+use slotline_broker::{Broker, Consume, Delivery, Session, Supervisor, Topology};
 use slotline_protocol::chain;
+use slotline_protocol::proof::Channel;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::echo::Echo;
 use crate::following::{self, NEWS};
-
+use crate::gate::Gates;
 use crate::replies::Replies;
 
 /// Replies that may be on their way to this process at once.
@@ -32,6 +33,7 @@ pub(crate) struct Link {
     pub(crate) public: Public,
     pub(crate) replies: Arc<Replies>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) gates: Arc<Gates>,
 }
 
 impl Link {
@@ -50,6 +52,16 @@ impl Link {
             }
             current.send_replace(None);
             session.close().await;
+        }
+    }
+
+    /// Hands on what a leader of this journal tells; another's word is dropped.
+    fn hear(&self, delivery: &Delivery) {
+        let gate = self.gates.current();
+        if gate.is_some_and(|gate| gate.is_executors(Channel::Answer, &delivery.properties, &delivery.body)) {
+            following::deliver(&self.hub, delivery);
+        } else {
+            self.gates.refusals.add(NEWS, 1);
         }
     }
 
@@ -80,7 +92,7 @@ impl Link {
                             continue;
                         }
                         if delivery.properties.message_type.as_deref() == Some(NEWS) {
-                            following::deliver(&self.hub, &delivery);
+                            self.hear(&delivery);
                         } else {
                             self.replies.deliver(delivery);
                         }

@@ -14,6 +14,7 @@ use slotline_protocol::message::{
     Accepted, Cancel, Failure, Hello, Lineage, Message, Probe, Progress, Recall, Recorded, Rejected, Requested, Resend,
     Scheduled, StatusChanged,
 };
+use slotline_protocol::proof::{Channel, NONCE_HEADER, PROOF_HEADER, TOKEN_HEADER};
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp, message};
 use slotline_scheduler::{Announcement, Dispatch, Order, Sent, Settled};
@@ -22,6 +23,7 @@ use slotline_store::Request;
 use crate::ask::{Answered, CALL};
 use crate::config::Config;
 use crate::following::NEWS;
+use crate::gate::Gate;
 use crate::inbox::ProbeMark;
 use crate::outbox::{Asked, Came, Letters, Turned};
 use crate::reading::{Refusal, Rejection};
@@ -49,6 +51,7 @@ pub(crate) struct Postman {
     /// Workers are asked for all that they hold: the journal may be older than they are.
     pub(crate) wants_accounts: bool,
     pub(crate) config: Config,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Publications in the order in which they must leave.
@@ -84,12 +87,17 @@ impl Postman {
             mail.publications.push((publication, Purpose::Other));
         }
         for (incarnation, n) in letters.greetings {
-            let mut publication = self.topic(Hello::TYPE, self.hail(n, now));
-            publication.routing_key = topology::to_worker(Hello::TYPE, incarnation);
-            publication.mandatory = true;
+            let publication = self.order(incarnation, Hello::TYPE, self.hail(n, now));
             mail.publications.push((publication, Purpose::Order(incarnation)));
         }
         self.orders(&mut mail, letters.orders, &letters.requests, actions, now);
+        // Behind its other orders, which it can't read without the token: numbers rise along the queue.
+        for (incarnation, nonce, n) in letters.introductions {
+            let mut publication = self.order(incarnation, Hello::TYPE, self.hail(n, now));
+            let token = self.gate.token(incarnation).to_string();
+            publication.properties.headers.extend([(TOKEN_HEADER.to_owned(), token), (NONCE_HEADER.to_owned(), nonce)]);
+            mail.publications.push((publication, Purpose::Order(incarnation)));
+        }
         self.resends(&mut mail, &letters.missing, now);
         for (asked, id, position) in letters.accepted {
             let request = &asked.request;
@@ -153,9 +161,8 @@ impl Postman {
         }
         for (incarnation, bodies) in by_worker {
             for (_, body) in bodies.0 {
-                let routing_key = topology::to_worker(Resend::TYPE, incarnation);
-                let exchange = topology::work_exchange(&self.prefix);
-                let publication = self.publication(&exchange, routing_key, Resend::TYPE, body.finish());
+                let mut publication = self.order(incarnation, Resend::TYPE, body.finish());
+                publication.mandatory = false;
                 mail.later.push((publication, Purpose::Other));
             }
         }
@@ -163,17 +170,9 @@ impl Postman {
 
     /// Events for another executor, whose clients watch them.
     pub(crate) fn news(&self, queue: &str, events: &[Arc<Event>]) -> Vec<Publication> {
-        let publications = events.chunks(Body::MEMBERS_MAX).map(|events| Publication {
-            exchange: String::new(),
-            routing_key: queue.to_owned(),
-            body: serde_json::to_vec(events).expect("events are plain data").into(),
-            properties: Properties {
-                message_type: Some(NEWS.to_owned()),
-                app_id: Some(self.source.clone()),
-                ..Properties::default()
-            },
-            mandatory: false,
-            persistent: false,
+        let publications = events.chunks(Body::MEMBERS_MAX).map(|events| {
+            let body: Bytes = serde_json::to_vec(events).expect("events are plain data").into();
+            self.to_executor(queue.to_owned(), NEWS, None, body)
         });
         publications.collect()
     }
@@ -190,19 +189,23 @@ impl Postman {
     /// The answer to another executor's question.
     pub(crate) fn answer(&self, asker: &Properties, answer: &Answered) -> Option<Publication> {
         let reply_to = asker.reply_to.clone()?;
-        Some(Publication {
-            exchange: String::new(),
-            routing_key: reply_to,
-            body: serde_json::to_vec(answer).expect("answers are plain data with string keys").into(),
-            properties: Properties {
-                message_type: Some(CALL.to_owned()),
-                app_id: Some(self.source.clone()),
-                correlation_id: asker.correlation_id.clone(),
-                ..Properties::default()
-            },
-            mandatory: false,
-            persistent: false,
-        })
+        let body = serde_json::to_vec(answer).expect("answers are plain data with string keys").into();
+        Some(self.to_executor(reply_to, CALL, asker.correlation_id.clone(), body))
+    }
+
+    /// Straight into the queue of another executor, with the proof that one of this journal wrote it.
+    fn to_executor(
+        &self,
+        queue: String,
+        message_type: &str,
+        correlation_id: Option<String>,
+        body: Bytes,
+    ) -> Publication {
+        let proof = self.gate.sign(Channel::Answer, &body);
+        let mut publication = self.publication("", queue, message_type, body);
+        publication.properties.correlation_id = correlation_id;
+        publication.properties.headers.insert(PROOF_HEADER.to_owned(), proof);
+        publication
     }
 
     fn orders(
@@ -253,10 +256,7 @@ impl Postman {
         }
         for (incarnation, bodies) in by_worker {
             for (message_type, body) in bodies.0 {
-                let routing_key = format!("{message_type}.{incarnation}");
-                let exchange = topology::work_exchange(&self.prefix);
-                let mut publication = self.publication(&exchange, routing_key, message_type, body.finish());
-                publication.mandatory = true;
+                let publication = self.order(incarnation, message_type, body.finish());
                 let when = if message_type == Recorded::TYPE { &mut mail.later } else { &mut mail.publications };
                 when.push((publication, Purpose::Order(incarnation)));
             }
@@ -427,6 +427,17 @@ impl Postman {
 
     fn numbered<'t, M: Message>(&'t self, payload: &'t M, n: u64, now: Timestamp) -> Envelope<'t, &'t M> {
         Envelope { message_id: Some(format!("{}-{n}", self.epoch)), ..Envelope::new(payload, &self.source, now) }
+    }
+
+    /// To one incarnation's own queue, with the proof that an executor of this journal wrote it.
+    fn order(&self, incarnation: Incarnation, message_type: &str, body: Bytes) -> Publication {
+        let exchange = topology::work_exchange(&self.prefix);
+        let proof = self.gate.order(incarnation, &body);
+        let routing_key = topology::to_worker(message_type, incarnation);
+        let mut publication = self.publication(&exchange, routing_key, message_type, body);
+        publication.properties.headers.insert(PROOF_HEADER.to_owned(), proof);
+        publication.mandatory = true;
+        publication
     }
 
     fn topic(&self, message_type: &str, body: Bytes) -> Publication {

@@ -1,7 +1,7 @@
 //! Effects of the scheduler, joined with what only the executor knows: one batch for the journal, and letters that may
 //! leave once it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -30,6 +30,8 @@ pub(crate) struct Pending {
     pub(crate) actions: Vec<store::ActionChange>,
     pub(crate) answers: Vec<(Asker, Answered)>,
     pub(crate) rejections: Vec<Rejection>,
+    /// Incarnations that ask for their tokens, each with what it knows the answer by.
+    pub(crate) strangers: BTreeSet<(Incarnation, String)>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) refused: Vec<Turned>,
     /// Requests that were accepted before, by their `message_id`.
@@ -74,6 +76,10 @@ pub(crate) struct Letters {
     pub(crate) hello: Option<u64>,
     pub(crate) greetings: Vec<(Incarnation, u64)>,
     pub(crate) orders: Vec<Sent>,
+    /// How many words bore numbers that no journal can have come to.
+    pub(crate) wild: u32,
+    /// Incarnations that are to get their tokens, each with what it knows the answer by and the number of the order.
+    pub(crate) introductions: Vec<(Incarnation, String, u64)>,
     /// Requests of the dispatches among the orders, as far as they are at hand.
     pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
     pub(crate) accepted: Vec<(Asked, ExecutionId, u64)>,
@@ -111,6 +117,7 @@ impl Letters {
         !self.orders.is_empty()
             || self.hello.is_some()
             || !self.greetings.is_empty()
+            || !self.introductions.is_empty()
             || !self.missing.is_empty()
             || !self.rejections.is_empty()
             || !self.refusals.is_empty()
@@ -157,7 +164,12 @@ pub(crate) fn pack(
         ended: std::mem::take(&mut pending.ended),
         probe: effects.probe,
         terms_are_known: effects.terms_are_known,
+        wild: effects.wild,
         // Numbered after the scheduler's own orders, since they leave after them.
+        introductions: std::mem::take(&mut pending.strangers)
+            .into_iter()
+            .map(|(incarnation, nonce)| (incarnation, nonce, scheduler.number_order()))
+            .collect(),
         missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
         said,
         ..Letters::default()

@@ -125,7 +125,11 @@ impl Quarantine {
                 end.outcome = end.outcome.map(failed);
                 Item::Ended(end, refused(input, failure))
             }
-            Item::Input(input) => Item::Input(input),
+            Item::Parting { teller, worker, incarnation, items } => {
+                let items = items.into_iter().map(|item| self.cleanse(item)).collect();
+                Item::Parting { teller, worker, incarnation, items }
+            }
+            item @ (Item::Input(_) | Item::Stranger { .. }) => item,
         }
     }
 }
@@ -249,9 +253,9 @@ mod tests {
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
         let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
         quarantine.put(&batch, std::slice::from_ref(&culprit), Instant::now());
-        let is_gap = |message| match quarantine.cleanse(Item::Said(word(message))) {
-            Item::Said(Word { said: Said::Gap { count: 1, reason: GapReason::Refused }, .. }) => true,
-            Item::Said(_) | Item::Input(_) | Item::Ended(..) => false,
+        let is_gap = |message| {
+            let item = quarantine.cleanse(Item::Said(word(message)));
+            matches!(item, Item::Said(Word { said: Said::Gap { count: 1, reason: GapReason::Refused }, .. }))
         };
         assert!(is_gap("bad"));
         assert!(!is_gap("good"));

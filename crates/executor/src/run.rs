@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::config::{Api, Config};
 use crate::error::Error;
 use crate::following;
+use crate::gate::Gates;
 use crate::handle::Handle;
 use crate::journal::Condition;
 use crate::link::Link;
@@ -94,6 +95,7 @@ async fn execute(
     let prefix = broker.prefix().to_owned();
     let policies = Arc::new(Findings::default());
     let hub: Arc<Hub> = Arc::default();
+    let gates: Arc<Gates> = Arc::default();
     let handle = Arc::new(Handle {
         id,
         source: format!("executor/{}", config.name),
@@ -108,6 +110,7 @@ async fn execute(
         warnings,
         policies: policies.clone(),
         remarks: remarks.clone(),
+        gates: gates.clone(),
     });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
@@ -119,6 +122,7 @@ async fn execute(
         public: config.public,
         replies,
         hub: hub.clone(),
+        gates: gates.clone(),
     };
     let link = tokio::spawn(link.keep(current_sender, link_over.clone()));
     if let Some(Api { listener, token }) = api {
@@ -150,6 +154,7 @@ async fn execute(
         hub,
         pulse,
         remarks: remarks.clone(),
+        gates,
     };
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,

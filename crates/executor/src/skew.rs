@@ -64,7 +64,11 @@ impl Skews {
                     self.kept = self.by_incarnation.len();
                 }
             }
-            Item::Input(_) => {}
+            Item::Parting { items, .. } => {
+                let dated: Vec<_> = items.drain(..).map(|item| self.dated(item, scheduler, now)).collect();
+                *items = dated;
+            }
+            Item::Input(_) | Item::Stranger { .. } => {}
             Item::Said(word) => word.at = self.in_our_time(word.key, word.at, scheduler, now),
             Item::Ended(end, input) => {
                 let ours = |at| self.in_our_time(end.key, at, scheduler, now);

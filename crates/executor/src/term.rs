@@ -16,6 +16,7 @@ use std::time::Duration;
 use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
 use slotline_broker::{Broker, Receipt, Session, Tag, crash};
+use slotline_protocol::message::{self, Message};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
@@ -34,6 +35,7 @@ use crate::errands::{Fate, Handled, ack_requests, watch_orders};
 use crate::feed::{Arrival, Feed, Reader, Source, unbind_former_leaders};
 use crate::flight::{Flight, landed};
 use crate::followers::Followers;
+use crate::gate::{Gate, Gates};
 use crate::inbox::{Item, ProbeMark};
 use crate::intake::Intake;
 use crate::journal::Condition;
@@ -45,7 +47,7 @@ use crate::policies::{self, Findings};
 use crate::probation::Probation;
 use crate::prune;
 use crate::quarantine::Quarantine;
-use crate::record::{Record, Said, Word};
+use crate::record::{End as AttemptEnd, Record, Said, Word};
 use crate::registry::{Registered, Registry};
 use crate::remarks::{Remarks, Topic};
 use crate::skew::Skews;
@@ -66,6 +68,8 @@ const UNSTORED_MAX: usize = 1_000;
 const WORTH_A_BATCH: usize = 500;
 /// Arrivals that join a batch in one turn of the loop.
 const ARRIVALS_MAX: usize = 64;
+/// The most incarnations that one batch gives their tokens; the others ask again with their next heartbeat.
+const STRANGERS_MAX: usize = 1_000;
 /// How long a fact that needs no commit of its own may wait for one.
 const LAZY: Duration = Duration::from_millis(50);
 /// How often an idle leader shows the database that it lives.
@@ -95,6 +99,7 @@ pub(crate) struct Context {
     /// Shows the watch that the loop turns.
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) remarks: Arc<Remarks>,
+    pub(crate) gates: Arc<Gates>,
 }
 
 /// What the executor's loop can be doing, for the watch; the index is what [`Pulse::turn`] is given.
@@ -136,7 +141,8 @@ pub(crate) async fn lead(
     let keeping = timekeeping::keep(context.store.clone(), epoch, clock.clone(), context.remarks.clone(), noted, ahead);
     let (broker, name) = (context.broker.clone(), context.config.name.clone());
     let looking = tokio::spawn(policies::watch(broker, name, context.policies.clone())).abort_handle();
-    let mut term = Term::new(context, leadership, recovered, office, clock);
+    let gate = context.gates.read(&context.store).await?;
+    let mut term = Term::new(context, leadership, recovered, office, clock, gate);
     term.scheduler.inherit_lease(longest);
     term.begin();
     let end = term.run(context, questions).await;
@@ -159,6 +165,7 @@ pub(crate) struct Term {
     pub(crate) scheduler: Scheduler,
     registry: Arc<Registry>,
     postman: Arc<Postman>,
+    gate: Arc<Gate>,
     store: Store,
     journal: Arc<Condition>,
     probation: Probation,
@@ -209,7 +216,14 @@ pub(crate) struct Term {
 }
 
 impl Term {
-    fn new(context: &Context, leadership: Leadership, recovered: Recovered, office: Office, clock: Clock) -> Self {
+    fn new(
+        context: &Context,
+        leadership: Leadership,
+        recovered: Recovered,
+        office: Office,
+        clock: Clock,
+        gate: Arc<Gate>,
+    ) -> Self {
         let epoch = leadership.epoch();
         let config = &context.config;
         let registry = Arc::new(Registry::default());
@@ -257,6 +271,7 @@ impl Term {
             journal: office.lineage,
             wants_accounts: office.doubt.is_some(),
             config: config.clone(),
+            gate: gate.clone(),
         };
         Self {
             epoch,
@@ -264,6 +279,7 @@ impl Term {
             scheduler,
             registry,
             postman: Arc::new(postman),
+            gate,
             store: context.store.clone(),
             journal: context.journal.clone(),
             probation: context.probation.clone(),
@@ -455,18 +471,63 @@ impl Term {
         }
         let now = self.clock.now();
         for item in arrival.items {
-            match self.quarantine.cleanse(self.skews.dated(item, &self.scheduler, now)) {
-                Item::Input(input) => self.apply(input),
-                Item::Said(word) => self.hear(word),
-                Item::Ended(end, input) => {
-                    self.record.ended(end);
-                    self.apply(input);
-                }
-            }
+            let dated = self.skews.dated(item, &self.scheduler, now);
+            self.take(self.quarantine.cleanse(dated));
         }
         self.is_urgent = self.is_urgent || self.record.has_news() || self.is_watched();
         // The acks go out with a commit, soon.
         self.lazy_since.get_or_insert(self.clock.now());
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Input(input) => self.apply(input),
+            Item::Said(word) => self.hear(word),
+            Item::Ended(end, input) => {
+                let of = match &input {
+                    Input::Completed { incarnation, .. } | Input::Returned { incarnation, .. } => Some(*incarnation),
+                    _ => None,
+                };
+                if of.is_some_and(|of| self.is_anothers(&end, of)) {
+                    return self.gate.refuse("the end of another worker's attempt");
+                }
+                self.record.ended(end);
+                self.apply(input);
+            }
+            Item::Parting { teller, worker, incarnation, items } => {
+                // An incarnation ends by its own word or by that of a later one of its worker.
+                let name_of = |incarnation| self.scheduler.name_of(incarnation);
+                let is_its_own = teller == incarnation || name_of(teller) == Some(&worker);
+                if !is_its_own || name_of(incarnation).is_some_and(|known| *known != worker) {
+                    self.gate.refuse(message::Ended::TYPE);
+                    return;
+                }
+                for item in items {
+                    match item {
+                        Item::Ended(end, _) if self.is_anothers(&end, incarnation) => {
+                            self.gate.refuse(message::Ended::TYPE);
+                        }
+                        Item::Ended(end, input) => {
+                            self.record.ended(end);
+                            self.apply(input);
+                        }
+                        item => self.take(item),
+                    }
+                }
+            }
+            Item::Stranger { incarnation, nonce } => {
+                if self.pending.strangers.len() < STRANGERS_MAX {
+                    // By nonce as well: what a liar says in a worker's name must not take the place of its own word.
+                    self.pending.strangers.insert((incarnation, nonce));
+                    self.is_urgent = true;
+                }
+            }
+        }
+    }
+
+    /// Whether the attempt is held by another incarnation than this one.
+    fn is_anothers(&self, end: &AttemptEnd, of: Incarnation) -> bool {
+        self.scheduler.holder_of(end.key, end.fence).is_some_and(|holder| holder != of)
     }
 
     /// Whether somebody waits to see what has just happened.
@@ -517,7 +578,7 @@ impl Term {
         };
         let former = std::mem::replace(&mut self.mark.generation, generation);
         let former = (former != 0).then_some(former);
-        let reader = Reader { mark: self.mark, source: self.postman.source.clone(), clock: self.clock.clone() };
+        let reader = Reader { mark: self.mark, clock: self.clock.clone(), gate: self.gate.clone() };
         self.begin_marks(&session);
         // A silent broker must not keep the loop from handing over.
         let patience = seeking::brokerless_max(self.postman.config.lease);

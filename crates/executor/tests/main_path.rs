@@ -10,9 +10,10 @@ use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publicati
 use slotline_executor::{Config, run};
 use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX, Envelope, LABEL_CHARS_MAX, MEMBERS_MAX};
 use slotline_protocol::message::{
-    Accepted, Cancel, Completed, Heartbeat, Hello, Message, Recorded, Rejected, Requested, Scheduled, Served, Settled,
-    StatusChanged,
+    Accepted, Cancel, Completed, EndReason, Ended, Heartbeat, Hello, Message, Recorded, Rejected, Requested, Returned,
+    Scheduled, Served, Settled, StatusChanged,
 };
+use slotline_protocol::proof::{self, Channel, Key, NONCE_HEADER, PROOF_HEADER, TOKEN_HEADER};
 use slotline_protocol::{ActionRef, Epoch, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName, record};
 use slotline_store::{Filter, PageRequest, Store};
 use tokio::task::JoinHandle;
@@ -76,6 +77,12 @@ impl Installation {
         Ok(())
     }
 
+    /// The headers by which the leader knows another executor.
+    async fn signed(&self, ask: &str) -> Result<BTreeMap<String, String>> {
+        let key = Key::new(&self.store.secret().await?.of_executors());
+        Ok([(PROOF_HEADER.to_owned(), key.sign(Channel::Call, ask.as_bytes()))].into())
+    }
+
     /// Asks the leader as another executor would.
     async fn put(&mut self, action_ref: &str, policy: &str) -> Result<()> {
         let ask = format!(r#"{{"ask":"put_action","action_ref":"{action_ref}","policy":{policy}}}"#);
@@ -85,7 +92,7 @@ impl Installation {
                 exchange: topology::work_exchange("slotline"),
                 routing_key: "executor.call".to_owned(),
                 body: ask.clone().into(),
-                properties: self.properties(None),
+                properties: Properties { headers: self.signed(&ask).await?, ..self.properties(None) },
                 mandatory: true,
                 persistent: false,
             };
@@ -106,11 +113,12 @@ impl Installation {
         self.session.declare(&Topology::replies("slotline", id, 1)).await?;
         let queue = topology::replies_queue("slotline", id, 1);
         let mut news = self.session.consume(&queue, Consume { prefetch: 1000 }).await?;
+        let ask = r#"{"ask":"follow","all":true,"ids":[]}"#;
         let publication = Publication {
             exchange: topology::work_exchange("slotline"),
             routing_key: "executor.call".to_owned(),
-            body: r#"{"ask":"follow","all":true,"ids":[]}"#.into(),
-            properties: Properties { reply_to: Some(queue), ..Properties::default() },
+            body: ask.into(),
+            properties: Properties { reply_to: Some(queue), headers: self.signed(ask).await?, ..Properties::default() },
             mandatory: true,
             persistent: false,
         };
@@ -202,6 +210,27 @@ impl Installation {
     }
 }
 
+/// What the played worker knows the leader's answer by.
+const NONCE: &str = "a-nonce";
+
+/// Publishes as a worker would, or a liar.
+async fn publish_report(
+    session: &Session,
+    message_type: &str,
+    body: bytes::Bytes,
+    headers: BTreeMap<String, String>,
+) -> Result<()> {
+    let publication = Publication {
+        exchange: topology::work_exchange("slotline"),
+        routing_key: message_type.to_owned(),
+        body,
+        properties: Properties { headers, ..Properties::default() },
+        mandatory: false,
+        persistent: false,
+    };
+    Ok(session.publish(publication).await?)
+}
+
 /// A worker that does as the test says.
 struct PlayedWorker {
     name: WorkerName,
@@ -210,31 +239,101 @@ struct PlayedWorker {
     orders: Consumer,
     seen: (Epoch, u64),
     actions: Vec<Served>,
+    /// What the leader has made it known by.
+    key: Option<Key>,
     /// Type and payload of each order.
     inbox: std::collections::VecDeque<(String, Box<RawValue>)>,
 }
 
 impl PlayedWorker {
     async fn start(broker: &Broker, actions: &[&str]) -> Result<Self> {
+        Self::start_as("played", broker, actions).await
+    }
+
+    async fn start_as(name: &str, broker: &Broker, actions: &[&str]) -> Result<Self> {
         let session = broker.open("worker").await?;
-        let (name, incarnation) = (WorkerName::new("played")?, Incarnation(Uuid::new_v4()));
+        let (name, incarnation) = (WorkerName::new(name)?, Incarnation(Uuid::new_v4()));
         session.declare(&Topology::worker("slotline", &name, incarnation, 1)).await?;
         let queue = topology::worker_queue("slotline", &name, incarnation, 1);
         let orders = session.consume(&queue, Consume { prefetch: 1000 }).await?;
         let served = |action: &&str| Ok(Served { action_ref: ActionRef::new(action)?, capabilities: Vec::new() });
         let actions = actions.iter().map(served).collect::<Result<_>>()?;
         let seen = (Epoch(0), 0);
-        let mut worker =
-            Self { name, incarnation, session, orders, seen, actions, inbox: std::collections::VecDeque::new() };
+        let inbox = std::collections::VecDeque::new();
+        let mut worker = Self { name, incarnation, session, orders, seen, actions, key: None, inbox };
         worker.heartbeat(10).await?;
+        while worker.key.is_none() {
+            // A leader that comes later says so, and then gets to know this one.
+            worker.receive().await?;
+            worker.heartbeat(10).await?;
+        }
         Ok(worker)
     }
 
-    async fn heartbeat(&mut self, capacity: u32) -> Result<()> {
-        let heartbeat = Heartbeat {
+    async fn receive(&mut self) -> Result<()> {
+        let delivery = tokio::time::timeout(PATIENCE, self.orders.next()).await.context("no order")?;
+        let delivery = delivery.context("the session is over")?;
+        self.orders.acker().ack(delivery.tag);
+        let Properties { headers, .. } = &delivery.properties;
+        if let Some(token) = headers.get(TOKEN_HEADER) {
+            ensure!(headers.get(NONCE_HEADER).is_some_and(|nonce| nonce == NONCE), "the nonce comes back");
+            self.key = Some(Key::new(&token.parse()?));
+        }
+        if let (Some(key), true) = (&self.key, delivery.routing_key != Hello::TYPE) {
+            let is_proved =
+                headers.get(PROOF_HEADER).is_some_and(|code| key.proves(Channel::Order, &delivery.body, code));
+            ensure!(is_proved, "an order without proof");
+        }
+        for envelope in envelope::read_own(&delivery.body, delivery.properties.defaults())?.iter() {
+            let envelope = envelope?;
+            self.inbox.push_back((envelope.message_type.into_owned(), envelope.payload.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What a liar may say in this worker's name, with all numbers right, or with none a machine could bear.
+    fn lies(&self, scheduled: &Scheduled) -> Vec<Result<(&'static str, bytes::Bytes)>> {
+        fn lie<M: Message>(payload: &M) -> Result<(&'static str, bytes::Bytes)> {
+            let envelope = Envelope::new(payload, "worker/played", Timestamp::from_micros(0));
+            Ok((M::TYPE, envelope::write(&envelope)))
+        }
+        let Scheduled { execution_id, attempt, fence, .. } = *scheduled;
+        let completed = self.completed(scheduled, OutcomeKind::Completed);
+        let far = Completed { fence: Fence(i64::MAX), attempt: u32::MAX, last_sequence: u64::MAX, ..completed.clone() };
+        let (worker, incarnation) = (self.name.clone(), self.incarnation);
+        let returned = Returned {
+            execution_id,
+            attempt,
+            fence,
+            worker,
+            incarnation,
+            reason: "drain".into(),
+            started: true,
+            last_sequence: 0,
+        };
+        let ended = Ended {
+            worker: self.name.clone(),
+            incarnation,
+            reason: EndReason::Drain,
+            outcomes: vec![completed.clone()],
+            returned: vec![returned.clone()],
+            told_by: None,
+            has_more: false,
+        };
+        let wild = Heartbeat {
+            seen: (Epoch(i64::MAX), u64::MAX),
+            capacity: u32::MAX,
+            sent_at: Timestamp::MAX,
+            ..self.account()
+        };
+        vec![lie(&completed), lie(&far), lie(&returned), lie(&ended), lie(&wild)]
+    }
+
+    fn account(&self) -> Heartbeat {
+        Heartbeat {
             worker: self.name.clone(),
             incarnation: self.incarnation,
-            capacity,
+            capacity: 10,
             holding: Vec::new(),
             unrecorded: Vec::new(),
             seen: self.seen,
@@ -245,20 +344,21 @@ impl PlayedWorker {
             journal: None,
             highest: Default::default(),
             account: None,
-        };
+        }
+    }
+
+    async fn heartbeat(&mut self, capacity: u32) -> Result<()> {
+        let heartbeat = Heartbeat { capacity, ..self.account() };
         self.say(&heartbeat).await
     }
 
     async fn say<M: Message>(&self, payload: &M) -> Result<()> {
-        let publication = Publication {
-            exchange: topology::work_exchange("slotline"),
-            routing_key: M::TYPE.to_owned(),
-            body: envelope::write(&Envelope::new(payload, "worker/played", Timestamp::from_micros(0))),
-            properties: Properties::default(),
-            mandatory: false,
-            persistent: false,
-        };
-        Ok(self.session.publish(publication).await?)
+        let body = envelope::write(&Envelope::new(payload, "worker/played", Timestamp::from_micros(0)));
+        let mut headers = BTreeMap::from([(NONCE_HEADER.to_owned(), NONCE.to_owned())]);
+        if let Some(key) = &self.key {
+            headers.insert(PROOF_HEADER.to_owned(), proof::of_worker(self.incarnation, key, &body));
+        }
+        publish_report(&self.session, M::TYPE, body, headers).await
     }
 
     /// The next order of this type; checks that `(epoch, n)` rises over all orders.
@@ -280,19 +380,16 @@ impl PlayedWorker {
                     return Ok(serde_json::from_str(payload.get())?);
                 }
             }
-            let delivery = tokio::time::timeout(PATIENCE, self.orders.next()).await;
-            let delivery = delivery.with_context(|| format!("no {}", M::TYPE))?.context("the session is over")?;
-            self.orders.acker().ack(delivery.tag);
-            let defaults = delivery.properties.defaults();
-            for envelope in envelope::read_own(&delivery.body, defaults)?.iter() {
-                let envelope = envelope?;
-                self.inbox.push_back((envelope.message_type.into_owned(), envelope.payload.to_owned()));
-            }
+            self.receive().await.with_context(|| format!("no {}", M::TYPE))?;
         }
     }
 
     async fn complete(&self, scheduled: &Scheduled, status: OutcomeKind) -> Result<()> {
-        let completed = Completed {
+        self.say(&self.completed(scheduled, status)).await
+    }
+
+    fn completed(&self, scheduled: &Scheduled, status: OutcomeKind) -> Completed {
+        Completed {
             execution_id: scheduled.execution_id,
             action_id: scheduled.action_id,
             action_ref: scheduled.action_ref.clone(),
@@ -302,13 +399,12 @@ impl PlayedWorker {
             incarnation: self.incarnation,
             last_sequence: 0,
             status,
-            result: Some(serde_json::value::to_raw_value(&42)?.into()),
+            result: Some(RawValue::from_string("42".to_owned()).expect("a number").into()),
             error: None,
             started_at: Some(Timestamp::from_micros(1)),
             completed_at: Timestamp::from_micros(2),
             return_code: None,
-        };
-        self.say(&completed).await
+        }
     }
 }
 
@@ -789,5 +885,67 @@ async fn what_is_shown_live_is_what_the_journal_tells_afterwards() -> Result<()>
         assert!(journaled.is_over);
         assert_eq!(serde_json::to_value(&journaled.events)?, serde_json::to_value(&shown)?);
     }
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn what_no_worker_has_proved_to_have_said_changes_nothing() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1, "run_ahead": 0}"#)]).await?;
+    let mut worker = PlayedWorker::start(&slotline.broker, &["demo.echo"]).await?;
+    slotline.request("demo.echo", "m1").await?;
+    slotline.request("demo.echo", "m2").await?;
+    let _: [Accepted; 2] = [slotline.replied().await?, slotline.replied().await?];
+    let scheduled: Scheduled = worker.order().await?;
+    // A liar that has read all there is to read in public: who runs what, under which fence. Once with no proof, once with
+    // the proof of another body, once with that of a worker it is itself.
+    let liar = PlayedWorker::start_as("liar", &slotline.broker, &["demo.other"]).await?;
+    let truth = envelope::write(&Envelope::new(&worker.account(), "worker/played", Timestamp::from_micros(0)));
+    let key = worker.key.clone().context("it is known")?;
+    let liars_key = liar.key.clone().context("it is known")?;
+    for body in worker.lies(&scheduled) {
+        let (message_type, body) = body?;
+        for headers in [
+            vec![],
+            vec![(PROOF_HEADER, proof::of_worker(worker.incarnation, &key, &truth))],
+            vec![(PROOF_HEADER, proof::of_worker(worker.incarnation, &liars_key, &body))],
+            vec![(PROOF_HEADER, proof::of_worker(liar.incarnation, &liars_key, &body))],
+        ] {
+            let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            publish_report(&liar.session, message_type, body.clone(), headers).await?;
+        }
+    }
+    // The leader's session is one of the first of this broker.
+    let mut queued = None;
+    for session in 1..9 {
+        let queue = topology::completions_queue("slotline", scheduled.epoch, session);
+        queued = queued.or(worker.session.depth(&queue).await.ok());
+    }
+    ensure!(queued == Some(0), "all was taken out of the queue: {queued:?}");
+    // The same question again, to know that all before was dealt with.
+    slotline.put("demo.echo", r#"{"limit": 1, "run_ahead": 0}"#).await?;
+    assert_eq!(slotline.status(1).await?, Status::Scheduled);
+    assert_eq!(slotline.status(2).await?, Status::Queued);
+    worker.complete(&scheduled, OutcomeKind::Completed).await?;
+    let next: Scheduled = worker.order().await?;
+    assert_eq!((next.execution_id.0, slotline.status(1).await?), (2, Status::Completed));
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
+async fn a_question_that_no_executor_has_signed_is_not_answered() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    let wrong = Key::new(&proof::Secret::new(&[0; 32]).context("long enough")?.of_executors());
+    for ask in [
+        r#"{"ask":"put_action","action_ref":"demo.echo","policy":{"limit":9}}"#,
+        r#"{"ask":"delete_action","action_ref":"demo.echo"}"#,
+        r#"{"ask":"pause","action_ref":"demo.echo","paused":true}"#,
+    ] {
+        for headers in [vec![], vec![(PROOF_HEADER.to_owned(), wrong.sign(Channel::Call, ask.as_bytes()))]] {
+            publish_report(&slotline.session, "executor.call", ask.into(), headers.into_iter().collect()).await?;
+        }
+    }
+    slotline.put("demo.other", "{}").await?;
+    let action = slotline.store.action(&ActionRef::new("demo.echo")?).await?.context("it is there")?;
+    assert_eq!((action.policy.limit, action.paused), (Some(1), false));
     slotline.stop_executor().await
 }

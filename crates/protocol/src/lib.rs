@@ -15,6 +15,7 @@ pub mod id;
 pub mod message;
 pub mod parameters;
 pub mod policy;
+pub mod proof;
 pub mod record;
 pub mod requested;
 pub mod status;

@@ -181,6 +181,29 @@ impl Scheduler {
         !has_lease
     }
 
+    /// Whether a heartbeat bears numbers that no journal can have come to. Nothing is taken from it, and all that it says is
+    /// as if it had not been sent.
+    pub(crate) fn is_wild(&self, heartbeat: &Heartbeat) -> bool {
+        let Heartbeat { seen, highest, journal, account, .. } = heartbeat;
+        let shown = account.iter().flat_map(|account| &account.attempts);
+        let has_wild_journal = journal.zip(self.journal).is_some_and(|(theirs, ours)| {
+            theirs.identity == ours.identity
+                && theirs.generation >= ours.generation.saturating_add(GENERATIONS_BELIEVED)
+        });
+        has_wild_journal
+            || !self.is_believed(seen.0, *highest)
+            || shown.into_iter().any(|shown| {
+                !self.is_believed(Epoch(0), Highest { execution_id: shown.execution_id, fence: shown.fence })
+            })
+    }
+
+    fn is_believed(&self, epoch: Epoch, highest: Highest) -> bool {
+        let is_near = |theirs: i64, ours: i64| theirs < ours.saturating_add(BELIEVED);
+        is_near(epoch.0, self.epoch.0)
+            && is_near(highest.fence.0, self.counters.next_fence)
+            && is_near(highest.execution_id.0, self.counters.next_id)
+    }
+
     /// Holds the numbers of a heartbeat against those that this journal has given.
     pub(crate) fn weigh(&mut self, heartbeat: &Heartbeat) {
         let journal = heartbeat.journal.filter(|theirs| {
@@ -198,7 +221,6 @@ impl Scheduler {
             doubt.shown.fence = doubt.shown.fence.max(heartbeat.highest.fence);
             if let (Some(theirs), Some(ours)) = (heartbeat.journal, self.journal)
                 && theirs.identity == ours.identity
-                && theirs.generation < ours.generation + GENERATIONS_BELIEVED
             {
                 doubt.generation = doubt.generation.max(theirs.generation);
             }
@@ -207,11 +229,8 @@ impl Scheduler {
 
     fn note(&mut self, evidence: Evidence) {
         let Evidence { epoch, highest, journal } = evidence;
-        let believed = |theirs: i64, ours: i64| theirs < ours.saturating_add(BELIEVED);
-        if !believed(epoch.0, self.epoch.0)
-            || !believed(highest.fence.0, self.counters.next_fence)
-            || !believed(highest.execution_id.0, self.counters.next_id)
-        {
+        if !self.is_believed(epoch, highest) {
+            self.effects.wild += 1;
             return;
         }
         if self.doubt.is_some() {

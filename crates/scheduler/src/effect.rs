@@ -31,6 +31,8 @@ pub struct Effects {
     pub probe: bool,
     /// Hardly ever there, and so apart: a batch's effects are moved as a whole.
     pub missing: Option<Box<Missing>>,
+    /// How many words bore numbers that no journal can have come to, and changed nothing for that.
+    pub wild: u32,
     /// Every lease is held under this leader's terms: a longer lease of an earlier leader need not be remembered.
     pub terms_are_known: bool,
 }

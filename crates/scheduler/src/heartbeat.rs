@@ -22,6 +22,10 @@ struct Account {
 
 impl Scheduler {
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat, now: Timestamp) {
+        if self.is_wild(&heartbeat) {
+            self.effects.wild += 1;
+            return;
+        }
         self.weigh(&heartbeat);
         let Heartbeat { worker: name, incarnation, mut actions, .. } = heartbeat;
         if self.ended.contains(incarnation) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use slotline_protocol::message::{EndReason, Failure};
-use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp};
+use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp, WorkerName};
 
 use crate::attempt::Ending;
 use crate::deadline::Timer;
@@ -129,6 +129,11 @@ impl Scheduler {
         };
         self.lose(incarnation, charged, now);
         self.ended.insert(incarnation);
+    }
+
+    /// The worker that an incarnation is of, as it was first heard or as the journal has it.
+    pub fn name_of(&self, incarnation: Incarnation) -> Option<&WorkerName> {
+        self.workers.get(&incarnation).map(|worker| &worker.name)
     }
 
     /// The queue of the incarnation could not be reached. That ends nothing; its next heartbeat shows it reachable.

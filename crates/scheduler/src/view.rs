@@ -2,7 +2,7 @@
 
 use slotline_protocol::http::{KeyStats, QueueStats, WaitReason, Waiting};
 use slotline_protocol::message::{AttemptKey, Served};
-use slotline_protocol::{ActionId, ExecutionId, Incarnation, Status, Timestamp, WorkerName};
+use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 use std::collections::BTreeMap;
 
 use crate::action::Action;
@@ -171,6 +171,12 @@ impl Scheduler {
     pub fn grant_of(&self, key: AttemptKey) -> Option<(Incarnation, Timestamp)> {
         let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1)?;
         execution.leased().map(|leased| (leased.worker, leased.scheduled_at))
+    }
+
+    /// The incarnation that holds the attempt by this fence.
+    pub fn holder_of(&self, key: AttemptKey, fence: Fence) -> Option<Incarnation> {
+        let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1)?;
+        execution.leased().filter(|leased| leased.fence == fence).map(|leased| leased.worker)
     }
 
     pub fn action_ids(&self) -> impl Iterator<Item = ActionId> {

@@ -1,7 +1,8 @@
 //! A journal that is older than the world: what workers hold is found out before anything is granted.
 
-use slotline_protocol::message::{EndReason, Heartbeat, Highest};
-use slotline_protocol::{Epoch, ExecutionId, Fence, OutcomeKind, Status};
+use serde_json::value::RawValue;
+use slotline_protocol::message::{Account, EndReason, Heartbeat, Highest, Holding, Shown};
+use slotline_protocol::{ActionRef, Detail, Epoch, ExecutionId, Fence, OutcomeKind, Status};
 use slotline_scheduler::{Input, Limits, Order};
 
 use crate::world::{HEARTBEAT, LEASE, WORKER, World, key_slots, slots, tries};
@@ -222,8 +223,66 @@ fn a_worker_that_shows_more_than_the_journal_has_given_is_evidence() {
     assert_eq!(world.evidence.take().map(|evidence| evidence.highest.execution_id), Some(ExecutionId(50)));
     world.tell(shows(given, 7));
     assert_eq!(world.evidence.take().map(|evidence| evidence.epoch), Some(Epoch(7)));
-    world.tell(shows(given, 1 << 62));
-    assert_eq!(world.evidence.take(), None, "wild numbers change nothing");
+}
+
+#[test]
+fn numbers_that_no_journal_can_have_come_to_change_nothing_and_are_counted() {
+    let mut world = World::with_line("email", slots(1));
+    world.submit(["a"]);
+    let (counters, key) = (world.scheduler.counters(), (world.id("a"), 1));
+    for in_doubt in [false, true] {
+        if in_doubt {
+            let dump = world.dump();
+            world.rewind(dump);
+            world.beat(WORKER);
+            world.wild = 0;
+        }
+        let before = (world.scheduler.counters(), world.scheduler.in_doubt(), world.status("a"));
+        let (heartbeat, wild) = (world.worker(WORKER).heartbeat(world.now), 1 << 62);
+        let shown = Shown {
+            execution_id: ExecutionId(wild),
+            attempt: 1,
+            fence: Fence(wild),
+            action_ref: ActionRef::new("demo.echo").expect("a name"),
+            state: Some(Holding::Running),
+            parameters: RawValue::from_string("{}".to_owned()).expect("JSON").into(),
+            concurrency_key: None,
+            message_id: None,
+            timeout_seconds: None,
+            progress: Detail::default(),
+            correlation_id: None,
+            trace_id: None,
+        };
+        let high = Highest { execution_id: ExecutionId(1), fence: Fence(1) };
+        let capacity = 77;
+        let all = [
+            Heartbeat { seen: (Epoch(wild), 1), capacity, ..heartbeat.clone() },
+            Heartbeat { highest: Highest { execution_id: ExecutionId(wild), ..high }, capacity, ..heartbeat.clone() },
+            Heartbeat { highest: Highest { fence: Fence(wild), ..high }, capacity, ..heartbeat.clone() },
+            Heartbeat {
+                account: Some(Account { part: 0, parts: 1, attempts: vec![shown] }),
+                capacity,
+                ..heartbeat.clone()
+            },
+        ];
+        for heartbeat in all {
+            world.tell(Input::Heartbeat(heartbeat));
+        }
+        assert_eq!(world.wild, 4);
+        let incarnation = heartbeat.incarnation;
+        world.tell(Input::Returned {
+            key,
+            fence: Fence(wild),
+            incarnation,
+            started: false,
+            reason: "drain".to_owned(),
+        });
+        assert_eq!((world.wild, world.evidence.take()), (5, None));
+        let after = (world.scheduler.counters(), world.scheduler.in_doubt(), world.status("a"));
+        assert_eq!(after, before);
+        assert!(world.scheduler.workers().all(|worker| worker.capacity != capacity), "the rest of it counts no more");
+    }
+    assert!(counters.next_fence < 10);
 }
 
 #[test]

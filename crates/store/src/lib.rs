@@ -34,6 +34,7 @@ mod standing;
 mod text;
 mod verify;
 
+use slotline_protocol::proof::Secret;
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Timestamp, http};
 use uuid::Uuid;
 
@@ -179,6 +180,11 @@ impl Store {
     /// The action of this name, unless it is deleted.
     pub async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
         on!(self, journal => journal.action(action))
+    }
+
+    /// What executors know and nobody else, made with the journal.
+    pub async fn secret(&self) -> Result<Secret, Error> {
+        on!(self, journal => journal.secret())
     }
 
     /// How long the `newest` settled executions of an action (at most [`DURATIONS_SAMPLE_MAX`]) waited and ran.

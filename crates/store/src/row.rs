@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use slotline_protocol::message::{Failure, Lineage, Reply};
+use slotline_protocol::proof::{SECRET_BYTES, Secret};
 use slotline_protocol::record::{Event, Newest};
 use slotline_protocol::{
     ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
@@ -228,6 +229,11 @@ pub(crate) fn attempt(row: &impl Columns) -> Result<(ExecutionId, http::Attempt)
         end_time: row.time("ended_at")?,
     };
     Ok((id, attempt))
+}
+
+pub(crate) fn secret(value: &[u8]) -> Result<Secret, Error> {
+    let reason = || format!("it has {} bytes: expected at least {SECRET_BYTES}", value.len());
+    Secret::new(value).ok_or_else(|| Error::Corrupt { column: "secrets.value", id: 0, reason: reason() })
 }
 
 pub(crate) fn action(row: &impl Columns) -> Result<http::Action, Error> {

@@ -31,6 +31,8 @@ pub(crate) const SETTLED_IN_DOUBT: &str = "SELECT id FROM history \
 pub(crate) const REWINDS: &str = "SELECT generation, settled_at, reason, floor_id, next_id, shown_id, recovered \
     FROM rewinds ORDER BY generation DESC LIMIT $1";
 
+pub(crate) const SECRET: &str = "SELECT value FROM secrets WHERE name = 'proof'";
+
 /// The newest settled executions of an action; earlier starts are looked up only where there was more than one attempt.
 pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CASE WHEN attempt > 1 THEN \
     (SELECT min(t.started_at) FROM attempts t WHERE t.execution_id = history.id) END AS earlier_started_at \

@@ -51,6 +51,8 @@ pub const ENTRIES_MAX: usize = 10_000;
 pub const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 /// Wait before a refused heartbeat is sent again: many tries within any fence, and no load to speak of.
 pub const REFUSED_WAIT: Duration = Duration::from_millis(250);
+/// Between two answers to hints: anybody who gets past the broker's rights may send them.
+pub const HINT_EVERY: Duration = Duration::from_millis(250);
 /// How long after its kill an attempt may be there still before the worker gives itself up.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,8 @@ pub struct Duty {
     /// When the first heartbeat of the incarnation was sent: from then on an executor may know it, and count its silence.
     first_beat: Option<Duration>,
     formers: Vec<Former>,
+    /// When a hint is followed at once again.
+    hint_at: Duration,
     /// Nothing starts, and reports are held back, until what was said could be sent.
     is_congested: bool,
     /// While the worker is short of something.
@@ -137,6 +141,7 @@ impl Duty {
             beat_at: now.boot,
             first_beat: None,
             formers: Vec::new(),
+            hint_at: Duration::ZERO,
             is_congested: false,
             ceiling: None,
             has_kept: false,
@@ -168,6 +173,16 @@ impl Duty {
             Input::Ordered { incarnation, order } => {
                 if incarnation == self.incarnation {
                     self.ordered(now, order, fx);
+                }
+            }
+            Input::Hinted { incarnation } => {
+                if incarnation == self.incarnation {
+                    self.hinted(now, fx);
+                }
+            }
+            Input::Introduced { incarnation, order } => {
+                if incarnation == self.incarnation {
+                    self.introduced(now, order, fx);
                 }
             }
             Input::Started { key, at } => self.started(key, at, fx),

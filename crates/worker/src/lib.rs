@@ -56,6 +56,7 @@ mod run;
 mod scratch;
 pub mod shim;
 mod shutdown;
+mod trust;
 mod watch;
 mod worker;
 

@@ -19,11 +19,12 @@ use futures::stream::FuturesUnordered;
 use slotline_broker::{Properties, Publication, PublishError, Receipt, Session, crash, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
-use slotline_protocol::{ActionRef, Timestamp, WorkerName};
+use slotline_protocol::{ActionRef, Incarnation, Timestamp, WorkerName};
 use uuid::Uuid;
 
 use crate::archive::{Archive, Asked, Kept};
 use crate::duty::{ENTRIES_MAX, Traced};
+use crate::trust::Trust;
 
 /// The most events that wait and may be left out.
 const LOSSY: Load = Load { events: 10_000, bytes: 32 << 20 };
@@ -46,6 +47,7 @@ const REFUSED_WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct Outbox {
     exchange: String,
     source: String,
+    trust: Trust,
     /// What message ids begin with: one of them for each envelope would cost more than all else about it.
     id: Uuid,
     said: Cell<u64>,
@@ -114,10 +116,11 @@ impl Load {
 }
 
 impl Outbox {
-    pub(crate) fn new(prefix: &str, worker: &WorkerName) -> Self {
+    pub(crate) fn new(prefix: &str, worker: &WorkerName, incarnation: Incarnation) -> Self {
         Self {
             exchange: topology::work_exchange(prefix),
             source: format!("worker/{worker}"),
+            trust: Trust::new(incarnation),
             id: Uuid::new_v4(),
             said: Cell::new(0),
             words: VecDeque::new(),
@@ -131,6 +134,16 @@ impl Outbox {
             in_flight: FuturesUnordered::new(),
             unconfirmed: VecDeque::new(),
         }
+    }
+
+    /// Whom the incarnation believes that is spoken for here.
+    pub(crate) fn trust(&mut self) -> &mut Trust {
+        &mut self.trust
+    }
+
+    /// Speaks for this incarnation from now on, which no executor knows yet.
+    pub(crate) fn rename(&mut self, incarnation: Incarnation) {
+        self.trust = Trust::new(incarnation);
     }
 
     /// An outcome or a hand-back: leaves with the next [`Outbox::flush`], or not at all.
@@ -215,9 +228,10 @@ impl Outbox {
         session.publish(self.publication(M::TYPE, self.write(&word, now)))
     }
 
-    /// Sends what waits, as far as it may. Without a session events stay, and everything else is said again in time.
+    /// Sends what waits, as far as it may. Without a session, or before executors know this incarnation, events stay, and everything else is said again in time.
     pub(crate) fn flush(&mut self, session: Option<&Session>) {
-        let Some(session) = session else {
+        // Without proof nothing would be believed, and with the token it can be proved.
+        let Some(session) = session.filter(|_| self.trust.is_known()) else {
             self.words.clear();
             return;
         };
@@ -334,7 +348,7 @@ impl Outbox {
 
     fn publication(&self, routing_key: &str, body: Bytes) -> Publication {
         let message_type = if routing_key == topology::LOGS_KEY { Progress::TYPE } else { routing_key };
-        Publication {
+        let mut publication = Publication {
             exchange: self.exchange.clone(),
             routing_key: routing_key.to_owned(),
             body,
@@ -342,7 +356,9 @@ impl Outbox {
             mandatory: false,
             // The journal is the truth: whatever a broker forgets is said again.
             persistent: false,
-        }
+        };
+        self.trust.prove(&mut publication);
+        publication
     }
 }
 

@@ -14,6 +14,7 @@ use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
 use slotline_broker::{Broker, Delivery, PublishError, crash};
 use slotline_protocol::message::{Cancel, Ended, Hello, Message, Recall, Recorded, Resend, Scheduled};
+use slotline_protocol::proof::Worth;
 use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, chain, envelope};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
@@ -98,7 +99,7 @@ pub(crate) async fn run(
     let mut looped = Loop {
         book: Book::new(duty, hands),
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
-        outbox: Outbox::new(broker.prefix(), &config.worker),
+        outbox: Outbox::new(broker.prefix(), &config.worker, incarnation),
         confirms: FuturesUnordered::new(),
         lock,
         files: channels.clone(),
@@ -252,12 +253,24 @@ impl Loop {
     fn delivered(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) {
         self.gauge.turn(Doing::Orders);
         for delivery in &*deliveries {
+            let worth = self.outbox.trust().judge(delivery);
+            match worth {
+                Worth::Order | Worth::Introduction => {}
+                Worth::Hint => {
+                    self.book.handle(Input::Hinted { incarnation });
+                    continue;
+                }
+                Worth::Nothing => continue,
+            }
             let defaults = delivery.properties.defaults();
             match envelope::read_own(&delivery.body, defaults) {
                 Err(error) => tracing::warn!(error = %chain(&error), "a message to this worker can't be read"),
                 Ok(members) => {
                     for member in members.iter() {
                         match member.and_then(|envelope| order(&envelope)) {
+                            Ok(order) if worth == Worth::Introduction => {
+                                self.book.handle(Input::Introduced { incarnation, order });
+                            }
                             Ok(order) => self.book.handle(Input::Ordered { incarnation, order }),
                             Err(error) => {
                                 tracing::warn!(error = %chain(&error), "a message to this worker can't be read")
@@ -306,6 +319,8 @@ impl Loop {
                 let refused = Input::HeartbeatRefused { incarnation };
                 self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent }, Some(refused));
             }
+            // Nobody would believe it; it is said again with the first greeting.
+            Errand::Farewell(_) if !self.outbox.trust().is_known() => {}
             Errand::Farewell(ended) => {
                 let incarnation = ended.incarnation;
                 crash::point("worker.farewell.before");
@@ -327,6 +342,7 @@ impl Loop {
                     self.files.spawn_blocking(move || lock.note(incarnation));
                 }
                 self.book.rename(incarnation);
+                self.outbox.rename(incarnation);
                 self.link.rename(incarnation);
             }
             Errand::Keep(words) => self.legacy = Some(words),

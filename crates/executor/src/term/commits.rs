@@ -49,6 +49,7 @@ impl Term {
         let (batch, letters, told) =
             pack(&mut self.scheduler, &mut self.record, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
         (self.pending.inputs, self.pending.members) = (0, 0);
+        self.gate.refuse_wild(letters.wild);
         let cargo = Cargo {
             batch: self.batch + 1,
             next: self.scheduler.counters(),

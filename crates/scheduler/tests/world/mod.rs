@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) recovered: Vec<ExecutionId>,
     pub(crate) unknown_actions: BTreeSet<ActionRef>,
     pub(crate) evidence: Option<Evidence>,
+    /// Words with numbers that no journal can have come to.
+    pub(crate) wild: u32,
     pub(crate) ended: Vec<Incarnation>,
     /// Who was greeted, by which leader.
     greeted: Vec<(Epoch, Incarnation)>,
@@ -126,6 +128,7 @@ impl World {
             recovered: Vec::new(),
             unknown_actions: BTreeSet::new(),
             evidence: None,
+            wild: 0,
             ended: Vec::new(),
             greeted: Vec::new(),
             statuses: BTreeMap::new(),
@@ -464,11 +467,13 @@ impl World {
             probe,
             terms_are_known,
             missing,
+            wild,
         } = effects;
         let Missing { recovered, unknown_actions, evidence } = missing.map(|missing| *missing).unwrap_or_default();
         self.recovered.extend(recovered.into_iter().map(|recovered| recovered.shown.execution_id));
         self.unknown_actions.extend(unknown_actions);
         self.evidence = evidence.or(self.evidence.take());
+        self.wild += wild;
         let wants_account = self.scheduler.is_in_doubt();
         self.accepted.extend(accepted);
         self.refused.extend(refused);

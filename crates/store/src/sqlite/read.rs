@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
+use slotline_protocol::proof::Secret;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, http};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Connection, Sqlite, SqliteConnection};
+use sqlx::{Connection, Row as _, Sqlite, SqliteConnection};
 
 use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
@@ -130,6 +131,12 @@ impl Journal {
     pub(crate) async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
         let rows = self.rows(sqlx::query(sql::ACTION).bind(action.as_str())).await?;
         rows.first().map(row::action).transpose()
+    }
+
+    pub(crate) async fn secret(&self) -> Result<Secret, Error> {
+        let rows = self.rows(sqlx::query(sql::SECRET)).await?;
+        let value: Option<Vec<u8>> = rows.first().map(|row| row.try_get("value")).transpose()?;
+        row::secret(&value.unwrap_or_default())
     }
 
     pub(crate) async fn durations(&self, action: ActionId, newest: u32) -> Result<Durations, Error> {

@@ -83,6 +83,10 @@ pub enum OnDrain {
 pub enum Input {
     /// The executor said this, through the queue of that incarnation.
     Ordered { incarnation: Incarnation, order: Order },
+    /// Somebody, perhaps a new leader, would like to know how this worker stands.
+    Hinted { incarnation: Incarnation },
+    /// The same, by an executor that could not know a report of this incarnation before.
+    Introduced { incarnation: Incarnation, order: Order },
     /// The process or handler of an attempt really started at that moment.
     Started { key: AttemptKey, at: Now },
     /// An attempt told of itself.

@@ -6,7 +6,7 @@ use slotline_protocol::message::{self, Event};
 use super::entry::{Cause, Entry, Stage, Word};
 use super::shortage::SHORTAGE;
 use super::verdict::{cancelled, unstarted};
-use super::{Duty, ENTRIES_MAX, Effect, Life, Now, Order, Terms};
+use super::{Duty, ENTRIES_MAX, Effect, HINT_EVERY, Life, Now, Order, Terms};
 
 impl Duty {
     /// Takes an order, unless it is an old one.
@@ -111,6 +111,26 @@ impl Duty {
         }
     }
 
+    /// A new leader may ask how this worker stands, and so may anybody: it costs a heartbeat now and then, no more.
+    pub(super) fn hinted(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        if now.boot < self.hint_at {
+            self.beat_at = self.beat_at.min(self.hint_at);
+            return;
+        }
+        self.hint_at = now.boot + HINT_EVERY;
+        self.report(now, fx);
+    }
+
+    /// Of a journal that went back or is another the order may be an old one by its number, and is not obeyed. But that leader
+    /// has not been able to read a heartbeat so far, and must see at once what this worker has seen.
+    pub(super) fn introduced(&mut self, now: Now, order: Order, fx: &mut Vec<Effect>) {
+        let before = self.seen;
+        self.ordered(now, order, fx);
+        if self.seen == before {
+            self.report(now, fx);
+        }
+    }
+
     fn hello(&mut self, now: Now, order: &message::Hello, fx: &mut Vec<Effect>) {
         if order.lost {
             return self.end_incarnation(now, fx);
@@ -129,6 +149,11 @@ impl Duty {
                 fx.push(Effect::Extend { deadline });
             }
         }
+        self.report(now, fx);
+    }
+
+    /// How this worker stands, and all that is not known to be recorded.
+    pub(super) fn report(&mut self, now: Now, fx: &mut Vec<Effect>) {
         if matches!(self.life, Life::Alive { .. }) {
             self.beat(now, fx);
             self.tell_all(now, fx);

@@ -4,7 +4,7 @@ use slotline_protocol::{ExecutionId, Status};
 use slotline_protocol::message::Report;
 
 fn outbox() -> Outbox {
-    Outbox::new("slotline", &WorkerName::new("w1").expect("a name"))
+    Outbox::new("slotline", &WorkerName::new("w1").expect("a name"), Incarnation(Uuid::from_u128(1)))
 }
 
 fn traced<M>(message: M) -> Traced<M> {

@@ -1,6 +1,7 @@
 //! What an executor says: taken once, answered until recorded.
 
-use slotline_protocol::OutcomeKind;
+use slotline_protocol::{Epoch, OutcomeKind, message};
+use slotline_worker::duty::{HINT_EVERY, Input, Order};
 
 use crate::world::{World, key, ms, s};
 
@@ -23,6 +24,49 @@ fn a_dispatch_starts_at_once_and_its_completion_is_told_until_recorded() {
     assert_eq!(world.unrecorded(), []);
     world.advance_connected(s(300));
     assert_eq!(world.take_completed(), []);
+}
+
+#[test]
+fn a_hint_is_worth_a_heartbeat_now_and_then_and_nothing_else() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.succeed(1, "1");
+    let seen = world.duty_heartbeat().seen;
+    world.take_completed();
+    world.take_heartbeats();
+    world.input(Input::Hinted { incarnation: world.incarnation });
+    let beats = world.take_heartbeats();
+    assert_eq!((beats.len(), beats[0].seen), (1, seen));
+    assert_eq!(world.take_completed().len(), 1, "a new leader may not have heard it");
+    for _ in 0..100 {
+        world.input(Input::Hinted { incarnation: world.incarnation });
+    }
+    assert_eq!((world.take_heartbeats().len(), world.take_completed().len()), (0, 0));
+    world.advance(HINT_EVERY);
+    assert_eq!(world.take_heartbeats().len(), 1, "the last of them is followed in time");
+}
+
+#[test]
+fn a_leader_that_introduces_itself_by_an_old_number_is_not_obeyed_and_sees_at_once_what_its_worker_has_seen() {
+    let mut world = World::new();
+    world.hello(7);
+    world.take_heartbeats();
+    let seen = world.duty_heartbeat().seen;
+    let order = Order::Hello(message::Hello {
+        epoch: Epoch(1),
+        n: 1,
+        lease_seconds: Some(s(600)),
+        fence_seconds: Some(s(450)),
+        heartbeat_seconds: Some(s(50)),
+        lost: true,
+        journal: None,
+        account: true,
+    });
+    world.input(Input::Introduced { incarnation: world.incarnation, order });
+    let beats = world.take_heartbeats();
+    assert_eq!((beats.len(), beats[0].seen, beats[0].account.is_none()), (1, seen, true));
+    world.advance(s(5));
+    assert_eq!(world.take_heartbeats().len(), 1, "its terms are as they were");
 }
 
 #[test]

@@ -10,11 +10,12 @@ use serde_json::value::RawValue;
 use slotline_broker::topology::{
     Topology, completions_queue, events_queue, heartbeats_queue, to_worker, work_exchange,
 };
-use slotline_broker::{Broker, Consume, Consumer, Publication, Session};
+use slotline_broker::{Broker, Consume, Consumer, Delivery, Properties, Publication, Session};
 use slotline_protocol::message::{
     AttemptKey, Cancel, Completed, Ended, Event, Heartbeat, Hello, Message, Progress, Recall, Recorded, Resend,
     Returned, Scheduled, StatusChanged,
 };
+use slotline_protocol::proof::{self, Channel, Key, NONCE_HEADER, PROOF_HEADER, SECRET_BYTES, Secret, TOKEN_HEADER};
 use slotline_protocol::{
     ActionId, ActionRef, Detail, Envelope, Epoch, ExecutionId, Fence, Incarnation, Timestamp, envelope,
 };
@@ -34,6 +35,7 @@ pub(crate) struct Executor {
     heartbeats: Consumer,
     epoch: Epoch,
     n: u64,
+    secret: Secret,
     pub(crate) heard: Heard,
 }
 
@@ -62,6 +64,7 @@ impl Executor {
             session,
             epoch,
             n: 0,
+            secret: Secret::new(&[7; SECRET_BYTES]).context("long enough")?,
             heard: Heard::default(),
         })
     }
@@ -84,10 +87,48 @@ impl Executor {
                 () = tokio::time::sleep_until(deadline) => bail!("waited in vain for {what}"),
             };
             let delivery = delivery.context("the session is over")?;
+            if !self.believes(&delivery).await? {
+                continue;
+            }
             let defaults = delivery.properties.defaults();
             for member in envelope::read(&delivery.body, defaults)?.iter() {
                 self.hear(member?)?;
             }
+        }
+    }
+
+    /// As a leader does: takes nothing without proof, and makes itself known to who asks.
+    async fn believes(&mut self, delivery: &Delivery) -> anyhow::Result<bool> {
+        let headers = &delivery.properties.headers;
+        if let Some((who, code)) = headers.get(PROOF_HEADER).and_then(|proof| proof::speaker(proof)) {
+            let key = Key::new(&self.secret.of_worker(who));
+            anyhow::ensure!(key.proves(Channel::Report, &delivery.body, code), "a proof of something else");
+            return Ok(true);
+        }
+        let nonce = headers.get(NONCE_HEADER).context("a report without proof")?.clone();
+        for member in envelope::read(&delivery.body, delivery.properties.defaults())?.iter() {
+            let Heartbeat { incarnation, .. } = member?.open()?;
+            let hello = self.hello_message(false);
+            let token = self.secret.of_worker(incarnation);
+            let mut publication = self.signed(incarnation, &hello);
+            let headers = [(TOKEN_HEADER.to_owned(), token.to_string()), (NONCE_HEADER.to_owned(), nonce.clone())];
+            publication.properties.headers.extend(headers);
+            // It may have gone on under another name meanwhile.
+            let _ = self.session.publish(publication).await;
+        }
+        Ok(false)
+    }
+
+    fn signed<M: Message>(&self, to: Incarnation, message: &M) -> Publication {
+        let body = envelope::write(&Envelope::new(message, "executor/test", Timestamp::from_micros(0)));
+        let code = Key::new(&self.secret.of_worker(to)).sign(Channel::Order, &body);
+        Publication {
+            exchange: work_exchange(PREFIX),
+            routing_key: to_worker(M::TYPE, to),
+            body,
+            properties: Properties { headers: [(PROOF_HEADER.to_owned(), code)].into(), ..Properties::default() },
+            mandatory: true,
+            persistent: false,
         }
     }
 
@@ -280,7 +321,7 @@ impl Executor {
     }
 
     pub(crate) async fn send<M: Message>(&self, to: Incarnation, message: &M) -> anyhow::Result<()> {
-        self.publish(to_worker(M::TYPE, to), message, true).await
+        Ok(self.session.publish(self.signed(to, message)).await?)
     }
 
     async fn publish<M: Message>(&self, routing_key: String, message: &M, mandatory: bool) -> anyhow::Result<()> {

@@ -1,0 +1,134 @@
+//! Proofs at this process's door: the journal's secret as it was read last, and a count of what was refused.
+//!
+//! What is believed is decided in [`slotline_protocol::proof`]. What has no proof changes nothing: it is dropped and counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use slotline_broker::{Delivery, Properties};
+use slotline_protocol::Incarnation;
+use slotline_protocol::proof::{Channel, NONCE_HEADER, PROOF_HEADER, Ring, Secret, Speaker, Token, Verdict};
+use slotline_store::{Error, Store};
+use tokio::time::Instant;
+
+/// The log tells of refusals no more often than this.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// What this process knows of the journal's secret; shared by its leader's loop and its HTTP server.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    current: Mutex<Option<Arc<Gate>>>,
+    pub(crate) refusals: Arc<Refusals>,
+}
+
+impl Gates {
+    /// Reads the secret anew: another journal may have been put in place since.
+    pub(crate) async fn read(&self, store: &Store) -> Result<Arc<Gate>, Error> {
+        let gate = Arc::new(Gate::new(store.secret().await?, self.refusals.clone()));
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate.clone());
+        Ok(gate)
+    }
+
+    /// What was read last.
+    pub(crate) fn current(&self) -> Option<Arc<Gate>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// To be read again: something that another executor must have signed was not signed with it.
+    pub(crate) fn forget(&self) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// What was refused for want of proof.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    count: AtomicU64,
+    told: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Refusals {
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Counts `more` messages that were refused alike; tells of them now and then.
+    pub(crate) fn add(&self, what: &str, more: u64) {
+        if more == 0 {
+            return;
+        }
+        let count = self.count.fetch_add(more, Ordering::Relaxed) + more;
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match *told {
+            Some((at, _)) if now < at + TELL_EVERY => return,
+            Some((_, before)) => before,
+            None => 0,
+        };
+        *told = Some((now, count));
+        drop(told);
+        let since = count - before;
+        tracing::warn!(
+            since,
+            last = what,
+            "refused messages that can't be from the one that they name; see readyz?verbose"
+        );
+    }
+}
+
+/// The secret at work, and the count of what did not stand before it.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    ring: Ring,
+    refusals: Arc<Refusals>,
+}
+
+impl Gate {
+    pub(crate) fn new(secret: Secret, refusals: Arc<Refusals>) -> Self {
+        Self { ring: Ring::new(secret), refusals }
+    }
+
+    /// Whose word a delivery is, as far as it proves that.
+    pub(crate) fn speaker<'a>(&self, delivery: &'a Delivery) -> Speaker<'a> {
+        let header = |name| delivery.properties.headers.get(name).map(String::as_str);
+        self.ring.speaker(header(PROOF_HEADER), header(NONCE_HEADER), &delivery.body)
+    }
+
+    /// What a speaker's word is worth; counts what is worth nothing.
+    pub(crate) fn verdict<'a>(&self, speaker: Speaker<'a>, message_type: &str, of: Option<Incarnation>) -> Verdict<'a> {
+        let verdict = self.ring.verdict(speaker, message_type, of);
+        if verdict == Verdict::Refused {
+            self.refuse(message_type);
+        }
+        verdict
+    }
+
+    /// The proof of an order to this incarnation.
+    pub(crate) fn order(&self, incarnation: Incarnation, body: &[u8]) -> String {
+        self.ring.order(incarnation, body)
+    }
+
+    pub(crate) fn token(&self, incarnation: Incarnation) -> Token {
+        self.ring.token(incarnation)
+    }
+
+    pub(crate) fn sign(&self, channel: Channel, body: &[u8]) -> String {
+        self.ring.sign(channel, body)
+    }
+
+    /// Whether another executor wrote this.
+    pub(crate) fn is_executors(&self, channel: Channel, properties: &Properties, body: &[u8]) -> bool {
+        self.ring.is_executors(channel, properties.headers.get(PROOF_HEADER).map(String::as_str), body)
+    }
+
+    /// Notes that something was not believed.
+    pub(crate) fn refuse(&self, what: &str) {
+        self.refusals.add(what, 1);
+    }
+
+    /// Notes how many words bore numbers that can't be.
+    pub(crate) fn refuse_wild(&self, count: u32) {
+        self.refusals.add("numbers that no journal can have come to", count.into());
+    }
+}
