@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::declared::declared;
+
 /// The interval where the request names none.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -24,13 +26,15 @@ pub enum Detail {
 }
 
 #[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 struct Wire {
     #[serde(alias = "updateInterval", alias = "update-interval", with = "crate::duration::optional")]
     update_interval: Option<Duration>,
     #[serde(alias = "updateStep", alias = "update-step", deserialize_with = "step")]
     update_step: Option<u64>,
 }
+
+declared!(Wire);
 
 fn step<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     match Option::<serde_json::Number>::deserialize(deserializer)? {

@@ -7,6 +7,7 @@
 //! them against golden files.
 
 mod chain;
+mod declared;
 pub mod detail;
 pub mod duration;
 pub mod envelope;
@@ -23,6 +24,7 @@ mod text;
 pub mod time;
 
 pub use chain::{Chain, chain};
+pub use declared::did_you_mean;
 pub use detail::Detail;
 pub use envelope::{Envelope, Reason, Unreadable};
 pub use id::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, InvalidName, WorkerName};

@@ -2,7 +2,7 @@
 //!
 //! What the executor says to a worker carries `(epoch, n)`, rising; the worker drops whatever is not above the highest
 //! it has seen. What a worker says of an attempt carries its fence; a stale fence changes nothing.
-//! Unknown fields are ignored, so shapes can grow.
+//! Unknown members are ignored, so that shapes can grow, but not in what a publisher asks for (`declared`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::declared::declared;
 use crate::{
     ActionId, ActionRef, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
 };
@@ -61,6 +62,7 @@ pub type AttemptKey = (ExecutionId, u32);
 
 /// Asks for one execution of an action.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Requested {
     pub action_ref: ActionRef,
     /// Any JSON object; kept as the publisher wrote it.
@@ -95,6 +97,7 @@ fn empty_object() -> Json {
 
 /// Asks to end an execution, named by its id or by the `message_id` of its request.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct CancelRequested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_id: Option<ExecutionId>,
@@ -103,6 +106,8 @@ pub struct CancelRequested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
+
+declared!(Requested, CancelRequested);
 
 // ---- executor -> publisher ----
 

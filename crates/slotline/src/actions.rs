@@ -6,12 +6,12 @@ use std::collections::btree_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use slotline_protocol::{ActionRef, Policy};
+use slotline_protocol::{ActionRef, Policy, did_you_mean};
 use slotline_worker::RunConfig;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::document::{Document, Error, did_you_mean, locate};
+use crate::document::{Document, Error, locate};
 
 /// The actions that `dev` and `demo` bring along.
 const EXAMPLES: &str = include_str!("../examples/actions.toml");

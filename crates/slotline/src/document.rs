@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use slotline_protocol::did_you_mean;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -95,21 +96,6 @@ fn suggest(message: &str) -> String {
     let unknown = names.next().unwrap_or_default();
     let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
     format!("unknown key `{unknown}`{}", did_you_mean(unknown, &known))
-}
-
-/// `: did you mean ...`, or what there is.
-pub(crate) fn did_you_mean(unknown: &str, known: &[&str]) -> String {
-    /// Names less alike than this are no help.
-    const ALIKE: f64 = 0.6;
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&unknown.to_lowercase(), name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((alike, name)) if alike >= ALIKE => format!(": did you mean `{name}`?"),
-        Some(_) => format!(": expected one of {}", known.join(", ")),
-        None => String::new(),
-    }
 }
 
 fn first_line(message: &str) -> String {

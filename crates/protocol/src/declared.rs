@@ -1,0 +1,215 @@
+//! Objects that have no members but those that are declared, and a publisher's own.
+//!
+//! A name that was misspelt must not be taken for one that was left out: the action would run with what is left. So an
+//! unknown member is refused, with the name that was probably meant. Names that begin with `x-` are the publisher's own
+//! and are skipped. An array in an object's place is refused, too, where serde would take its members in order.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
+
+/// What the names of a publisher's own members begin with.
+const OWN: &str = "x-";
+
+/// Makes the two implementations of a struct with `#[serde(remote = "Self")]`: read through [`Declared`], written as
+/// derived.
+macro_rules! declared {
+    ($($struct:ty),*) => {$(
+        impl<'de> serde::Deserialize<'de> for $struct {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <$struct>::deserialize($crate::declared::Declared(deserializer))
+            }
+        }
+
+        impl serde::Serialize for $struct {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                <$struct>::serialize(self, serializer)
+            }
+        }
+    )*};
+}
+pub(crate) use declared;
+
+/// `: did you mean ...`, or what there is.
+pub fn did_you_mean(unknown: &str, known: &[&str]) -> String {
+    /// Names less alike than this are no help.
+    const ALIKE: f64 = 0.6;
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&unknown.to_lowercase(), name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((alike, name)) if alike >= ALIKE => format!(": did you mean `{name}`?"),
+        Some(_) => format!(": expected one of {}", known.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// Gives a struct its declared members only.
+pub(crate) struct Declared<D>(pub(crate) D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Declared<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        names: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(Object { visitor, names })
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// Takes an object, and nothing else.
+struct Object<V> {
+    visitor: V,
+    names: &'static [&'static str],
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Object<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<V::Value, A::Error> {
+        self.visitor.visit_map(Members { members, names: self.names })
+    }
+}
+
+struct Members<A> {
+    members: A,
+    names: &'static [&'static str],
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(Name(name)) = self.members.next_key()? {
+            if self.names.contains(&&*name) {
+                return seed.deserialize(name.into_deserializer()).map(Some);
+            }
+            if name.starts_with(OWN) {
+                let IgnoredAny = self.members.next_value()?;
+                continue;
+            }
+            // As an error of its value, it is found where the member stands.
+            self.members.next_value_seed(Unknown { name: &name, names: self.names })?;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
+        self.members.next_value_seed(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.members.size_hint()
+    }
+}
+
+/// The name of a member, borrowed where it has no escapes.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Refuses the value of an unknown member.
+struct Unknown<'n> {
+    name: &'n str,
+    names: &'static [&'static str],
+}
+
+impl<'de> DeserializeSeed<'de> for Unknown<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        let meant = did_you_mean(self.name, self.names);
+        Err(D::Error::custom(format_args!("unknown member `{}`{meant}", self.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::envelope::parse;
+    use crate::message::{CancelRequested, Requested};
+
+    fn refused(json: &str) -> (String, String) {
+        let (path, error) = parse::<Requested>(json).expect_err(json);
+        (path.unwrap_or_default(), error.to_string())
+    }
+
+    #[test]
+    fn an_unknown_member_is_refused_by_name_with_the_nearest_valid_one() {
+        for (name, path, meant) in [
+            ("params", "params", "parameters"),
+            ("paramters", "paramters", "parameters"),
+            ("timeout", "timeout", "timeout_seconds"),
+            ("concurencyKey", "concurencyKey", "concurrency_key"),
+        ] {
+            let (found, message) = refused(&format!(r#"{{"action_ref": "a.b", "{name}": {{"app": "web"}}}}"#));
+            let expected = format!("unknown member `{name}`: did you mean `{meant}`?");
+            assert!(found == path && message.starts_with(&expected), "{found}: {message}");
+        }
+        let (found, message) = refused(r#"{"action_ref": "a.b", "progress": {"interval": "1s"}}"#);
+        let meant = "unknown member `interval`: did you mean `update";
+        assert!(found == "progress.interval" && message.starts_with(meant), "{found}: {message}");
+        for name in ["priority", "run_at", "", "X-Own"] {
+            let (_, message) = refused(&format!(r#"{{"action_ref": "a.b", "{name}": 1}}"#));
+            assert!(message.starts_with(&format!("unknown member `{name}`: ")), "{message}");
+        }
+        assert!(serde_json::from_str::<CancelRequested>(r#"{"id": 1}"#).is_err());
+    }
+
+    #[test]
+    fn members_of_the_publishers_own_are_skipped() {
+        let json = r#"{"x-team": {"a": [1]}, "action_ref": "a.b", "parameters": {"app": "web"}, "x-": null}"#;
+        let request: Requested = serde_json::from_str(json).expect(json);
+        assert_eq!((request.action_ref.as_str(), request.parameters.get()), ("a.b", r#"{"app": "web"}"#));
+    }
+
+    #[test]
+    fn an_array_is_no_request_whatever_stands_in_it() {
+        let (_, message) = refused(r#"["demo.echo", {}, null, null, {}, "accepted"]"#);
+        assert!(message.starts_with("invalid type: sequence, expected an object"), "{message}");
+    }
+
+    #[test]
+    fn a_member_twice_is_refused() {
+        assert!(refused(r#"{"action_ref": "a.b", "action_ref": "a.c"}"#).1.starts_with("duplicate field `action_ref`"));
+    }
+}
