@@ -56,10 +56,7 @@ async fn run(lasts: Duration) -> Result<()> {
     postgres.psql("select pg_reload_conf()").await?;
     let database = postgres.fresh_database("steady").await?;
     let sandbox = Sandbox::new("steady")?;
-    let executors = ["one", "other"]
-        .map(|name| Daemon::executor(&sandbox, name, &database, &rabbit.url(), &[]))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
+    let executors = stage::pair(&sandbox, &database, &rabbit.url())?;
     let site = Site { executors, postgres, database };
     let broker = Broker::rabbit(&rabbit.url(), PREFIX)?;
     let handle = async |_: Context| {

@@ -83,10 +83,7 @@ async fn run(tries: usize) -> Result<()> {
     let (rabbit, postgres) = (Rabbit::start().await?, Postgres::start().await?);
     let database = postgres.fresh_database("takeover").await?;
     let sandbox = Sandbox::new("takeover")?;
-    let executors = ["one", "other"]
-        .map(|name| Daemon::executor(&sandbox, name, &database, &rabbit.url(), &[]))
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
+    let executors = stage::pair(&sandbox, &database, &rabbit.url())?;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let starts = Starts::default();
     let mut installation = Installation { executors, postgres, database, sandbox, starts, http };

@@ -17,6 +17,22 @@ fn requests(tags: &[String], sleep_ms: u64) -> Vec<Message> {
     tags.iter().map(request).collect()
 }
 
+/// Two executors, each with a way of its own to the broker.
+async fn two_executors() -> anyhow::Result<World> {
+    let line = World::with([Action::stamp(LINE, "limit = 1")]);
+    line.broker_links().executors(2).workers(1, 4).long_lease().start().await
+}
+
+/// Waits until so many executions have ended, by the journal: over HTTP an executor without a broker might answer first that
+/// it has none.
+async fn have_ended(world: &World, count: usize, within: Duration) -> anyhow::Result<()> {
+    eventually(&format!("{count} have ended"), within, async || {
+        let ended = world.sql("select count(*) from history").await?;
+        if ended == count.to_string() { Ok(Some(())) } else { bail!("{ended}") }
+    })
+    .await
+}
+
 /// Waits until another than `old` leads.
 async fn another_leads(world: &World, old: usize) -> anyhow::Result<usize> {
     eventually("another leads", SOON, async || Ok(world.leader().await?.filter(|leader| *leader != old))).await
@@ -34,13 +50,7 @@ async fn readiness(world: &World, index: usize) -> anyhow::Result<String> {
 
 #[tokio::test]
 async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_only_with_one() -> anyhow::Result<()> {
-    let world = World::with([Action::stamp(LINE, "limit = 1")])
-        .broker_links()
-        .executors(2)
-        .workers(1, 4)
-        .long_lease()
-        .start()
-        .await?;
+    let world = two_executors().await?;
     let mut all = Vec::new();
     for (round, weather) in [Weather::Down, Weather::HalfOpen].into_iter().enumerate() {
         let old = eventually("one leads", SOON, async || world.leader().await).await?;
@@ -49,12 +59,7 @@ async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_o
         let more: Vec<String> = (0..20).map(|n| format!("{round}-{n:02}")).collect();
         world.publish(&requests(&more, 5)).await?;
         all.extend(more);
-        // Not over HTTP: the one without a broker would answer first that it has none.
-        eventually("all have ended", LATER, async || {
-            let ended = world.sql("select count(*) from history").await?;
-            if ended == all.len().to_string() { Ok(Some(())) } else { bail!("{ended}") }
-        })
-        .await?;
+        have_ended(&world, all.len(), LATER).await?;
         eventually("the one without a broker says so", SOON, async || {
             let said = readiness(&world, old).await?;
             if said.contains("does not seek leadership") { Ok(Some(())) } else { bail!("{said}") }
@@ -88,22 +93,12 @@ async fn an_executor_that_the_broker_refuses_does_not_lead_though_it_came_first(
     ensure!(leader == 2, "{leader}");
     let all = tags(10);
     world.publish(&requests(&all, 5)).await?;
-    eventually("all have ended", SOON, async || {
-        let ended = world.sql("select count(*) from history").await?;
-        if ended == "10" { Ok(Some(())) } else { bail!("{ended}") }
-    })
-    .await
+    have_ended(&world, 10, SOON).await
 }
 
 #[tokio::test]
 async fn where_no_executor_has_a_broker_no_epoch_follows_another_and_no_run_is_lost() -> anyhow::Result<()> {
-    let world = World::with([Action::stamp(LINE, "limit = 1")])
-        .broker_links()
-        .executors(2)
-        .workers(1, 4)
-        .long_lease()
-        .start()
-        .await?;
+    let world = two_executors().await?;
     let all = tags(20);
     world.publish(&requests(&all[..10], 20)).await?;
     world.publish(&requests(&all[10..11], 20_000)).await?;
@@ -147,17 +142,10 @@ async fn a_leader_that_may_no_longer_write_leaves_it_to_one_that_may() -> anyhow
     world.start_executor()?;
     let all = tags(20);
     world.publish(&requests(&all[..10], 5)).await?;
-    let ended = async |count: &str| {
-        eventually("they end", SOON, async || {
-            let ended = world.sql("select count(*) from history").await?;
-            if ended == count { Ok(Some(())) } else { bail!("{ended}") }
-        })
-        .await
-    };
-    ended("10").await?;
+    have_ended(&world, 10, SOON).await?;
     world.sql(&format!("revoke insert, update, delete on all tables in schema public from {name}")).await?;
     world.publish(&requests(&all[10..], 5)).await?;
-    ended("20").await?;
+    have_ended(&world, 20, SOON).await?;
     ensure!(world.leader().await? == Some(2), "{:?}", world.leader().await?);
     let settled = epoch(&world).await?;
     eventually("the one that may not write says so", SOON, async || {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use slotline_broker::{Properties, Publication, Session, topology};
-use slotline_tests::eventually;
+use slotline_tests::{Daemon, Sandbox, eventually};
 use slotline_worker::{Context, HandlerError};
 
 /// Publications that may be unconfirmed at once.
@@ -26,6 +26,11 @@ pub(crate) fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     format!("{cores} cores, {}", model.trim_start_matches([' ', '\t', ':']))
+}
+
+/// Two executors of one installation: one leads, and the other waits for leadership.
+pub(crate) fn pair(sandbox: &Sandbox, database: &str, amqp: &str) -> Result<Vec<Daemon>> {
+    ["one", "other"].into_iter().map(|name| Daemon::executor(sandbox, name, database, amqp, &[])).collect()
 }
 
 /// One installation under measurement.
