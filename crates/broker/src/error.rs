@@ -32,6 +32,10 @@ pub enum Error {
     /// A publication was not confirmed in time; the session is over.
     #[error("a publication was not confirmed within {after:?}")]
     Overdue { after: Duration },
+    /// A queue has refused whatever this session published to it for so long that another session is worth a try; the
+    /// session is over.
+    #[error("a queue has refused all publications for {after:?}, full or not: another session may be heard")]
+    RefusedForGood { after: Duration },
     /// The broker ended a consumer, mostly because its queue was deleted; the session is over.
     #[error("the broker cancelled the consumer of {queue}")]
     ConsumerCancelled { queue: String },

@@ -9,6 +9,7 @@ mod connection;
 mod consumer;
 mod flight;
 mod publisher;
+mod refusals;
 mod version;
 mod wire;
 

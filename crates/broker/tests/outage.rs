@@ -191,3 +191,30 @@ async fn a_property_longer_than_amqp_takes_is_left_out_and_the_message_goes() ->
     assert_eq!(delivery.properties, Properties::default());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_a_queue_refuses_though_it_has_room_again_ends_and_the_next_is_heard() -> anyhow::Result<()> {
+    const FULL: &str = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
+    let rabbit = Rabbit::start().await?;
+    let broker = Broker::rabbit(&rabbit.url(), "forgets")?;
+    let queue = dead_queue("forgets");
+    let session = broker.open("refused").await?;
+    session.declare(&Topology::requests("forgets")).await?;
+    rabbit.ctl(&["set_policy", "--apply-to", "queues", "full", r"^forgets\.dead$", FULL]).await?;
+    eventually("the queue is full", DEADLINE, async || {
+        let refused = soon(session.publish(to_queue(&queue, 1))).await? == Err(PublishError::Nacked);
+        Ok(refused.then_some(()))
+    })
+    .await?;
+    rabbit.ctl(&["clear_policy", "full"]).await?;
+    // As callers do, until the session is over.
+    let since = Instant::now();
+    while soon(session.publish(to_queue(&queue, 2))).await? == Err(PublishError::Nacked) {
+        anyhow::ensure!(since.elapsed() < 3 * DEADLINE, "it is refused for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(matches!(soon(session.ended()).await?, Error::RefusedForGood { .. }));
+    let next = broker.open("heard").await?;
+    soon(next.publish(to_queue(&queue, 3))).await??;
+    Ok(())
+}

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::publisher::{Buffer, Outgoing};
+use super::refusals::{REFUSED_MAX, Refusals};
 use super::wire;
 use crate::{Error, Publication, PublishError};
 
@@ -39,6 +41,8 @@ pub(super) struct Flights {
     /// Confirmed or refused, the verdict not yet given.
     landed: Vec<Landed>,
     returned: HashSet<u64>,
+    refusals: Refusals,
+    digests: RandomState,
     wake: mpsc::UnboundedSender<u64>,
     woken: mpsc::UnboundedReceiver<u64>,
     /// Woken already, to be looked at first.
@@ -50,6 +54,8 @@ struct Flight {
     waker: Waker,
     receipt: Receipt,
     sent: Instant,
+    /// A digest of where it goes.
+    address: u64,
 }
 
 struct Landed {
@@ -109,6 +115,8 @@ impl Flights {
             flying: BTreeMap::new(),
             landed: Vec::new(),
             returned: HashSet::new(),
+            refusals: Refusals::default(),
+            digests: RandomState::new(),
             wake,
             woken,
             pending: None,
@@ -125,9 +133,10 @@ impl Flights {
             buffer: Arc::clone(&self.buffer),
         };
         let properties = wire::properties_to_amqp(&outgoing.publication, number, self.header_bytes_max);
+        let address = self.digests.hash_one((&outgoing.publication.exchange, &outgoing.publication.routing_key));
         let confirming = Box::pin(carry(Arc::clone(&self.channel), outgoing.publication, properties));
         let waker = Arc::new(Notes { number, queue: self.wake.clone() }).into();
-        self.flying.insert(number, Flight { confirming, waker, receipt, sent: Instant::now() });
+        self.flying.insert(number, Flight { confirming, waker, receipt, sent: Instant::now(), address });
         // The first look is what numbers the publication and queues its frames, hence at once and in order.
         self.look(number)
     }
@@ -188,6 +197,13 @@ impl Flights {
         self.returned.extend(returned.as_ref().and_then(number_of));
         if let Some(flight) = self.flying.remove(&number) {
             let took_a_return = returned.is_some();
+            match result {
+                Err(PublishError::Nacked) if self.refusals.refused(flight.address, Instant::now()) => {
+                    return Err(Error::RefusedForGood { after: REFUSED_MAX });
+                }
+                Err(_) => {}
+                Ok(()) => self.refusals.taken(flight.address),
+            }
             self.landed.push(Landed { number, result, took_a_return, receipt: flight.receipt });
         }
         Ok(())
