@@ -62,13 +62,19 @@ async fn require_action(api: &Api, action_ref: &ActionRef) -> Result<(), Error> 
     Ok(())
 }
 
+/// The text of a structured string (RFC 9651), as which some clients send their keys; any other text as it is.
+fn unquoted(text: &str) -> String {
+    let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else { return text.to_owned() };
+    inner.replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
 fn text_header(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
+    let text = unquoted(std::str::from_utf8(value.as_bytes()).unwrap_or_default());
     let is_valid = values.next().is_none() && (1..=MESSAGE_ID_CHARS_MAX).contains(&text.chars().count());
     if is_valid {
-        Ok(Some(text.to_owned()))
+        Ok(Some(text))
     } else {
         Err(Error::malformed(name.as_str(), format!("expected once, with 1 to {MESSAGE_ID_CHARS_MAX} characters")))
     }

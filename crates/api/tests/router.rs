@@ -31,6 +31,33 @@ async fn a_submission_is_answered_with_201_once_accepted_and_202_while_nobody_le
 }
 
 #[tokio::test]
+async fn an_idempotency_key_is_the_same_with_quotes_and_without() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    for key in ["key-1", "\"key-1\""] {
+        let asked = Asked::post("/api/v1/executions").json(&json!({"action_ref": "demo.echo"}));
+        assert_eq!(world.ask(asked.header("idempotency-key", key)).await?.body["data"]["message_id"], "key-1");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_that_is_misspelt_is_refused_by_name_and_one_of_the_clients_own_is_not() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let submit = |body| Asked::post("/api/v1/executions").json(&body);
+    let answer = world.ask(submit(json!({"action_ref": "demo.echo", "params": {"app": "web"}}))).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request"));
+    assert_eq!(answer.body["error"]["field"], "params");
+    let message = answer.body["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("unknown member `params`: did you mean `parameters`?"), "{message}");
+    let answer = world.ask(submit(json!(["demo.echo", {}, null, null, {}, "accepted"]))).await?;
+    assert_eq!((answer.status, answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request"));
+    assert!(world.control.calls().is_empty());
+    let answer = world.ask(submit(json!({"action_ref": "demo.echo", "x-team": "web"}))).await?;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_execution_says_why_it_waits_and_is_still_shown_while_nobody_leads() -> anyhow::Result<()> {
     let world = World::new().await?;
     let path = format!("/api/v1/executions/{}", world.waiting);

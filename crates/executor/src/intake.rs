@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Tag};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
-use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable, chain};
+use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable, canonical, chain};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -230,6 +230,10 @@ impl Intake {
                 return Err(unreadable(envelope, Reason::Malformed, detail));
             }
         }
+        let digest = match envelope.message_id {
+            Some(_) => digest(&requested),
+            None => [0; 32],
+        };
         let registered = self.registry.get(&requested.action_ref).ok_or_else(|| {
             let detail = format!("payload.action_ref: no action is called {}", requested.action_ref);
             unreadable(envelope, Reason::UnknownAction, detail)
@@ -237,10 +241,6 @@ impl Intake {
         let key = registered
             .admit(requested.parameters.get(), requested.concurrency_key)
             .map_err(|detail| unreadable(envelope, Reason::InvalidParameters, format!("payload.{detail}")))?;
-        let digest = match envelope.message_id {
-            Some(_) => Sha256::digest(envelope.payload.get().as_bytes()).into(),
-            None => [0; 32],
-        };
         let request = Request {
             message_id: envelope.message_id.clone(),
             digest,
@@ -276,6 +276,12 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// Tells whether two requests ask for the same, however each is spelt.
+fn digest(requested: &Requested) -> [u8; 32] {
+    let json = serde_json::to_string(requested).expect("plain data with string keys");
+    Sha256::digest(canonical(&json)).into()
 }
 
 /// Waits for the database to come back; `false` once the loop is gone.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use slotline_protocol::http::Action;
 use slotline_protocol::policy::InvalidPolicy;
 use slotline_protocol::requested::check_key;
-use slotline_protocol::{ActionRef, Policy};
+use slotline_protocol::{ActionRef, Policy, canonical};
 
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -64,7 +64,10 @@ impl Registered {
             {
                 return Err(format!("parameters{}: {error}", error.instance_path()));
             }
-            key.map_or_else(|| pointer.and_then(|pointer| key_at(&value, pointer)).transpose(), |key| Ok(Some(key)))?
+            key.map_or_else(
+                || pointer.and_then(|pointer| key_at(&value, parameters, pointer)).transpose(),
+                |key| Ok(Some(key)),
+            )?
         } else {
             key
         };
@@ -84,11 +87,12 @@ impl Registered {
     }
 }
 
-fn key_at(parameters: &Value, pointer: &str) -> Option<Result<String, String>> {
+/// A number is a key by its digits, which a float would not keep.
+fn key_at(parameters: &Value, json: &str, pointer: &str) -> Option<Result<String, String>> {
     match parameters.pointer(pointer)? {
         Value::Null => None,
         Value::String(text) => Some(Ok(text.clone())),
-        Value::Number(number) => Some(Ok(number.to_string())),
+        Value::Number(_) => canonical::at(json, pointer).map(|number| Ok(canonical::number(number))),
         Value::Bool(flag) => Some(Ok(flag.to_string())),
         Value::Array(_) | Value::Object(_) => {
             Some(Err(format!("parameters{pointer}: expected a string or number, since it is the concurrency key")))
@@ -121,7 +125,11 @@ mod tests {
         let action = registered(r#"{"key": "/tenant"}"#);
         let key = |parameters, own: Option<&str>| action.admit(parameters, own.map(str::to_owned));
         assert_eq!(key(r#"{"tenant": "a"}"#, None), Ok(Some("a".into())));
-        assert_eq!(key(r#"{"tenant": 7}"#, None), Ok(Some("7".into())));
+        for seven in [r#"{"tenant": 7.0}"#, r#"{"tenant": 70e-1}"#] {
+            assert_eq!(key(seven, None), Ok(Some("7".into())), "{seven}");
+        }
+        let large = r#"{"tenant": 12345678901234567890123}"#;
+        assert_eq!(key(large, None), Ok(Some("12345678901234567890123".into())), "not that of its neighbours");
         assert_eq!(key(r#"{"tenant": "a"}"#, Some("b")), Ok(Some("b".into())));
         assert_eq!(key(r#"{"tenant": null}"#, None), Ok(None));
         assert_eq!(key("{}", None), Ok(None));

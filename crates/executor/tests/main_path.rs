@@ -633,6 +633,23 @@ async fn the_next_ones_wait_at_the_worker_and_show_as_queued_until_their_turn() 
 }
 
 #[tokio::test]
+async fn the_same_request_is_the_same_request_however_it_is_spelt() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", r#"{"key": "/tenant"}"#)]).await?;
+    for payload in [
+        r#"{"action_ref":"demo.echo","parameters":{"tenant":7,"app":"web"},"progress":{"update_interval":"1s"}}"#,
+        r#"{ "parameters": {"app": "\u0077eb", "tenant": 7.0}, "action_ref": "demo.echo",
+             "progress": {"updateInterval": 1}, "x-note": "again", "timeout_seconds": null }"#,
+    ] {
+        let body = format!(r#"{{"message_type":"execution.requested","payload":{payload}}}"#);
+        slotline.publish(body, slotline.properties(Some("once"))).await?;
+    }
+    let first: Accepted = slotline.replied().await?;
+    let second: Accepted = slotline.replied().await?;
+    assert_eq!(first.execution_id, second.execution_id);
+    slotline.stop_executor().await
+}
+
+#[tokio::test]
 async fn the_same_message_id_runs_once_and_another_body_under_it_is_refused() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
     for _ in 0..2 {

@@ -4,10 +4,11 @@
 //! unknown member is refused, with the name that was probably meant. Names that begin with `x-` are the publisher's own
 //! and are skipped. An array in an object's place is refused, too, where serde would take its members in order.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
+
+use crate::text::Text;
 
 /// What the names of a publisher's own members begin with.
 const OWN: &str = "x-";
@@ -98,7 +99,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(Name(name)) = self.members.next_key()? {
+        while let Some(Text(name)) = self.members.next_key()? {
             if self.names.contains(&&*name) {
                 return seed.deserialize(name.into_deserializer()).map(Some);
             }
@@ -118,33 +119,6 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
 
     fn size_hint(&self) -> Option<usize> {
         self.members.size_hint()
-    }
-}
-
-/// The name of a member, borrowed where it has no escapes.
-struct Name<'de>(Cow<'de, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
     }
 }
 

@@ -6,6 +6,7 @@
 //! Deliberately absent: I/O, async, clocks, randomness, and any decision. Wire shapes only grow; `tests/wire.rs` holds
 //! them against golden files.
 
+pub mod canonical;
 mod chain;
 mod declared;
 pub mod detail;
@@ -23,6 +24,7 @@ pub mod status;
 mod text;
 pub mod time;
 
+pub use canonical::canonical;
 pub use chain::{Chain, chain};
 pub use declared::did_you_mean;
 pub use detail::Detail;
