@@ -392,6 +392,63 @@ async fn no_body_costs_more_than_a_small_multiple_of_its_bytes_and_good_ones_beh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn good_ones_among_a_flood_of_bad_members_are_taken_before_any_of_these_is_put_aside() -> Result<()> {
+    const BODIES: usize = 200;
+    const MEMBERS: usize = 10_000;
+    /// Neither does the journal keep a letter, nor does the broker confirm more than the first few.
+    const CLOSED: &str = "BEGIN; LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3600)";
+    const FULL: &str = r#"{"max-length": 10, "overflow": "reject-publish"}"#;
+    let installation = Installation::start().await?;
+    installation.put(&line_of(0), json!({"limit": 1})).await?;
+    let (postgres, database) = (installation.postgres, installation.database.clone());
+    let rabbit = Rabbit::shared().await?;
+    let vhost = installation.amqp.rsplit('/').next().context("a virtual host")?;
+    rabbit.ctl(&["set_policy", "-p", vhost, "--apply-to", "queues", "full", r"^slotline\.dead$", FULL]).await?;
+    let closing = tokio::spawn({
+        let database = database.clone();
+        async move { postgres.psql_in(&database, CLOSED).await }
+    });
+    let holders = "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' \
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+        AND relation = (SELECT oid FROM pg_class WHERE relname = 'dead_letters')";
+    eventually("the table of letters is closed", LATER, async || {
+        Ok((postgres.psql_in(&database, holders).await?.trim() == "1").then_some(()))
+    })
+    .await?;
+
+    // Bad as a whole, and bad one by one.
+    let bad = ["1", "{}"].map(|member| format!("[{}]", vec![member; MEMBERS].join(",")));
+    let begun = std::time::Instant::now();
+    let flood = (0..BODIES).flat_map(|number| {
+        let properties = Properties { message_id: Some(format!("bad-{number}")), ..Properties::default() };
+        [publication(bad[number % 2].as_str(), properties), good(number * LINES)]
+    });
+    installation.publish(flood).await?;
+    let published = begun.elapsed();
+    eventually("every good one is taken", LATER, async || {
+        let taken = postgres.psql_in(&database, "SELECT count(*) FROM live").await?;
+        Ok((taken.trim() == BODIES.to_string()).then_some(()))
+    })
+    .await?;
+    println!(
+        "{} bad members published in {published:?}, the last good one taken after {:?}",
+        BODIES * MEMBERS,
+        begun.elapsed()
+    );
+
+    let reopen = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3600)' \
+        AND datname = current_database() AND pid <> pg_backend_pid()";
+    postgres.psql_in(&database, reopen).await?;
+    // Its session was ended.
+    drop(closing.await?);
+    eventually("every bad one is put aside", LATER, async || {
+        let kept = postgres.psql_in(&database, "SELECT count(*) FROM dead_letters").await?;
+        Ok((kept.trim() == BODIES.to_string()).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_kills_its_reader_is_put_aside_by_the_next_process_and_those_beside_it_run() -> Result<()> {
     const POISON: &str = "what no process survives to read";
     let mut installation = Installation::start_with(&[("SLOTLINE_CRASH_ON", POISON)]).await?;
