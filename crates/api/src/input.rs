@@ -95,6 +95,7 @@ async fn take(request: Request) -> Result<Vec<u8>, Error> {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let text = std::str::from_utf8(body).map_err(|_| Error::malformed("body", "the body is not UTF-8"))?;
+    let text = text.trim_start_matches('\u{feff}');
     envelope::check_depth(text).map_err(|message| Error::malformed("body", message))?;
     envelope::parse(text).map_err(|(path, error)| {
         let refusal = Refusal::new("invalid_request", error.to_string()).at(path.unwrap_or_else(|| "body".to_owned()));

@@ -133,7 +133,7 @@ struct Wire<'a> {
     message_type: Option<Text<'a>>,
     #[serde(borrow, default)]
     source: Option<Text<'a>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_readable")]
     timestamp: Option<Timestamp>,
     #[serde(default)]
     correlation_id: Option<String>,
@@ -141,6 +141,12 @@ struct Wire<'a> {
     trace_id: Option<String>,
     #[serde(borrow)]
     payload: &'a RawValue,
+}
+
+/// When a message was written decides nothing, so that none is refused for the spelling of it.
+fn if_readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(text.get()).ok())
 }
 
 /// Just enough of a broken envelope to name it in a refusal.
@@ -252,8 +258,11 @@ fn read_up_to(envelope_bytes_max: usize, body: &Bytes, defaults: Defaults) -> Re
             let detail = format!("the body has more than {MEMBERS_MAX} envelopes: send them in several messages");
             whole(Reason::Oversized, detail)
         })?;
-        if !texts.is_empty() && !texts.iter().any(|text| text.starts_with('{')) {
-            let detail = format!("the body is an array of {} values, none of which is an object", texts.len());
+        if !texts.iter().any(|text| text.starts_with('{')) {
+            let detail = match texts.len() {
+                0 => "the body is an empty array: expected an envelope, or an array of envelopes".to_owned(),
+                values => format!("the body is an array of {values} values, none of which is an object"),
+            };
             return Err(whole(Reason::Malformed, detail));
         }
     } else {

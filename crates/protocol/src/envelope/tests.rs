@@ -60,6 +60,25 @@ fn of_an_array_only_the_bad_members_are_refused() {
 }
 
 #[test]
+fn a_time_that_nothing_decides_by_costs_no_message_however_it_is_spelt() {
+    for timestamp in [
+        "\"2026-11-29T20:00:00Z\"",
+        "\"2026-11-29T20:00:00\"",
+        "\"2026-11-29 20:00:00\"",
+        "\"2026-11-29T20:00:00+0000\"",
+        "1764446400",
+        "\"\"",
+        "null",
+        "{\"$date\": 1}",
+    ] {
+        let body = format!("{{\"message_type\":\"t\",\"payload\":{{}},\"timestamp\":{timestamp}}}");
+        let members = members(body.as_bytes(), &Defaults::default());
+        let read = members.get(0).unwrap_or_else(|error| panic!("{timestamp}: {error}"));
+        assert_eq!(read.timestamp.is_some(), timestamp.ends_with("Z\""), "{timestamp}");
+    }
+}
+
+#[test]
 fn what_can_not_be_read_says_why() {
     for (body, expected) in [
         ("", "EOF"),
