@@ -25,6 +25,10 @@ const RENEW_BELOW: i64 = RESERVE / 2;
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 /// The most copies of the journal that are remembered as superseded; the oldest is forgotten first.
 const RETIRED_MAX: usize = 16;
+/// How often a leader looks for its own mark before it gives up, and the wait in between: another process reads them all in a
+/// few milliseconds.
+const LOOKS_MAX: u32 = 50;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The `type` of a mark, for people who look at the queue.
 const TYPE: &str = "journal.mark";
 
@@ -342,9 +346,9 @@ impl Hand {
         publication(&self.prefix, &Mark { is_last, ..self.mark.clone() })
     }
 
-    /// Says before it greets anybody that this copy of the journal is led on, and that others are not to be.
-    pub(crate) fn claim(&self) -> Publication {
-        publication(&self.prefix, &Mark { reserved: self.inherited, ..self.mark.clone() })
+    /// Of a leader in doubt, which gives nothing: this copy of the journal is led on, and others are not to be.
+    pub(crate) fn claim(&self) -> Mark {
+        Mark { reserved: self.inherited, ..self.mark.clone() }
     }
 
     /// The mark of a journal that was settled with these numbers, as this generation.
@@ -375,38 +379,62 @@ pub(crate) enum Unmarked {
     Refused(#[from] PublishError),
     #[error("the marks of the journal can't be read: {0}")]
     Unread(#[from] Error),
+    #[error("the mark that was left last is not there any more: something empties the queue of the marks")]
+    Gone,
+    #[error("there is no session with the broker")]
+    NoSession,
+    #[error("the broker did not take the mark within {0:?}")]
+    Late(Duration),
 }
 
-/// Leaves the first mark of a session. The marks of others have just been read, or are by the next one; workers' heartbeats
-/// show another leader in between.
-pub(crate) fn begin(
+/// Leaves the first mark of a leader, or of a session, and looks then whether another leader has left one: of two that
+/// begin at once at least one sees the other's. Returns what may be given then.
+pub(crate) fn claim(
     session: &Session,
     prefix: &str,
-    mark: &Mark,
+    mark: Mark,
 ) -> impl Future<Output = Result<Counters, Unmarked>> + use<> {
-    let (receipt, reserved) = (session.publish(publication(prefix, mark)), mark.reserved.into());
+    let receipt = session.publish(publication(prefix, &mark));
+    let (session, prefix) = (session.clone(), prefix.to_owned());
     async move {
         receipt.await?;
-        Ok(reserved)
+        alone(&session, &prefix, &mark).await?;
+        Ok(mark.reserved.into())
     }
 }
 
 /// Leaves `mark`, unless another leader has left one since. Returns what may be given then.
 pub(crate) async fn renew(session: Session, prefix: String, mark: Mark) -> Result<Counters, Unmarked> {
-    let marks = Marks::read(&session, &prefix).await?;
-    if let Some(foreign) = marks.0.iter().find(|other| is_foreign(other, &mark)) {
-        return Err(Unmarked::Foreign(format!(
-            "another leader has left a mark of epoch {} on the broker; this one is of epoch {}",
-            foreign.epoch, mark.epoch
-        )));
-    }
+    alone(&session, &prefix, &mark).await?;
     session.publish(publication(&prefix, &mark)).await?;
     Ok(mark.reserved.into())
 }
 
+/// Fails if another leader that counts beside the one of `own` has left a mark. While another process reads the marks they are
+/// not there for this one, so that a reading tells something only if a mark of this leader is among them.
+async fn alone(session: &Session, prefix: &str, own: &Mark) -> Result<(), Unmarked> {
+    for _ in 0..LOOKS_MAX {
+        let marks = Marks::read(session, prefix).await?;
+        if let Some(foreign) = marks.0.iter().find(|other| is_foreign(other, own)) {
+            return Err(Unmarked::Foreign(format!(
+                "another leader has left a mark of epoch {} on the broker; this one is of epoch {}",
+                foreign.epoch, own.epoch
+            )));
+        }
+        if marks.0.iter().any(|mark| mark.epoch == own.epoch && mark.site == own.site) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Err(Unmarked::Gone)
+}
+
 /// Whether another leader that counts left this mark.
 fn is_foreign(other: &Mark, own: &Mark) -> bool {
-    other.epoch > own.epoch || other.journal.generation > own.journal.generation || other.retired.contains(&own.site)
+    other.epoch > own.epoch
+        || other.epoch == own.epoch && other.site != own.site
+        || other.journal.generation > own.journal.generation
+        || other.retired.contains(&own.site)
 }
 
 /// Whether the broker has a publication of this module.
@@ -449,6 +477,9 @@ impl Notice {
 
 #[cfg(test)]
 mod tests {
+    use slotline_broker::topology::Queue;
+    use slotline_broker::{Broker, Topology};
+
     use super::*;
 
     fn standing() -> Standing {
@@ -543,13 +574,37 @@ mod tests {
         let new = Standing { site: "two".to_owned(), ..standing() };
         let marks = Marks(vec![mark()]);
         assert!(matches!(marks.judge(&new, None, false), Ok(Judgement::Doubted(_))));
-        let claim = Hand::new("p", &new, Epoch(6), Duration::ZERO, &marks);
-        let claim: Mark = serde_json::from_slice(&claim.claim().body).expect("a mark");
+        let claim = Hand::new("p", &new, Epoch(6), Duration::ZERO, &marks).claim();
         assert!(is_foreign(&claim, &mark()), "the leader on the old one stands down");
         let marks = Marks(vec![mark(), claim]);
         assert!(marks.judge(&old, None, false).is_err());
         let doubted = Standing { doubt: Some("a copy".to_owned()), ..new };
         assert!(matches!(marks.judge(&doubted, None, false), Ok(Judgement::Doubted(_))));
+    }
+
+    #[tokio::test]
+    async fn of_two_leaders_that_begin_at_once_on_two_copies_at_least_one_stands_down() -> anyhow::Result<()> {
+        let session = Broker::memory("p").open("test").await?;
+        session
+            .declare(&Topology { queues: vec![Queue::quorum(topology::marks_queue("p"))], ..Topology::default() })
+            .await?;
+        // Both have read the same marks, and both have the same epoch.
+        let read = Marks(vec![mark()]);
+        let hand = |site: &str| {
+            let standing = Standing { site: site.to_owned(), ..standing() };
+            Hand::new("p", &standing, Epoch(6), Duration::from_secs(60), &read)
+        };
+        let (mut sound, doubted) = (hand("one"), hand("other"));
+        let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
+        let renewal = sound.renewal(next, true).expect("it has none");
+        let (sound, doubted) =
+            tokio::join!(claim(&session, "p", renewal.clone()), claim(&session, "p", doubted.claim()));
+        let stands_down = |claimed: &Result<Counters, Unmarked>| matches!(claimed, Err(Unmarked::Foreign(_)));
+        assert!(stands_down(&sound) || stands_down(&doubted), "{sound:?} {doubted:?}");
+        // The one whose place the other took stands down in any case, also on its next session.
+        let again = claim(&session, "p", renewal).await;
+        assert!(stands_down(&again), "{again:?}");
+        Ok(())
     }
 
     #[test]

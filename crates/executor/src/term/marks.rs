@@ -36,6 +36,8 @@ pub(super) struct Office {
     pub(super) lineage: Lineage,
     /// Why the journal may be older than the world.
     pub(super) doubt: Option<String>,
+    /// The session on which the first mark was left.
+    claimed_on: Option<u64>,
     /// The numbers that come next by the journal alone.
     floor: Counters,
     /// What was taken over in the same doubt, and has ended since.
@@ -71,9 +73,10 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
     };
     let hand = Hand::new(&context.prefix, &standing, epoch, context.config.lease.max(standing.lease), &marks);
     let floor = counters(standing.floor);
-    let office = Office {
+    let mut office = Office {
         lineage: standing.lineage,
         doubt: None,
+        claimed_on: None,
         floor,
         settled: standing.settled,
         from: counters(standing.counters),
@@ -89,21 +92,31 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
                 tracing::warn!(%epoch, "the database was restarted and the last leader took no leave: the numbers it may \
                     have given since its last mark are skipped");
             }
-            let from = if skips { marks.reserved() } else { office.from };
-            Ok(Some(Office { from, ..office }))
+            if skips {
+                office.from = marks.reserved();
+            }
         }
         Judgement::Doubted(reason) if marks.epoch() >= epoch => {
             leadership.doubt(&reason, marks.epoch()).await?;
-            Ok(None)
+            return Ok(None);
         }
         Judgement::Doubted(reason) => {
             tracing::error!(%epoch, reason, "this journal may be older than its workers: nothing is granted before all that \
                 may live have shown what they hold");
             context.notice.set_doubt(Some(format!("nothing is granted: {reason}")));
-            if !claim(context, &office.hand).await {
-                return Ok(None);
-            }
-            Ok(Some(Office { doubt: Some(reason), from: marks.reserved(), ..office }))
+            (office.doubt, office.from) = (Some(reason), marks.reserved());
+        }
+    }
+    match claim(context, &mut office).await {
+        Ok(()) => Ok(Some(office)),
+        Err(Unmarked::Foreign(reason)) => {
+            tracing::error!(%epoch, reason, "another leader begins at the same time; leadership is over");
+            leadership.doubt(&reason, epoch).await?;
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::warn!(%epoch, error = %chain(&error), "the broker did not take the claim to this journal; trying again");
+            Ok(None)
         }
     }
 }
@@ -177,15 +190,18 @@ async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Op
     }
 }
 
-/// Says on the broker which copy of the journal is led on, so that the leader of another stands down.
-async fn claim(context: &Context, hand: &Hand) -> bool {
-    let Some(session) = context.current.borrow().clone() else { return false };
-    let left = timeout(LEAVE_DEADLINE, mark::is_left(session.publish(hand.claim()))).await;
-    let is_left = matches!(left, Ok(Ok(())));
-    if !is_left {
-        tracing::warn!("the broker did not take the claim to this journal; trying again");
-    }
-    is_left
+/// Says on the broker which copy of the journal is led on, before anybody is greeted: the leader of another stands down, and of
+/// two that begin at once at least one sees the other. Queues are named by the epoch, which those two might share.
+async fn claim(context: &Context, office: &mut Office) -> Result<(), Unmarked> {
+    let Some(session) = context.current.borrow().clone() else { return Err(Unmarked::NoSession) };
+    let is_doubted = office.doubt.is_some();
+    let mark = if is_doubted { Some(office.hand.claim()) } else { office.hand.renewal(office.from, true) };
+    let Some(mark) = mark else { return Ok(()) };
+    let claimed = timeout(LEAVE_DEADLINE, mark::claim(&session, &context.prefix, mark)).await;
+    let reserved = claimed.map_err(|_| Unmarked::Late(LEAVE_DEADLINE))??;
+    office.hand.renewed((!is_doubted).then_some(reserved));
+    office.claimed_on = Some(session.generation());
+    Ok(())
 }
 
 fn counters(counters: slotline_store::Counters) -> Counters {
@@ -209,13 +225,14 @@ impl Term {
         next + NUMBERS_PER_TURN <= self.office.hand.confirmed().next_id && self.office.doubt.is_none()
     }
 
-    /// Leaves the first mark of a session, while its queues are declared.
+    /// Leaves the first mark of a session that came after the one on which the leader began, while its queues are declared.
     pub(super) fn begin_marks(&mut self, session: &Session) {
         if self.office.doubt.is_none()
+            && self.office.claimed_on != Some(session.generation())
             && let Some(mark) = self.office.hand.renewal(self.scheduler.counters(), true)
         {
             let fates = self.fates.0.clone();
-            let left = mark::begin(session, &self.postman.prefix, &mark);
+            let left = mark::claim(session, &self.postman.prefix, mark);
             // The other end of the channel goes with the term.
             tokio::spawn(async move { drop(fates.send(Fate::Marked(left.await))) });
         }
