@@ -25,6 +25,9 @@ const RENEW_BELOW: i64 = RESERVE / 2;
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 /// The most copies of the journal that are remembered as superseded; the oldest is forgotten first.
 const RETIRED_MAX: usize = 16;
+/// The most marks that a leader leaves before it looks for those of others: few enough that the claim to another copy of the
+/// journal is still in the queue then.
+const UNLOOKED_MAX: u32 = topology::MARKS_MAX / 2 - 1;
 /// How often a leader looks for its own mark before it gives up, and the wait in between: another process reads them all in a
 /// few milliseconds.
 const LOOKS_MAX: u32 = 50;
@@ -265,6 +268,8 @@ pub(crate) struct Hand {
     inherited: Numbers,
     /// A mark that raises the reserve is on its way.
     is_renewing: bool,
+    /// Marks that were left since those of others were read.
+    unlooked: u32,
 }
 
 impl Hand {
@@ -296,7 +301,7 @@ impl Hand {
             is_last: false,
         };
         let inherited = marks.reserved().into();
-        Self { prefix: prefix.to_owned(), mark, confirmed: next, inherited, is_renewing: false }
+        Self { prefix: prefix.to_owned(), mark, confirmed: next, inherited, is_renewing: false, unlooked: 0 }
     }
 
     /// What may be given by now.
@@ -314,13 +319,18 @@ impl Hand {
         self.mark.batch
     }
 
-    /// The mark of a whole reserve above `next`, if one is due and none is on its way.
+    /// Whether it may leave another mark without a look at those of others, which its own would push out of the queue.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.unlooked < UNLOOKED_MAX
+    }
+
+    /// The mark of a whole reserve above `next`, if one is due and none is on its way. It is left with a look at the others.
     pub(crate) fn renewal(&mut self, next: Counters, is_new_session: bool) -> Option<Mark> {
         let next = Numbers::from(next);
         let left = |of: fn(Numbers) -> i64| of(self.confirmed) - of(next);
         let is_short =
             [left(|of| of.execution), left(|of| of.fence), left(|of| of.action)].iter().min() < Some(&RENEW_BELOW);
-        if !is_new_session && (self.is_renewing || !is_short) {
+        if !is_new_session && (self.is_renewing || !is_short && self.may_leave()) {
             return None;
         }
         self.is_renewing = true;
@@ -338,11 +348,18 @@ impl Hand {
         self.is_renewing = false;
         if let Some(reserved) = reserved {
             self.confirmed = reserved.into();
+            self.unlooked = 1;
         }
     }
 
+    /// The queue of the marks is empty: there is none that another one would push out.
+    pub(crate) fn found_nothing(&mut self) {
+        self.unlooked = 0;
+    }
+
     /// How far it has come, within what is reserved; nothing waits for its confirm.
-    pub(crate) fn progress(&self, is_last: bool) -> Publication {
+    pub(crate) fn progress(&mut self, is_last: bool) -> Publication {
+        self.unlooked += 1;
         publication(&self.prefix, &Mark { is_last, ..self.mark.clone() })
     }
 
@@ -477,7 +494,7 @@ impl Notice {
 
 #[cfg(test)]
 mod tests {
-    use slotline_broker::topology::Queue;
+    use slotline_broker::topology::{Overflow, Queue};
     use slotline_broker::{Broker, Topology};
 
     use super::*;
@@ -605,6 +622,33 @@ mod tests {
         let again = claim(&session, "p", renewal).await;
         assert!(stands_down(&again), "{again:?}");
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_claim_to_another_copy_is_found_however_many_marks_the_leader_of_this_one_leaves() -> anyhow::Result<()>
+    {
+        let session = Broker::memory("p").open("test").await?;
+        let marks = Queue::quorum(topology::marks_queue("p")).bounded(topology::MARKS_MAX, Overflow::DropHead);
+        session.declare(&Topology { queues: vec![marks], ..Topology::default() }).await?;
+        let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
+        let mut hand = Hand::new("p", &standing(), Epoch(6), Duration::from_secs(60), &Marks(vec![mark()]));
+        let first = hand.renewal(next, true).expect("it has none");
+        hand.renewed(Some(claim(&session, "p", first.clone()).await?));
+        // The other one may have a higher or the same epoch, and is silent while it waits for accounts.
+        let other = Standing { site: "other".to_owned(), ..standing() };
+        let other = Hand::new("p", &other, Epoch(7), Duration::from_secs(60), &Marks(vec![first])).claim();
+        session.publish(publication("p", &other)).await?;
+        for _ in 0..2 * topology::MARKS_MAX {
+            if hand.may_leave() {
+                session.publish(hand.progress(false)).await?;
+            }
+            if let Some(mark) = hand.renewal(next, false) {
+                let renewed = renew(session.clone(), "p".to_owned(), mark).await;
+                assert!(matches!(renewed, Err(Unmarked::Foreign(_))), "{renewed:?}");
+                return Ok(());
+            }
+        }
+        panic!("it never looked");
     }
 
     #[test]

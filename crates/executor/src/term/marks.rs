@@ -199,7 +199,9 @@ async fn claim(context: &Context, office: &mut Office) -> Result<(), Unmarked> {
     let Some(mark) = mark else { return Ok(()) };
     let claimed = timeout(LEAVE_DEADLINE, mark::claim(&session, &context.prefix, mark)).await;
     let reserved = claimed.map_err(|_| Unmarked::Late(LEAVE_DEADLINE))??;
-    office.hand.renewed((!is_doubted).then_some(reserved));
+    if !is_doubted {
+        office.hand.renewed(Some(reserved));
+    }
     office.claimed_on = Some(session.generation());
     Ok(())
 }
@@ -266,6 +268,9 @@ impl Term {
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "no mark of the journal was left; trying again");
                 self.office.hand.renewed(None);
+                if matches!(error, Unmarked::Gone) {
+                    self.office.hand.found_nothing();
+                }
                 self.marked_at.get_or_insert(self.clock.now());
             }
         }
@@ -288,6 +293,7 @@ impl Term {
         if self.mark_due().is_some_and(|due| due <= self.clock.now()) {
             self.marked_at = None;
             if self.office.doubt.is_none()
+                && self.office.hand.may_leave()
                 && let Some(feed) = &self.feed
             {
                 drop(feed.session.publish(self.office.hand.progress(false)));
