@@ -32,7 +32,7 @@ pub(crate) struct Broker {
 /// Requests that a leader has at once: few, so that others wait behind them as they would behind a thousand.
 const PREFETCH: usize = 4;
 /// The most marks that are kept.
-const MARKS_MAX: usize = 8;
+pub(crate) const MARKS_MAX: usize = 8;
 
 #[derive(Default)]
 struct Queue {

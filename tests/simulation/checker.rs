@@ -57,16 +57,24 @@ pub(crate) struct Violation {
     pub(crate) detail: String,
 }
 
-/// What the journal says, as far as it is judged: it goes back with the journal.
+/// One copy of the journal, as far as it is judged.
 #[derive(Clone, Default)]
-struct Kept {
+struct Journal {
+    /// Counts the rewinds and promotions that led to it.
+    branch: usize,
     accepted: BTreeMap<RequestId, ExecutionId>,
     actions: BTreeMap<ActionRef, Action>,
     live: BTreeMap<ExecutionId, Live>,
     settled: BTreeMap<ExecutionId, Status>,
+    /// When those that back off are due.
     due: BTreeMap<ExecutionId, i64>,
     epoch: Epoch,
     batch: i64,
+    /// The highest fence that it has given, or knew to be given.
+    newest: Option<Fence>,
+    /// The leader that has the lock, and since when it has no broker.
+    leader: Option<(Epoch, Option<u64>)>,
+    stands: bool,
 }
 
 #[derive(Default)]
@@ -74,43 +82,47 @@ pub(crate) struct Checker {
     enqueued: BTreeMap<RequestId, u64>,
     confirmed: BTreeSet<RequestId>,
     refused: BTreeSet<RequestId>,
-    accepted: BTreeMap<RequestId, ExecutionId>,
-    actions: BTreeMap<ActionRef, Action>,
-    live: BTreeMap<ExecutionId, Live>,
-    settled: BTreeMap<ExecutionId, Status>,
-    /// Every grant there was, and whether its attempt may run past its lease.
-    fences: BTreeMap<Fence, (ExecutionId, u32, bool)>,
+    /// The copy of the journal that is told of, and the others.
+    site: usize,
+    journal: Journal,
+    others: BTreeMap<usize, Journal>,
+    /// What each copy held at its last dump.
+    dumps: BTreeMap<usize, Journal>,
+    branches: usize,
+    /// Every grant there was.
+    fences: BTreeMap<Fence, Given>,
     begun: BTreeSet<(ExecutionId, u32)>,
     running: BTreeMap<Fence, (ExecutionId, u32)>,
     /// The attempt that was heard last of each execution, and its last sequence.
     said: BTreeMap<(ExecutionId, u32), u64>,
     numbered: BTreeMap<ExecutionId, u64>,
-    epoch: Epoch,
-    batch: i64,
     deadline: Option<u64>,
-    dump: Option<Box<Kept>>,
     /// Executions, and which request each is of, whatever the journal forgot.
     given: BTreeMap<ExecutionId, RequestId>,
+    /// Epochs under which anything was sent, and on which branch of the journal.
+    led: BTreeMap<Epoch, usize>,
     /// Requests that were accepted and forgotten.
     gone: BTreeSet<RequestId>,
-    /// The action and key of each grant, and the most that was ever allowed at once: to count processes by themselves.
-    slots: BTreeMap<Fence, (ActionRef, Option<Arc<str>>)>,
-    /// Fences up to this were given before the journal was rewound: their leases may be forgotten.
-    forgotten: Option<Fence>,
-    /// The leader that has the lock, and since when it has no broker.
-    leader: Option<(Epoch, Option<u64>)>,
-    journal_stands: bool,
-    /// When those that back off are due.
-    due: BTreeMap<ExecutionId, i64>,
+    /// The highest limit there ever was of each action; `None` if there was none for a while.
+    widest: BTreeMap<ActionRef, Option<u32>>,
     /// Attempts that a process has left to the next one of its worker.
     left: BTreeSet<(ExecutionId, u32)>,
+}
+
+/// A grant, whatever the journal forgot of it.
+struct Given {
+    execution: ExecutionId,
+    attempt: u32,
+    /// Its attempt may run past its lease.
+    runs_on: bool,
+    action: ActionRef,
+    /// The branch of the journal that has it.
+    branch: usize,
 }
 
 #[derive(Clone, Default)]
 struct Action {
     rules: Rules,
-    /// The highest limit there ever was; `None` if there was none for a while.
-    widest: Option<Option<u32>>,
     /// What held before the batch that is being read; a grant of the same batch may have been made under either.
     before: Option<((Epoch, i64), Rules)>,
     leases: BTreeMap<ExecutionId, Option<Arc<str>>>,
@@ -154,6 +166,8 @@ struct Ahead {
     fence: Fence,
     /// Of the attempt that it starts after.
     after: Fence,
+    /// Each key had a line of its own when it was sent.
+    by_key: bool,
 }
 
 impl Checker {
@@ -188,58 +202,83 @@ impl Checker {
                 Ok(())
             }
             Fact::Led { epoch } => {
-                let before = std::mem::replace(&mut self.epoch, *epoch);
-                self.batch = 0;
-                self.leader = Some((*epoch, None));
+                let before = std::mem::replace(&mut self.journal.epoch, *epoch);
+                self.journal.batch = 0;
+                self.journal.leader = Some((*epoch, None));
                 ensure(*epoch > before, Rule::EpochsRise, None, || format!("epoch {epoch} after epoch {before}"))
             }
             Fact::LockFreed { epoch } => {
-                self.leader = self.leader.filter(|(leads, _)| leads != epoch);
+                self.journal.leader = self.journal.leader.filter(|(leads, _)| leads != epoch);
                 Ok(())
             }
             Fact::JournalStands { still } => {
-                self.journal_stands = *still;
-                self.leader = self.leader.map(|(epoch, since)| (epoch, since.map(|_| entry.at)));
+                self.journal.stands = *still;
+                self.journal.leader = self.journal.leader.map(|(epoch, since)| (epoch, since.map(|_| entry.at)));
                 Ok(())
             }
             Fact::Feeds { epoch } | Fact::Starves { epoch } => {
+                // One that has lost the lock may not have heard of that.
+                let has_lock = self.journal.leader.is_some_and(|(leads, _)| leads == *epoch);
+                if has_lock && matches!(entry.fact, Fact::Feeds { .. }) {
+                    let branch = *self.led.entry(*epoch).or_insert(self.journal.branch);
+                    ensure(branch == self.journal.branch, Rule::NoNumberTwice, None, || {
+                        format!(
+                            "epoch {epoch} is led under by branch {} of the journal, and was by {branch}",
+                            self.journal.branch
+                        )
+                    })?;
+                }
                 let since = matches!(entry.fact, Fact::Starves { .. }).then_some(entry.at);
-                self.leader = self.leader.map(|(leads, was)| (leads, if leads == *epoch { since } else { was }));
+                self.journal.leader =
+                    self.journal.leader.map(|(leads, was)| (leads, if leads == *epoch { since } else { was }));
                 Ok(())
             }
             Fact::BacksOff { execution, since, due_in, at_most } => {
-                self.due.insert(*execution, signed(*since) + due_in);
+                self.journal.due.insert(*execution, signed(*since) + due_in);
                 let is_right = -DUE_WITHIN <= *due_in && *due_in <= at_most + DUE_WITHIN;
                 ensure(is_right, Rule::DueWhenItWas, Some(*execution), || {
                     format!("execution {execution} is due in {due_in} microseconds, of at most {at_most}")
                 })
             }
             Fact::Committed { epoch, batch } => {
-                let (ours, before) = (self.epoch, std::mem::replace(&mut self.batch, *batch));
+                let (ours, before) = (self.journal.epoch, std::mem::replace(&mut self.journal.batch, *batch));
                 ensure(*epoch == ours && *batch == before + 1, Rule::EpochsRise, None, || {
                     format!("batch {batch} of epoch {epoch} was committed after batch {before} in epoch {ours}")
                 })
             }
             Fact::ActionPut { action, rules } => {
-                let batch = (self.epoch, self.batch);
-                for live in self.live.values_mut().filter(|live| live.action == *action) {
+                let batch = (self.journal.epoch, self.journal.batch);
+                for live in self.journal.live.values_mut().filter(|live| live.action == *action) {
                     if let Some((_, widest)) = &mut live.ahead {
                         *widest = widest.or(*rules);
                     }
                 }
-                let action = self.actions.entry(action.clone()).or_default();
+                let widest = self.widest.entry(action.clone()).or_insert(rules.limit);
+                *widest = wider(*widest, rules.limit);
+                let action = self.journal.actions.entry(action.clone()).or_default();
                 action.before = Some((batch, action.rules));
                 action.rules = *rules;
-                action.widest = Some(action.widest.map_or(rules.limit, |before| wider(before, rules.limit)));
                 Ok(())
             }
             Fact::Accepted { execution, request, action, key } => self.accepted(*execution, request, action, key),
+            Fact::Of { site } => {
+                self.turn_to(*site);
+                Ok(())
+            }
             Fact::Dumped => {
-                self.dump = Some(Box::new(self.keep()));
+                self.dumps.insert(self.site, self.journal.clone());
+                Ok(())
+            }
+            Fact::Promoted { site } => {
+                let copy = self.branch_off();
+                self.others.insert(*site, copy);
                 Ok(())
             }
             Fact::Rewound => {
-                self.rewind();
+                let before = std::mem::take(&mut self.journal);
+                self.journal = self.branch_off();
+                let forgotten = |request: &RequestId| !self.journal.accepted.contains_key(request);
+                self.gone.extend(before.accepted.into_keys().filter(forgotten));
                 Ok(())
             }
             Fact::Recovered { execution, request, action, key } => self.recovered(*execution, request, action, key),
@@ -265,14 +304,15 @@ impl Checker {
                 Ok(())
             }
             Fact::Granted { execution, attempt, fence, place } => {
-                let early = self.due.remove(execution).map_or(0, |due| due - signed(entry.at));
+                let early = self.journal.due.remove(execution).map_or(0, |due| due - signed(entry.at));
                 ensure(early <= DUE_WITHIN, Rule::DueWhenItWas, Some(*execution), || {
                     format!("execution {execution} was granted {early} microseconds before it was due")
                 })?;
                 self.granted(*execution, *attempt, *fence, *place)
             }
             Fact::SentAhead { execution, attempt, fence, place, after } => {
-                self.sent_ahead(*execution, Ahead { attempt: *attempt, fence: *fence, after: *after }, *place)
+                let ahead = Ahead { attempt: *attempt, fence: *fence, after: *after, by_key: false };
+                self.sent_ahead(*execution, ahead, *place)
             }
             Fact::TakenBack { execution, fence } => self.taken_back(*execution, *fence),
             Fact::Released { execution, fence } => self.released(*execution, *fence),
@@ -284,29 +324,25 @@ impl Checker {
                 })
             }
             Fact::Dispatched { execution, attempt, fence } => {
-                let granted =
-                    self.fences.get(fence).is_some_and(|(id, number, _)| (id, number) == (execution, attempt));
+                let given = self.fences.get(fence).map(|given| (&given.execution, &given.attempt));
+                let granted = given == Some((execution, attempt));
                 ensure(granted, Rule::NoEffectBeforeItsCommit, Some(*execution), || {
                     format!("attempt {attempt} of execution {execution} was dispatched before its grant was committed")
                 })
             }
             Fact::Recorded { execution, attempt } => {
-                let lease = self.live.get(execution).and_then(|live| live.lease);
+                let lease = self.journal.live.get(execution).and_then(|live| live.lease);
                 // Of what a rewound journal forgot, the word of its last leader may still be on its way.
-                let is_forgotten = |fence| self.forgotten.is_some_and(|forgotten| fence <= forgotten);
                 ensure(
-                    lease.is_none_or(|(fence, out)| out != *attempt || is_forgotten(fence)),
+                    lease.is_none_or(|(fence, out)| out != *attempt || self.is_forgotten(fence)),
                     Rule::NoEffectBeforeItsCommit,
                     Some(*execution),
                     || format!("attempt {attempt} of execution {execution} was called recorded while its lease lives"),
                 )
             }
-            Fact::Answered { request } => {
-                let known = self.accepted.contains_key(request) || self.gone.contains(request);
-                ensure(known, Rule::NoEffectBeforeItsCommit, None, || {
-                    format!("request {request} was answered before it was committed")
-                })
-            }
+            Fact::Answered { request } => ensure(self.knows(request), Rule::NoEffectBeforeItsCommit, None, || {
+                format!("request {request} was answered before it was committed")
+            }),
             Fact::Began { execution, attempt, fence } => self.began(*execution, *attempt, *fence),
             Fact::Ended { fence, .. } => {
                 self.running.remove(fence);
@@ -347,15 +383,15 @@ impl Checker {
     }
 
     fn leads_with_a_broker(&self, at: u64) -> Result<(), Violation> {
-        let Some((epoch, Some(since))) = self.leader.filter(|_| !self.journal_stands) else { return Ok(()) };
+        let Some((epoch, Some(since))) = self.journal.leader.filter(|_| !self.journal.stands) else { return Ok(()) };
         ensure(at <= since + BROKERLESS_MAX, Rule::LeadersHaveABroker, None, || {
             format!("the leader of epoch {epoch} has had no broker since {since}, and leads on at {at}")
         })
     }
 
     fn live(&mut self, id: ExecutionId) -> Result<&mut Live, Violation> {
-        let settled = self.settled.get(&id).copied();
-        self.live.get_mut(&id).ok_or_else(|| match settled {
+        let settled = self.journal.settled.get(&id).copied();
+        self.journal.live.get_mut(&id).ok_or_else(|| match settled {
             Some(status) => {
                 broken(Rule::OneTerminalStatus, Some(id), format!("execution {id} goes on after it was {status}"))
             }
@@ -372,7 +408,9 @@ impl Checker {
         action_ref: &ActionRef,
         key: &Option<Arc<str>>,
     ) -> Result<(), Violation> {
-        if let Some(before) = self.accepted.insert(request.clone(), id) {
+        // One that was turned away, or forgotten, and came again has lost its position.
+        let came_again = self.refused.contains(request) || self.knows(request);
+        if let Some(before) = self.journal.accepted.insert(request.clone(), id) {
             let detail = format!("request {request} was accepted as execution {before} and as {id}");
             return Err(broken(Rule::OneTerminalStatus, Some(id), detail));
         }
@@ -384,42 +422,62 @@ impl Checker {
             let detail = format!("execution {id} is of request {request}, and was of {before}");
             return Err(broken(Rule::NoNumberTwice, Some(id), detail));
         }
-        let action = self.actions.entry(action_ref.clone()).or_default();
-        // One that was turned away, or forgotten, and came again has lost its position.
-        let came_again = self.refused.contains(request) || self.gone.contains(request);
+        let action = self.journal.actions.entry(action_ref.clone()).or_default();
         let in_order = action.last_position <= position || came_again;
         action.last_position = action.last_position.max(position);
-        self.live.insert(id, Live::new(request, action_ref, key));
+        self.journal.live.insert(id, Live::new(request, action_ref, key));
         ensure(in_order, Rule::AcceptedInOrder, Some(id), || {
             format!("request {request} (execution {id}) was accepted after one that the broker took later")
         })
     }
 
-    fn keep(&self) -> Kept {
-        Kept {
-            accepted: self.accepted.clone(),
-            actions: self.actions.clone(),
-            live: self.live.clone(),
-            settled: self.settled.clone(),
-            due: self.due.clone(),
-            epoch: self.epoch,
-            batch: self.batch,
-        }
+    fn turn_to(&mut self, site: usize) {
+        let next = self.others.remove(&site).unwrap_or_default();
+        let before = std::mem::replace(&mut self.journal, next);
+        self.others.insert(std::mem::replace(&mut self.site, site), before);
     }
 
-    /// The journal is what it was. What runs, what was begun, and every number that was given stay.
-    fn rewind(&mut self) {
-        let Some(kept) = self.dump.take() else { return };
-        let Kept { accepted, actions, live, settled, due, epoch, batch } = *kept;
-        let before = std::mem::replace(&mut self.accepted, accepted);
-        self.gone.extend(before.into_keys().filter(|request| !self.accepted.contains_key(request)));
-        let ever = std::mem::replace(&mut self.actions, actions);
-        for (action, Action { widest, .. }) in ever {
-            // What was granted under it may still begin.
-            self.actions.entry(action).or_default().widest = widest;
-        }
-        (self.live, self.settled, self.due, self.epoch, self.batch) = (live, settled, due, epoch, batch);
-        self.forgotten = self.fences.last_key_value().map(|(fence, _)| *fence);
+    /// The journal that was dumped last. What runs, what was begun, and every number that was given stay.
+    fn branch_off(&mut self) -> Journal {
+        self.branches += 1;
+        let dump = self.dumps.remove(&self.site).unwrap_or_default();
+        let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
+        Journal { branch: self.branches, newest, leader: None, stands: false, ..dump }
+    }
+
+    fn journals(&self) -> impl Iterator<Item = &Journal> {
+        std::iter::once(&self.journal).chain(self.others.values())
+    }
+
+    /// The copy that goes on.
+    fn main(&self) -> &Journal {
+        let newest = self.others.last_key_value().filter(|(site, _)| **site > self.site);
+        newest.map_or(&self.journal, |(_, journal)| journal)
+    }
+
+    fn knows(&self, request: &RequestId) -> bool {
+        self.gone.contains(request) || self.journals().any(|journal| journal.accepted.contains_key(request))
+    }
+
+    /// Whether an attempt was given by a journal that a later one has taken the place of: its lease may be forgotten.
+    fn is_forgotten(&self, fence: Fence) -> bool {
+        self.fences.get(&fence).is_some_and(|given| given.branch < self.branches)
+    }
+
+    /// A fence is given, for the first time.
+    fn give(&mut self, id: ExecutionId, attempt: u32, fence: Fence, runs_on: bool) -> Result<(), Violation> {
+        let action = self.live(id)?.action.clone();
+        let branch = self.journal.branch;
+        let newest = self.journal.newest.replace(fence);
+        let before = self.fences.insert(fence, Given { execution: id, attempt, runs_on, action, branch });
+        ensure(before.is_none() && newest < Some(fence), Rule::NoNumberTwice, Some(id), || {
+            let before = before.map(|given| (given.execution, given.attempt));
+            format!("execution {id} got fence {fence}, which is of {before:?}; {newest:?} was the newest")
+        })
+    }
+
+    fn runs_on(&self, fence: Fence) -> bool {
+        self.fences.get(&fence).is_some_and(|given| given.runs_on)
     }
 
     /// It is the execution that it was.
@@ -430,8 +488,9 @@ impl Checker {
         action_ref: &ActionRef,
         key: &Option<Arc<str>>,
     ) -> Result<(), Violation> {
-        let is_its_own = self.given.get(&id) == Some(request) && self.accepted.insert(request.clone(), id).is_none();
-        self.live.insert(id, Live::new(request, action_ref, key));
+        let is_its_own =
+            self.given.get(&id) == Some(request) && self.journal.accepted.insert(request.clone(), id).is_none();
+        self.journal.live.insert(id, Live::new(request, action_ref, key));
         self.gone.remove(request);
         ensure(is_its_own, Rule::NoNumberTwice, Some(id), || {
             format!("execution {id} was taken over as request {request}; it was of {:?}", self.given.get(&id))
@@ -444,10 +503,10 @@ impl Checker {
         (live.waits, live.ahead) = (None, None);
         live.lease = Some((fence, attempt));
         let (action_ref, key) = (live.action.clone(), live.key.clone());
-        if let Some(action) = self.actions.get_mut(&action_ref) {
+        if let Some(action) = self.journal.actions.get_mut(&action_ref) {
             action.leases.insert(id, key);
         }
-        let given = self.fences.get(&fence).map(|(id, attempt, _)| (*id, *attempt));
+        let given = self.fences.get(&fence).map(|given| (given.execution, given.attempt));
         ensure(given == Some((id, attempt)), Rule::NoNumberTwice, Some(id), || {
             format!("attempt {attempt} of execution {id} was taken over with fence {fence}, which is of {given:?}")
         })
@@ -455,12 +514,12 @@ impl Checker {
 
     /// Never more processes of an action than were ever allowed, whatever the journal says of leases.
     fn count_processes(&self, fence: Fence) -> Result<(), Violation> {
-        let Some((action_ref, _)) = self.slots.get(&fence) else { return Ok(()) };
-        let Some(Some(limit)) = self.actions.get(action_ref).and_then(|action| action.widest) else { return Ok(()) };
-        let runs_on = |fence: &Fence| self.fences.get(fence).is_some_and(|(_, _, runs_on)| *runs_on);
-        let same = |fence: &&Fence| self.slots.get(fence).is_some_and(|(other, _)| other == action_ref);
-        let count = self.running.keys().filter(same).filter(|fence| !runs_on(fence)).count();
-        ensure(count <= limit as usize, Rule::LimitHolds, None, || {
+        let Some(Given { action: action_ref, .. }) = self.fences.get(&fence) else { return Ok(()) };
+        let Some(Some(limit)) = self.widest.get(action_ref) else { return Ok(()) };
+        let counts = |given: &Given| given.action == *action_ref && !given.runs_on;
+        let count =
+            self.running.keys().filter_map(|fence| self.fences.get(fence)).filter(|given| counts(given)).count();
+        ensure(count <= *limit as usize, Rule::LimitHolds, None, || {
             format!("{count} processes of {action_ref} run, and its limit was never above {limit}")
         })
     }
@@ -475,15 +534,13 @@ impl Checker {
         if let Some((ahead, rules)) = ahead {
             return self.fired(id, ahead, rules, fence, attempt, waited.map(|_| place));
         }
-        let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
-        let runs_on = self.actions.get(&action_ref).is_some_and(|action| action.rules.runs_on);
-        self.fences.insert(fence, (id, attempt, runs_on));
-        self.slots.insert(fence, (action_ref.clone(), key.clone()));
-        ensure(before.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
-            format!("execution {id} got fence {fence} while it held {before:?} and {newest:?} was the newest")
+        let runs_on = self.journal.actions.get(&action_ref).is_some_and(|action| action.rules.runs_on);
+        self.give(id, attempt, fence, runs_on)?;
+        ensure(before.is_none(), Rule::NoAttemptTwice, Some(id), || {
+            format!("execution {id} got fence {fence} while it held {before:?}")
         })?;
-        let batch = (self.epoch, self.batch);
-        let Some(action) = self.actions.get_mut(&action_ref) else { return Ok(()) };
+        let batch = (self.journal.epoch, self.journal.batch);
+        let Some(action) = self.journal.actions.get_mut(&action_ref) else { return Ok(()) };
         action.leases.insert(id, key.clone());
         let rules = action.rules;
         let has_changed = action.before.is_some_and(|(changed, _)| changed == batch);
@@ -513,7 +570,8 @@ impl Checker {
         let live = self.live(id)?;
         if live.waits.replace(place).is_none() {
             let action = live.action.clone();
-            for other in self.live.values_mut().filter(|other| other.action == action && other.ahead.is_some()) {
+            for other in self.journal.live.values_mut().filter(|other| other.action == action && other.ahead.is_some())
+            {
                 other.passes.insert(id);
             }
         }
@@ -530,8 +588,8 @@ impl Checker {
         rules: Rules,
     ) -> Result<(), Violation> {
         let same_line = |live: &Live| live.action == *action && (rules.key_limit.is_none() || live.key == *key);
-        let may_pass = |other: &ExecutionId| self.live.get(&id).is_some_and(|live| live.passes.contains(other));
-        let mut waiting = self.live.iter().filter(|(_, live)| live.waits.is_some_and(|other| other < place));
+        let may_pass = |other: &ExecutionId| self.journal.live.get(&id).is_some_and(|live| live.passes.contains(other));
+        let mut waiting = self.journal.live.iter().filter(|(_, live)| live.waits.is_some_and(|other| other < place));
         let passed = waiting.find(|(other, live)| same_line(live) && !may_pass(other));
         match passed {
             None => Ok(()),
@@ -544,25 +602,23 @@ impl Checker {
 
     /// It may begin when the attempt `after` has completed, which is out before it in its line.
     fn sent_ahead(&mut self, id: ExecutionId, ahead: Ahead, place: i64) -> Result<(), Violation> {
-        let Ahead { attempt, fence, after } = ahead;
+        let Ahead { attempt, fence, after, .. } = ahead;
         let live = self.live(id)?;
         live.place = Some(place);
         let (action_ref, out) = (live.action.clone(), live.lease);
-        let Some(action) = self.actions.get(&action_ref) else { return Ok(()) };
+        let Some(action) = self.journal.actions.get(&action_ref) else { return Ok(()) };
         let rules = action.rules;
-        let fresh = action.before.filter(|(changed, _)| *changed == (self.epoch, self.batch));
+        let fresh = action.before.filter(|(changed, _)| *changed == (self.journal.epoch, self.journal.batch));
         let is_fresh = fresh.is_some();
         // Within one batch it may have been sent before the rules changed.
         let before = fresh.map_or(rules, |(_, before)| before);
-        self.live(id)?.ahead = Some((ahead, rules.or(before)));
-        let newest = self.fences.last_key_value().map(|(fence, _)| *fence);
-        self.fences.insert(fence, (id, attempt, rules.runs_on));
-        let key = self.live.get(&id).and_then(|live| live.key.clone());
-        self.slots.insert(fence, (action_ref.clone(), key));
-        ensure(out.is_none() && newest.is_none_or(|newest| newest < fence), Rule::NoAttemptTwice, Some(id), || {
-            format!("execution {id} got fence {fence} while it held {out:?} and {newest:?} was the newest")
+        let widest = rules.or(before);
+        self.live(id)?.ahead = Some((Ahead { by_key: widest.key_limit.is_some(), ..ahead }, widest));
+        self.give(id, attempt, fence, rules.runs_on)?;
+        ensure(out.is_none(), Rule::NoAttemptTwice, Some(id), || {
+            format!("execution {id} got fence {fence} while it held {out:?}")
         })?;
-        let others = self.live.iter().filter(|(other, live)| **other != id && live.action == action_ref);
+        let others = self.journal.live.iter().filter(|(other, live)| **other != id && live.action == action_ref);
         let is_follower = |live: &Live| live.ahead.as_ref().is_some_and(|(ahead, _)| ahead.after == after);
         // Its predecessor may be back by the end of this batch, and then it never begins.
         let follows = self.fences.contains_key(&after) && after < fence;
@@ -578,7 +634,7 @@ impl Checker {
         &mut self,
         id: ExecutionId,
         ahead: Ahead,
-        sent_under: Rules,
+        widest: Rules,
         fence: Fence,
         attempt: u32,
         place: Option<i64>,
@@ -588,19 +644,20 @@ impl Checker {
         ensure((ahead.fence, ahead.attempt) == (fence, attempt), Rule::NoAttemptTwice, Some(id), || {
             format!("execution {id} was granted with fence {fence} while fence {} is out ahead", ahead.fence)
         })?;
-        let before = self.fences.get(&ahead.after).copied();
-        let is_left = before.is_some_and(|(other, ..)| self.settled.get(&other) == Some(&Status::Completed));
+        let before = self.fences.get(&ahead.after);
+        let is_left =
+            before.is_some_and(|given| self.journal.settled.get(&given.execution) == Some(&Status::Completed));
         ensure(is_left, Rule::LimitHolds, Some(id), || {
             format!("execution {id} took the slot of fence {}, whose attempt did not complete", ahead.after)
         })?;
-        let Some(action) = self.actions.get_mut(&action_ref) else { return Ok(()) };
+        let Some(action) = self.journal.actions.get_mut(&action_ref) else { return Ok(()) };
         action.leases.insert(id, key.clone());
         let of_key = action.leases.values().filter(|other| **other == key).count();
         // One leaves and one comes: under narrower rules there may be no more than there were.
         let exceeds = |now: Option<u32>, then: Option<u32>, count: usize| {
             then.zip(now).is_some_and(|(then, now)| count > then.max(now) as usize)
         };
-        let (now, then) = (action.rules, sent_under);
+        let (now, then) = (action.rules, widest);
         let is_within =
             !exceeds(now.limit, then.limit, action.leases.len()) && !exceeds(now.key_limit, then.key_limit, of_key);
         let count = action.leases.len();
@@ -608,7 +665,7 @@ impl Checker {
             format!("{action_ref} has {count} leases, {of_key} of key {key:?}, under {now:?} and {then:?}")
         })?;
         // Lines are others where keys began or ceased to matter.
-        match place.filter(|_| now.key_limit.is_some() == then.key_limit.is_some()) {
+        match place.filter(|_| now.key_limit.is_some() == ahead.by_key) {
             None => Ok(()),
             Some(place) => self.is_in_order(id, place, &action_ref, &key, now),
         }
@@ -618,7 +675,7 @@ impl Checker {
         let live = self.live(id)?;
         let held = live.ahead.take().map(|(ahead, _)| ahead.fence);
         live.passes.clear();
-        let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
+        let runs_on = self.runs_on(fence);
         let is_idle = runs_on || !self.running.contains_key(&fence);
         ensure(held == Some(fence) && is_idle, Rule::ProcessesWithinLeases, Some(id), || {
             format!(
@@ -631,10 +688,10 @@ impl Checker {
         let live = self.live(id)?;
         let held = live.lease.take();
         let action_ref = live.action.clone();
-        if let Some(action) = self.actions.get_mut(&action_ref) {
+        if let Some(action) = self.journal.actions.get_mut(&action_ref) {
             action.leases.remove(&id);
         }
-        let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
+        let runs_on = self.runs_on(fence);
         ensure(held.is_some_and(|(held, _)| held == fence), Rule::ProcessesWithinLeases, Some(id), || {
             format!("fence {fence} of execution {id} was released while it held {held:?}")
         })?;
@@ -645,8 +702,8 @@ impl Checker {
 
     fn settle(&mut self, id: ExecutionId, status: Status) -> Result<(), Violation> {
         let lease = self.live(id)?.lease;
-        self.live.remove(&id);
-        self.settled.insert(id, status);
+        self.journal.live.remove(&id);
+        self.journal.settled.insert(id, status);
         ensure(status.is_terminal() && lease.is_none(), Rule::OneTerminalStatus, Some(id), || {
             format!("execution {id} was settled as {status} and holds {lease:?}")
         })
@@ -660,19 +717,19 @@ impl Checker {
 
     fn runs(&mut self, id: ExecutionId, attempt: u32, fence: Fence) -> Result<(), Violation> {
         self.running.insert(fence, (id, attempt));
-        let runs_on = self.fences.get(&fence).is_some_and(|(_, _, runs_on)| *runs_on);
-        let live = self.live.get(&id);
-        let lease = live.and_then(|live| live.lease);
-        let ahead = live.and_then(|live| live.ahead.as_ref()).map(|(ahead, _)| *ahead);
         // Sent ahead, it begins by itself when nothing is left of the one before it.
-        let is_next = ahead.is_some_and(|ahead| {
+        let is_next = |ahead: &Ahead| {
             (ahead.fence, ahead.attempt) == (fence, attempt) && !self.running.contains_key(&ahead.after)
-        });
-        let is_leased = lease == Some((fence, attempt));
+        };
+        let lives = || self.journals().filter_map(|journal| journal.live.get(&id));
+        let is_leased = lives().any(|live| live.lease == Some((fence, attempt)));
+        let is_ahead = lives().any(|live| live.ahead.as_ref().is_some_and(|(ahead, _)| is_next(ahead)));
         // Of one that the journal forgot the worker knows more.
-        let is_forgotten = self.forgotten.is_some_and(|forgotten| fence <= forgotten);
-        ensure(runs_on || is_leased || is_next || is_forgotten, Rule::ProcessesWithinLeases, Some(id), || {
-            format!("attempt {attempt} of execution {id} runs with fence {fence}; its lease is {lease:?}, {ahead:?}")
+        let may_run = self.runs_on(fence) || is_leased || is_ahead || self.is_forgotten(fence);
+        ensure(may_run, Rule::ProcessesWithinLeases, Some(id), || {
+            let known: Vec<_> =
+                lives().map(|live| (live.lease, live.ahead.as_ref().map(|(ahead, _)| *ahead))).collect();
+            format!("attempt {attempt} of execution {id} runs with fence {fence}; its lease is {known:?}")
         })?;
         self.count_processes(fence)
     }
@@ -682,17 +739,14 @@ impl Checker {
             let detail = format!("attempt {attempt} of execution {id} still runs");
             return Err(broken(Rule::NoOrphans, Some(*id), detail));
         }
-        if let Some((id, live)) = self.live.first_key_value() {
+        if let Some((id, live)) = self.main().live.first_key_value() {
             let detail = format!(
                 "execution {id} ({}, request {}) has not ended: {:?} {:?}",
                 live.action, live.request, live.waits, live.lease
             );
             return Err(broken(Rule::EverythingEnds, Some(*id), detail));
         }
-        let missing = |request: &&RequestId| {
-            let is_known = self.accepted.contains_key(*request) || self.refused.contains(*request);
-            !is_known && !self.gone.contains(*request)
-        };
+        let missing = |request: &&RequestId| !self.knows(request) && !self.refused.contains(*request);
         if let Some(request) = self.confirmed.iter().find(missing) {
             let detail = format!("request {request} was confirmed, and neither accepted nor refused");
             return Err(broken(Rule::NothingIsLost, None, detail));
@@ -705,11 +759,8 @@ impl Checker {
     /// Whether everything the history tells of is over.
     pub(crate) fn is_quiet(&self) -> bool {
         self.running.is_empty()
-            && self.live.is_empty()
-            && self.confirmed.iter().all(|request| {
-                let is_known = self.accepted.contains_key(request) || self.refused.contains(request);
-                is_known || self.gone.contains(request)
-            })
+            && self.main().live.is_empty()
+            && self.confirmed.iter().all(|request| self.knows(request) || self.refused.contains(request))
     }
 }
 

@@ -14,12 +14,16 @@ use crate::term::{Leadership, Office, Term};
 use crate::wire::{Answer, Ask, DbId, Down, Mark, Purpose, Recovered, SessionId, Standing, Up, Verdict};
 
 pub(crate) const SEEK_AGAIN: Micros = 300 * MS;
+/// Wait before a copy of the journal that must not be led on is looked at again.
+const SUPERSEDED_PAUSE: Micros = 5 * SECOND;
 /// How long a leader may be without a broker; looked at with each ping.
 const BROKERLESS_MAX: Micros = 5 * SECOND;
 pub(crate) const PING_EVERY: Micros = 2 * SECOND;
 
 pub(crate) struct Executor {
     pub(crate) index: usize,
+    /// The copy of the journal that it connects to.
+    pub(crate) site: usize,
     pub(crate) life: u32,
     pub(crate) is_up: bool,
     pub(crate) clock: Clock,
@@ -46,15 +50,26 @@ enum Seat {
     Recovering(Leadership),
     /// Waits for the marks.
     Judging(Leadership, Box<Recovered>),
+    /// Waits until the broker has its mark, and then whether it shows another beside it.
+    Claiming(Box<Claim>),
     /// Waits until the judgement is noted; `None`: it will stand down.
     Entering(Leadership, Option<(Box<Recovered>, Box<Office>)>),
     Leading(Box<Term>),
+}
+
+struct Claim {
+    leadership: Leadership,
+    recovered: Box<Recovered>,
+    office: Box<Office>,
+    mark: Mark,
+    is_left: bool,
 }
 
 impl Executor {
     pub(crate) fn new(index: usize, clock: Clock, terms: Terms) -> Self {
         Self {
             index,
+            site: 0,
             life: 0,
             is_up: false,
             clock,
@@ -115,7 +130,12 @@ impl Executor {
     pub(crate) fn term(&mut self) -> Option<&mut Term> {
         match &mut self.seat {
             Seat::Leading(term) => Some(term),
-            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Judging(..) | Seat::Entering(..) => None,
+            Seat::Idle
+            | Seat::Waiting(_)
+            | Seat::Recovering(..)
+            | Seat::Judging(..)
+            | Seat::Claiming(..)
+            | Seat::Entering(..) => None,
         }
     }
 
@@ -126,7 +146,12 @@ impl Executor {
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         match &self.seat {
             Seat::Leading(term) => Some(term.epoch),
-            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Judging(..) | Seat::Entering(..) => None,
+            Seat::Idle
+            | Seat::Waiting(_)
+            | Seat::Recovering(..)
+            | Seat::Judging(..)
+            | Seat::Claiming(..)
+            | Seat::Entering(..) => None,
         }
     }
 
@@ -137,6 +162,7 @@ impl Executor {
             Seat::Recovering(leadership) | Seat::Judging(leadership, _) | Seat::Entering(leadership, _) => {
                 Some(leadership.db)
             }
+            Seat::Claiming(claim) => Some(claim.leadership.db),
             Seat::Leading(term) => Some(term.db),
         }
     }
@@ -146,7 +172,7 @@ impl Executor {
     pub(crate) fn seek(&mut self, stage: &mut Stage) {
         let has_broker = self.session.is_some() || stage.mistake == Some(Mistake::LeadsWithoutABroker);
         if self.is_up && has_broker && matches!(self.seat, Seat::Idle) {
-            let db = stage.connect(self.index, self.life);
+            let db = stage.connect(self.index, self.life, self.site);
             stage.ask(db, Ask::Lead, 0);
             self.seat = Seat::Waiting(db);
         }
@@ -230,25 +256,47 @@ impl Executor {
         let standing = recovered.standing.clone();
         let newest = marks.iter().max_by_key(|mark| (mark.generation, mark.epoch, mark.batch));
         let highest = marks.iter().map(|mark| mark.epoch).max().unwrap_or_default();
-        let (is_doubted, skips) = self.weigh(&standing, recovered.counters, newest);
-        let reserved = |of: fn(Counters) -> i64| marks.iter().map(|mark| of(mark.reserved)).max().unwrap_or_default();
-        let inherited = Counters {
-            next_id: reserved(|of| of.next_id),
-            next_fence: reserved(|of| of.next_fence),
-            next_action: reserved(|of| of.next_action),
-        };
-        let generation = marks.iter().map(|mark| mark.generation).max().unwrap_or_default();
         self.server_life = standing.life;
+        let retired = marks.iter().fold(0, |retired, mark| retired | mark.retired);
+        let is_blind = stage.mistake == Some(Mistake::BelievesEveryCopy);
+        if retired & (1 << standing.site) != 0 && newest.is_some_and(|mark| mark.site != standing.site) && !is_blind {
+            stage.trace(|| format!("executor {}: copy {} must not be led on", self.index, standing.site));
+            stage.disconnect(db);
+            return self.over_for(SUPERSEDED_PAUSE, stage);
+        }
+        let (is_doubted, skips) = match is_blind {
+            true => (false, false),
+            false => self.weigh(&standing, recovered.counters, newest),
+        };
         if is_doubted && highest >= epoch {
             stage.ask(db, Ask::Doubt { above: highest }, 0);
             self.seat = Seat::Entering(leadership, None);
             return;
         }
         stage.trace(|| format!("executor {} enters epoch {epoch}, in doubt: {is_doubted}", self.index));
-        let office =
-            Office::new(standing, recovered.counters, (inherited, generation), is_doubted, is_doubted || skips);
-        stage.ask(db, Ask::Judge { doubt: is_doubted }, 0);
-        self.seat = Seat::Entering(leadership, Some((recovered, Box::new(office))));
+        let office = Office::new(standing, recovered.counters, marks, is_doubted, is_doubted || skips);
+        let mark = office.claim(epoch);
+        if let Some(session) = self.session {
+            stage.send(session, Up::Mark(mark));
+        }
+        let office = Box::new(office);
+        self.seat = Seat::Claiming(Box::new(Claim { leadership, recovered, office, mark, is_left: false }));
+    }
+
+    /// The marks beside its own: of two leaders that begin at once at least one sees the other's.
+    fn claimed(&mut self, session: SessionId, marks: &[Mark], stage: &mut Stage) {
+        let Seat::Claiming(claim) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
+        let Claim { leadership, recovered, mut office, mark, .. } = *claim;
+        let Leadership { db, epoch, .. } = leadership;
+        if marks.iter().any(|other| mark.is_beside(other)) && stage.mistake != Some(Mistake::BelievesEveryCopy) {
+            stage.trace(|| format!("executor {}: another leader begins beside epoch {epoch}", self.index));
+            stage.ask(db, Ask::Doubt { above: epoch }, 0);
+            self.seat = Seat::Entering(leadership, None);
+        } else {
+            office.has_claimed(session, &mark);
+            stage.ask(db, Ask::Judge { doubt: office.is_doubted() }, 0);
+            self.seat = Seat::Entering(leadership, Some((recovered, office)));
+        }
     }
 
     /// Whether the journal is doubted, and whether its numbers are skipped where it is not.
@@ -268,11 +316,18 @@ impl Executor {
         if mark.epoch == standing.former.0 && self.witness.is_some_and(knows) {
             return (false, false);
         }
+        if mark.site != standing.site {
+            return (true, true);
+        }
         (false, self.server_life != standing.life)
     }
 
     /// Leadership, or the wish for it, is over; the process seeks it again.
     pub(crate) fn over(&mut self, stage: &mut Stage) {
+        self.over_for(SEEK_AGAIN, stage);
+    }
+
+    fn over_for(&mut self, pause: Micros, stage: &mut Stage) {
         if let Some(db) = self.db() {
             stage.disconnect(db);
         }
@@ -292,7 +347,7 @@ impl Executor {
             return self.crash(stage);
         }
         let spread = stage.chance.below(200 * MS);
-        stage.after(SEEK_AGAIN + spread, Event::SeekAgain { executor: self.index, life: self.life });
+        stage.after(pause + spread, Event::SeekAgain { executor: self.index, life: self.life });
     }
 
     pub(crate) fn ping(&mut self, db: DbId, stage: &mut Stage) {
@@ -320,7 +375,7 @@ impl Executor {
         match &mut self.seat {
             Seat::Leading(term) => term.open(session, stage),
             Seat::Judging(..) => stage.send(session, Up::ReadMarks),
-            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Entering(..) => {}
+            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Claiming(..) | Seat::Entering(..) => {}
         }
     }
 
@@ -344,7 +399,7 @@ impl Executor {
                 Seat::Leading(term) => {
                     if term.feed.is_some() {
                         self.starving_since = Some(stage.now);
-                        stage.record(Fact::Starves { epoch: term.epoch });
+                        stage.record_of(self.site, Fact::Starves { epoch: term.epoch });
                     }
                     term.close();
                 }
@@ -353,7 +408,12 @@ impl Executor {
                     stage.disconnect(*db);
                     self.seat = Seat::Idle;
                 }
-                Seat::Waiting(_) | Seat::Recovering(..) | Seat::Judging(..) | Seat::Entering(..) | Seat::Idle => {}
+                Seat::Waiting(_)
+                | Seat::Recovering(..)
+                | Seat::Judging(..)
+                | Seat::Claiming(..)
+                | Seat::Entering(..)
+                | Seat::Idle => {}
             }
             self.dial_again(stage);
         }
@@ -372,12 +432,21 @@ impl Executor {
                     term.order_returned(incarnation, stage);
                 }
             }
-            Down::Marks(marks) => self.judge(&marks, stage),
-            Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } | Down::Marked(_) => {
+            Down::Marks(marks) if matches!(self.seat, Seat::Judging(..)) => self.judge(&marks, stage),
+            Down::Marks(marks) if matches!(&self.seat, Seat::Claiming(claim) if claim.is_left) => {
+                self.claimed(session, &marks, stage);
+            }
+            Down::Marked(_) if matches!(self.seat, Seat::Claiming(..)) => {
+                if let Seat::Claiming(claim) = &mut self.seat {
+                    claim.is_left = true;
+                    stage.send(session, Up::ReadMarks);
+                }
+            }
+            Down::Marks(_) | Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } | Down::Marked(_) => {
                 if let Seat::Leading(term) = &mut self.seat {
                     term.hear(session, down, stage);
                     if term.feed.is_some() && self.starving_since.take().is_some() {
-                        stage.record(Fact::Feeds { epoch: term.epoch });
+                        stage.record_of(self.site, Fact::Feeds { epoch: term.epoch });
                     }
                 }
             }
@@ -393,7 +462,9 @@ impl Executor {
         let Seat::Leading(term) = &mut self.seat else { return };
         let clock = term.clock;
         term.flush(stage);
-        if let Some(ask) = term.verdict() {
+        if term.must_read_marks() {
+            term.read_marks(stage);
+        } else if let Some(ask) = term.verdict() {
             // What is under way lands first.
             if !term.is_flying() && !term.is_leaving && stage.dbs[term.db].call.is_none() {
                 term.is_leaving = true;

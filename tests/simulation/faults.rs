@@ -16,6 +16,7 @@ pub(crate) struct Fault {
 /// Kinds beyond those that [`Blow::choose`] counts.
 pub(crate) const LEADER_ALONE: u64 = 23;
 pub(crate) const CLOCK_STEPS: u64 = 24;
+pub(crate) const TWO_PRIMARIES: u64 = 25;
 
 /// Someone on the network of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +73,9 @@ pub(crate) enum Blow {
     JournalFreezes,
     /// What is committed meanwhile is forgotten.
     JournalRewinds,
+    /// A replica has what was committed before, is promoted in the end, and some executors go over to it while the others
+    /// stay with the old primary.
+    TwoPrimaries,
     /// The leader's session with the journal is ended by the server.
     LeaderCutOff,
     /// Whoever leads then has no way to the broker, while all others have.
@@ -151,6 +155,9 @@ impl Fault {
         if among.is_none() && past.percent(10) {
             let (at, lasts) = (past.below(until), past.spread(2 * SECOND, 200 * SECOND));
             faults.push(Self { at, lasts, blow: Blow::JournalRewinds });
+        } else if among.map_or(past.percent(10), |kinds| kinds.contains(&TWO_PRIMARIES)) {
+            let (at, lasts) = (past.below(until), past.spread(10 * MS, 60 * SECOND));
+            faults.push(Self { at, lasts, blow: Blow::TwoPrimaries });
         }
         let mut more = Chance::of(plan.seed, 5);
         for kind in [LEADER_ALONE, CLOCK_STEPS] {
@@ -254,6 +261,7 @@ impl Blow {
             | Self::JournalRestarts
             | Self::JournalFreezes
             | Self::JournalRewinds
+            | Self::TwoPrimaries
             | Self::LeaderAlone
             | Self::LeaderCutOff => true,
         }

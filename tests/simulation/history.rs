@@ -36,6 +36,15 @@ pub(crate) enum Fact {
     },
 
     // ---- the journal ----
+    /// What the journal and its leader do from here on is of this copy of it. The first is 0.
+    Of {
+        site: usize,
+    },
+    /// Another copy holds what this one held at the last [`Fact::Dumped`], and is led on from there. This one may be led on
+    /// as well, until its leader learns of the other.
+    Promoted {
+        site: usize,
+    },
     /// A leader raised the epoch.
     Led {
         epoch: Epoch,

@@ -15,6 +15,8 @@ use crate::stage::{CALL_DEADLINE, Event, Stage, Why};
 use crate::wire::{ActionRow, Answer, Ask, Batch, DbId, Mark, Recovered, Standing};
 
 pub(crate) struct Journal {
+    /// Which copy it is.
+    site: usize,
     pub(crate) is_up: bool,
     pub(crate) frozen: bool,
     waiting: Vec<(DbId, Ask)>,
@@ -46,6 +48,7 @@ struct Rows {
 impl Journal {
     pub(crate) fn new(policies: &[Policy], stage: &mut Stage) -> Self {
         let mut journal = Self {
+            site: 0,
             is_up: true,
             frozen: false,
             waiting: Vec::new(),
@@ -118,6 +121,7 @@ impl Journal {
                         doubt: self.rows.doubt,
                         floor: self.rows.floor.unwrap_or(self.rows.counters),
                         settled: self.settled_in_doubt(),
+                        site: self.site,
                         life: self.life,
                     },
                 };
@@ -172,7 +176,7 @@ impl Journal {
     fn apply(&mut self, batch: Batch, stage: &mut Stage) {
         self.rows.batch = batch.number;
         self.rows.counters = batch.counters;
-        stage.record(Fact::Committed { epoch: batch.epoch, batch: batch.number });
+        stage.record_of(self.site, Fact::Committed { epoch: batch.epoch, batch: batch.number });
         for row in batch.actions {
             self.put(row, stage);
         }
@@ -185,16 +189,19 @@ impl Journal {
             let action = self.rows.actions.get(&snapshot.action).map(|row| row.action_ref.clone());
             let (execution, request) = (snapshot.id, stage.requests[number].clone());
             let (action, key) = (action.unwrap_or_else(|| action_ref(0)), snapshot.key.clone());
-            stage.record(if is_recovered {
-                Fact::Recovered { execution, request, action, key }
-            } else {
-                Fact::Accepted { execution, request, action, key }
-            });
+            stage.record_of(
+                self.site,
+                if is_recovered {
+                    Fact::Recovered { execution, request, action, key }
+                } else {
+                    Fact::Accepted { execution, request, action, key }
+                },
+            );
             let mut fresh = snapshot.clone();
             fresh.lease = None;
             // One that was granted and lost before anybody heard of it has no plain order among the others of its batch.
             if snapshot.attempt == u32::from(snapshot.lease.is_some()) {
-                stage.record(Fact::Waits { execution: snapshot.id, place: snapshot.place });
+                stage.record_of(self.site, Fact::Waits { execution: snapshot.id, place: snapshot.place });
             }
             self.rows.live.insert(snapshot.id, fresh);
             moved.push(snapshot);
@@ -211,7 +218,7 @@ impl Journal {
                 before.lease.as_ref().map(|lease| lease.fence) != snapshot.lease.as_ref().map(|lease| lease.fence);
             if before.attempt + granted < snapshot.attempt || has_begun && is_over {
                 // The same for one that waited before, and for one that was sent ahead and has begun and ended.
-                stage.record(Fact::Stands { execution: snapshot.id });
+                stage.record_of(self.site, Fact::Stands { execution: snapshot.id });
             }
         }
         moved.extend(batch.live);
@@ -220,7 +227,7 @@ impl Journal {
             moved.retain(|snapshot| snapshot.id != id);
             self.release(id, None, stage);
             self.rows.live.remove(&id);
-            stage.record(Fact::Settled { execution: id, status });
+            stage.record_of(self.site, Fact::Settled { execution: id, status });
         }
         for snapshot in &moved {
             self.release(snapshot.id, snapshot.lease.as_ref().map(|lease| lease.fence), stage);
@@ -237,26 +244,25 @@ impl Journal {
                 let (is_new, fence) = (before != Some(lease.fence), lease.fence);
                 match lease.after {
                     Some(after) if is_new => {
-                        stage.record(Fact::SentAhead { execution, attempt, fence, place, after });
+                        stage.record_of(self.site, Fact::SentAhead { execution, attempt, fence, place, after });
                     }
                     // Nothing is granted in doubt: that is what a worker holds.
                     None if in_doubt && (is_new || was_ahead) => {
-                        stage.record(Fact::Adopted { execution, attempt, fence });
+                        stage.record_of(self.site, Fact::Adopted { execution, attempt, fence });
                     }
                     None if is_new || was_ahead => {
-                        stage.record(Fact::Granted { execution, attempt, fence, place });
+                        stage.record_of(self.site, Fact::Granted { execution, attempt, fence, place });
                     }
                     Some(_) | None => {}
                 }
             } else if snapshot.status == Status::Queued && snapshot.not_before.is_none() && !snapshot.keeps_slot {
                 let (execution, place) = (snapshot.id, snapshot.place);
-                stage.record(if has_failed {
-                    Fact::Waits { execution, place }
-                } else {
-                    Fact::Rejoins { execution, place }
-                });
+                stage.record_of(
+                    self.site,
+                    if has_failed { Fact::Waits { execution, place } } else { Fact::Rejoins { execution, place } },
+                );
             } else {
-                stage.record(Fact::Stands { execution: snapshot.id });
+                stage.record_of(self.site, Fact::Stands { execution: snapshot.id });
             }
             self.rows.live.insert(snapshot.id, snapshot);
         }
@@ -271,10 +277,13 @@ impl Journal {
         let Some(live) = self.rows.live.get_mut(&id) else { return };
         if let Some(lease) = live.lease.take_if(|lease| next != Some(lease.fence)) {
             let fence = lease.fence;
-            stage.record(match lease.after {
-                None => Fact::Released { execution: id, fence },
-                Some(_) => Fact::TakenBack { execution: id, fence },
-            });
+            stage.record_of(
+                self.site,
+                match lease.after {
+                    None => Fact::Released { execution: id, fence },
+                    Some(_) => Fact::TakenBack { execution: id, fence },
+                },
+            );
         }
     }
 
@@ -285,7 +294,7 @@ impl Journal {
             paused: row.paused,
             runs_on: row.policy.on_isolation == OnIsolation::Continue,
         };
-        stage.record(Fact::ActionPut { action: row.action_ref.clone(), rules });
+        stage.record_of(self.site, Fact::ActionPut { action: row.action_ref.clone(), rules });
         self.rows.actions.insert(row.id, row);
     }
 
@@ -301,12 +310,15 @@ impl Journal {
         let Some(due) = snapshot.not_before.filter(|due| before != Some(*due)) else { return };
         let Some(action) = self.rows.actions.get(&snapshot.action) else { return };
         let micros = |at: Timestamp| at.as_micros();
-        stage.record(Fact::BacksOff {
-            execution: snapshot.id,
-            since,
-            due_in: micros(due) - micros(clock::of_the_journal(since)),
-            at_most: i64::try_from(action.policy.retry.backoff_max.as_micros()).unwrap_or(i64::MAX),
-        });
+        stage.record_of(
+            self.site,
+            Fact::BacksOff {
+                execution: snapshot.id,
+                since,
+                due_in: micros(due) - micros(clock::of_the_journal(since)),
+                at_most: i64::try_from(action.policy.retry.backoff_max.as_micros()).unwrap_or(i64::MAX),
+            },
+        );
     }
 
     // ---- the lock ----
@@ -331,8 +343,8 @@ impl Journal {
         self.rows.epoch = Epoch(self.rows.epoch.0 + 1);
         self.rows.batch = 0;
         stage.dbs[db].heard_at = stage.now;
-        stage.record(Fact::Led { epoch: self.rows.epoch });
-        stage.record(Fact::Starves { epoch: self.rows.epoch });
+        stage.record_of(self.site, Fact::Led { epoch: self.rows.epoch });
+        stage.record_of(self.site, Fact::Starves { epoch: self.rows.epoch });
         stage.answer(db, Answer::Led { epoch: self.rows.epoch, at: clock::of_the_journal(stage.now) });
         stage.after(CALL_DEADLINE, Event::JournalSuspects { db, why: Why::Gone });
     }
@@ -346,7 +358,7 @@ impl Journal {
         stage.answer(db, Answer::Failed);
         if self.holder == Some(db) {
             self.holder = None;
-            stage.record(Fact::LockFreed { epoch: self.rows.epoch });
+            stage.record_of(self.site, Fact::LockFreed { epoch: self.rows.epoch });
             self.seat_next(stage);
         }
     }
@@ -380,12 +392,14 @@ impl Journal {
     pub(crate) fn stop(&mut self, stage: &mut Stage) {
         self.is_up = false;
         if std::mem::take(&mut self.frozen) {
-            stage.record(Fact::JournalStands { still: false });
+            stage.record_of(self.site, Fact::JournalStands { still: false });
         }
         self.waiting.clear();
         self.line.clear();
         for db in 0..stage.dbs.len() {
-            self.end_session(db, stage);
+            if stage.dbs[db].site == self.site {
+                self.end_session(db, stage);
+            }
         }
     }
 
@@ -397,7 +411,7 @@ impl Journal {
     /// Keeps what the journal holds now, for [`Self::rewind`].
     pub(crate) fn dump(&mut self, stage: &mut Stage) {
         self.dump = Some(Box::new(self.rows.clone()));
-        stage.record(Fact::Dumped);
+        stage.record_of(self.site, Fact::Dumped);
     }
 
     /// The server dies, and comes back with what it held at the last dump. Only where a mark shows it: what is lost
@@ -405,24 +419,46 @@ impl Journal {
     pub(crate) fn rewind(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) -> bool {
         let Some(dump) = self.dump.take() else { return false };
         let known = if dump.doubt.is_none() { (dump.epoch, dump.batch) } else { dump.former };
-        if !marks.iter().any(|mark| (mark.epoch, mark.batch) > known) {
+        if !marks.iter().any(|mark| mark.site == self.site && (mark.epoch, mark.batch) > known) {
             return false;
         }
         self.stop(stage);
         self.rows = *dump;
-        stage.record(Fact::Rewound);
+        stage.record_of(self.site, Fact::Rewound);
         self.start();
         true
     }
 
     pub(crate) fn freeze(&mut self, stage: &mut Stage) {
         self.frozen = true;
-        stage.record(Fact::JournalStands { still: true });
+        stage.record_of(self.site, Fact::JournalStands { still: true });
+    }
+
+    /// A copy that holds what this one held at the last dump. This one goes on. Only where it has been led on: else nothing
+    /// tells the two apart.
+    pub(crate) fn promote(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) -> Option<Self> {
+        let rows = *self.dump.take()?;
+        if !marks.iter().any(|mark| mark.site == self.site) {
+            return None;
+        }
+        let site = self.site + 1;
+        stage.record_of(self.site, Fact::Promoted { site });
+        Some(Self {
+            site,
+            is_up: true,
+            frozen: false,
+            waiting: Vec::new(),
+            holder: None,
+            line: VecDeque::new(),
+            rows,
+            life: self.life + 1,
+            dump: None,
+        })
     }
 
     pub(crate) fn thaw(&mut self, stage: &mut Stage) {
         if std::mem::take(&mut self.frozen) {
-            stage.record(Fact::JournalStands { still: false });
+            stage.record_of(self.site, Fact::JournalStands { still: false });
         }
         for (db, ask) in std::mem::take(&mut self.waiting) {
             self.arrive(db, ask, stage);

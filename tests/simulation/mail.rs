@@ -28,12 +28,13 @@ pub(crate) enum Letter {
 }
 
 impl Letter {
-    pub(crate) fn send(self, session: SessionId, stage: &mut Stage) {
+    /// As a leader on this copy of the journal sends it.
+    pub(crate) fn send(self, session: SessionId, site: usize, stage: &mut Stage) {
         match self {
             Self::Hello(body) => stage.publish(session, Route::Workers, Rc::new(body), false, Purpose::Other),
             Self::Orders { incarnation, orders } => {
                 for order in &orders {
-                    note(order, stage);
+                    note(order, site, stage);
                 }
                 let route = Route::To(Queue::Worker(incarnation));
                 stage.publish(session, route, Rc::new(Body::Orders(orders)), true, Purpose::Order(incarnation));
@@ -42,19 +43,20 @@ impl Letter {
                 stage.publish(session, Route::To(queue), Rc::new(Body::Probe(probe)), false, Purpose::Other);
             }
             Self::Ack { queue, tag } => stage.send(session, Up::Ack { queue, tag }),
-            Self::Said(fact) => stage.record(fact),
+            Self::Said(fact) => stage.record_of(site, fact),
         }
     }
 }
 
-fn note(order: &duty::Order, stage: &mut Stage) {
+fn note(order: &duty::Order, site: usize, stage: &mut Stage) {
     match order {
-        duty::Order::Scheduled(order) => {
-            stage.record(Fact::Dispatched { execution: order.execution_id, attempt: order.attempt, fence: order.fence })
-        }
+        duty::Order::Scheduled(order) => stage.record_of(
+            site,
+            Fact::Dispatched { execution: order.execution_id, attempt: order.attempt, fence: order.fence },
+        ),
         duty::Order::Recorded(order) => {
             for (execution, attempt) in &order.attempts {
-                stage.record(Fact::Recorded { execution: *execution, attempt: *attempt });
+                stage.record_of(site, Fact::Recorded { execution: *execution, attempt: *attempt });
             }
         }
         _ => {}

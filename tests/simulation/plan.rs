@@ -103,6 +103,8 @@ pub(crate) enum Mistake {
     LeadsWithoutABroker,
     /// What is due is due by the leader's own wall clock.
     GoesByItsOwnClock,
+    /// A copy of the journal is led on whatever others show.
+    BelievesEveryCopy,
     /// What a consumer did not ack goes to the end of the queue.
     ReturnsToTheEnd,
 }
@@ -213,8 +215,9 @@ impl Plan {
 }
 
 impl Plan {
+    /// Whether a journal is led on that is older than the world.
     pub(crate) fn rewinds(&self) -> bool {
-        self.faults.iter().any(|fault| fault.blow == Blow::JournalRewinds)
+        self.faults.iter().any(|fault| matches!(fault.blow, Blow::JournalRewinds | Blow::TwoPrimaries))
     }
 }
 

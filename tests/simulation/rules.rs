@@ -119,6 +119,9 @@ fn each_rule_is_broken_by_what_breaks_it() {
     let accepted = |id| Fact::Accepted { execution: ExecutionId(9), request: request(id), action: action(), key: None };
     let execution = ExecutionId(1);
     let left = Fact::Left { execution, attempt: 1 };
+    let promoted = Fact::Promoted { site: 1 };
+    let copy = |site| Fact::Of { site };
+    let led = |epoch| vec![Fact::Led { epoch: Epoch(epoch) }, Fact::Feeds { epoch: Epoch(epoch) }];
     let again = Fact::Granted { execution, attempt: 2, fence: Fence(2), place: 1 };
     let begins_again = Fact::Began { execution, attempt: 2, fence: Fence(2) };
     let cases: Vec<(Rule, Vec<Fact>)> = vec![
@@ -159,6 +162,21 @@ fn each_rule_is_broken_by_what_breaks_it() {
                 began(1, 1),
                 Fact::Rewound,
                 Fact::Adopted { execution: ExecutionId(2), attempt: 1, fence: Fence(1) },
+            ],
+        ),
+        // Two copies of the journal, each of which gives what the other gives.
+        (Rule::NoNumberTwice, vec![Fact::Dumped, promoted, granted(1, 1), copy(1), granted(1, 1)]),
+        (Rule::NoNumberTwice, [vec![Fact::Dumped, Fact::Promoted { site: 1 }], led(2), vec![copy(1)], led(2)].concat()),
+        (
+            Rule::LimitHolds,
+            vec![
+                Fact::Dumped,
+                Fact::Promoted { site: 1 },
+                granted(1, 1),
+                began(1, 1),
+                copy(1),
+                again.clone(),
+                begins_again.clone(),
             ],
         ),
         // A process that the journal forgot counts all the same.

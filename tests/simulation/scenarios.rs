@@ -267,7 +267,7 @@ fn unknown_commit_with_the_next_batch_pipelined() {
         {
             scene.0.stage.chance.next();
         }
-        scene.until("the next leader", |scene| scene.0.journal.epoch() > Epoch(1));
+        scene.until("the next leader", |scene| scene.0.journal().epoch() > Epoch(1));
         scene.0.stage.rates = Rates::default();
         let scene = scene.end();
         assert_eq!(scene.count(|fact| matches!(fact, Fact::Settled { status: Status::Completed, .. })), 5);
@@ -290,7 +290,7 @@ fn drain_or_loss_overtakes_a_confirmed_completion() {
     scene.0.stage.rates.dropped = 0;
     scene.until("the end", |scene| scene.has(|fact| is_settled(fact, 1)));
     let (_, completed) = scene.published(|body| matches!(body, Body::Completed(_))).expect("it was told");
-    let queue = Queue::Completions(scene.0.journal.epoch());
+    let queue = Queue::Completions(scene.0.journal().epoch());
     let World { broker, stage, .. } = &mut scene.0;
     broker.duplicate(queue, completed, stage);
     let scene = scene.end();
@@ -503,6 +503,22 @@ fn rewound_journal_starts_nothing_beside_what_it_forgot() {
     plan.requests[2].at = 60 * SECOND;
     let scene = Scene::new(rewound(plan, 10 * SECOND, 40 * SECOND)).end();
     assert!(scene.has(|fact| matches!(fact, Fact::Rewound)));
+    assert!(scene.has(|fact| matches!(fact, Fact::Recovered { execution: ExecutionId(2), .. })));
+    assert_eq!(scene.begins(2), 1, "it runs once, and ends as itself");
+    assert!(scene.has(|fact| is_settled(fact, 2)));
+}
+
+#[test]
+fn of_two_primaries_the_newer_goes_on_with_what_the_older_gave() {
+    // The second is accepted and starts after the replica was cut off, and runs on while both primaries live.
+    let mut plan = Plan::calm(2, 1, 3);
+    let long = [SECOND, 300 * SECOND, SECOND];
+    plan.requests.iter_mut().zip(long).for_each(|(request, runs_for)| request.runs_for = Some(runs_for));
+    plan.requests[1].at = 20 * SECOND;
+    plan.requests[2].at = 60 * SECOND;
+    let faults = vec![Fault { at: 10 * SECOND, lasts: 30 * SECOND, blow: Blow::TwoPrimaries }];
+    let scene = Scene::new(Plan { faults, ..plan }).end();
+    assert!(scene.has(|fact| matches!(fact, Fact::Promoted { .. })));
     assert!(scene.has(|fact| matches!(fact, Fact::Recovered { execution: ExecutionId(2), .. })));
     assert_eq!(scene.begins(2), 1, "it runs once, and ends as itself");
     assert!(scene.has(|fact| is_settled(fact, 2)));

@@ -239,6 +239,8 @@ pub(crate) struct Link {
 /// A session with the journal.
 #[derive(Debug)]
 pub(crate) struct Db {
+    /// The copy of the journal at its other end.
+    pub(crate) site: usize,
     pub(crate) executor: usize,
     pub(crate) life: u32,
     pub(crate) client_up: bool,
@@ -262,8 +264,8 @@ pub(crate) struct Stage {
     pub(crate) plans: Rc<[RequestPlan]>,
     pub(crate) requests: Vec<RequestId>,
     pub(crate) parameters: Vec<Arc<RawValue>>,
-    /// Operations that were carried out.
-    pub(crate) operated: Vec<usize>,
+    /// Operations that were carried out, and on which copy of the journal.
+    pub(crate) operated: Vec<(usize, usize)>,
     /// Who is struck between two of its effects; the world sees to it when the turn is over.
     pub(crate) struck: Option<(Node, Strike)>,
     pub(crate) sessions: Vec<Session>,
@@ -275,6 +277,8 @@ pub(crate) struct Stage {
     /// Each latency is up to this.
     latency: Micros,
     checker: Checker,
+    /// The copy of the journal that is spoken of.
+    site: usize,
     pub(crate) violation: Option<Violation>,
     pub(crate) history: Option<Vec<Entry>>,
     trace: Option<VecDeque<(Micros, String)>>,
@@ -307,6 +311,7 @@ impl Stage {
             calls: 0,
             latency,
             checker: Checker::default(),
+            site: 0,
             violation: None,
             history: is_traced.then(Vec::new),
             trace: is_traced.then(VecDeque::new),
@@ -369,6 +374,14 @@ impl Stage {
             self.trace(|| format!("  {:?}", entry.fact));
             self.history.get_or_insert_default().push(entry);
         }
+    }
+
+    /// The same, of this copy of the journal or of its leader.
+    pub(crate) fn record_of(&mut self, site: usize, fact: Fact) {
+        if std::mem::replace(&mut self.site, site) != site {
+            self.record(Fact::Of { site });
+        }
+        self.record(fact);
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -562,8 +575,9 @@ impl Stage {
 
     // ---- sessions with the journal ----
 
-    pub(crate) fn connect(&mut self, executor: usize, life: u32) -> DbId {
+    pub(crate) fn connect(&mut self, executor: usize, life: u32, site: usize) -> DbId {
         self.dbs.push(Db {
+            site,
             executor,
             life,
             client_up: true,

@@ -14,6 +14,7 @@ use slotline_scheduler::{
 };
 use uuid::Uuid;
 
+use crate::broker::MARKS_MAX;
 use crate::clock::Clock;
 use crate::faults::Node;
 use crate::history::Fact;
@@ -30,6 +31,8 @@ const WORTH_A_BATCH: usize = 3;
 
 /// Numbers that one mark reserves. Few, so that it is renewed all the time.
 const RESERVE: i64 = 60;
+/// The most marks that a leader leaves before it looks for those of others.
+const UNLOOKED_MAX: usize = MARKS_MAX / 2 - 1;
 /// How far behind the commits the newest mark may be.
 const MARK_EVERY: Duration = Duration::from_secs(1);
 
@@ -42,34 +45,103 @@ pub(crate) struct Office {
     inherited: Counters,
     /// The highest generation of the journal that any mark shows.
     marked_generation: u64,
+    /// Copies of the journal whose place this one takes.
+    retired: u64,
     confirmed: Counters,
     is_renewing: bool,
+    /// Marks that were left since those of others were read.
+    unlooked: usize,
+    /// The session on which it left its first mark.
+    claimed_on: Option<SessionId>,
+    /// The first mark of another session, once the broker has it, until none is found beside it.
+    unproven: Option<Mark>,
+    begins: bool,
+    reads: Reads,
     /// The next numbers as of the last batch that is committed.
     next: Counters,
     marked_at: Option<Timestamp>,
 }
 
+/// What a leader in doubt knows of the marks that were left since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    Nothing,
+    /// The broker was asked.
+    Soon,
+    All,
+}
+
 impl Office {
-    pub(crate) fn new(
-        standing: Standing,
-        counters: Counters,
-        (inherited, marked_generation): (Counters, u64),
-        doubt: bool,
-        skips: bool,
-    ) -> Self {
-        let from = if skips { inherited } else { counters };
+    pub(crate) fn new(standing: Standing, counters: Counters, marks: &[Mark], doubt: bool, skips: bool) -> Self {
+        let inherited = reserved(marks);
+        let newest = marks.iter().max_by_key(|mark| (mark.generation, mark.epoch, mark.batch));
+        let before = newest.map_or(0, |mark| 1 << mark.site);
+        let retired = marks.iter().fold(before, |retired, mark| retired | mark.retired) & !(1 << standing.site);
         Self {
             standing,
             doubt,
-            from,
+            from: if skips { inherited } else { counters },
             inherited,
-            marked_generation,
+            retired,
+            marked_generation: generation(marks),
             confirmed: counters,
             is_renewing: false,
+            unlooked: 0,
+            claimed_on: None,
+            unproven: None,
+            begins: false,
+            reads: Reads::Nothing,
             next: counters,
             marked_at: None,
         }
     }
+
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubt
+    }
+
+    /// Left before the leader greets anybody: this copy of the journal is led on, and others are not to be.
+    pub(crate) fn claim(&self, epoch: Epoch) -> Mark {
+        let reserved = if self.doubt { self.inherited } else { self.reserve(self.from) };
+        Mark { reserved, ..self.mark(epoch, 0) }
+    }
+
+    pub(crate) fn has_claimed(&mut self, session: SessionId, claim: &Mark) {
+        self.claimed_on = Some(session);
+        if !self.doubt {
+            self.confirmed = claim.reserved;
+        }
+    }
+
+    /// A whole reserve above what comes next.
+    fn reserve(&self, next: Counters) -> Counters {
+        let inherited = self.inherited;
+        Counters {
+            next_id: (next.next_id + RESERVE).max(inherited.next_id),
+            next_fence: (next.next_fence + RESERVE).max(inherited.next_fence),
+            next_action: next.next_action.max(inherited.next_action),
+        }
+    }
+
+    fn mark(&self, epoch: Epoch, batch: i64) -> Mark {
+        let Self { next, confirmed: reserved, retired, .. } = *self;
+        let Standing { generation, site, .. } = self.standing;
+        Mark { generation, epoch, batch, next, reserved, site, retired }
+    }
+}
+
+/// No number from these on was given, as far as marks tell.
+fn reserved(marks: &[Mark]) -> Counters {
+    let all = |of: fn(Counters) -> i64| marks.iter().map(|mark| of(mark.reserved)).max().unwrap_or_default();
+    Counters {
+        next_id: all(|of| of.next_id),
+        next_fence: all(|of| of.next_fence),
+        next_action: all(|of| of.next_action),
+    }
+}
+
+fn generation(marks: &[Mark]) -> u64 {
+    marks.iter().map(|mark| mark.generation).max().unwrap_or_default()
 }
 
 /// What came with the lock: the session that holds it, and the clock that its term goes by.
@@ -82,6 +154,8 @@ pub(crate) struct Leadership {
 
 pub(crate) struct Term {
     pub(crate) db: DbId,
+    /// The copy of the journal that is led on.
+    site: usize,
     executor: usize,
     life: u32,
     pub(crate) epoch: Epoch,
@@ -179,6 +253,7 @@ impl Term {
         }
         Self {
             db,
+            site: office.standing.site,
             executor,
             life,
             epoch,
@@ -229,7 +304,12 @@ impl Term {
     pub(crate) fn open(&mut self, session: SessionId, stage: &mut Stage) {
         self.close();
         self.office.is_renewing = false;
-        self.renew_mark(session, true, stage);
+        self.office.reads = Reads::Nothing;
+        self.office.unproven = None;
+        self.office.begins = !self.office.doubt && self.office.claimed_on != Some(session);
+        if self.office.begins {
+            self.renew_mark(session, true, stage);
+        }
         stage.send(session, Up::Lead { epoch: self.epoch });
     }
 
@@ -263,18 +343,15 @@ impl Term {
                 }
             },
             Down::Marked(mark) => {
-                if mark.reserved.next_id > self.office.confirmed.next_id
-                    || mark.reserved.next_fence > self.office.confirmed.next_fence
-                {
-                    self.office.is_renewing = false;
-                    self.office.confirmed = mark.reserved;
-                    self.scheduler.reserve(mark.reserved);
-                    self.apply(Input::Ticked, stage);
-                    self.look_up(stage);
+                if std::mem::take(&mut self.office.begins) {
+                    self.office.unproven = Some(mark);
+                    stage.send(session, Up::ReadMarks);
+                } else {
+                    self.marked(mark, stage);
                 }
             }
-            Down::Marks(_)
-            | Down::Leading { .. }
+            Down::Marks(marks) => self.weigh(session, &marks, stage),
+            Down::Leading { .. }
             | Down::Delivered { .. }
             | Down::Serving { .. }
             | Down::Confirmed { .. }
@@ -333,7 +410,12 @@ impl Term {
     pub(crate) fn settled_mark(&self) -> Option<Mark> {
         let is_settled = self.office.doubt && self.evidence.is_none();
         let next = self.scheduler.counters();
-        is_settled.then(|| Mark { generation: self.next_generation(), next, reserved: next, ..self.mark() })
+        is_settled.then(|| Mark {
+            generation: self.next_generation(),
+            next,
+            reserved: next,
+            ..self.office.mark(self.epoch, self.committed)
+        })
     }
 
     /// What it knows of the journal without being told.
@@ -341,25 +423,70 @@ impl Term {
         (!self.office.doubt).then_some((self.epoch, self.committed))
     }
 
-    fn mark(&self) -> Mark {
-        let Office { next, confirmed: reserved, .. } = self.office;
-        Mark { generation: self.office.standing.generation, epoch: self.epoch, batch: self.committed, next, reserved }
-    }
-
     fn renew_mark(&mut self, session: SessionId, is_new_session: bool, stage: &mut Stage) {
         let (next, confirmed) = (self.scheduler.counters(), self.office.confirmed);
         let left = (confirmed.next_id - next.next_id).min(confirmed.next_fence - next.next_fence);
-        if self.office.doubt || !is_new_session && (self.office.is_renewing || left >= RESERVE / 2) {
+        let is_due = left < RESERVE / 2 || self.office.unlooked >= UNLOOKED_MAX;
+        if self.office.doubt || !is_new_session && (self.office.is_renewing || !is_due) {
             return;
         }
         self.office.is_renewing = true;
-        let inherited = self.office.inherited;
-        let reserved = Counters {
-            next_id: (next.next_id + RESERVE).max(inherited.next_id),
-            next_fence: (next.next_fence + RESERVE).max(inherited.next_fence),
-            next_action: next.next_action.max(inherited.next_action),
-        };
-        stage.send(session, Up::Mark(Mark { reserved, ..self.mark() }));
+        if is_new_session {
+            stage.send(session, Up::Mark(self.renewal()));
+        } else {
+            stage.send(session, Up::ReadMarks);
+        }
+    }
+
+    /// The mark of a whole reserve above what comes next.
+    fn renewal(&self) -> Mark {
+        let reserved = self.office.reserve(self.scheduler.counters());
+        Mark { reserved, ..self.office.mark(self.epoch, self.committed) }
+    }
+
+    /// Before the doubt is settled: a leader of another copy may have left one more mark before it saw the claim.
+    pub(crate) fn must_read_marks(&self) -> bool {
+        self.feed.is_some() && self.office.reads != Reads::All && matches!(self.verdict(), Some(Ask::Settle { .. }))
+    }
+
+    pub(crate) fn read_marks(&mut self, stage: &mut Stage) {
+        if let Some(session) = self.feed.filter(|_| self.office.reads == Reads::Nothing) {
+            self.office.reads = Reads::Soon;
+            stage.send(session, Up::ReadMarks);
+        }
+    }
+
+    /// The broker has this mark, and the numbers that it reserves may be given.
+    fn marked(&mut self, mark: Mark, stage: &mut Stage) {
+        self.office.is_renewing = false;
+        if mark.reserved.next_id > self.office.confirmed.next_id
+            || mark.reserved.next_fence > self.office.confirmed.next_fence
+        {
+            self.office.confirmed = mark.reserved;
+            self.scheduler.reserve(mark.reserved);
+            self.apply(Input::Ticked, stage);
+            self.look_up(stage);
+        }
+    }
+
+    fn weigh(&mut self, session: SessionId, marks: &[Mark], stage: &mut Stage) {
+        if self.office.doubt {
+            if self.office.reads == Reads::Soon {
+                self.scheduler.raise(reserved(marks));
+                self.office.marked_generation = self.office.marked_generation.max(generation(marks));
+                self.office.reads = Reads::All;
+            }
+            return;
+        }
+        let own = self.office.mark(self.epoch, self.committed);
+        if marks.iter().any(|other| own.is_beside(other)) {
+            self.evidence.get_or_insert(self.epoch);
+        } else if let Some(mark) = self.office.unproven.take() {
+            self.marked(mark, stage);
+        } else if self.office.is_renewing {
+            self.office.unlooked = 1;
+            stage.send(session, Up::Mark(self.renewal()));
+        }
     }
 
     fn leave_mark_if_due(&mut self, stage: &mut Stage) {
@@ -369,7 +496,10 @@ impl Term {
         }
         self.office.marked_at = None;
         let Some(session) = self.feed.filter(|_| !self.office.doubt) else { return };
-        stage.send(session, Up::Mark(self.mark()));
+        if self.office.unlooked < UNLOOKED_MAX {
+            self.office.unlooked += 1;
+            stage.send(session, Up::Mark(self.office.mark(self.epoch, self.committed)));
+        }
         // One that was not taken is not told of: the next is tried with it.
         self.office.is_renewing = false;
         self.renew_mark(session, false, stage);
@@ -628,7 +758,7 @@ impl Term {
     /// Lets out what a commit has made true.
     fn release(&mut self, cargo: Cargo, stage: &mut Stage) {
         let Cargo { effects, answers, answered, refused, acks, request_ack, generation, probe, bodies, .. } = cargo;
-        stage.operated.extend(answers);
+        stage.operated.extend(answers.into_iter().map(|operation| (self.site, operation)));
         let Some(session) = self.feed else { return };
         let bag = Mailbag {
             epoch: self.epoch,
@@ -669,7 +799,7 @@ impl Term {
                 self.outgoing.clear();
                 return;
             };
-            letter.send(session, stage);
+            letter.send(session, self.site, stage);
             if stage.strikes_between(node) {
                 return;
             }

@@ -126,6 +126,20 @@ pub(crate) struct Mark {
     pub(crate) batch: i64,
     pub(crate) next: Counters,
     pub(crate) reserved: Counters,
+    /// Which copy of the journal it is of.
+    pub(crate) site: usize,
+    /// Copies that another has taken the place of, by bit.
+    pub(crate) retired: u64,
+}
+
+impl Mark {
+    /// Whether another leader that counts left the other.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        other.epoch > self.epoch
+            || other.epoch == self.epoch && other.site != self.site
+            || other.generation > self.generation
+            || other.retired & (1 << self.site) != 0
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +271,8 @@ pub(crate) struct Standing {
     pub(crate) floor: Counters,
     /// Executions from the floor on that have settled.
     pub(crate) settled: Vec<ExecutionId>,
+    /// Which copy of the journal this is.
+    pub(crate) site: usize,
     /// Which life of the server this is.
     pub(crate) life: u32,
 }

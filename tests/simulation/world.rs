@@ -31,7 +31,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) stage: Stage,
     pub(crate) broker: Broker,
-    pub(crate) journal: Journal,
+    /// Every copy of the journal that was led on; the last is the one that goes on.
+    pub(crate) journals: Vec<Journal>,
     pub(crate) executors: Vec<Executor>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) processes: Vec<Process>,
@@ -70,7 +71,7 @@ impl World {
         let journal = Journal::new(&policies, &mut stage);
         let mut world = Self {
             broker: Broker::new(plan.requests.len()),
-            journal,
+            journals: vec![journal],
             executors: plan
                 .executors
                 .iter()
@@ -159,8 +160,8 @@ impl World {
         if let Some((node, strike)) = self.stage.struck.take() {
             self.struck(node, strike);
         }
-        for index in std::mem::take(&mut self.stage.operated) {
-            if index == self.operated {
+        for (site, index) in std::mem::take(&mut self.stage.operated) {
+            if index == self.operated && site == self.site() {
                 self.operated += 1;
                 if let Some(next) = self.plan.operations.get(self.operated) {
                     self.stage.at(next.at, Event::Operate { index: self.operated });
@@ -190,6 +191,15 @@ impl World {
             self.stage.record(Fact::Closed);
         }
         is_done || is_late
+    }
+
+    /// Which copy of the journal goes on.
+    pub(crate) fn site(&self) -> usize {
+        self.journals.len() - 1
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journals[self.site()]
     }
 
     // ---- who is there ----
@@ -296,9 +306,15 @@ impl World {
                 }
             }
             Event::Dial { node, life } => self.dial(node, life),
-            Event::ToJournal { db, ask } => self.journal.arrive(db, ask, &mut self.stage),
+            Event::ToJournal { db, ask } => {
+                let site = self.stage.dbs[db].site;
+                self.journals[site].arrive(db, ask, &mut self.stage);
+            }
             Event::FromJournal { db, answer } => self.answered(db, answer),
-            Event::JournalSuspects { db, why } => self.journal.suspect(db, why, &mut self.stage),
+            Event::JournalSuspects { db, why } => {
+                let site = self.stage.dbs[db].site;
+                self.journals[site].suspect(db, why, &mut self.stage);
+            }
             Event::CallOverdue { db, call } => {
                 if self.stage.dbs[db].call == Some(call) {
                     self.answered(db, Answer::Failed);
@@ -465,10 +481,11 @@ impl World {
     fn look_up(&mut self, executor: usize, life: u32, session: usize) {
         let Some(numbers) = self.executors[executor].term().and_then(|term| term.sought(session)) else { return };
         let is_cut = self.stage.journal_links[executor].up_cut.is_some();
-        let known = if is_cut { None } else { self.journal.look_up(&numbers) };
+        let journal = &self.journals[self.executors[executor].site];
+        let known = if is_cut { None } else { journal.look_up(&numbers) };
         let delay = match &known {
             Some(_) => self.stage.chance.spread(100, 5_000),
-            None if is_cut || self.journal.frozen => CALL_DEADLINE,
+            None if is_cut || journal.frozen => CALL_DEADLINE,
             None => MS,
         };
         self.stage.after(delay, Event::LookedUp { executor, life, session, known });
@@ -480,7 +497,9 @@ impl World {
         if index != self.operated {
             return;
         }
-        let leaders: Vec<_> = (0..self.executors.len()).filter(|index| self.executors[*index].leads()).collect();
+        let site = self.site();
+        let leads = |executor: &&Executor| executor.leads() && executor.site == site;
+        let leaders: Vec<_> = self.executors.iter().filter(leads).map(|executor| executor.index).collect();
         if !leaders.is_empty() {
             let executor = self.stage.chance.pick(&leaders);
             self.stage.after(MS, Event::Put { executor, index });
@@ -499,7 +518,9 @@ impl World {
             policy: Rc::new(operation.policy.clone()),
             paused: operation.paused,
         };
-        if let Some(term) = self.executors[executor].term() {
+        if self.executors[executor].site == self.site()
+            && let Some(term) = self.executors[executor].term()
+        {
             term.put(index, row, &mut self.stage);
             self.executors[executor].turn(&mut self.stage);
         }
@@ -656,7 +677,8 @@ impl World {
             return;
         }
         self.stage.trace(|| format!("!! {:?} for {} ms", fault.blow, fault.lasts / 1000));
-        let stage = &mut self.stage;
+        let site = self.site();
+        let (stage, journal) = (&mut self.stage, &mut self.journals[site]);
         match fault.blow {
             Blow::CrashExecutor(index) => self.crash_executor(index),
             Blow::EndExecutor(index) => {
@@ -688,10 +710,10 @@ impl World {
             Blow::QueueRefuses(worker) => self.broker.refused = Some(worker),
             Blow::QueueGone(which) => self.broker.lose_queue(which, stage),
             Blow::ConsumerCancelled(which) => self.broker.cancel_consumers(which, stage),
-            Blow::JournalRestarts => self.journal.stop(stage),
-            Blow::JournalFreezes => self.journal.freeze(stage),
-            Blow::JournalRewinds => self.journal.dump(stage),
-            Blow::LeaderCutOff => self.journal.cut_leader_off(stage),
+            Blow::JournalRestarts => journal.stop(stage),
+            Blow::JournalFreezes => journal.freeze(stage),
+            Blow::JournalRewinds | Blow::TwoPrimaries => journal.dump(stage),
+            Blow::LeaderCutOff => journal.cut_leader_off(stage),
             Blow::LeaderAlone => {
                 if let Some(leader) = self.executors.iter().find(|executor| executor.leads()) {
                     self.alone.push(leader.index);
@@ -713,15 +735,15 @@ impl World {
             Blow::BrokerBlocks => self.broker.unblock(stage),
             Blow::BrokerRefuses => self.broker.is_refusing = false,
             Blow::QueueRefuses(_) => self.broker.refused = None,
-            Blow::JournalRestarts => self.journal.start(),
+            Blow::JournalRestarts => self.journals.iter_mut().for_each(Journal::start),
             Blow::JournalRewinds => {
-                if self.journal.rewind(&self.broker.marks, stage) && !self.plan.operations.is_empty() {
-                    // What operators did since the dump is forgotten too: they do it all again.
-                    self.operated = 0;
-                    stage.after(MS, Event::Operate { index: 0 });
+                let site = self.journals.len() - 1;
+                if self.journals[site].rewind(&self.broker.marks, stage) {
+                    self.operate_again();
                 }
             }
-            Blow::JournalFreezes => self.journal.thaw(stage),
+            Blow::TwoPrimaries => self.promote(),
+            Blow::JournalFreezes => self.journals.iter_mut().for_each(|journal| journal.thaw(stage)),
             Blow::LeaderAlone => {
                 if let Some(index) = self.alone.pop() {
                     stage.mend(Node::Executor(index));
@@ -745,6 +767,36 @@ impl World {
         }
     }
 
+    /// What operators did since the dump is forgotten too: they do it all again.
+    fn operate_again(&mut self) {
+        if !self.plan.operations.is_empty() {
+            self.operated = 0;
+            self.stage.after(MS, Event::Operate { index: 0 });
+        }
+    }
+
+    /// The replica becomes a primary beside the old one, and some executors go over to it.
+    fn promote(&mut self) {
+        let site = self.site();
+        let Some(copy) = self.journals[site].promote(&self.broker.marks, &mut self.stage) else { return };
+        self.journals.push(copy);
+        let first = self.stage.chance.index(self.executors.len());
+        for index in 0..self.executors.len() {
+            if index == first || self.stage.chance.percent(50) {
+                self.connect_to_newest(index);
+            }
+        }
+        self.operate_again();
+    }
+
+    /// An operator starts the executor anew, with the address of the copy of the journal that goes on.
+    fn connect_to_newest(&mut self, index: usize) {
+        if self.executors[index].site != self.site() {
+            self.crash_executor(index);
+            self.executors[index].site = self.site();
+        }
+    }
+
     /// From here on nothing hurts.
     fn calm(&mut self) {
         self.stage.rates = Rates::default();
@@ -754,6 +806,7 @@ impl World {
         for node in self.frozen.keys().copied().collect::<Vec<_>>() {
             self.thaw(node);
         }
+        (0..self.executors.len()).for_each(|index| self.connect_to_newest(index));
         self.is_calm = true;
         self.stage.trace(|| "!! nothing hurts any more".to_owned());
         self.stage.record(Fact::FaultsStopped { bound: self.plan.bound() });
