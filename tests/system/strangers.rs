@@ -393,7 +393,7 @@ async fn no_body_costs_more_than_a_small_multiple_of_its_bytes_and_good_ones_beh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_ones_among_a_flood_of_bad_members_are_taken_before_any_of_these_is_put_aside() -> Result<()> {
-    const BODIES: usize = 200;
+    const BODIES: usize = 60;
     const MEMBERS: usize = 10_000;
     /// Neither does the journal keep a letter, nor does the broker confirm more than the first few.
     const CLOSED: &str = "BEGIN; LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3600)";
