@@ -169,6 +169,14 @@ impl Broker {
         }
     }
 
+    /// Somebody publishes who has no session here.
+    pub(crate) fn inject(&mut self, route: Route, body: Body, stage: &mut Stage) {
+        if self.is_up && self.frozen.is_none() {
+            stage.trace(|| format!("into {route:?} comes {}", kind(&body)));
+            self.publish(route, Rc::new(body), false, stage);
+        }
+    }
+
     /// A second copy turns up.
     pub(crate) fn duplicate(&mut self, queue: Name, body: Rc<Body>, stage: &mut Stage) {
         if self.is_up && self.frozen.is_none() && self.queues.contains_key(&queue) {
@@ -369,6 +377,8 @@ pub(crate) fn kind(body: &Body) -> String {
         Body::StatusChanged(word) => format!("status of {}/{}", word.execution_id, word.attempt),
         Body::Progress(word) => format!("progress of {}/{}", word.execution_id, word.attempt),
         Body::Probe(_) => "probe".to_owned(),
+        Body::Sealed(sealed) if sealed.is_lie => format!("a lie: {}", kind(&sealed.body)),
+        Body::Sealed(sealed) => kind(&sealed.body),
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Rule {
     ChainsFollowSuccess,
     /// Leadership goes to those who can do the whole job: nobody keeps it for long without a broker.
     LeadersHaveABroker,
+    /// What a stranger says changes nothing.
+    LiesChangeNothing,
     /// The next process of a worker tells what had ended in one that went in good order.
     EndedIsTold,
     /// What backs off is due when its policy says, whoever's clock shows what.
@@ -207,8 +209,8 @@ impl Checker {
                 self.journal.leader = Some((*epoch, None));
                 ensure(*epoch > before, Rule::EpochsRise, None, || format!("epoch {epoch} after epoch {before}"))
             }
-            Fact::LockFreed { epoch } => {
-                self.journal.leader = self.journal.leader.filter(|(leads, _)| leads != epoch);
+            Fact::LockFreed => {
+                self.journal.leader = None;
                 Ok(())
             }
             Fact::JournalStands { still } => {
@@ -361,6 +363,9 @@ impl Checker {
                 ensure(said == *last_sequence, Rule::EventsAreGapFree, Some(*execution), || {
                     format!("attempt {attempt} of execution {execution} said {said} events and counts {last_sequence}")
                 })
+            }
+            Fact::Believed { lie } => {
+                Err(broken(Rule::LiesChangeNothing, None, format!("a stranger is believed: {lie}")))
             }
             Fact::Left { execution, attempt } => {
                 self.left.insert((*execution, *attempt));

@@ -17,6 +17,7 @@ pub(crate) struct Fault {
 pub(crate) const LEADER_ALONE: u64 = 23;
 pub(crate) const CLOCK_STEPS: u64 = 24;
 pub(crate) const TWO_PRIMARIES: u64 = 25;
+pub(crate) const LIAR: u64 = 26;
 
 /// Someone on the network of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +81,8 @@ pub(crate) enum Blow {
     LeaderCutOff,
     /// Whoever leads then has no way to the broker, while all others have.
     LeaderAlone,
+    /// A stranger publishes what workers and executors would.
+    Liar,
     /// The wall clock of an executor's host is set: what it would have shown at true time zero.
     ClockSteps(usize, u64),
 }
@@ -172,6 +175,11 @@ impl Fault {
                 }
             }
         }
+        let mut lies = Chance::of(plan.seed, 6);
+        if among.map_or(lies.percent(3), |kinds| kinds.contains(&LIAR)) {
+            let (at, lasts) = (lies.below(until / 2), lies.spread(10 * SECOND, 100 * SECOND));
+            faults.push(Self { at, lasts, blow: Blow::Liar });
+        }
         faults.sort_by_key(|fault| fault.at);
         (faults, rates)
     }
@@ -263,6 +271,7 @@ impl Blow {
             | Self::JournalRewinds
             | Self::TwoPrimaries
             | Self::LeaderAlone
+            | Self::Liar
             | Self::LeaderCutOff => true,
         }
     }

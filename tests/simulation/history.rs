@@ -50,9 +50,7 @@ pub(crate) enum Fact {
         epoch: Epoch,
     },
     /// The leader's session with the journal is over, and the lock is free for the next.
-    LockFreed {
-        epoch: Epoch,
-    },
+    LockFreed,
     /// The database stands still from here on, or goes on.
     JournalStands {
         still: bool,
@@ -165,6 +163,12 @@ pub(crate) enum Fact {
     },
     Answered {
         request: RequestId,
+    },
+
+    // ---- who is believed ----
+    /// A leader or a worker acts on what a stranger said.
+    Believed {
+        lie: String,
     },
 
     // ---- processes, by their true times ----

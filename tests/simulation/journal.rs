@@ -358,7 +358,7 @@ impl Journal {
         stage.answer(db, Answer::Failed);
         if self.holder == Some(db) {
             self.holder = None;
-            stage.record_of(self.site, Fact::LockFreed { epoch: self.rows.epoch });
+            stage.record_of(self.site, Fact::LockFreed);
             self.seat_next(stage);
         }
     }

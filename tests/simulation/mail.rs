@@ -9,6 +9,7 @@ use std::rc::Rc;
 use serde_json::value::RawValue;
 use slotline_protocol::message::{AttemptKey, Cancel, Hello, Lineage, Probe, Recall, Recorded, Scheduled};
 use slotline_protocol::policy::OnIsolation;
+use slotline_protocol::proof::Ring;
 use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, Timestamp};
 use slotline_scheduler::{Dispatch, Effects, Order, Sent};
 use slotline_worker::duty;
@@ -16,20 +17,36 @@ use slotline_worker::duty;
 use crate::history::Fact;
 use crate::journal::{action_id, action_ref};
 use crate::plan::Terms;
+use crate::seal;
 use crate::stage::Stage;
 use crate::wire::{ActionRow, Body, Purpose, Queue, Route, SessionId, Tag, Up};
 
 pub(crate) enum Letter {
     Hello(Body),
-    Orders { incarnation: Incarnation, orders: Vec<duty::Order> },
-    Probe { queue: Queue, probe: Probe },
-    Ack { queue: Queue, tag: Tag },
+    Orders {
+        incarnation: Incarnation,
+        orders: Vec<duty::Order>,
+    },
+    /// To an incarnation that has no token yet, by the nonce of its heartbeat.
+    Introduction {
+        incarnation: Incarnation,
+        nonce: String,
+        hello: duty::Order,
+    },
+    Probe {
+        queue: Queue,
+        probe: Probe,
+    },
+    Ack {
+        queue: Queue,
+        tag: Tag,
+    },
     Said(Fact),
 }
 
 impl Letter {
     /// As a leader on this copy of the journal sends it.
-    pub(crate) fn send(self, session: SessionId, site: usize, stage: &mut Stage) {
+    pub(crate) fn send(self, session: SessionId, site: usize, ring: Option<&Ring>, stage: &mut Stage) {
         match self {
             Self::Hello(body) => stage.publish(session, Route::Workers, Rc::new(body), false, Purpose::Other),
             Self::Orders { incarnation, orders } => {
@@ -37,7 +54,13 @@ impl Letter {
                     note(order, site, stage);
                 }
                 let route = Route::To(Queue::Worker(incarnation));
-                stage.publish(session, route, Rc::new(Body::Orders(orders)), true, Purpose::Order(incarnation));
+                let body = seal::order(ring, incarnation, None, Body::Orders(orders));
+                stage.publish(session, route, Rc::new(body), true, Purpose::Order(incarnation));
+            }
+            Self::Introduction { incarnation, nonce, hello } => {
+                let route = Route::To(Queue::Worker(incarnation));
+                let body = seal::order(ring, incarnation, Some(nonce), Body::Orders(vec![hello]));
+                stage.publish(session, route, Rc::new(body), true, Purpose::Order(incarnation));
             }
             Self::Probe { queue, probe } => {
                 stage.publish(session, Route::To(queue), Rc::new(Body::Probe(probe)), false, Purpose::Other);
@@ -75,7 +98,7 @@ pub(crate) struct Mailbag<'a> {
 }
 
 impl Mailbag<'_> {
-    pub(crate) fn write(&self, effects: &Effects) -> Vec<Letter> {
+    pub(crate) fn write(&self, effects: &Effects, introductions: Vec<(Incarnation, String, u64)>) -> Vec<Letter> {
         let mut letters = Vec::new();
         if effects.hello.is_some() {
             letters.push(Letter::Hello(Body::Greeting(self.epoch)));
@@ -94,6 +117,11 @@ impl Mailbag<'_> {
                 letters.push(Letter::Orders { incarnation, orders: run.to_vec() });
             }
         }
+        letters.extend(introductions.into_iter().map(|(incarnation, nonce, n)| Letter::Introduction {
+            incarnation,
+            nonce,
+            hello: self.hello(n, false),
+        }));
         letters
     }
 

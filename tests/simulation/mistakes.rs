@@ -1,6 +1,6 @@
 //! The checker checked: each mistake that is made on purpose must be found.
 
-use crate::faults::{CLOCK_STEPS, LEADER_ALONE, TWO_PRIMARIES};
+use crate::faults::{CLOCK_STEPS, LEADER_ALONE, LIAR, TWO_PRIMARIES};
 use crate::plan::Mistake;
 use crate::search::search_mistake;
 
@@ -75,6 +75,16 @@ fn a_leader_that_goes_by_its_own_clock_is_found() {
 #[test]
 fn a_leader_that_believes_every_copy_of_the_journal_is_found() {
     is_found(Mistake::BelievesEveryCopy, &[TWO_PRIMARIES]);
+}
+
+#[test]
+fn a_leader_that_believes_strangers_is_found() {
+    is_found(Mistake::BelievesStrangers, &[LIAR]);
+}
+
+#[test]
+fn a_worker_that_obeys_strangers_is_found() {
+    is_found(Mistake::ObeysStrangers, &[LIAR]);
 }
 
 #[test]

@@ -105,6 +105,10 @@ pub(crate) enum Mistake {
     GoesByItsOwnClock,
     /// A copy of the journal is led on whatever others show.
     BelievesEveryCopy,
+    /// A leader takes what comes without proof.
+    BelievesStrangers,
+    /// A worker takes orders that no executor has proved to have written.
+    ObeysStrangers,
     /// What a consumer did not ack goes to the end of the queue.
     ReturnsToTheEnd,
 }
@@ -215,6 +219,11 @@ impl Plan {
 }
 
 impl Plan {
+    /// Whether somebody lies.
+    pub(crate) fn has_liar(&self) -> bool {
+        self.faults.iter().any(|fault| fault.blow == Blow::Liar)
+    }
+
     /// Whether a journal is led on that is older than the world.
     pub(crate) fn rewinds(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.blow, Blow::JournalRewinds | Blow::TwoPrimaries))

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use slotline_protocol::proof::Secret;
 
 use crate::chance::Chance;
 use crate::checker::{Checker, Violation};
@@ -120,6 +121,10 @@ pub(crate) enum Event {
     },
     Strike(usize),
     Heal(usize),
+    /// The stranger says the next thing, until then.
+    Lie {
+        until: Micros,
+    },
     Thaw {
         node: Node,
         since: Micros,
@@ -260,6 +265,10 @@ pub(crate) struct Stage {
     pub(crate) chance: Chance,
     pub(crate) rates: Rates,
     pub(crate) mistake: Option<Mistake>,
+    /// The journal's, where somebody lies; else nothing is proved.
+    pub(crate) secret: Option<Secret>,
+    /// A proof that anybody can have seen.
+    pub(crate) overheard: Option<String>,
     /// What was planned for each request, what it is called, and what an attempt of it is handed.
     pub(crate) plans: Rc<[RequestPlan]>,
     pub(crate) requests: Vec<RequestId>,
@@ -299,6 +308,8 @@ impl Stage {
             chance,
             rates: plan.rates,
             mistake: plan.mistake,
+            secret: plan.has_liar().then(crate::seal::secret),
+            overheard: None,
             plans: plan.requests.clone().into(),
             requests: plan.requests.iter().map(|request| request.id.clone()).collect(),
             parameters: (0..plan.requests.len()).map(parameters).collect(),

@@ -3,11 +3,12 @@
 //! As `crates/executor/src/{term,outbox,flight,admission,intake,inbox}.rs` do it, without bodies, schemas and HTTP.
 //! Not here: how orders are written (`mail`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use slotline_protocol::message::{Completed, Ended, Lineage, Probe, Returned};
+use slotline_protocol::proof::Ring;
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Incarnation, Status, Timestamp, message};
 use slotline_scheduler::{
     Config, Counters, Effects, Input, Limits, Outcome, ProbedQueue, RecoveredAction, Scheduler, Snapshot, Token,
@@ -21,6 +22,7 @@ use crate::history::Fact;
 use crate::journal::slowness;
 use crate::mail::{Letter, Mailbag};
 use crate::plan::{Mistake, Terms};
+use crate::seal::{self, Heard};
 use crate::stage::{Event, Stage};
 use crate::wire::{ActionRow, Ask, Batch, Body, DbId, Down, Mark, Queue, Recovered, SessionId, Standing, Tag, Up};
 
@@ -190,6 +192,10 @@ pub(crate) struct Term {
     pub(crate) is_leaving: bool,
     office: Office,
     evidence: Option<Epoch>,
+    /// Where somebody lies.
+    ring: Option<Ring>,
+    /// Incarnations that are to be introduced, with the nonces of their heartbeats.
+    strangers: BTreeSet<(Incarnation, String)>,
 }
 
 /// Deliveries that are being looked up, and the last batch that was committed before.
@@ -222,6 +228,7 @@ struct Cargo {
     bodies: BTreeMap<ExecutionId, usize>,
     /// The next numbers as of its batch.
     next: Counters,
+    introductions: Vec<(Incarnation, String, u64)>,
 }
 
 impl Term {
@@ -282,6 +289,8 @@ impl Term {
             is_leaving: false,
             office,
             evidence: None,
+            ring: stage.secret.clone().map(Ring::new),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -520,13 +529,39 @@ impl Term {
     }
 
     fn read(&mut self, queue: Queue, body: &Body, stage: &mut Stage) {
+        match seal::hear(self.ring.as_ref(), body, stage) {
+            Heard::Believed(body) => self.take(queue, body, stage),
+            Heard::Stranger(incarnation, nonce) => {
+                self.strangers.insert((incarnation, nonce));
+                self.is_urgent = true;
+            }
+            Heard::Nothing => {}
+        }
+    }
+
+    /// Whether the last word of an incarnation is its own, or that of a later one of its worker.
+    fn may_part(&self, word: &Ended) -> bool {
+        let name_of = |incarnation| self.scheduler.name_of(incarnation);
+        let teller = word.told_by.unwrap_or(word.incarnation);
+        let is_its_own = teller == word.incarnation || name_of(teller) == Some(&word.worker);
+        is_its_own && name_of(word.incarnation).is_none_or(|known| *known == word.worker)
+    }
+
+    fn take(&mut self, queue: Queue, body: &Body, stage: &mut Stage) {
         match body {
+            Body::Ended(word) if !self.may_part(word) => {}
             Body::Completed(word) => self.apply(completed(word), stage),
             Body::Returned(word) => self.apply(returned(word), stage),
             Body::Heartbeat(heartbeat) => self.apply(Input::Heartbeat(heartbeat.clone()), stage),
             Body::Ended(Ended { incarnation, reason, outcomes, returned: handed_back, told_by, has_more, .. }) => {
                 let teller = told_by.unwrap_or(*incarnation);
+                let holder = |word: &Completed, scheduler: &Scheduler| {
+                    scheduler.holder_of((word.execution_id, word.attempt), word.fence)
+                };
                 for word in outcomes {
+                    if holder(word, &self.scheduler).is_some_and(|holder| holder != *incarnation) {
+                        continue;
+                    }
                     let word = Completed { incarnation: teller, ..word.clone() };
                     self.apply(completed(&word), stage);
                 }
@@ -554,7 +589,12 @@ impl Term {
                 };
                 self.apply(Input::Probed { queue, published_at: probe.published_at }, stage);
             }
-            Body::Progress(_) | Body::Request { .. } | Body::Cancel { .. } | Body::Greeting(_) | Body::Orders(_) => {}
+            Body::Progress(_)
+            | Body::Request { .. }
+            | Body::Cancel { .. }
+            | Body::Greeting(_)
+            | Body::Orders(_)
+            | Body::Sealed(_) => {}
         }
     }
 
@@ -640,8 +680,11 @@ impl Term {
         self.lazy_since = None;
         let (batch, cargo) = self.pack(now, stage);
         let effects = &cargo.effects;
-        let speaks_for_itself =
-            batch.is_empty() && effects.orders.is_empty() && effects.hello.is_none() && effects.greetings.is_empty();
+        let speaks_for_itself = batch.is_empty()
+            && effects.orders.is_empty()
+            && effects.hello.is_none()
+            && effects.greetings.is_empty()
+            && cargo.introductions.is_empty();
         if speaks_for_itself && self.flight.is_none() {
             return self.release(cargo, stage);
         }
@@ -707,6 +750,10 @@ impl Term {
         for settled in &effects.settled {
             self.bodies.remove(&settled.id);
         }
+        let strangers = std::mem::take(&mut self.strangers).into_iter();
+        // Numbered after the scheduler's own orders, since they leave after them.
+        let introductions =
+            strangers.map(|(incarnation, nonce)| (incarnation, nonce, self.scheduler.number_order())).collect();
         let batch = Batch {
             cut_at: stage.now,
             epoch: self.epoch,
@@ -731,6 +778,7 @@ impl Term {
             generation: self.feed,
             bodies,
             next: batch.counters,
+            introductions,
         };
         (batch, cargo)
     }
@@ -757,7 +805,19 @@ impl Term {
 
     /// Lets out what a commit has made true.
     fn release(&mut self, cargo: Cargo, stage: &mut Stage) {
-        let Cargo { effects, answers, answered, refused, acks, request_ack, generation, probe, bodies, .. } = cargo;
+        let Cargo {
+            effects,
+            answers,
+            answered,
+            refused,
+            acks,
+            request_ack,
+            generation,
+            probe,
+            bodies,
+            introductions,
+            ..
+        } = cargo;
         stage.operated.extend(answers.into_iter().map(|operation| (self.site, operation)));
         let Some(session) = self.feed else { return };
         let bag = Mailbag {
@@ -769,7 +829,7 @@ impl Term {
             journal: lineage(self.office.standing.generation),
             wants_accounts: self.office.doubt,
         };
-        self.outgoing.extend(bag.write(&effects));
+        self.outgoing.extend(bag.write(&effects, introductions));
         let mut letters = Vec::new();
         letters.extend(
             answered.into_iter().map(|number| Letter::Said(Fact::Answered { request: stage.requests[number].clone() })),
@@ -799,7 +859,7 @@ impl Term {
                 self.outgoing.clear();
                 return;
             };
-            letter.send(session, self.site, stage);
+            letter.send(session, self.site, self.ring.as_ref(), stage);
             if stage.strikes_between(node) {
                 return;
             }
@@ -829,6 +889,7 @@ impl Cargo {
             probe: None,
             bodies: BTreeMap::new(),
             next: Counters::default(),
+            introductions: Vec::new(),
         }
     }
 }
@@ -844,7 +905,8 @@ fn number(body: &Body) -> Option<usize> {
         | Body::Ended(_)
         | Body::StatusChanged(_)
         | Body::Progress(_)
-        | Body::Probe(_) => None,
+        | Body::Probe(_)
+        | Body::Sealed(_) => None,
     }
 }
 

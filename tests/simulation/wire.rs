@@ -10,6 +10,7 @@ use slotline_scheduler::{Counters, Snapshot};
 use slotline_worker::duty::Order;
 
 use crate::clock::Micros;
+use crate::seal::Sealed;
 
 /// A session with the broker: one connection, as far as it matters here.
 pub(crate) type SessionId = usize;
@@ -73,6 +74,8 @@ pub(crate) enum Body {
     StatusChanged(StatusChanged),
     Progress(Progress),
     Probe(Probe),
+    /// With what its headers prove, where somebody may lie.
+    Sealed(Box<Sealed>),
 }
 
 /// To the broker.

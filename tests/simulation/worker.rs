@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use slotline_protocol::message::{AttemptKey, Ended, Failure, Report};
+use slotline_protocol::proof::{Trust, Worth};
 use slotline_protocol::{Incarnation, WorkerName};
 use slotline_worker::duty::{
     Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Shortage, Terms, Told,
@@ -20,6 +21,7 @@ use crate::history::Fact;
 use crate::journal::action_ref;
 use crate::plan::{self, Mistake, WorkerPlan};
 use crate::process::Process;
+use crate::seal;
 use crate::stage::{Event, News, Stage};
 use crate::wire::{Body, Down, Purpose, Queue, Route, SessionId, Up, Verdict};
 
@@ -41,6 +43,8 @@ pub(crate) struct Worker {
     pub(crate) failures: u32,
     /// The incarnations in the lock file.
     lock: Vec<Incarnation>,
+    /// What the incarnation knows of executors, where somebody lies.
+    trust: Option<Trust>,
     /// What a process has left beside the lock.
     kept: Vec<Ended>,
     /// What the book asked for and is not done yet.
@@ -95,6 +99,7 @@ impl Worker {
             link: Link::Dialing,
             failures: 0,
             lock: Vec::new(),
+            trust: None,
             kept: Vec::new(),
             effects: VecDeque::new(),
             scratch: Vec::new(),
@@ -153,6 +158,7 @@ impl Worker {
             self.lock.clone_from(&formers);
         }
         let incarnation = self.name_incarnation();
+        self.trust = trust(incarnation, stage);
         stage.trace(|| format!("worker {} starts as {}", self.index, crate::broker::short(incarnation)));
         let mut duty = Duty::new(self.config.clone(), incarnation, self.now(stage));
         if self.plan.has_lock {
@@ -254,14 +260,15 @@ impl Worker {
                 if queue != Queue::Worker(incarnation) {
                     return;
                 }
-                let orders = match &*body {
-                    Body::Greeting(epoch) => {
-                        stage.trace(|| format!("worker {} <- a greeting of epoch {epoch}", self.index));
+                let (worth, body) = seal::judge(self.trust.as_mut(), &body, stage);
+                let orders = match (worth, body) {
+                    (Worth::Hint, _) => {
+                        stage.trace(|| format!("worker {} <- {}", self.index, crate::broker::kind(body)));
                         self.handle(Input::Hinted { incarnation }, stage);
                         &[][..]
                     }
-                    Body::Orders(orders) => orders,
-                    _ => return,
+                    (Worth::Order | Worth::Introduction, Body::Orders(orders)) => orders,
+                    (Worth::Order | Worth::Introduction | Worth::Nothing, _) => &[][..],
                 };
                 for order in orders {
                     let mut order = order.clone();
@@ -273,7 +280,11 @@ impl Worker {
                     if let Order::Recorded(order) = &order {
                         self.owed.retain(|key| !order.attempts.contains(key));
                     }
-                    self.handle(Input::Ordered { incarnation, order }, stage);
+                    let input = match worth {
+                        Worth::Introduction => Input::Introduced { incarnation, order },
+                        Worth::Order | Worth::Hint | Worth::Nothing => Input::Ordered { incarnation, order },
+                    };
+                    self.handle(input, stage);
                 }
                 stage.send(session, Up::Ack { queue, tag });
             }
@@ -377,9 +388,12 @@ impl Worker {
             }
         }
         while let Link::Open(session, _) = self.link
+            && self.trust.as_ref().is_none_or(Trust::is_known)
             && let Some(body) = self.events.pop_front()
         {
-            stage.publish(session, Route::Events, body.clone(), false, Purpose::Event(body));
+            if let Some(sealed) = seal::report(self.trust.as_ref(), (*body).clone()) {
+                stage.publish(session, Route::Events, Rc::new(sealed), false, Purpose::Event(body));
+            }
         }
         if let Some(at) = self.duty.as_ref().and_then(Duty::next_deadline) {
             let at = self.plan.clock.when(at).max(stage.now);
@@ -456,6 +470,7 @@ impl Worker {
             Effect::IncarnationOver(_) => {
                 self.owed.clear();
                 let next = self.name_incarnation();
+                self.trust = trust(next, stage);
                 stage.trace(|| format!("worker {} goes on as {}", self.index, crate::broker::short(next)));
                 self.handle(Input::NewIncarnation(next), stage);
                 if let Link::Open(session, former) = self.link {
@@ -497,10 +512,17 @@ impl Worker {
 
     /// Leaves now or not at all: whatever matters is said again.
     fn say(&self, route: Route, body: Body, purpose: Purpose, stage: &mut Stage) {
-        if let Link::Open(session, _) = self.link {
+        if let (Link::Open(session, _), Some(body)) = (self.link, seal::report(self.trust.as_ref(), body)) {
+            if let Body::Sealed(sealed) = &body {
+                stage.overheard.clone_from(&sealed.proof);
+            }
             stage.publish(session, route, Rc::new(body), false, purpose);
         }
     }
+}
+
+fn trust(incarnation: Incarnation, stage: &mut Stage) -> Option<Trust> {
+    stage.secret.is_some().then(|| Trust::new(incarnation, format!("{:x}", stage.chance.next())))
 }
 
 fn note_told((execution, attempt, last_sequence): (i64, u32, u64), stage: &mut Stage) {

@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::broker::Broker;
+use crate::chance::Chance;
 use crate::checker::{Rule, Violation};
 use crate::clock::{MS, Micros, SECOND};
 use crate::executor::Executor;
 use crate::faults::{Blow, Node, Rates};
 use crate::history::{Entry, Fact};
 use crate::journal::{Journal, action_id, action_ref};
+use crate::liar::{self, Known};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::publisher::Publisher;
@@ -43,6 +45,8 @@ pub(crate) struct World {
     frozen: BTreeMap<Node, Frozen>,
     /// Executors that were cut off while they led.
     alone: Vec<usize>,
+    /// What the stranger comes up with.
+    lies: Chance,
     is_calm: bool,
     quiet_since: Option<Micros>,
 }
@@ -90,6 +94,7 @@ impl World {
             submitted: 0,
             frozen: BTreeMap::new(),
             alone: Vec::new(),
+            lies: Chance::of(plan.seed, 7),
             is_calm: false,
             quiet_since: None,
             stage,
@@ -285,6 +290,7 @@ impl World {
             | Event::Duplicate { .. }
             | Event::Strike(_)
             | Event::Heal(_)
+            | Event::Lie { .. }
             | Event::Thaw { .. }
             | Event::Operate { .. }
             | Event::Calm => Some(event),
@@ -377,6 +383,7 @@ impl World {
                 let blow = self.plan.faults[index].blow;
                 self.heal(blow);
             }
+            Event::Lie { until } => self.lie(until),
             Event::Thaw { node, since } => {
                 if self.frozen.get(&node).is_some_and(|frozen| frozen.since == since) {
                     self.thaw(node);
@@ -721,6 +728,10 @@ impl World {
                 }
             }
             Blow::ClockSteps(index, wall) => self.executors[index].wall = wall,
+            Blow::Liar => {
+                let until = self.stage.now + fault.lasts;
+                self.stage.after(0, Event::Lie { until });
+            }
         }
         self.stage.after(fault.lasts, Event::Heal(index));
     }
@@ -750,6 +761,7 @@ impl World {
                 }
             }
             Blow::ClockSteps(..)
+            | Blow::Liar
             | Blow::CrashExecutor(_)
             | Blow::EndExecutor(_)
             | Blow::FreezeExecutor(_)
@@ -765,6 +777,26 @@ impl World {
             | Blow::ConsumerCancelled(_)
             | Blow::LeaderCutOff => {}
         }
+    }
+
+    /// A stranger says something of an attempt that runs, or ran a while ago.
+    fn lie(&mut self, until: Micros) {
+        if self.is_calm || self.stage.now > until {
+            return;
+        }
+        let worker = self.lies.index(self.workers.len());
+        let newest = self.processes.iter().rev().filter(|process| process.worker == worker).take(3);
+        let attempts: Vec<_> = newest.map(|process| (process.key, process.fence)).collect();
+        if let (Some(incarnation), false) = (self.workers[worker].incarnation(), attempts.is_empty()) {
+            let (key, fence) = self.lies.pick(&attempts);
+            let (epoch, actions, proof) =
+                (self.journal().epoch(), self.plan.actions.len(), self.stage.overheard.clone());
+            let known = Known { worker, incarnation, key, fence, epoch, actions, proof };
+            let (route, body) = liar::lie(&known, &mut self.lies);
+            self.broker.inject(route, body, &mut self.stage);
+        }
+        let pause = self.lies.spread(10 * MS, 5 * SECOND);
+        self.stage.after(pause, Event::Lie { until });
     }
 
     /// What operators did since the dump is forgotten too: they do it all again.
