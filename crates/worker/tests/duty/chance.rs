@@ -236,8 +236,10 @@ impl Judge {
         let live = |index: usize| self.live.get(index).copied();
         match step {
             Step::Dispatch { id, after, isolated } => {
-                // Attempt numbers are never used again once they are started or settled.
-                if self.started.contains_key(&key(*id)) || self.words.contains_key(&key(*id)) {
+                // Attempt numbers are never used again once they are started or settled, nor once anything was told of them.
+                let key = key(*id);
+                if self.started.contains_key(&key) || self.words.contains_key(&key) || self.sequences.contains_key(&key)
+                {
                     return;
                 }
                 let fence = i64::try_from(world.n).expect("small") + 1;
