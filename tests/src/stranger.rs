@@ -36,6 +36,7 @@ pub enum Property {
     ReplyTo = 9,
     MessageId = 7,
     Type = 5,
+    UserId = 4,
     AppId = 3,
     ClusterId = 2,
 }

@@ -23,17 +23,19 @@ async fn cancelled_in_line(policy: &str, answers: &[&str]) -> anyhow::Result<()>
     let world = World::with([Action::stamp("line.one", policy)]).start().await?;
     let first = world.submit("line.one", json!({"tag": "first", "gate": world.gate("first")})).await?;
     let by_http = world.submit("line.one", json!({"tag": "by-http"})).await?;
-    let by_id = world.submit("line.one", json!({"tag": "by-id"})).await?;
-    world.publish(&[Message::request("line.one", json!({"tag": "by-message"})).id("the-one")]).await?;
+    let to_publish = |tag: &str| Message::request("line.one", json!({"tag": tag})).id(tag);
+    world.publish(&["by-message", "the-one"].map(to_publish)).await?;
     let last = world.submit("line.one", json!({"tag": "last"})).await?;
     world.stamps.started(1, SOON).await?;
 
     let cancelled = world.ask("POST", &format!("/api/v1/executions/{by_http}/cancel"), None).await?;
     assert!(answers.iter().any(|answer| cancelled["status"] == *answer), "{cancelled}");
-    let messages = [json!({"execution_id": by_id, "reason": "no longer wanted"}), json!({"message_id": "the-one"})];
+    let messages =
+        [json!({"message_id": "by-message", "reason": "no longer wanted"}), json!({"message_id": "the-one"})];
     world.publish(&messages.map(|payload| Message::payload("execution.cancel_requested", payload))).await?;
-    let by_message = world.executions("line.one").await?[3]["execution_id"].as_i64().context("an id")?;
-    for id in [by_http, by_id, by_message] {
+    let published = world.executions("line.one").await?;
+    let id_of = |place: usize| published[place]["execution_id"].as_i64().context("an id");
+    for id in [by_http, id_of(2)?, id_of(3)?] {
         world.reaches(id, "cancelled").await?;
     }
     world.open("first")?;
@@ -58,7 +60,7 @@ async fn what_is_cancelled_while_it_runs_is_ended_and_the_next_starts() -> anyho
     let polite = world.submit("line.one", long("polite")).await?;
     let mut stubborn = long("stubborn");
     stubborn["ignore_term"] = 1.into();
-    let stubborn = world.submit("line.one", stubborn).await?;
+    world.publish(&[Message::request("line.one", stubborn).id("stubborn")]).await?;
     let next = world.submit("line.one", json!({"tag": "next"})).await?;
 
     world.stamps.started(1, SOON).await?;
@@ -66,9 +68,10 @@ async fn what_is_cancelled_while_it_runs_is_ended_and_the_next_starts() -> anyho
     assert!(answer["status"] == "cancelling" || answer["status"] == "cancelled", "{answer}");
     // The second ignores SIGTERM, is cancelled by message, twice, and is killed once its grace is over.
     world.stamps.started(2, SOON).await?;
-    let cancel = Message::payload("execution.cancel_requested", json!({"execution_id": stubborn}));
+    let cancel = Message::payload("execution.cancel_requested", json!({"message_id": "stubborn"}));
     world.publish(&[cancel.clone(), cancel]).await?;
     world.settled("line.one", 3, LATER).await?;
+    let stubborn = world.executions("line.one").await?[1]["execution_id"].as_i64().context("an id")?;
 
     for id in [polite, stubborn] {
         let execution = world.execution(id).await?;

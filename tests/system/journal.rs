@@ -328,7 +328,8 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_nex
         let ids: Vec<i64> = live.split(' ').map(str::parse).collect::<Result<_, _>>()?;
         ensure!(ids.len() == CANCELLED + 2, "{live}");
         // All but the first in one body: the leader takes them within the ten seconds that the first one's commit has.
-        let mut payloads = ids[1..=CANCELLED].iter().map(|id| json!({"execution_id": id}));
+        let names = (0..CANCELLED).map(|n| json!(format!("cancelled-{round}-{n}")).to_string());
+        let mut payloads = names.map(|name| json!({"message_id": name}));
         let one = Message::payloads("execution.cancel_requested", payloads.by_ref().take(1));
         let others = Message::payloads("execution.cancel_requested", payloads);
 

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{HeaderName, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use slotline_protocol::envelope::{self, MESSAGE_ID_CHARS_MAX};
 use slotline_protocol::http::{Answer, CancelBody, Execution, Page, Submit, Submitted};
-use slotline_protocol::{ActionRef, Status, requested};
+use slotline_protocol::{ActionRef, RequestName, Status, requested};
 use slotline_store::{Filter, PageRequest};
 
 use crate::control::{Refused, Submission};
@@ -118,10 +118,17 @@ pub(crate) async fn cancel(
     Ok(Json(Answer { data: serde_json::json!({"execution_id": id, "status": status}) }))
 }
 
-/// What became of a submission that was answered with 202.
+/// Whose request it is; without, that of a publisher that did not say who it is.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Publisher {
+    user_id: Option<String>,
+}
+
+/// What became of a submission that was answered with 202, or of a request that a user of the broker published.
 pub(crate) async fn request(
     State(api): State<Api>,
     Path(message_id): Path<String>,
+    Query(Publisher { user_id }): Query<Publisher>,
 ) -> Result<Json<Answer<Submitted>>, Error> {
     let unknown = || {
         let message =
@@ -129,10 +136,12 @@ pub(crate) async fn request(
         Refused::not_found("unknown_request", message)
     };
     // No request could have had such an id, and not every database takes the question.
-    if message_id.contains('\0') || message_id.chars().count() > MESSAGE_ID_CHARS_MAX {
+    let user = user_id.as_deref().filter(|user| !user.is_empty());
+    let is_too_long = |text: &str| text.contains('\0') || text.chars().count() > MESSAGE_ID_CHARS_MAX;
+    if is_too_long(&message_id) || user.is_some_and(is_too_long) {
         return Err(unknown().into());
     }
-    let id = api.store.find_request(&message_id).await?.ok_or_else(unknown)?;
+    let id = api.store.find_request(&RequestName::new(user, &message_id)).await?.ok_or_else(unknown)?;
     let mut execution = api.store.execution(id).await?.ok_or_else(unknown)?;
     explain(&api, std::slice::from_mut(&mut execution)).await;
     let Execution { status, position, .. } = execution;

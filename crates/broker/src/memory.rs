@@ -287,7 +287,7 @@ impl Session {
     }
 
     pub(crate) fn publish(&self, mut publication: Publication) -> Receipt {
-        publication.properties.priority = None;
+        (publication.properties.priority, publication.properties.user_id) = (None, None);
         let mut state = self.server.lock();
         let state = &mut *state;
         let Some(attached) = state.sessions.get_mut(&self.generation) else {

@@ -18,6 +18,9 @@ pub struct Properties {
     pub timestamp: Option<Timestamp>,
     /// As its publisher set it. Read only: nothing that Slotline publishes has one.
     pub priority: Option<u8>,
+    /// The user that published it, which RabbitMQ has held against the connection. Read only, as the priority is: another
+    /// user than that of the connection is refused.
+    pub user_id: Option<String>,
     /// String headers; others are read as text.
     pub headers: BTreeMap<String, String>,
 }

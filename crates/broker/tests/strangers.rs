@@ -120,9 +120,11 @@ async fn a_property_that_is_not_utf8_is_read_as_text_and_passed_on() -> anyhow::
                 Property::Type => &read.message_type,
                 Property::AppId => &read.app_id,
                 // Of no use to Slotline.
-                Property::ContentType | Property::ContentEncoding | Property::ClusterId | Property::Headers => {
-                    &Some(expected.clone())
-                }
+                Property::ContentType
+                | Property::ContentEncoding
+                | Property::UserId
+                | Property::ClusterId
+                | Property::Headers => &Some(expected.clone()),
             };
             assert_eq!(told.as_ref(), Some(&expected), "{property:?}");
             let letter = world.put_aside(&delivery).await?;

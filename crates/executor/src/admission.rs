@@ -1,4 +1,4 @@
-//! Checked requests into the scheduler, each `message_id` once.
+//! Checked requests into the scheduler, each name once.
 //!
 //! A look-up sees what was committed before it. What was accepted since is remembered here until a later look-up has
 //! seen it as well.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionId, ExecutionId, Reason};
+use slotline_protocol::{ActionId, ExecutionId, Reason, RequestName};
 use slotline_scheduler::Input;
 
 use crate::intake::{Checked, Member, Target};
@@ -27,7 +27,7 @@ impl Term {
             match member {
                 Member::Request { action, asked, known } => {
                     let known = known.map(|known| (known.execution_id, known.digest));
-                    match known.or_else(|| self.recently(asked.request.message_id.as_ref())) {
+                    match known.or_else(|| self.recently(asked.request.name.as_ref())) {
                         Some((id, digest)) => self.repeat(asked, id, digest),
                         None => match self.quarantine.request(asked.key.as_deref(), &asked.request) {
                             Some(words) => self.put_aside(asked, &words),
@@ -35,18 +35,14 @@ impl Term {
                         },
                     }
                 }
-                Member::Cancel { target: Target::Execution(id), reason } => {
-                    let reason = self.quarantine.reason(id, reason);
-                    self.apply(Input::CancelRequested { id, reason });
-                }
-                Member::Cancel { target: Target::Message { message_id, known }, reason } => {
+                Member::Cancel { target: Target { name, known }, reason } => {
                     let known = known.map(|known| known.execution_id);
-                    match known.or_else(|| self.recently(Some(&message_id)).map(|(id, _)| id)) {
+                    match known.or_else(|| self.recently(Some(&name)).map(|(id, _)| id)) {
                         Some(id) => {
                             let reason = self.quarantine.reason(id, reason);
                             self.apply(Input::CancelRequested { id, reason });
                         }
-                        None => tracing::warn!(message.id = message_id, "no request to cancel has this message_id"),
+                        None => tracing::warn!(message.id = %name, "no request to cancel has this message_id"),
                     }
                 }
                 Member::Rejected(rejection) => self.pending.rejections.push(*rejection),
@@ -55,8 +51,8 @@ impl Term {
         }
     }
 
-    fn recently(&self, message_id: Option<&String>) -> Option<(ExecutionId, [u8; 32])> {
-        self.recent.get(message_id?).map(|(id, digest, _)| (*id, *digest))
+    fn recently(&self, name: Option<&RequestName>) -> Option<(ExecutionId, [u8; 32])> {
+        self.recent.get(name?).map(|(id, digest, _)| (*id, *digest))
     }
 
     /// What the database refuses is kept for the operator, who can mend it, and its publisher is answered.
@@ -73,10 +69,10 @@ impl Term {
         self.pending.requests.insert(token, asked);
         let id = ExecutionId(self.scheduler.counters().next_id);
         self.apply(Input::Requested { token, action, key });
-        if let Some(message_id) = &request.message_id
+        if let Some(name) = &request.name
             && self.scheduler.counters().next_id > id.0
         {
-            self.recent.insert(message_id.clone(), (id, request.digest, self.batch + 1));
+            self.recent.insert(name.clone(), (id, request.digest, self.batch + 1));
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slotline_protocol::ExecutionId;
+use slotline_protocol::{ExecutionId, RequestName};
 use slotline_store::Request;
 
 /// The most memory that requests take here, with all that belongs to them: enough for what comes and goes, while a long
@@ -45,7 +45,7 @@ impl Bodies {
 
 fn cost(request: &Request) -> usize {
     let Request {
-        message_id,
+        name,
         digest: _,
         parameters,
         timeout: _,
@@ -56,8 +56,9 @@ fn cost(request: &Request) -> usize {
         reply_to,
         reply: _,
     } = request;
-    let texts = [message_id, correlation_id, trace_id, source, reply_to];
-    let texts: usize = texts.into_iter().flatten().map(|text| text.capacity() + ALLOCATION_BYTES).sum();
+    let texts = [correlation_id, trace_id, source, reply_to].into_iter().flatten().map(String::capacity);
+    let texts = texts.chain(name.as_ref().map(RequestName::capacity)).map(|bytes| bytes + ALLOCATION_BYTES);
+    let texts: usize = texts.sum();
     let parameters = COUNTS_BYTES + parameters.get().len() + ALLOCATION_BYTES;
     ENTRY_BYTES + COUNTS_BYTES + size_of::<Request>() + ALLOCATION_BYTES + parameters + texts
 }
@@ -73,7 +74,7 @@ mod tests {
     fn request(parameters_bytes: usize) -> Arc<Request> {
         let parameters = format!("\"{}\"", "p".repeat(parameters_bytes - 2));
         Arc::new(Request {
-            message_id: Some("m-1".to_owned()),
+            name: Some("m-1".into()),
             digest: [0; 32],
             parameters: RawValue::from_string(parameters).expect("valid JSON").into(),
             timeout: None,

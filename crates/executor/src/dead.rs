@@ -93,9 +93,19 @@ fn put_aside_at(id: Uuid) -> Option<Timestamp> {
 }
 
 fn carried(properties: Properties) -> String {
-    // The priority is what it may have been refused for: replayed without, it runs in its turn.
-    let Properties { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers, priority: _ } =
-        properties;
+    // The priority is what it may have been refused for: replayed without, it runs in its turn. It is an operator that
+    // replays it, and no user of the broker may publish in the name of another.
+    let Properties {
+        message_id,
+        message_type,
+        app_id,
+        correlation_id,
+        reply_to,
+        timestamp,
+        headers,
+        priority: _,
+        user_id: _,
+    } = properties;
     let carried = Carried { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers };
     serde_json::to_string(&carried).expect("plain data with string keys")
 }
@@ -110,7 +120,17 @@ fn as_it_came(carried: &str) -> Properties {
     headers.retain(|name, _| {
         !name.starts_with("x-slotline-") && !name.starts_with("x-death") && !name.starts_with("x-first-death")
     });
-    Properties { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers, priority: None }
+    Properties {
+        message_id,
+        message_type,
+        app_id,
+        correlation_id,
+        reply_to,
+        timestamp,
+        headers,
+        priority: None,
+        user_id: None,
+    }
 }
 
 /// Publishes the letter to the requests queue, as it came, and drops it once that is confirmed.

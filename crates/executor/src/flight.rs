@@ -123,15 +123,15 @@ pub(crate) async fn fly(crew: Crew, mut batch: Batch, mut letters: Letters, carg
     Flight { result, cargo }
 }
 
-/// A `message_id` names one execution: one that was taken over from a worker goes without where the journal knows another.
+/// A name is of one execution: one that was taken over from a worker goes without where the journal knows another.
 async fn spare_known(store: &Store, batch: &mut Batch) -> Result<(), slotline_store::Error> {
     let recovered = batch.accepted.iter_mut().filter(|accepted| accepted.request.digest == UNKNOWN_DIGEST);
     let mut requests: Vec<&mut Request> = recovered.map(|accepted| &mut accepted.request).collect();
-    let ids: Vec<String> = requests.iter().filter_map(|request| request.message_id.clone()).collect();
-    let known = store.find_messages(&ids).await?;
+    let names: Vec<_> = requests.iter().filter_map(|request| request.name.clone()).collect();
+    let known = store.find_messages(&names).await?;
     for request in &mut requests {
-        if known.iter().any(|known| Some(&known.message_id) == request.message_id.as_ref()) {
-            request.message_id = None;
+        if known.iter().any(|known| Some(&known.name) == request.name.as_ref()) {
+            request.name = None;
         }
     }
     Ok(())

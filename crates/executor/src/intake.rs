@@ -1,7 +1,7 @@
 //! From deliveries of the requests queue to checked requests, in order.
 //!
 //! What needs a look into the journal or costs time is done here, beside the leader's loop: reading envelopes, schemas,
-//! and whether a `message_id` is known. The loop decides; a batch says up to which commit its look-ups saw.
+//! and whether a request's name is known. The loop decides; a batch says up to which commit its look-ups saw.
 //!
 //! Nothing is acked here: a delivery is acked once the batch that took it is committed and its dead copies confirmed.
 
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Tag};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
-use slotline_protocol::{ActionId, ExecutionId, Reason, Unreadable, canonical, chain};
+use slotline_protocol::{ActionId, Reason, RequestName, Unreadable, canonical, chain};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -75,11 +75,11 @@ impl Member {
     }
 }
 
-/// Which execution is to be cancelled.
+/// Whose execution is to be cancelled.
 #[derive(Debug)]
-pub(crate) enum Target {
-    Execution(ExecutionId),
-    Message { message_id: String, known: Option<Known> },
+pub(crate) struct Target {
+    pub(crate) name: RequestName,
+    pub(crate) known: Option<Known>,
 }
 
 pub(crate) struct Intake {
@@ -210,7 +210,7 @@ impl Intake {
     fn member(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
         match &*envelope.message_type {
             Requested::TYPE => self.request(envelope, came),
-            CancelRequested::TYPE => cancel(envelope),
+            CancelRequested::TYPE => cancel(envelope, came),
             other => {
                 Err(unreadable(envelope, Reason::UnknownType, format!("message_type: {other:?} is not read here")))
             }
@@ -241,8 +241,9 @@ impl Intake {
         let key = registered
             .admit(requested.parameters.get(), requested.concurrency_key)
             .map_err(|detail| unreadable(envelope, Reason::InvalidParameters, format!("payload.{detail}")))?;
+        let name = envelope.message_id.as_deref().map(|message_id| name(message_id, came));
         let request = Request {
-            message_id: envelope.message_id.clone(),
+            name,
             digest,
             parameters: requested.parameters,
             timeout: requested.timeout_seconds,
@@ -259,19 +260,19 @@ impl Intake {
 
     /// Finds every `message_id` of the batch in the journal at once.
     async fn look_up(&self, members: &mut [Member]) -> Result<(), slotline_store::Error> {
-        let ids: Vec<String> = members.iter().filter_map(message_id).cloned().collect();
-        if ids.is_empty() {
+        let names: Vec<RequestName> = members.iter().filter_map(name_of).cloned().collect();
+        if names.is_empty() {
             return Ok(());
         }
-        let found = self.store.find_messages(&ids).await?;
-        let found: BTreeMap<&str, &Known> = found.iter().map(|known| (known.message_id.as_str(), known)).collect();
+        let found = self.store.find_messages(&names).await?;
+        let found: BTreeMap<&RequestName, &Known> = found.iter().map(|known| (&known.name, known)).collect();
         for member in members {
-            let known_now = message_id(member).and_then(|id| found.get(id.as_str())).map(|known| (*known).clone());
+            let known_now = name_of(member).and_then(|name| found.get(name)).map(|known| (*known).clone());
             match member {
-                Member::Request { known, .. } | Member::Cancel { target: Target::Message { known, .. }, .. } => {
+                Member::Request { known, .. } | Member::Cancel { target: Target { known, .. }, .. } => {
                     *known = known_now;
                 }
-                Member::Cancel { target: Target::Execution(_), .. } | Member::Rejected(_) | Member::Refused(_) => {}
+                Member::Rejected(_) | Member::Refused(_) => {}
             }
         }
         Ok(())
@@ -292,24 +293,30 @@ async fn waits(checked: &mpsc::Sender<Checked>) -> bool {
     }
 }
 
-fn message_id(member: &Member) -> Option<&String> {
+fn name_of(member: &Member) -> Option<&RequestName> {
     match member {
-        Member::Request { asked, .. } => asked.request.message_id.as_ref(),
-        Member::Cancel { target: Target::Message { message_id, .. }, .. } => Some(message_id),
-        Member::Cancel { target: Target::Execution(_), .. } | Member::Rejected(_) | Member::Refused(_) => None,
+        Member::Request { asked, .. } => asked.request.name.as_ref(),
+        Member::Cancel { target: Target { name, .. }, .. } => Some(name),
+        Member::Rejected(_) | Member::Refused(_) => None,
     }
 }
 
-fn cancel(envelope: &Envelope<'_>) -> Result<Member, Unreadable> {
+/// What a request is known by: its publisher's `message_id`, of that user if the broker says which it is.
+fn name(message_id: &str, came: &Came) -> RequestName {
+    RequestName::new(came.properties.user_id.as_deref().filter(|user| !user.is_empty()), message_id)
+}
+
+/// Only by the `message_id` of the publisher's own request: numbers are easily guessed, and any publisher may send this.
+fn cancel(envelope: &Envelope<'_>, came: &Came) -> Result<Member, Unreadable> {
     let asked: CancelRequested = envelope.open()?;
-    let target = match (asked.execution_id, asked.message_id) {
-        (Some(id), None) => Target::Execution(id),
-        (None, Some(message_id)) => Target::Message { message_id, known: None },
-        (Some(_), Some(_)) | (None, None) => {
-            let detail = "payload: expected either execution_id or message_id".to_owned();
-            return Err(unreadable(envelope, Reason::InvalidPayload, detail));
-        }
+    let Some(message_id) = asked.message_id.filter(|_| asked.execution_id.is_none()) else {
+        let detail =
+            "payload: expected the message_id of the request that is to be cancelled, and no execution_id: by its \
+                      number an operator cancels an execution over HTTP"
+                .to_owned();
+        return Err(unreadable(envelope, Reason::InvalidPayload, detail));
     };
+    let target = Target { name: name(&message_id, came), known: None };
     Ok(Member::Cancel { target, reason: asked.reason })
 }
 

@@ -101,8 +101,7 @@ impl Postman {
         self.resends(&mut mail, &letters.missing, now);
         for (asked, id, position) in letters.accepted {
             let request = &asked.request;
-            let payload =
-                Accepted { message_id: request.message_id.clone().unwrap_or_default(), execution_id: id, position };
+            let payload = Accepted { message_id: message_id(request).unwrap_or_default(), execution_id: id, position };
             self.answer_request(&mut mail, &asked, &payload, now);
         }
         for turned in letters.refused {
@@ -130,7 +129,7 @@ impl Postman {
     pub(crate) fn ends(&self, mail: &mut Mail, ends: Vec<(Arc<Request>, Execution)>, now: Timestamp) {
         for (request, execution) in ends {
             let payload = message::Settled {
-                message_id: request.message_id.clone(),
+                message_id: message_id(&request),
                 execution_id: execution.execution_id,
                 action_ref: execution.action_ref,
                 status: execution.status,
@@ -281,7 +280,7 @@ impl Postman {
             starts_after: dispatch.starts_after,
             scheduled_at: dispatch.scheduled_at,
             concurrency_key: dispatch.key.clone(),
-            message_id: request.message_id.clone(),
+            message_id: request.name.as_ref().map(|name| name.as_text().to_owned()),
             continue_when_isolated: policy
                 .is_some_and(|policy| policy.on_isolation == slotline_protocol::policy::OnIsolation::Continue),
             correlation_id: request.correlation_id.clone(),
@@ -309,7 +308,7 @@ impl Postman {
         let request = &asked.request;
         if request.reply_to.is_some() {
             let error = Failure::new(reason.as_str(), detail.clone());
-            self.answer_request(mail, &asked, &Rejected { message_id: request.message_id.clone(), error }, now);
+            self.answer_request(mail, &asked, &Rejected { message_id: message_id(request), error }, now);
             if reason != Reason::JournalRefused {
                 return;
             }
@@ -324,13 +323,13 @@ impl Postman {
         };
         let mut envelope = Envelope::new(&payload, &self.source, now);
         envelope.source = request.source.as_deref().map(Into::into);
-        envelope.message_id.clone_from(&request.message_id);
+        envelope.message_id = message_id(request);
         envelope.correlation_id.clone_from(&request.correlation_id);
         envelope.trace_id.clone_from(&request.trace_id);
         mail.dead.push(self.dead_letter(&Refusal {
             reason,
             detail,
-            message_id: request.message_id.clone(),
+            message_id: message_id(request),
             body: envelope::write(&envelope),
             came: Arc::clone(&asked.came),
         }));
@@ -370,6 +369,7 @@ impl Postman {
             reply_to: reply_to.clone(),
             timestamp: *timestamp,
             priority: None,
+            user_id: None,
             headers,
         };
         Publication {
@@ -386,12 +386,12 @@ impl Postman {
     fn answer_request<M: Message>(&self, mail: &mut Mail, asked: &Asked, payload: &M, now: Timestamp) {
         let request = &asked.request;
         let ticket = asked.came.properties.correlation_id.as_ref().or(request.correlation_id.as_ref());
-        self.reply_to(mail, request.reply_to.clone(), ticket, request.message_id.as_ref(), payload, now);
+        self.reply_to(mail, request.reply_to.clone(), ticket, message_id(request).as_ref(), payload, now);
     }
 
     fn reply<M: Message>(&self, mail: &mut Mail, request: &Request, payload: &M, now: Timestamp) {
         let reply_to = request.reply_to.clone();
-        self.reply_to(mail, reply_to, request.correlation_id.as_ref(), request.message_id.as_ref(), payload, now);
+        self.reply_to(mail, reply_to, request.correlation_id.as_ref(), message_id(request).as_ref(), payload, now);
     }
 
     fn reply_to<M: Message>(
@@ -512,9 +512,14 @@ fn changed(announcement: &Announcement) -> StatusChanged {
     }
 }
 
+/// As its publisher knows the request.
+fn message_id(request: &Request) -> Option<String> {
+    request.name.as_ref().map(|name| name.message_id().to_owned())
+}
+
 fn settled_payload(request: &Request, settled: Settled) -> message::Settled {
     message::Settled {
-        message_id: request.message_id.clone(),
+        message_id: message_id(request),
         execution_id: settled.id,
         action_ref: settled.action_ref,
         status: settled.status,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use slotline_broker::Properties;
 use slotline_protocol::message::{Progress, Reply};
 use slotline_protocol::record::Event;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, Timestamp};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, RequestName, Timestamp};
 use slotline_scheduler::{Announcement, Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
 use slotline_store::{self as store, Batch, Request};
 
@@ -309,7 +309,7 @@ fn pack_recovered(
         };
         totals.entry(action).or_default().0 += 1;
         let request = Request {
-            message_id: shown.message_id.as_deref().map(str::to_owned),
+            name: shown.message_id.as_deref().map(|text| RequestName::from_text(text.to_owned())),
             // Of which body is not known.
             digest: UNKNOWN_DIGEST,
             parameters: shown.parameters,

@@ -214,8 +214,8 @@ fn of_log(key: AttemptKey, stream: Stream, lines: &[String]) -> Content {
 }
 
 fn of_request(key: Option<&str>, request: &Request) -> [u8; 32] {
-    let Request { message_id, parameters, correlation_id, trace_id, source, reply_to, .. } = request;
-    digest(&(key, message_id, parameters, correlation_id, trace_id, source, reply_to))
+    let Request { name, parameters, correlation_id, trace_id, source, reply_to, .. } = request;
+    digest(&(key, name, parameters, correlation_id, trace_id, source, reply_to))
 }
 
 fn digest(content: &impl Serialize) -> [u8; 32] {

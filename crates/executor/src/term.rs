@@ -17,7 +17,7 @@ use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
 use slotline_broker::{Broker, Receipt, Session, Tag, crash};
 use slotline_protocol::message::{self, Message};
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp, chain};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, RequestName, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -185,8 +185,8 @@ pub(crate) struct Term {
     pub(crate) pending: Pending,
     bodies: Bodies,
     pub(crate) awaited: Awaited,
-    /// `message_id`s accepted by batches that a look-up may not have seen: id -> (execution, digest, batch).
-    pub(crate) recent: BTreeMap<String, (ExecutionId, [u8; 32], i64)>,
+    /// Names accepted by batches that a look-up may not have seen: name -> (execution, digest, batch).
+    pub(crate) recent: BTreeMap<RequestName, (ExecutionId, [u8; 32], i64)>,
     pub(crate) next_token: u64,
     pub(crate) feed: Option<Feed>,
     /// Since when, if there is none.

@@ -687,6 +687,12 @@ async fn bad_messages_are_put_aside_with_their_reason_and_the_good_ones_beside_t
         (r#"{"message_type":"execution.requested","payload":{"action_ref":5}}"#, "invalid_payload"),
         (r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#, "invalid_parameters"),
         (r#"{"message_type":"execution.cancel_requested","payload":{}}"#, "invalid_payload"),
+        // A number may be another publisher's.
+        (r#"{"message_type":"execution.cancel_requested","payload":{"execution_id":1}}"#, "invalid_payload"),
+        (
+            r#"{"message_type":"execution.cancel_requested","payload":{"execution_id":1,"message_id":"bad"}}"#,
+            "invalid_payload",
+        ),
     ];
     for (body, reason) in cases {
         slotline.publish(body, slotline.properties(Some("bad"))).await?;
@@ -938,7 +944,7 @@ async fn what_no_worker_has_proved_to_have_said_changes_nothing() -> Result<()> 
         queued = queued.or(worker.session.depth(&queue).await.ok());
     }
     ensure!(queued == Some(0), "all was taken out of the queue: {queued:?}");
-    // The same question again, to know that all before was dealt with.
+    // A question through the leader's loop, by which time all before it was dealt with.
     slotline.put("demo.echo", r#"{"limit": 1, "run_ahead": 0}"#).await?;
     assert_eq!(slotline.status(1).await?, Status::Scheduled);
     assert_eq!(slotline.status(2).await?, Status::Queued);

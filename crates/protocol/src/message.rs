@@ -95,7 +95,8 @@ fn empty_object() -> Json {
     RawValue::from_string("{}".to_owned()).expect("valid JSON").into()
 }
 
-/// Asks to end an execution, named by its id or by the `message_id` of its request.
+/// Asks to end an execution, named by the `message_id` of its request, which must be the publisher's own. By its number,
+/// which anybody may guess, an execution is cancelled over HTTP.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct CancelRequested {

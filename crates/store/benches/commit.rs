@@ -17,7 +17,7 @@ const MILLION: i64 = 1_000_000;
 fn request(id: i64) -> Request {
     let parameters = serde_json::value::RawValue::from_string(format!(r#"{{"tenant": "a", "n": {id}}}"#));
     Request {
-        message_id: Some(scattered(id).to_string()),
+        name: Some(scattered(id).to_string().into()),
         digest: [7; 32],
         parameters: parameters.expect("valid JSON").into(),
         timeout: None,

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use slotline_protocol::message::{Failure, Reply};
 use slotline_protocol::record::Event;
 use slotline_protocol::{
-    ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName, http,
+    ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, RequestName, Status, Timestamp, WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
 
@@ -102,8 +102,9 @@ pub struct Accepted {
 /// What the publisher asked for, as far as it does not change while the execution lives.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub message_id: Option<String>,
-    /// Digest of the request; tells a repetition from a different request under the same `message_id`.
+    /// Its `message_id`, and of which user, if the broker said.
+    pub name: Option<RequestName>,
+    /// Digest of the request; tells a repetition from a different request under the same name.
     pub digest: [u8; 32],
     pub parameters: Arc<RawValue>,
     pub timeout: Option<Duration>,

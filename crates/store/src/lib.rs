@@ -35,7 +35,7 @@ mod text;
 mod verify;
 
 use slotline_protocol::proof::Secret;
-use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Timestamp, http};
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, RequestName, Timestamp, http};
 use uuid::Uuid;
 
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
@@ -64,10 +64,10 @@ enum Backend {
     Sqlite(sqlite::Journal),
 }
 
-/// An earlier request, found by its `message_id`.
+/// An earlier request, found by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    pub message_id: String,
+    pub name: RequestName,
     pub execution_id: ExecutionId,
     pub digest: [u8; 32],
 }
@@ -139,14 +139,14 @@ impl Store {
         }
     }
 
-    /// The requests known under these `message_id`s, live or settled.
-    pub async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
-        on!(self, journal => journal.find_messages(ids))
+    /// The requests known under these names, live or settled.
+    pub async fn find_messages(&self, names: &[RequestName]) -> Result<Vec<Known>, Error> {
+        on!(self, journal => journal.find_messages(names))
     }
 
-    /// The execution that the request of this `message_id` became.
-    pub async fn find_request(&self, message_id: &str) -> Result<Option<ExecutionId>, Error> {
-        let known = self.find_messages(&[message_id.to_owned()]).await?;
+    /// The execution that the request of this name became.
+    pub async fn find_request(&self, name: &RequestName) -> Result<Option<ExecutionId>, Error> {
+        let known = self.find_messages(std::slice::from_ref(name)).await?;
         Ok(known.first().map(|known| known.execution_id))
     }
 

@@ -14,7 +14,8 @@ use slotline_protocol::message::{Failure, Lineage, Reply};
 use slotline_protocol::proof::{SECRET_BYTES, Secret};
 use slotline_protocol::record::{Event, Newest};
 use slotline_protocol::{
-    ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName, http,
+    ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, RequestName, Status, Timestamp,
+    WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
 use sqlx::types::Uuid;
@@ -93,7 +94,7 @@ fn lease(row: &impl Columns, id: ExecutionId) -> Result<Option<Lease>, Error> {
 pub(crate) fn request(row: &impl Columns) -> Result<(ExecutionId, Request), Error> {
     let id = ExecutionId(row.number("id")?);
     let request = Request {
-        message_id: shown(row, "message_id")?,
+        name: shown(row, "message_id")?.map(RequestName::from_text),
         digest: digest(row, id)?,
         parameters: raw(row.text("parameters")?, "parameters", id)?,
         timeout: timeout(row, id)?,
@@ -157,7 +158,7 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         parameters: raw(row.text("parameters")?, "parameters", id)?,
         timeout_seconds: timeout(row, id)?.map(|timeout| timeout.as_secs_f64()),
         progress_detail: detail(row, id)?,
-        message_id: shown(row, "message_id")?,
+        message_id: shown(row, "message_id")?.map(|text| RequestName::from_text(text).message_id().to_owned()),
         correlation_id: shown(row, "correlation_id")?,
         trace_id: shown(row, "trace_id")?,
         source: shown(row, "source")?,
@@ -267,7 +268,8 @@ pub(crate) fn action_state(row: &impl Columns) -> Result<ActionState, Error> {
 
 pub(crate) fn known(row: &impl Columns) -> Result<Known, Error> {
     let execution_id = ExecutionId(row.number("id")?);
-    Ok(Known { message_id: show(row.text("message_id")?), execution_id, digest: digest(row, execution_id)? })
+    let name = RequestName::from_text(show(row.text("message_id")?));
+    Ok(Known { name, execution_id, digest: digest(row, execution_id)? })
 }
 
 pub(crate) fn counters(row: &impl Columns) -> Result<Counters, Error> {

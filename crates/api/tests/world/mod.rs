@@ -125,7 +125,7 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
         lease: None,
     };
     let request = slotline_store::Request {
-        message_id: Some("message/1".to_owned()),
+        name: Some("message/1".into()),
         digest: [7; 32],
         parameters: serde_json::value::to_raw_value(&json!({"n": 1}))?.into(),
         timeout: None,

@@ -67,6 +67,7 @@ fn properties_from_amqp(amqp: &BasicProperties) -> Properties {
             .map(Timestamp::from_micros)
             .filter(|timestamp| *timestamp <= Timestamp::MAX),
         priority: *amqp.priority(),
+        user_id: text(amqp.user_id()),
         headers: amqp.headers().as_ref().map(headers_from_amqp).unwrap_or_default(),
     }
 }
@@ -219,6 +220,7 @@ mod tests {
             reply_to: Some("answers".into()),
             timestamp: Some(Timestamp::from_micros(1_763_713_800_000_000)),
             priority: None,
+            user_id: None,
             headers: [("traceparent".to_owned(), "00-a-b-01".to_owned())].into(),
         };
         let publication = Publication { properties: properties.clone(), mandatory: true, ..Publication::default() };
@@ -228,11 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn a_priority_is_read_and_never_passed_on() {
-        let read = properties_from_amqp(&BasicProperties::default().with_priority(9));
-        assert_eq!(read.unequal_priority(), Some(9));
+    fn a_priority_and_a_user_are_read_and_never_passed_on() {
+        let read = properties_from_amqp(&BasicProperties::default().with_priority(9).with_user_id("alice".into()));
+        assert_eq!((read.unequal_priority(), read.user_id.as_deref()), (Some(9), Some("alice")));
         let publication = Publication { properties: read, ..Publication::default() };
-        assert_eq!(*properties_to_amqp(&publication, 1, HEADER_BYTES_MAX).priority(), None);
+        let passed_on = properties_to_amqp(&publication, 1, HEADER_BYTES_MAX);
+        assert_eq!((*passed_on.priority(), passed_on.user_id().as_ref()), (None, None));
         let normal = properties_from_amqp(&BasicProperties::default().with_priority(4));
         assert_eq!(normal.unequal_priority(), None);
     }

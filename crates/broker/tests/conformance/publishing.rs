@@ -115,14 +115,15 @@ pub(crate) async fn properties_travel_with_the_message(world: World) -> anyhow::
         reply_to: Some("answers".into()),
         timestamp: Some(Timestamp::from_micros(1_763_713_800_000_000)),
         priority: Some(9),
+        user_id: Some("another".into()),
         headers: [("x-slotline-reason".to_owned(), "malformed".to_owned())].into(),
     };
     let publication = Publication { properties: properties.clone(), ..to_queue(&queue, 1) };
     soon(session.publish(publication)).await??;
     let mut consumer = session.consume(&queue, prefetch(10)).await?;
     let delivery = take(&mut consumer, 1).await?.remove(0);
-    // All but the priority, which would change the order.
-    assert_eq!(delivery.properties, Properties { priority: None, ..properties });
+    // All but the priority, which would change the order, and the user, which is the connection's to say.
+    assert_eq!(delivery.properties, Properties { priority: None, user_id: None, ..properties });
     assert_eq!((delivery.exchange.as_str(), delivery.routing_key), ("", queue));
     assert!(!delivery.redelivered);
     Ok(())

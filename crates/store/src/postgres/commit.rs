@@ -140,7 +140,7 @@ fn accepted(call: Call, rows: &[Accepted]) -> Call {
         .bind(column(rows, |row| Stamp(row.snapshot.enqueued_at)))
         .bind(sparse(rows, |row| request(row).timeout.map(timeout_ns)))
         .bind(sparse(rows, |row| row.snapshot.key.as_deref().map(hide)))
-        .bind(sparse(rows, |row| shown(&request(row).message_id)))
+        .bind(sparse(rows, |row| request(row).name.as_ref().map(|name| hide(name.as_text()))))
         .bind(column(rows, |row| request(row).digest.as_slice()))
         .bind(sparse(rows, |row| detail_text(request(row).detail)))
         .bind(sparse(rows, |row| shown(&request(row).correlation_id)))

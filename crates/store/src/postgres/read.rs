@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures::TryStreamExt;
 use slotline_protocol::proof::Secret;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Status, http};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, RequestName, Status, http};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Connection, Postgres, Row as _};
@@ -43,8 +43,8 @@ pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ON
 const ATTEMPTS: &str = sql::newest_attempts!("execution_id = ANY($1)");
 
 impl Journal {
-    pub(crate) async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
-        let ids: Vec<_> = ids.iter().map(|id| hide(id)).collect();
+    pub(crate) async fn find_messages(&self, names: &[RequestName]) -> Result<Vec<Known>, Error> {
+        let ids: Vec<_> = names.iter().map(|name| hide(name.as_text())).collect();
         self.rows(sqlx::query(FIND_MESSAGES).bind(ids)).await?.iter().map(row::known).collect()
     }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use slotline_protocol::record::Event;
-use slotline_protocol::{Epoch, Timestamp};
+use slotline_protocol::{Epoch, RequestName, Timestamp};
 use slotline_scheduler::Snapshot;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, Connection, SqliteConnection};
@@ -120,10 +120,14 @@ impl Script {
                 maybe(*deleted_at, time),
             ]
         });
-        let named: Vec<_> = batch.accepted.iter().filter(|accepted| accepted.request.message_id.is_some()).collect();
+        let named: Vec<_> = batch.accepted.iter().filter(|accepted| accepted.request.name.is_some()).collect();
         script.add(NAME, &named, |accepted| {
             let Accepted { snapshot, request } = accepted;
-            [maybe(request.message_id.as_deref(), hidden), number(snapshot.id.0), Cell::Bytes(&request.digest)]
+            [
+                maybe(request.name.as_ref().map(RequestName::as_text), hidden),
+                number(snapshot.id.0),
+                Cell::Bytes(&request.digest),
+            ]
         });
         script.add(ACCEPT, &batch.accepted, accepted);
         script.add_living(CHANGE, "changed", &batch.live, state);
@@ -354,7 +358,7 @@ fn accepted(row: &Accepted) -> [Cell<'_>; 29] {
         time(snapshot.enqueued_at),
         maybe(request.timeout, |timeout| number(timeout_ns(timeout))),
         maybe(snapshot.key.as_deref(), hidden),
-        maybe(request.message_id.as_deref(), hidden),
+        maybe(request.name.as_ref().map(RequestName::as_text), hidden),
         Cell::Bytes(&request.digest),
         maybe(detail_text(request.detail), |text| Cell::Text(text.into())),
         maybe(request.correlation_id.as_deref(), hidden),

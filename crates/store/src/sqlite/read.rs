@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures::TryStreamExt;
 use slotline_protocol::proof::Secret;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, http};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, RequestName, http};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Connection, Row as _, Sqlite, SqliteConnection};
@@ -43,8 +43,8 @@ const EXECUTIONS_OF_ACTIONS: &str = sql::page_of_executions!(
 const ATTEMPTS: &str = sql::newest_attempts!("execution_id IN (SELECT value FROM json_each($1))");
 
 impl Journal {
-    pub(crate) async fn find_messages(&self, ids: &[String]) -> Result<Vec<Known>, Error> {
-        let ids = json(&ids.iter().map(|id| hide(id)).collect::<Vec<_>>());
+    pub(crate) async fn find_messages(&self, names: &[RequestName]) -> Result<Vec<Known>, Error> {
+        let ids = json(&names.iter().map(|name| hide(name.as_text())).collect::<Vec<_>>());
         self.rows(sqlx::query(FIND_MESSAGES).bind(ids)).await?.iter().map(row::known).collect()
     }
 

@@ -1,6 +1,6 @@
 //! What a batch writes, and that it is written whole or not at all.
 
-use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, Status, Timestamp, WorkerName};
+use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, RequestName, Status, Timestamp, WorkerName};
 use slotline_scheduler::Snapshot;
 use slotline_store::{ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, EndedAttempt, Request, Settled};
 
@@ -136,7 +136,7 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
     assert_eq!((shown.status, shown.attempt, shown.fence), (Status::Failed, 3, Some(Fence(7))));
     assert_eq!(shown.error, Some(failure()));
     assert!(shown.result.is_none());
-    assert_eq!(shown.message_id, request.message_id);
+    assert_eq!(shown.message_id.as_deref(), request.name.as_ref().map(RequestName::message_id));
     assert_eq!(shown.parameters.get(), request.parameters.get());
     assert_eq!(shown.enqueued_at, at(1));
     assert_eq!(
@@ -216,7 +216,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
         let own = Some(name.to_owned());
         let parameters = raw(texts[usize::try_from(id)? % texts.len()]);
         let request = Request {
-            message_id: own.clone(),
+            name: own.clone().map(RequestName::from),
             parameters,
             correlation_id: own.clone(),
             trace_id: own.clone(),
@@ -234,7 +234,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
     for (id, request) in &expected {
         let found = world.store.requests(&[ExecutionId(*id)]).await?;
         assert_same_request(&found[0].1, request);
-        let name = request.message_id.clone().expect("set above");
+        let name = request.name.clone().expect("set above");
         assert_eq!(world.store.find_request(&name).await?, Some(ExecutionId(*id)), "{name:?}");
     }
     let end = |(id, request): &(i64, Request)| Settled { result: Some(request.parameters.clone()), ..settled(*id) };
@@ -243,7 +243,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
         let shown = world.execution(*id).await?;
         assert_eq!(shown.parameters.get(), request.parameters.get());
         assert_eq!(shown.result.as_ref().map(|result| result.get()), Some(request.parameters.get()));
-        assert_eq!((&shown.message_id, &shown.concurrency_key), (&request.message_id, &request.source));
+        assert_eq!((&shown.message_id, &shown.concurrency_key), (&request.source, &request.source));
     }
     Ok(())
 }
@@ -273,7 +273,7 @@ async fn a_batch_that_contradicts_the_journal_changes_nothing(world: World) -> a
 async fn a_batch_of_twenty_thousand_is_one_commit(world: World) -> anyhow::Result<()> {
     const MANY: i64 = 20_000;
     let mut writer = world.writer().await?;
-    let message = |id| Request { message_id: Some(format!("m{id}")), ..request() };
+    let message = |id| Request { name: Some(format!("m{id}").into()), ..request() };
     let accept = |id| Accepted { snapshot: queued(id), request: message(id) };
     writer.commit(Batch { accepted: (1..=MANY).map(accept).collect(), ..Batch::default() }).await?;
     writer.commit(Batch { live: (1..=MANY).map(running).collect(), ..Batch::default() }).await?;
@@ -283,8 +283,8 @@ async fn a_batch_of_twenty_thousand_is_one_commit(world: World) -> anyhow::Resul
         ..Batch::default()
     };
     writer.commit(batch).await?;
-    let ids: Vec<String> = (1..=2 * MANY).map(|id| format!("m{id}")).collect();
-    assert_eq!(world.store.find_messages(&ids).await?.len(), ids.len());
+    let names: Vec<RequestName> = (1..=2 * MANY).map(|id| format!("m{id}").into()).collect();
+    assert_eq!(world.store.find_messages(&names).await?.len(), names.len());
     drop(writer);
     let live = world.recovered().await?.live;
     assert_eq!(live.len(), usize::try_from(MANY)?);

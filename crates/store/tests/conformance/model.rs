@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use slotline_protocol::{ActionId, ExecutionId, Status};
+use slotline_protocol::{ActionId, ExecutionId, RequestName, Status};
 use slotline_scheduler::Snapshot;
 use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Settled, Story};
 
@@ -46,7 +46,7 @@ enum Step {
 struct Model {
     live: BTreeMap<i64, Snapshot>,
     ended: BTreeMap<i64, Status>,
-    messages: BTreeMap<String, i64>,
+    messages: BTreeMap<RequestName, i64>,
     /// The first and the last number of each record that is written.
     told: BTreeMap<i64, (u64, u64)>,
     next: i64,
@@ -71,13 +71,13 @@ impl Model {
                     self.next += 1;
                     let id = self.next;
                     let snapshot = Snapshot { key: key.map(|key| format!("k{key}").into()), ..queued(id) };
-                    let message_id = named.then(|| format!("m{id}"));
-                    if let Some(name) = &message_id {
+                    let name = named.then(|| RequestName::from(format!("m{id}")));
+                    if let Some(name) = &name {
                         self.messages.insert(name.clone(), id);
                     }
                     self.live.insert(id, snapshot.clone());
                     fresh.insert(id);
-                    let request = Request { message_id, ..request() };
+                    let request = Request { name, ..request() };
                     batch.accepted.push(Accepted { snapshot, request });
                 }
                 Step::Change { which, attempt, leased, to_the_back } => {
@@ -184,9 +184,9 @@ async fn follow(world: World, history: Vec<Vec<Step>>) -> anyhow::Result<()> {
             assert_eq!(recovered.stories.into_iter().map(|open| open.story).collect::<Vec<_>>(), model.stories());
         }
     }
-    let names: Vec<String> = (1..=model.next).map(|id| format!("m{id}")).collect();
+    let names: Vec<RequestName> = (1..=model.next).map(|id| format!("m{id}").into()).collect();
     let known = world.store.find_messages(&names).await?;
-    let known: BTreeMap<String, i64> = known.into_iter().map(|k| (k.message_id, k.execution_id.0)).collect();
+    let known: BTreeMap<RequestName, i64> = known.into_iter().map(|k| (k.name, k.execution_id.0)).collect();
     assert_eq!(known, model.messages);
 
     let mut listed = Vec::new();

@@ -322,7 +322,7 @@ async fn eventually<T>(ask: impl AsyncFn() -> anyhow::Result<Option<T>>) -> anyh
 async fn reads_are_planned_for_the_tables_as_they_are() -> anyhow::Result<()> {
     let world = World::postgres().await?;
     let mut writer = world.writer().await?;
-    let ids: Vec<String> = (1..=3).map(|id| format!("message-{id}")).collect();
+    let ids: Vec<slotline_protocol::RequestName> = (1..=3).map(|id| format!("message-{id}").into()).collect();
     // Often enough for a plan to be kept, while the tables are empty.
     for _ in 0..20 {
         world.store.find_messages(&ids).await?;

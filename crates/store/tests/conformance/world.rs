@@ -203,7 +203,7 @@ pub(crate) fn running(id: i64) -> Snapshot {
 /// With nothing but what must be there.
 pub(crate) fn request() -> Request {
     Request {
-        message_id: None,
+        name: None,
         digest: [7; 32],
         parameters: raw("{}"),
         timeout: None,
@@ -219,7 +219,7 @@ pub(crate) fn request() -> Request {
 /// With everything that can be there.
 pub(crate) fn full_request(id: i64) -> Request {
     Request {
-        message_id: Some(format!("message-{id}")),
+        name: Some(format!("message-{id}").into()),
         digest: std::array::from_fn(|index| u8::try_from(index).expect("32 fit")),
         parameters: raw(r#"{"app": "shop", "n": [1, 2.50, null]}"#),
         timeout: Some(Duration::new(90, 123_456_789)),
