@@ -24,6 +24,7 @@ mod order;
 mod policies;
 mod progress;
 mod rewind;
+mod rights;
 mod strangers;
 mod stream;
 mod terminal;

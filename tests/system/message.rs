@@ -51,6 +51,12 @@ impl Message {
         self
     }
 
+    /// With the AMQP property `user_id`.
+    pub(crate) fn user(mut self, user: &str) -> Self {
+        self.properties.insert("user_id".to_owned(), user.into());
+        self
+    }
+
     /// With the AMQP property `priority`.
     pub(crate) fn priority(mut self, priority: u8) -> Self {
         self.properties.insert("priority".to_owned(), priority.into());

@@ -78,6 +78,7 @@ pub(crate) struct Builder {
     broker_links: bool,
     executor_clocks: Vec<&'static str>,
     worker_clock: Option<&'static str>,
+    least_rights: bool,
     executors: usize,
     workers: usize,
     capacity: usize,
@@ -104,7 +105,9 @@ pub(crate) struct World {
     sandbox: Sandbox,
     /// Straight to the server.
     database: String,
+    /// For the user that may do everything.
     amqp: String,
+    least_rights: bool,
     actions: PathBuf,
     gates: PathBuf,
     addresses: Addresses,
@@ -128,6 +131,13 @@ impl Builder {
 
     pub(crate) fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
+        self
+    }
+
+    /// Executors, workers, publishers and who subscribes log in as users of their own, with what `slotline rabbitmq
+    /// definitions` gives them. The users are the node's.
+    pub(crate) fn least_rights(mut self) -> Self {
+        self.least_rights = true;
         self
     }
 
@@ -201,6 +211,7 @@ impl Builder {
             executors: Vec::new(),
             database: postgres.fresh_database("slotline").await?,
             amqp,
+            least_rights: self.least_rights,
             rabbit,
             others,
             postgres,
@@ -213,6 +224,9 @@ impl Builder {
             lease: self.lease,
             http: http()?,
         };
+        if world.least_rights {
+            world.give_rights().await?;
+        }
         for _ in 0..self.executors {
             world.start_executor()?;
         }
@@ -266,10 +280,34 @@ impl World {
             broker_links: false,
             executor_clocks: Vec::new(),
             worker_clock: None,
+            least_rights: false,
             executors: 1,
             workers: 1,
             capacity: 4,
             lease: Lease::Default,
+        }
+    }
+
+    // ---- users of the broker ----
+
+    async fn give_rights(&self) -> anyhow::Result<()> {
+        let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
+        let mut launch = Launch::new("cli", &["rabbitmq", "definitions", "--vhost", vhost]);
+        for role in ["EXECUTOR", "WORKER", "PUBLISHER", "READER"] {
+            launch = launch.env(&format!("SLOTLINE_PASSWORD_{role}"), "secret");
+        }
+        let printed = launch.output(&self.sandbox).await?;
+        ensure!(printed.status.success(), "{printed:?}");
+        let path = self.sandbox.path().join("definitions.json");
+        std::fs::write(&path, &printed.stdout)?;
+        self.rabbit.ctl(&["import_definitions", path.to_str().context("UTF-8")?]).await.map(drop)
+    }
+
+    /// The URL by which one of this role logs in.
+    pub(crate) fn login(&self, role: &str) -> String {
+        match self.least_rights {
+            true => self.amqp.replace("guest:guest", &format!("slotline-{role}:secret")),
+            false => self.amqp.clone(),
         }
     }
 
@@ -281,7 +319,7 @@ impl World {
             Some(link) => link.url(&self.database, self.postgres.port()),
             None => self.database.clone(),
         };
-        let mut amqp = self.amqp.clone();
+        let mut amqp = self.login("executor");
         if self.has_broker_links {
             let link = Proxy::start(self.rabbit.port())?;
             amqp = link.url(&amqp, self.rabbit.port());
@@ -331,7 +369,8 @@ impl World {
         let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
         options.extend(self.lease.options());
         let actions = actions.to_str().context("UTF-8")?;
-        let launch = Launch::new(name, &["worker", "--name", name, "--amqp-url", &self.amqp, "--actions", actions]);
+        let launch =
+            Launch::new(name, &["worker", "--name", name, "--amqp-url", &self.login("worker"), "--actions", actions]);
         let launch = launch.args(options.iter().copied());
         self.workers.push(with_clock(launch, self.worker_clock)?.start(&self.sandbox)?);
         Ok(())
@@ -423,7 +462,7 @@ impl World {
 
     /// Hears everything from now on that workers and executors tell of executions.
     pub(crate) async fn subscribe(&self) -> anyhow::Result<Subscriber> {
-        Subscriber::start(&self.amqp, &["execution.progress.#", "execution.status_changed.#"]).await
+        Subscriber::start(&self.login("reader"), &["execution.progress.#", "execution.status_changed.#"]).await
     }
 
     /// A page of an execution's events, as `query` asks for it: the whole answer.
@@ -571,7 +610,7 @@ impl World {
         }
         std::io::Seek::rewind(&mut lines)?;
         let mut command = Command::new(PYTHON);
-        command.args([PUBLISHER, &self.amqp]).stdin(lines).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args([PUBLISHER, &self.login("publisher")]).stdin(lines).stdout(Stdio::piped()).stderr(Stdio::piped());
         if replies > 0 {
             command.args(["--replies", &replies.to_string()]);
         }

@@ -1,11 +1,12 @@
 //! `slotline rabbitmq definitions`: what RabbitMQ is to know beforehand, and no more than each user needs.
 //!
-//! Users come without passwords and so can't log in until they are given one. RabbitMQ applies one policy alone to a queue;
+//! A user without a password can't log in until it is given one. RabbitMQ applies one policy alone to a queue;
 //! ours keeps an operator's own on all queues from those of Slotline.
 
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use slotline_broker::topology::{LOGS_KEY, Public, Topology, events_exchange, executions_exchange, work_exchange};
 
 use crate::config::DEFAULT_PREFIX;
@@ -16,7 +17,8 @@ pub(crate) enum Command {
     /// Print definitions to import: a virtual host, exchanges, users and what each may do, and a policy
     ///
     /// `slotline rabbitmq definitions > slotline.json`, `rabbitmqctl import_definitions slotline.json`, then
-    /// `rabbitmqctl change_password slotline-executor ...` and so on. To import them again takes the passwords away again.
+    /// `rabbitmqctl change_password slotline-executor ...` and so on. To import them again takes the passwords away again,
+    /// unless they are printed with them, as hashes: of what SLOTLINE_PASSWORD_EXECUTOR, _WORKER, _PUBLISHER and _READER hold.
     Definitions(Definitions),
 }
 
@@ -34,7 +36,11 @@ pub(crate) fn rabbitmq(settings: &Settings, command: &Command) -> ExitCode {
     match command {
         Command::Definitions(Definitions { prefix, vhost }) => {
             let prefix = prefix.as_deref().or(settings.file.prefix.as_deref()).unwrap_or(DEFAULT_PREFIX);
-            output::json(&definitions(prefix, vhost));
+            let password = |role: &str| {
+                let variable = format!("SLOTLINE_PASSWORD_{}", role.to_uppercase());
+                std::env::var(variable).ok().filter(|password| !password.is_empty())
+            };
+            output::json(&definitions(prefix, vhost, password));
         }
     }
     ExitCode::SUCCESS
@@ -109,11 +115,16 @@ fn rights(prefix: &str) -> [Rights; 4] {
     ]
 }
 
-fn definitions(prefix: &str, vhost: &str) -> Value {
+fn definitions(prefix: &str, vhost: &str, password: impl Fn(&str) -> Option<String>) -> Value {
     let rights = rights(prefix);
     let user = |rights: &Rights| format!("{prefix}-{}", rights.role);
     let users = rights.iter().map(|rights| {
-        json!({ "name": user(rights), "password_hash": "", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": [] })
+        let salt = uuid::Uuid::new_v4().as_u128().to_be_bytes();
+        let hash = password(rights.role).map(|password| hash([salt[0], salt[1], salt[2], salt[3]], &password));
+        json!({
+            "name": user(rights), "password_hash": hash.unwrap_or_default(),
+            "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": [],
+        })
     });
     let permissions = rights.iter().map(|rights| {
         let Rights { configure, write, read, .. } = rights;
@@ -150,6 +161,19 @@ fn policies(prefix: &str, vhost: &str) -> Value {
     }])
 }
 
+/// As RabbitMQ keeps a password: the salt, then SHA-256 of salt and password, all in base64. That is 36 bytes, so that
+/// nothing is padded.
+fn hash(salt: [u8; 4], password: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
+    let bytes = [&salt[..], &digest[..]].concat();
+    let digits = |three: &[u8]| {
+        let bits = three.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| DIGITS[bits >> shift & 63] as char)
+    };
+    bytes.chunks_exact(3).flat_map(digits).collect()
+}
+
 /// A name as it stands in a pattern.
 fn escaped(name: &str) -> String {
     let mut pattern = String::with_capacity(2 * name.len());
@@ -168,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_user_has_least_rights_under_its_own_prefix_and_no_password() {
-        let definitions = definitions("a.b", "v");
+        let definitions = definitions("a.b", "v", |_| None);
         let of = |list: &str, user: &str| -> Vec<Value> {
             let is_its = |entry: &&Value| entry["user"] == user || entry["name"] == user;
             definitions[list].as_array().into_iter().flatten().filter(is_its).cloned().collect()
@@ -189,11 +213,20 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_printed_as_the_hash_that_rabbitmq_keeps_of_it() {
+        // The example of RabbitMQ's documentation.
+        assert_eq!(hash([0x90, 0x8D, 0xC6, 0x0A], "test12"), "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR");
+        let printed = definitions("p", "v", |role| (role == "worker").then(|| "secret".to_owned()));
+        let hash_of = |index: usize| printed["users"][index]["password_hash"].as_str().map(str::len);
+        assert_eq!([hash_of(0), hash_of(1), hash_of(2)], [Some(0), Some(48), Some(0)]);
+    }
+
+    #[test]
     fn one_policy_ranks_above_others_on_all_queues_of_the_prefix() {
         let ours = json!([{
             "vhost": "v", "name": "a.b", "pattern": r"^a\.b\.", "apply-to": "queues",
             "definition": { "max-length-bytes": 1_000_000_000_000_u64 }, "priority": 1000,
         }]);
-        assert_eq!(definitions("a.b", "v")["policies"], ours);
+        assert_eq!(definitions("a.b", "v", |_| None)["policies"], ours);
     }
 }
