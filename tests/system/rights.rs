@@ -70,6 +70,10 @@ fn lies(id: i64, incarnation: &str, fence: i64) -> Vec<(String, Value)> {
         ),
         ("executor.call".to_owned(), json!({"ask": "pause", "action_ref": "line.one", "paused": true})),
         ("executor.call".to_owned(), json!({"ask": "cancel", "id": id, "reason": null})),
+        ("executor.call".to_owned(), json!({"ask": "put_action", "action_ref": "line.one", "policy": {"limit": 9}})),
+        ("executor.call".to_owned(), json!({"ask": "put_action", "action_ref": "line.forged", "policy": {}})),
+        ("executor.call".to_owned(), json!({"ask": "delete_action", "action_ref": "line.one"})),
+        ("executor.call".to_owned(), json!({"ask": "follow", "all": true, "ids": []})),
     ]
 }
 
@@ -120,7 +124,11 @@ async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything(
     let execution = world.execution(id).await?;
     ensure!(execution["status"] == "running" && execution["attempt"] == 1, "{execution}");
     let action = world.get("/api/v1/actions/line.one").await?;
-    ensure!(action["paused"] == false, "{action}");
+    ensure!(action["paused"] == false && action["policy"]["limit"] == 1, "{action}");
+    let (status, forged) = world.call("GET", "/api/v1/actions/line.forged", None).await?;
+    ensure!(status == 404, "{forged}");
+    let (_, health) = world.health_of(world.leader().await?.context("one leads")?).await?;
+    ensure!(health.contains("messages were refused"), "{health}");
     ensure!(world.stamps.read()?.iter().all(|stamp| stamp.tag != "forged"), "a forged order ran");
 
     // It is the publisher's own to end.

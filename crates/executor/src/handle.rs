@@ -371,7 +371,9 @@ impl Control for Handle {
             warnings.extend(recent.map(|rewind| format!("{}: {}", rewind.settled_at, rewind.sentence())));
             let refused = self.gates.refusals.count();
             if refused > 0 {
-                warnings.push(format!("{refused} messages were refused since the start: none proved who had sent it"));
+                warnings.push(format!(
+                    "{refused} messages were refused since the start: they did not prove who had sent them, or bore numbers that can't be"
+                ));
             }
             Health { role, database, broker, warnings }
         }

@@ -957,6 +957,19 @@ async fn what_no_worker_has_proved_to_have_said_changes_nothing() -> Result<()> 
 #[tokio::test]
 async fn a_question_that_no_executor_has_signed_is_not_answered() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
+    // Neither an answer nor, later, what others' executions tell.
+    let id = Uuid::new_v4();
+    slotline.session.declare(&Topology::replies("slotline", id, 1)).await?;
+    let queue = topology::replies_queue("slotline", id, 1);
+    let follow = Publication {
+        exchange: topology::work_exchange("slotline"),
+        routing_key: "executor.call".to_owned(),
+        body: r#"{"ask":"follow","all":true,"ids":[]}"#.into(),
+        properties: Properties { reply_to: Some(queue.clone()), ..Properties::default() },
+        mandatory: true,
+        persistent: false,
+    };
+    slotline.session.publish(follow).await?;
     let wrong = Key::new(&proof::Secret::new(&[0; 32]).context("long enough")?.of_executors());
     for ask in [
         r#"{"ask":"put_action","action_ref":"demo.echo","policy":{"limit":9}}"#,
@@ -968,6 +981,9 @@ async fn a_question_that_no_executor_has_signed_is_not_answered() -> Result<()> 
         }
     }
     slotline.put("demo.other", "{}").await?;
+    slotline.request("demo.other", "watched").await?;
+    let _: Accepted = slotline.replied().await?;
+    assert_eq!(slotline.session.depth(&queue).await?, 0, "it is told nothing");
     let action = slotline.store.action(&ActionRef::new("demo.echo")?).await?.context("it is there")?;
     assert_eq!((action.policy.limit, action.paused), (Some(1), false));
     slotline.stop_executor().await
