@@ -291,6 +291,7 @@ impl Settings {
             .env("ERL_EPMD_PORT", self.epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_MAX_PORTS", "8192")
+            .env("ERL_CRASH_DUMP", path("erl_crash.dump"))
             .env("RABBITMQ_NODENAME", self.node())
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.amqp.to_string())
