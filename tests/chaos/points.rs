@@ -66,6 +66,7 @@ const CASES: &[Case] = &[
     case("executor.recovery.epoch", 1, When::Working),
     case("executor.recovery.epoch", 1, When::Recovering),
     case("executor.recovery.terms", 1, When::Recovering),
+    case("executor.recovery.claimed", 1, When::Recovering),
     case("executor.recovery.read", 1, When::Recovering),
     case("executor.recovery.queues", 1, When::Working),
     case("executor.recovery.queues", 1, When::Recovering),

@@ -168,7 +168,7 @@ fn bad(number: usize) -> (Publication, &'static str) {
             8 => (envelope("message_id", json!("m".repeat(129))), "malformed"),
             9 => (envelope("message_id", json!("\u{1F600}".repeat(129))), "malformed"),
             10 => (envelope("source", json!("a\0b")), "malformed"),
-            11 => (envelope("timestamp", json!("yesterday")), "malformed"),
+            11 => (envelope("correlation_id", json!(7)), "malformed"),
             12 => (b"[7]".to_vec(), "malformed"),
             13 => (envelope("message_type", json!("execution.wished_for")), "unknown_type"),
             14 => (envelope("message_type", json!("execution.scheduled")), "unknown_type"),

@@ -127,10 +127,14 @@ pub(crate) async fn lead(
     mut leadership: Leadership,
     questions: &mut mpsc::Receiver<Question>,
 ) -> Result<End, slotline_store::Error> {
-    let Some(office) = marks::enter(context, &mut leadership).await? else { return Ok(End::Over) };
+    let Some(mut office) = marks::enter(context, &mut leadership).await? else { return Ok(End::Over) };
     // Before any worker hears of these terms, so that whoever leads next knows of them.
     let longest = leadership.take_terms(context.config.lease, office.doubt.as_deref()).await?;
     crash::point("executor.recovery.terms");
+    if !marks::claim(context, &mut leadership, &mut office).await? {
+        return Ok(End::Over);
+    }
+    crash::point("executor.recovery.claimed");
     let recovered = leadership.recover().await?;
     crash::point("executor.recovery.read");
     // Where nothing waits or runs, nothing can be moved by going back to the database's time.

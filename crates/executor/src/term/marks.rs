@@ -107,16 +107,23 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
             (office.doubt, office.from) = (Some(reason), marks.reserved());
         }
     }
-    match claim(context, &mut office).await {
-        Ok(()) => Ok(Some(office)),
+    Ok(Some(office))
+}
+
+/// Claims this copy of the journal, once the journal knows how it was judged: a leader that ended in between would leave a
+/// mark of an epoch that the next one does not take for its journal's. `false`: it must not be led on now.
+pub(super) async fn claim(context: &Context, leadership: &mut Leadership, office: &mut Office) -> Result<bool, Error> {
+    let epoch = leadership.epoch();
+    match leave_claim(context, office).await {
+        Ok(()) => Ok(true),
         Err(Unmarked::Foreign(reason)) => {
             tracing::error!(%epoch, reason, "another leader begins at the same time; leadership is over");
             leadership.doubt(&reason, epoch).await?;
-            Ok(None)
+            Ok(false)
         }
         Err(error) => {
             tracing::warn!(%epoch, error = %chain(&error), "the broker did not take the claim to this journal; trying again");
-            Ok(None)
+            Ok(false)
         }
     }
 }
@@ -192,7 +199,7 @@ async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Op
 
 /// Says on the broker which copy of the journal is led on, before anybody is greeted: the leader of another stands down, and of
 /// two that begin at once at least one sees the other. Queues are named by the epoch, which those two might share.
-async fn claim(context: &Context, office: &mut Office) -> Result<(), Unmarked> {
+async fn leave_claim(context: &Context, office: &mut Office) -> Result<(), Unmarked> {
     let Some(session) = context.current.borrow().clone() else { return Err(Unmarked::NoSession) };
     let is_doubted = office.doubt.is_some();
     let mark = if is_doubted { Some(office.hand.claim()) } else { office.hand.renewal(office.from, true) };
