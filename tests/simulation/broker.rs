@@ -169,7 +169,7 @@ impl Broker {
         }
     }
 
-    /// Somebody publishes who has no session here.
+    /// A stranger without a session here publishes.
     pub(crate) fn inject(&mut self, route: Route, body: Body, stage: &mut Stage) {
         if self.is_up && self.frozen.is_none() {
             stage.trace(|| format!("into {route:?} comes {}", kind(&body)));

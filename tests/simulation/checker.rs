@@ -32,13 +32,13 @@ pub(crate) enum Rule {
     EverythingEnds,
     /// Whoever waits for another starts once that one has completed, and on nothing else.
     ChainsFollowSuccess,
-    /// Leadership goes to those who can do the whole job: nobody keeps it for long without a broker.
+    /// Leadership goes to an executor that can do the whole job: none keeps it for long without a broker.
     LeadersHaveABroker,
     /// What a stranger says changes nothing.
     LiesChangeNothing,
     /// The next process of a worker tells what had ended in one that went in good order.
     EndedIsTold,
-    /// What backs off is due when its policy says, whoever's clock shows what.
+    /// What backs off is due when its policy says, whichever clock shows what.
     DueWhenItWas,
     /// Whoever recorded the history fell over a bug.
     NothingPanics,

@@ -128,15 +128,7 @@ impl Executor {
     }
 
     pub(crate) fn term(&mut self) -> Option<&mut Term> {
-        match &mut self.seat {
-            Seat::Leading(term) => Some(term),
-            Seat::Idle
-            | Seat::Waiting(_)
-            | Seat::Recovering(..)
-            | Seat::Judging(..)
-            | Seat::Claiming(..)
-            | Seat::Entering(..) => None,
-        }
+        if let Seat::Leading(term) = &mut self.seat { Some(term) } else { None }
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -144,15 +136,7 @@ impl Executor {
     }
 
     pub(crate) fn epoch(&self) -> Option<Epoch> {
-        match &self.seat {
-            Seat::Leading(term) => Some(term.epoch),
-            Seat::Idle
-            | Seat::Waiting(_)
-            | Seat::Recovering(..)
-            | Seat::Judging(..)
-            | Seat::Claiming(..)
-            | Seat::Entering(..) => None,
-        }
+        if let Seat::Leading(term) = &self.seat { Some(term.epoch) } else { None }
     }
 
     fn db(&self) -> Option<DbId> {

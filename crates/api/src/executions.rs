@@ -32,8 +32,8 @@ pub(crate) async fn submit(
     input::Json(body): input::Json<Submit>,
 ) -> Result<Response, Error> {
     let submission = Submission {
-        message_id: text_header(&headers, &IDEMPOTENCY_KEY)?,
-        correlation_id: text_header(&headers, &CORRELATION_ID)?,
+        message_id: text_header(&headers, &IDEMPOTENCY_KEY, unquoted)?,
+        correlation_id: text_header(&headers, &CORRELATION_ID, str::to_owned)?,
         // A header that is no trace is no reason to refuse the work.
         trace_id: headers.get(&TRACEPARENT).and_then(|value| envelope::trace_id(value.to_str().ok()?)),
         body,
@@ -68,10 +68,10 @@ fn unquoted(text: &str) -> String {
     inner.replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
-fn text_header(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
+fn text_header(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> String) -> Result<Option<String>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = unquoted(std::str::from_utf8(value.as_bytes()).unwrap_or_default());
+    let text = read(std::str::from_utf8(value.as_bytes()).unwrap_or_default());
     let is_valid = values.next().is_none() && (1..=MESSAGE_ID_CHARS_MAX).contains(&text.chars().count());
     if is_valid {
         Ok(Some(text))

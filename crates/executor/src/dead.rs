@@ -120,17 +120,8 @@ fn as_it_came(carried: &str) -> Properties {
     headers.retain(|name, _| {
         !name.starts_with("x-slotline-") && !name.starts_with("x-death") && !name.starts_with("x-first-death")
     });
-    Properties {
-        message_id,
-        message_type,
-        app_id,
-        correlation_id,
-        reply_to,
-        timestamp,
-        headers,
-        priority: None,
-        user_id: None,
-    }
+    let rest = Properties::default();
+    Properties { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers, ..rest }
 }
 
 /// Publishes the letter to the requests queue, as it came, and drops it once that is confirmed.

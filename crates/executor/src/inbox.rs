@@ -137,7 +137,7 @@ impl Source<'_> {
     }
 }
 
-/// `teller` is told when it is recorded.
+/// `teller` is the incarnation that hears when it is recorded.
 fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
     let Ended { worker, incarnation, reason, outcomes, returned: handed_back, told_by: _, has_more } = word;
     let mut items: Vec<_> = outcomes.into_iter().map(|word| completed(word, teller)).collect();
@@ -148,7 +148,7 @@ fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
     Item::Parting { teller, worker, incarnation, items }
 }
 
-/// `teller` is told when it is recorded.
+/// `teller` is the incarnation that hears when it is recorded.
 fn completed(completed: Completed, teller: Incarnation) -> Item {
     let end = End {
         key: (completed.execution_id, completed.attempt),

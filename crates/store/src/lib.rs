@@ -182,7 +182,7 @@ impl Store {
         on!(self, journal => journal.action(action))
     }
 
-    /// What executors know and nobody else, made with the journal.
+    /// The secret that only executors know, made with the journal.
     pub async fn secret(&self) -> Result<Secret, Error> {
         on!(self, journal => journal.secret())
     }

@@ -319,7 +319,7 @@ impl Loop {
                 let refused = Input::HeartbeatRefused { incarnation };
                 self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent }, Some(refused));
             }
-            // Nobody would believe it; it is said again with the first greeting.
+            // No executor would believe it; it is said again with the first greeting.
             Errand::Farewell(_) if !self.outbox.trust().is_known() => {}
             Errand::Farewell(ended) => {
                 let incarnation = ended.incarnation;
