@@ -26,7 +26,7 @@ pub use nix::sys::signal::Signal;
 pub use port::Port;
 pub use postgres::{Frozen, Postgres};
 pub use proxy::{Proxy, Weather};
-pub use rabbit::{Output, Rabbit, RabbitCluster};
+pub use rabbit::{Output, Rabbit, RabbitCluster, fresh_vhost_name};
 pub use sandbox::{Guarded, Sandbox};
 pub use servers::SERVERS_VARIABLE;
 pub use stamps::{Stamp, Stamps, check_line, most_at_once, now_ns};

@@ -106,13 +106,14 @@ impl Rabbit {
         self.settings.amqp
     }
 
-    fn vhost_url(&self, vhost: &str) -> String {
+    /// Of a virtual host, for the user `guest`.
+    pub fn vhost_url(&self, vhost: &str) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/{}", self.settings.amqp, vhost.replace('/', "%2f"))
     }
 
     /// Makes an empty virtual host and gives its URL.
     pub async fn fresh_vhost(&self) -> anyhow::Result<String> {
-        let name = format!("test-{}", NEXT_VHOST.fetch_add(1, Ordering::Relaxed));
+        let name = fresh_vhost_name();
         let make = format!(
             "ok = rabbit_vhost:add(<<\"{name}\">>, <<\"guest\">>), \
              ok = rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, <<\"{name}\">>, \
@@ -120,6 +121,22 @@ impl Rabbit {
         );
         self.ctl(&["eval", &make]).await.context("making a virtual host")?;
         Ok(self.vhost_url(&name))
+    }
+
+    /// Makes the virtual host that `definitions` name, with the users and rights there; `guest` may do everything in it.
+    /// One of that name that is there already goes first, with all that it holds.
+    pub async fn import(&self, vhost: &str, mut definitions: serde_json::Value) -> anyhow::Result<String> {
+        let all = serde_json::json!({"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
+        definitions["permissions"].as_array_mut().context("a list of permissions")?.push(all);
+        let path = self.sandbox.path().join(format!("{vhost}.json"));
+        std::fs::write(&path, definitions.to_string())?;
+        // In one call, each of which takes seconds on a busy machine.
+        let make = format!(
+            "case rabbit_vhost:exists(<<\"{vhost}\">>) of true -> ok = rabbit_vhost:delete(<<\"{vhost}\">>, <<\"guest\">>); \
+             false -> ok end, {{ok, Definitions}} = file:read_file({path:?}), ok = rabbit_definitions:import_raw(Definitions)."
+        );
+        self.ctl(&["eval", &make]).await.with_context(|| format!("importing {}", path.display()))?;
+        Ok(self.vhost_url(vhost))
     }
 
     /// Runs `rabbitmqctl`; an exit status other than 0 is an error with what it said.
@@ -250,13 +267,6 @@ impl RabbitCluster {
         nodes.reverse();
         Ok(Self { nodes })
     }
-
-    /// Makes an empty virtual host and gives the URL of each node for it.
-    pub async fn fresh_vhost(&self) -> anyhow::Result<Vec<String>> {
-        let made = self.nodes[0].fresh_vhost().await?;
-        let vhost = made.rsplit('/').next().context("the URL names a virtual host")?;
-        Ok(self.nodes.iter().map(|node| node.vhost_url(vhost)).collect())
-    }
 }
 
 impl Settings {
@@ -339,6 +349,11 @@ impl Settings {
         );
         Ok(said)
     }
+}
+
+/// A name that no virtual host of this process's nodes has had.
+pub fn fresh_vhost_name() -> String {
+    format!("test-{}", NEXT_VHOST.fetch_add(1, Ordering::Relaxed))
 }
 
 fn owned(arguments: &[&str]) -> Vec<String> {

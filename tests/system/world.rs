@@ -9,7 +9,9 @@ use anyhow::{Context, bail, ensure};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 use slotline_broker::{Broker, topology};
-use slotline_tests::{Daemon, Launch, Postgres, Proxy, Rabbit, RabbitCluster, Sandbox, Stamps, eventually};
+use slotline_tests::{
+    Daemon, Launch, Postgres, Proxy, Rabbit, RabbitCluster, Sandbox, Stamps, eventually, fresh_vhost_name,
+};
 
 use crate::actions::{self, Action};
 use crate::follower::Addresses;
@@ -78,7 +80,6 @@ pub(crate) struct Builder {
     broker_links: bool,
     executor_clocks: Vec<&'static str>,
     worker_clock: Option<&'static str>,
-    least_rights: bool,
     executors: usize,
     workers: usize,
     capacity: usize,
@@ -105,9 +106,8 @@ pub(crate) struct World {
     sandbox: Sandbox,
     /// Straight to the server.
     database: String,
-    /// For the user that may do everything.
+    /// For the user that may do everything: the tests' own eyes, and no part of the installation.
     amqp: String,
-    least_rights: bool,
     actions: PathBuf,
     gates: PathBuf,
     addresses: Addresses,
@@ -131,13 +131,6 @@ impl Builder {
 
     pub(crate) fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
-        self
-    }
-
-    /// Executors, workers, publishers and who subscribes log in as users of their own, with what `slotline rabbitmq
-    /// definitions` gives them. The users are the node's.
-    pub(crate) fn least_rights(mut self) -> Self {
-        self.least_rights = true;
         self
     }
 
@@ -189,12 +182,12 @@ impl Builder {
 
     /// Starts everything; the actions are applied and the workers known when this returns.
     pub(crate) async fn start(self) -> anyhow::Result<World> {
-        let (rabbit, others, amqp) = self.rabbit().await?;
+        let sandbox = Sandbox::new("world")?;
+        let (rabbit, others, amqp) = self.rabbit(&sandbox).await?;
         let postgres = match self.own_postgres {
             true => Node::Own(Box::new(Postgres::start().await?)),
             false => Node::Shared(Postgres::shared().await?),
         };
-        let sandbox = Sandbox::new("world")?;
         let stamps = Stamps::at(sandbox.path().join("stamps"));
         let actions = sandbox.path().join("actions.toml");
         let gates = sandbox.path().join("gates");
@@ -211,7 +204,6 @@ impl Builder {
             executors: Vec::new(),
             database: postgres.fresh_database("slotline").await?,
             amqp,
-            least_rights: self.least_rights,
             rabbit,
             others,
             postgres,
@@ -224,9 +216,6 @@ impl Builder {
             lease: self.lease,
             http: http()?,
         };
-        if world.least_rights {
-            world.give_rights().await?;
-        }
         for _ in 0..self.executors {
             world.start_executor()?;
         }
@@ -243,21 +232,35 @@ impl Builder {
 
 impl Builder {
     /// The node, further ones, and where to connect.
-    async fn rabbit(&self) -> anyhow::Result<(Node<Rabbit>, Vec<Rabbit>, String)> {
+    async fn rabbit(&self, sandbox: &Sandbox) -> anyhow::Result<(Node<Rabbit>, Vec<Rabbit>, String)> {
+        let vhost = fresh_vhost_name();
+        let definitions = definitions(sandbox, &vhost).await?;
         if self.cluster > 1 {
-            let cluster = RabbitCluster::start(self.cluster).await?;
-            let amqp = cluster.fresh_vhost().await?.join(",");
-            let mut nodes = cluster.nodes.into_iter();
-            let first = nodes.next().context("a cluster has nodes")?;
-            return Ok((Node::Own(Box::new(first)), nodes.collect(), amqp));
+            let mut nodes = RabbitCluster::start(self.cluster).await?.nodes;
+            nodes[0].import(&vhost, definitions).await?;
+            let amqp: Vec<String> = nodes.iter().map(|node| node.vhost_url(&vhost)).collect();
+            let others = nodes.split_off(1);
+            let first = nodes.pop().context("a cluster has nodes")?;
+            return Ok((Node::Own(Box::new(first)), others, amqp.join(",")));
         }
         let rabbit = match self.own_rabbit {
             true => Node::Own(Box::new(Rabbit::start().await?)),
             false => Node::Shared(Rabbit::shared().await?),
         };
-        let amqp = rabbit.fresh_vhost().await?;
+        let amqp = rabbit.import(&vhost, definitions).await?;
         Ok((rabbit, Vec::new(), amqp))
     }
+}
+
+/// What `slotline rabbitmq definitions` prints: each role a user of its own, with least rights and a password.
+async fn definitions(sandbox: &Sandbox, vhost: &str) -> anyhow::Result<Value> {
+    let mut launch = Launch::new("definitions", &["rabbitmq", "definitions", "--vhost", vhost]);
+    for role in ["EXECUTOR", "WORKER", "PUBLISHER", "READER"] {
+        launch = launch.env(&format!("SLOTLINE_PASSWORD_{role}"), "secret");
+    }
+    let printed = launch.output(sandbox).await?;
+    ensure!(printed.status.success(), "{printed:?}");
+    Ok(serde_json::from_slice(&printed.stdout)?)
 }
 
 impl World {
@@ -280,7 +283,6 @@ impl World {
             broker_links: false,
             executor_clocks: Vec::new(),
             worker_clock: None,
-            least_rights: false,
             executors: 1,
             workers: 1,
             capacity: 4,
@@ -290,25 +292,9 @@ impl World {
 
     // ---- users of the broker ----
 
-    async fn give_rights(&self) -> anyhow::Result<()> {
-        let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
-        let mut launch = Launch::new("cli", &["rabbitmq", "definitions", "--vhost", vhost]);
-        for role in ["EXECUTOR", "WORKER", "PUBLISHER", "READER"] {
-            launch = launch.env(&format!("SLOTLINE_PASSWORD_{role}"), "secret");
-        }
-        let printed = launch.output(&self.sandbox).await?;
-        ensure!(printed.status.success(), "{printed:?}");
-        let path = self.sandbox.path().join("definitions.json");
-        std::fs::write(&path, &printed.stdout)?;
-        self.rabbit.ctl(&["import_definitions", path.to_str().context("UTF-8")?]).await.map(drop)
-    }
-
     /// The URL by which one of this role logs in.
     pub(crate) fn login(&self, role: &str) -> String {
-        match self.least_rights {
-            true => self.amqp.replace("guest:guest", &format!("slotline-{role}:secret")),
-            false => self.amqp.clone(),
-        }
+        self.amqp.replace("guest:guest", &format!("slotline-{role}:secret"))
     }
 
     // ---- daemons ----
@@ -341,7 +327,7 @@ impl World {
             (Some(user), Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{user}@{rest}"),
             _ => url.to_owned(),
         };
-        let (database, amqp) = (user(&self.database, database_user), user(&self.amqp, broker_user));
+        let (database, amqp) = (user(&self.database, database_user), user(&self.login("executor"), broker_user));
         self.executors.push(self.executor(&name, &database, &amqp, None)?);
         Ok(())
     }
@@ -424,14 +410,9 @@ impl World {
     /// node of the test's own.
     pub(crate) async fn empty_the_broker(&self) -> anyhow::Result<()> {
         let Node::Own(rabbit) = &self.rabbit else { bail!("others use this node") };
-        let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
         // In one call, each of which takes seconds on a busy machine: workers must not be isolated meanwhile.
-        let evaluated = format!(
-            "ok = rabbit_vhost:delete(<<\"{vhost}\">>, <<\"guest\">>), ok = rabbit_vhost:add(<<\"{vhost}\">>, <<\"guest\">>), \
-             ok = rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, <<\"{vhost}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, \
-             <<\"guest\">>)."
-        );
-        rabbit.ctl(&["eval", &evaluated]).await.map(drop)
+        let vhost = self.vhost()?;
+        rabbit.import(vhost, definitions(&self.sandbox, vhost).await?).await.map(drop)
     }
 
     /// Runs the command line with this installation's API.
@@ -522,7 +503,13 @@ impl World {
         let copy = self.postgres.fresh_database("copy").await?;
         self.postgres.restore(&copy, dump).await?;
         let name = format!("executor-{}", self.executors.len());
-        self.executors.push(Daemon::executor(&self.sandbox, &name, &copy, &self.amqp, self.lease.options())?);
+        self.executors.push(Daemon::executor(
+            &self.sandbox,
+            &name,
+            &copy,
+            &self.login("executor"),
+            self.lease.options(),
+        )?);
         Ok(())
     }
 
@@ -560,7 +547,7 @@ impl World {
 
     /// How many requests the broker still holds, taken by an executor or not.
     pub(crate) async fn requests_held(&self) -> anyhow::Result<usize> {
-        let vhost = self.amqp.rsplit('/').next().context("the URL names a virtual host")?;
+        let vhost = self.vhost()?;
         let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost, "name", "messages"];
         let listed = self.rabbit.ctl(&list).await?.stdout;
         let line = listed.lines().find_map(|line| line.strip_prefix("slotline.requests")).context("no such queue")?;

@@ -63,6 +63,8 @@ struct Topics {
 }
 
 const NOTHING: &str = "^$";
+/// Queues that the broker names; each is declared as exclusive, which keeps all other connections out.
+const NAMED_BY_BROKER: &str = r"^amq\.gen.*$";
 
 fn rights(prefix: &str) -> [Rights; 4] {
     let p = escaped(prefix);
@@ -71,9 +73,10 @@ fn rights(prefix: &str) -> [Rights; 4] {
     [
         Rights {
             role: "publisher",
-            configure: NOTHING.to_owned(),
+            // One of its own, for the answers.
+            configure: NAMED_BY_BROKER.to_owned(),
             write: format!(r"^{p}\.executions$"),
-            read: NOTHING.to_owned(),
+            read: NAMED_BY_BROKER.to_owned(),
             topics: Some(Topics {
                 exchange: executions_exchange(prefix),
                 write: r"^execution\.(requested|cancel_requested)(\..*)?$".to_owned(),
@@ -103,8 +106,8 @@ fn rights(prefix: &str) -> [Rights; 4] {
         },
         Rights {
             role: "reader",
-            configure: r"^amq\.gen.*$".to_owned(),
-            write: r"^amq\.gen.*$".to_owned(),
+            configure: NAMED_BY_BROKER.to_owned(),
+            write: NAMED_BY_BROKER.to_owned(),
             read: format!(r"^({p}\.events|amq\.gen.*)$"),
             topics: Some(Topics {
                 exchange: events_exchange(prefix),
@@ -202,7 +205,7 @@ mod tests {
             assert_eq!(of("permissions", user)[0]["vhost"], "v", "{user}");
         }
         let publisher = &of("permissions", "a.b-publisher")[0];
-        assert_eq!((&publisher["configure"], &publisher["read"]), (&json!("^$"), &json!("^$")));
+        assert_eq!((&publisher["configure"], &publisher["read"]), (&json!(NAMED_BY_BROKER), &json!(NAMED_BY_BROKER)));
         assert_eq!(publisher["write"], r"^a\.b\.executions$");
         let keys = &of("topic_permissions", "a.b-publisher")[0];
         assert_eq!(keys["exchange"], "a.b.executions");
