@@ -124,12 +124,27 @@ impl Source<'_> {
                     items.push(parting(word, teller, received_at));
                 }
             }
-            StatusChanged::TYPE if self.believes(message_type, None) => running(&envelope.open()?, items),
-            Progress::TYPE if self.believes(message_type, None) => items.push(Item::Said(progress(envelope.open()?))),
-            StatusChanged::TYPE | Progress::TYPE => {}
+            StatusChanged::TYPE => {
+                if let Some(by) = self.proven(message_type) {
+                    running(&envelope.open()?, by, items);
+                }
+            }
+            Progress::TYPE => {
+                if let Some(by) = self.proven(message_type) {
+                    items.push(Item::Said(progress(envelope.open()?, by)));
+                }
+            }
             other => tracing::debug!(message_type = other, "ignored a message of a type that is not read here"),
         }
         Ok(())
+    }
+
+    /// Who has proved to say what names no incarnation.
+    fn proven(&self, message_type: &str) -> Option<Incarnation> {
+        match (self.gate.verdict(self.speaker, message_type, None), self.speaker) {
+            (Verdict::Believed, Speaker::Worker(by)) => Some(by),
+            _ => None,
+        }
     }
 
     fn believes(&self, message_type: &str, of: Option<Incarnation>) -> bool {
@@ -196,12 +211,12 @@ fn returned(returned: Returned, received_at: Timestamp) -> Item {
     Item::Ended(end, input)
 }
 
-fn running(changed: &StatusChanged, items: &mut Vec<Item>) {
+fn running(changed: &StatusChanged, by: Incarnation, items: &mut Vec<Item>) {
     if changed.fence.is_none() || changed.new_status != Status::Running {
         return;
     }
     let key = (changed.execution_id, changed.attempt);
-    let word = |said| Item::Said(Word { key, sequence: changed.sequence, at: changed.changed_at, said });
+    let word = |said| Item::Said(Word { key, by, sequence: changed.sequence, at: changed.changed_at, said });
     items.push(word(Said::Running));
     if changed.sequence.is_none() {
         // Who does not number its events says no more of the start than this.
@@ -209,7 +224,7 @@ fn running(changed: &StatusChanged, items: &mut Vec<Item>) {
     }
 }
 
-fn progress(progress: Progress) -> Word {
+fn progress(progress: Progress, by: Incarnation) -> Word {
     let said = match progress.event {
         Event::Started {} => Said::Started,
         Event::Progress(report) => Said::Progress(report),
@@ -219,6 +234,7 @@ fn progress(progress: Progress) -> Word {
     };
     Word {
         key: (progress.execution_id, progress.attempt),
+        by,
         sequence: Some(progress.sequence),
         at: progress.timestamp,
         said,

@@ -224,15 +224,15 @@ fn digest(content: &impl Serialize) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use slotline_protocol::Timestamp;
+    use slotline_protocol::{Incarnation, Timestamp};
 
     use super::*;
     use crate::record::Word;
 
     fn word(message: &str) -> Word {
         let report = Report { message: Some(message.to_owned()), ..Report::default() };
-        let (key, at) = ((ExecutionId(1), 1), Timestamp::from_micros(0));
-        Word { key, sequence: Some(4), at, said: Said::Progress(report) }
+        let (key, by, at) = ((ExecutionId(1), 1), Incarnation(uuid::Uuid::nil()), Timestamp::from_micros(0));
+        Word { key, by, sequence: Some(4), at, said: Said::Progress(report) }
     }
 
     fn event(word: &Word) -> std::sync::Arc<slotline_protocol::record::Event> {

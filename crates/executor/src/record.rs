@@ -38,6 +38,8 @@ const EARLY_MAX: usize = 1000;
 #[derive(Clone, Debug)]
 pub(crate) struct Word {
     pub(crate) key: AttemptKey,
+    /// Who has proved to have said it.
+    pub(crate) by: Incarnation,
     /// `None` from a worker that does not number its events.
     pub(crate) sequence: Option<u64>,
     pub(crate) at: Timestamp,
@@ -149,6 +151,11 @@ impl Record {
         }
         record.set_timers();
         record
+    }
+
+    /// The incarnation whose words of this attempt are awaited.
+    pub(crate) fn teller_of(&self, (id, attempt): AttemptKey) -> Option<Incarnation> {
+        self.tales.get(&id)?.teller_of(attempt)
     }
 
     /// Takes a worker's word. Gives back what the scheduler should know of it.

@@ -454,7 +454,15 @@ impl Term {
     }
 
     fn hear(&mut self, word: Word) {
-        if let Some(fence) = self.scheduler.fence_ahead(word.key) {
+        let ahead = self.scheduler.fence_ahead(word.key);
+        let teller = match ahead {
+            Some(fence) => self.scheduler.holder_of(word.key, fence),
+            None => self.record.teller_of(word.key),
+        };
+        if teller.is_some_and(|teller| teller != word.by) {
+            return self.gate.refuse("a word on another worker's attempt");
+        }
+        if let Some(fence) = ahead {
             let (key, started_at, has_started) = (word.key, word.at, matches!(word.said, Said::Started));
             self.record.heard_early(word);
             if has_started {

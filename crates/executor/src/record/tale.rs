@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use slotline_protocol::message::{Event as Wire, GapReason, Progress};
 use slotline_protocol::record::{Event, Latest, Newest, What};
-use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Status, Timestamp, WorkerName};
+use slotline_protocol::{ActionRef, ExecutionId, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
 use slotline_scheduler::{Announcement, Input, Lease, Settled};
 use slotline_store::RECENT_MAX;
 
@@ -87,6 +87,10 @@ impl Tale {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    pub(super) fn teller_of(&self, attempt: u32) -> Option<Incarnation> {
+        self.attempt.as_ref().filter(|newest| newest.number == attempt).map(|newest| newest.incarnation)
     }
 
     /// What its worker has beyond the last event taken.

@@ -112,7 +112,7 @@ impl World {
 
     fn hears(&mut self, id: ExecutionId, attempt: u32, sequence: u64, said: Said) {
         self.now = self.now + Duration::from_micros(10);
-        let word = Word { key: (id, attempt), sequence: Some(sequence), at: self.now, said };
+        let word = Word { key: (id, attempt), by: self.worker, sequence: Some(sequence), at: self.now, said };
         if let Some(input) = self.record.heard(word, self.now) {
             self.happens(input);
         }
@@ -122,7 +122,7 @@ impl World {
         let at = self.now + Duration::from_micros(10);
         self.hears(id, attempt, 1, Said::Running);
         self.now = at;
-        let word = Word { key: (id, attempt), sequence: Some(2), at, said: Said::Started };
+        let word = Word { key: (id, attempt), by: self.worker, sequence: Some(2), at, said: Said::Started };
         if let Some(input) = self.record.heard(word, at) {
             self.happens(input);
         }

@@ -324,6 +324,24 @@ impl Executor {
         Ok(self.session.publish(self.signed(to, message)).await?)
     }
 
+    /// What one says to a worker who is no executor: without a proof, with the proof of another order, with that of another
+    /// journal. Its numbers are above all that the worker has seen.
+    pub(crate) async fn forge<M: Message>(&self, to: Incarnation, message: &M) -> anyhow::Result<()> {
+        let forged = self.signed(to, message);
+        let other = Secret::new(&[8; SECRET_BYTES]).context("long enough")?.of_worker(to);
+        let codes = [
+            None,
+            Some(Key::new(&self.secret.of_worker(to)).sign(Channel::Order, b"{}")),
+            Some(Key::new(&other).sign(Channel::Order, &forged.body)),
+        ];
+        for code in codes {
+            let headers = code.map(|code| (PROOF_HEADER.to_owned(), code)).into_iter().collect();
+            let properties = Properties { headers, ..Properties::default() };
+            self.session.publish(Publication { properties, ..forged.clone() }).await?;
+        }
+        Ok(())
+    }
+
     async fn publish<M: Message>(&self, routing_key: String, message: &M, mandatory: bool) -> anyhow::Result<()> {
         let envelope = Envelope::new(message, "executor/test", Timestamp::from_micros(0));
         let publication = Publication {

@@ -3,6 +3,7 @@
 mod duties;
 #[path = "../executor/mod.rs"]
 mod executor;
+mod forgery;
 mod handler;
 mod reports;
 mod stage;
