@@ -109,9 +109,10 @@ async fn of_a_bulk_only_the_bad_members_are_put_aside() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_dead_letter_can_be_replayed_once_its_cause_is_mended_or_dropped() -> anyhow::Result<()> {
+async fn a_dead_letter_can_be_replayed_in_its_publishers_name_once_its_cause_is_mended_or_dropped() -> anyhow::Result<()>
+{
     let world = World::with([Action::stamp("line.one", "limit = 1")]).start().await?;
-    let unknown = |tag: &str| Message::request("line.later", json!({"tag": tag})).id(tag);
+    let unknown = |tag: &str| Message::request("line.later", json!({"tag": tag})).id(tag).user("slotline-publisher");
     world.publish(&[unknown("replayed"), unknown("dropped")]).await?;
     let letters = dead(&world, 2).await?;
     let id_of = |message_id: &str| {
@@ -134,7 +135,9 @@ async fn a_dead_letter_can_be_replayed_once_its_cause_is_mended_or_dropped() -> 
             bail!("{stats}")
         }
     })
-    .await
+    .await?;
+    // It is the request that it would have been, so that its publisher may send it again and cancel it.
+    world.get("/api/v1/requests/replayed?user_id=slotline-publisher").await.map(drop)
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use slotline_store::{DeadBounds, DeadLetter, Store};
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
+use crate::gate::Gate;
+use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_HEADER, USER_HEADER};
 
 /// Letters that are taken at once. Few, since each may be as large as a message can be, and nothing waits for them.
 pub(crate) const TAKEN_AT_ONCE: u16 = 8;
@@ -26,6 +27,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// The most characters of a reason, a detail or a routing key; the headers may be anybody's.
 const LABEL_CHARS_MAX: usize = 1000;
 
+/// The header of what the broker has put aside by itself.
+const BY_BROKER_HEADER: &str = "x-first-death-reason";
+
 /// What travelled beside a body, as the journal keeps it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -35,6 +39,7 @@ struct Carried {
     app_id: Option<String>,
     correlation_id: Option<String>,
     reply_to: Option<String>,
+    user_id: Option<String>,
     timestamp: Option<Timestamp>,
     headers: BTreeMap<String, String>,
 }
@@ -69,7 +74,7 @@ fn letter(delivery: Delivery, now: Timestamp) -> DeadLetter {
     let header = |name: &str| properties.headers.get(name).map(|value| clip(value));
     // Only the executor names letters; what the broker put aside has no name yet.
     let id = header(DEAD_ID_HEADER).and_then(|id| Uuid::parse_str(&id).ok()).unwrap_or_else(Uuid::now_v7);
-    let reason = header(REASON_HEADER).or_else(|| header("x-first-death-reason"));
+    let reason = header(REASON_HEADER).or_else(|| header(BY_BROKER_HEADER));
     DeadLetter {
         id: id.to_string(),
         dead_at: put_aside_at(id).unwrap_or(now),
@@ -93,8 +98,7 @@ fn put_aside_at(id: Uuid) -> Option<Timestamp> {
 }
 
 fn carried(properties: Properties) -> String {
-    // The priority is what it may have been refused for: replayed without, it runs in its turn. It is an operator that
-    // replays it, and no user of the broker may publish in the name of another.
+    // The priority is what it may have been refused for: replayed without, it runs in its turn.
     let Properties {
         message_id,
         message_type,
@@ -104,15 +108,19 @@ fn carried(properties: Properties) -> String {
         timestamp,
         headers,
         priority: _,
-        user_id: _,
+        user_id,
     } = properties;
-    let carried = Carried { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers };
+    // The executor has published a letter under its own name. What the broker put aside itself has its publisher's, and
+    // whatever headers that thought of.
+    let is_brokers = headers.contains_key(BY_BROKER_HEADER);
+    let user_id = if is_brokers { user_id } else { headers.get(USER_HEADER).cloned() };
+    let carried = Carried { message_id, message_type, app_id, correlation_id, reply_to, user_id, timestamp, headers };
     serde_json::to_string(&carried).expect("plain data with string keys")
 }
 
 /// The properties as they came, without what was added when the message was put aside.
 fn as_it_came(carried: &str) -> Properties {
-    let Carried { message_id, message_type, app_id, correlation_id, reply_to, timestamp, mut headers } =
+    let Carried { message_id, message_type, app_id, correlation_id, reply_to, user_id, timestamp, mut headers } =
         serde_json::from_str(carried).unwrap_or_else(|error| {
             tracing::error!(error = %chain(&error), "what travelled with a dead letter can't be read; it is replayed without");
             Carried::default()
@@ -121,17 +129,27 @@ fn as_it_came(carried: &str) -> Properties {
         !name.starts_with("x-slotline-") && !name.starts_with("x-death") && !name.starts_with("x-first-death")
     });
     let rest = Properties::default();
-    Properties { message_id, message_type, app_id, correlation_id, reply_to, timestamp, headers, ..rest }
+    Properties { message_id, message_type, app_id, correlation_id, reply_to, user_id, timestamp, headers, ..rest }
 }
 
 /// Publishes the letter to the requests queue, as it came, and drops it once that is confirmed.
-pub(crate) async fn replay(store: &Store, session: &Session, prefix: &str, id: &str) -> Result<(), Refused> {
+pub(crate) async fn replay(
+    store: &Store,
+    session: &Session,
+    gate: &Gate,
+    prefix: &str,
+    id: &str,
+) -> Result<(), Refused> {
     let whole = store.dead_letter(id).await.map_err(unavailable)?.ok_or_else(|| Refused::unknown_dead_letter(id))?;
+    let mut properties = as_it_came(&whole.properties);
+    if let Some(user) = properties.user_id.take() {
+        properties.headers.extend(gate.headers_of_replay(user, &whole.body));
+    }
     let receipt = session.publish(Publication {
         exchange: String::new(),
         routing_key: topology::requests_queue(prefix),
         body: whole.body,
-        properties: as_it_came(&whole.properties),
+        properties,
         mandatory: true,
         persistent: true,
     });
@@ -170,6 +188,20 @@ mod tests {
         let written = carried(put_aside);
         assert!(!written.contains('\0'), "PostgreSQL would refuse it");
         assert_eq!(as_it_came(&written), properties);
+    }
+
+    #[test]
+    fn a_letter_is_of_the_user_that_the_broker_or_the_executor_names_and_of_no_other() {
+        let user_of = |user_id: Option<&str>, headers: &[(&str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let user_id = user_id.map(str::to_owned);
+            as_it_came(&carried(Properties { user_id, headers, ..Properties::default() })).user_id
+        };
+        let by_broker = (BY_BROKER_HEADER, "expired");
+        let claim = (USER_HEADER, "anna");
+        assert_eq!(user_of(None, &[claim]).as_deref(), Some("anna"), "the executor wrote it");
+        assert_eq!(user_of(Some("bert"), &[by_broker, claim]).as_deref(), Some("bert"));
+        assert_eq!(user_of(None, &[by_broker, claim]), None);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use slotline_protocol::proof::{Channel, NONCE_HEADER, PROOF_HEADER, Ring, Secret
 use slotline_store::{Error, Store};
 use tokio::time::Instant;
 
+use crate::mail::USER_HEADER;
+
 /// The log tells of refusals no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -122,6 +124,21 @@ impl Gate {
         self.ring.is_executors(channel, properties.headers.get(PROOF_HEADER).map(String::as_str), body)
     }
 
+    /// The headers by which every executor knows whose message this one publishes again.
+    pub(crate) fn headers_of_replay(&self, user: String, body: &[u8]) -> [(String, String); 2] {
+        let proof = self.sign(Channel::Replay, &replayed(&user, body));
+        [(USER_HEADER.to_owned(), user), (PROOF_HEADER.to_owned(), proof)]
+    }
+
+    /// Gives a message that an executor has replayed the user back whose it is. What others claim is not believed.
+    pub(crate) fn restore_user(&self, properties: &mut Properties, body: &[u8]) {
+        if let Some(user) = properties.headers.remove(USER_HEADER)
+            && self.is_executors(Channel::Replay, properties, &replayed(&user, body))
+        {
+            properties.user_id = Some(user);
+        }
+    }
+
     /// Notes that something was not believed.
     pub(crate) fn refuse(&self, what: &str) {
         self.refusals.add(what, 1);
@@ -130,5 +147,35 @@ impl Gate {
     /// Notes how many words bore numbers that can't be.
     pub(crate) fn refuse_wild(&self, count: u32) {
         self.refusals.add("numbers that no journal can have come to", count.into());
+    }
+}
+
+/// What a replay is signed over: RabbitMQ's user names have no NUL.
+fn replayed(user: &str, body: &[u8]) -> Vec<u8> {
+    [user.as_bytes(), b"\0", body].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::proof::SECRET_BYTES;
+
+    use super::*;
+
+    fn gate(byte: u8) -> Gate {
+        Gate::new(Secret::new(&[byte; SECRET_BYTES]).expect("long enough"), Arc::default())
+    }
+
+    #[test]
+    fn whose_a_replayed_message_is_only_an_executor_of_this_journal_can_say() {
+        let restored = |headers: Vec<(String, String)>, body: &[u8]| {
+            let mut properties = Properties { headers: headers.into_iter().collect(), ..Properties::default() };
+            gate(1).restore_user(&mut properties, body);
+            properties.user_id
+        };
+        let headers = |byte| gate(byte).headers_of_replay("anna".to_owned(), b"body").to_vec();
+        assert_eq!(restored(headers(1), b"body").as_deref(), Some("anna"));
+        assert_eq!(restored(headers(2), b"body"), None);
+        assert_eq!(restored(headers(1), b"other"), None);
+        assert_eq!(restored(vec![(USER_HEADER.to_owned(), "anna".to_owned())], b"body"), None);
     }
 }

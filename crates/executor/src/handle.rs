@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
 use crate::clock;
 use crate::dead;
-use crate::gate::Gates;
+use crate::gate::{Gate, Gates};
 use crate::journal::Condition;
 use crate::link::Current;
 use crate::mark::Notice;
@@ -83,6 +83,13 @@ impl Handle {
         tokio::time::timeout(ANSWER_DEADLINE, answered).await.unwrap_or_else(|_| Err(no_leader()))
     }
 
+    async fn gate(&self) -> Result<Arc<Gate>, Refused> {
+        match self.gates.current() {
+            Some(gate) => Ok(gate),
+            None => self.gates.read(&self.store).await.map_err(|error| Refused::unavailable(error.to_string())),
+        }
+    }
+
     async fn ask_here(&self, ask: Ask) -> Answered {
         let (sender, receiver) = oneshot::channel();
         let gone = || Refused::unavailable("the leader stood down; ask again");
@@ -96,12 +103,9 @@ impl Handle {
             Ok(session) => session,
             Err(refused) => return Some(Err(refused)),
         };
-        let gate = match self.gates.current() {
-            Some(gate) => gate,
-            None => match self.gates.read(&self.store).await {
-                Ok(gate) => gate,
-                Err(error) => return Some(Err(Refused::unavailable(error.to_string()))),
-            },
+        let gate = match self.gate().await {
+            Ok(gate) => gate,
+            Err(refused) => return Some(Err(refused)),
         };
         let correlation_id = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(correlation_id.clone());
@@ -338,7 +342,11 @@ impl Control for Handle {
     }
 
     fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        async move { dead::replay(&self.store, &self.session()?, &self.prefix, &id).await }.boxed()
+        async move {
+            let gate = self.gate().await?;
+            dead::replay(&self.store, &self.session()?, &gate, &self.prefix, &id).await
+        }
+        .boxed()
     }
 
     fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {

@@ -19,6 +19,7 @@ use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::examiner::examine;
+use crate::gate::Gate;
 use crate::outbox::{Asked, Came};
 use crate::probation::{Probation, Verdict};
 use crate::reading::{Reading, Refusal, Rejection};
@@ -91,6 +92,7 @@ pub(crate) struct Intake {
     pub(crate) probation: Probation,
     /// The last request that was acked.
     pub(crate) acked: watch::Receiver<Option<Tag>>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Intake {
@@ -98,6 +100,9 @@ impl Intake {
     pub(crate) async fn run(mut self, mut consumer: Consumer, checked: mpsc::Sender<Checked>) {
         let mut deliveries = Vec::new();
         while consumer.next_batch(&mut deliveries, DELIVERIES_MAX).await {
+            for Delivery { properties, body, .. } in &mut deliveries {
+                self.gate.restore_user(properties, body);
+            }
             let mut poisoned: BTreeMap<_, _> = examine(&deliveries).await.into_iter().collect();
             let mut deliveries = deliveries.drain(..).peekable();
             while let Some(next) = deliveries.peek() {

@@ -35,6 +35,9 @@ pub(crate) const REASON_HEADER: &str = "x-slotline-reason";
 pub(crate) const DETAIL_HEADER: &str = "x-slotline-detail";
 pub(crate) const ROUTING_KEY_HEADER: &str = "x-slotline-routing-key";
 pub(crate) const DEAD_ID_HEADER: &str = "x-slotline-dead-id";
+/// Whose message a letter, or one that is replayed, is: its publisher's own name for it goes by that user. The property
+/// `user_id` can't say so, since RabbitMQ holds it against the connection of whom publishes.
+pub(crate) const USER_HEADER: &str = "x-slotline-user-id";
 /// The most characters of the detail header.
 const DETAIL_CHARS_MAX: usize = 500;
 
@@ -354,6 +357,8 @@ impl Postman {
             detail.push_str(&format!("; cut here, it had {} bytes", body.len()));
         }
         let mut headers = kept_headers(came);
+        headers.remove(USER_HEADER);
+        headers.extend(came.properties.user_id.clone().map(|user| (USER_HEADER.to_owned(), user)));
         headers.extend([
             (REASON_HEADER.to_owned(), reason.as_str().to_owned()),
             (DETAIL_HEADER.to_owned(), detail),

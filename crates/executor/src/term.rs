@@ -587,6 +587,7 @@ impl Term {
             generation,
             probation: self.probation.clone(),
             acked,
+            gate: self.gate.clone(),
         };
         let former = std::mem::replace(&mut self.mark.generation, generation);
         let former = (former != 0).then_some(former);

@@ -45,6 +45,8 @@ pub enum Channel {
     Call,
     /// The leader answers, and tells events that an executor's clients watch.
     Answer,
+    /// An executor says whose message it publishes again.
+    Replay,
 }
 
 impl Channel {
@@ -54,6 +56,7 @@ impl Channel {
             Self::Order => b"order\0",
             Self::Call => b"call\0",
             Self::Answer => b"answer\0",
+            Self::Replay => b"replay\0",
         }
     }
 }
