@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::http::{Answer, DeadLetter, Page};
@@ -11,6 +12,13 @@ use slotline_store::PageRequest;
 use crate::control::Refused;
 use crate::error::Error;
 use crate::{Api, input};
+
+/// What the properties of a letter say of its body.
+#[derive(Default, Deserialize)]
+struct Content {
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+}
 
 /// By pages that neither new letters nor dropped ones shift.
 pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<DeadLetter>>, Error> {
@@ -26,7 +34,9 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
     let whole = api.store.dead_letter(&id).await?.ok_or_else(|| Refused::unknown_dead_letter(&id))?;
     // Whatever it holds, it is shown as text, and no more of it than one request may have.
     let shown = &whole.body[..whole.body.len().min(ENVELOPE_BYTES_MAX)];
-    let data = DeadLetter { body: Some(String::from_utf8_lossy(shown).into_owned()), ..whole.letter };
+    let Content { content_type, content_encoding } = serde_json::from_str(&whole.properties).unwrap_or_default();
+    let body = Some(String::from_utf8_lossy(shown).into_owned());
+    let data = DeadLetter { content_type, content_encoding, body, ..whole.letter };
     Ok(Json(Answer { data }))
 }
 

@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use slotline_protocol::chain;
+use slotline_protocol::envelope::{ENCODING_EXPECTED, Reason};
 use slotline_protocol::http::{self, Refusal};
 
 use crate::auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER};
@@ -46,6 +47,8 @@ pub(crate) enum Error {
     Invalid(Refusal),
     #[error("expected the content type application/json, found {0}")]
     MediaType(String),
+    #[error("the body is {0}: {ENCODING_EXPECTED}")]
+    Encoding(String),
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
     #[error("the body did not arrive within {} s", input::BODY_WITHIN.as_secs())]
@@ -97,6 +100,10 @@ impl IntoResponse for Error {
             Self::MediaType(_) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Refusal::new("unsupported_media_type", text).at("content-type"))
             }
+            Self::Encoding(_) => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Refusal::new(Reason::UnsupportedEncoding.as_str(), text).at("content-encoding"),
+            ),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Refusal::new("too_large", text)),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, Refusal::new("slow_body", text)),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, Refusal::new("unauthorized", text)),

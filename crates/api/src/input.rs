@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
-use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX};
+use slotline_protocol::foreign::compression;
 use slotline_protocol::http::Refusal;
 use slotline_protocol::{ActionRef, ExecutionId};
 
@@ -36,6 +37,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        check_encoding(request.headers())?;
         check_media_type(request.headers())?;
         let body = read(request).await?;
         if body.is_empty() {
@@ -52,6 +54,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> 
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        check_encoding(request.headers())?;
         let media_type = check_media_type(request.headers());
         let body = read(request).await?;
         if body.is_empty() {
@@ -68,6 +71,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
     let essence = found.split(';').next().unwrap_or_default().trim();
     let is_json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
     if is_json { Ok(()) } else { Err(Error::MediaType(essence.to_owned())) }
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
+    let found = headers.get_all(CONTENT_ENCODING).iter().map(|found| String::from_utf8_lossy(found.as_bytes()));
+    let compressed = found.filter(|found| !found.eq_ignore_ascii_case("identity")).next();
+    compressed.map_or(Ok(()), |found| Err(Error::Encoding(found.into_owned())))
 }
 
 async fn read(request: Request) -> Result<Vec<u8>, Error> {
@@ -94,7 +103,10 @@ async fn take(request: Request) -> Result<Vec<u8>, Error> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    let text = std::str::from_utf8(body).map_err(|_| Error::malformed("body", "the body is not UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|_| match compression(body) {
+        Some(name) => Error::Encoding(name.to_owned()),
+        None => Error::malformed("body", "the body is not UTF-8"),
+    })?;
     let text = text.trim_start_matches('\u{feff}');
     envelope::check_depth(text).map_err(|message| Error::malformed("body", message))?;
     envelope::parse(text).map_err(|(path, error)| {

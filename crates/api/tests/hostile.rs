@@ -65,6 +65,18 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         ),
         (Asked::post("/api/v1/executions"), 415, "unsupported_media_type", "content-type"),
         (
+            submit(r#"{"action_ref": "demo.echo"}"#).header("content-encoding", "gzip"),
+            415,
+            "unsupported_encoding",
+            "content-encoding",
+        ),
+        (
+            Asked::post("/api/v1/executions").bytes("application/json", b"\x1f\x8b\x08\x00\x00"),
+            415,
+            "unsupported_encoding",
+            "content-encoding",
+        ),
+        (
             submit(r#"{"action_ref": "demo.echo"}"#).header("idempotency-key", &long_key),
             400,
             "invalid_request",

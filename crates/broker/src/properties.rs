@@ -12,6 +12,9 @@ pub struct Properties {
     /// The AMQP property `type`.
     pub message_type: Option<String>,
     pub app_id: Option<String>,
+    /// `None`, of what Slotline publishes: JSON.
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
     pub correlation_id: Option<String>,
     pub reply_to: Option<String>,
     /// To the second, as AMQP carries no more.
@@ -44,6 +47,7 @@ impl Properties {
             timestamp: self.timestamp,
             correlation_id: self.correlation_id.clone(),
             trace_id: self.headers.get("traceparent").and_then(|header| trace_id(header)),
+            content_encoding: self.content_encoding.clone(),
         }
     }
 }

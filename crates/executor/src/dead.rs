@@ -37,6 +37,8 @@ struct Carried {
     message_id: Option<String>,
     message_type: Option<String>,
     app_id: Option<String>,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
     correlation_id: Option<String>,
     reply_to: Option<String>,
     user_id: Option<String>,
@@ -103,6 +105,8 @@ fn carried(properties: Properties) -> String {
         message_id,
         message_type,
         app_id,
+        content_type,
+        content_encoding,
         correlation_id,
         reply_to,
         timestamp,
@@ -114,13 +118,24 @@ fn carried(properties: Properties) -> String {
     // whatever headers that thought of.
     let is_brokers = headers.contains_key(BY_BROKER_HEADER);
     let user_id = if is_brokers { user_id } else { headers.get(USER_HEADER).cloned() };
-    let carried = Carried { message_id, message_type, app_id, correlation_id, reply_to, user_id, timestamp, headers };
+    let carried = Carried {
+        message_id,
+        message_type,
+        app_id,
+        content_type,
+        content_encoding,
+        correlation_id,
+        reply_to,
+        user_id,
+        timestamp,
+        headers,
+    };
     serde_json::to_string(&carried).expect("plain data with string keys")
 }
 
 /// The properties as they came, without what was added when the message was put aside.
 fn as_it_came(carried: &str) -> Properties {
-    let Carried { message_id, message_type, app_id, correlation_id, reply_to, user_id, timestamp, mut headers } =
+    let Carried { message_id, message_type, app_id, content_type, content_encoding, correlation_id, reply_to, user_id, timestamp, mut headers } =
         serde_json::from_str(carried).unwrap_or_else(|error| {
             tracing::error!(error = %chain(&error), "what travelled with a dead letter can't be read; it is replayed without");
             Carried::default()
@@ -129,7 +144,19 @@ fn as_it_came(carried: &str) -> Properties {
         !name.starts_with("x-slotline-") && !name.starts_with("x-death") && !name.starts_with("x-first-death")
     });
     let rest = Properties::default();
-    Properties { message_id, message_type, app_id, correlation_id, reply_to, user_id, timestamp, headers, ..rest }
+    Properties {
+        message_id,
+        message_type,
+        app_id,
+        content_type,
+        content_encoding,
+        correlation_id,
+        reply_to,
+        user_id,
+        timestamp,
+        headers,
+        ..rest
+    }
 }
 
 /// Publishes the letter to the requests queue, as it came, and drops it once that is confirmed.

@@ -367,6 +367,8 @@ impl Postman {
         ]);
         let Properties { message_type, app_id, correlation_id, reply_to, timestamp, .. } = &came.properties;
         let properties = Properties {
+            content_type: came.properties.content_type.clone(),
+            content_encoding: came.properties.content_encoding.clone(),
             message_id: message_id.clone(),
             message_type: message_type.clone(),
             app_id: app_id.clone(),

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::Timestamp;
+use crate::foreign::{self, compression};
 use crate::message::Message;
 use crate::text::Text;
 
@@ -34,6 +35,8 @@ pub const MESSAGE_ID_CHARS_MAX: usize = 128;
 /// The most characters a `correlation_id`, a `trace_id` or a `source` of a request may have, which many messages repeat;
 /// as many bytes fit into an AMQP property.
 pub const LABEL_CHARS_MAX: usize = 255;
+/// What a body is to be in place of a compressed one.
+pub const ENCODING_EXPECTED: &str = "expected JSON in UTF-8, not compressed";
 /// The deepest nesting of arrays and objects that is read.
 pub const DEPTH_MAX: usize = 100;
 
@@ -67,6 +70,8 @@ pub struct Defaults {
     pub correlation_id: Option<String>,
     /// The trace part of the header `traceparent`.
     pub trace_id: Option<String>,
+    /// The `content_encoding` property.
+    pub content_encoding: Option<String>,
 }
 
 /// Why a message was put aside; the code in the header `x-slotline-reason` and in a rejection.
@@ -74,6 +79,8 @@ pub struct Defaults {
 pub enum Reason {
     /// No JSON, or no envelope.
     Malformed,
+    /// The body is compressed.
+    UnsupportedEncoding,
     /// Larger than [`ENVELOPE_BYTES_MAX`] (or [`OWN_BYTES_MAX`]), or a body larger than [`BODY_BYTES_MAX`] or of more than
     /// [`MEMBERS_MAX`] envelopes.
     Oversized,
@@ -101,6 +108,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
+            Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Oversized => "oversized",
             Self::UnknownType => "unknown_type",
             Self::InvalidPayload => "invalid_payload",
@@ -245,8 +253,13 @@ fn read_up_to(envelope_bytes_max: usize, body: &Bytes, defaults: Defaults) -> Re
         let detail = format!("the body has {} bytes: expected at most {BODY_BYTES_MAX}", body.len());
         return Err(whole(Reason::Oversized, detail));
     }
-    let whole_text = std::str::from_utf8(body)
-        .map_err(|error| whole(Reason::Malformed, format!("the body is not UTF-8: {error}")))?;
+    let whole_text = std::str::from_utf8(body).map_err(|error| {
+        // A text that says it is compressed is still a text; many clients name an encoding of characters there.
+        match compression(body).or(defaults.content_encoding.as_deref()) {
+            Some(name) => whole(Reason::UnsupportedEncoding, format!("the body is {name}: {ENCODING_EXPECTED}")),
+            None => whole(Reason::Malformed, format!("the body is not UTF-8: {error}")),
+        }
+    })?;
     let text = whole_text.trim_start_matches('\u{feff}').trim();
     let is_array = text.starts_with('[');
     let mut texts = Vec::new();
@@ -263,6 +276,9 @@ fn read_up_to(envelope_bytes_max: usize, body: &Bytes, defaults: Defaults) -> Re
                 0 => "the body is an empty array: expected an envelope, or an array of envelopes".to_owned(),
                 values => format!("the body is an array of {values} values, none of which is an object"),
             };
+            return Err(whole(Reason::Malformed, detail));
+        }
+        if let Some(detail) = foreign::array(&texts) {
             return Err(whole(Reason::Malformed, detail));
         }
     } else {
@@ -404,7 +420,7 @@ fn member<'t>(
     }
     let wire: Wire<'_> = parse(text).map_err(|(path, error)| {
         let detail = path.map_or(error.to_string(), |path| format!("{path}: {error}"));
-        refuse(Reason::Malformed, detail)
+        refuse(Reason::Malformed, foreign::envelope(text).unwrap_or(detail))
     })?;
     let message_id = wire.message_id.filter(|id| !id.is_empty()).or_else(derived_id);
     if let Some(id) = &message_id
@@ -417,8 +433,10 @@ fn member<'t>(
         Some(Text(text)) => Some(text),
         None => default.as_deref().map(Cow::Borrowed),
     };
-    let message_type = or_default(wire.message_type, &defaults.message_type)
-        .ok_or_else(|| refuse(Reason::Malformed, "missing field `message_type`".to_owned()))?;
+    let message_type = or_default(wire.message_type, &defaults.message_type).ok_or_else(|| {
+        let detail = "missing field `message_type`, and the message has no property `type`".to_owned();
+        refuse(Reason::Malformed, foreign::envelope(text).unwrap_or(detail))
+    })?;
     Ok(Envelope {
         message_id,
         message_type,

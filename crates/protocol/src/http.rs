@@ -271,7 +271,12 @@ pub struct DeadLetter {
     pub routing_key: String,
     pub dead_at: Option<Timestamp>,
     pub body_bytes: u64,
-    /// The body as text, invalid UTF-8 replaced; only in `show`.
+    /// As its publisher set it, if it is another than JSON's; only in `show`, as what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// The body as text, invalid UTF-8 replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }

@@ -12,6 +12,7 @@ mod declared;
 pub mod detail;
 pub mod duration;
 pub mod envelope;
+pub mod foreign;
 pub mod http;
 pub mod id;
 pub mod message;

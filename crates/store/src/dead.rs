@@ -91,6 +91,8 @@ impl DeadBounds {
 
 pub(crate) fn letter(row: &impl Columns) -> Result<http::DeadLetter, Error> {
     Ok(http::DeadLetter {
+        content_type: None,
+        content_encoding: None,
         id: show(row.text("id")?),
         reason: show(row.text("reason")?),
         detail: show(row.text("detail")?),

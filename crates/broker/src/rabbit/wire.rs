@@ -37,6 +37,9 @@ const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 const MICROS: i64 = 1_000_000;
 
+/// The content type of all that is not said to be something else.
+const JSON: &str = "application/json";
+
 /// A name as AMQP takes it.
 pub(super) fn short(text: &str) -> Result<ShortString, Error> {
     ShortString::try_new(text).map_err(|_| Error::TooLong(text.chars().take(64).collect()))
@@ -59,6 +62,8 @@ fn properties_from_amqp(amqp: &BasicProperties) -> Properties {
         message_id: text(amqp.message_id()),
         message_type: text(amqp.kind()),
         app_id: text(amqp.app_id()),
+        content_type: text(amqp.content_type()).filter(|content_type| content_type != JSON),
+        content_encoding: text(amqp.content_encoding()),
         correlation_id: text(amqp.correlation_id()),
         reply_to: text(amqp.reply_to()),
         timestamp: amqp
@@ -122,8 +127,11 @@ impl fmt::Write for Bounded {
 pub(super) fn properties_to_amqp(publication: &Publication, number: u64, header_bytes_max: usize) -> BasicProperties {
     let properties = &publication.properties;
     let mut amqp = BasicProperties::default()
-        .with_content_type("application/json".into())
+        .with_content_type(fitting(&properties.content_type).unwrap_or_else(|| JSON.into()))
         .with_delivery_mode(if publication.persistent { PERSISTENT } else { TRANSIENT });
+    if let Some(encoding) = fitting(&properties.content_encoding) {
+        amqp = amqp.with_content_encoding(encoding);
+    }
     if let Some(id) = fitting(&properties.message_id) {
         amqp = amqp.with_message_id(id);
     }
@@ -216,6 +224,8 @@ mod tests {
             message_id: Some("m-1".into()),
             message_type: Some("execution.requested".into()),
             app_id: Some("billing".into()),
+            content_type: Some("text/json".into()),
+            content_encoding: Some("utf-8".into()),
             correlation_id: Some("c-1".into()),
             reply_to: Some("answers".into()),
             timestamp: Some(Timestamp::from_micros(1_763_713_800_000_000)),

@@ -111,6 +111,8 @@ pub(crate) async fn properties_travel_with_the_message(world: World) -> anyhow::
         message_id: Some("m-1".into()),
         message_type: Some("execution.requested".into()),
         app_id: Some("billing".into()),
+        content_type: Some("text/json".into()),
+        content_encoding: Some("utf-8".into()),
         correlation_id: Some("c-1".into()),
         reply_to: Some("answers".into()),
         timestamp: Some(Timestamp::from_micros(1_763_713_800_000_000)),

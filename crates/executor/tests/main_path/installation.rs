@@ -21,6 +21,8 @@ use crate::PATIENCE;
 pub(crate) struct Dead {
     pub(crate) properties: Properties,
     pub(crate) body: bytes::Bytes,
+    /// Its content type and encoding.
+    pub(crate) content: (String, String),
 }
 
 /// An executor in this process, with everything it stands on.
@@ -184,7 +186,10 @@ impl Installation {
             let whole = self.store.dead_letter(&letter.id).await?.context("it was listed")?;
             let carried: serde_json::Value = serde_json::from_str(&whole.properties)?;
             let headers = serde_json::from_value(carried["headers"].clone())?;
-            letters.push(Dead { properties: Properties { headers, ..Properties::default() }, body: whole.body });
+            let text = |name: &str| carried[name].as_str().unwrap_or_default().to_owned();
+            let content = (text("content_type"), text("content_encoding"));
+            let properties = Properties { headers, ..Properties::default() };
+            letters.push(Dead { properties, body: whole.body, content });
         }
         Ok(letters)
     }

@@ -268,6 +268,40 @@ async fn bad_messages_are_put_aside_with_their_reason_and_the_good_ones_beside_t
 }
 
 #[tokio::test]
+async fn what_was_meant_for_another_system_is_put_aside_in_words_its_sender_knows() -> Result<()> {
+    let slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let masstransit = r#"{"messageId":"1","messageType":["urn:message:Deploy"],"message":{"app":"web"}}"#;
+    let celery = r#"[["web"],{"ms":5},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]"#;
+    for (index, (body, word)) in [(masstransit, "MassTransit"), (celery, "Celery")].into_iter().enumerate() {
+        slotline.publish(body, Properties::default()).await?;
+        let letter = slotline.dead(index + 1).await?.remove(index);
+        let detail = &letter.properties.headers["x-slotline-detail"];
+        assert!(detail.contains(word) && detail.contains("execution.requested"), "{detail}");
+        assert_eq!(letter.body, body, "one letter, as it came");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_put_aside_by_that_reason_and_keeps_what_tells_how_to_read_it() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let body: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let content = ("application/vnd.acme+json".to_owned(), "gzip".to_owned());
+    let (content_type, content_encoding) = (Some(content.0.clone()), Some(content.1.clone()));
+    slotline.publish(body, Properties { content_type, content_encoding, ..Properties::default() }).await?;
+    // An encoding of characters, as other clients name it, is none that matters.
+    let readable = r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#;
+    let content_encoding = Some("utf-8".to_owned());
+    slotline.publish(readable, Properties { content_encoding, ..slotline.properties(None) }).await?;
+    let _: Accepted = slotline.replied().await?;
+    let letter = slotline.dead(1).await?.remove(0);
+    assert_eq!(letter.properties.headers["x-slotline-reason"], "unsupported_encoding");
+    assert!(letter.properties.headers["x-slotline-detail"].contains("the body is gzip: expected JSON in UTF-8"));
+    assert_eq!((&letter.body[..], letter.content), (body, content));
+    Ok(())
+}
+
+#[tokio::test]
 async fn requests_beyond_what_is_checked_together_are_all_taken_in_order() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
     let request = |n: usize| {

@@ -169,3 +169,18 @@ fn a_trace_id_is_taken_from_a_well_formed_traceparent_only() {
     assert_eq!(trace_id(good).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
     assert_eq!(trace_id("00-xyz-1"), None);
 }
+
+#[test]
+fn a_compressed_body_is_told_from_broken_text() {
+    let refused = |body: &'static [u8], encoding: Option<&str>| {
+        let defaults = Defaults { content_encoding: encoding.map(str::to_owned), ..Defaults::default() };
+        let refused = read(&Bytes::from_static(body), defaults).expect_err("no text");
+        (refused.reason, refused.detail)
+    };
+    let (reason, detail) = refused(b"\x1f\x8b\x08\x00", None);
+    assert_eq!(reason, Reason::UnsupportedEncoding);
+    assert_eq!(detail, "the body is gzip: expected JSON in UTF-8, not compressed");
+    let (reason, detail) = refused(b"\xff\xfe{", Some("br"));
+    assert!(reason == Reason::UnsupportedEncoding && detail.starts_with("the body is br: "), "{detail}");
+    assert_eq!(refused(b"\xff\xfe{", None).0, Reason::Malformed);
+}
