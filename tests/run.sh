@@ -25,6 +25,7 @@ missing_packages() {
   /usr/bin/python3 -c 'import pika' 2>/dev/null || echo python3-pika
   command -v cc >/dev/null || echo gcc libc6-dev
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
+  [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
   command -v valgrind >/dev/null || echo valgrind
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: anything that knows Slotline's messages or tables. Other crates' tests use these nodes too.
 
+mod bouncer;
 mod daemon;
 mod disk;
 pub mod fuzz;
@@ -19,6 +20,7 @@ mod stamps;
 pub mod stranger;
 mod wait;
 
+pub use bouncer::Bouncer;
 pub use daemon::{Daemon, Exit, Launch, slotline_binary, stamp_binary};
 pub use disk::Disk;
 pub use fuzz::Fuzz;

@@ -281,7 +281,7 @@ fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
+pub(crate) fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
     if !geteuid().is_root() {
         return Ok(None);
     }

@@ -33,6 +33,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// PostgreSQL 14, the first with `idle_session_timeout` and `client_connection_check_interval`.
 const VERSION_MIN: i32 = 140_000;
+const PLANS: &str = "force_custom_plan";
+const SETTINGS: &str =
+    "SELECT current_setting('server_encoding') AS encoding, current_setting('plan_cache_mode') AS plans";
 /// One lock for the migrators of each schema, and the pause between two tries to have it.
 const TRY_MIGRATING: &str =
     "SELECT pg_try_advisory_lock(hashtextextended('slotline migration of ' || current_schema(), 0))";
@@ -56,6 +59,19 @@ impl fmt::Debug for Journal {
     }
 }
 
+/// What PgBouncer says of a parameter that it does not pass on.
+const UNSUPPORTED_PARAMETER: &str = "unsupported startup parameter";
+const POOLER: &str = "a connection pooler such as PgBouncer, pooling by transaction or statement, gives each \
+    transaction another session, and an executor leads by a lock of its session; name PostgreSQL's own address in the \
+    database URL";
+
+/// Tells a pooler by how it refuses a session of its own settings.
+fn no_session(error: &Error) -> Option<Error> {
+    let Error::Unavailable(sqlx::Error::Database(refusal)) = error else { return None };
+    let words = refusal.message();
+    words.contains(UNSUPPORTED_PARAMETER).then(|| Error::Unfit(format!("it says {words:?}: {POOLER}")))
+}
+
 /// Refuses a database that can't hold every text.
 fn wrong_encoding(encoding: &str) -> Result<(), Error> {
     if encoding == "UTF8" {
@@ -77,7 +93,7 @@ impl Journal {
         // The server ends what we no longer wait for. And it plans each read for the tables as they are: a plan kept
         // from when they were empty would scan them long after.
         let options = options.options([
-            ("plan_cache_mode", "force_custom_plan".to_owned()),
+            ("plan_cache_mode", PLANS.to_owned()),
             ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),
             ("default_transaction_isolation", "read committed".to_owned()),
             // Of a process that is frozen, or whose host is gone, no snapshot outlives the call it was for.
@@ -85,11 +101,14 @@ impl Journal {
             ("tcp_user_timeout", CALL_DEADLINE.as_millis().to_string()),
         ]);
         // Directly, since a pool hides why it can't connect behind its own time-out.
-        let mut first = within(options.connect()).await?;
-        let encoding: String =
-            within(sqlx::query_scalar("SELECT current_setting('server_encoding')").fetch_one(&mut first)).await?;
+        let mut first = within(options.connect()).await.map_err(|error| no_session(&error).unwrap_or(error))?;
+        // Not as a prepared statement: what would answer for it may be another session than the one that prepared it.
+        let settings = within(sqlx::raw_sql(SETTINGS).fetch_one(&mut first)).await?;
         within(first.close()).await?;
-        wrong_encoding(&encoding)?;
+        wrong_encoding(settings.try_get("encoding")?)?;
+        if settings.try_get::<&str, _>("plans")? != PLANS {
+            return Err(Error::Unfit(format!("it did not take the settings of this session: {POOLER}")));
+        }
         let pools = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use slotline_protocol::ExecutionId;
 use slotline_store::{Accepted, Batch, CommitError, Error, Store};
-use slotline_tests::Postgres;
+use slotline_tests::{Bouncer, Postgres};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
 
@@ -384,6 +384,27 @@ async fn viewers_that_wait_hold_up_no_read_of_scheduling() -> anyhow::Result<()>
     held.commit().await?;
     for view in views {
         view.await??;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pooler_that_gives_no_session_of_ones_own_is_refused_in_words() -> anyhow::Result<()> {
+    let postgres = Postgres::shared().await?;
+    let database = postgres.fresh_database("pooled").await?;
+    for (ignored, told) in
+        [("", "unsupported startup parameter"), ("options,extra_float_digits", "did not take the settings")]
+    {
+        let bouncer = Bouncer::start(postgres, ignored).await?;
+        // Each time: a session that another left behind must not be taken for one's own.
+        for _ in 0..3 {
+            let error = Store::open(&bouncer.url(&database, postgres)).await.expect_err("a pooler");
+            let said = error.to_string();
+            anyhow::ensure!(
+                matches!(error, Error::Unfit(_)) && said.contains(told) && said.contains("PgBouncer"),
+                "{said}"
+            );
+        }
     }
     Ok(())
 }
