@@ -34,7 +34,7 @@ impl Action {
 
     /// An action whose attempts report progress: `report.py` says what its parameters are.
     pub(crate) fn reports(action_ref: &str, policy: &str) -> Self {
-        Self::new(action_ref, policy, Runs::Reports)
+        Self::new(action_ref, policy, Runs::Reports).run("progress = true")
     }
 
     pub(crate) fn command(action_ref: &str, policy: &str, command: &[&str]) -> Self {
@@ -48,7 +48,8 @@ impl Action {
 
     /// With this line of TOML in its `[action.run]`.
     pub(crate) fn run(mut self, line: &str) -> Self {
-        self.run = line.to_owned();
+        self.run.push_str(line);
+        self.run.push('\n');
         self
     }
 }
@@ -66,7 +67,7 @@ pub(crate) fn file(actions: &[Action], stamps: &Path, gates: &Path) -> String {
         };
         write!(
             text,
-            "[[action]]\nref = {:?}\n{}\n[action.run]\ncommand = {command:?}\ngrace = \"1s\"\n{}\n\n",
+            "[[action]]\nref = {:?}\n{}\n[action.run]\ncommand = {command:?}\ngrace = \"1s\"\n{}\n",
             action.action_ref, action.policy, action.run
         )
         .expect("a string takes all");

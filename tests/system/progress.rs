@@ -307,7 +307,8 @@ async fn who_asks_for_less_detail_is_told_less_and_nonsense_is_refused_by_name()
 
 #[tokio::test]
 async fn what_workers_can_do_is_shown_for_each_action() -> anyhow::Result<()> {
-    let world = World::with([Action::reports("talk.much", "")]).start().await?;
+    let silent = Action::command("echo.text", "", &["/bin/cat"]);
+    let world = World::with([Action::reports("talk.much", ""), silent]).start().await?;
     let all = json!(["report-progress", "cancel", "logs"]);
     // What holds commands is the host's to say, and said as one capability more.
     let is_of_the_action = |word: &&Value| !word.as_str().is_some_and(|word| word.starts_with("held-by-"));
@@ -318,8 +319,9 @@ async fn what_workers_can_do_is_shown_for_each_action() -> anyhow::Result<()> {
         words
     };
     let workers = world.get("/api/v1/workers").await?;
-    let served = &workers[0]["actions"][0];
-    assert_eq!(served["ref"], "talk.much", "{workers}");
+    let of = |name: &str| list(&workers[0]["actions"])?.iter().find(|served| served["ref"] == name).context("served");
+    assert_eq!(sorted(&of("echo.text")?["capabilities"]), sorted(&json!(["cancel", "logs"])), "{workers}");
+    let served = of("talk.much")?;
     assert_eq!(sorted(&served["capabilities"]), sorted(&all), "{workers}");
     eventually("the action tells it too", SOON, async || {
         let action = world.get("/api/v1/actions/talk.much").await?;

@@ -62,7 +62,8 @@ impl Refusal {
 pub struct ActionDetail {
     #[serde(flatten)]
     pub action: Action,
-    /// What every live worker that serves it can do: `report-progress`, `cancel`, `logs`; empty if none serves it.
+    /// What every live worker that serves it can do: `report-progress` if that is declared, `cancel`, `logs`; empty if
+    /// none serves it.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }

@@ -62,6 +62,9 @@ pub struct RunConfig {
     /// The most bytes of output that are kept and forwarded; what is cut is marked.
     #[serde(default = "output_max")]
     pub output_max: usize,
+    /// It reports how far it has come. What declares phases does so without saying this.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub progress: bool,
     /// Its phases, in order: a report that names one has a percent by their weights.
     #[serde(default, deserialize_with = "Phase::read", skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<Phase>,
@@ -93,6 +96,7 @@ impl RunConfig {
             grace: GRACE,
             on_drain: OnDrain::default(),
             output_max: OUTPUT_MAX,
+            progress: false,
             phases: Vec::new(),
         }
     }

@@ -29,10 +29,12 @@ use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
 use crate::watch::Gauge;
 
-/// What a command can do, as a heartbeat says it.
-const COMMAND_CAPABILITIES: &[&str] = &["report-progress", "cancel", "logs"];
-/// What a handler can do.
-const HANDLER_CAPABILITIES: &[&str] = &["report-progress", "cancel"];
+/// What every command can do, as a heartbeat says it.
+const COMMAND_CAPABILITIES: &[&str] = &["cancel", "logs"];
+/// What every handler can do.
+const HANDLER_CAPABILITIES: &[&str] = &["cancel"];
+/// What an action can do of which it is declared.
+const REPORTS: &str = "report-progress";
 /// How long running work may go on once a drain was asked for, where nobody says.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most attempts a worker may offer to run at once: the duty book has room for so many, and for those that one batch
@@ -93,6 +95,7 @@ pub struct Builder {
     actions: Vec<(String, Action, Given)>,
     env_pass: Vec<String>,
     phases: Vec<(String, Vec<Phase>)>,
+    reports: Vec<String>,
     labels: BTreeMap<String, String>,
     terms: Terms,
     drain_timeout: Duration,
@@ -109,6 +112,7 @@ impl Worker {
             actions: Vec::new(),
             env_pass: Vec::new(),
             phases: Vec::new(),
+            reports: Vec::new(),
             labels: BTreeMap::new(),
             terms: Terms::default(),
             drain_timeout: DRAIN_TIMEOUT,
@@ -258,10 +262,12 @@ impl Builder {
     /// A process that runs commands can't be traced or dumped by others of its user any more.
     #[must_use]
     pub fn command(mut self, action_ref: impl Into<String>, config: RunConfig) -> Self {
-        let RunConfig { grace, on_drain, .. } = config;
+        let action_ref = action_ref.into();
+        let RunConfig { grace, on_drain, progress, .. } = config;
         let action =
             Action { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases: config.phases.clone() };
-        self.actions.push((action_ref.into(), action, Given::Command(config)));
+        self.reports.extend(progress.then(|| action_ref.clone()));
+        self.actions.push((action_ref, action, Given::Command(config)));
         self
     }
 
@@ -270,6 +276,14 @@ impl Builder {
     #[must_use]
     pub fn phases(mut self, action_ref: impl Into<String>, phases: impl IntoIterator<Item = Phase>) -> Self {
         self.phases.push((action_ref.into(), phases.into_iter().collect()));
+        self
+    }
+
+    /// Declares that an action which is given here reports how far it has come: `report-progress` is then among what it
+    /// can do. One with phases need not say so.
+    #[must_use]
+    pub fn reports(mut self, action_ref: impl Into<String>) -> Self {
+        self.reports.push(action_ref.into());
         self
     }
 
@@ -330,7 +344,7 @@ impl Builder {
     }
 
     /// Checks everything.
-    pub fn build(self) -> Result<Worker, Error> {
+    pub fn build(mut self) -> Result<Worker, Error> {
         let misconfigured = |message: String| Err(Error::Misconfigured(message));
         if self.capacity == 0 || self.capacity > CAPACITY_MAX {
             return misconfigured(format!("capacity is {}: expected 1 to {CAPACITY_MAX}", self.capacity));
@@ -373,6 +387,15 @@ impl Builder {
                 return misconfigured(format!("{name}: phases are declared for it, and nothing runs it"));
             };
             action.phases = phases;
+        }
+        self.reports.extend(actions.iter().filter(|(_, it)| !it.phases.is_empty()).map(|(name, _)| name.to_string()));
+        for name in self.reports {
+            let Some(action) = actions.get_mut(&ActionRef::new(&name)?) else {
+                return misconfigured(format!("{name}: it is declared to report, and nothing runs it"));
+            };
+            if !action.capabilities.iter().any(|capability| capability == REPORTS) {
+                action.capabilities.insert(0, REPORTS.to_owned());
+            }
         }
         for (action_ref, action) in &actions {
             Phase::check(&action.phases).map_err(|wrong| Error::Misconfigured(format!("{action_ref}: {wrong}")))?;

@@ -234,9 +234,18 @@ async fn a_command_that_reports_does_not_stall_though_nobody_wants_to_hear_its_n
 }
 
 #[tokio::test]
-async fn capabilities_are_what_a_command_can_do() -> anyhow::Result<()> {
-    let mut stage = Stage::script("true").await?;
-    let beat = stage.executor.until("a heartbeat", |heard| heard.heartbeats.last().cloned()).await?;
-    assert_eq!(beat.actions[0].capabilities[..3], ["report-progress", "cancel", "logs"]);
-    stage.end().await
+async fn capabilities_are_what_a_command_can_do_and_reports_what_it_declares() -> anyhow::Result<()> {
+    let cat = || RunConfig::new(["/bin/cat"]);
+    let phases = vec![Phase::new("pull", 1)];
+    for (config, expected) in [
+        (cat(), &["cancel", "logs"][..]),
+        (RunConfig { progress: true, ..cat() }, &["report-progress", "cancel", "logs"]),
+        (RunConfig { phases, ..cat() }, &["report-progress", "cancel", "logs"]),
+    ] {
+        let mut stage = Stage::with(|_| config).await?;
+        let beat = stage.executor.until("a heartbeat", |heard| heard.heartbeats.last().cloned()).await?;
+        assert_eq!(beat.actions[0].capabilities[..expected.len()], *expected);
+        stage.end().await?;
+    }
+    Ok(())
 }

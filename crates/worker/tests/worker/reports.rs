@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use slotline_protocol::message::{Event, GapReason, Progress, Stream};
 use slotline_protocol::{ExecutionId, OutcomeKind};
-use slotline_worker::{Context, Error, HandlerError, Phase, Report, Worker};
+use slotline_worker::{Builder, Context, Error, HandlerError, Phase, Report, Worker};
 use tokio::sync::Semaphore;
 
 use crate::executor::Heard;
@@ -110,10 +110,18 @@ async fn nonsense_is_clipped_with_a_warning_in_the_log_and_the_handler_never_kno
 
 #[tokio::test]
 async fn a_handlers_capabilities_are_what_it_can_do() -> anyhow::Result<()> {
-    let mut stage = Stage::handler(async |_: Context| Ok(())).await?;
-    let beat = stage.executor.until("a heartbeat", |heard| heard.heartbeats.last().cloned()).await?;
-    assert_eq!(beat.actions[0].capabilities, ["report-progress", "cancel"]);
-    stage.end().await
+    let plain: fn(Builder) -> Builder = |builder| builder;
+    let says_so: fn(Builder) -> Builder = |builder| builder.reports("test.run");
+    let has_phases: fn(Builder) -> Builder = |builder| builder.phases("test.run", [Phase::new("pull", 1)]);
+    let with_report = &["report-progress", "cancel"][..];
+    for (declare, expected) in [(plain, &["cancel"][..]), (says_so, with_report), (has_phases, with_report)] {
+        let handler = async |_: Context| Ok::<_, HandlerError>(());
+        let mut stage = Stage::with(|builder| declare(builder.action("test.run", handler))).await?;
+        let beat = stage.executor.until("a heartbeat", |heard| heard.heartbeats.last().cloned()).await?;
+        assert_eq!(beat.actions[0].capabilities, expected);
+        stage.end().await?;
+    }
+    Ok(())
 }
 
 #[test]
