@@ -239,7 +239,7 @@ impl Worker {
 
     fn ended(&mut self, key: AttemptKey, succeeded: bool, now: Tick) -> Option<Rule> {
         let result = if succeeded { Ok(Json(nothing())) } else { Err(Failure::new("signal", "killed")) };
-        let ending = Ending { result, return_code: None, ended_at: Timestamp::from_micros(0) };
+        let ending = Ending { result, left: None, return_code: None, ended_at: Timestamp::from_micros(0) };
         self.handle(Input::Ended { key, ending }, now)
     }
 

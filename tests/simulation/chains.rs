@@ -172,7 +172,7 @@ impl Book {
     fn finish(&mut self, key: AttemptKey, succeeds: bool) {
         self.running.remove(&key);
         let result = if succeeds { Ok(Json::null()) } else { Err(Failure::new("exit_status", "1")) };
-        let ending = Ending { result, return_code: None, ended_at: at(self.now).wall };
+        let ending = Ending { result, left: None, return_code: None, ended_at: at(self.now).wall };
         self.handle(Input::Ended { key, ending });
     }
 

@@ -345,7 +345,10 @@ impl Worker {
                 self.live.remove(&key);
                 let result = if succeeded { Ok(self.null.clone()) } else { Err(Failure::new("exit_status", "1")) };
                 let ended_at = self.now(stage).wall;
-                Input::Ended { key, ending: Ending { result, return_code: Some(i32::from(!succeeded)), ended_at } }
+                Input::Ended {
+                    key,
+                    ending: Ending { result, left: None, return_code: Some(i32::from(!succeeded)), ended_at },
+                }
             }
         };
         self.handle(input, stage);

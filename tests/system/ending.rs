@@ -46,6 +46,9 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
         let execution = world.execution(id).await?;
         assert_eq!((&execution["status"], &execution["error"]["code"]), (&json!("failed"), &json!("spawn_failed")));
         assert!(execution["error"]["message"].as_str().is_some_and(|message| message.contains("/does/not/exist")));
+        assert!(execution["start_time"].is_null() && execution["end_time"].is_string(), "{execution}");
+        let record = world.whole_record(id).await?;
+        assert!(record.iter().all(|event| event["new_status"] != "running"), "it never ran: {record:?}");
     }
     let stamps = world.stamps.read()?;
     let order: Vec<_> = stamps.iter().map(|stamp| stamp.tag.as_str()).collect();

@@ -306,6 +306,42 @@ async fn who_asks_for_less_detail_is_told_less_and_nonsense_is_refused_by_name()
 }
 
 #[tokio::test]
+async fn an_ended_execution_shows_how_far_it_came_and_where_it_failed_whatever_detail_was_asked_for()
+-> anyhow::Result<()> {
+    const BYTES: u64 = 10 << 20;
+    let phases = r#"phases = [{ name = "pull", weight = 5 }, { name = "start" }]"#;
+    let world = World::with([Action::reports("deploy.app", "").run(phases)]).start().await?;
+    let report = |report: Value| json!({"report": report});
+    let steps = |last: Value| {
+        json!({"steps": [
+            report(json!({"phase": "pull", "progress": [0, BYTES], "unit": "Bytes", "data": {"image": "web", "layer": 1}})),
+            report(json!({"progress": [BYTES / 2, BYTES], "data": {"layer": 2}})),
+            report(json!({"progress": [BYTES, BYTES]})),
+            report(json!({"phase": "start", "data": {"layer": 3}})),
+            report(json!({"progress": [BYTES - 1, BYTES], "data": {"port": 80}})),
+            last,
+        ]})
+    };
+    for detail in [Value::Null, json!({})] {
+        let submit = async |last: Value| -> anyhow::Result<i64> {
+            let body = json!({"action_ref": "deploy.app", "parameters": steps(last), "progress": detail});
+            world.ask("POST", "/api/v1/executions", Some(body)).await?["execution_id"].as_i64().context("an id")
+        };
+        let execution = world.reaches(submit(json!({"sleep": 0})).await?, "completed").await?;
+        let progress = &execution["progress"];
+        assert_eq!(progress["percent"].as_f64(), Some(100.0), "{detail}: {execution}");
+        assert_eq!((&progress["progress"], &progress["phase"]), (&json!([BYTES - 1, BYTES]), &json!("start")));
+        assert_eq!(progress["data"], json!({"image": "web", "layer": 3, "port": 80}), "{detail}: {execution}");
+
+        let execution = world.reaches(submit(json!({"exit": 3})).await?, "failed").await?;
+        assert_eq!(execution["error"]["phase"], "start", "{detail}: {execution}");
+        assert!(execution["progress"]["percent"].as_f64().is_some_and(|percent| percent < 100.0), "{execution}");
+        assert!(execution["error"]["details"]["progress_events"].is_array(), "{execution}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_workers_can_do_is_shown_for_each_action() -> anyhow::Result<()> {
     let silent = Action::command("echo.text", "", &["/bin/cat"]);
     let world = World::with([Action::reports("talk.much", ""), silent]).start().await?;

@@ -12,8 +12,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use slotline_protocol::envelope::{self, MESSAGE_ID_CHARS_MAX};
 use slotline_protocol::http::{Answer, CancelBody, Execution, Page, Submit, Submitted};
-use slotline_protocol::{ActionRef, RequestName, Status, requested};
+use slotline_protocol::{ActionRef, ExecutionId, RequestName, Status, requested};
 use slotline_store::{Filter, PageRequest};
+use tokio::time::Instant;
 
 use crate::control::{Refused, Submission};
 use crate::error::Error;
@@ -21,6 +22,11 @@ use crate::{Api, input};
 
 /// How long an answer waits for the leader to say why executions wait.
 const EXPLAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an answer waits for the last events of an execution that has just ended.
+const END_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks whether they have come.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -82,9 +88,22 @@ fn text_header(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> St
 
 pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<Execution>>, Error> {
     let id = input::execution_id(&id)?;
-    let mut data = api.store.execution(id).await?.ok_or_else(|| Refused::unknown_execution(id))?;
+    let mut data = whole(&api, id).await?.ok_or_else(|| Refused::unknown_execution(id))?;
     explain(&api, std::slice::from_mut(&mut data)).await;
     Ok(Json(Answer { data }))
+}
+
+/// The execution. Of one that has just ended the last events may be on their way: it is shown with what they say, or as it is
+/// after a while.
+async fn whole(api: &Api, id: ExecutionId) -> Result<Option<Execution>, Error> {
+    let until = Instant::now() + END_WITHIN;
+    loop {
+        let found = api.store.execution(id).await?;
+        if !found.as_ref().is_some_and(|execution| execution.awaits_events) || Instant::now() >= until {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<Execution>>, Error> {

@@ -294,8 +294,9 @@ const SUDDEN: [&str; 5] = ["worker_lost", "cancelled", "queue_timeout", "timeout
 /// How a message goes on that tells what was known.
 const EVENTS_FOLLOW: &str = "Progress events:";
 
-/// Adds what was known when an execution ended, unless its worker has done so.
-fn tell(mut error: Failure, newest: &Newest, recent: &VecDeque<Arc<Event>>) -> Failure {
+/// Adds what was known when an execution ended, unless its worker has done so. `phase` is that of the attempt that was out.
+fn tell(mut error: Failure, phase: Option<&String>, newest: &Newest, recent: &VecDeque<Arc<Event>>) -> Failure {
+    error.phase = error.phase.or_else(|| phase.map(|phase| phase.as_str().into()));
     if !SUDDEN.contains(&error.code.as_str()) || error.message.contains(EVENTS_FOLLOW) || newest.is_empty() {
         return error;
     }

@@ -189,6 +189,9 @@ pub struct Execution {
     /// Attempts that ended without settling it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_attempts: Vec<Attempt>,
+    /// It has ended, and the last events of it are still on their way: what it says of progress may not be the last word.
+    #[serde(skip)]
+    pub awaits_events: bool,
 }
 
 /// A page of an execution's events, oldest first: `GET /api/v1/executions/{id}/events`.

@@ -152,11 +152,14 @@ pub struct Failure {
     pub stack_trace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<serde_json::Value>,
+    /// The phase that the attempt was in, if it named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Box<str>>,
 }
 
 impl Failure {
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), stack_trace: None, details: None }
+        Self { code: code.to_owned(), message: message.into(), stack_trace: None, details: None, phase: None }
     }
 }
 
@@ -537,6 +540,8 @@ impl Shown {
 pub enum Holding {
     /// Waits for its predecessor.
     Pending,
+    /// Being started: whether it can be is not known yet.
+    Starting,
     Running,
     Cancelling,
 }

@@ -77,7 +77,28 @@ pub struct Latest {
     pub percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
+    /// What reports said beside: the newest of each member; see [`merge_data`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
     pub updated_at: Timestamp,
+}
+
+/// The most bytes of `data`, as JSON: of one report, and of what several say together.
+pub const DATA_BYTES_MAX: usize = 64 << 10;
+
+/// Adds the `data` of a newer report: the members of objects by their names, anything else in place of what was known.
+/// Where both together are too large, the newer stands alone.
+pub fn merge_data(known: &mut Option<serde_json::Value>, newer: serde_json::Value) {
+    use serde_json::Value::Object;
+    match (known, newer) {
+        (Some(Object(members)), Object(newer)) => {
+            members.extend(newer.clone());
+            if serde_json::to_vec(members).map_or(0, |text| text.len()) > DATA_BYTES_MAX {
+                *members = newer;
+            }
+        }
+        (known, newer) => *known = Some(newer),
+    }
 }
 
 impl Latest {
@@ -90,6 +111,9 @@ impl Latest {
             if new.is_some() {
                 mine.clone_from(new);
             }
+        }
+        if let Some(data) = &report.data {
+            merge_data(&mut self.data, data.clone());
         }
         self.updated_at = at;
     }
@@ -328,6 +352,22 @@ mod tests {
         let read: Event = serde_json::from_str(&text).expect("what was written can be read");
         assert_eq!(serde_json::to_string(&read).expect("plain data"), text);
         serde_json::from_str(&text).expect("JSON")
+    }
+
+    #[test]
+    fn the_data_of_reports_is_merged_by_key_and_the_newest_stands_alone_where_all_is_too_much() {
+        let (mut latest, at) = (Latest::default(), Timestamp::from_micros(1));
+        let mut take = |data: serde_json::Value| {
+            latest.take(&Report { data: Some(data), ..Report::default() }, at);
+            latest.data.clone().expect("it has some")
+        };
+        take(serde_json::json!({"url": "http://a", "rows": 1}));
+        let merged = take(serde_json::json!({"rows": 2, "eta": null}));
+        assert_eq!(merged, serde_json::json!({"url": "http://a", "rows": 2, "eta": null}));
+        let large = |name: &str| serde_json::json!({name: "x".repeat(DATA_BYTES_MAX - 10)});
+        assert_eq!(take(large("a")), large("a"));
+        assert_eq!(take(large("b")), large("b"));
+        assert_eq!(take(serde_json::json!(3)), 3);
     }
 
     #[test]

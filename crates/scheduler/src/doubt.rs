@@ -22,7 +22,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use slotline_protocol::message::{Account, AttemptKey, Heartbeat, Highest, Lineage, Shown};
+use slotline_protocol::message::{Account, AttemptKey, Heartbeat, Highest, Holding, Lineage, Shown};
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 
 use crate::effect::Recovered;
@@ -334,7 +334,7 @@ impl Scheduler {
         self.effects.changed.insert(id);
         self.hold(incarnation, id);
         self.announce(id, Status::Queued, Status::Scheduled, now);
-        if shown.state != Some(slotline_protocol::message::Holding::Pending) {
+        if shown.state == Some(Holding::Running) {
             self.runs(id);
         }
         self.offer(action_id);

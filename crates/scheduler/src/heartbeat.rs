@@ -94,7 +94,9 @@ impl Scheduler {
                 continue;
             };
             match account.holding.get(&key) {
-                Some(Holding::Running | Holding::Pending) if matches!(leased.at_work, AtWork::Cancelling { .. }) => {
+                Some(Holding::Running | Holding::Starting | Holding::Pending)
+                    if matches!(leased.at_work, AtWork::Cancelling { .. }) =>
+                {
                     self.reconcile(id, account, now);
                 }
                 Some(Holding::Pending) => {}
@@ -102,7 +104,7 @@ impl Scheduler {
                     self.fire_if_ahead(id, now);
                     self.runs(id);
                 }
-                Some(Holding::Cancelling) => self.fire_if_ahead(id, now),
+                Some(Holding::Starting | Holding::Cancelling) => self.fire_if_ahead(id, now),
                 None if account.unrecorded.contains(&key) => self.fire_if_ahead(id, now),
                 None => self.miss(id, now),
             }
@@ -117,7 +119,7 @@ impl Scheduler {
         let Some(leased) = Execution::leased_mut(execution) else { return };
         match account.holding.get(&key) {
             // By the time of this heartbeat the order to end it had arrived, or should have.
-            Some(Holding::Running | Holding::Pending)
+            Some(Holding::Running | Holding::Starting | Holding::Pending)
                 if let AtWork::Cancelling { n, .. } = &mut leased.at_work
                     && covers(*n) =>
             {
@@ -134,7 +136,7 @@ impl Scheduler {
             // What began although it was sent ahead is believed with the end of the one before it.
             Some(Holding::Running) if leased.ahead.is_some() => {}
             Some(Holding::Running) => self.runs(id),
-            Some(Holding::Pending | Holding::Cancelling) => {}
+            Some(Holding::Pending | Holding::Starting | Holding::Cancelling) => {}
             // Its end is on the way, and is told again until it is recorded.
             None if account.unrecorded.contains(&key) => {}
             None if covers(leased.n) || now.since(leased.sent_at) > patience => {

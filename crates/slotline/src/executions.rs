@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde::Deserialize;
-use slotline_protocol::http::{CancelBody, Execution};
+use slotline_protocol::http::{Attempt, CancelBody, Execution};
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::Latest;
 use slotline_protocol::{ActionRef, ExecutionId, Status};
@@ -99,6 +99,8 @@ fn list(executions: &[Execution]) {
 
 pub(crate) fn show(execution: &Execution) {
     let waiting = execution.waiting.as_ref();
+    let error = execution.error.as_ref();
+    let data = execution.progress.as_ref().and_then(|latest| latest.data.as_ref());
     let held_by = waiting.map(|waiting| waiting.held_by.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     let optional_moment = |moment: Option<_>| moment.map(output::moment).unwrap_or_default();
     output::fields(&[
@@ -118,13 +120,36 @@ pub(crate) fn show(execution: &Execution) {
         ("parameters", execution.parameters.get().to_owned()),
         ("result", execution.result.as_ref().map(|result| result.get().to_owned()).unwrap_or_default()),
         ("progress", execution.progress.as_ref().map(progress).unwrap_or_default()),
+        ("data", data.map(ToString::to_string).unwrap_or_default()),
         ("newest", execution.progress_events.lines().join("\n")),
-        ("error", execution.error.as_ref().map(failure).unwrap_or_default()),
+        ("error", error.map(failure).unwrap_or_default()),
+        ("stderr", error.and_then(stderr).unwrap_or_default().to_owned()),
+        ("stack trace", error.and_then(|error| error.stack_trace.clone()).unwrap_or_default()),
     ]);
     for attempt in &execution.earlier_attempts {
-        let why = attempt.error.as_ref().map(|error| format!(": {}", failure(error))).unwrap_or_default();
-        output::line(output::clean(&format!("attempt {} {}{why}", attempt.attempt, attempt.outcome)));
+        output::fields(&earlier(attempt));
     }
+}
+
+/// One attempt that did not settle its execution: how it ended, where and when.
+fn earlier(attempt: &Attempt) -> [(&'static str, String); 3] {
+    let worker = attempt.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
+    let ran = match attempt.start_time {
+        Some(start) => format!("after {:.3} s", attempt.end_time.since(start).as_secs_f64()),
+        None => "before it began".to_owned(),
+    };
+    let ended = output::moment(attempt.end_time);
+    let error = attempt.error.as_ref();
+    [
+        ("earlier", format!("attempt {} {}{worker} {ran}, {ended}", attempt.attempt, attempt.outcome)),
+        ("error", error.map(failure).unwrap_or_default()),
+        ("stderr", error.and_then(stderr).unwrap_or_default().to_owned()),
+    ]
+}
+
+/// The end of what a command printed to stderr, if its error tells it.
+fn stderr(error: &Failure) -> Option<&str> {
+    error.details.as_ref()?.get("stderr")?.as_str()
 }
 
 /// `[pull] 42 %, step 2/7`.
@@ -133,7 +158,8 @@ fn progress(latest: &Latest) -> String {
     format!("{phase}{}", amount::words(latest).join(", ")).trim_end().to_owned()
 }
 
-/// `code: message`.
+/// `code in phase pull: message`.
 pub(crate) fn failure(failure: &Failure) -> String {
-    format!("{}: {}", failure.code, failure.message)
+    let phase = failure.phase.as_ref().map(|phase| format!(" in phase {phase}")).unwrap_or_default();
+    format!("{}{phase}: {}", failure.code, failure.message)
 }

@@ -111,6 +111,7 @@ pub(crate) mod tests {
             progress: None,
             progress_events: Newest::default(),
             earlier_attempts: Vec::new(),
+            awaits_events: false,
         }
     }
 

@@ -47,6 +47,7 @@ impl Story {
     pub(crate) fn show_in(&self, execution: &mut http::Execution) {
         execution.progress.clone_from(&self.latest);
         execution.progress_events.clone_from(&self.newest);
+        execution.awaits_events = self.awaits.is_some() && execution.status.is_terminal();
     }
 }
 

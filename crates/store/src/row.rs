@@ -175,6 +175,7 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         progress: None,
         progress_events: Newest::default(),
         earlier_attempts: Vec::new(),
+        awaits_events: false,
     })
 }
 

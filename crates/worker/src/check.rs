@@ -7,13 +7,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 use slotline_protocol::message::{Level, Report};
+use slotline_protocol::record::DATA_BYTES_MAX;
 
 use crate::limit;
 
 /// The longest message, phase or unit of a report; what is longer is clipped.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 10;
-/// The largest `data` of a report, as JSON; what is larger is left out.
-pub(crate) const DATA_BYTES_MAX: usize = 64 << 10;
 /// How much of something that was refused a warning shows.
 const QUOTED_BYTES_MAX: usize = 64;
 

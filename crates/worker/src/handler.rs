@@ -48,6 +48,13 @@ impl HandlerError {
         self
     }
 
+    /// Where it happened, for whoever looks for the cause: a backtrace, or that of the program behind the handler.
+    #[must_use]
+    pub fn stack_trace(mut self, stack_trace: impl Into<String>) -> Self {
+        self.0.stack_trace = Some(stack_trace.into());
+        self
+    }
+
     #[must_use]
     pub fn details(mut self, details: Value) -> Self {
         self.0.details = Some(details);
@@ -138,6 +145,7 @@ impl Drop for LastWord {
         if let Some(feed) = self.feed.take() {
             feed.ended(Ending {
                 result: result.map_err(limit::failure),
+                left: None,
                 return_code: None,
                 ended_at: clock::now().wall,
             });

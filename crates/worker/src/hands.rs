@@ -118,7 +118,7 @@ impl Hands {
                 // The book was made from the same table. Told from elsewhere, for its lock is held.
                 let error = Failure::new("spawn_failed", format!("this worker does not run {}", start.action_ref));
                 self.handlers.spawn(async move {
-                    feed.ended(Ending { result: Err(error), return_code: None, ended_at: clock::now().wall });
+                    feed.ended(Ending::failed(error, clock::now().wall));
                 });
                 return;
             }

@@ -151,7 +151,7 @@ async fn prepare(plan: &Plan) -> io::Result<Option<UnixListener>> {
 }
 
 fn unstarted(error: Failure) -> Ending {
-    Ending { result: Err(error), return_code: None, ended_at: clock::now().wall }
+    Ending::failed(error, clock::now().wall)
 }
 
 struct Running {
@@ -321,36 +321,41 @@ impl Running {
     /// What its end comes to, and the shim, which may be used again.
     async fn judge(self, plan: &Plan, ended: Ended) -> (Ending, Shim) {
         let Self { shim, exit, stdout, stderr, .. } = self;
-        let result = match ended {
+        let (places, tail) = (plan.places.clone(), stdout.output.into_tail());
+        let (result, left) = match ended {
             Ended::Refused { errno } => {
                 let command = plan.command.clone();
                 let failure = aside(&plan.channels, move || {
                     let program = command.config.command.first().map_or("", String::as_str);
                     result::spawn_failure(program, command.config.cwd.as_deref(), errno)
                 });
-                Err(failure.await.unwrap_or_else(|| {
+                let failure = failure.await.unwrap_or_else(|| {
                     Failure::new("spawn_failed", format!("the folder {:?} did not answer", plan.command.config.cwd))
-                }))
+                });
+                (Err(failure), None)
             }
-            Ended::ShimLost => Err(result::failure(Exit { code: None, signal: None }, stderr.output.tail())),
             Ended::Gone if exit.code == Some(0) => {
-                let (places, tail) = (plan.places.clone(), stdout.output.into_tail());
                 let result = aside(&plan.channels, move || {
                     let result = result::result(&places, &tail);
                     places.clear();
                     result
                 });
                 let folder = &plan.places.folder;
-                result.await.unwrap_or_else(|| {
+                let result = result.await.unwrap_or_else(|| {
                     Err(result::unreadable(format_args!(
                         "its folder {folder:?} did not answer within {:?}",
                         aside::WAIT
                     )))
-                })
+                });
+                (result, None)
             }
-            Ended::Gone => Err(result::failure(exit, stderr.output.tail())),
+            Ended::Gone | Ended::ShimLost => {
+                let left = aside(&plan.channels, move || result::left(&places, &tail)).await.flatten();
+                let (failure, left) = result::failure(exit, stderr.output.tail(), left);
+                (Err(failure), left)
+            }
         };
-        (Ending { result, return_code: exit.code, ended_at: clock::now().wall }, shim)
+        (Ending { result, left, return_code: exit.code, ended_at: clock::now().wall }, shim)
     }
 }
 

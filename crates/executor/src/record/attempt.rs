@@ -116,7 +116,6 @@ impl Attempt {
         let (at, started_at) = (end.at, end.started_at.unwrap_or(end.at));
         let skeleton: &[(Timestamp, Said)] = match (end.last_sequence, end.started_at) {
             (3, Some(_)) => &[(started_at, Said::Running), (started_at, Said::Started), (at, Said::Finished)],
-            (2, None) => &[(at, Said::Running), (at, Said::Finished)],
             (1, None) => &[(at, Said::Finished)],
             _ => return,
         };

@@ -123,7 +123,9 @@ impl Tale {
             }
             Some(settled) => {
                 let error = settled.error.clone().map(|error| {
-                    let told = tell(error, &self.newest, &self.recent);
+                    let latest = self.latest.as_ref().filter(|_| settled.lease.is_some());
+                    let phase = latest.and_then(|latest| latest.phase.as_ref());
+                    let told = tell(error, phase, &self.newest, &self.recent);
                     if settled.error.as_ref() != Some(&told) {
                         out.errors.insert(self.id, told.clone());
                     }

@@ -256,6 +256,7 @@ pub(crate) fn failure() -> Failure {
         message: "ended with 3\0 and 'quotes'".to_owned(),
         stack_trace: Some("at main.rs:1".to_owned()),
         details: Some(serde_json::json!({"code": 3, "text": "\u{0}"})),
+        phase: Some("pull".into()),
     }
 }
 

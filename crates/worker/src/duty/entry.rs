@@ -199,7 +199,8 @@ impl Entry {
     pub(super) fn holding(&self) -> Option<Holding> {
         match &self.stage {
             Stage::Waiting { .. } => Some(Holding::Pending),
-            Stage::Running(Run { cause: None, .. }) => Some(Holding::Running),
+            Stage::Running(Run { cause: None, started: None, .. }) => Some(Holding::Starting),
+            Stage::Running(Run { cause: None, started: Some(_), .. }) => Some(Holding::Running),
             Stage::Running(Run { cause: Some(_), .. }) => Some(Holding::Cancelling),
             Stage::Done { .. } => None,
         }

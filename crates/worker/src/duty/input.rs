@@ -158,12 +158,22 @@ pub enum Told {
 }
 
 /// How the process or handler of an attempt ended, before anyone asks why it was ended.
+///
+/// [`Ending::failed`] is one that left no result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// `Err`: it failed of itself.
     pub result: Result<Json, Failure>,
+    /// What it left as its result although it failed.
+    pub left: Option<Json>,
     pub return_code: Option<i32>,
     pub ended_at: Timestamp,
+}
+
+impl Ending {
+    pub fn failed(error: Failure, ended_at: Timestamp) -> Self {
+        Self { result: Err(error), left: None, return_code: None, ended_at }
+    }
 }
 
 /// JSON as somebody else wrote it, compared by its text.

@@ -7,7 +7,7 @@ use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{AttemptKey, Event};
 
 use super::entry::{Cause, Entry, REPEAT_AFTER, Run, Stage, Word};
-use super::verdict::judge;
+use super::verdict::{has_completed, judge};
 use super::{Duty, Effect, Ending, Life, Now, Start, Told};
 
 impl Duty {
@@ -102,21 +102,24 @@ impl Duty {
     }
 
     pub(super) fn ended(&mut self, now: Now, key: AttemptKey, ending: Ending, fx: &mut Vec<Effect>) {
-        let (worker, incarnation) = (self.config.worker.clone(), self.incarnation_of(key));
         let Some(entry) = self.entry_mut(key) else { return };
-        let Some(run) = entry.run() else { return };
-        let never_started = run.started.is_none();
+        if entry.run().is_none() {
+            return;
+        }
         let (return_code, at) = (ending.return_code, ending.ended_at);
         // Said before it is judged, so that an error tells of it, too.
+        if has_completed(entry, &ending)
+            && let Some(report) = entry.course.complete()
+            && let Some(said) = entry.pace.report(entry.task.detail, report, now.boot, true)
+        {
+            entry.say(said, at, fx);
+        }
         while let Some(said) = entry.pace.flush(Duration::MAX, now.boot) {
             entry.say(said, at, fx);
         }
         let missed = entry.pace.unsaid();
         entry.gap(missed, at, fx);
         let word = judge(entry, ending);
-        if never_started && matches!(word, Some(Word::Completed(_))) {
-            fx.push(entry.running(&worker, incarnation, at));
-        }
         let message = match &word {
             Some(Word::Completed(outcome)) => outcome.error.as_ref().map(|error| error.message.clone()),
             Some(Word::Returned { reason, .. }) => Some((*reason).to_owned()),

@@ -1,7 +1,7 @@
 //! How much of an attempt's progress is said: the detail its publisher asked for.
 //!
 //! A plain report (numbers only) is sent when its interval has passed or its step is reached; the newest one that was
-//! held back follows as soon as it may. What says something new (a message, a phase, a step, an error) is sent at once,
+//! held back follows as soon as it may, and where the publisher wants no numbers, with the next news or at the end. What says something new (a message, a phase, a step, an error) is sent at once,
 //! up to [`NEWS_PER_SECOND`]; past that the newest stands for those before it, and is told with how many they were.
 //! Not here: what was said last, for the error of an attempt that is ended (`recent`).
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 use slotline_protocol::Detail;
 use slotline_protocol::detail::DEFAULT_INTERVAL;
 use slotline_protocol::message::{Level, Report};
+use slotline_protocol::record::merge_data;
 
 /// News of one level sent within any second.
 pub const NEWS_PER_SECOND: usize = 20;
@@ -100,7 +101,7 @@ impl Pace {
             return None;
         }
         if !self.is_news(&report) {
-            let due_at = self.plain_due_at(detail, &report, now)?;
+            let due_at = self.plain_due_at(detail, &report, now);
             if let Some(before) = self.plain.take() {
                 absorb(&mut report, before.report);
             }
@@ -179,21 +180,21 @@ impl Pace {
             || (report.step.is_some() && report.step != self.shown.step)
     }
 
-    /// `None`: never, since a quiet publisher does not want to hear of it.
-    fn plain_due_at(&self, detail: Detail, report: &Report, now: Duration) -> Option<Duration> {
+    /// [`Duration::MAX`]: with the next news, or at the end.
+    fn plain_due_at(&self, detail: Detail, report: &Report, now: Duration) -> Duration {
         let (interval, step) = match detail {
-            Detail::Quiet => return None,
+            Detail::Quiet => return Duration::MAX,
             Detail::Default => (Some(DEFAULT_INTERVAL), None),
             Detail::Negotiated { interval, step } => (interval, step),
         };
         let units = report.progress.map_or(self.units, |(done, _)| done);
         if step.is_some_and(|step| units >= self.units.saturating_add(step)) {
-            return Some(now);
+            return now;
         }
         match (self.sent_at, interval) {
-            (None, _) => Some(now),
-            (Some(sent_at), Some(interval)) => Some(sent_at.saturating_add(interval)),
-            (Some(_), None) => Some(Duration::MAX),
+            (None, _) => now,
+            (Some(sent_at), Some(interval)) => sent_at.saturating_add(interval),
+            (Some(_), None) => Duration::MAX,
         }
     }
 
@@ -232,7 +233,11 @@ pub(crate) fn absorb(newer: &mut Report, before: Report) {
     newer.message = newer.message.take().or(before.message);
     newer.phase = newer.phase.take().or(before.phase);
     newer.unit = newer.unit.take().or(before.unit);
-    newer.data = newer.data.take().or(before.data);
+    let mut data = before.data;
+    if let Some(newer) = newer.data.take() {
+        merge_data(&mut data, newer);
+    }
+    newer.data = data;
     newer.step = newer.step.or(before.step);
     newer.progress = newer.progress.or(before.progress);
     newer.percent = newer.percent.or(before.percent);

@@ -61,6 +61,8 @@ pub(super) struct Course {
     current: Option<usize>,
     /// How much of the current phase is done, in [`PARTS`].
     done: u64,
+    /// A phase of the action was named, and the newest percent was less than all.
+    is_partial: bool,
 }
 
 /// A whole phase. Parts are integers, so that a state can be compared.
@@ -75,7 +77,7 @@ impl Course {
         if let Some(name) = &report.phase {
             let named = phases.iter().position(|phase| phase.name == *name);
             if named != self.current {
-                *self = Self { current: named, done: 0 };
+                (self.current, self.done) = (named, 0);
             }
         }
         let Some(current) = self.current else { return };
@@ -92,6 +94,13 @@ impl Course {
             let within = f64::from(phases[current].weight) * (self.done as f64 / PARTS as f64);
             report.percent = Some((before + within) / weight(phases) * 100.0);
         }
+        self.is_partial = report.percent.is_some_and(|percent| percent < 100.0);
+    }
+
+    /// The attempt has completed: what is to be reported if the newest percent does not say so.
+    pub(super) fn complete(&mut self) -> Option<Report> {
+        let is_partial = std::mem::take(&mut self.is_partial);
+        is_partial.then(|| Report { percent: Some(100.0), ..Report::default() })
     }
 }
 
@@ -127,6 +136,19 @@ mod tests {
             Report { step: Some((3, 3)), ..phase("probe") },
         ];
         assert_eq!(percents(reports), [Some(0.0), Some(12.5), Some(25.0), Some(50.0), Some(100.0)]);
+    }
+
+    #[test]
+    fn what_has_completed_is_whole_wherever_its_phases_stood() {
+        let end = |reports: Vec<Report>| {
+            let (phases, mut course) = (phases(), Course::default());
+            reports.into_iter().for_each(|mut report| course.follow(&phases, &mut report));
+            course.complete().and_then(|report| report.percent)
+        };
+        assert_eq!(end(vec![Report { step: Some((1, 2)), ..phase("start") }]), Some(100.0));
+        assert_eq!(end(vec![phase("pull"), phase("lunch")]), Some(100.0), "of another name there is no percent");
+        assert_eq!(end(vec![Report { step: Some((3, 3)), ..phase("probe") }]), None, "it was told");
+        assert_eq!(end(vec![Report::default()]), None, "no phase was named");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) struct Recent {
     /// The newest message of each level, whether it was sent or merged into a newer one.
     info: Option<String>,
     error: Option<String>,
+    phase: Option<String>,
     /// The last that were sent, oldest first.
     reports: VecDeque<Sent>,
 }
@@ -43,6 +44,10 @@ impl Hash for Sent {
 impl Recent {
     /// Something was told, sent or not.
     pub(super) fn told(&mut self, report: &Report) {
+        if let Some(phase) = &report.phase {
+            let phase = self.phase.insert(phase.clone());
+            clip(phase, NAME_BYTES_MAX);
+        }
         if let Some(message) = &report.message {
             match report.level {
                 Level::Info => self.info = Some(message.clone()),
@@ -74,6 +79,11 @@ impl Recent {
             self.reports.pop_front();
         }
         self.reports.push_back(Sent { at, report });
+    }
+
+    /// The phase that was named last.
+    pub(super) fn phase(&self) -> Option<Box<str>> {
+        self.phase.as_deref().map(Into::into)
     }
 
     /// `Info - ...` and `Error - ...`: the newest of each level.

@@ -67,8 +67,7 @@ impl Duty {
         if run.cause.is_some() || run.started.is_some() {
             // Asked to end meanwhile, it is judged by what was asked.
             let error = Failure::new("spawn_failed", format!("the worker is short of {shortage}"));
-            let ending = Ending { result: Err(error), return_code: None, ended_at: now.wall };
-            return self.ended(now, key, ending, fx);
+            return self.ended(now, key, Ending::failed(error, now.wall), fx);
         }
         self.running.remove(&key);
         self.lower(now, shortage, fx);

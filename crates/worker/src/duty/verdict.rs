@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
+use serde_json::{Value, json};
 use slotline_protocol::message::{AttemptKey, Failure};
 use slotline_protocol::{ActionRef, OutcomeKind, Timestamp};
 
@@ -24,10 +23,19 @@ pub(super) struct Outcome {
     pub(super) return_code: Option<i32>,
 }
 
+/// Codes of endings whose words are the worker's: what the attempt itself told belongs into them.
+const WORDLESS: [&str; 2] = ["exit_status", "signal"];
+
+/// Whether the attempt has done its work, as [`judge`] sees it.
+pub(super) fn has_completed(entry: &Entry, ending: &Ending) -> bool {
+    let cause = entry.run().and_then(|run| run.cause.as_ref());
+    ending.result.is_ok() && matches!(cause, None | Some(Cause::Fenced))
+}
+
 /// What the executor is to be told of an attempt that ran. `None`: nothing is known that could be told; it is lost.
 pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
     let run = entry.run();
-    let Ending { result, return_code, ended_at } = ending;
+    let Ending { result, left, return_code, ended_at } = ending;
     let outcome = |status, result, error| {
         let started_at = run.and_then(|run| run.started).map(|started| started.wall);
         Some(Word::Completed(Outcome { status, result, error, started_at, completed_at: ended_at, return_code }))
@@ -35,7 +43,7 @@ pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
     match run.and_then(|run| run.cause.as_ref()) {
         None => match result {
             Ok(result) => outcome(OutcomeKind::Completed, Some(result), None),
-            Err(error) => outcome(OutcomeKind::Failed, None, Some(error)),
+            Err(error) => outcome(OutcomeKind::Failed, left, Some(failed(entry, error))),
         },
         Some(Cause::Cancelled { reason }) => {
             outcome(OutcomeKind::Cancelled, None, Some(cancelled(entry, reason.as_deref())))
@@ -60,7 +68,14 @@ pub(super) fn unstarted(status: OutcomeKind, error: Failure, at: Timestamp) -> W
 pub(super) fn cancelled(entry: &Entry, reason: Option<&str>) -> Failure {
     let name = name(entry.task.key, &entry.task.action_ref);
     let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    tell("cancelled", format!("{name} was cancelled{why}."), entry)
+    sudden("cancelled", format!("{name} was cancelled{why}."), entry)
+}
+
+/// A failure of its own, with what was known when it came.
+fn failed(entry: &Entry, error: Failure) -> Failure {
+    let is_wordless = WORDLESS.contains(&error.code.as_str());
+    let error = if is_wordless { with_lines(error, &entry.recent.lines()) } else { error };
+    with_events(error, entry)
 }
 
 pub(super) fn start_timed_out(entry: &Entry, after: Duration) -> Failure {
@@ -72,24 +87,37 @@ pub(super) fn start_timed_out(entry: &Entry, after: Duration) -> Failure {
 fn timed_out(entry: &Entry, after: Duration) -> Failure {
     let name = name(entry.task.key, &entry.task.action_ref);
     let message = format!("{name} has timed out because it was processing longer than {}.", seconds(after));
-    tell("timeout", message, entry)
+    sudden("timeout", message, entry)
 }
 
 fn stalled(entry: &Entry, after: Duration) -> Failure {
     let name = name(entry.task.key, &entry.task.action_ref);
     let message = format!("{name} has timed out because it reported no progress for {}.", seconds(after));
-    tell("stall_timeout", message, entry)
+    sudden("stall_timeout", message, entry)
 }
 
-/// Adds what was known when it ended.
-fn tell(code: &str, message: String, entry: &Entry) -> Failure {
-    let lines = entry.recent.lines();
-    let message = match lines.as_slice() {
-        [] => message,
-        lines => format!("{message} Progress events:\n{}", lines.join("\n")),
-    };
-    let details = entry.recent.progress_events().map(|events| json!({ "progress_events": events }));
-    Failure { details, ..Failure::new(code, message) }
+/// An end that the attempt has no words for: those that it said last are added.
+fn sudden(code: &str, message: String, entry: &Entry) -> Failure {
+    with_events(with_lines(Failure::new(code, message), &entry.recent.lines()), entry)
+}
+
+fn with_lines(mut error: Failure, lines: &[String]) -> Failure {
+    if !lines.is_empty() {
+        let stop = if error.message.ends_with('.') { "" } else { "." };
+        error.message = format!("{}{stop} Progress events:\n{}", error.message, lines.join("\n"));
+    }
+    error
+}
+
+/// Adds the phase, and the last reports, unless the attempt's own details have no room for them.
+fn with_events(mut error: Failure, entry: &Entry) -> Failure {
+    error.phase = entry.recent.phase().or(error.phase);
+    if let Some(events) = entry.recent.progress_events()
+        && let Value::Object(details) = error.details.get_or_insert_with(|| json!({}))
+    {
+        details.entry("progress_events").or_insert(events);
+    }
+    error
 }
 
 fn name((id, _): AttemptKey, action_ref: &ActionRef) -> String {

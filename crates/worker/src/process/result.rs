@@ -1,10 +1,12 @@
-//! How a command's end is read: its exit status, its result file, and what it printed (`printed`).
+//! How a command's end is read: its exit status, its result file, and what it printed (`printed`). A command that fails
+//! may leave a result all the same, and say there why it failed.
 
 use std::path::Path;
 
 use rustix::io::Errno;
-use serde_json::json;
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use slotline_protocol::message::Failure;
 
 use super::output::Tail;
@@ -20,8 +22,28 @@ pub(super) struct Exit {
     pub(super) signal: Option<i32>,
 }
 
-/// The failure of a command that ended badly.
-pub(super) fn failure(exit: Exit, stderr: &Tail) -> Failure {
+/// What a completion holds beside a failure and the result that is left with it: the last reports among it.
+const BESIDE_BYTES: usize = 128 << 10;
+
+/// The failure of a command that ended badly, and the result that it left: in its own words if that result has them,
+/// `{"error": {"message", "code"?, "details"?, "stack_trace"?}}`, else by its exit status and the end of its stderr.
+pub(super) fn failure(exit: Exit, stderr: &Tail, left: Option<Json>) -> (Failure, Option<Json>) {
+    let by_exit = by_exit(exit, stderr);
+    let failure = match left.as_ref().and_then(own_words) {
+        None => by_exit,
+        Some(Words { code, message, details, stack_trace }) => limit::failure(Failure {
+            stack_trace,
+            details: details.or(by_exit.details),
+            ..Failure::new(&code.unwrap_or(by_exit.code), message)
+        }),
+    };
+    let room =
+        RESULT_BYTES_MAX.saturating_sub(BESIDE_BYTES + serde_json::to_vec(&failure).map_or(0, |json| json.len()));
+    let left = left.filter(|left| left.0.get().len() <= room);
+    (failure, left)
+}
+
+fn by_exit(exit: Exit, stderr: &Tail) -> Failure {
     let stderr = stderr.text();
     let last = stderr.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
     let (code, message, mut details) = match (exit.code, exit.signal) {
@@ -39,6 +61,30 @@ pub(super) fn failure(exit: Exit, stderr: &Tail) -> Failure {
         details["stderr"] = stderr.into();
     }
     Failure { details: Some(details), ..Failure::new(code, message) }
+}
+
+/// How a result says why its command failed.
+#[derive(Deserialize)]
+struct Words {
+    code: Option<String>,
+    message: String,
+    details: Option<Value>,
+    stack_trace: Option<String>,
+}
+
+fn own_words(Json(result): &Json) -> Option<Words> {
+    #[derive(Deserialize)]
+    struct Result {
+        error: Words,
+    }
+    let Result { error } = serde_json::from_str(result.get()).ok()?;
+    Some(Words { code: error.code.filter(|code| !code.is_empty()), ..error })
+}
+
+/// What a command left as its result although it failed; nothing where that can't be told. Reads files: not for the
+/// loop's thread.
+pub(super) fn left(places: &Places, stdout: &Tail) -> Option<Json> {
+    result(places, stdout).ok().filter(|Json(result)| result.get() != "null")
 }
 
 /// The failure of a command that could not be started. Looks at its folder: not for the loop's thread.

@@ -166,6 +166,40 @@ async fn a_signal_is_a_failure_that_names_it() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_command_that_fails_says_why_in_its_result_or_else_at_the_end_of_its_stderr() -> anyhow::Result<()> {
+    let script = r#"echo one >&2; echo two >&2
+        case $SLOTLINE_PARAM_HOW in
+            file) printf '%s' "$SLOTLINE_PARAM_RESULT" > "$SLOTLINE_RESULT_FILE" ;;
+            *) printf '%s\n' "$SLOTLINE_PARAM_RESULT" ;;
+        esac
+        exit 3"#;
+    let mut stage = Stage::script(script).await?;
+    let said = json!({"error": {"code": "db_down", "message": "no database", "details": {"host": "db1"},
+        "stack_trace": "at main"}, "rows": 5});
+    for (id, how) in [(1, "file"), (2, "stdout")] {
+        let completed = stage.run(id, json!({"how": how, "result": said})).await?;
+        let error = failure(&completed, OutcomeKind::Failed);
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("db_down", "no database"), "{how}");
+        assert_eq!((error.details, error.stack_trace.as_deref()), (Some(json!({"host": "db1"})), Some("at main")));
+        let left: Value = serde_json::from_str(completed.result.as_ref().expect("it is kept").get())?;
+        assert_eq!((left, completed.return_code), (said.clone(), Some(3)));
+    }
+    let half = json!({"error": {"message": "no code of its own"}});
+    let error = failure(&stage.run(3, json!({"how": "file", "result": half})).await?, OutcomeKind::Failed);
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("exit_status", "no code of its own"));
+    assert_eq!(error.details, Some(json!({"return_code": 3, "stderr": "one\ntwo"})));
+    for (id, result) in [(4, json!({"error": "a word"})), (5, json!("no JSON of ours"))] {
+        let completed = stage.run(id, json!({"how": "file", "result": result})).await?;
+        let error = failure(&completed, OutcomeKind::Failed);
+        let expected = "the command exited with status 3: two";
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("exit_status", expected));
+        assert_eq!(error.details, Some(json!({"return_code": 3, "stderr": "one\ntwo"})));
+        assert_eq!(completed.result.is_some(), id == 4, "what is JSON is kept");
+    }
+    stage.end().await
+}
+
+#[tokio::test]
 async fn a_command_that_can_not_be_started_says_which_and_why() -> anyhow::Result<()> {
     let mut stage = Stage::with(|_| RunConfig::new(["/no/such/program", "x"])).await?;
     let completed = stage.run(1, json!({})).await?;
@@ -173,7 +207,8 @@ async fn a_command_that_can_not_be_started_says_which_and_why() -> anyhow::Resul
     assert_eq!(error.code, "spawn_failed");
     assert!(error.message.contains("/no/such/program") && error.message.contains("No such file"), "{error:?}");
     assert_eq!(completed.started_at, None);
-    stage.executor.events(1, completed.last_sequence).await?;
+    let events = stage.executor.events(1, completed.last_sequence).await?;
+    assert!(stage.executor.heard.status.is_empty() && events.len() == 1, "it never ran: {events:?}");
     stage.end().await?;
     let nowhere = |_: &Path| RunConfig { cwd: Some("/no/such/folder".into()), ..RunConfig::new(["true"]) };
     let mut stage = Stage::with(nowhere).await?;

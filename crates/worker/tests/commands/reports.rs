@@ -169,7 +169,7 @@ async fn a_line_at_the_limit_is_read_and_one_past_it_is_not() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn percent_follows_from_the_phases_of_the_configuration() -> anyhow::Result<()> {
+async fn percent_follows_from_the_phases_of_the_configuration_and_is_all_once_it_has_completed() -> anyhow::Result<()> {
     let phases = vec![Phase::new("pull", 3), Phase::new("start", 1)];
     let mut stage = Stage::with(|folder| RunConfig {
         phases,
@@ -185,7 +185,7 @@ async fn percent_follows_from_the_phases_of_the_configuration() -> anyhow::Resul
     let completed = stage.executor.completed(1).await?;
     stage.executor.events(1, completed.last_sequence).await?;
     let percent = |event: &Event| if let Event::Progress(report) = event { report.percent } else { None };
-    assert_eq!(all(&stage.executor.heard, 1).iter().filter_map(percent).collect::<Vec<_>>(), [37.5, 75.0]);
+    assert_eq!(all(&stage.executor.heard, 1).iter().filter_map(percent).collect::<Vec<_>>(), [37.5, 75.0, 100.0]);
     stage.end().await
 }
 

@@ -60,7 +60,7 @@ fn a_leader_that_asks_is_told_all_that_is_held_or_unrecorded_with_every_heartbea
         assert!(account.is_last());
         let told: Vec<_> =
             account.attempts.iter().map(|shown| (shown.execution_id.0, shown.fence.0, shown.state)).collect();
-        assert_eq!(told, [(1, 1, None), (2, 2, Some(Holding::Running))]);
+        assert_eq!(told, [(1, 1, None), (2, 2, Some(Holding::Starting))]);
         world.advance(s(5));
     }
     world.order(hello(3, false));

@@ -138,14 +138,14 @@ fn events_are_numbered_from_one_and_the_completion_knows_the_last() {
 }
 
 #[test]
-fn an_attempt_that_could_not_be_spawned_has_events_too() {
+fn what_could_not_be_started_never_ran_and_says_only_that_it_ended() {
     let mut world = World::new();
     world.dispatch(1).send();
     world.fail(1);
     let events = world.take_events();
-    assert_eq!(events.iter().map(|event| event.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(events, [(1, "finished None Some(\"exited with status 1\")".to_owned())]);
     let completed = world.take_completions().remove(0);
-    assert_eq!((completed.started_at, completed.last_sequence), (None, 2));
+    assert_eq!((completed.started_at, completed.last_sequence), (None, 1));
 }
 
 #[test]

@@ -321,11 +321,16 @@ fn a_heartbeat_says_what_is_held_what_is_unrecorded_and_what_was_seen() {
     world.dispatch(2).send();
     world.dispatch(3).after(2).send();
     world.dispatch(4).send();
+    world.dispatch(5).send();
     world.succeed(4, "1");
+    world.started(2);
     world.cancel(1, None);
     let beat = world.duty_heartbeat();
     let holding: Vec<_> = beat.holding.iter().map(|(id, attempt, holding)| (id.0, *attempt, *holding)).collect();
-    assert_eq!(holding, [(1, 1, Holding::Cancelling), (2, 1, Holding::Running), (3, 1, Holding::Pending)]);
+    let (held, starts) = (|id, how| (id, 1, how), Holding::Starting);
+    let expected =
+        [held(1, Holding::Cancelling), held(2, Holding::Running), held(3, Holding::Pending), held(5, starts)];
+    assert_eq!(holding, expected);
     assert_eq!(beat.unrecorded, [key(4)]);
     assert_eq!(beat.seen, (Epoch(1), world.n));
     assert_eq!(beat.capacity, 4);

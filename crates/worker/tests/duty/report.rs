@@ -1,9 +1,9 @@
 //! What an attempt reports: numbered, paced, merged, and known when it is ended.
 
 use serde_json::json;
-use slotline_protocol::OutcomeKind;
-use slotline_protocol::message::{Level, Report, Stream};
-use slotline_worker::duty::{Input, NEWS_PER_SECOND, PROGRESS_EVENTS, Told};
+use slotline_protocol::message::{Event, Failure, Level, Report, Stream};
+use slotline_protocol::{Detail, OutcomeKind};
+use slotline_worker::duty::{Effect, Input, NEWS_PER_SECOND, PROGRESS_EVENTS, Told};
 
 use crate::world::{World, key, ms, s};
 
@@ -105,6 +105,70 @@ fn a_phase_that_is_declared_gives_its_percent() {
     let details = world.take_completions().remove(0).error.and_then(|error| error.details).expect("details");
     let percents: Vec<_> = details["progress_events"].as_array().expect("some").iter().map(|e| &e["percent"]).collect();
     assert_eq!(percents, [&json!(0.0), &json!(62.5)]);
+}
+
+#[test]
+fn what_has_completed_tells_all_of_its_phases_and_its_last_numbers_also_where_no_numbers_are_wanted() {
+    for detail in [Detail::Default, Detail::Quiet] {
+        let mut world = World::new();
+        world.dispatch(1).action("deploy.app").detail(detail).send();
+        world.started(1);
+        world.report(1, Report { phase: Some("start".to_owned()), ..Report::default() });
+        for done in 1..=9 {
+            world.report(1, Report { progress: Some((done, Some(10))), ..Report::default() });
+        }
+        world.drain_effects();
+        world.succeed(1, "1");
+        let last: Vec<_> = world.take(|effect| match effect {
+            Effect::Progress(progress) => match &progress.message.event {
+                Event::Progress(report) => Some((report.percent, report.progress)),
+                Event::Started {} | Event::Log { .. } | Event::Finished { .. } | Event::Gap { .. } => None,
+            },
+            _ => None,
+        });
+        assert_eq!(last, [(Some(100.0), Some((9, Some(10))))], "{detail:?}");
+    }
+}
+
+#[test]
+fn what_fails_or_is_ended_tells_no_more_of_its_phases_than_it_did() {
+    for is_cancelled in [false, true] {
+        let mut world = World::new();
+        world.dispatch(1).action("deploy.app").send();
+        world.started(1);
+        world.report(1, Report { phase: Some("start".to_owned()), ..Report::default() });
+        world.take_events();
+        if is_cancelled {
+            world.cancel(1, None);
+            world.succeed(1, "1");
+        } else {
+            world.fail(1);
+        }
+        assert!(texts(&mut world)[0].starts_with("finished"));
+        let error = world.take_completions().remove(0).error.expect("an error");
+        assert_eq!(error.phase.as_deref(), Some("start"));
+    }
+}
+
+#[test]
+fn an_attempt_that_fails_tells_its_last_reports_and_what_it_said_where_it_has_no_words_for_its_end() {
+    let own = Failure { details: Some(json!({"rows": 3})), ..Failure::new("db_down", "no database") };
+    for (error, message) in [
+        (Failure::new("exit_status", "it exited with 1"), "it exited with 1. Progress events:\nError - no route"),
+        (own, "no database"),
+    ] {
+        let mut world = World::new();
+        world.dispatch(1).send();
+        world.started(1);
+        world.report(1, say(Level::Error, "no route"));
+        let before = error.details.clone();
+        world.end(1, Err(error));
+        let error = world.take_completions().remove(0).error.expect("an error");
+        assert_eq!(error.message, message);
+        let details = error.details.expect("details");
+        assert_eq!(details["progress_events"][0]["message"], "no route");
+        assert_eq!(details.get("rows"), before.as_ref().and_then(|details| details.get("rows")));
+    }
 }
 
 #[test]

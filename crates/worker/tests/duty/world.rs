@@ -283,7 +283,7 @@ impl World {
     }
 
     pub(crate) fn end(&mut self, id: i64, result: Result<Json, Failure>) {
-        let ending = Ending { result, return_code: None, ended_at: self.now.wall };
+        let ending = Ending { result, left: None, return_code: None, ended_at: self.now.wall };
         self.input(Input::Ended { key: key(id), ending });
     }
 
@@ -471,6 +471,11 @@ impl Dispatch<'_> {
 
     pub(crate) fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.scheduled.stall_timeout_seconds = Some(timeout);
+        self
+    }
+
+    pub(crate) fn detail(mut self, detail: Detail) -> Self {
+        self.scheduled.progress = detail;
         self
     }
 

@@ -56,13 +56,14 @@ async fn an_error_names_its_causes_and_a_handlers_own_code_is_kept() -> anyhow::
             let bad = "x".parse::<u32>();
             bad?;
         }
-        Err::<(), _>(HandlerError::new("no space").code("disk_full").details(json!({"free": 0})))
+        Err::<(), _>(HandlerError::new("no space").code("disk_full").details(json!({"free": 0})).stack_trace("at 3"))
     })
     .await?;
     let error = stage.fail(1, json!({})).await?;
     assert_eq!((error.code.as_str(), error.message.as_str()), ("handler_error", "invalid digit found in string"));
     let error = stage.fail(2, json!({})).await?;
     assert_eq!((error.code.as_str(), error.details), ("disk_full", Some(json!({"free": 0}))));
+    assert_eq!(error.stack_trace.as_deref(), Some("at 3"));
     stage.end().await
 }
 

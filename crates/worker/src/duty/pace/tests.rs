@@ -28,10 +28,13 @@ fn a_step_is_sent_when_reached_though_the_interval_has_not_passed() {
 }
 
 #[test]
-fn quiet_drops_numbers_and_keeps_messages_phases_and_errors() {
+fn quiet_sends_messages_phases_and_errors_and_of_numbers_only_the_last() {
     let mut pace = Pace::default();
     assert_eq!(pace.report(Detail::Quiet, units(1), ms(0), true), None);
-    assert_eq!(pace.flush(Duration::MAX, ms(10)), None);
+    assert_eq!(pace.report(Detail::Quiet, units(3), ms(0), true), None);
+    assert_eq!(pace.flush_at(), None, "however long it takes");
+    let last = pace.flush(Duration::MAX, ms(10)).map(|said| said.report);
+    assert_eq!(last, Some(units(3)));
     let phase = Report { phase: Some("copy".into()), ..units(2) };
     assert!(pace.report(Detail::Quiet, phase, ms(1), true).is_some());
     let error = Report { level: Level::Error, message: Some("no".into()), ..Report::default() };
@@ -101,6 +104,17 @@ fn numbers_held_back_go_with_the_next_news() {
     let said = pace.report(Detail::Default, say(Level::Info, "done"), ms(2), true).expect("news");
     assert_eq!(said.report.progress, Some((1000, Some(1000))));
     assert_eq!(pace.flush(Duration::MAX, ms(2)), None, "and are not said twice");
+}
+
+#[test]
+fn the_data_of_reports_that_are_merged_is_merged_by_key() {
+    let data = |data: serde_json::Value| Report { data: Some(data), ..units(1) };
+    let mut pace = Pace::default();
+    pace.report(Detail::Default, units(0), ms(0), true);
+    pace.report(Detail::Default, data(serde_json::json!({"a": 1, "b": 1})), ms(1), true);
+    pace.report(Detail::Default, data(serde_json::json!({"b": 2})), ms(2), true);
+    let said = pace.flush(Duration::MAX, ms(3)).expect("held");
+    assert_eq!(said.report.data, Some(serde_json::json!({"a": 1, "b": 2})));
 }
 
 #[test]
