@@ -8,6 +8,7 @@
 mod connection;
 mod consumer;
 mod flight;
+mod largest;
 mod publisher;
 mod refusals;
 mod version;

@@ -167,6 +167,21 @@ async fn what_a_broker_refuses_is_said_readably_and_without_the_password() -> an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_no_message_as_large_as_ours_is_refused_by_the_name_of_its_setting() -> anyhow::Result<()> {
+    let rabbit = Rabbit::start().await?;
+    rabbit.ctl(&["eval", "application:set_env(rabbit, max_message_size, 1048576)."]).await?;
+    let text = match soon(Broker::rabbit(&rabbit.url(), "small")?.open("small")).await? {
+        Ok(session) => panic!("it was opened: {session:?}"),
+        Err(error) => error.to_string(),
+    };
+    assert!(text.contains("1048576") && text.contains("set max_message_size in rabbitmq.conf"), "{text}");
+    // Once it is mended the next try goes through.
+    rabbit.ctl(&["eval", "application:set_env(rabbit, max_message_size, 4194304)."]).await?;
+    soon(Broker::rabbit(&rabbit.url(), "small")?.open("small")).await??.close().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_version_and_the_connection_names_are_known() -> anyhow::Result<()> {
     let rabbit = Rabbit::shared().await?;
     let session = Broker::rabbit(&rabbit.url(), "out")?.open("named-session").await?;
