@@ -61,6 +61,8 @@ CREATE TABLE actions (
     ref        text        NOT NULL,
     policy     text        NOT NULL,
     paused     boolean     NOT NULL,
+    -- What holds instead of the policy's limit for a while, as JSON.
+    limit_override text,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
     deleted_at timestamptz
@@ -68,6 +70,29 @@ CREATE TABLE actions (
 
 -- A name may be used again once its action is deleted.
 CREATE UNIQUE INDEX actions_ref ON actions (ref) WHERE deleted_at IS NULL;
+
+-- Who changed what, when and why, in the transaction that changed it.
+CREATE TABLE audit (
+    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at           timestamptz NOT NULL,
+    changed      text        NOT NULL,
+    actor        text        NOT NULL,
+    via          text        NOT NULL,
+    reason       text,
+    action_id    bigint,
+    action_ref   text,
+    execution_id bigint,
+    dead_letter  text,
+    -- The first fence that could be granted after a change of an action: what was granted before it was judged by what
+    -- held before.
+    fence        bigint,
+    changes      text
+);
+
+CREATE INDEX audit_action ON audit (action_ref, id) WHERE action_ref IS NOT NULL;
+CREATE INDEX audit_execution ON audit (execution_id, id) WHERE execution_id IS NOT NULL;
+CREATE INDEX audit_actor ON audit (actor, id);
+CREATE INDEX audit_at ON audit (at);
 
 -- Apart from the actions, since it changes with every batch.
 CREATE TABLE action_totals (
@@ -258,14 +283,8 @@ CREATE FUNCTION slotline_commit(
     -- actions deleted that this batch does not put
     d_id          bigint[],
     d_at          timestamptz[],
-    -- actions put
-    a_id          bigint[],
-    a_ref         text[],
-    a_policy      text[],
-    a_paused      boolean[],
-    a_created_at  timestamptz[],
-    a_updated_at  timestamptz[],
-    a_deleted_at  timestamptz[],
+    -- actions put, as a JSON array of objects
+    a_rows        text,
 
     -- accepted
     n_id               bigint[],
@@ -365,7 +384,10 @@ CREATE FUNCTION slotline_commit(
     r_attempt      integer[],
     r_sequence     bigint[],
     r_awaits       bigint[],
-    r_head         text[]
+    r_head         text[],
+
+    -- audit, as a JSON array of objects
+    u_rows         text
 ) RETURNS void
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -396,12 +418,14 @@ BEGIN
          WHERE actions.id = d.id;
     END IF;
 
-    IF a_id IS NOT NULL THEN
-        INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at)
-        SELECT * FROM unnest(a_id, a_ref, a_policy, a_paused, a_created_at, a_updated_at, a_deleted_at)
+    IF a_rows IS NOT NULL THEN
+        INSERT INTO actions (id, ref, policy, paused, limit_override, created_at, updated_at, deleted_at)
+        SELECT * FROM json_to_recordset(a_rows::json)
+            AS a(id bigint, ref text, policy text, paused boolean, limit_override text, created_at timestamptz,
+            updated_at timestamptz, deleted_at timestamptz)
             ON CONFLICT (id) DO UPDATE
            SET ref = excluded.ref, policy = excluded.policy, paused = excluded.paused,
-               updated_at = excluded.updated_at, deleted_at = excluded.deleted_at;
+               limit_override = excluded.limit_override, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at;
     END IF;
 
     IF n_id IS NOT NULL THEN
@@ -506,6 +530,13 @@ BEGIN
             ON CONFLICT (execution_id) DO UPDATE
            SET first = excluded.first, last = excluded.last, attempt = excluded.attempt,
                sequence = excluded.sequence, awaits = excluded.awaits, head = excluded.head;
+    END IF;
+
+    IF u_rows IS NOT NULL THEN
+        INSERT INTO audit (at, changed, actor, via, reason, action_id, action_ref, execution_id, fence, changes)
+        SELECT * FROM json_to_recordset(u_rows::json)
+            AS u(at timestamptz, changed text, actor text, via text, reason text, action_id bigint, action_ref text,
+            execution_id bigint, fence bigint, changes text);
     END IF;
 END
 $$;

@@ -62,6 +62,8 @@ CREATE TABLE actions (
     ref        TEXT    NOT NULL,
     policy     TEXT    NOT NULL,
     paused     INTEGER NOT NULL,
+    -- What holds instead of the policy's limit for a while, as JSON.
+    limit_override TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     deleted_at INTEGER
@@ -69,6 +71,29 @@ CREATE TABLE actions (
 
 -- A name may be used again once its action is deleted.
 CREATE UNIQUE INDEX actions_ref ON actions (ref) WHERE deleted_at IS NULL;
+
+-- Who changed what, when and why, in the transaction that changed it.
+CREATE TABLE audit (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    at           INTEGER NOT NULL,
+    changed      TEXT    NOT NULL,
+    actor        TEXT    NOT NULL,
+    via          TEXT    NOT NULL,
+    reason       TEXT,
+    action_id    INTEGER,
+    action_ref   TEXT,
+    execution_id INTEGER,
+    dead_letter  TEXT,
+    -- The first fence that could be granted after a change of an action: what was granted before it was judged by what
+    -- held before.
+    fence        INTEGER,
+    changes      TEXT
+) STRICT;
+
+CREATE INDEX audit_action ON audit (action_ref, id) WHERE action_ref IS NOT NULL;
+CREATE INDEX audit_execution ON audit (execution_id, id) WHERE execution_id IS NOT NULL;
+CREATE INDEX audit_actor ON audit (actor, id);
+CREATE INDEX audit_at ON audit (at);
 
 CREATE TABLE action_totals (
     action_id INTEGER PRIMARY KEY,

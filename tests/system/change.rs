@@ -44,7 +44,7 @@ async fn limits_and_pauses_change_at_once_under_a_backlog_of_ten_thousand() -> a
     .await?;
     world.stamps.ended(3, LATER).await?;
 
-    let limit = async |limit: u32| world.ask("PUT", "/api/v1/actions/line.one", Some(json!({"limit": limit}))).await;
+    let limit = async |limit: u32| world.ask("PATCH", "/api/v1/actions/line.one", Some(json!({"limit": limit}))).await;
     let raised = now_ns();
     limit(8).await?;
     eventually("eight run", SOON, async || Ok((world.running()? == 8).then_some(()))).await?;

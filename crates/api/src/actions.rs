@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::json;
+use serde_json::value::RawValue;
+use slotline_protocol::change::{APPLY_ACTIONS_MAX, Applied, ApplyBody, OverrideBody, ReasonBody};
 use slotline_protocol::http::{Action, ActionDetail, Answer, Page, QueueStats, Worker};
-use slotline_protocol::{ActionRef, Policy};
+use slotline_protocol::{ActionRef, Policy, parameters};
 
+use crate::auth::Actor;
 use crate::control::Refused;
 use crate::error::Error;
-use crate::{Api, input};
+use crate::{Api, Condition, input};
 
 /// How long an answer waits for the leader to say what its workers can do; without that the action is shown all the same.
 const WORKERS_WITHIN: Duration = Duration::from_secs(2);
@@ -28,16 +32,23 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<A
     Ok(Json(input::page(actions, limit, cursor, |action| action.action_ref.to_string())))
 }
 
-pub(crate) async fn show(
-    State(api): State<Api>,
-    Path(action_ref): Path<String>,
-) -> Result<Json<Answer<ActionDetail>>, Error> {
+pub(crate) async fn show(State(api): State<Api>, Path(action_ref): Path<String>) -> Result<Response, Error> {
     let action = find(&api, &input::known_ref(&action_ref)?).await?;
     let capabilities = match tokio::time::timeout(WORKERS_WITHIN, api.control.workers()).await {
         Ok(Ok(workers)) => shared_capabilities(&workers, &action.action_ref),
         Ok(Err(_)) | Err(_) => Vec::new(),
     };
-    Ok(Json(Answer { data: ActionDetail { action, capabilities } }))
+    let etag = action.policy.etag();
+    Ok(tagged(&etag, Json(Answer { data: ActionDetail { action, capabilities } })))
+}
+
+/// With the ETag by which `If-Match` knows the policy.
+fn tagged(etag: &str, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
 }
 
 /// What every one of `workers` that serves the action can do with it, in alphabetical order.
@@ -52,39 +63,132 @@ fn shared_capabilities(workers: &[Worker], action_ref: &ActionRef) -> Vec<String
 
 pub(crate) async fn put(
     State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
     input::Json(policy): input::Json<Policy>,
 ) -> Result<Response, Error> {
     let action_ref = ActionRef::new(&action_ref).map_err(|error| Error::invalid("action_ref", error.to_string()))?;
+    let (condition, by) = (Condition::read(&headers)?, actor.by(input::reason(&uri)?));
     policy.check().map_err(|error| Error::invalid(error.field, error.message))?;
-    let (data, is_new) = api.control.put_action(action_ref, policy).await?;
+    let (data, is_new) = api.control.put_action(action_ref, policy, condition, by).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(Answer { data })).into_response())
+    Ok(tagged(&data.policy.etag(), (status, Json(Answer { data: &data }))))
+}
+
+/// A merge patch (RFC 7396) of the policy.
+pub(crate) async fn patch(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(action_ref): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    input::Json(patch): input::Json<Box<RawValue>>,
+) -> Result<Response, Error> {
+    let (condition, by) = (Condition::read(&headers)?, actor.by(input::reason(&uri)?));
+    // A member that is there twice would be read as the last of the two.
+    parameters::check(patch.get()).map_err(|invalid| Error::invalid(&field(&invalid.pointer), invalid.message))?;
+    let patch = serde_json::from_str(patch.get()).map_err(|error| Error::malformed("body", error.to_string()))?;
+    let data = api.control.patch_action(input::known_ref(&action_ref)?, patch, condition, by).await?;
+    Ok(tagged(&data.policy.etag(), Json(Answer { data: &data })))
+}
+
+/// A JSON pointer as refusals spell fields.
+fn field(pointer: &str) -> String {
+    let path = pointer.trim_start_matches('/').replace('/', ".");
+    if path.is_empty() { "body".to_owned() } else { path }
+}
+
+/// All policies of a file, or none.
+pub(crate) async fn apply(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    input::Json(body): input::Json<ApplyBody>,
+) -> Result<Json<Answer<Vec<Applied>>>, Error> {
+    let ApplyBody { actions, dry_run, reason } = body;
+    let by = actor.by(input::checked_reason(reason)?);
+    if actions.len() > APPLY_ACTIONS_MAX {
+        let message = format!("{} actions: expected at most {APPLY_ACTIONS_MAX}; apply several files", actions.len());
+        return Err(Error::invalid("actions", message));
+    }
+    let mut names = BTreeSet::new();
+    for (index, declared) in actions.iter().enumerate() {
+        if !names.insert(&declared.action_ref) {
+            let message = format!("{} is there already", declared.action_ref);
+            return Err(Error::invalid(&format!("actions[{index}].action_ref"), message));
+        }
+        declared.policy.check().map_err(|error| {
+            let message = format!("{}: {}", declared.action_ref, error.message);
+            Error::invalid(&format!("actions[{index}].policy.{}", error.field), message)
+        })?;
+    }
+    Ok(Json(Answer { data: api.control.apply(actions, dry_run, by).await? }))
 }
 
 pub(crate) async fn delete(
     State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    uri: Uri,
 ) -> Result<Json<Answer<serde_json::Value>>, Error> {
     let action_ref = input::known_ref(&action_ref)?;
-    api.control.delete_action(action_ref.clone()).await?;
+    api.control.delete_action(action_ref.clone(), actor.by(input::reason(&uri)?)).await?;
     api.known.forget(&action_ref);
     Ok(Json(Answer { data: json!({"action_ref": action_ref, "deleted": true}) }))
 }
 
 pub(crate) async fn pause(
     State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    input::OptionalJson(body): input::OptionalJson<ReasonBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
-    let data = api.control.pause(input::known_ref(&action_ref)?, true).await?;
-    Ok(Json(Answer { data }))
+    set_paused(&api, actor, &action_ref, true, body).await
 }
 
 pub(crate) async fn resume(
     State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    input::OptionalJson(body): input::OptionalJson<ReasonBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
-    let data = api.control.pause(input::known_ref(&action_ref)?, false).await?;
+    set_paused(&api, actor, &action_ref, false, body).await
+}
+
+async fn set_paused(
+    api: &Api,
+    actor: Actor,
+    action_ref: &str,
+    paused: bool,
+    body: ReasonBody,
+) -> Result<Json<Answer<Action>>, Error> {
+    let by = actor.by(input::checked_reason(body.reason)?);
+    let data = api.control.pause(input::known_ref(action_ref)?, paused, by).await?;
+    Ok(Json(Answer { data }))
+}
+
+pub(crate) async fn override_limit(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(action_ref): Path<String>,
+    input::Json(body): input::Json<OverrideBody>,
+) -> Result<Json<Answer<Action>>, Error> {
+    body.check().map_err(|(field, message)| Error::invalid(field, message))?;
+    let OverrideBody { limit, duration, reason } = body;
+    let by = actor.by(input::checked_reason(reason)?);
+    let data = api.control.override_limit(input::known_ref(&action_ref)?, limit, duration, by).await?;
+    Ok(Json(Answer { data }))
+}
+
+pub(crate) async fn clear_override(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(action_ref): Path<String>,
+    uri: Uri,
+) -> Result<Json<Answer<Action>>, Error> {
+    let by = actor.by(input::reason(&uri)?);
+    let data = api.control.clear_override(input::known_ref(&action_ref)?, by).await?;
     Ok(Json(Answer { data }))
 }
 

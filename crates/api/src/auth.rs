@@ -6,7 +6,6 @@
 //! here, changes nothing either: what changes something bears a header that no form can send, and that a script may send
 //! only after asking, which is refused.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{Request, State};
@@ -14,75 +13,50 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
-use subtle::ConstantTimeEq;
+use slotline_protocol::By;
+use slotline_protocol::audit::LOCAL;
 
 use crate::error::{Error, Exposed};
 use crate::health;
-
-/// The shared secret of the API. Never shown.
-#[derive(Clone)]
-pub struct Token(String);
-
-/// Why a token can't be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the API token must be 1 to {TOKEN_CHARS_MAX} visible ASCII characters without spaces")]
-pub struct InvalidToken;
-
-/// The longest token.
-const TOKEN_CHARS_MAX: usize = 1024;
-
-impl Token {
-    /// Takes `text` without the white space around it, so that a file may end in a newline.
-    pub fn new(text: &str) -> Result<Self, InvalidToken> {
-        let text = text.trim();
-        if text.is_empty() || text.len() > TOKEN_CHARS_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(InvalidToken);
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// For the header of a request.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Takes as long for a near miss as for a far one.
-    fn matches(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
-    }
-}
+use crate::token::{Token, Tokens};
 
 /// The fewest characters of a token that guards more than this machine: what can be tried from afar must not be guessed.
 pub const EXPOSED_TOKEN_CHARS_MIN: usize = 20;
 
 /// Refuses an address that others can reach while no token guards it, or one that could be guessed.
-pub fn check_exposure(address: SocketAddr, token: Option<&Token>) -> Result<(), Exposed> {
-    match token {
+pub fn check_exposure(address: SocketAddr, tokens: &Tokens) -> Result<(), Exposed> {
+    match tokens.shortest().map(Token::chars) {
         _ if address.ip().to_canonical().is_loopback() => Ok(()),
         None => Err(Exposed::Open(address)),
-        Some(Token(token)) if token.len() < EXPOSED_TOKEN_CHARS_MIN => {
-            Err(Exposed::Guessable { address, chars: token.len() })
-        }
+        Some(chars) if chars < EXPOSED_TOKEN_CHARS_MIN => Err(Exposed::Guessable { address, chars }),
         Some(_) => Ok(()),
     }
 }
 
-pub(crate) async fn guard(State(token): State<Option<Token>>, request: Request, next: Next) -> Result<Response, Error> {
-    match &token {
-        _ if health::is_open(request.uri()) => {}
-        Some(token) if bearer(request.headers()).is_some_and(|given| token.matches(given)) => {}
-        Some(_) => return Err(Error::Unauthorized),
+/// Who asks, by the name of the token that was given.
+#[derive(Clone, Debug)]
+pub(crate) struct Actor(String);
+
+impl Actor {
+    /// Asks for a change, for this reason.
+    pub(crate) fn by(self, reason: Option<String>) -> By {
+        By::http(self.0, reason)
+    }
+}
+
+pub(crate) async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Next) -> Result<Response, Error> {
+    let given = bearer(request.headers()).and_then(|given| tokens.name_of(given));
+    let actor = match given {
+        Some(name) => name.to_owned(),
+        None if health::is_open(request.uri()) => LOCAL.to_owned(),
+        None if !tokens.is_empty() => return Err(Error::Unauthorized),
         None => {
             check_local(request.uri(), request.headers())?;
             check_intent(request.method(), request.headers())?;
+            LOCAL.to_owned()
         }
-    }
+    };
+    request.extensions_mut().insert(Actor(actor));
     Ok(next.run(request).await)
 }
 
@@ -112,10 +86,13 @@ fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
 /// By this header, or by the content type of JSON, a program says that it means what it asks for.
 pub const INTENT_HEADER: &str = "x-slotline";
 
+/// The media type of a merge patch (RFC 7396), which no form can send either.
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
 fn check_intent(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
     let is_json = |kind: &HeaderValue| {
-        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-        kind.trim().eq_ignore_ascii_case("application/json")
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case(MERGE_PATCH)
     };
     let is_meant = headers.contains_key(INTENT_HEADER) || headers.get(CONTENT_TYPE).is_some_and(is_json);
     let changes = matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE);
@@ -137,33 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_trimmed_checked_and_never_shown() {
-        let token = Token::new(" s3cret\n").expect("a token");
-        assert_eq!(format!("{token:?}"), "Token(***)");
-        assert!(token.matches(b"s3cret"));
-        for wrong in ["", "s3cre", "s3cret ", "S3cret", "s3crets"] {
-            assert!(!token.matches(wrong.as_bytes()), "{wrong:?}");
-        }
-        for bad in ["", "  ", "two words", "schlüssel", &"x".repeat(TOKEN_CHARS_MAX + 1)] {
-            assert!(Token::new(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn beyond_loopback_an_executor_listens_only_with_a_token_that_can_not_be_guessed() {
-        let token = Token::new(&"t".repeat(EXPOSED_TOKEN_CHARS_MIN)).expect("a token");
-        let short = Token::new(&"t".repeat(EXPOSED_TOKEN_CHARS_MIN - 1)).expect("a token");
+        let long = "t".repeat(EXPOSED_TOKEN_CHARS_MIN);
+        let tokens = Tokens::parse(&long).expect("a token");
+        // One of several that could be guessed is enough.
+        let short = Tokens::parse(&format!("one {long}\nother {}", &long[1..])).expect("tokens");
         for address in ["127.0.0.1:7070", "127.8.8.8:1", "[::1]:7070", "[::ffff:127.0.0.1]:1"] {
             let address = address.parse().expect(address);
-            assert!(check_exposure(address, None).is_ok(), "{address}");
-            assert!(check_exposure(address, Some(&short)).is_ok(), "{address}");
+            assert!(check_exposure(address, &Tokens::default()).is_ok(), "{address}");
+            assert!(check_exposure(address, &short).is_ok(), "{address}");
         }
         for address in ["0.0.0.0:7070", "[::]:7070", "192.168.1.2:7070"] {
             let address = address.parse().expect(address);
-            let error = check_exposure(address, None).expect_err("exposed").to_string();
+            let error = check_exposure(address, &Tokens::default()).expect_err("exposed").to_string();
             assert!(error.contains("SLOTLINE_API_TOKEN"), "{error}");
-            assert!(check_exposure(address, Some(&token)).is_ok(), "{address}");
-            let error = check_exposure(address, Some(&short)).expect_err("it could be guessed").to_string();
+            assert!(check_exposure(address, &tokens).is_ok(), "{address}");
+            let error = check_exposure(address, &short).expect_err("it could be guessed").to_string();
             assert!(error.contains("has 19 characters") && error.contains("at least 20"), "{error}");
         }
     }

@@ -3,10 +3,16 @@
 //! Whoever implements it answers for the leader, from any executor: a follower passes the question on. Reads of the
 //! journal do not come through here; the API asks the store itself, so that they work while nobody leads.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, Health, QueueStats, Refusal, Submit, Submitted, Waiting, Worker};
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Status};
+use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status};
+
+use crate::Condition;
 
 /// One submission over HTTP, checked for shape, not yet for sense.
 #[derive(Clone, Debug)]
@@ -32,16 +38,46 @@ pub trait Control: Send + Sync + 'static {
 
     /// Asks for the end of an execution. Answers with its status after the journal took the wish; with its terminal
     /// status, unchanged, if it has ended.
-    fn cancel(&self, id: ExecutionId, reason: Option<String>) -> BoxFuture<'_, Result<Status, Refused>>;
+    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>>;
 
-    /// Creates or changes an action; `true` if it is new.
-    fn put_action(&self, action_ref: ActionRef, policy: Policy) -> BoxFuture<'_, Result<(Action, bool), Refused>>;
+    /// Creates an action, or replaces its whole policy; `true` if it is new.
+    fn put_action(
+        &self,
+        action_ref: ActionRef,
+        policy: Policy,
+        condition: Condition,
+        by: By,
+    ) -> BoxFuture<'_, Result<(Action, bool), Refused>>;
+
+    /// Changes the members of a policy that a merge patch names.
+    fn patch_action(
+        &self,
+        action_ref: ActionRef,
+        patch: Value,
+        condition: Condition,
+        by: By,
+    ) -> BoxFuture<'_, Result<Action, Refused>>;
+
+    /// Declares all of these policies in one commit, or none; says of each what differs. `dry_run` only says it.
+    fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>>;
 
     /// A conflict while executions of it live.
-    fn delete_action(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<(), Refused>>;
+    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>>;
 
     /// Pauses or resumes an action; what runs runs on.
-    fn pause(&self, action_ref: ActionRef, paused: bool) -> BoxFuture<'_, Result<Action, Refused>>;
+    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>>;
+
+    /// Lets another limit hold than the declared one, from now on for so long.
+    fn override_limit(
+        &self,
+        action_ref: ActionRef,
+        limit: Option<u32>,
+        duration: Duration,
+        by: By,
+    ) -> BoxFuture<'_, Result<Action, Refused>>;
+
+    /// Lets the declared limit hold again; changes nothing if it does.
+    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>>;
 
     /// How the lines stand; `None` is all actions. The percentiles are left `None`: the API takes them from the store.
     fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>>;
@@ -52,9 +88,9 @@ pub trait Control: Send + Sync + 'static {
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>>;
 
     /// Puts a dead letter back where it came from, then removes it.
-    fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>>;
+    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>>;
 
-    fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>>;
+    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>>;
 
     fn health(&self) -> BoxFuture<'_, Health>;
 }
@@ -77,6 +113,10 @@ pub enum Kind {
     NotFound,
     /// It stands against something that is already so.
     Conflict,
+    /// Say what the change rests on.
+    PreconditionRequired,
+    /// What the change rests on is not so: look again.
+    PreconditionFailed,
     /// Send less.
     TooLarge,
     /// Wait for the line to shorten, then ask again.

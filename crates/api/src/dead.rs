@@ -1,14 +1,16 @@
 //! `/api/v1/dead`: messages that were put aside, to look at, to replay and to drop.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use slotline_protocol::change::ReasonBody;
 use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::http::{Answer, DeadLetter, Page};
 use slotline_store::PageRequest;
 
+use crate::auth::Actor;
 use crate::control::Refused;
 use crate::error::Error;
 use crate::{Api, input};
@@ -40,12 +42,23 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
     Ok(Json(Answer { data }))
 }
 
-pub(crate) async fn replay(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<Value>>, Error> {
-    api.control.replay_dead(id.clone()).await?;
+pub(crate) async fn replay(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    input::OptionalJson(body): input::OptionalJson<ReasonBody>,
+) -> Result<Json<Answer<Value>>, Error> {
+    let by = actor.by(input::checked_reason(body.reason)?);
+    api.control.replay_dead(id.clone(), by).await?;
     Ok(Json(Answer { data: json!({"id": id, "replayed": true}) }))
 }
 
-pub(crate) async fn discard(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<Value>>, Error> {
-    api.control.drop_dead(id.clone()).await?;
+pub(crate) async fn discard(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Json<Answer<Value>>, Error> {
+    api.control.drop_dead(id.clone(), actor.by(input::reason(&uri)?)).await?;
     Ok(Json(Answer { data: json!({"id": id, "dropped": true}) }))
 }

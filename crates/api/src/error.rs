@@ -122,6 +122,8 @@ impl IntoResponse for Error {
                     Kind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
                     Kind::NotFound => StatusCode::NOT_FOUND,
                     Kind::Conflict => StatusCode::CONFLICT,
+                    Kind::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
+                    Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
                     Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                     Kind::Full => StatusCode::TOO_MANY_REQUESTS,
                     Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

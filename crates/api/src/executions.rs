@@ -5,17 +5,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{HeaderName, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use slotline_protocol::envelope::{self, MESSAGE_ID_CHARS_MAX};
 use slotline_protocol::http::{Answer, CancelBody, Execution, Page, Submit, Submitted};
 use slotline_protocol::{ActionRef, ExecutionId, RequestName, Status, requested};
 use slotline_store::{Filter, PageRequest};
 use tokio::time::Instant;
 
+use crate::auth::Actor;
 use crate::control::{Refused, Submission};
 use crate::error::Error;
 use crate::{Api, input};
@@ -129,11 +130,12 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<E
 
 pub(crate) async fn cancel(
     State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     input::OptionalJson(body): input::OptionalJson<CancelBody>,
 ) -> Result<Json<Answer<serde_json::Value>>, Error> {
     let id = input::execution_id(&id)?;
-    let status = api.control.cancel(id, body.reason).await?;
+    let status = api.control.cancel(id, actor.by(input::checked_reason(body.reason)?)).await?;
     Ok(Json(Answer { data: serde_json::json!({"execution_id": id, "status": status}) }))
 }
 

@@ -8,6 +8,7 @@ use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE}
 use axum::http::{HeaderMap, Uri};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
+use slotline_protocol::audit;
 use slotline_protocol::envelope::{self, ENVELOPE_BYTES_MAX};
 use slotline_protocol::foreign::compression;
 use slotline_protocol::http::Refusal;
@@ -129,6 +130,17 @@ pub(crate) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, 
             Err(Error::malformed(name, format!("unknown query parameter: expected one of {}", known.join(", "))))
         }
     }
+}
+
+/// Why something is changed, where the body has no room for it: the parameter `reason`, and no other.
+pub(crate) fn reason(uri: &Uri) -> Result<Option<String>, Error> {
+    checked_reason(once(&query(uri, &["reason"])?, "reason")?.map(str::to_owned))
+}
+
+/// The same out of a body.
+pub(crate) fn checked_reason(reason: Option<String>) -> Result<Option<String>, Error> {
+    audit::check_reason(reason.as_deref()).map_err(|message| Error::invalid("reason", message))?;
+    Ok(reason)
 }
 
 /// The value of a parameter that may be given once.

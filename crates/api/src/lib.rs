@@ -5,7 +5,9 @@
 //! Deliberately absent: decisions. What can be read is read from the journal, everything else is asked of the executor.
 
 mod actions;
+mod audit;
 mod auth;
+mod condition;
 mod connections;
 pub mod control;
 mod dead;
@@ -22,6 +24,7 @@ mod patience;
 mod sending;
 mod serve;
 mod stream;
+mod token;
 mod workers;
 
 use std::ops::Deref;
@@ -29,16 +32,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use slotline_store::Store;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER, InvalidToken, Token, check_exposure};
+pub use auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER, check_exposure};
+pub use condition::Condition;
 pub use control::{Control, Kind, Refused, Submission};
 pub use error::Exposed;
 pub use hub::Hub;
 pub use input::{BODY_BYTES_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 pub use serve::{Error as ServeError, listen, serve};
+pub use token::{InvalidToken, InvalidTokens, TOKENS_MAX, Token, Tokens};
 
 /// What the API answers from.
 #[derive(Clone)]
@@ -46,7 +51,7 @@ pub struct State {
     pub control: Arc<dyn Control>,
     pub store: Store,
     /// Without one the API listens on loopback only.
-    pub token: Option<Token>,
+    pub tokens: Tokens,
     /// Where the executor publishes what happens.
     pub hub: Arc<Hub>,
 }
@@ -80,7 +85,7 @@ pub fn router(state: State) -> Router {
 }
 
 fn routes(state: State, shutdown: CancellationToken) -> Router {
-    let State { control, store, token, hub } = state;
+    let State { control, store, tokens, hub } = state;
     let journal = Arc::new(follow::Journal::new(store.clone()));
     let (known, places) = (known::Known::default(), limits::Places::default());
     let api = Api(Arc::new(Shared { control, store, known, places, hub, journal, shutdown }));
@@ -89,7 +94,12 @@ fn routes(state: State, shutdown: CancellationToken) -> Router {
         Router::new().route("/events", get(events::of_all)).route("/executions/{id}/events", get(events::of_one));
     let requests = Router::new()
         .route("/actions", get(actions::list))
-        .route("/actions/{action_ref}", get(actions::show).put(actions::put).delete(actions::delete))
+        .route("/actions/apply", post(actions::apply))
+        .route(
+            "/actions/{action_ref}",
+            get(actions::show).put(actions::put).patch(actions::patch).delete(actions::delete),
+        )
+        .route("/actions/{action_ref}/limit", put(actions::override_limit).delete(actions::clear_override))
         .route("/actions/{action_ref}/pause", post(actions::pause))
         .route("/actions/{action_ref}/resume", post(actions::resume))
         .route("/actions/{action_ref}/queue-stats", get(actions::queue_stats))
@@ -99,6 +109,7 @@ fn routes(state: State, shutdown: CancellationToken) -> Router {
         .route("/executions/{id}/cancel", post(executions::cancel))
         .route("/requests/{message_id}", get(executions::request))
         .route("/workers", get(workers::list))
+        .route("/audit", get(audit::list))
         .route("/dead", get(dead::list))
         .route("/dead/{id}", get(dead::show).delete(dead::discard))
         .route("/dead/{id}/replay", post(dead::replay))
@@ -112,5 +123,5 @@ fn routes(state: State, shutdown: CancellationToken) -> Router {
         .fallback(async || error::Error::NoRoute)
         .with_state(api)
         .layer(middleware::map_response(error::uniform))
-        .layer(middleware::from_fn_with_state(token, auth::guard))
+        .layer(middleware::from_fn_with_state(tokens, auth::guard))
 }

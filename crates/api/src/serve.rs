@@ -18,7 +18,7 @@ use crate::connections::{Connection, Connections};
 use crate::error::Exposed;
 use crate::patience::Patient;
 use crate::sending::holding;
-use crate::{State, Token, check_exposure, routes};
+use crate::{State, Tokens, check_exposure, routes};
 
 /// How long a client may take over the head of a request, and how long it may be silent before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -42,14 +42,14 @@ pub enum Error {
 }
 
 /// A listener on `address`, if that leaves nothing exposed.
-pub async fn listen(address: SocketAddr, token: Option<&Token>) -> Result<TcpListener, Error> {
-    check_exposure(address, token)?;
+pub async fn listen(address: SocketAddr, tokens: &Tokens) -> Result<TcpListener, Error> {
+    check_exposure(address, tokens)?;
     TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })
 }
 
 /// Serves the API on `listener` until `shutdown`; then ends streams, answers what is under way, and returns.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> Result<(), Error> {
-    check_exposure(listener.local_addr().map_err(Error::Listener)?, state.token.as_ref())?;
+    check_exposure(listener.local_addr().map_err(Error::Listener)?, &state.tokens)?;
     let router = routes(state, shutdown.clone());
     let connections = Connections::default();
     let graceful = GracefulShutdown::new();

@@ -185,7 +185,7 @@ fn asked(input: &[u8]) -> Option<Asked> {
     let head = String::from_utf8_lossy(head);
     let mut lines = head.lines();
     let (method, path) = lines.next()?.split_once(' ')?;
-    let method = ["GET", "PUT", "POST", "DELETE"].into_iter().find(|known| *known == method)?;
+    let method = ["GET", "PUT", "PATCH", "POST", "DELETE"].into_iter().find(|known| *known == method)?;
     let uri: axum::http::Uri = path.parse().ok()?;
     let mut asked = Asked::new(method, &uri.to_string());
     for line in lines {
@@ -247,7 +247,13 @@ fn no_request_is_too_strange() -> anyhow::Result<()> {
             "GET /api/v1/requests/message%2F1\nhost: localhost\norigin: http://127.0.0.1:7070\n".to_owned(),
             "GET /api/v1/dead?limit=3\n".to_owned(),
             "POST /api/v1/dead/d-1/replay\n".to_owned(),
-            "DELETE /api/v1/actions/demo.other\n".to_owned(),
+            "DELETE /api/v1/actions/demo.other?reason=why%20not\n".to_owned(),
+            format!("PUT /api/v1/actions/new.one\ncontent-type: application/json\nif-none-match: *\n\n{policy}"),
+            format!("PATCH /api/v1/actions/demo.echo\ncontent-type: application/merge-patch+json\nif-match: \"0\"\n\n{policy}"),
+            format!("POST /api/v1/actions/apply\ncontent-type: application/json\n\n{{\"actions\":[{{\"action_ref\":\"a.b\",\"policy\":{policy}}}],\"dry_run\":true}}"),
+            "PUT /api/v1/actions/demo.echo/limit\ncontent-type: application/json\n\n{\"limit\":4,\"for\":\"2h\",\"reason\":\"x\"}".to_owned(),
+            "DELETE /api/v1/actions/demo.echo/limit\n".to_owned(),
+            "GET /api/v1/audit?action=demo.echo&execution=3&actor=alice&limit=2&cursor=a1-2\n".to_owned(),
             "GET /readyz?verbose\n".to_owned(),
         ])
         .run(answer);

@@ -99,7 +99,8 @@ async fn an_action_is_made_changed_paused_and_deleted() -> anyhow::Result<()> {
     let answer = world.ask(Asked::put("/api/v1/actions/deploy.app").json(&policy)).await?;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert_eq!(answer.body["data"]["policy"]["retry"]["max_attempts"], 3);
-    let answer = world.ask(Asked::put("/api/v1/actions/demo.echo").json(&policy)).await?;
+    let replace = Asked::put("/api/v1/actions/demo.echo").header("if-match", "*").json(&policy);
+    let answer = world.ask(replace).await?;
     assert_eq!(answer.status, StatusCode::OK);
     let answer = world.ask(Asked::post("/api/v1/actions/demo.echo/pause")).await?;
     assert_eq!(answer.body["data"]["paused"], true);
@@ -109,7 +110,13 @@ async fn an_action_is_made_changed_paused_and_deleted() -> anyhow::Result<()> {
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(
         world.control.calls(),
-        ["put deploy.app", "put demo.echo", "pause demo.echo true", "pause demo.echo false", "delete demo.echo"]
+        [
+            "put deploy.app local",
+            "put demo.echo local",
+            "pause demo.echo true local",
+            "pause demo.echo false local",
+            "delete demo.echo local",
+        ]
     );
     let answer = world.ask(Asked::get("/api/v1/actions?limit=1")).await?;
     assert_eq!(answer.body["data"][0]["action_ref"], "demo.echo");
@@ -193,7 +200,7 @@ async fn cancelling_needs_no_body_and_answers_with_the_status_there_is() -> anyh
     assert_eq!(answer.body, json!({"data": {"execution_id": 5, "status": "cancelled"}}));
     let reason = json!({"reason": "no longer needed"});
     world.ask(Asked::post("/api/v1/executions/5/cancel").json(&reason)).await?;
-    assert_eq!(world.control.calls(), ["cancel 5 None", "cancel 5 Some(\"no longer needed\")"]);
+    assert_eq!(world.control.calls(), ["cancel 5 local", "cancel 5 local: no longer needed"]);
     Ok(())
 }
 
@@ -251,7 +258,7 @@ async fn dead_letters_and_workers_are_passed_through() -> anyhow::Result<()> {
     let answer = world.ask(Asked::delete("/api/v1/dead/other")).await?;
     assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "unknown_dead_letter"));
     assert_eq!(world.ask(Asked::get("/api/v1/workers")).await?.body["data"], json!([]));
-    assert_eq!(world.control.calls(), ["replay d-1", "drop d-1", "drop other"]);
+    assert_eq!(world.control.calls(), ["replay d-1 local", "drop d-1 local", "drop other local"]);
     Ok(())
 }
 
@@ -262,6 +269,8 @@ async fn every_kind_of_refusal_has_its_status_and_says_when_to_come_back() -> an
         (Kind::Invalid, StatusCode::UNPROCESSABLE_ENTITY, None),
         (Kind::NotFound, StatusCode::NOT_FOUND, None),
         (Kind::Conflict, StatusCode::CONFLICT, None),
+        (Kind::PreconditionRequired, StatusCode::PRECONDITION_REQUIRED, None),
+        (Kind::PreconditionFailed, StatusCode::PRECONDITION_FAILED, None),
         (Kind::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, None),
         (Kind::Full, StatusCode::TOO_MANY_REQUESTS, Some("5")),
         (Kind::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some("2")),
@@ -305,7 +314,12 @@ async fn with_a_token_nothing_else_is_open() -> anyhow::Result<()> {
         Asked::get("/api/v1/actions/demo.echo"),
         Asked::get("/api/v1/actions/demo.echo/queue-stats"),
         Asked::put("/api/v1/actions/demo.echo").json(&json!({})),
+        Asked::patch("/api/v1/actions/demo.echo").json(&json!({})),
         Asked::delete("/api/v1/actions/demo.echo"),
+        Asked::post("/api/v1/actions/apply").json(&json!({"actions": []})),
+        Asked::put("/api/v1/actions/demo.echo/limit").json(&json!({"limit": 1, "for": "1h"})),
+        Asked::delete("/api/v1/actions/demo.echo/limit"),
+        Asked::get("/api/v1/audit"),
         Asked::post("/api/v1/actions/demo.echo/pause"),
         Asked::post("/api/v1/actions/demo.echo/resume"),
         Asked::get("/api/v1/queues"),

@@ -5,7 +5,7 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_api::{ServeError, State, Token, serve};
+use slotline_api::{ServeError, State, Tokens, serve};
 use slotline_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,10 +15,10 @@ use world::Recorder;
 const SOON: Duration = Duration::from_secs(10);
 const TOKEN: &str = "a-token-of-a-test-that-is-long-enough";
 
-async fn state(token: Option<Token>) -> anyhow::Result<State> {
+async fn state(tokens: Tokens) -> anyhow::Result<State> {
     let store = Store::open("sqlite::memory:").await?;
     store.migrate().await?;
-    Ok(State { control: Arc::new(Recorder::default()), store, token, hub: Arc::default() })
+    Ok(State { control: Arc::new(Recorder::default()), store, tokens, hub: Arc::default() })
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn requests_are_answered_until_shutdown_which_waits_for_no_idle_connection
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, state(None).await?, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, state(Tokens::default()).await?, shutdown.clone()));
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
     let mut answer = vec![0; 1024];
@@ -45,7 +45,7 @@ async fn a_client_that_is_still_sending_too_much_is_told_so() -> anyhow::Result<
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, state(None).await?, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, state(Tokens::default()).await?, shutdown.clone()));
     let mut stream = TcpStream::connect(address).await?;
     let length = 4 << 20;
     let head = format!(
@@ -66,7 +66,7 @@ async fn eight_hundred_silent_strangers_keep_no_probe_and_no_request_out() -> an
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, state(Some(Token::new(TOKEN)?)).await?, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, state(Tokens::parse(TOKEN)?).await?, shutdown.clone()));
     let mut strangers = Vec::new();
     for number in 0..800 {
         let mut stranger = TcpStream::connect(address).await?;
@@ -96,10 +96,10 @@ async fn eight_hundred_silent_strangers_keep_no_probe_and_no_request_out() -> an
 #[tokio::test]
 async fn nobody_listens_beyond_this_machine_without_a_token() -> anyhow::Result<()> {
     let exposed = || TcpListener::bind("0.0.0.0:0");
-    let refused = serve(exposed().await?, state(None).await?, CancellationToken::new()).await;
+    let refused = serve(exposed().await?, state(Tokens::default()).await?, CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServeError::Exposed(_))), "{refused:?}");
     let shutdown = CancellationToken::new();
     shutdown.cancel();
-    serve(exposed().await?, state(Some(Token::new(TOKEN)?)).await?, shutdown).await?;
+    serve(exposed().await?, state(Tokens::parse(TOKEN)?).await?, shutdown).await?;
     Ok(())
 }

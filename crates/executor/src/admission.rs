@@ -9,6 +9,7 @@ use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ExecutionId, Reason, RequestName};
 use slotline_scheduler::Input;
 
+use crate::answer::Cancellation;
 use crate::intake::{Checked, Member, Target};
 use crate::outbox::{Asked, Turned, UNKNOWN_DIGEST, address};
 use crate::term::Term;
@@ -35,12 +36,15 @@ impl Term {
                         },
                     }
                 }
-                Member::Cancel { target: Target { name, known }, reason } => {
+                Member::Cancel { target: Target { name, known }, by } => {
                     let known = known.map(|known| known.execution_id);
                     match known.or_else(|| self.recently(Some(&name)).map(|(id, _)| id)) {
                         Some(id) => {
-                            let reason = self.quarantine.reason(id, reason);
+                            let asked = Cancellation::before(&self.scheduler, id);
+                            let reason = self.quarantine.reason(id, by.reason.clone());
                             self.apply(Input::CancelRequested { id, reason });
+                            let now = self.clock.now();
+                            self.pending.audit.extend(asked.after(&self.scheduler, by, now));
                         }
                         None => tracing::warn!(message.id = %name, "no request to cancel has this message_id"),
                     }

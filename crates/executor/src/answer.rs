@@ -1,147 +1,121 @@
 //! What the leader answers, from its scheduler; each answer leaves with the commit it belongs to.
 
-use slotline_api::control::{Kind, Refused};
-use slotline_protocol::http::{Action, Worker};
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status, Timestamp};
-use slotline_scheduler::{Input, Limits, Scheduler};
-use slotline_store::ActionChange;
+use slotline_api::control::Refused;
+use slotline_protocol::http::{QueueStats, Worker};
+use slotline_protocol::{ActionId, ActionRef, By, ExecutionId, Status, Timestamp};
+use slotline_scheduler::{Input, Scheduler, WorkerView};
+use slotline_store::Audit;
 
 use crate::ask::{Answer, Answered, Ask};
 use crate::outbox::Pending;
 use crate::quarantine::Quarantine;
-use crate::registry::{Registered, Registry};
+use crate::registry::Registry;
 use crate::skew::Skews;
 
 /// Why what waits can't be ended now: it may be out.
 const IN_DOUBT: &str = "the journal may be older than its workers, and this execution may run on one of them; \
     ask again once the leader knows (GET /readyz?verbose)";
 
-/// Answers `ask`; changes go into `pending` and into the scheduler.
-pub(crate) fn answer(
-    ask: Ask,
-    scheduler: &mut Scheduler,
-    registry: &Registry,
-    quarantine: &Quarantine,
-    skews: &Skews,
-    pending: &mut Pending,
-    now: Timestamp,
-) -> Answered {
-    match ask {
-        Ask::PutAction { action_ref, policy } => match quarantine.action(&action_ref, &policy) {
-            Some(words) => Err(refused_policy(&words)),
-            None => put_action(action_ref, *policy, false, scheduler, registry, pending, now),
-        },
-        Ask::DeleteAction { action_ref } => {
-            let registered = registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
-            let id = registered.action.action_id;
-            if scheduler.has_live(id) {
-                let message = format!("{action_ref} has executions that did not end; cancel them or wait");
-                return Err(Refused::new(Kind::Conflict, "action_in_use", message));
+/// All that an answer may need; changes go into `pending` and into the scheduler.
+pub(crate) struct Desk<'a> {
+    pub(crate) scheduler: &'a mut Scheduler,
+    pub(crate) registry: &'a Registry,
+    pub(crate) quarantine: &'a Quarantine,
+    pub(crate) skews: &'a Skews,
+    pub(crate) pending: &'a mut Pending,
+    pub(crate) now: Timestamp,
+}
+
+impl Desk<'_> {
+    pub(crate) fn answer(&mut self, ask: Ask) -> Answered {
+        match ask {
+            Ask::PutAction { action_ref, policy, condition, by } => {
+                self.put_action(action_ref, *policy, &condition, by)
             }
-            scheduler.handle(Input::ActionDeleted { id }, now);
-            registry.remove(&action_ref);
-            pending.actions.push(ActionChange::Delete { id, at: now });
-            Ok(Answer::Deleted)
-        }
-        Ask::Pause { action_ref, paused } => {
-            let registered = registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
-            let action = Action { paused, updated_at: now, ..registered.action.clone() };
-            store(action, false, scheduler, registry, pending, now)
-        }
-        Ask::Cancel { id, reason } => {
-            let reason = quarantine.reason(id, reason);
-            let waits = scheduler.status(id).is_some_and(|status| status == Status::Queued);
-            if waits && scheduler.is_in_doubt() {
-                return Err(Refused::unavailable(IN_DOUBT));
+            Ask::PatchAction { action_ref, patch, condition, by } => {
+                self.patch_action(action_ref, &patch, &condition, by)
             }
-            scheduler.handle(Input::CancelRequested { id, reason }, now);
-            Ok(Answer::Cancelled(scheduler.status(id)))
+            Ask::Apply { actions, dry_run, by } => self.apply(actions, dry_run, &by),
+            Ask::DeleteAction { action_ref, by } => self.delete_action(&action_ref, by),
+            Ask::Pause { action_ref, paused, by } => self.pause(&action_ref, paused, by),
+            Ask::OverrideLimit { action_ref, limit, duration, by } => {
+                self.override_limit(&action_ref, limit, duration, by)
+            }
+            Ask::ClearOverride { action_ref, by } => self.clear_override(&action_ref, by),
+            Ask::Cancel { id, by } => self.cancel(id, by),
+            Ask::QueueStats { action_ref } => self.queue_stats(action_ref),
+            Ask::Explain { ids } => {
+                let explain = |id: ExecutionId| self.scheduler.explain(id).map(|waiting| (id, waiting));
+                Ok(Answer::Explained(ids.into_iter().filter_map(explain).collect()))
+            }
+            // Who asks here is told anyway.
+            Ask::Follow { .. } => Ok(Answer::Following { is_new: false }),
+            Ask::Workers => Ok(Answer::Workers(self.workers())),
         }
-        Ask::QueueStats { action_ref } => {
-            let ids = match action_ref {
-                Some(action_ref) => {
-                    let registered = registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
-                    vec![registered.action.action_id]
-                }
-                None => scheduler.action_ids().collect(),
-            };
-            Ok(Answer::QueueStats(ids.into_iter().filter_map(|id| scheduler.queue_stats(id, now)).collect()))
+    }
+
+    fn cancel(&mut self, id: ExecutionId, by: By) -> Answered {
+        let waits = self.scheduler.status(id).is_some_and(|status| status == Status::Queued);
+        if waits && self.scheduler.is_in_doubt() {
+            return Err(Refused::unavailable(IN_DOUBT));
         }
-        Ask::Explain { ids } => {
-            let explain = |id: ExecutionId| scheduler.explain(id).map(|waiting| (id, waiting));
-            Ok(Answer::Explained(ids.into_iter().filter_map(explain).collect()))
-        }
-        // Who asks here is told anyway.
-        Ask::Follow { .. } => Ok(Answer::Following { is_new: false }),
-        Ask::Workers => {
-            let workers = scheduler.workers().map(|view| Worker {
-                worker: view.name,
-                incarnation: view.incarnation,
-                capacity: view.capacity,
-                active_count: u32::try_from(view.leases.len()).unwrap_or(u32::MAX),
-                holding: view.leases,
-                draining: view.draining,
-                actions: view.actions,
-                labels: view.labels,
-                last_heartbeat_at: view.last_heartbeat_at,
-                clock_ahead_seconds: skews.of(view.incarnation).map(|us| us as f64 / 1e6),
-            });
-            Ok(Answer::Workers(workers.collect()))
-        }
+        let asked = Cancellation::before(self.scheduler, id);
+        let reason = self.quarantine.reason(id, by.reason.clone());
+        self.scheduler.handle(Input::CancelRequested { id, reason }, self.now);
+        self.pending.audit.extend(asked.after(self.scheduler, by, self.now));
+        Ok(Answer::Cancelled(self.scheduler.status(id)))
+    }
+
+    fn queue_stats(&self, action_ref: Option<ActionRef>) -> Answered {
+        let ids = match action_ref {
+            Some(action_ref) => {
+                let registered = self.registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
+                vec![registered.action.action_id]
+            }
+            None => self.scheduler.action_ids().collect(),
+        };
+        let stats = ids.into_iter().filter_map(|id| {
+            let stats = self.scheduler.queue_stats(id, self.now)?;
+            let registered = self.registry.get(&stats.action_ref)?;
+            let (declared_limit, limit_override) =
+                (registered.action.policy.limit, registered.action.limit_override.clone());
+            Some(QueueStats { declared_limit, limit_override, ..stats })
+        });
+        Ok(Answer::QueueStats(stats.collect()))
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        let worker = |view: WorkerView| Worker {
+            worker: view.name,
+            incarnation: view.incarnation,
+            capacity: view.capacity,
+            active_count: u32::try_from(view.leases.len()).unwrap_or(u32::MAX),
+            holding: view.leases,
+            draining: view.draining,
+            actions: view.actions,
+            labels: view.labels,
+            last_heartbeat_at: view.last_heartbeat_at,
+            clock_ahead_seconds: self.skews.of(view.incarnation).map(|us| us as f64 / 1e6),
+        };
+        self.scheduler.workers().map(worker).collect()
     }
 }
 
-/// The answer to a client that put an action whose policy the database refuses.
-pub(crate) fn refused_policy(words: &str) -> Refused {
-    let message = format!("policy: the database refuses it: {words}");
-    Refused::new(Kind::Invalid, Reason::JournalRefused.as_str(), message).at("policy")
+/// The wish to end an execution, which is noted if it changes anything.
+pub(crate) struct Cancellation {
+    id: ExecutionId,
+    status: Option<Status>,
+    action: Option<(ActionId, ActionRef)>,
 }
 
-/// Puts an action; a new one is `paused` or not.
-pub(crate) fn put_action(
-    action_ref: ActionRef,
-    policy: Policy,
-    paused: bool,
-    scheduler: &mut Scheduler,
-    registry: &Registry,
-    pending: &mut Pending,
-    now: Timestamp,
-) -> Answered {
-    let known = registry.get(&action_ref);
-    let action = match &known {
-        Some(registered) => Action { policy, updated_at: now, ..registered.action.clone() },
-        None => Action {
-            action_id: scheduler.new_action_id(),
-            action_ref,
-            paused,
-            policy,
-            created_at: now,
-            updated_at: now,
-        },
-    };
-    store(action, known.is_none(), scheduler, registry, pending, now)
-}
+impl Cancellation {
+    pub(crate) fn before(scheduler: &Scheduler, id: ExecutionId) -> Self {
+        let action = scheduler.action_of(id).map(|(action, name)| (action, name.clone()));
+        Self { id, status: scheduler.status(id), action }
+    }
 
-fn store(
-    action: Action,
-    created: bool,
-    scheduler: &mut Scheduler,
-    registry: &Registry,
-    pending: &mut Pending,
-    now: Timestamp,
-) -> Answered {
-    let registered = Registered::new(action.clone())
-        .map_err(|invalid| Refused::new(Kind::Invalid, "invalid_policy", invalid.to_string()).at(invalid.field))?;
-    scheduler.handle(
-        Input::ActionPut {
-            id: action.action_id,
-            action_ref: action.action_ref.clone(),
-            limits: Limits::from(&action.policy),
-            paused: action.paused,
-        },
-        now,
-    );
-    registry.put(registered);
-    pending.actions.push(ActionChange::Put(action.clone()));
-    Ok(Answer::Action { action: Box::new(action), created })
+    pub(crate) fn after(self, scheduler: &Scheduler, by: By, now: Timestamp) -> Option<Audit> {
+        let action = self.action.filter(|_| scheduler.status(self.id) != self.status)?;
+        Some(Audit::of_cancel(now, by, self.id, action))
+    }
 }

@@ -2,11 +2,15 @@
 //!
 //! A follower sends them through the broker to `executor.call`; the answer comes back to its reply queue.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use slotline_api::Condition;
 use slotline_api::control::Refused;
 use slotline_broker::Properties;
+use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, QueueStats, Waiting, Worker};
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Status};
+use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status, duration};
 use tokio::sync::oneshot;
 
 /// Routing key of a question to whoever leads.
@@ -18,17 +22,53 @@ pub(crate) enum Ask {
     PutAction {
         action_ref: ActionRef,
         policy: Box<Policy>,
+        #[serde(default)]
+        condition: Condition,
+        #[serde(default)]
+        by: By,
+    },
+    PatchAction {
+        action_ref: ActionRef,
+        patch: serde_json::Value,
+        #[serde(default)]
+        condition: Condition,
+        #[serde(default)]
+        by: By,
+    },
+    Apply {
+        actions: Vec<Declared>,
+        dry_run: bool,
+        #[serde(default)]
+        by: By,
     },
     DeleteAction {
         action_ref: ActionRef,
+        #[serde(default)]
+        by: By,
     },
     Pause {
         action_ref: ActionRef,
         paused: bool,
+        #[serde(default)]
+        by: By,
+    },
+    OverrideLimit {
+        action_ref: ActionRef,
+        limit: Option<u32>,
+        #[serde(with = "duration")]
+        duration: Duration,
+        #[serde(default)]
+        by: By,
+    },
+    ClearOverride {
+        action_ref: ActionRef,
+        #[serde(default)]
+        by: By,
     },
     Cancel {
         id: ExecutionId,
-        reason: Option<String>,
+        #[serde(default)]
+        by: By,
     },
     QueueStats {
         action_ref: Option<ActionRef>,
@@ -51,6 +91,7 @@ pub(crate) enum Answer {
         action: Box<Action>,
         created: bool,
     },
+    Applied(Vec<Applied>),
     Deleted,
     /// `None`: it does not live; the journal knows how it ended, if it ever was.
     Cancelled(Option<Status>),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slotline_api::Token;
+use slotline_api::Tokens;
 use slotline_broker::topology::Public;
 use tokio::net::TcpListener;
 
@@ -63,6 +63,6 @@ impl Config {
 #[derive(Debug)]
 pub struct Api {
     pub listener: TcpListener,
-    /// `None`: everybody who can reach the listener.
-    pub token: Option<Token>,
+    /// Without any: everybody who can reach the listener.
+    pub tokens: Tokens,
 }

@@ -9,14 +9,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slotline_api::control::Refused;
 use slotline_broker::{Consumer, Delivery, Properties, Publication, Session, topology};
-use slotline_protocol::Timestamp;
-use slotline_protocol::chain;
+use slotline_protocol::audit::Changed;
+use slotline_protocol::{By, Timestamp, chain};
 use slotline_store::{DeadBounds, DeadLetter, Store};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_HEADER, USER_HEADER};
+use crate::noted;
 
 /// Letters that are taken at once. Few, since each may be as large as a message can be, and nothing waits for them.
 pub(crate) const TAKEN_AT_ONCE: u16 = 8;
@@ -166,6 +167,7 @@ pub(crate) async fn replay(
     gate: &Gate,
     prefix: &str,
     id: &str,
+    by: &By,
 ) -> Result<(), Refused> {
     let whole = store.dead_letter(id).await.map_err(unavailable)?.ok_or_else(|| Refused::unknown_dead_letter(id))?;
     let mut properties = as_it_came(&whole.properties);
@@ -181,14 +183,19 @@ pub(crate) async fn replay(
         persistent: true,
     });
     receipt.await.map_err(|error| Refused::unavailable(format!("the letter can't be replayed: {error}")))?;
-    store.drop_dead(id).await.map(|_| ()).map_err(|error| {
+    store.drop_dead(id, Changed::DeadLetterReplayed, by).await.map_err(|error| {
         Refused::unavailable(format!("the letter was replayed, but is still there, since the journal failed: {error}"))
-    })
+    })?;
+    noted::log_letter(id, Changed::DeadLetterReplayed, by);
+    Ok(())
 }
 
-pub(crate) async fn discard(store: &Store, id: &str) -> Result<(), Refused> {
-    match store.drop_dead(id).await.map_err(unavailable)? {
-        true => Ok(()),
+pub(crate) async fn discard(store: &Store, id: &str, by: &By) -> Result<(), Refused> {
+    match store.drop_dead(id, Changed::DeadLetterDropped, by).await.map_err(unavailable)? {
+        true => {
+            noted::log_letter(id, Changed::DeadLetterDropped, by);
+            Ok(())
+        }
         false => Err(Refused::unknown_dead_letter(id)),
     }
 }

@@ -10,7 +10,7 @@ use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
 use slotline_scheduler::Counters;
-use slotline_store::{Batch, CommitError, Leadership, Request, Store};
+use slotline_store::{Audit, Batch, CommitError, Leadership, Request, Store};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -60,6 +60,8 @@ pub(crate) struct Cargo {
     pub(crate) acks: Vec<(Source, Tag)>,
     pub(crate) requests: Option<Tag>,
     pub(crate) generation: Option<u64>,
+    /// For the log.
+    pub(crate) audit: Vec<Audit>,
     /// Events for whoever watches.
     pub(crate) told: Vec<Arc<Event>>,
 }

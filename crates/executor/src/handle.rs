@@ -1,28 +1,24 @@
 //! What HTTP asks of this executor. It answers itself if it leads, and otherwise passes the question to the leader.
 //!
-//! Submissions go through the requests queue like all others, from any executor.
+//! Submissions go through the requests queue like all others, from any executor. Not here: what each call asks (`control`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use slotline_api::control::{Control, Kind, Refused, Submission};
+use slotline_api::control::{Kind, Refused, Submission};
 use slotline_broker::{Delivery, Properties, Publication, PublishError, Session, topology};
 use slotline_protocol::envelope::{self, Envelope};
-use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
+use slotline_protocol::http::{Action, Submitted};
 use slotline_protocol::message::{Accepted, Message, Rejected, Reply, Requested};
 use slotline_protocol::proof::{Channel, PROOF_HEADER};
-use slotline_protocol::{ActionRef, ExecutionId, Policy, Reason, Status};
+use slotline_protocol::{By, ExecutionId, Reason, Status};
 use slotline_store::Store;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
 use crate::clock;
-use crate::dead;
 use crate::gate::{Gate, Gates};
 use crate::journal::Condition;
 use crate::link::Current;
@@ -34,7 +30,7 @@ use crate::replies::Replies;
 /// How long an answer of the leader is waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long `/readyz?verbose` tells that the journal went back; `slotline verify` always does.
-const REWINDS_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const REWINDS_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Pause before a leader is sought again.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
@@ -59,12 +55,12 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    fn session(&self) -> Result<Session, Refused> {
+    pub(crate) fn session(&self) -> Result<Session, Refused> {
         self.current.borrow().clone().ok_or_else(|| Refused::unavailable("there is no connection to the broker"))
     }
 
     /// Asks whoever leads; waits a little for one, except for what the journal alone can answer half as well.
-    async fn ask(&self, ask: Ask) -> Answered {
+    pub(crate) async fn ask(&self, ask: Ask) -> Answered {
         let waits = !matches!(ask, Ask::Explain { .. });
         let answered = async {
             loop {
@@ -83,7 +79,7 @@ impl Handle {
         tokio::time::timeout(ANSWER_DEADLINE, answered).await.unwrap_or_else(|_| Err(no_leader()))
     }
 
-    async fn gate(&self) -> Result<Arc<Gate>, Refused> {
+    pub(crate) async fn gate(&self) -> Result<Arc<Gate>, Refused> {
         match self.gates.current() {
             Some(gate) => Ok(gate),
             None => self.gates.read(&self.store).await.map_err(|error| Refused::unavailable(error.to_string())),
@@ -146,7 +142,7 @@ impl Handle {
         Some(serde_json::from_slice(&reply.body).unwrap_or_else(|_| Err(unexpected())))
     }
 
-    async fn submit_request(&self, submission: Submission) -> Result<Submitted, Refused> {
+    pub(crate) async fn submit_request(&self, submission: Submission) -> Result<Submitted, Refused> {
         let session = self.session()?;
         let message_id = submission.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let body = Requested { reply: Reply::Accepted, ..submission.body };
@@ -214,8 +210,20 @@ impl Handle {
         }
     }
 
-    async fn cancelled(&self, id: ExecutionId, reason: Option<String>) -> Result<Status, Refused> {
-        match self.ask(Ask::Cancel { id, reason }).await? {
+    /// An action that was put, and whether it is new.
+    pub(crate) async fn changed(&self, ask: Ask) -> Result<(Action, bool), Refused> {
+        match self.ask(ask).await? {
+            Answer::Action { action, created } => Ok((*action, created)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) async fn altered(&self, ask: Ask) -> Result<Action, Refused> {
+        self.changed(ask).await.map(|(action, _)| action)
+    }
+
+    pub(crate) async fn cancelled(&self, id: ExecutionId, by: By) -> Result<Status, Refused> {
+        match self.ask(Ask::Cancel { id, by }).await? {
             Answer::Cancelled(Some(status)) => Ok(status),
             _ => {
                 let execution =
@@ -257,7 +265,7 @@ fn refused(rejected: &Rejected) -> Refused {
 }
 
 /// Said before anything is sent, so that whoever hears it knows that nothing will come of the request by itself.
-fn no_journal(cause: &str) -> Refused {
+pub(crate) fn no_journal(cause: &str) -> Refused {
     let message = format!(
         "the journal takes nothing now ({cause}), so the request was not taken; \
          submit it again later, with the same Idempotency-Key if it has one"
@@ -270,121 +278,6 @@ fn no_leader() -> Refused {
 }
 
 /// An answer of another kind than asked for: the leader runs a version that answers otherwise.
-fn unexpected() -> Refused {
+pub(crate) fn unexpected() -> Refused {
     Refused::unavailable("the leader's answer can't be read; it may run another version")
-}
-
-impl Control for Handle {
-    fn takes_requests(&self) -> Result<(), Refused> {
-        self.journal.trouble(Instant::now()).map_or(Ok(()), |cause| Err(no_journal(&cause)))
-    }
-
-    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
-        self.submit_request(submission).boxed()
-    }
-
-    fn cancel(&self, id: ExecutionId, reason: Option<String>) -> BoxFuture<'_, Result<Status, Refused>> {
-        self.cancelled(id, reason).boxed()
-    }
-
-    fn put_action(&self, action_ref: ActionRef, policy: Policy) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
-        async move {
-            match self.ask(Ask::PutAction { action_ref, policy: Box::new(policy) }).await? {
-                Answer::Action { action, created } => Ok((*action, created)),
-                _ => Err(unexpected()),
-            }
-        }
-        .boxed()
-    }
-
-    fn delete_action(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<(), Refused>> {
-        async move { self.ask(Ask::DeleteAction { action_ref }).await.map(|_| ()) }.boxed()
-    }
-
-    fn pause(&self, action_ref: ActionRef, paused: bool) -> BoxFuture<'_, Result<Action, Refused>> {
-        async move {
-            match self.ask(Ask::Pause { action_ref, paused }).await? {
-                Answer::Action { action, .. } => Ok(*action),
-                _ => Err(unexpected()),
-            }
-        }
-        .boxed()
-    }
-
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>> {
-        async move {
-            match self.ask(Ask::QueueStats { action_ref }).await? {
-                Answer::QueueStats(stats) => Ok(stats),
-                _ => Err(unexpected()),
-            }
-        }
-        .boxed()
-    }
-
-    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>> {
-        async move {
-            match self.ask(Ask::Explain { ids }).await? {
-                Answer::Explained(explained) => Ok(explained),
-                _ => Err(unexpected()),
-            }
-        }
-        .boxed()
-    }
-
-    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>> {
-        async move {
-            match self.ask(Ask::Workers).await? {
-                Answer::Workers(workers) => Ok(workers),
-                _ => Err(unexpected()),
-            }
-        }
-        .boxed()
-    }
-
-    fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        async move {
-            let gate = self.gate().await?;
-            dead::replay(&self.store, &self.session()?, &gate, &self.prefix, &id).await
-        }
-        .boxed()
-    }
-
-    fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        async move { dead::discard(&self.store, &id).await }.boxed()
-    }
-
-    fn health(&self) -> BoxFuture<'_, Health> {
-        async move {
-            let trouble = self.journal.trouble(Instant::now()).or_else(|| self.notice.doubt());
-            let database = match (self.store.ping().await, trouble) {
-                (Ok(()), None) => Part { ok: true, detail: None },
-                (Ok(()), Some(cause)) => Part { ok: false, detail: Some(cause) },
-                (Err(error), _) => Part { ok: false, detail: Some(error.to_string()) },
-            };
-            let broker = match self.session() {
-                Ok(session) if session.is_blocked() => {
-                    Part { ok: false, detail: Some("the broker blocks publishers: an alarm is on".to_owned()) }
-                }
-                Ok(_) => Part { ok: true, detail: None },
-                Err(refused) => Part { ok: false, detail: Some(refused.to_string()) },
-            };
-            let role = if self.leads.load(Ordering::Acquire) { Role::Leader } else { Role::Standby };
-            let mut warnings: Vec<String> = self.warnings.iter().cloned().chain(self.remarks.all()).collect();
-            if role == Role::Leader {
-                warnings.extend(self.policies.get());
-            }
-            // A database that does not answer is told above.
-            let rewinds = self.store.rewinds().await.unwrap_or_default();
-            let recent = rewinds.iter().filter(|rewind| rewind.settled_at + REWINDS_TOLD >= clock::wall());
-            warnings.extend(recent.map(|rewind| format!("{}: {}", rewind.settled_at, rewind.sentence())));
-            let refused = self.gates.refusals.count();
-            if refused > 0 {
-                warnings.push(format!(
-                    "{refused} messages were refused since the start: they did not prove who had sent them, or bore numbers that can't be"
-                ));
-            }
-            Health { role, database, broker, warnings }
-        }
-        .boxed()
-    }
 }

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Tag};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
-use slotline_protocol::{ActionId, Reason, RequestName, Unreadable, canonical, chain};
+use slotline_protocol::{ActionId, By, Reason, RequestName, Unreadable, canonical, chain};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -56,7 +56,7 @@ pub(crate) enum Member {
     },
     Cancel {
         target: Target,
-        reason: Option<String>,
+        by: By,
     },
     /// Its publisher is answered; what puts it aside comes after the last member of its delivery.
     Rejected(Box<Rejection>),
@@ -68,7 +68,7 @@ impl Member {
     pub(crate) fn weight(&self) -> usize {
         let bytes = match self {
             Self::Request { asked, .. } => asked.request.parameters.get().len(),
-            Self::Cancel { reason, .. } => reason.as_ref().map_or(0, String::len),
+            Self::Cancel { by, .. } => by.reason.as_ref().map_or(0, String::len),
             Self::Rejected(rejection) => rejection.detail.len(),
             Self::Refused(refusal) => refusal.body.len(),
         };
@@ -322,7 +322,8 @@ fn cancel(envelope: &Envelope<'_>, came: &Came) -> Result<Member, Unreadable> {
         return Err(unreadable(envelope, Reason::InvalidPayload, detail));
     };
     let target = Target { name: name(&message_id, came), known: None };
-    Ok(Member::Cancel { target, reason: asked.reason })
+    let user = came.properties.user_id.as_deref().filter(|user| !user.is_empty());
+    Ok(Member::Cancel { target, by: By::publisher(user, asked.reason) })
 }
 
 fn unreadable(envelope: &Envelope<'_>, reason: Reason, detail: String) -> Unreadable {

@@ -8,8 +8,9 @@
 //!        record   what happened ─> numbered events              followers  who else is told of them
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
 //!   seeking ── which executor may lead; timekeeping, clock, skew ── whose clock counts
+//!   change  ── what people change of actions; noted ── who did it, for the log
 //!   journal ── whether the database takes anything, as far as was seen
-//!   handle  ── what HTTP asks: of the leader here, or of the one elsewhere through the broker
+//!   control ── what HTTP asks; handle ── of the leader here, or of the one elsewhere through the broker
 //! ```
 //!
 //! The FIFO queue manager is `slotline_scheduler`; the completion listener is [`term`]'s reading of the completions
@@ -19,8 +20,10 @@ mod admission;
 mod answer;
 mod ask;
 mod bodies;
+mod change;
 mod clock;
 mod config;
+mod control;
 mod dead;
 mod echo;
 mod errands;
@@ -38,6 +41,7 @@ mod journal;
 mod link;
 mod mail;
 mod mark;
+mod noted;
 mod outbox;
 mod policies;
 mod probation;

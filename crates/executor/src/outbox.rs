@@ -28,6 +28,8 @@ pub(crate) struct Pending {
     /// Requests given to the scheduler, by token.
     pub(crate) requests: BTreeMap<Token, Asked>,
     pub(crate) actions: Vec<store::ActionChange>,
+    /// Who changed what, and why.
+    pub(crate) audit: Vec<store::Audit>,
     pub(crate) answers: Vec<(Asker, Answered)>,
     pub(crate) rejections: Vec<Rejection>,
     /// Incarnations that ask for their tokens, each with what it knows the answer by.
@@ -148,6 +150,7 @@ pub(crate) fn pack(
     let Out { events, stories, told, missing, said, mut errors, .. } = record.take();
     let mut batch = Batch {
         actions: std::mem::take(&mut pending.actions),
+        audit: std::mem::take(&mut pending.audit),
         events,
         stories: stories.into_values().collect(),
         ..Batch::default()

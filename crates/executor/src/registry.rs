@@ -1,6 +1,7 @@
 //! The actions of this leader with their compiled schemas: written by its loop, read by whoever checks requests.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use jsonschema::Validator;
@@ -8,11 +9,14 @@ use serde_json::Value;
 use slotline_protocol::http::Action;
 use slotline_protocol::policy::InvalidPolicy;
 use slotline_protocol::requested::check_key;
-use slotline_protocol::{ActionRef, Policy, canonical};
+use slotline_protocol::{ActionRef, Policy, Timestamp, canonical};
+use slotline_scheduler::Limits;
 
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     actions: DashMap<ActionRef, Arc<Registered>>,
+    /// When overrides end, the earliest first.
+    ends: Mutex<BTreeSet<(Timestamp, ActionRef)>>,
 }
 
 #[derive(Debug)]
@@ -27,11 +31,36 @@ impl Registry {
     }
 
     pub(crate) fn put(&self, registered: Registered) {
-        self.actions.insert(registered.action.action_ref.clone(), Arc::new(registered));
+        let mut ends = self.ends();
+        ends.extend(registered.end());
+        let (name, end) = (registered.action.action_ref.clone(), registered.end());
+        if let Some(before) = self.actions.insert(name, Arc::new(registered)).and_then(|before| before.end())
+            && Some(&before) != end.as_ref()
+        {
+            ends.remove(&before);
+        }
     }
 
     pub(crate) fn remove(&self, action_ref: &ActionRef) {
-        self.actions.remove(action_ref);
+        if let Some(end) = self.actions.remove(action_ref).and_then(|(_, before)| before.end()) {
+            self.ends().remove(&end);
+        }
+    }
+
+    /// When the next override ends.
+    pub(crate) fn next_end(&self) -> Option<Timestamp> {
+        self.ends().first().map(|(at, _)| *at)
+    }
+
+    /// An action whose override is over at `now`; the same again until another is put in its place.
+    pub(crate) fn due(&self, now: Timestamp) -> Option<Arc<Registered>> {
+        let name = self.ends().first().filter(|(at, _)| *at <= now).map(|(_, name)| name.clone());
+        self.get(&name?)
+    }
+
+    fn ends(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, ActionRef)>> {
+        // A set is whole after every single call on it.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,6 +78,16 @@ pub(crate) fn check(policy: &Policy) -> Result<Option<Validator>, InvalidPolicy>
 }
 
 impl Registered {
+    /// What the scheduler decides by: the limit that holds now.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { limit: self.action.limit(), ..Limits::from(&self.action.policy) }
+    }
+
+    fn end(&self) -> Option<(Timestamp, ActionRef)> {
+        let temporary = self.action.limit_override.as_ref()?;
+        Some((temporary.until, self.action.action_ref.clone()))
+    }
+
     pub(crate) fn new(action: Action) -> Result<Self, InvalidPolicy> {
         let validator = check(&action.policy)?;
         Ok(Self { action, validator })
@@ -103,7 +142,7 @@ fn key_at(parameters: &Value, json: &str, pointer: &str) -> Option<Result<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slotline_protocol::{ActionId, Timestamp};
+    use slotline_protocol::ActionId;
 
     fn registered(policy: &str) -> Registered {
         let policy = serde_json::from_str(policy).expect("a policy");
@@ -114,6 +153,7 @@ mod tests {
             action_ref,
             paused: false,
             policy,
+            limit_override: None,
             created_at: moment,
             updated_at: moment,
         };

@@ -125,9 +125,9 @@ async fn execute(
         gates: gates.clone(),
     };
     let link = tokio::spawn(link.keep(current_sender, link_over.clone()));
-    if let Some(Api { listener, token }) = api {
+    if let Some(Api { listener, tokens }) = api {
         let viewed = store.for_viewers();
-        let state = slotline_api::State { control: handle.clone(), store: viewed, token, hub: hub.clone() };
+        let state = slotline_api::State { control: handle.clone(), store: viewed, tokens, hub: hub.clone() };
         let shutdown = shutdown.clone();
         let serving = async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) };
         tasks.spawn_on(serving, callers);

@@ -26,9 +26,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::answer::answer;
+use crate::answer::Desk;
 use crate::ask::{Answer, Ask, Asker, Question};
 use crate::bodies::Bodies;
+use crate::change::end_past_overrides;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::errands::{Fate, Handled, ack_requests, watch_orders};
@@ -165,7 +166,7 @@ pub(crate) async fn lead(
 
 pub(crate) struct Term {
     epoch: Epoch,
-    clock: Clock,
+    pub(crate) clock: Clock,
     pub(crate) scheduler: Scheduler,
     registry: Arc<Registry>,
     postman: Arc<Postman>,
@@ -231,8 +232,10 @@ impl Term {
         let epoch = leadership.epoch();
         let config = &context.config;
         let registry = Arc::new(Registry::default());
-        let Recovered { actions, live, ended, counters, stories, rewound_below, .. } = recovered;
+        let Recovered { mut actions, live, ended, counters, stories, rewound_below, .. } = recovered;
         let now = clock.now();
+        let mut pending = Pending::default();
+        end_past_overrides(&mut actions, counters.next_fence, now, &mut pending);
         tracing::info!(%epoch, actions = actions.len(), live = live.len(), "leading");
         let actions: Vec<_> = actions
             .into_iter()
@@ -241,7 +244,7 @@ impl Term {
                 let recovered = RecoveredAction {
                     id: action.action_id,
                     action_ref: action.action_ref.clone(),
-                    limits: Limits::from(&action.policy),
+                    limits: Limits { limit: action.limit(), ..Limits::from(&action.policy) },
                     paused: action.paused,
                     total_enqueued: state.total_enqueued,
                     total_completed: state.total_completed,
@@ -296,7 +299,8 @@ impl Term {
             flights: VecDeque::new(),
             batch: 0,
             committed: Arc::default(),
-            pending: Pending::default(),
+            is_urgent: !pending.audit.is_empty(),
+            pending,
             bodies: Bodies::default(),
             awaited: Awaited { requests: BTreeMap::new(), inherited_below: ExecutionId(counters.next_id) },
             recent: BTreeMap::new(),
@@ -307,7 +311,6 @@ impl Term {
             acks: Vec::new(),
             requests: None,
             lazy_since: None,
-            is_urgent: false,
             fates: mpsc::unbounded_channel(),
             watch: None,
             rest: None,
@@ -422,7 +425,8 @@ impl Term {
 
     fn next_deadline(&self) -> Timestamp {
         let lazy = self.lazy_since.filter(|_| self.flights.is_empty()).map(|since| since + LAZY);
-        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy, self.mark_due()];
+        let ends = self.registry.next_end();
+        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy, self.mark_due(), ends];
         deadlines
             .into_iter()
             .flatten()
@@ -449,6 +453,9 @@ impl Term {
 
     fn tick(&mut self) {
         self.leave_mark_if_due();
+        if let Err(refused) = self.desk().end_overrides() {
+            tracing::error!(%refused, "the override of a limit can't be ended");
+        }
         self.record.tick(self.clock.now());
         self.apply(Input::Ticked);
     }
@@ -561,13 +568,21 @@ impl Term {
             (Ask::Follow { all, ids }, Asker::Elsewhere(asker)) => {
                 Ok(Answer::Following { is_new: self.followers.follow(asker, all, ids, now) })
             }
-            (ask, _) => {
-                let (scheduler, pending) = (&mut self.scheduler, &mut self.pending);
-                answer(ask, scheduler, &self.registry, &self.quarantine, &self.skews, pending, now)
-            }
+            (ask, _) => self.desk().answer(ask),
         };
         self.record.follow(&self.scheduler, now);
         self.pending.answers.push((question.asker, answered));
+    }
+
+    pub(crate) fn desk(&mut self) -> Desk<'_> {
+        Desk {
+            now: self.clock.now(),
+            scheduler: &mut self.scheduler,
+            registry: &self.registry,
+            quarantine: &self.quarantine,
+            skews: &self.skews,
+            pending: &mut self.pending,
+        }
     }
 
     async fn change_session(&mut self, session: Option<Session>) {

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use crate::message::{Failure, Served};
 use crate::record::{Event, Latest, Newest};
 use crate::{
-    ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
+    ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, LimitOverride, OutcomeKind, Policy, Status,
+    Timestamp, WorkerName,
 };
 
 /// One answer.
@@ -74,9 +75,20 @@ pub struct Action {
     pub action_id: ActionId,
     pub action_ref: ActionRef,
     pub paused: bool,
+    /// As declared; see [`Action::limit`] for what holds.
     pub policy: Policy,
+    /// What holds instead of the policy's limit for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_override: Option<LimitOverride>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+impl Action {
+    /// The slots that hold now: the declared ones, or those of an override.
+    pub fn limit(&self) -> Option<u32> {
+        self.limit_override.as_ref().map_or(self.policy.limit, |temporary| temporary.limit)
+    }
 }
 
 /// How the line of an action stands.
@@ -88,8 +100,14 @@ pub struct QueueStats {
     pub queue_length: u64,
     /// Slots in use.
     pub active_count: u64,
-    /// The limit; null where there is none.
+    /// The limit that holds; null where there is none.
     pub max_concurrent: Option<u32>,
+    /// The limit of the policy, which an override may stand beside; null where there is none.
+    #[serde(default)]
+    pub declared_limit: Option<u32>,
+    /// What holds instead of it for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_override: Option<LimitOverride>,
     /// The limit of each concurrency key, and of the executions without one; null where there is none.
     #[serde(default)]
     pub key_limit: Option<u32>,

@@ -6,8 +6,10 @@
 //! Deliberately absent: I/O, async, clocks, randomness, and any decision. Wire shapes only grow; `tests/wire.rs` holds
 //! them against golden files.
 
+pub mod audit;
 pub mod canonical;
 mod chain;
+pub mod change;
 mod declared;
 pub mod detail;
 pub mod duration;
@@ -26,8 +28,10 @@ pub mod status;
 mod text;
 pub mod time;
 
+pub use audit::By;
 pub use canonical::canonical;
 pub use chain::{Chain, chain};
+pub use change::LimitOverride;
 pub use declared::did_you_mean;
 pub use detail::Detail;
 pub use envelope::{Envelope, Reason, Unreadable};

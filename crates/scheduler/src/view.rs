@@ -2,7 +2,7 @@
 
 use slotline_protocol::http::{KeyStats, QueueStats, WaitReason, Waiting};
 use slotline_protocol::message::{AttemptKey, Served};
-use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 use std::collections::BTreeMap;
 
 use crate::action::Action;
@@ -77,6 +77,13 @@ impl Scheduler {
         self.executions.get(&id).map(Execution::status)
     }
 
+    /// The action of a live execution.
+    pub fn action_of(&self, id: ExecutionId) -> Option<(ActionId, &ActionRef)> {
+        let action = self.executions.get(&id)?.action;
+        self.actions.get(&action).map(|known| (action, &known.action_ref))
+    }
+
+    /// How the line of an action stands. That a limit is not the declared one only the caller knows.
     pub fn queue_stats(&self, id: ActionId, now: Timestamp) -> Option<QueueStats> {
         let action = self.actions.get(&id)?;
         Some(QueueStats {
@@ -85,6 +92,8 @@ impl Scheduler {
             queue_length: action.queue_length() as u64,
             active_count: action.slots.len() as u64,
             max_concurrent: action.limits.limit,
+            declared_limit: action.limits.limit,
+            limit_override: None,
             key_limit: action.limits.key_limit,
             oldest_enqueued_at: action
                 .oldest()

@@ -178,14 +178,16 @@ impl Client {
         }
     }
 
-    /// Whether it is new.
-    pub(crate) async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<bool, Error> {
-        let (status, _) = self.receive(self.request(Method::PUT, path).json(body)).await?;
-        Ok(status == StatusCode::CREATED)
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, Error> {
+        self.answer(self.request(Method::PUT, path).json(body)).await
     }
 
-    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
-        self.answer(self.request(Method::DELETE, path)).await
+    pub(crate) async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, Error> {
+        self.answer(self.request(Method::DELETE, path).query(query)).await
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Deserialize;
-use slotline_api::Token;
+use slotline_api::{InvalidTokens, Token, Tokens};
 use slotline_protocol::duration;
 
 use crate::document::{self, Document};
@@ -188,7 +188,7 @@ pub(crate) enum Error {
     #[error("{key}: {} holds {found}: expected one line with the URL", path.display())]
     SecretLines { key: &'static str, path: PathBuf, found: &'static str },
     #[error("{0}: {1}")]
-    Token(String, slotline_api::InvalidToken),
+    Token(String, InvalidTokens),
     #[error("{0}")]
     Invalid(String),
 }
@@ -213,28 +213,42 @@ pub(crate) fn require<T>(
     value.ok_or(Error::Missing { what, flag, variable, key })
 }
 
-/// The API token: from the variable or the file that `flag_file` names, else from what the configuration names.
-pub(crate) fn token(variable: Option<String>, flag_file: Option<&Path>, file: &File) -> Result<Option<Token>, Error> {
-    let check = |from: &str, text: &str| Token::new(text).map_err(|error| Error::Token(from.to_owned(), error));
+/// The API tokens: from the variable or the file that `flag_file` names, else from what the configuration names. A file
+/// holds one as it is, or several with their names.
+pub(crate) fn tokens(variable: Option<String>, flag_file: Option<&Path>, file: &File) -> Result<Tokens, Error> {
+    let one = |from: &str, text: &str| match Token::new(text) {
+        Ok(token) => Ok(Tokens::from(token)),
+        Err(error) => Err(Error::Token(from.to_owned(), error.into())),
+    };
     let read = |path: &Path| {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::TokenFile { path: path.to_owned(), source })?;
-        check(&path.display().to_string(), &text)
+        Tokens::parse(&text).map_err(|error| Error::Token(path.display().to_string(), error))
     };
     if let Some(path) = flag_file {
-        return read(path).map(Some);
+        return read(path);
     }
     // An empty variable is how compose files and units spell "none".
     if let Some(text) = variable.filter(|text| !text.is_empty()) {
-        return check(TOKEN_VARIABLE, &text).map(Some);
+        return one(TOKEN_VARIABLE, &text);
     }
     match (&file.api_token, &file.api_token_file) {
         (Some(_), Some(_)) => {
             Err(Error::Invalid("both `api_token` and `api_token_file` are set: leave one".to_owned()))
         }
-        (Some(token), None) => check("api_token", token.expose()).map(Some),
-        (None, Some(path)) => read(path).map(Some),
-        (None, None) => Ok(None),
+        (Some(token), None) => one("api_token", token.expose()),
+        (None, Some(path)) => read(path),
+        (None, None) => Ok(Tokens::default()),
+    }
+}
+
+/// The token of a client, which can't choose for a person as whom it asks.
+pub(crate) fn only(tokens: &Tokens) -> Result<Option<Token>, Error> {
+    match tokens.len() {
+        0 | 1 => Ok(tokens.first().cloned()),
+        several => Err(Error::Invalid(format!(
+            "the file of API tokens holds {several}: to ask, give a file with one of them (--api-token-file)"
+        ))),
     }
 }
 
@@ -284,12 +298,18 @@ mod tests {
         std::fs::write(&path, "from-flag\n").expect("written");
         let config = file("api_token = 'from-file'").expect("a sound file");
         let variable = || Some("from-variable".to_owned());
-        let taken = |token: Option<Token>| token.map(|token| token.expose().to_owned());
-        assert_eq!(taken(token(variable(), Some(&path), &config).expect("a token")).as_deref(), Some("from-flag"));
-        assert_eq!(taken(token(variable(), None, &config).expect("a token")).as_deref(), Some("from-variable"));
-        assert_eq!(taken(token(None, None, &config).expect("a token")).as_deref(), Some("from-file"));
-        assert_eq!(taken(token(Some(String::new()), None, &File::default()).expect("none")), None);
-        let error = token(None, Some(Path::new("/nowhere/token")), &config).expect_err("no such file").to_string();
+        let taken = |tokens: &Tokens| only(tokens).expect("one at most").map(|token| token.expose().to_owned());
+        assert_eq!(taken(&tokens(variable(), Some(&path), &config).expect("a token")).as_deref(), Some("from-flag"));
+        assert_eq!(taken(&tokens(variable(), None, &config).expect("a token")).as_deref(), Some("from-variable"));
+        assert_eq!(taken(&tokens(None, None, &config).expect("a token")).as_deref(), Some("from-file"));
+        assert_eq!(taken(&tokens(Some(String::new()), None, &File::default()).expect("none")), None);
+        let error = tokens(None, Some(Path::new("/nowhere/token")), &config).expect_err("no such file").to_string();
         assert!(error.contains("/nowhere/token"), "{error}");
+        // A server takes several; a client can't choose one for a person.
+        std::fs::write(&path, "alice 3f9c\nbob 77ab\n").expect("written");
+        let several = tokens(None, Some(&path), &config).expect("two tokens");
+        assert_eq!(several.len(), 2);
+        let error = only(&several).expect_err("two").to_string();
+        assert!(error.contains("holds 2") && error.contains("--api-token-file") && !error.contains("3f9c"), "{error}");
     }
 }

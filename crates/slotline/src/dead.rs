@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use slotline_protocol::change::ReasonBody;
 use slotline_protocol::http::DeadLetter;
 
 use crate::config::Output;
-use crate::{Settings, output};
+use crate::{Settings, limit, output};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -18,9 +19,19 @@ pub(crate) enum Command {
     /// Show one, with its body
     Show { id: String },
     /// Put one back where it came from
-    Replay { id: String },
+    Replay {
+        id: String,
+        /// Why, for the audit
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Throw one away
-    Drop { id: String },
+    Drop {
+        id: String,
+        /// Why, for the audit
+        #[arg(long)]
+        reason: Option<String>,
+    },
 }
 
 pub(crate) async fn dead(settings: &Settings, command: Command) -> anyhow::Result<ExitCode> {
@@ -41,12 +52,12 @@ pub(crate) async fn dead(settings: &Settings, command: Command) -> anyhow::Resul
                 Output::Table => show(letter),
             }
         }
-        Command::Replay { id } => {
-            client.post::<Value>(&["dead", &id, "replay"], &json!({})).await?;
+        Command::Replay { id, reason } => {
+            client.post::<Value>(&["dead", &id, "replay"], &ReasonBody { reason }).await?;
             output::note(format!("{id} was put back"));
         }
-        Command::Drop { id } => {
-            client.delete::<Value>(&["dead", &id]).await?;
+        Command::Drop { id, reason } => {
+            client.delete::<Value>(&["dead", &id], &limit::reason(reason)).await?;
             output::note(format!("{id} was dropped"));
         }
     }

@@ -50,7 +50,7 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
         data: args.data.or(settings.file.data.clone()).unwrap_or_else(|| folder.path().to_owned()),
         actions: actions::with_examples(args.actions.as_deref().or(settings.file.actions.as_deref()))?,
         listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-        token: settings.token()?,
+        tokens: settings.tokens()?,
         capacity: CAPACITY,
     };
     let mut signals = Signals::catch()?;

@@ -40,7 +40,7 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         data: data.clone(),
         actions: actions::with_examples(args.actions.as_deref().or(file.actions.as_deref()))?,
         listen: args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN),
-        token: settings.token()?,
+        tokens: settings.tokens()?,
         capacity: args.capacity.or(file.capacity).unwrap_or((2 * host::cores()).max(CAPACITY_MIN)),
     };
     let mut signals = Signals::catch()?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use slotline_api::Token;
+use slotline_api::Tokens;
 use slotline_broker::Broker;
 use slotline_executor::{Api, Config};
 use slotline_store::Store;
@@ -28,6 +28,8 @@ use crate::{apply, host};
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
 /// Time between two tries to reach it until then.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
+/// Why the actions of the file are declared, for the audit.
+const AT_START: &str = "declared at the start";
 /// How long running attempts may take to end at shutdown.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) data: PathBuf,
     pub(crate) actions: Vec<Action>,
     pub(crate) listen: SocketAddr,
-    pub(crate) token: Option<Token>,
+    pub(crate) tokens: Tokens,
     pub(crate) capacity: u32,
 }
 
@@ -58,16 +60,16 @@ impl Embedded {
     /// Returns once the actions can be used.
     pub(crate) async fn start(plan: Plan) -> anyhow::Result<Self> {
         let lock = lock(&plan.data)?;
-        let listener = slotline_api::listen(plan.listen, plan.token.as_ref()).await?;
+        let listener = slotline_api::listen(plan.listen, &plan.tokens).await?;
         let url = format!("http://{}", reachable(listener.local_addr()?));
-        let client = Client::new(&url, plan.token.clone())?;
+        let client = Client::new(&url, plan.tokens.first().cloned())?;
         let store = Store::open(&database_url(&plan.data.join("slotline.db"))?).await?;
         store.migrate().await?;
         let broker = Broker::memory(DEFAULT_PREFIX);
 
         let stop_executor = CancellationToken::new();
         let config = Config { name: host::name(), ..Config::default() };
-        let api = Api { listener, token: plan.token };
+        let api = Api { listener, tokens: plan.tokens };
         let executing = slotline_executor::run(config, store.clone(), broker.clone(), Some(api), stop_executor.clone());
         let executor = tokio::spawn(async move { Ok(executing.await?) });
 
@@ -127,16 +129,13 @@ async fn ended(
 /// Puts the actions, as soon as somebody leads.
 async fn register(client: &Client, actions: &[Action]) -> anyhow::Result<()> {
     let deadline = Instant::now() + LEAD_WITHIN;
-    for action in actions {
-        loop {
-            match apply::put(client, action).await {
-                Ok(_) => break,
-                Err(error) if is_early(&error) && Instant::now() < deadline => tokio::time::sleep(TRY_AGAIN).await,
-                Err(error) => return Err(error).context(action.action_ref.to_string()),
-            }
+    loop {
+        match apply::send(client, actions, false, Some(AT_START.to_owned())).await {
+            Ok(_) => return Ok(()),
+            Err(error) if is_early(&error) && Instant::now() < deadline => tokio::time::sleep(TRY_AGAIN).await,
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
 }
 
 fn is_early(error: &client::Error) -> bool {

@@ -67,7 +67,7 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
     let file = &settings.file;
     let url = args.database_url.or(file.database_url.clone());
     let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
-    let token = settings.token()?;
+    let tokens = settings.tokens()?;
     let broker = broker(args.amqp_url.as_ref(), args.prefix.as_deref(), file)?;
     let default = Config::default();
     let config = Config {
@@ -83,7 +83,7 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
         },
     };
     let listen = args.listen.or(file.listen).unwrap_or(config::DEFAULT_LISTEN);
-    let listener = slotline_api::listen(listen, token.as_ref()).await?;
+    let listener = slotline_api::listen(listen, &tokens).await?;
     for warning in host::user_warnings(false, &settings.file) {
         tracing::warn!("{warning}");
     }
@@ -92,7 +92,7 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
     let Some(store) = shutdown.run_until_cancelled(opening).await else { return Ok(ExitCode::SUCCESS) };
     let store = store?;
     tracing::info!(name = config.name, address = %listener.local_addr()?, "executor starts");
-    slotline_executor::run(config, store.clone(), broker, Some(Api { listener, token }), shutdown).await?;
+    slotline_executor::run(config, store.clone(), broker, Some(Api { listener, tokens }), shutdown).await?;
     store.close().await;
     tracing::info!("executor ended");
     Ok(ExitCode::SUCCESS)

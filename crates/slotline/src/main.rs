@@ -8,6 +8,7 @@ mod amount;
 mod apply;
 mod argv;
 mod ask;
+mod audit;
 mod client;
 mod config;
 mod dead;
@@ -20,12 +21,15 @@ mod executions;
 mod executor;
 mod follow;
 mod host;
+mod limit;
 mod log;
 mod logs;
 mod migrate;
 mod output;
 mod patience;
+mod pause;
 mod place;
+mod policies;
 mod progress;
 mod queue;
 mod rabbitmq;
@@ -47,6 +51,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+
+use slotline_api::{Token, Tokens};
 
 use client::Client;
 use config::{File, LogFormat, Output};
@@ -104,8 +110,18 @@ enum Command {
     Migrate(migrate::Args),
     /// Hold the journal of a live installation against the promises
     Verify(verify::Args),
-    /// Create or change the actions of a file
+    /// Create or change the actions of a file, all of them or none, and show what differs
     Apply(apply::Args),
+    /// Show actions and their policies
+    Actions(policies::Args),
+    /// Let another limit than the declared one hold for a while
+    Limit(limit::Args),
+    /// Let nothing of an action start; what runs goes on
+    Pause(pause::Args),
+    /// Let it start again
+    Resume(pause::Args),
+    /// Show who changed what, and why
+    Audit(audit::Args),
     /// Submit an execution
     Run(run::Args),
     /// Watch an execution to its end
@@ -140,8 +156,14 @@ struct Settings {
 }
 
 impl Settings {
-    fn token(&self) -> Result<Option<slotline_api::Token>, config::Error> {
-        config::token(std::env::var(config::TOKEN_VARIABLE).ok(), self.global.api_token_file.as_deref(), &self.file)
+    /// The tokens that open the API of this process.
+    fn tokens(&self) -> Result<Tokens, config::Error> {
+        config::tokens(std::env::var(config::TOKEN_VARIABLE).ok(), self.global.api_token_file.as_deref(), &self.file)
+    }
+
+    /// The token that a client sends.
+    fn token(&self) -> Result<Option<Token>, config::Error> {
+        config::only(&self.tokens()?)
     }
 
     fn client(&self) -> anyhow::Result<Client> {
@@ -200,6 +222,11 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::migrate(&settings, args).await,
         Command::Verify(args) => verify::verify(&settings, args).await,
         Command::Apply(args) => apply::apply(&settings, args).await,
+        Command::Actions(args) => policies::actions(&settings, args).await,
+        Command::Limit(args) => limit::limit(&settings, args).await,
+        Command::Pause(args) => pause::pause(&settings, args).await,
+        Command::Resume(args) => pause::resume(&settings, args).await,
+        Command::Audit(args) => audit::audit(&settings, args).await,
         Command::Run(args) => run::run(&settings, args).await,
         Command::Watch(args) => watch::command(&settings, args).await,
         Command::Logs(args) => logs::logs(&settings, args).await,

@@ -6,6 +6,7 @@ use slotline_protocol::ActionRef;
 use slotline_protocol::http::{Percentiles, QueueStats};
 
 use crate::config::Output;
+use crate::limit::{number as limit, told};
 use crate::{Settings, output};
 
 /// The most actions that are listed.
@@ -43,18 +44,19 @@ pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<Exi
 
 fn all(stats: &[QueueStats]) {
     output::table(
-        ["ACTION", "RUNNING", "LIMIT", "PER KEY", "WAITING", "OLDEST", "TAKEN", "ENDED", "STATE"],
+        ["ACTION", "RUNNING", "LIMIT", "PER KEY", "WAITING", "OLDEST", "TAKEN", "ENDED", "STATE", "OVERRIDE"],
         stats.iter().map(|stats| {
             [
                 stats.action_ref.to_string(),
                 stats.active_count.to_string(),
-                limit(stats.max_concurrent),
+                holding(stats),
                 limit(stats.key_limit),
                 stats.queue_length.to_string(),
                 stats.oldest_enqueued_at.map(output::moment).unwrap_or_default(),
                 stats.total_enqueued.to_string(),
                 stats.total_completed.to_string(),
                 state(stats),
+                stats.limit_override.as_ref().map(told).unwrap_or_default(),
             ]
         }),
     );
@@ -65,7 +67,8 @@ fn one(stats: &QueueStats) {
         ("action", stats.action_ref.to_string()),
         ("state", state(stats)),
         ("running", stats.active_count.to_string()),
-        ("limit", limit(stats.max_concurrent)),
+        ("limit", holding(stats)),
+        ("override", stats.limit_override.as_ref().map(told).unwrap_or_default()),
         ("limit per key", limit(stats.key_limit)),
         ("waiting", stats.queue_length.to_string()),
         ("oldest", stats.oldest_enqueued_at.map(output::moment).unwrap_or_default()),
@@ -87,8 +90,12 @@ fn one(stats: &QueueStats) {
     }
 }
 
-fn limit(limit: Option<u32>) -> String {
-    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+/// The limit that holds, beside the declared one if that is another.
+fn holding(stats: &QueueStats) -> String {
+    match &stats.limit_override {
+        Some(_) => format!("{} (declared {})", limit(stats.max_concurrent), limit(stats.declared_limit)),
+        None => limit(stats.max_concurrent),
+    }
 }
 
 fn state(stats: &QueueStats) -> String {

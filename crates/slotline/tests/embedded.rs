@@ -67,11 +67,17 @@ impl Dev {
 
     fn start_in(folder: TempDir) -> anyhow::Result<Self> {
         let arguments = ["dev", "--data", "data", "--actions", "actions.toml", "--listen", "127.0.0.1:0"];
-        let mut process = program(folder.path(), &arguments).stdout(Stdio::piped()).spawn()?;
+        let log = std::fs::File::options().append(true).create(true).open(folder.path().join("log"))?;
+        let mut command = program(folder.path(), &arguments);
+        let mut process = command.env("SLOTLINE_LOG_LEVEL", "info").stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().context("a pipe")?).read_line(&mut line)?;
         let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).context(line.clone())?.to_owned();
         Ok(Self { folder, process, url })
+    }
+
+    fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -269,18 +275,125 @@ fn who_waits_in_line_is_told_for_whom_and_the_same_key_runs_once() -> anyhow::Re
 }
 
 #[test]
-fn applied_actions_are_created_once_and_set_thereafter() -> anyhow::Result<()> {
+fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Result<()> {
     let dev = Dev::start()?;
-    std::fs::write(dev.folder.path().join("more.toml"), "[[action]]\nref = 'more.one'\nlimit = 2\n")?;
-    for expected in ["more.one created\n", "more.one set\n"] {
-        let applied = dev.slotline(&["apply", "more.toml"])?;
-        assert_eq!(String::from_utf8(applied.stdout.clone())?, expected, "{}", told(&applied));
-    }
+    let apply = |text: &str, arguments: &[&str]| -> anyhow::Result<Output> {
+        std::fs::write(dev.folder.path().join("more.toml"), text)?;
+        dev.slotline(&[&["apply", "more.toml"], arguments].concat())
+    };
+    let shown = |text: &str, arguments: &[&str]| -> anyhow::Result<String> {
+        let applied = apply(text, arguments)?;
+        ensure!(applied.status.success(), "{}", told(&applied));
+        Ok(String::from_utf8(applied.stdout)?)
+    };
+    let one = "[[action]]\nref = 'more.one'\nlimit = 2\ntimeout = '60s'\n";
+    assert_eq!(shown(one, &[])?, "more.one created\n    limit: none -> 2\n    timeout: none -> 1m\n");
+    assert_eq!(shown(one, &[])?, "more.one unchanged\n");
+    let changed = "[[action]]\nref = 'more.one'\nlimit = 5\nretry = { max_attempts = 3 }\n";
+    let differences = "    limit: 2 -> 5\n    retry.max_attempts: 1 -> 3\n    timeout: 1m -> none\n";
+    let dry = shown(changed, &["--dry-run"])?;
+    assert_eq!(dry, format!("more.one would be changed\n{differences}"));
+    assert_eq!(dev.json(&["actions", "more.one"])?["policy"]["limit"], 2, "a dry run changes nothing");
+    assert_eq!(shown(changed, &["--reason", "more of them"])?, format!("more.one changed\n{differences}"));
+
+    // One that can't be taken, and none is.
     let bad = "[[action]]\nref = 'more.two'\n[[action]]\nref = 'more.bad'\nschema = { type = 'nonsense' }\n";
-    std::fs::write(dev.folder.path().join("bad.toml"), bad)?;
-    let refused = dev.slotline(&["apply", "bad.toml"])?;
-    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
-    assert!(told(&refused).contains("more.bad: 1 of 2 actions were applied before it"), "{}", told(&refused));
+    for arguments in [&["--dry-run"][..], &[]] {
+        let refused = apply(bad, arguments)?;
+        assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+        let words = told(&refused);
+        assert!(words.contains("actions[1].policy.schema") && words.contains("more.bad"), "{words}");
+    }
+    assert_eq!(dev.slotline(&["actions", "more.two"])?.status.code(), Some(2), "all or nothing");
+
+    let entries = dev.json(&["audit", "--action", "more.one"])?;
+    let told = |index: usize| (entries[index]["changed"].as_str(), entries[index]["reason"].as_str());
+    assert_eq!(told(0), (Some("policy_changed"), Some("more of them")), "{entries}");
+    assert_eq!(told(1), (Some("action_created"), None), "{entries}");
+    assert_eq!(entries.as_array().map(Vec::len), Some(2), "what changes nothing is no change: {entries}");
+    assert_eq!(entries[0]["actor"], "local");
+    let table = dev.slotline(&["audit", "--actor", "local"])?;
+    assert!(String::from_utf8_lossy(&table.stdout).contains("limit 2 -> 5"), "{table:?}");
+    dev.stop().map(drop)
+}
+
+#[test]
+fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    let long = told(&dev.slotline(&["limit", "test.slow", "4", "--for", "2h", "--reason", "a backlog"])?);
+    assert!(long.starts_with("the limit of test.slow is 4 until ") && long.contains("(local: a backlog)"), "{long}");
+    for arguments in [&["queue"][..], &["queue", "test.slow"], &["actions"], &["actions", "test.slow"]] {
+        let shown = told(&dev.slotline(arguments)?);
+        assert!(shown.contains("(local: a backlog)"), "{arguments:?}: {shown}");
+    }
+    let stats = dev.json(&["queue", "test.slow"])?;
+    assert_eq!((&stats["max_concurrent"], &stats["declared_limit"]), (&4.into(), &1.into()), "{stats}");
+    let applied = told(&dev.slotline(&["apply", "actions.toml"])?);
+    assert!(applied.contains("test.slow unchanged\n    the limit is 4 until "), "{applied}");
+    assert_eq!(dev.json(&["queue", "test.slow"])?["max_concurrent"], 4, "it survives what is declared");
+
+    for turn in 1..=3 {
+        dev.json(&["run", "test.slow", "--message-id", &format!("m-{turn}")])?;
+    }
+    for id in ["1", "2", "3"] {
+        dev.reaches(id, "running")?;
+    }
+    let cleared = told(&dev.slotline(&["limit", "test.slow", "--clear", "--reason", "done"])?);
+    assert_eq!(cleared, "the limit of test.slow is 1, as declared\n");
+    assert!(dev.slotline(&["limit", "test.slow", "--clear"])?.status.success(), "once more changes nothing");
+
+    // One that is over while no process is there is ended by the next.
+    dev.json(&["limit", "test.slow", "2", "--for", "1s"])?;
+    let dev = Dev::start_in(dev.stop()?)?;
+    let begun = Instant::now();
+    while dev.json(&["queue", "test.slow"])?["max_concurrent"] != 1 {
+        ensure!(begun.elapsed() < SOON, "the override does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let entries = dev.json(&["audit", "--action", "test.slow"])?;
+    let changed: Vec<&str> = entries.as_array().into_iter().flatten().filter_map(|it| it["changed"].as_str()).collect();
+    let expected = ["override_ended", "limit_overridden", "override_cleared", "limit_overridden", "action_created"];
+    assert_eq!(changed, expected, "{entries}");
+    assert_eq!((&entries[0]["actor"], &entries[0]["via"]), (&"executor".into(), &"executor".into()), "{entries}");
+    for wrong in
+        [&["limit", "test.slow", "4"][..], &["limit", "test.slow", "0", "--for", "1h"], &["limit", "test.slow"]]
+    {
+        assert_eq!(dev.slotline(wrong)?.status.code(), Some(2), "{wrong:?}");
+    }
+    dev.stop().map(drop)
+}
+
+#[test]
+fn a_pause_and_a_cancellation_say_who_and_why_in_the_audit_and_in_the_log() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    let paused = told(&dev.slotline(&["pause", "test.slow", "--reason", "a flood"])?);
+    assert_eq!(paused, "test.slow is paused\n");
+    dev.json(&["run", "test.slow"])?;
+    dev.json(&["executions", "cancel", "1", "--reason", "not wanted"])?;
+    for _ in 0..2 {
+        assert_eq!(told(&dev.slotline(&["resume", "test.slow"])?), "test.slow is open\n");
+        dev.json(&["executions", "cancel", "1"])?;
+    }
+    let entries = dev.json(&["audit", "--limit", "3"])?;
+    let told = |index: usize| {
+        let entry: &Value = &entries[index];
+        (entry["changed"].as_str(), entry["reason"].as_str(), entry["execution_id"].as_i64())
+    };
+    assert_eq!(told(0), (Some("resumed"), None, None), "what is so already is no change: {entries}");
+    assert_eq!(told(1), (Some("cancel_requested"), Some("not wanted"), Some(1)), "{entries}");
+    assert_eq!(told(2), (Some("paused"), Some("a flood"), None), "{entries}");
+    let of_one = dev.json(&["audit", "--execution", "1"])?;
+    assert_eq!((of_one.as_array().map(Vec::len), &of_one[0]["action_ref"]), (Some(1), &"test.slow".into()), "{of_one}");
+    let log = dev.log()?;
+    for (message, fields) in [
+        ("an action was paused", &["action.ref=\"test.slow\"", "actor=\"local\"", "reason=\"a flood\""][..]),
+        ("an execution is to be cancelled", &["execution.id=1", "reason=\"not wanted\"", "via=\"http\""]),
+        ("an action was resumed", &["action.ref=\"test.slow\""]),
+    ] {
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(message)).collect();
+        let [line] = lines.as_slice() else { panic!("one line that says {message:?}: {log}") };
+        assert!(fields.iter().all(|field| line.contains(field)), "{line}");
+    }
     dev.stop().map(drop)
 }
 

@@ -16,7 +16,7 @@ use slotline_protocol::{
 };
 use slotline_scheduler::{Lease, Snapshot};
 
-use crate::Story;
+use crate::{Audit, Story};
 
 /// One commit of one leader.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,8 @@ pub struct Batch {
     pub events: Vec<Arc<Event>>,
     /// How far the records go after this batch; each takes the place of the one before. Events below its `first` go.
     pub stories: Vec<Story>,
+    /// Who changed what of it, and why.
+    pub audit: Vec<Audit>,
 }
 
 impl Batch {
@@ -55,6 +57,7 @@ impl Batch {
             && self.ended_incarnations.is_empty()
             && self.events.is_empty()
             && self.stories.is_empty()
+            && self.audit.is_empty()
     }
 }
 

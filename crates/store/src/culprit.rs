@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use slotline_protocol::{ActionId, ExecutionId};
 
-use crate::{Batch, Error};
+use crate::{Audit, Batch, Error};
 
 /// The most culprits that are looked for in one batch: what else is refused is found in the next.
 pub const CULPRITS_MAX: usize = 100;
@@ -134,9 +134,16 @@ fn subjects(batch: &Batch) -> Vec<Subject> {
         .chain(batch.events.iter().map(|event| event.execution_id))
         .chain(batch.stories.iter().map(|story| story.id));
     let mut subjects: Vec<Subject> = actions.chain(executions.map(Subject::Execution)).collect();
+    subjects.extend(batch.audit.iter().filter_map(subject));
     subjects.sort_unstable();
     subjects.dedup();
     subjects
+}
+
+/// What an entry of the audit is about.
+fn subject(entry: &Audit) -> Option<Subject> {
+    let of_action = entry.action.as_ref().map(|(id, _)| Subject::Action(*id));
+    entry.execution_id.map(Subject::Execution).or(of_action)
 }
 
 /// What `batch` has of `subjects`, which are sorted. Totals are left out: they hold nothing from outside.
@@ -151,6 +158,7 @@ fn part(batch: &Batch, subjects: &[Subject]) -> Batch {
         settled: batch.settled.iter().filter(|settled| is_of(settled.id)).cloned().collect(),
         events: batch.events.iter().filter(|event| is_of(event.execution_id)).cloned().collect(),
         stories: batch.stories.iter().filter(|story| is_of(story.id)).cloned().collect(),
+        audit: batch.audit.iter().filter(|entry| subject(entry).is_some_and(has)).cloned().collect(),
         ..numbered(batch)
     }
 }

@@ -76,6 +76,18 @@ pub(crate) const SHOW: &str = columns!(", properties, body FROM dead_letters WHE
 
 pub(crate) const DROP: &str = "DELETE FROM dead_letters WHERE id = $1";
 
+/// Who replayed or dropped it, by the database's clock, since any executor may do it.
+macro_rules! note {
+    ($now:literal) => {
+        concat!(
+            "INSERT INTO audit (at, changed, actor, via, reason, dead_letter) VALUES (",
+            $now,
+            ", $1, $2, $3, $4, $5)"
+        )
+    };
+}
+pub(crate) use note;
+
 pub(crate) const CLEAR_SUSPECT: &str = "DELETE FROM suspects WHERE digest = $1";
 
 pub(crate) const CLEAR_SUSPECTS: &str = "DELETE FROM suspects WHERE process = $1";

@@ -12,6 +12,7 @@
 //! Deliberately absent: any decision about an execution, any clock that is not the caller's, and SQL built at run time.
 //! SQLite is for one process; two that share a file are kept from harm by the epoch, not from each other's way.
 
+mod audit;
 mod batch;
 mod browse;
 mod clock;
@@ -34,10 +35,12 @@ mod standing;
 mod text;
 mod verify;
 
+use slotline_protocol::audit::{By, Changed, Entry};
 use slotline_protocol::proof::Secret;
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, RequestName, Timestamp, http};
 use uuid::Uuid;
 
+pub use audit::{Audit, AuditFilter};
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
 pub use clock::Reading;
@@ -228,9 +231,15 @@ impl Store {
         on!(self, journal => journal.dead_letter(id))
     }
 
-    /// Forgets one dead letter; `false` if there is none of this id.
-    pub async fn drop_dead(&self, id: &str) -> Result<bool, Error> {
-        on!(self, journal => journal.drop_dead(id))
+    /// Forgets one dead letter, and notes in the same transaction who replayed or dropped it; `false` if there is none of
+    /// this id.
+    pub async fn drop_dead(&self, id: &str, changed: Changed, by: &By) -> Result<bool, Error> {
+        on!(self, journal => journal.drop_dead(id, changed, by))
+    }
+
+    /// A page of the audit, newest first.
+    pub async fn audit(&self, filter: &AuditFilter, page: &PageRequest) -> Result<http::Page<Entry>, Error> {
+        on!(self, journal => journal.audit(filter, page))
     }
 
     /// Notes that `process` begins to read the message of this digest alone, and says how many processes, one after the

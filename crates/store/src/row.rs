@@ -14,8 +14,8 @@ use slotline_protocol::message::{Failure, Lineage, Reply};
 use slotline_protocol::proof::{SECRET_BYTES, Secret};
 use slotline_protocol::record::{Event, Newest};
 use slotline_protocol::{
-    ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, RequestName, Status, Timestamp,
-    WorkerName, http,
+    ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, LimitOverride, OutcomeKind, Policy, RequestName, Status,
+    Timestamp, WorkerName, http,
 };
 use slotline_scheduler::{Lease, Snapshot};
 use sqlx::types::Uuid;
@@ -250,9 +250,15 @@ pub(crate) fn action(row: &impl Columns) -> Result<http::Action, Error> {
         action_ref: parsed(row.text("ref")?, "ref", ExecutionId(id))?,
         paused: row.flag("paused")?,
         policy,
+        limit_override: limit_override(row, id)?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
     })
+}
+
+fn limit_override(row: &impl Columns, id: i64) -> Result<Option<LimitOverride>, Error> {
+    let corrupt = |error: serde_json::Error| Error::Corrupt { column: "limit_override", id, reason: error.to_string() };
+    row.maybe_text("limit_override")?.map(|text| serde_json::from_str(text).map_err(corrupt)).transpose()
 }
 
 pub(crate) fn action_state(row: &impl Columns) -> Result<ActionState, Error> {

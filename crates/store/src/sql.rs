@@ -6,13 +6,13 @@ pub(crate) const LIVE: &str = "SELECT id, place, queued_at, not_before, fence, s
     concurrency_key \
     FROM live";
 
-pub(crate) const ACTIONS: &str = "SELECT id, ref, policy, paused, created_at, updated_at FROM actions \
+pub(crate) const ACTIONS: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at FROM actions \
     WHERE deleted_at IS NULL ORDER BY ref";
 
-pub(crate) const ACTION: &str = "SELECT id, ref, policy, paused, created_at, updated_at FROM actions \
+pub(crate) const ACTION: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at FROM actions \
     WHERE deleted_at IS NULL AND ref = $1";
 
-pub(crate) const ACTION_STATES: &str = "SELECT id, ref, policy, paused, created_at, updated_at, \
+pub(crate) const ACTION_STATES: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at, \
     coalesce(enqueued, 0) AS enqueued, coalesce(completed, 0) AS completed \
     FROM actions LEFT JOIN action_totals ON action_id = id WHERE deleted_at IS NULL ORDER BY id";
 

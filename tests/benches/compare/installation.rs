@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use reqwest::StatusCode;
 use serde_json::Value;
 use slotline_broker::{Broker, Session};
 use slotline_store::Store;
@@ -71,8 +72,15 @@ fn http() -> Result<reqwest::Client> {
 impl Installation {
     /// `false` if this build does not know the policy.
     pub(crate) async fn put(&self, action: &str, policy: &str) -> Result<bool> {
-        let request = self.http.put(format!("{}/api/v1/actions/{action}", self.api));
-        let answer = request.header("content-type", "application/json").body(policy.to_owned()).send().await?;
+        let put = || {
+            let request = self.http.put(format!("{}/api/v1/actions/{action}", self.api));
+            request.header("content-type", "application/json").body(policy.to_owned())
+        };
+        let mut answer = put().send().await?;
+        if answer.status() == StatusCode::PRECONDITION_REQUIRED {
+            // It is there from an earlier run, with another policy.
+            answer = put().header("if-match", "*").send().await?;
+        }
         let status = answer.status();
         if status.is_success() || status.is_client_error() {
             return Ok(status.is_success());

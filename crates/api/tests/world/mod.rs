@@ -6,6 +6,7 @@ pub(crate) mod listener;
 pub(crate) mod teller;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,12 +15,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use listener::Listener;
 use serde_json::{Value, json};
-use slotline_api::{Control, Hub, Refused, State, Submission, Token};
+use slotline_api::{Condition, Control, Hub, Kind, Refused, State, Submission, Tokens};
+use slotline_protocol::audit::Changed;
+use slotline_protocol::change::{Applied, Declared, LimitOverride, Outcome, differences, pause_difference};
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker};
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Policy, Status, Timestamp};
+use slotline_protocol::{ActionId, ActionRef, By, Detail, ExecutionId, Fence, Policy, Status, Timestamp};
 use slotline_scheduler::Snapshot;
-use slotline_store::{Accepted, ActionChange, Batch, Counters, Store};
+use slotline_store::{Accepted, ActionChange, Audit, Batch, Counters, Store};
 use teller::Teller;
 use tower::ServiceExt;
 
@@ -33,26 +36,32 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> anyhow::Result<Self> {
-        Self::build(None).await
+        Self::build(Tokens::default()).await
     }
 
-    pub(crate) async fn guarded(token: &str) -> anyhow::Result<Self> {
-        Self::build(Some(Token::new(token)?)).await
+    /// With these tokens, as a file holds them.
+    pub(crate) async fn guarded(tokens: &str) -> anyhow::Result<Self> {
+        Self::build(Tokens::parse(tokens)?).await
     }
 
-    async fn build(token: Option<Token>) -> anyhow::Result<Self> {
+    async fn build(tokens: Tokens) -> anyhow::Result<Self> {
         let store = Store::open("sqlite::memory:").await?;
         store.migrate().await?;
         let waiting = fill(&store).await?;
         let control = Arc::new(Recorder { waiting, ..Recorder::default() });
         let hub: Arc<Hub> = Arc::default();
-        let state = State { control: control.clone(), store: store.clone(), token, hub: hub.clone() };
+        let state = State { control: control.clone(), store: store.clone(), tokens, hub: hub.clone() };
         Ok(Self { control, waiting, hub, store, router: slotline_api::router(state) })
     }
 
     /// For a server of one's own.
     pub(crate) fn state(&self) -> State {
-        State { control: self.control.clone(), store: self.store.clone(), token: None, hub: self.hub.clone() }
+        State {
+            control: self.control.clone(),
+            store: self.store.clone(),
+            tokens: Tokens::default(),
+            hub: self.hub.clone(),
+        }
     }
 
     /// Leads, and writes the record of the execution that waits.
@@ -145,11 +154,25 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
                 ActionChange::Put(action(2, "demo.other", Policy::default())),
             ],
             accepted: vec![Accepted { snapshot, request }],
+            audit: audit(now),
             ..Batch::default()
         })
         .await?;
     leadership.release().await;
     Ok(ExecutionId(3))
+}
+
+/// An action that was paused and resumed by different people, and an execution that another wanted ended.
+fn audit(now: Timestamp) -> Vec<Audit> {
+    let of = action(1, "demo.echo", Policy::default());
+    let paused =
+        |by, changed, paused| Audit::of_action(now, changed, by, &of, Fence(1), vec![pause_difference(paused)]);
+    let name = of.action_ref.clone();
+    vec![
+        paused(By::http("alice", Some("a flood".to_owned())), Changed::Paused, true),
+        paused(By::http("bob", None), Changed::Resumed, false),
+        Audit::of_cancel(now, By::publisher(Some("shop"), None), ExecutionId(3), (ActionId(1), name)),
+    ]
 }
 
 fn action(id: i64, name: &str, policy: Policy) -> Action {
@@ -159,6 +182,7 @@ fn action(id: i64, name: &str, policy: Policy) -> Action {
         action_ref: ActionRef::new(name).expect("a name"),
         paused: false,
         policy,
+        limit_override: None,
         created_at: moment,
         updated_at: moment,
     }
@@ -208,6 +232,10 @@ impl Asked {
         Self::new("PUT", uri)
     }
 
+    pub(crate) fn patch(uri: &str) -> Self {
+        Self::new("PATCH", uri)
+    }
+
     pub(crate) fn post(uri: &str) -> Self {
         Self::new("POST", uri)
     }
@@ -248,6 +276,11 @@ impl Answered {
     pub(crate) fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
+}
+
+/// `actor` or `actor: reason`.
+fn who(by: &By) -> String {
+    by.reason.as_ref().map_or_else(|| by.actor.clone(), |reason| format!("{}: {reason}", by.actor))
 }
 
 /// An executor that notes what it is asked, and answers as told.
@@ -316,22 +349,80 @@ impl Control for Recorder {
         self.answer(call, submitted)
     }
 
-    fn cancel(&self, id: ExecutionId, reason: Option<String>) -> BoxFuture<'_, Result<Status, Refused>> {
-        self.answer(format!("cancel {id} {reason:?}"), Status::Cancelled)
+    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>> {
+        self.answer(format!("cancel {id} {}", who(&by)), Status::Cancelled)
     }
 
-    fn put_action(&self, action_ref: ActionRef, policy: Policy) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
+    fn put_action(
+        &self,
+        action_ref: ActionRef,
+        policy: Policy,
+        condition: Condition,
+        by: By,
+    ) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
         let is_new = !action_ref.as_str().starts_with("demo.");
-        self.answer(format!("put {action_ref}"), (action(9, action_ref.as_str(), policy), is_new))
+        if let Err(refused) = condition.check_put(&action_ref, (!is_new).then_some(&Policy::default())) {
+            return async { Err(refused) }.boxed();
+        }
+        self.answer(format!("put {action_ref} {}", who(&by)), (action(9, action_ref.as_str(), policy), is_new))
     }
 
-    fn delete_action(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<(), Refused>> {
-        self.answer(format!("delete {action_ref}"), ())
+    fn patch_action(
+        &self,
+        action_ref: ActionRef,
+        patch: Value,
+        condition: Condition,
+        by: By,
+    ) -> BoxFuture<'_, Result<Action, Refused>> {
+        if let Err(refused) = condition.check(&action_ref, Some(&Policy::default())) {
+            return async { Err(refused) }.boxed();
+        }
+        let policy = match Policy::default().merged(&patch) {
+            Ok(policy) => policy,
+            Err(refusal) => return async { Err(Refused { kind: Kind::Invalid, refusal }) }.boxed(),
+        };
+        self.answer(format!("patch {action_ref} {patch} {}", who(&by)), action(1, action_ref.as_str(), policy))
     }
 
-    fn pause(&self, action_ref: ActionRef, paused: bool) -> BoxFuture<'_, Result<Action, Refused>> {
+    fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>> {
+        let applied = |declared: &Declared| Applied {
+            action_ref: declared.action_ref.clone(),
+            action_id: None,
+            outcome: Outcome::Created,
+            changes: differences(None, Some(&declared.policy)),
+            limit_override: None,
+        };
+        let names: Vec<&str> = actions.iter().map(|declared| declared.action_ref.as_str()).collect();
+        let call = format!("apply {} {dry_run} {}", names.join(","), who(&by));
+        self.answer(call, actions.iter().map(applied).collect())
+    }
+
+    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+        self.answer(format!("delete {action_ref} {}", who(&by)), ())
+    }
+
+    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
         let action = Action { paused, ..action(1, action_ref.as_str(), Policy::default()) };
-        self.answer(format!("pause {action_ref} {paused}"), action)
+        self.answer(format!("pause {action_ref} {paused} {}", who(&by)), action)
+    }
+
+    fn override_limit(
+        &self,
+        action_ref: ActionRef,
+        limit: Option<u32>,
+        duration: Duration,
+        by: By,
+    ) -> BoxFuture<'_, Result<Action, Refused>> {
+        let since = Timestamp::from_micros(0);
+        let call = format!("override {action_ref} {limit:?} {duration:?} {}", who(&by));
+        let temporary = LimitOverride { limit, until: since + duration, since, actor: by.actor, reason: by.reason };
+        let limit_override = Some(temporary);
+        self.answer(call, Action { limit_override, ..action(1, action_ref.as_str(), Policy::default()) })
+    }
+
+    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
+        let call = format!("clear {action_ref} {}", who(&by));
+        self.answer(call, action(1, action_ref.as_str(), Policy::default()))
     }
 
     fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>> {
@@ -341,6 +432,8 @@ impl Control for Recorder {
             queue_length: 0,
             active_count: 0,
             max_concurrent: None,
+            declared_limit: None,
+            limit_override: None,
             key_limit: None,
             oldest_enqueued_at: None,
             total_enqueued: 0,
@@ -381,12 +474,12 @@ impl Control for Recorder {
         self.quietly(self.workers.lock().expect("no test panics with it").clone())
     }
 
-    fn replay_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        self.answer(format!("replay {id}"), ())
+    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+        self.answer(format!("replay {id} {}", who(&by)), ())
     }
 
-    fn drop_dead(&self, id: String) -> BoxFuture<'_, Result<(), Refused>> {
-        let done = self.answer(format!("drop {id}"), ());
+    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+        let done = self.answer(format!("drop {id} {}", who(&by)), ());
         async move { if id == "d-1" { done.await } else { Err(Refused::unknown_dead_letter(&id)) } }.boxed()
     }
 

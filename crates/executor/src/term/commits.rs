@@ -11,12 +11,13 @@ use slotline_store::{Batch, CommitError, Culprit, Part};
 use tokio::sync::Mutex;
 
 use super::{End, FAREWELL, LAZY, Term, WORTH_A_BATCH};
-use crate::answer::refused_policy;
 use crate::ask::{Answer, Answered, Asker};
+use crate::change::refused_policy;
 use crate::errands::Handled;
 use crate::feed::Source;
 use crate::flight::{Cargo, Crew, Error, Flight, fly};
 use crate::mail::{Mail, Purpose};
+use crate::noted;
 use crate::outbox::pack;
 
 /// What a commit has made true and nobody waits for.
@@ -58,6 +59,7 @@ impl Term {
             acks: std::mem::take(&mut self.acks),
             requests: self.requests.take(),
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
+            audit: batch.audit.clone(),
             told,
         };
         let speaks_for_itself = batch.is_empty() && !letters.has_orders() && letters.ended.is_empty();
@@ -110,9 +112,13 @@ impl Term {
     /// Tells those who put an action that the database refuses it. Whatever else was asked is asked again.
     fn turn_down(&self, answers: Vec<(Asker, Answered)>, culprits: &[Culprit]) {
         for (asker, answer) in answers {
-            let Ok(Answer::Action { action, .. }) = &answer else { continue };
-            let id = action.action_id;
-            let Some(culprit) = culprits.iter().find(|culprit| culprit.part == Part::Action(id)) else { continue };
+            let ids: Vec<_> = match &answer {
+                Ok(Answer::Action { action, .. }) => vec![action.action_id],
+                Ok(Answer::Applied(applied)) => applied.iter().filter_map(|applied| applied.action_id).collect(),
+                Ok(_) | Err(_) => continue,
+            };
+            let is_of = |culprit: &&Culprit| matches!(culprit.part, Part::Action(id) if ids.contains(&id));
+            let Some(culprit) = culprits.iter().find(is_of) else { continue };
             self.tell(asker, Err(refused_policy(&culprit.words)));
         }
     }
@@ -132,6 +138,7 @@ impl Term {
     /// Lets out what a commit has made true.
     fn release(&mut self, mail: Mail, cargo: Cargo) {
         self.show(&cargo.told);
+        cargo.audit.iter().for_each(noted::log);
         for (asker, answer) in cargo.answers {
             self.tell(asker, answer);
         }

@@ -11,7 +11,6 @@ use slotline_store::{Error, Leadership, Rewind, lost};
 use tokio::time::timeout;
 
 use super::{Context, End, Term};
-use crate::answer::put_action;
 use crate::errands::Fate;
 use crate::mark::{self, EVERY, Hand, Judgement, Marks, Superseded, Unmarked, Witness};
 use crate::seeking;
@@ -333,12 +332,11 @@ impl Term {
         if self.registry.get(&action_ref).is_some() {
             return;
         }
-        let now = self.clock.now();
         tracing::error!(%action_ref, "a worker runs an action that this journal does not know; it is made up, paused, with one \
             slot: put its policy and resume it");
         let policy = Policy { limit: Some(1), ..Policy::default() };
-        let (scheduler, registry, pending) = (&mut self.scheduler, &self.registry, &mut self.pending);
-        if let Err(refused) = put_action(action_ref, policy, true, scheduler, registry, pending, now) {
+        let reason = "a worker runs it, and this journal does not know it";
+        if let Err(refused) = self.desk().make_up(action_ref, policy, reason) {
             tracing::error!(%refused, "the action can't be made up");
         }
     }

@@ -85,7 +85,7 @@ impl Stand {
         }
         ensure!(queued == Some(0), "all was taken out of the queue: {queued:?}");
         // A question through the leader's loop, by which time all before it was dealt with.
-        self.slotline.put("demo.echo", POLICY).await?;
+        self.slotline.ask(r#"{"ask":"pause","action_ref":"demo.echo","paused":false}"#).await?;
         assert_eq!(self.slotline.status(1).await?, Status::Scheduled);
         assert_eq!(self.slotline.status(2).await?, Status::Queued);
         self.honest.complete(&self.scheduled, OutcomeKind::Completed).await?;

@@ -80,16 +80,19 @@ impl Installation {
         Ok([(PROOF_HEADER.to_owned(), key.sign(Channel::Call, ask.as_bytes()))].into())
     }
 
-    /// Asks the leader as another executor would.
     pub(crate) async fn put(&mut self, action_ref: &str, policy: &str) -> Result<()> {
-        let ask = format!(r#"{{"ask":"put_action","action_ref":"{action_ref}","policy":{policy}}}"#);
+        self.ask(&format!(r#"{{"ask":"put_action","action_ref":"{action_ref}","policy":{policy}}}"#)).await
+    }
+
+    /// Asks the leader as another executor would.
+    pub(crate) async fn ask(&mut self, ask: &str) -> Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let publication = Publication {
                 exchange: topology::work_exchange("slotline"),
                 routing_key: "executor.call".to_owned(),
-                body: ask.clone().into(),
-                properties: Properties { headers: self.signed(&ask).await?, ..self.properties(None) },
+                body: ask.to_owned().into(),
+                properties: Properties { headers: self.signed(ask).await?, ..self.properties(None) },
                 mandatory: true,
                 persistent: false,
             };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::Event;
-use slotline_protocol::{Epoch, Timestamp};
+use slotline_protocol::{Epoch, Timestamp, http};
 use slotline_scheduler::{Lease, Snapshot};
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::query::Query;
@@ -21,14 +21,14 @@ use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::stamp::Stamp;
 use crate::text::hide;
-use crate::{Batch, CommitError, Error, Story, culprit};
+use crate::{Batch, CommitError, Error, Story, audit, culprit};
 
 const CALL: &str = "SELECT slotline_commit(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
     $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
     $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, \
     $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88, $89, $90, \
-    $91, $92, $93, $94, $95, $96, $97, $98, $99)";
+    $91, $92, $93, $94)";
 
 /// What `slotline_commit` raises when another leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
@@ -58,7 +58,7 @@ pub(crate) fn call(epoch: Epoch, batch: &Batch) -> Call {
         .bind(column(&batch.ended_incarnations, |(incarnation, ..)| incarnation.0))
         .bind(column(&batch.ended_incarnations, |(_, worker, _)| worker.as_str()))
         .bind(column(&batch.ended_incarnations, |(.., at)| Stamp(*at)));
-    stories(events(call, &batch.events), &batch.stories)
+    stories(events(call, &batch.events), &batch.stories).bind(audit::rows(&batch.audit))
 }
 
 /// What a failed call means for the leader.
@@ -122,13 +122,21 @@ fn actions(call: Call, changes: &[ActionChange]) -> Call {
     let (deleted, put) = (changes.deleted, changes.put);
     call.bind(column(&deleted, |(id, _)| id.0))
         .bind(column(&deleted, |(_, at)| Stamp(*at)))
-        .bind(column(&put, |(action, _)| action.action_id.0))
-        .bind(column(&put, |(action, _)| action.action_ref.as_str()))
-        .bind(column(&put, |(action, _)| json(&action.policy)))
-        .bind(column(&put, |(action, _)| action.paused))
-        .bind(column(&put, |(action, _)| Stamp(action.created_at)))
-        .bind(column(&put, |(action, _)| Stamp(action.updated_at)))
-        .bind(sparse(&put, |(_, deleted_at)| deleted_at.map(stamp)))
+        .bind((!put.is_empty()).then(|| serde_json::Value::Array(put.iter().map(action).collect()).to_string()))
+}
+
+/// Actions are changed seldom: they travel as one text, and leave arguments to what comes with every batch.
+fn action((action, deleted_at): &(&http::Action, Option<Timestamp>)) -> serde_json::Value {
+    serde_json::json!({
+        "id": action.action_id.0,
+        "ref": action.action_ref,
+        "policy": json(&action.policy),
+        "paused": action.paused,
+        "limit_override": action.limit_override.as_ref().map(json),
+        "created_at": action.created_at,
+        "updated_at": action.updated_at,
+        "deleted_at": deleted_at,
+    })
 }
 
 fn accepted(call: Call, rows: &[Accepted]) -> Call {

@@ -1,10 +1,12 @@
 //! Dead letters on PostgreSQL.
 
+use slotline_protocol::audit::{By, Changed};
 use slotline_protocol::http;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use super::Journal;
+use crate::audit::via_text;
 use crate::dead::{self, DeadBounds, DeadLetter, WholeLetter};
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
@@ -17,6 +19,8 @@ const SUSPECT: &str = "INSERT INTO suspects (digest, process, readings, noted_at
     readings = suspects.readings + CASE WHEN suspects.process = excluded.process THEN 0 ELSE 1 END RETURNING readings";
 
 const FORGET_OLD: &str = "DELETE FROM suspects WHERE noted_at < now() - interval '7 days'";
+
+const NOTE: &str = dead::note!("now()");
 
 impl Journal {
     pub(crate) async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
@@ -56,11 +60,23 @@ impl Journal {
         self.rows(sqlx::query(dead::SHOW).bind(hide(id))).await?.first().map(dead::whole).transpose()
     }
 
-    pub(crate) async fn drop_dead(&self, id: &str) -> Result<bool, Error> {
+    pub(crate) async fn drop_dead(&self, id: &str, changed: Changed, by: &By) -> Result<bool, Error> {
         let mut connection = borrow(&self.pool).await?;
-        let dropped = within(sqlx::query(dead::DROP).bind(hide(id)).execute(&mut *connection)).await?;
+        let mut transaction = within(connection.begin()).await?;
+        let dropped = within(sqlx::query(dead::DROP).bind(hide(id)).execute(&mut *transaction)).await?;
+        let is_gone = dropped.rows_affected() > 0;
+        if is_gone {
+            let note = sqlx::query(NOTE)
+                .bind(changed.as_str())
+                .bind(hide(&by.actor))
+                .bind(via_text(by.via))
+                .bind(by.reason.as_deref().map(hide))
+                .bind(hide(id));
+            within(note.execute(&mut *transaction)).await?;
+        }
+        within(transaction.commit()).await?;
         connection.give_back();
-        Ok(dropped.rows_affected() > 0)
+        Ok(is_gone)
     }
 
     pub(crate) async fn suspect(&self, digest: [u8; 32], process: Uuid) -> Result<u32, Error> {

@@ -56,6 +56,7 @@ const FITNESS: &str = "SELECT current_setting('server_version_num')::integer AS 
     ('actions', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('messages', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('action_totals', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('history', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('attempts', ARRAY['SELECT', 'INSERT', 'DELETE']), ('events', ARRAY['SELECT', 'INSERT', 'DELETE']), \
+    ('audit', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('stories', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('rewinds', ARRAY['SELECT', 'INSERT']), \
     ('dead_letters', ARRAY['SELECT', 'INSERT', 'DELETE']), ('suspects', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), \
     ('ended_incarnations', ARRAY['SELECT', 'INSERT', 'DELETE']), ('secrets', ARRAY['SELECT'])) AS needed (name, rights) \

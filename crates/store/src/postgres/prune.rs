@@ -33,6 +33,17 @@ const PRUNE_ACTIONS: &str = "WITH gone AS (DELETE FROM actions WHERE deleted_at 
     AND NOT EXISTS (SELECT FROM live WHERE action_id = actions.id) RETURNING id) \
     DELETE FROM action_totals USING gone WHERE action_id = gone.id";
 
+/// What was done to one execution or dead letter, as long as history is kept.
+const PRUNE_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND fence IS NULL";
+
+/// What was done to actions, for a year longer; and the newest of those for as long as there is the action, since grants
+/// after it are judged by it.
+const PRUNE_COURSES: &str = "DELETE FROM audit WHERE at < $1 - interval '365 days' AND fence IS NOT NULL \
+    AND (EXISTS (SELECT FROM audit AS later WHERE later.action_id = audit.action_id AND later.id > audit.id \
+    AND later.fence IS NOT NULL \
+    AND later.at < $1 - interval '365 days') \
+    OR NOT EXISTS (SELECT FROM actions WHERE actions.id = audit.action_id))";
+
 impl Journal {
     pub(crate) async fn prune(&self, epoch: Epoch, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
         let mut connection = borrow(&self.pool).await?;
@@ -62,7 +73,7 @@ pub(super) async fn prune(
             if !within(leads.fetch_one(&mut *connection)).await? {
                 return Err(Error::LeadershipOver);
             }
-            for rest in [PRUNE_INCARNATIONS, PRUNE_ACTIONS] {
+            for rest in [PRUNE_INCARNATIONS, PRUNE_ACTIONS, PRUNE_AUDIT, PRUNE_COURSES] {
                 within(sqlx::query(rest).bind(before).persistent(false).execute(&mut *connection)).await?;
             }
             break;

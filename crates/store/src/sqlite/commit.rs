@@ -18,7 +18,7 @@ use crate::deadline::within;
 use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
-use crate::{Batch, CommitError, Counters, Story};
+use crate::{Audit, Batch, CommitError, Counters, Story, audit};
 
 /// The most rows of one statement: 128 of the widest have 3,712 values, of the 32,766 that SQLite takes.
 const ROWS_MAX: usize = 128;
@@ -33,9 +33,9 @@ const EPOCH: &str = "SELECT epoch FROM leadership WHERE partition_id = $1";
 const DELETE_ACTIONS: &str = "WITH d (id, at) AS (VALUES $rows) \
     UPDATE OR FAIL actions SET deleted_at = d.at, updated_at = d.at FROM d WHERE actions.id = d.id";
 
-const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, created_at, updated_at, deleted_at) \
-    VALUES $rows ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
-    paused = excluded.paused, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
+const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, limit_override, created_at, updated_at, \
+    deleted_at) VALUES $rows ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
+    paused = excluded.paused, limit_override = excluded.limit_override, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
 /// A `message_id` that is known already is refused by the key.
 const NAME: &str = "INSERT OR FAIL INTO messages (message_id, execution_id, digest) VALUES $rows";
@@ -86,6 +86,9 @@ const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attem
     last = excluded.last, attempt = excluded.attempt, sequence = excluded.sequence, awaits = excluded.awaits, \
     head = excluded.head";
 
+const NOTE: &str = "INSERT OR FAIL INTO audit (at, changed, actor, via, reason, action_id, action_ref, execution_id, \
+    fence, changes) VALUES $rows";
+
 /// What writes one batch, with all its rows.
 pub(crate) struct Script {
     number: i64,
@@ -115,6 +118,7 @@ impl Script {
                 plain(action.action_ref.as_str()),
                 Cell::Text(json(&action.policy).into()),
                 Cell::Flag(action.paused),
+                maybe(action.limit_override.as_ref(), |temporary| Cell::Text(json(temporary).into())),
                 time(action.created_at),
                 time(action.updated_at),
                 maybe(*deleted_at, time),
@@ -144,6 +148,7 @@ impl Script {
         let cut: Vec<&Story> = batch.stories.iter().filter(|story| story.first > 1).collect();
         script.add(FORGET_EVENTS, &cut, |story| [number(story.id.0), number(large(story.first))]);
         script.add(PUT_STORIES, &batch.stories, story);
+        script.add(NOTE, &batch.audit, noted);
         script
     }
 
@@ -444,5 +449,21 @@ fn story(row: &Story) -> [Cell<'_>; 7] {
         number(large(row.sequence)),
         maybe(row.awaits.map(large), number),
         Cell::Text(json(&row.head()).into()),
+    ]
+}
+
+fn noted(entry: &Audit) -> [Cell<'_>; 10] {
+    let action = entry.action.as_ref();
+    [
+        time(entry.at),
+        plain(entry.changed.as_str()),
+        hidden(&entry.by.actor),
+        plain(audit::via_text(entry.by.via)),
+        maybe(entry.by.reason.as_deref(), hidden),
+        maybe(action, |(id, _)| number(id.0)),
+        maybe(action, |(_, name)| plain(name.as_str())),
+        maybe(entry.execution_id, |id| number(id.0)),
+        maybe(entry.fence, |fence| number(fence.0)),
+        maybe(audit::changes_text(&entry.changes), |text| Cell::Text(text.into())),
     ]
 }

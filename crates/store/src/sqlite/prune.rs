@@ -41,6 +41,17 @@ const PRUNE_TOTALS: &str = "DELETE FROM action_totals WHERE action_id IN (SELECT
 const PRUNE_ACTIONS: &str = "DELETE FROM actions WHERE deleted_at < $1 \
     AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live)";
 
+/// What was done to one execution or dead letter, as long as history is kept.
+const PRUNE_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND fence IS NULL";
+
+/// What was done to actions, for a year longer; and the newest of those for as long as there is the action, since grants
+/// after it are judged by it.
+const PRUNE_COURSES: &str = "DELETE FROM audit WHERE at < $1 - 31536000000000 AND fence IS NOT NULL \
+    AND (EXISTS (SELECT 1 FROM audit AS later WHERE later.action_id = audit.action_id AND later.id > audit.id \
+    AND later.fence IS NOT NULL \
+    AND later.at < $1 - 31536000000000) \
+    OR NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = audit.action_id))";
+
 impl Journal {
     pub(crate) async fn prune(&self, epoch: Epoch, settled_before: Timestamp, max: u32) -> Result<u64, Error> {
         let mut pruned = 0;
@@ -79,7 +90,7 @@ async fn step(
     }
     let gone = sqlx::query(PRUNE).bind(before).bind(limit).execute(&mut *db).await?.rows_affected();
     if gone < chunk {
-        for rest in [PRUNE_INCARNATIONS, PRUNE_TOTALS, PRUNE_ACTIONS] {
+        for rest in [PRUNE_INCARNATIONS, PRUNE_TOTALS, PRUNE_ACTIONS, PRUNE_AUDIT, PRUNE_COURSES] {
             sqlx::query(rest).bind(before).execute(&mut *db).await?;
         }
     }

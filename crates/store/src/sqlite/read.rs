@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
+use slotline_protocol::audit::Entry;
 use slotline_protocol::proof::Secret;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, RequestName, http};
 use sqlx::query::Query;
@@ -17,8 +18,8 @@ use crate::row::json;
 use crate::text::hide;
 use crate::verify::REWINDS_MAX;
 use crate::{
-    DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request, durations, row,
-    sql,
+    AuditFilter, DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request,
+    audit, durations, row, sql,
 };
 
 const FIND_MESSAGES: &str = "SELECT message_id, execution_id AS id, digest FROM messages \
@@ -131,6 +132,16 @@ impl Journal {
     pub(crate) async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
         let rows = self.rows(sqlx::query(sql::ACTION).bind(action.as_str())).await?;
         rows.first().map(row::action).transpose()
+    }
+
+    pub(crate) async fn audit(&self, filter: &AuditFilter, page: &PageRequest) -> Result<http::Page<Entry>, Error> {
+        let list = sqlx::query(audit::LIST)
+            .bind(audit::below(page)?)
+            .bind(i64::try_from(page.limit()).unwrap_or(i64::MAX) + 1)
+            .bind(filter.action_ref.as_ref().map(ActionRef::as_str))
+            .bind(filter.execution_id.map(|id| id.0))
+            .bind(filter.actor.as_deref().map(hide));
+        audit::page(&self.rows(list).await?, page)
     }
 
     pub(crate) async fn secret(&self) -> Result<Secret, Error> {

@@ -16,6 +16,7 @@ fn action(limit: Option<u32>, key_limit: Option<u32>) -> http::Action {
         action_ref: ActionRef::new("demo.line").expect("valid"),
         paused: false,
         policy: Policy { limit, key_limit, ..Policy::default() },
+        limit_override: None,
         created_at: Timestamp::default(),
         updated_at: Timestamp::default(),
     }

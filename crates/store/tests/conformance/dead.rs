@@ -1,7 +1,8 @@
 //! Dead letters: bounded, in order, read without a trace, and taken one by one.
 
 use bytes::Bytes;
-use slotline_store::{DeadBounds, DeadLetter, PageRequest};
+use slotline_protocol::audit::{By, Changed};
+use slotline_store::{AuditFilter, DeadBounds, DeadLetter, PageRequest};
 use uuid::Uuid;
 
 use crate::world::{World, at, cases};
@@ -9,6 +10,7 @@ use crate::world::{World, at, cases};
 cases!(
     letters_are_listed_by_pages_that_stay_and_read_without_a_trace,
     one_letter_is_shown_whole_and_dropped_alone,
+    who_replayed_or_dropped_a_letter_is_noted_with_it,
     a_letter_that_comes_twice_is_kept_once,
     the_oldest_letters_go_when_there_are_too_many_or_too_many_bytes,
     each_process_that_begins_to_read_a_message_alone_is_counted_until_one_has_ended,
@@ -50,7 +52,7 @@ async fn letters_are_listed_by_pages_that_stay_and_read_without_a_trace(world: W
     assert_eq!(ids().await?, expected);
     assert_eq!(ids().await?, expected, "they are in the same order at each reading");
     let first = world.store.dead_letters(&PageRequest { cursor: None, limit: 10 }).await?;
-    assert!(world.store.drop_dead("letter-3").await?);
+    assert!(world.store.drop_dead("letter-3", Changed::DeadLetterDropped, &By::default()).await?);
     let second = world.store.dead_letters(&PageRequest { cursor: first.next_cursor, limit: 10 }).await?;
     assert_eq!(second.data[0].id, "letter-10", "what goes shifts no page");
     Ok(())
@@ -63,8 +65,8 @@ async fn one_letter_is_shown_whole_and_dropped_alone(world: World) -> anyhow::Re
     assert_eq!((&shown.body, &shown.properties), (&letters[1].body, &letters[1].properties));
     assert_eq!(shown.letter.detail, letters[1].detail);
     assert_eq!((shown.letter.dead_at, shown.letter.body_bytes), (Some(letters[1].dead_at), 100_000));
-    assert!(world.store.drop_dead("letter-1").await?);
-    assert!(!world.store.drop_dead("letter-1").await?, "it is gone");
+    assert!(world.store.drop_dead("letter-1", Changed::DeadLetterDropped, &By::default()).await?);
+    assert!(!world.store.drop_dead("letter-1", Changed::DeadLetterDropped, &By::default()).await?, "it is gone");
     assert!(world.store.dead_letter("letter-1").await?.is_none());
     let left = world.store.dead_letters(&PageRequest { cursor: None, limit: 10 }).await?;
     assert_eq!(left.data.len(), 2);
@@ -87,7 +89,7 @@ async fn the_oldest_letters_go_when_there_are_too_many_or_too_many_bytes(world: 
     let each = 100 + letters[10].properties.len() as i64;
     let small = DeadBounds { letters: 15, bytes: 10 * each };
     // What was dropped by hand counts until it would have gone.
-    assert!(world.store.drop_dead("letter-15").await?);
+    assert!(world.store.drop_dead("letter-15", Changed::DeadLetterDropped, &By::default()).await?);
     assert_eq!(world.store.put_dead(&[letter(20, vec![b'x'; 100].into())], small).await?, 6);
     let kept = world.store.dead_letters(&PageRequest { cursor: None, limit: 100 }).await?;
     let kept: Vec<_> = kept.data.into_iter().map(|letter| letter.id).collect();
@@ -110,5 +112,18 @@ async fn each_process_that_begins_to_read_a_message_alone_is_counted_until_one_h
     assert_eq!(world.store.suspect(poison, one).await?, 3);
     world.store.clear_suspects_of(one).await?;
     assert_eq!(world.store.suspect(poison, two).await?, 1);
+    Ok(())
+}
+
+async fn who_replayed_or_dropped_a_letter_is_noted_with_it(world: World) -> anyhow::Result<()> {
+    world.store.put_dead(&[letter(1, Bytes::new()), letter(2, Bytes::new())], BOUNDS).await?;
+    let by = By::http("alice", Some("rub\0bish".to_owned()));
+    assert!(world.store.drop_dead("letter-1", Changed::DeadLetterReplayed, &by).await?);
+    assert!(!world.store.drop_dead("letter-1", Changed::DeadLetterDropped, &by).await?);
+    let page = PageRequest { cursor: None, limit: 10 };
+    let entries = world.store.audit(&AuditFilter::default(), &page).await?.data;
+    let [entry] = entries.as_slice() else { panic!("one entry: {entries:?}") };
+    assert_eq!((entry.changed, entry.dead_letter.as_deref()), (Changed::DeadLetterReplayed, Some("letter-1")));
+    assert_eq!(entry.by, by);
     Ok(())
 }

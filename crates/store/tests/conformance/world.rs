@@ -159,6 +159,7 @@ pub(crate) fn action(id: i64, name: &str) -> http::Action {
         action_ref: ActionRef::new(name).expect("valid"),
         paused: false,
         policy: Policy::default(),
+        limit_override: None,
         created_at: at(0),
         updated_at: at(0),
     }

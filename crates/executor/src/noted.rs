@@ -1,0 +1,57 @@
+//! One line of the log for each change that people ask for, once it is committed: who and why.
+
+use slotline_protocol::By;
+use slotline_protocol::audit::{Changed, Via};
+use slotline_protocol::change::Difference;
+use slotline_store::Audit;
+
+/// Tells the log what was changed.
+pub(crate) fn log(entry: &Audit) {
+    let Audit { changed, by, action, execution_id, changes, .. } = entry;
+    let By { actor, via, reason } = by;
+    tracing::info!(
+        "action.ref" = action.as_ref().map(|(_, name)| name.as_str()),
+        "execution.id" = execution_id.map(|id| id.0),
+        actor,
+        via = way(*via),
+        reason,
+        changes = (!changes.is_empty()).then(|| told(changes)),
+        "{}",
+        sentence(*changed)
+    );
+}
+
+/// The same of a dead letter, which any executor changes.
+pub(crate) fn log_letter(id: &str, changed: Changed, by: &By) {
+    let By { actor, via, reason } = by;
+    tracing::info!("dead_letter.id" = id, actor, via = way(*via), reason, "{}", sentence(changed));
+}
+
+fn way(via: Via) -> &'static str {
+    match via {
+        Via::Http => "http",
+        Via::Amqp => "amqp",
+        Via::Executor => "executor",
+    }
+}
+
+fn sentence(changed: Changed) -> &'static str {
+    match changed {
+        Changed::ActionCreated => "an action was created",
+        Changed::PolicyChanged => "the policy of an action was changed",
+        Changed::ActionDeleted => "an action was deleted",
+        Changed::Paused => "an action was paused",
+        Changed::Resumed => "an action was resumed",
+        Changed::LimitOverridden => "the limit of an action was overridden",
+        Changed::OverrideCleared => "the override of a limit was cleared",
+        Changed::OverrideEnded => "the override of a limit ended",
+        Changed::CancelRequested => "an execution is to be cancelled",
+        Changed::DeadLetterReplayed => "a dead letter was replayed",
+        Changed::DeadLetterDropped => "a dead letter was dropped",
+    }
+}
+
+fn told(changes: &[Difference]) -> String {
+    let one = |it: &Difference| format!("{} {} -> {}", it.member, it.old, it.new);
+    changes.iter().map(one).collect::<Vec<_>>().join(", ")
+}
