@@ -20,6 +20,7 @@ mod full;
 mod intake;
 mod journal;
 mod leader;
+mod operators;
 mod order;
 mod policies;
 mod progress;

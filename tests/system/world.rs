@@ -520,6 +520,13 @@ impl World {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// The same for programs, whatever the verdict is.
+    pub(crate) async fn verified_json(&self) -> anyhow::Result<Value> {
+        let arguments = ["verify", "--database-url", &self.database, "--output", "json"];
+        let output = Launch::new("verify", &arguments).output(&self.sandbox).await?;
+        serde_json::from_slice(&output.stdout).with_context(|| format!("verify: {output:?}"))
+    }
+
     /// Waits until a mark on the broker tells that the next execution of the journal is this one, or a later one.
     pub(crate) async fn marked(&self, next: i64) -> anyhow::Result<()> {
         let session = Broker::rabbit(&self.amqp, PREFIX)?.open("the test").await?;

@@ -49,27 +49,32 @@ pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<Ex
 async fn look(settings: &Settings, url: Option<Secret>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
     let url = url.or(settings.file.database_url.clone());
     let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
-    let store = Store::open(url.expose()).await?;
+    let store = Store::open_to_read(url.expose()).await?;
     let verdict = store.verify(since).await?;
     store.close().await;
     Ok(verdict)
 }
 
 fn show(verdict: &Verdict, since: Option<Timestamp>) {
-    let since = since.map_or_else(|| "all that is kept".to_owned(), |since| format!("since {}", output::moment(since)));
-    output::line(format!("{} executions, {} attempts ({since})\n", verdict.executions, verdict.attempts));
+    let window =
+        since.map_or_else(|| "all that is kept".to_owned(), |since| format!("since {}", output::moment(since)));
+    output::line(format!("{} executions, {} attempts ({window})\n", verdict.executions, verdict.attempts));
     let rows = verdict.checks.iter().map(|checked| {
         let violations = checked.violations.to_string();
         [checked.check.to_string(), checked.examined.to_string(), violations, checked.check.claim().to_owned()]
     });
     output::table(["CHECK", "EXAMINED", "VIOLATED", "WHAT MUST HOLD"], rows);
-    output::line(format!("\n{}", reservations()));
+    output::line(format!("\n{}", reservations(since)));
+    for unjudged in &verdict.unjudged {
+        output::line(format!("NOT JUDGED: {}", output::clean(unjudged)));
+    }
     for rewind in &verdict.rewinds {
         let at = output::moment(rewind.settled_at);
         output::line(format!("REWOUND at {at}: {}", output::clean(&rewind.sentence())));
     }
     match verdict.violations.first() {
-        None if verdict.rewinds.is_empty() => output::line("All of it holds."),
+        None if verdict.rewinds.is_empty() && verdict.unjudged.is_empty() => output::line("All of it holds."),
+        None if verdict.rewinds.is_empty() => output::line("All of it holds that could be judged."),
         None => output::line(
             "All of it holds for what is in the journal; it can tell nothing of what was lost with each rewind.",
         ),
@@ -82,9 +87,13 @@ fn show(verdict: &Verdict, since: Option<Timestamp>) {
 }
 
 /// What the verdict does not say.
-fn reservations() -> String {
+fn reservations(since: Option<Timestamp>) -> String {
+    let earlier = match since {
+        Some(_) => " What was enqueued earlier is not counted beside it.",
+        None => "",
+    };
     format!(
-        "Limits and order are judged for slots granted since each action was last changed. Starts and ends are by the \
+        "Limits and order are judged by the policy that held as each slot was granted.{earlier} Starts and ends are by the \
          workers' clocks, so attempts of different workers count as side by side from {} ms on.",
         CLOCK_TOLERANCE.as_millis()
     )
@@ -110,9 +119,10 @@ fn document(verdict: &Verdict, since: Option<Timestamp>) -> serde_json::Value {
         "attempts": verdict.attempts,
         "checks": checks,
         "violations": verdict.violations,
+        "unjudged": verdict.unjudged,
         "rewinds": verdict.rewinds.iter().map(rewound).collect::<Vec<_>>(),
         "clock_tolerance_ms": u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap_or(u64::MAX),
-        "reservations": reservations(),
+        "reservations": reservations(since),
     })
 }
 

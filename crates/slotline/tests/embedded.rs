@@ -397,6 +397,56 @@ fn a_pause_and_a_cancellation_say_who_and_why_in_the_audit_and_in_the_log() -> a
     dev.stop().map(drop)
 }
 
+/// Every file below a folder, with what it holds and who may read it.
+fn files(folder: &Path) -> anyhow::Result<Vec<(std::path::PathBuf, u32, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path)?.permissions());
+        if path.is_dir() {
+            files.extend(self::files(&path)?);
+        } else {
+            let bytes = std::fs::read(&path)?;
+            files.push((path, mode, bytes));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[test]
+fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -> anyhow::Result<()> {
+    let dev = Dev::start()?;
+    assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());
+    let verify = |folder: &Path, url: &str| program(folder, &["verify", "--database-url", url]).output();
+    let live = verify(dev.folder.path(), "sqlite:data/slotline.db")?;
+    assert!(live.status.success() && told(&live).contains("All of it holds."), "{}", told(&live));
+    let folder = dev.stop()?;
+    let folder = folder.path();
+    // Another program's, in the ways in which that may be.
+    std::fs::write(folder.join("empty.db"), "")?;
+    std::fs::write(folder.join("text.db"), "no database at all, but long enough to be looked at as one".repeat(100))?;
+    let foreign = [0x53, 0x51, 0x4c, 0x69, 0x74, 0x65];
+    std::fs::write(folder.join("foreign.db"), foreign)?;
+    let before = files(folder)?;
+    for (url, code, words) in [
+        ("sqlite:data/slotline.db", 0, "All of it holds."),
+        ("sqlite:data/slotlin.db", 2, "data/slotlin.db can't be read: No such file or directory"),
+        ("sqlite:nowhere/slotline.db", 2, "nowhere/slotline.db can't be read"),
+        ("sqlite:data", 2, "data is no file"),
+        ("sqlite:empty.db", 2, "it holds no journal of Slotline"),
+        ("sqlite:text.db", 2, "the journal could not be verified"),
+        ("sqlite:foreign.db", 2, "the journal could not be verified"),
+        ("sqlite::memory:", 2, "the journal could not be verified"),
+    ] {
+        let done = verify(folder, url)?;
+        assert_eq!(done.status.code(), Some(code), "{url}: {}", told(&done));
+        assert!(told(&done).contains(words), "{url}: {}", told(&done));
+        assert!(files(folder)? == before, "{url}: a file was made or changed");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Result<()> {
     let dev = Dev::start()?;

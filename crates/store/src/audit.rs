@@ -110,6 +110,10 @@ pub(crate) const LIST: &str = columns!(
     "AND (CAST($5 AS text) IS NULL OR actor = $5) ORDER BY id DESC LIMIT $2"
 );
 
+/// What changed actions, as it was journaled.
+pub(crate) const COURSES: &str = "SELECT id, action_id, action_ref, changed, fence, changes FROM audit \
+    WHERE fence IS NOT NULL ORDER BY id";
+
 pub(crate) fn entry(row: &impl Columns) -> Result<Entry, Error> {
     let id = row.number("id")?;
     Ok(Entry {

@@ -102,6 +102,20 @@ impl Store {
         Ok(Self { backend })
     }
 
+    /// Opens a journal that is there, to read it and nothing else: no file is made or changed, whatever the URL names.
+    pub async fn open_to_read(url: &str) -> Result<Self, Error> {
+        let store = match url.split_once(':') {
+            Some(("sqlite", _)) => Self { backend: Backend::Sqlite(sqlite::Journal::open_to_read(url).await?) },
+            _ => Self::open(url).await?,
+        };
+        if on!(store, journal => journal.is_there())? {
+            return Ok(store);
+        }
+        store.close().await;
+        let reason = "it holds no journal of Slotline: name the database of an executor, or the file slotline.db of `slotline dev`";
+        Err(Error::Unfit(reason.to_owned()))
+    }
+
     /// The same journal for those who look at it: however slow their reads are, they hold no connection that scheduling
     /// waits for. Closed with this one.
     #[must_use]

@@ -191,6 +191,15 @@ impl Journal {
         Ok(findings)
     }
 
+    /// Whether this database holds a journal at all.
+    pub(crate) async fn is_there(&self) -> Result<bool, Error> {
+        let mut connection = borrow(&self.pool).await?;
+        let there = sqlx::query_scalar("SELECT to_regclass('leadership') IS NOT NULL").fetch_one(&mut *connection);
+        let there = within(there).await?;
+        connection.give_back();
+        Ok(there)
+    }
+
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         let mut connection = borrow(&self.pool).await?;
         within(connection.ping()).await?;

@@ -23,8 +23,9 @@ use sqlx::types::Uuid;
 use crate::durations::Sample;
 use crate::record::Head;
 use crate::text::show;
+use crate::verify::course::Change;
 use crate::verify::facts::{Grant, Ledger, Record, Total};
-use crate::{ActionState, Counters, Error, Known, PastRewind, Request, Standing, Story, leadership, standing};
+use crate::{ActionState, Counters, Error, Known, PastRewind, Request, Standing, Story, audit, leadership, standing};
 
 /// A row of either database, by the names of its columns.
 pub(crate) trait Columns {
@@ -330,6 +331,7 @@ pub(crate) fn rewind(row: &impl Columns) -> Result<PastRewind, Error> {
         from: ExecutionId(row.number("floor_id")?),
         shown: ExecutionId(row.number("shown_id")?),
         resumed: ExecutionId(row.number("next_id")?),
+        lost_fences: row.number("floor_fence")?..row.number("next_fence")?,
         recovered: standing::parse_list(row.text("recovered")?),
     })
 }
@@ -358,6 +360,18 @@ pub(crate) fn grant(row: &impl Columns) -> Result<Grant, Error> {
         started_at: row.maybe_time("started_at")?,
         ended_at: row.maybe_time("ended_at")?,
         is_by_its_worker: row.maybe_text("outcome")?.is_none_or(|outcome| outcome == Status::Completed.as_str()),
+    })
+}
+
+/// A change of an action, as what is judged by it needs it.
+pub(crate) fn change(row: &impl Columns) -> Result<Change, Error> {
+    let id = row.number("id")?;
+    Ok(Change {
+        action: ActionId(row.maybe_number("action_id")?.unwrap_or_default()),
+        name: audit::action_ref(row, id)?.map(|name| name.to_string()).unwrap_or_default(),
+        changed: audit::changed(row, id)?,
+        fence: row.maybe_number("fence")?.unwrap_or_default(),
+        changes: audit::changes(row, id)?,
     })
 }
 

@@ -28,7 +28,8 @@ pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action, gene
 pub(crate) const SETTLED_IN_DOUBT: &str = "SELECT id FROM history \
     WHERE id >= (SELECT floor_id FROM leadership WHERE partition_id = $1) ORDER BY id";
 
-pub(crate) const REWINDS: &str = "SELECT generation, settled_at, reason, floor_id, next_id, shown_id, recovered \
+pub(crate) const REWINDS: &str = "SELECT generation, settled_at, reason, floor_id, next_id, floor_fence, next_fence, \
+    shown_id, recovered \
     FROM rewinds ORDER BY generation DESC LIMIT $1";
 
 pub(crate) const SECRET: &str = "SELECT value FROM secrets WHERE name = 'proof'";

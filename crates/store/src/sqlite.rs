@@ -13,7 +13,7 @@ mod verify;
 use slotline_protocol::chain;
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,7 +66,6 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) async fn open(url: &str) -> Result<Self, Error> {
-        let expected = || Error::InvalidUrl("expected sqlite:/path/file.db or sqlite::memory:".to_owned());
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|_| expected())?
@@ -97,6 +96,37 @@ impl Journal {
         };
         let (readers, viewers) = (readers(), readers());
         Ok(Self { writer, readers, viewers, leading: Arc::default(), anchor })
+    }
+
+    /// A file that is there, to read it and nothing else: without the settings of a writer, which would change a file that
+    /// is another program's.
+    pub(crate) async fn open_to_read(url: &str) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|_| expected())?
+            .create_if_missing(false)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(ROW_BUFFER)
+            .disable_statement_logging();
+        let path = options.get_filename();
+        match std::fs::metadata(path) {
+            Ok(file) if file.is_file() => {}
+            Ok(_) => return Err(Error::Unfit(format!("{} is no file", path.display()))),
+            Err(error) => return Err(Error::Unfit(format!("{} can't be read: {error}", path.display()))),
+        }
+        // Without a log no process has it open: a reader would make one, and leave it.
+        let has_log = beside(path, "-wal").exists();
+        let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(CALL_DEADLINE);
+        let pool = pool.connect_lazy_with(options.immutable(!has_log));
+        let (readers, viewers) = (pool.clone(), pool.clone());
+        Ok(Self { writer: pool, readers, viewers, leading: Arc::default(), anchor: None })
+    }
+
+    /// Whether this file holds a journal at all.
+    pub(crate) async fn is_there(&self) -> Result<bool, Error> {
+        let mut connection = within(self.readers.acquire()).await?;
+        let there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'leadership')";
+        within(sqlx::query_scalar(there).fetch_one(&mut *connection)).await
     }
 
     pub(crate) fn for_viewers(&self) -> Self {
@@ -143,6 +173,10 @@ impl Journal {
     }
 }
 
+fn expected() -> Error {
+    Error::InvalidUrl("expected sqlite:/path/file.db or sqlite::memory:".to_owned())
+}
+
 /// The one row that a statement which writes returns, of all its rows. A statement that is left at its first row commits as
 /// it is closed, and that this failed, for want of room for example, is not reported: the write would be believed.
 fn only<T>(mut rows: Vec<T>) -> Result<T, Error> {
@@ -154,15 +188,20 @@ fn keep_private(path: &Path) -> Result<(), Error> {
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE).open(path);
     made.map_err(sqlx::Error::Io)?;
     for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let path = Path::new(&name);
-        let is_open = std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o777 != PRIVATE);
-        if is_open && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
+        let path = beside(path, suffix);
+        let is_open = std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o777 != PRIVATE);
+        if is_open && let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(PRIVATE)) {
             tracing::warn!(path = %path.display(), error = %chain(&error), "others may read the journal: its mode can't be changed");
         }
     }
     Ok(())
+}
+
+/// A file that SQLite keeps beside `path`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Opens the writer. Of two that switch a new file to its log at once SQLite turns one away without waiting.

@@ -4,6 +4,7 @@
 
 use slotline_protocol::message::Lineage;
 use slotline_protocol::{Epoch, ExecutionId, Timestamp};
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::Counters;
@@ -59,6 +60,8 @@ pub struct PastRewind {
     pub shown: ExecutionId,
     /// The first execution accepted afterwards.
     pub resumed: ExecutionId,
+    /// Fences that may have been granted in what was lost.
+    pub lost_fences: Range<i64>,
     pub recovered: Vec<ExecutionId>,
 }
 

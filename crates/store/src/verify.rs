@@ -1,10 +1,12 @@
 //! Whether the promises were kept, judged by the journal alone.
 //!
 //! Starts and ends are the workers' stamps, each by its own clock, so two attempts of different workers must overlap by
-//! more than [`CLOCK_TOLERANCE`] to be held against a limit. Policies are known as they are today, so limits and order
-//! are held against slots granted since the policy last changed. An attempt that was handed back leaves no trace but a
-//! later fence. Not here: how a database is asked (`facts`), and each judgement (`lines`, `ledger`).
+//! more than [`CLOCK_TOLERANCE`] to be held against a limit. Limits and order are held against what the policy was as
+//! each slot was granted, as the audit tells; what it does not tell is named, and not judged. An attempt that was handed
+//! back leaves no trace but a later fence. Not here: how a database is asked (`facts`), what held when (`course`), and each
+//! judgement (`lines`, `ledger`).
 
+pub(crate) mod course;
 pub(crate) mod facts;
 mod ledger;
 mod lines;
@@ -37,6 +39,8 @@ pub struct Verdict {
     pub checks: Vec<Checked>,
     /// One sentence each, at most [`VIOLATIONS_MAX`].
     pub violations: Vec<String>,
+    /// What could not be judged, and why: one sentence each, at most [`VIOLATIONS_MAX`].
+    pub unjudged: Vec<String>,
     /// The times the journal was found older than the world, the newest first: of what was lost then, the journal can
     /// tell nothing.
     pub rewinds: Vec<PastRewind>,
@@ -127,6 +131,12 @@ impl Verdict {
         self.of(check).violations += 1;
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(violation());
+        }
+    }
+
+    fn pass_over(&mut self, unjudged: impl FnOnce() -> String) {
+        if self.unjudged.len() < VIOLATIONS_MAX {
+            self.unjudged.push(unjudged());
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is asked of a database, all of it in one snapshot.
 
 use crate::PastRewind;
+use crate::verify::course::Change;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Timestamp, WorkerName, http};
 
 /// All that is judged.
@@ -8,6 +9,8 @@ use slotline_protocol::{ActionId, ExecutionId, Fence, Timestamp, WorkerName, htt
 pub(crate) struct Facts {
     /// Those that are not deleted.
     pub(crate) actions: Vec<http::Action>,
+    /// What was changed of actions, deleted ones too, in the order of the audit.
+    pub(crate) changes: Vec<Change>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) records: Vec<Record>,
     /// Executions with events, but no story.
@@ -85,7 +88,7 @@ macro_rules! gather {
     ($connection:expr, $since:expr) => {{
         use crate::deadline::within_time;
         use crate::verify::VERIFY_DEADLINE;
-        use crate::{row, sql};
+        use crate::{audit, row, sql};
         macro_rules! all {
             ($query:expr, $read:path) => {{
                 let mut read = Vec::new();
@@ -99,6 +102,7 @@ macro_rules! gather {
         let since = $since;
         crate::verify::facts::Facts {
             actions: all!(sqlx::query(sql::ACTIONS), row::action),
+            changes: all!(sqlx::query(audit::COURSES), row::change),
             grants: all!(sqlx::query(sql::GRANTS).bind(since), row::grant),
             records: all!(sqlx::query(sql::RECORDS).bind(since), row::record),
             orphans: all!(sqlx::query(sql::EVENTS_WITHOUT_STORY), row::execution_id),

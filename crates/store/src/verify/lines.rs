@@ -1,12 +1,19 @@
 //! Who got a slot, when, and who else ran meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Timestamp, http};
 
+use super::course::{Change, Course, Rule, Unknown};
 use super::facts::{Facts, Grant};
 use super::{CLOCK_TOLERANCE, Check, Verdict};
+
+/// An attempt that was granted, and what held then.
+struct Judged<'g> {
+    grant: &'g Grant,
+    rule: Option<Rule>,
+}
 
 pub(super) fn judge(verdict: &mut Verdict, facts: &Facts) {
     let executions: BTreeSet<ExecutionId> = facts.grants.iter().map(|grant| grant.execution).collect();
@@ -17,41 +24,57 @@ pub(super) fn judge(verdict: &mut Verdict, facts: &Facts) {
     unique_fences(verdict, &facts.grants);
     let actions: BTreeMap<ActionId, &http::Action> =
         facts.actions.iter().map(|action| (action.action_id, action)).collect();
+    let mut changes: BTreeMap<ActionId, Vec<&Change>> = BTreeMap::new();
+    for change in &facts.changes {
+        changes.entry(change.action).or_default().push(change);
+    }
+    let lost: Vec<Range<i64>> = facts.rewinds.iter().map(|rewind| rewind.lost_fences.clone()).collect();
     let mut lines: BTreeMap<ActionId, Vec<&Grant>> = BTreeMap::new();
     for grant in facts.grants.iter().filter(|grant| grant.fence.is_some()) {
         lines.entry(grant.action).or_default().push(grant);
     }
     for (id, mut grants) in lines {
         grants.sort_unstable_by_key(|grant| grant.fence);
-        let action = actions.get(&id).copied();
-        let name = action.map_or_else(|| format!("deleted action {id}"), |action| action.action_ref.to_string());
-        attempts(verdict, &name, &grants);
-        moments(verdict, &name, &grants);
-        let Some(action) = action else { continue };
-        under_policy(verdict, action, &grants);
+        let course = Course::new(id, actions.get(&id).copied(), changes.get(&id).map_or(&[], Vec::as_slice));
+        attempts(verdict, &course.name, &grants);
+        moments(verdict, &course.name, &grants);
+        under_policy(verdict, &course, &lost, &grants);
     }
 }
 
-/// Limits and order, as the policy has it.
-fn under_policy(verdict: &mut Verdict, action: &http::Action, grants: &[&Grant]) {
-    let (name, policy) = (action.action_ref.as_str(), &action.policy);
-    // It gave its limit up for itself, knowingly.
-    let is_bound = policy.on_isolation == OnIsolation::Stop;
-    let since = action.updated_at;
-    overlap(verdict, name, policy.limit.filter(|_| is_bound), since, grants);
-    if policy.key_limit.is_none() {
-        return order(verdict, name, since, grants);
+/// Limits and order, by the policy that held at each grant.
+fn under_policy(verdict: &mut Verdict, course: &Course, lost: &[Range<i64>], grants: &[&Grant]) {
+    let mut unknown: BTreeMap<Unknown, u64> = BTreeMap::new();
+    let judged: Vec<Judged> = grants
+        .iter()
+        .map(|&grant| {
+            let rule = course.rule_of(grant, lost).map_err(|why| *unknown.entry(why).or_default() += 1).ok();
+            Judged { grant, rule }
+        })
+        .collect();
+    for (why, count) in unknown {
+        verdict.pass_over(|| {
+            let (name, because) = (&course.name, why.because());
+            format!("{name}: {count} attempts were not held against limits and order: {because}")
+        });
     }
-    let mut keys: BTreeMap<Option<&str>, Vec<&Grant>> = BTreeMap::new();
-    for grant in grants {
-        keys.entry(grant.key.as_deref()).or_default().push(grant);
+    let all: Vec<&Judged> = judged.iter().collect();
+    overlap(verdict, &course.name, &all, |rule| rule.limit);
+    order(verdict, &course.name, &all);
+    if all.iter().any(|judged| judged.rule.is_some_and(|rule| rule.key_limit.is_some())) {
+        let mut keys: BTreeMap<Option<&str>, Vec<&Judged>> = BTreeMap::new();
+        for judged in all {
+            keys.entry(judged.grant.key.as_deref()).or_default().push(judged);
+        }
+        for (key, judged) in keys {
+            overlap(verdict, &line(&course.name, key), &judged, |rule| rule.key_limit);
+        }
     }
-    for (key, grants) in keys {
-        // What has no key shares a line of its own.
-        let line = key.map_or_else(|| format!("{name} [no key]"), |key| format!("{name} [{key}]"));
-        overlap(verdict, &line, policy.key_limit.filter(|_| is_bound), since, &grants);
-        order(verdict, &line, since, &grants);
-    }
+}
+
+/// What the line of a key is called; what has no key shares a line of its own.
+fn line(name: &str, key: Option<&str>) -> String {
+    key.map_or_else(|| format!("{name} [no key]"), |key| format!("{name} [{key}]"))
 }
 
 fn unique_fences(verdict: &mut Verdict, grants: &[Grant]) {
@@ -104,19 +127,22 @@ fn moments(verdict: &mut Verdict, name: &str, grants: &[&Grant]) {
     }
 }
 
-fn is_judged(grant: &Grant, since: Timestamp) -> bool {
-    grant.scheduled_at.is_some_and(|at| at >= since)
-}
-
-/// First attempts get their slots in the order of the line, which is the order of ids. `grants` ascend by fence.
-fn order(verdict: &mut Verdict, line: &str, since: Timestamp, grants: &[&Grant]) {
-    let first = grants.iter().filter(|grant| grant.attempt == 1 && is_judged(grant, since));
-    let first: Vec<ExecutionId> = first.map(|grant| grant.execution).collect();
-    verdict.examine(Check::Order, first.len());
-    for pair in first.windows(2) {
-        if let [before, after] = pair
-            && before > after
-        {
+/// First attempts get their slots in the order of their line, which is the order of ids. Which line that is depends on
+/// whether keys mattered. `grants` ascend by fence.
+fn order(verdict: &mut Verdict, name: &str, grants: &[&Judged]) {
+    let mut latest: BTreeMap<Option<&str>, ExecutionId> = BTreeMap::new();
+    let mut were_keyed = None;
+    for Judged { grant, rule } in grants.iter().filter(|judged| judged.grant.attempt == 1) {
+        let are_keyed = rule.map(|rule| rule.key_limit.is_some());
+        if were_keyed != are_keyed {
+            latest.clear();
+            were_keyed = are_keyed;
+        }
+        let Some(are_keyed) = are_keyed else { continue };
+        verdict.examine(Check::Order, 1);
+        let (key, after) = (grant.key.as_deref().filter(|_| are_keyed), grant.execution);
+        if let Some(before) = latest.insert(key, after).filter(|before| *before > after) {
+            let line = if are_keyed { line(name, key) } else { name.to_owned() };
             verdict.accuse(Check::Order, || {
                 format!("{line}: execution {before} got its slot before {after}, which was ahead of it")
             });
@@ -124,14 +150,17 @@ fn order(verdict: &mut Verdict, line: &str, since: Timestamp, grants: &[&Grant])
     }
 }
 
-/// Sweeps over starts and ends; at no moment may more than `limit` run.
-fn overlap(verdict: &mut Verdict, line: &str, limit: Option<u32>, since: Timestamp, grants: &[&Grant]) {
-    let Some(limit) = limit else { return };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+/// Sweeps over starts and ends; at no moment may more run than the limit.
+///
+/// Of those that run at once the one with the highest fence got its slot last, when all the others had theirs: so the
+/// limit that held at its grant is the one that counts. `grants` ascend by fence.
+fn overlap(verdict: &mut Verdict, line: &str, grants: &[&Judged], limit: impl Fn(&Rule) -> Option<u32>) {
+    let limit = |judged: &Judged| judged.rule.as_ref().and_then(&limit).and_then(|limit| usize::try_from(limit).ok());
+    let Some(least) = grants.iter().filter_map(|judged| limit(judged)).min() else { return };
     // An end sorts before a start of the same microsecond: a hand-over is no overlap.
     let mut turns: Vec<(Timestamp, bool, usize)> = Vec::new();
-    for (index, grant) in grants.iter().enumerate() {
-        let Some((started_at, ended_at)) = span(grant) else { continue };
+    for (index, judged) in grants.iter().enumerate() {
+        let Some((started_at, ended_at)) = span(judged.grant) else { continue };
         turns.push((started_at, true, index));
         turns.push((ended_at, false, index));
     }
@@ -142,19 +171,27 @@ fn overlap(verdict: &mut Verdict, line: &str, limit: Option<u32>, since: Timesta
             running.remove(&index);
             continue;
         }
-        let grant = grants[index];
-        let is_judged = is_judged(grant, since);
-        verdict.examine(Check::Limits, usize::from(is_judged));
-        if is_judged && running.len() >= limit {
-            let beside = running.iter().filter(|other| overlaps(grants[**other], grant)).count();
-            if beside >= limit {
-                let (count, execution) = (beside + 1, grant.execution);
-                verdict.accuse(Check::Limits, || {
-                    format!("{line}: {count} ran at {at} when execution {execution} started, limit {limit}")
-                });
-            }
-        }
+        let grant = grants[index].grant;
+        let beside: Vec<usize> = match running.len() < least {
+            // As nearly always: whatever the limit was, it held.
+            true => Vec::new(),
+            false => running.iter().copied().filter(|other| overlaps(grants[*other].grant, grant)).collect(),
+        };
+        let last = beside.last().map_or(index, |last| index.max(*last));
         running.insert(index);
+        let Some(limit) = limit(grants[last]) else { continue };
+        // One that gave its limit up for itself, knowingly, may run beside any.
+        let is_bound = |index: &usize| grants[*index].rule.is_none_or(|rule| rule.is_bound);
+        if !beside.iter().chain([&index]).all(is_bound) {
+            continue;
+        }
+        verdict.examine(Check::Limits, 1);
+        if beside.len() >= limit {
+            let (count, execution) = (beside.len() + 1, grant.execution);
+            verdict.accuse(Check::Limits, || {
+                format!("{line}: {count} ran at {at} when execution {execution} started, limit {limit}")
+            });
+        }
     }
 }
 

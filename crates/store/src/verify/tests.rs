@@ -1,8 +1,11 @@
 //! Each judgement by itself, on a few grants. Against whole journals: `tests/conformance/verify.rs`.
 
+use slotline_protocol::audit::Changed;
+use slotline_protocol::change::{differences, override_difference, pause_difference};
 use slotline_protocol::policy::OnIsolation;
-use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, Policy, Timestamp, WorkerName, http};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, LimitOverride, Policy, Timestamp, WorkerName, http};
 
+use super::course::Change;
 use super::facts::{Grant, Record, Total};
 use super::*;
 
@@ -41,10 +44,15 @@ fn on(worker: &str, grant: Grant) -> Grant {
     Grant { worker: Some(WorkerName::new(worker).expect("valid")), ..grant }
 }
 
-/// What is wrong with a sound journal that has these grants.
-fn violations(action: http::Action, grants: &[Grant]) -> Vec<String> {
+/// The judgement on a sound journal that has these grants, and whose audit has these changes.
+fn judged(actions: Vec<http::Action>, changes: &[Change], grants: &[Grant]) -> Verdict {
     let ledger = facts::Ledger { epoch: 1, next_id: 100, next_fence: 100, next_action: 2, ..facts::Ledger::default() };
-    judge(Facts { actions: vec![action], grants: grants.to_vec(), ledger, ..Facts::default() }).violations
+    judge(Facts { actions, changes: changes.to_vec(), grants: grants.to_vec(), ledger, ..Facts::default() })
+}
+
+/// What is wrong with it.
+fn violations(action: http::Action, grants: &[Grant]) -> Vec<String> {
+    judged(vec![action], &[], grants).violations
 }
 
 fn limited(limit: u32, grants: &[Grant]) -> Vec<String> {
@@ -89,6 +97,154 @@ fn what_was_granted_under_another_policy_is_not_judged_by_this_one() {
     let mut isolated = action(Some(1), None);
     isolated.policy.on_isolation = OnIsolation::Continue;
     assert_eq!(violations(isolated, &grants).len(), 1, "the order holds all the same");
+}
+
+/// A change of the action before this fence, from one policy to another.
+fn changed(fence: i64, old: Option<&http::Action>, new: Option<&http::Action>) -> Change {
+    let policy = |it: Option<&http::Action>| it.map(|it| it.policy.clone());
+    let mut changes = differences(policy(old).as_ref(), policy(new).as_ref());
+    let temporary = |it: Option<&http::Action>| it.and_then(|it| it.limit_override.clone());
+    if temporary(old) != temporary(new) {
+        changes.push(override_difference(temporary(old).as_ref(), temporary(new).as_ref()));
+    }
+    let changed = match (old, new) {
+        (None, _) => Changed::ActionCreated,
+        (_, None) => Changed::ActionDeleted,
+        (Some(_), Some(_)) => Changed::PolicyChanged,
+    };
+    Change { action: ActionId(1), name: "demo.line".to_owned(), changed, fence, changes }
+}
+
+fn paused(fence: i64) -> Change {
+    let changes = vec![pause_difference(true)];
+    Change { action: ActionId(1), name: "demo.line".to_owned(), changed: Changed::Paused, fence, changes }
+}
+
+fn of_limit(limit: u32) -> http::Action {
+    // Changed lately, which is of no account where the audit tells all.
+    http::Action { updated_at: at(1_000_000), ..action(Some(limit), None) }
+}
+
+#[test]
+fn each_slot_is_judged_by_the_limit_that_held_as_it_was_granted() {
+    let (one, three) = (of_limit(1), of_limit(3));
+    let course = [
+        changed(1, None, Some(&one)),
+        changed(3, Some(&one), Some(&three)),
+        paused(4),
+        changed(6, Some(&three), Some(&one)),
+    ];
+    // One at a time, then three, whose surplus runs out, then one again.
+    let sound = [
+        ran(1, 1, 10, 20),
+        ran(2, 2, 20, 30),
+        ran(3, 3, 30, 60),
+        ran(4, 4, 31, 70),
+        ran(5, 5, 32, 80),
+        ran(6, 6, 80, 90),
+    ];
+    let verdict = judged(vec![one.clone()], &course, &sound);
+    assert_eq!((verdict.violations, verdict.unjudged), (vec![], vec![]));
+    let examined = |check| verdict.checks.iter().find(|it| it.check == check).map(|it| it.examined);
+    assert_eq!((examined(Check::Limits), examined(Check::Order)), (Some(6), Some(6)));
+    // The same before the raise, and after the fall.
+    for (index, broken) in [(1, ran(2, 2, 19, 30)), (5, ran(6, 6, 79, 90))] {
+        let mut grants = sound.to_vec();
+        grants[index] = broken;
+        let verdict = judged(vec![one.clone()], &course, &grants);
+        assert!(verdict.violations.len() == 1 && verdict.violations[0].contains("limit 1"), "{verdict:?}");
+    }
+    // A fourth beside three.
+    let mut grants = sound.to_vec();
+    grants.push(Grant { attempt: 2, ..ran(2, 5, 40, 50) });
+    grants[4] = ran(5, 6, 32, 80);
+    grants[5] = ran(6, 7, 80, 90);
+    let verdict = judged(vec![three], &course[..3], &grants);
+    assert!(verdict.violations.iter().any(|it| it.contains("4 ran") && it.contains("limit 3")), "{verdict:?}");
+}
+
+#[test]
+fn who_was_slow_to_start_is_judged_by_the_limit_at_the_last_grant_beside_it() {
+    let (one, three) = (of_limit(1), of_limit(3));
+    let course = [changed(1, None, Some(&one)), changed(2, Some(&one), Some(&three))];
+    // Granted under one slot, and started when two others had theirs under three.
+    let grants = [ran(1, 1, 50, 90), ran(2, 2, 20, 80), ran(3, 3, 20, 80)];
+    assert_eq!(judged(vec![three], &course, &grants).violations, [""; 0]);
+}
+
+#[test]
+fn an_override_counts_while_it_lasts_and_the_declared_limit_before_and_after() {
+    let declared = of_limit(1);
+    let temporary = LimitOverride { limit: Some(2), until: at(90), since: at(1), actor: String::new(), reason: None };
+    let overridden = http::Action { limit_override: Some(temporary), ..declared.clone() };
+    let end = Change { changed: Changed::OverrideEnded, ..changed(5, Some(&overridden), Some(&declared)) };
+    let course = [changed(1, None, Some(&declared)), changed(3, Some(&declared), Some(&overridden)), end];
+    let both = |fence| [ran(1, fence, 10, 40), ran(2, fence + 1, 20, 40)];
+    for (fence, wrong) in [(1, 1), (3, 0), (5, 1)] {
+        assert_eq!(judged(vec![declared.clone()], &course, &both(fence)).violations.len(), wrong, "{fence}");
+    }
+    assert_eq!(judged(vec![overridden], &course[..2], &both(7)).violations, [""; 0], "it lasts");
+}
+
+#[test]
+fn lines_are_what_they_were_as_keys_began_and_ceased_to_matter() {
+    let key = |key: &str, grant| Grant { key: Some(key.to_owned()), ..grant };
+    let (whole, keyed) = (action(None, None), action(None, Some(1)));
+    let course = [
+        changed(1, None, Some(&whole)),
+        changed(3, Some(&whole), Some(&keyed)),
+        changed(5, Some(&keyed), Some(&whole)),
+    ];
+    // The second passes the first of another key while keys matter, and only then.
+    let pair = |fence| [key("b", ran(2, fence, 10, 20)), key("a", ran(1, fence + 1, 10, 20))];
+    for (fence, wrong) in [(1, 1), (3, 0), (5, 1)] {
+        assert_eq!(judged(vec![whole.clone()], &course, &pair(fence)).violations.len(), wrong, "{fence}");
+    }
+    let same = [key("a", ran(1, 3, 10, 20)), key("a", ran(2, 4, 15, 20))];
+    let found = judged(vec![whole], &course, &same).violations;
+    assert!(found.len() == 1 && found[0].starts_with("demo.line [a]: 2 ran"), "{found:?}");
+}
+
+#[test]
+fn what_the_audit_does_not_tell_is_named_and_not_judged() {
+    let grants = [ran(1, 1, 10, 40), ran(2, 2, 20, 40), ran(3, 3, 50, 60)];
+    let (one, two) = (of_limit(1), of_limit(2));
+    let course = [changed(1, None, Some(&two)), changed(3, Some(&two), Some(&one))];
+    let named = |verdict: &Verdict, count: &str| {
+        assert_eq!(verdict.violations, [""; 0]);
+        let [sentence] = verdict.unjudged.as_slice() else { panic!("one sentence: {verdict:?}") };
+        assert!(sentence.starts_with("demo.line") && sentence.contains(&format!(": {count} attempts")), "{sentence}");
+    };
+    assert_eq!(judged(vec![one.clone()], &course, &grants).unjudged, [""; 0]);
+    named(&judged(vec![one.clone()], &course[1..], &grants), "2");
+    named(&judged(vec![one.clone()], &[], &grants), "3");
+    named(&judged(vec![of_limit(7)], &course, &grants), "3");
+    let verdict = judged(vec![], &[], &grants);
+    assert!(verdict.unjudged[0].starts_with("deleted action 1: 3 attempts"), "{verdict:?}");
+    // Of a deleted one the audit tells all the same.
+    let deleted = [course[0].clone(), course[1].clone(), changed(4, Some(&one), None)];
+    let verdict = judged(vec![], &deleted, &[ran(1, 3, 10, 40), ran(2, 3, 20, 40)]);
+    assert!(verdict.unjudged.is_empty() && verdict.violations.iter().any(|it| it.contains("limit 1")), "{verdict:?}");
+}
+
+#[test]
+fn what_was_granted_in_a_lost_part_of_the_journal_is_not_judged_by_what_is_left_of_it() {
+    let rewind = PastRewind {
+        generation: 2,
+        settled_at: at(500),
+        reason: "restored".to_owned(),
+        from: ExecutionId(2),
+        shown: ExecutionId(4),
+        resumed: ExecutionId(9),
+        lost_fences: 2..9,
+        recovered: vec![ExecutionId(2), ExecutionId(3)],
+    };
+    let grants = vec![ran(1, 1, 10, 20), ran(2, 2, 20, 60), ran(3, 3, 20, 60), ran(9, 9, 60, 70)];
+    let ledger = facts::Ledger { epoch: 1, next_id: 100, next_fence: 100, next_action: 2, ..facts::Ledger::default() };
+    let (actions, changes) = (vec![of_limit(1)], vec![changed(1, None, Some(&of_limit(1)))]);
+    let verdict = judge(Facts { actions, changes, grants, ledger, rewinds: vec![rewind], ..Facts::default() });
+    assert_eq!(verdict.violations, [""; 0]);
+    assert!(verdict.unjudged.len() == 1 && verdict.unjudged[0].contains("2 attempts"), "{verdict:?}");
 }
 
 #[test]
