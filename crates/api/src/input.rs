@@ -75,8 +75,8 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
-    let found = headers.get_all(CONTENT_ENCODING).iter().map(|found| String::from_utf8_lossy(found.as_bytes()));
-    let compressed = found.filter(|found| !found.eq_ignore_ascii_case("identity")).next();
+    let mut found = headers.get_all(CONTENT_ENCODING).iter().map(|found| String::from_utf8_lossy(found.as_bytes()));
+    let compressed = found.find(|found| !found.eq_ignore_ascii_case("identity"));
     compressed.map_or(Ok(()), |found| Err(Error::Encoding(found.into_owned())))
 }
 

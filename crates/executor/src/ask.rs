@@ -114,6 +114,7 @@ pub(crate) struct Question {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few questions wait at a time")]
 pub(crate) enum Asker {
     Here(oneshot::Sender<Answered>),
     /// Another executor: the properties of its question name its reply queue.

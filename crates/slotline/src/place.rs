@@ -132,6 +132,8 @@ mod tests {
             queue_length: 9,
             active_count: 1,
             max_concurrent,
+            declared_limit: None,
+            limit_override: None,
             key_limit,
             oldest_enqueued_at: None,
             total_enqueued: 10,

@@ -99,7 +99,7 @@ impl Stand {
 async fn a_forged_completion_frees_no_slot() -> Result<()> {
     let stand = Stand::start().await?;
     stand.lie(&stand.completed()).await?;
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]
@@ -107,14 +107,14 @@ async fn a_forged_completion_of_numbers_that_no_journal_comes_to_frees_no_slot()
     let stand = Stand::start().await?;
     let far = Completed { fence: Fence(i64::MAX), attempt: u32::MAX, last_sequence: u64::MAX, ..stand.completed() };
     stand.lie(&far).await?;
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]
 async fn a_forged_return_gives_no_slot_to_another() -> Result<()> {
     let stand = Stand::start().await?;
     stand.lie(&stand.returned()).await?;
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_forged_last_word_ends_no_incarnation() -> Result<()> {
         has_more: false,
     };
     stand.lie(&ended).await?;
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_forged_heartbeat_draws_no_work_and_moves_no_number() -> Result<()> {
         ..stand.honest.account()
     };
     stand.lie(&wild).await?;
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_forged_status_is_not_shown() -> Result<()> {
         changed_at: Timestamp::from_micros(7),
     };
     stand.lie(&running).await?;
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn forged_progress_is_not_recorded() -> Result<()> {
         stand.lie(&Progress { execution_id, action_ref, attempt, sequence, timestamp, event }).await?;
     }
     let store = stand.slotline.store.clone();
-    stand.nothing_has_changed().await?;
+    Box::pin(stand.nothing_has_changed()).await?;
     let recorded = store.events(execution_id, 0, 100).await?.context("it is known")?;
     ensure!(!serde_json::to_string(&recorded.events)?.contains("lost"), "{recorded:?}");
     Ok(())
@@ -239,7 +239,7 @@ async fn an_execution_that_no_executor_has_asked_to_cancel_goes_on() -> Result<(
     for id in [1, 2] {
         ask_unproven(&stand.slotline, &format!(r#"{{"ask":"cancel","id":{id},"reason":null}}"#), None).await?;
     }
-    stand.nothing_has_changed().await
+    Box::pin(stand.nothing_has_changed()).await
 }
 
 #[tokio::test]

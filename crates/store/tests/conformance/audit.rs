@@ -57,7 +57,7 @@ async fn an_entry_reads_back_whole_with_the_change_that_it_tells_of(world: World
     let entry = of_action(7, Changed::LimitOverridden, by.clone(), changes.clone());
     let actions = vec![ActionChange::Put(changed.clone())];
     writer.commit(Batch { actions, audit: vec![entry, of_cancel(8, 3)], ..Batch::default() }).await?;
-    assert_eq!(world.store.actions().await?, [changed.clone()]);
+    assert_eq!(world.store.actions().await?, std::slice::from_ref(&changed));
     let found = listed(&world, &AuditFilter::default()).await?;
     let expected = Entry {
         id: 1,

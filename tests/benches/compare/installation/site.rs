@@ -91,7 +91,7 @@ async fn embedded() -> Result<Installation> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let api = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
-    let served = Some(Api { listener, token: None });
+    let served = Some(Api { listener, tokens: Default::default() });
     let running = slotline_executor::run(Config::default(), store.clone(), broker.clone(), served, shutdown.clone());
     Ok(Installation {
         system: EMBEDDED,
