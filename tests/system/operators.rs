@@ -8,6 +8,9 @@ use crate::actions::Action;
 use crate::message::{Message, tags};
 use crate::world::{LATER, SOON, World, http, list};
 
+/// As whom publishers log in.
+const USER: &str = "slotline-publisher";
+
 /// What one executor answers: status, ETag, and the whole body.
 async fn ask(
     world: &World,
@@ -128,15 +131,18 @@ async fn every_change_works_on_a_follower_as_on_the_leader_and_says_who_and_why(
 async fn a_publisher_that_cancels_is_known_by_its_user_and_only_once() -> anyhow::Result<()> {
     let world = World::with([Action::stamp("line.one", "limit = 1\nrun_ahead = 0")]).start().await?;
     let request = |tag: &str| Message::request("line.one", json!({"tag": tag, "gate": world.gate("all")})).id(tag);
-    world.publish(&[request("own").user("guest"), request("nobodys")]).await?;
+    world.publish(&[request("own").user(USER), request("nobodys")]).await?;
     let cancel =
         |id: &str| Message::payload("execution.cancel_requested", json!({"message_id": id, "reason": "too late"}));
-    world.publish(&[cancel("own").user("guest"), cancel("own").user("guest"), cancel("nobodys")]).await?;
+    world.publish(&[cancel("own").user(USER), cancel("own").user(USER), cancel("nobodys")]).await?;
     world.settled("line.one", 2, LATER).await?;
     let mut told = changed(&world, "action=line.one").await?;
     told.retain(|entry| entry.starts_with("cancel_requested"));
-    ensure!(told == ["cancel_requested publisher too late", "cancel_requested guest too late"], "{told:?}");
-    ensure!(changed(&world, "actor=guest").await?.len() == 1);
+    ensure!(
+        told == ["cancel_requested publisher too late", "cancel_requested slotline-publisher too late"],
+        "{told:?}"
+    );
+    ensure!(changed(&world, "actor=slotline-publisher").await?.len() == 1);
     Ok(())
 }
 
