@@ -37,6 +37,9 @@ async fn run_and_wait_exits_as_the_execution_ended() -> anyhow::Result<()> {
         let done = world.slotline(arguments).await?;
         assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", text(&done));
     }
+    world.ask("PUT", "/api/v1/actions/demo.unserved", Some(json!({}))).await?;
+    let queued = world.slotline(&["run", "demo.unserved"]).await?;
+    assert!(text(&queued).contains("no worker serves demo.unserved now"), "{}", text(&queued));
     let waiting = world.slotline(&["run", "demo.long", "-p", "sleep_ms=120000", "--wait"]);
     let cancelling = async {
         let id = eventually("the long one runs", SOON, async || {

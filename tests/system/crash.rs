@@ -94,6 +94,9 @@ async fn a_broker_restarted_in_mid_stream_loses_repeats_and_reorders_nothing() -
     world.rabbit.start_again().await?;
     publisher.await??;
     world.settled("line.one", tags.len(), LATER).await?;
+    for daemon in world.executors.iter().chain(&world.workers) {
+        ensure!(!daemon.log().contains("lapin::"), "{} says it in another's words:\n{}", daemon.name(), daemon.log());
+    }
     world.check_line("line.one", &tags, 1).await
 }
 

@@ -9,7 +9,7 @@ use slotline_tests::{Stamp, eventually, most_at_once};
 
 use crate::actions::Action;
 use crate::message::Message;
-use crate::world::{LATER, SOON, World};
+use crate::world::{Builder, LATER, SOON, World};
 
 const LINE: &str = "line.one";
 /// Longer than everything that a test does while it runs: a whole lease passes, and processes start.
@@ -25,13 +25,15 @@ fn requests(name: &str, count: usize) -> Vec<Message> {
 
 /// Five that end, before whatever the journal goes back to.
 async fn begin(workers: usize) -> anyhow::Result<World> {
-    let world = World::with([Action::stamp(LINE, "limit = 1")])
-        .own_postgres()
-        .own_rabbit()
-        .workers(workers, 4)
-        .short_lease()
-        .start()
-        .await?;
+    begin_in(new(workers).short_lease()).await
+}
+
+fn new(workers: usize) -> Builder {
+    World::with([Action::stamp(LINE, "limit = 1")]).own_postgres().own_rabbit().workers(workers, 4)
+}
+
+async fn begin_in(builder: Builder) -> anyhow::Result<World> {
+    let world = builder.start().await?;
     world.publish(&requests("before", 5)).await?;
     world.settled(LINE, 5, LATER).await?;
     Ok(world)
@@ -200,8 +202,8 @@ async fn of_two_copies_of_the_journal_that_are_led_on_at_once_only_the_newer_goe
 
 #[tokio::test]
 async fn a_move_to_another_broker_is_said_and_what_runs_meanwhile_is_not_run_again() -> anyhow::Result<()> {
-    let mut world = begin(1).await?;
-    world.publish(&[request("long", LONG_MS)]).await?;
+    let mut world = begin_in(new(1).middle_lease()).await?;
+    world.publish(&[request("long", 2 * LONG_MS)]).await?;
     world.publish(&requests("behind", 2)).await?;
     world.stamps.started(6, LATER).await?;
     world.executors[0].kill()?;

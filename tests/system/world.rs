@@ -37,6 +37,8 @@ pub(crate) const LATER: Duration = Duration::from_secs(240);
 enum Lease {
     /// Short enough to wait for its end.
     Short,
+    /// For tests that wait for its end, and take a server away meanwhile for as long as that takes on a busy machine.
+    Middle,
     /// As by default, for tests in which nobody is silent.
     Default,
     /// For tests that restart a server: nothing is lost, however long that takes.
@@ -47,6 +49,7 @@ impl Lease {
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Short => &["--lease", "8s", "--fence", "5s", "--heartbeat", "500ms"],
+            Self::Middle => &["--lease", "50s", "--fence", "45s", "--heartbeat", "500ms"],
             Self::Default => &[],
             Self::Long => &["--lease", "10m", "--fence", "8m"],
         }
@@ -172,6 +175,11 @@ impl Builder {
 
     pub(crate) fn short_lease(mut self) -> Self {
         self.lease = Lease::Short;
+        self
+    }
+
+    pub(crate) fn middle_lease(mut self) -> Self {
+        self.lease = Lease::Middle;
         self
     }
 

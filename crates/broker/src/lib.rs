@@ -30,6 +30,6 @@ pub use session::Session;
 pub use supervisor::Supervisor;
 pub use topology::Topology;
 
-/// What a log filter should say besides. lapin warns of every returned message, with its whole body, though returns are
-/// ordinary and a body is nobody's business.
-pub const LOG_DIRECTIVES: [&str; 2] = ["lapin=error", "lapin::returned_messages=off"];
+/// What a log filter should say besides. lapin tells of each session's end several times over, also of an orderly one, and
+/// of returned messages with their bodies; a [`Supervisor`] says once what ended, where and why.
+pub const LOG_DIRECTIVES: [&str; 1] = ["lapin=off"];

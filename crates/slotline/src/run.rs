@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::http::{Submit, Submitted};
+use slotline_protocol::http::{Submit, Submitted, Worker};
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionRef, Detail, duration};
+use slotline_protocol::{ActionRef, Detail, Status, duration};
 use uuid::Uuid;
 
 use crate::client::Client;
 use crate::config::{Error, Output};
 use crate::signals::Signals;
 use crate::watch::Watch;
+use crate::workers::WORKERS_MAX;
 use crate::{Settings, ending, follow, output};
 
 #[derive(clap::Args)]
@@ -59,6 +60,9 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         reply: Reply::Accepted,
     };
     let submitted: Submitted = client.post_once(&["executions"], &message_id, &body).await?;
+    if submitted.status == Status::Queued && !is_served(&client, &body.action_ref).await.unwrap_or(true) {
+        output::note(format!("no worker serves {} now: it waits in line until one does", body.action_ref));
+    }
     if args.wait || args.watch {
         return wait(&client, submitted, args.watch.then_some(args.logs), settings.output()).await;
     }
@@ -73,6 +77,14 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         )),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a worker is there that takes executions of this action.
+async fn is_served(client: &Client, action_ref: &ActionRef) -> anyhow::Result<bool> {
+    let workers: Vec<Worker> = client.list(&["workers"], &[], WORKERS_MAX).await?;
+    Ok(workers
+        .iter()
+        .any(|worker| !worker.draining && worker.actions.iter().any(|served| served.action_ref == *action_ref)))
 }
 
 async fn wait(client: &Client, submitted: Submitted, watch: Option<bool>, output: Output) -> anyhow::Result<ExitCode> {

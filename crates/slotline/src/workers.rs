@@ -10,7 +10,7 @@ use crate::config::Output;
 use crate::{Settings, output};
 
 /// The most workers that are listed.
-const WORKERS_MAX: usize = 10_000;
+pub(crate) const WORKERS_MAX: usize = 10_000;
 
 pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
     let workers: Vec<Worker> = settings.client()?.list(&["workers"], &[], WORKERS_MAX).await?;

@@ -57,6 +57,7 @@ mod scratch;
 pub mod shim;
 mod shutdown;
 mod trust;
+mod unheard;
 mod watch;
 mod worker;
 

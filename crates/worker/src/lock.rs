@@ -52,11 +52,18 @@ impl Lock {
         }
         let marks = Arc::new(Marks::new(own.dev().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ own.ino()));
         let taken = async {
+            let mut is_said = false;
             loop {
                 match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => break,
                     Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                     Err(error) => return Err(unusable(error.into())),
+                }
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::warn!(
+                        folder = %state_dir.display(),
+                        "another process of the name {name}, or what it started, has this state folder: waiting up to {WAIT:?} for its end"
+                    );
                 }
                 tokio::time::sleep(TRY_EVERY).await;
             }

@@ -34,6 +34,7 @@ use crate::process::pool::{Outfit, Pool};
 use crate::report::Outbox;
 use crate::rest::Rest;
 use crate::scratch::Scratch;
+use crate::unheard::Unheard;
 use crate::watch::{Doing, Gauge};
 use crate::{Error, Shutdown, clock};
 
@@ -100,6 +101,8 @@ pub(crate) async fn run(
         book: Book::new(duty, hands),
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
         outbox: Outbox::new(broker.prefix(), &config.worker, incarnation),
+        prefix: broker.prefix().to_owned(),
+        unheard: Unheard::default(),
         confirms: FuturesUnordered::new(),
         lock,
         files: channels.clone(),
@@ -141,6 +144,8 @@ struct Loop {
     book: Arc<Book>,
     link: Link,
     outbox: Outbox,
+    prefix: String,
+    unheard: Unheard,
     /// What to tell the book once the broker has something.
     confirms: FuturesUnordered<BoxFuture<'static, Option<Input>>>,
     /// Held until nothing of this process is left.
@@ -315,6 +320,14 @@ impl Loop {
             Errand::Resend { key, range, action_ref } => self.outbox.resend(key, range, &action_ref, now),
             Errand::Beat { heartbeat, sent } => {
                 let incarnation = heartbeat.incarnation;
+                // Without a broker that is what is said.
+                let is_known = self.outbox.trust().is_known() || self.link.session().is_none();
+                if let Some(unheard_for) = self.unheard.beats(is_known, clock::boot()) {
+                    tracing::warn!(
+                        prefix = self.prefix,
+                        "no executor has answered for {unheard_for:.0?}: does one run, on this broker and virtual host, with this prefix?"
+                    );
+                }
                 crash::point("worker.heartbeat.before");
                 let refused = Input::HeartbeatRefused { incarnation };
                 self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent }, Some(refused));
