@@ -234,6 +234,18 @@ CREATE TABLE stories (
 -- Those few that a new leader has to finish. Most updates don't touch it and stay within their page.
 CREATE INDEX stories_awaits ON stories (execution_id) WHERE awaits IS NOT NULL;
 
+-- Batches whose events may not have been published yet, where somebody subscribes to them: as a JSON array of
+-- [execution, first number, last number].
+CREATE TABLE announcements (
+    epoch  bigint NOT NULL,
+    batch  bigint NOT NULL,
+    events text   NOT NULL,
+    PRIMARY KEY (epoch, batch)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.05,
+    autovacuum_vacuum_threshold = 1000
+);
+
 CREATE TABLE ended_incarnations (
     incarnation uuid        PRIMARY KEY,
     worker      text        NOT NULL,
@@ -387,7 +399,10 @@ CREATE FUNCTION slotline_commit(
     r_head         text[],
 
     -- audit, as a JSON array of objects
-    u_rows         text
+    u_rows         text,
+
+    -- events to be published
+    p_announced    text
 ) RETURNS void
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
@@ -537,6 +552,10 @@ BEGIN
         SELECT * FROM json_to_recordset(u_rows::json)
             AS u(at timestamptz, changed text, actor text, via text, reason text, action_id bigint, action_ref text,
             execution_id bigint, fence bigint, changes text);
+    END IF;
+
+    IF p_announced IS NOT NULL THEN
+        INSERT INTO announcements (epoch, batch, events) VALUES (p_epoch, p_batch, p_announced);
     END IF;
 END
 $$;

@@ -211,6 +211,15 @@ CREATE TABLE stories (
 -- Those few that a new leader has to finish.
 CREATE INDEX stories_awaits ON stories (execution_id) WHERE awaits IS NOT NULL;
 
+-- Batches whose events may not have been published yet, where somebody subscribes to them: as a JSON array of
+-- [execution, first number, last number].
+CREATE TABLE announcements (
+    epoch  INTEGER NOT NULL,
+    batch  INTEGER NOT NULL,
+    events TEXT    NOT NULL,
+    PRIMARY KEY (epoch, batch)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE ended_incarnations (
     incarnation BLOB    PRIMARY KEY,
     worker      TEXT    NOT NULL,

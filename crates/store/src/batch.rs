@@ -16,7 +16,7 @@ use slotline_protocol::{
 };
 use slotline_scheduler::{Lease, Snapshot};
 
-use crate::{Audit, Story};
+use crate::{Audit, EventRange, Story};
 
 /// One commit of one leader.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,8 @@ pub struct Batch {
     pub stories: Vec<Story>,
     /// Who changed what of it, and why.
     pub audit: Vec<Audit>,
+    /// Events of this batch that somebody subscribes to: remembered until they are known to be published.
+    pub announced: Vec<EventRange>,
 }
 
 impl Batch {
@@ -58,6 +60,7 @@ impl Batch {
             && self.events.is_empty()
             && self.stories.is_empty()
             && self.audit.is_empty()
+            && self.announced.is_empty()
     }
 }
 

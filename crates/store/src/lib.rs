@@ -12,6 +12,7 @@
 //! Deliberately absent: any decision about an execution, any clock that is not the caller's, and SQL built at run time.
 //! SQLite is for one process; two that share a file are kept from harm by the epoch, not from each other's way.
 
+mod announcements;
 mod audit;
 mod batch;
 mod browse;
@@ -40,6 +41,7 @@ use slotline_protocol::proof::Secret;
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, RequestName, Timestamp, http};
 use uuid::Uuid;
 
+pub use announcements::{BatchKey, EventRange, Facts};
 pub use audit::{Audit, AuditFilter};
 pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
@@ -182,6 +184,26 @@ impl Store {
     /// `None` if there is no such execution. `limit` is brought into 1 to [`PAGE_LIMIT_MAX`].
     pub async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
         on!(self, journal => journal.events(id, after, limit))
+    }
+
+    /// Batches of leaders before `epoch` whose events may not have been published, in their order.
+    pub async fn announcements_before(&self, epoch: Epoch) -> Result<Vec<BatchKey>, Error> {
+        on!(self, journal => journal.announcements_before(epoch))
+    }
+
+    /// The events of a batch that are to be published; none once they are forgotten.
+    pub async fn announcement(&self, batch: BatchKey) -> Result<Vec<EventRange>, Error> {
+        on!(self, journal => journal.announcement(batch))
+    }
+
+    /// The events of this batch, and of all before it, have been published.
+    pub async fn forget_announcements(&self, through: BatchKey) -> Result<(), Error> {
+        on!(self, journal => journal.forget_announcements(through))
+    }
+
+    /// What events of these executions are published with, in no particular order; nothing of those that are pruned.
+    pub async fn facts(&self, ids: &[ExecutionId]) -> Result<Vec<Facts>, Error> {
+        on!(self, journal => journal.facts(ids))
     }
 
     /// A page of executions, live and settled, newest first.

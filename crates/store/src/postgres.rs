@@ -1,6 +1,7 @@
 //! The journal on PostgreSQL: a small pool for the reads of scheduling, one for those of viewers, and one connection of
 //! its own for whoever leads.
 
+mod announcements;
 mod commit;
 mod dead;
 mod lead;

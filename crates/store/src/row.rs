@@ -427,7 +427,7 @@ fn count(row: &impl Columns, column: &'static str, id: ExecutionId) -> Result<u3
     u32::try_from(row.count(column)?).map_err(|_| corrupt(column, id, "negative"))
 }
 
-fn worker(row: &impl Columns, id: ExecutionId) -> Result<Option<WorkerName>, Error> {
+pub(crate) fn worker(row: &impl Columns, id: ExecutionId) -> Result<Option<WorkerName>, Error> {
     row.maybe_text("worker")?.map(|name| parsed(name, "worker", id)).transpose()
 }
 
@@ -459,7 +459,7 @@ fn raw(text: &str, column: &'static str, id: ExecutionId) -> Result<Arc<RawValue
     Ok(value.into())
 }
 
-fn shown(row: &impl Columns, column: &'static str) -> Result<Option<String>, Error> {
+pub(crate) fn shown(row: &impl Columns, column: &'static str) -> Result<Option<String>, Error> {
     Ok(row.maybe_text(column)?.map(show))
 }
 

@@ -3,6 +3,7 @@
 //! Write-ahead log with `synchronous = FULL`: what was committed survives a loss of power. In memory all share the one
 //! connection, since SQLite's shared cache would refuse readers instead of letting them wait.
 
+mod announcements;
 mod commit;
 mod dead;
 mod lead;

@@ -21,14 +21,14 @@ use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::stamp::Stamp;
 use crate::text::hide;
-use crate::{Batch, CommitError, Error, Story, audit, culprit};
+use crate::{Batch, CommitError, Error, Story, announcements, audit, culprit};
 
 const CALL: &str = "SELECT slotline_commit(\
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
     $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
     $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, \
     $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88, $89, $90, \
-    $91, $92, $93, $94)";
+    $91, $92, $93, $94, $95)";
 
 /// What `slotline_commit` raises when another leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
@@ -58,7 +58,8 @@ pub(crate) fn call(epoch: Epoch, batch: &Batch) -> Call {
         .bind(column(&batch.ended_incarnations, |(incarnation, ..)| incarnation.0))
         .bind(column(&batch.ended_incarnations, |(_, worker, _)| worker.as_str()))
         .bind(column(&batch.ended_incarnations, |(.., at)| Stamp(*at)));
-    stories(events(call, &batch.events), &batch.stories).bind(audit::rows(&batch.audit))
+    let call = stories(events(call, &batch.events), &batch.stories);
+    call.bind(audit::rows(&batch.audit)).bind(announcements::column(&batch.announced))
 }
 
 /// What a failed call means for the leader.

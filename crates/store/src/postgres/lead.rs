@@ -58,6 +58,7 @@ const FITNESS: &str = "SELECT current_setting('server_version_num')::integer AS 
     ('attempts', ARRAY['SELECT', 'INSERT', 'DELETE']), ('events', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('audit', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('stories', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('rewinds', ARRAY['SELECT', 'INSERT']), \
+    ('announcements', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('dead_letters', ARRAY['SELECT', 'INSERT', 'DELETE']), ('suspects', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), \
     ('ended_incarnations', ARRAY['SELECT', 'INSERT', 'DELETE']), ('secrets', ARRAY['SELECT'])) AS needed (name, rights) \
     CROSS JOIN LATERAL unnest(rights) AS wanted WHERE NOT has_table_privilege(to_regclass(name), wanted)) AS barred";

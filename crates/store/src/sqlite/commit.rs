@@ -18,7 +18,7 @@ use crate::deadline::within;
 use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
-use crate::{Audit, Batch, CommitError, Counters, Story, audit};
+use crate::{Audit, Batch, CommitError, Counters, Story, announcements, audit};
 
 /// The most rows of one statement: 128 of the widest have 3,712 values, of the 32,766 that SQLite takes.
 const ROWS_MAX: usize = 128;
@@ -88,6 +88,8 @@ const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attem
 
 const NOTE: &str = "INSERT OR FAIL INTO audit (at, changed, actor, via, reason, action_id, action_ref, execution_id, \
     fence, changes) VALUES $rows";
+const ANNOUNCE: &str = "INSERT INTO announcements (epoch, batch, events) \
+    SELECT epoch, batch, column1 FROM leadership CROSS JOIN (VALUES $rows)";
 
 /// What writes one batch, with all its rows.
 pub(crate) struct Script {
@@ -149,6 +151,8 @@ impl Script {
         script.add(FORGET_EVENTS, &cut, |story| [number(story.id.0), number(large(story.first))]);
         script.add(PUT_STORIES, &batch.stories, story);
         script.add(NOTE, &batch.audit, noted);
+        let announced: Vec<String> = announcements::column(&batch.announced).into_iter().collect();
+        script.add(ANNOUNCE, &announced, |events| [plain(events)]);
         script
     }
 

@@ -3,6 +3,7 @@
 //! What only one database can do is in `postgres`. The harness starts a private PostgreSQL for this process.
 
 mod actions;
+mod announcements;
 mod audit;
 mod browse;
 mod commit;
