@@ -83,6 +83,7 @@ const CASES: &[Case] = &[
     case("executor.publish.after", 1, When::Working),
     case("executor.publish.after", 1, When::Recovering),
     case("executor.publish.after", 14, When::Working),
+    case("executor.announce.before", 14, When::Working),
     case("executor.publish.confirmed", 1, When::Recovering),
     case("executor.publish.confirmed", 6, When::Working),
     case("executor.ack.before", 1, When::Recovering),

@@ -77,8 +77,6 @@ pub(crate) fn patient() -> reqwest::Result<reqwest::Client> {
 /// A subscriber to the exchange, a process of a foreign client. Ends when it is dropped.
 pub(crate) struct Subscriber {
     lines: Lines<BufReader<ChildStdout>>,
-    /// Envelopes of an array that were not asked for yet.
-    waiting: std::collections::VecDeque<Value>,
     _process: Child,
 }
 
@@ -91,21 +89,15 @@ impl Subscriber {
         let mut lines = BufReader::new(process.stdout.take().context("its output")?).lines();
         let first = tokio::time::timeout(SOON, lines.next_line()).await??;
         ensure!(first.as_deref() == Some("listening"), "{first:?}");
-        Ok(Self { lines, waiting: std::collections::VecDeque::new(), _process: process })
+        Ok(Self { lines, _process: process })
     }
 
     /// The next envelope.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Value> {
-        loop {
-            if let Some(envelope) = self.waiting.pop_front() {
-                return Ok(envelope);
-            }
-            let line = tokio::time::timeout(SOON, self.lines.next_line()).await.context("nothing is published")??;
-            match serde_json::from_str(&line.context("the subscriber ended")?)? {
-                Value::Array(envelopes) => self.waiting.extend(envelopes),
-                envelope => self.waiting.push_back(envelope),
-            }
-        }
+        let line = tokio::time::timeout(SOON, self.lines.next_line()).await.context("nothing is published")??;
+        let envelope: Value = serde_json::from_str(&line.context("the subscriber ended")?)?;
+        ensure!(envelope.is_object(), "a body is one envelope: {envelope}");
+        Ok(envelope)
     }
 
     /// The payload of the next envelope for which `is` holds.

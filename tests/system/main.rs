@@ -24,6 +24,7 @@ mod operators;
 mod order;
 mod policies;
 mod progress;
+mod public;
 mod rewind;
 mod rights;
 mod strangers;

@@ -29,7 +29,7 @@ fn moved(id: i64, number: u64, action: &str, new: Status) -> Arc<Live> {
 }
 
 fn settled(id: i64, number: u64, status: Status) -> Arc<Live> {
-    live(id, number, "demo.echo", What::Settled { status, result: None, error: None })
+    live(id, number, "demo.echo", What::Settled { previous: Status::Running, status, result: None, error: None })
 }
 
 /// What is there to be heard without waiting: events as `execution-number`.

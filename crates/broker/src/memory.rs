@@ -111,27 +111,10 @@ impl State {
         })
     }
 
-    /// The queues a message leads to, each once, through whatever exchanges.
+    /// The queues a message leads to, each once.
     fn resolve(&self, exchange: &str, key: &str) -> Result<Vec<Arc<str>>, Error> {
-        let first = self.exchanges.get(exchange).ok_or_else(|| Error::Missing(format!("no exchange '{exchange}'")))?;
-        let mut queues = first.resolve(key);
-        let mut beyond: Vec<&Arc<str>> = first.beyond(key).collect();
-        let mut passed = 0;
-        while let Some(next) = beyond.get(passed).copied() {
-            passed += 1;
-            let Some(routes) = self.exchanges.get(&**next) else { continue };
-            for queue in routes.resolve(key) {
-                if !queues.contains(&queue) {
-                    queues.push(queue);
-                }
-            }
-            for further in routes.beyond(key) {
-                if **further != *exchange && !beyond.contains(&further) {
-                    beyond.push(further);
-                }
-            }
-        }
-        Ok(queues)
+        let routes = self.exchanges.get(exchange).ok_or_else(|| Error::Missing(format!("no exchange '{exchange}'")))?;
+        Ok(routes.resolve(key))
     }
 
     /// The queue, unless it does not exist or has expired.
@@ -222,16 +205,6 @@ impl Session {
             }
             if let Some(routes) = state.exchanges.get_mut(&binding.exchange) {
                 routes.bind(&binding.pattern, &binding.queue);
-            }
-        }
-        for forward in &topology.forwards {
-            if !state.exchanges.contains_key(&forward.to) || !state.exchanges.contains_key(&forward.from) {
-                let error = Error::Missing(format!("no exchange '{}' or '{}'", forward.from, forward.to));
-                state.end(self.generation, error.clone());
-                return Err(error);
-            }
-            if let Some(routes) = state.exchanges.get_mut(&forward.from) {
-                routes.forward(&forward.pattern, &forward.to, forward.is_bound);
             }
         }
         Ok(())

@@ -19,8 +19,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicQosOptions, ExchangeBindOptions, ExchangeDeclareOptions,
-    ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
@@ -109,19 +109,6 @@ impl Session {
             let pattern = wire::short(&binding.pattern)?;
             let bind = channel.queue_bind(queue, exchange, pattern, QueueBindOptions::default(), FieldTable::default());
             self.ask("queue.bind", bind).await?;
-        }
-        for forward in &topology.forwards {
-            let (to, from) = (wire::short(&forward.to)?, wire::short(&forward.from)?);
-            let pattern = wire::short(&forward.pattern)?;
-            if forward.is_bound {
-                let bind =
-                    channel.exchange_bind(to, from, pattern, ExchangeBindOptions::default(), FieldTable::default());
-                self.ask("exchange.bind", bind).await?;
-            } else {
-                let unbind =
-                    channel.exchange_unbind(to, from, pattern, ExchangeUnbindOptions::default(), FieldTable::default());
-                self.ask("exchange.unbind", unbind).await?;
-            }
         }
         self.discard(channel).await
     }

@@ -45,7 +45,6 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
     pub bindings: Vec<Binding>,
-    pub forwards: Vec<Forward>,
 }
 
 /// A durable topic exchange.
@@ -95,30 +94,6 @@ pub struct Binding {
     pub exchange: String,
     pub pattern: String,
     pub queue: String,
-}
-
-/// Messages whose routing key matches `pattern` go from one exchange to another as well, or do so no longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forward {
-    pub from: String,
-    pub pattern: String,
-    pub to: String,
-    pub is_bound: bool,
-}
-
-/// What of the executions the public exchange carries, beside how they stand and how far they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Public {
-    /// What commands print.
-    pub logs: bool,
-    /// Completions, with results and errors.
-    pub results: bool,
-}
-
-impl Default for Public {
-    fn default() -> Self {
-        Self { logs: true, results: true }
-    }
 }
 
 /// The value of a queue argument.
@@ -216,7 +191,7 @@ pub fn work_exchange(prefix: &str) -> String {
     format!("{prefix}.work")
 }
 
-/// What the public may hear.
+/// What the public may hear: leaders alone publish there.
 pub fn events_exchange(prefix: &str) -> String {
     format!("{prefix}.events")
 }
@@ -341,23 +316,10 @@ impl Topology {
         Self { queues: vec![queue], ..Self::default() }
     }
 
-    /// The exchange of what the public may hear, fed by the broker itself from what executors and workers say.
-    pub fn events(prefix: &str, public: Public) -> Self {
-        let forwards = [
-            ("execution.status_changed", true),
-            ("execution.progress", true),
-            (LOGS_KEY, public.logs),
-            ("execution.completed", public.results),
-        ]
-        .map(|(pattern, is_bound)| Forward {
-            from: work_exchange(prefix),
-            pattern: pattern.to_owned(),
-            to: events_exchange(prefix),
-            is_bound,
-        });
+    /// The exchange of what the public may hear, to which subscribers bind queues of their own.
+    pub fn events(prefix: &str) -> Self {
         Self {
             exchanges: [work_exchange(prefix), events_exchange(prefix)].map(|name| Exchange { name }).into(),
-            forwards: forwards.into(),
             ..Self::default()
         }
     }
@@ -388,7 +350,7 @@ mod tests {
             Topology::leader("p", Epoch(7), 1),
             Topology::worker("p", &WorkerName::new("w-1").expect("a name"), incarnation, 1),
             Topology::replies("p", Uuid::nil(), 1),
-            Topology::events("p", Public::default()),
+            Topology::events("p"),
         ]
     }
 
@@ -447,11 +409,6 @@ mod tests {
                 assert!(topology.exchanges.iter().any(|exchange| exchange.name == binding.exchange));
                 assert!(topology.queues.iter().any(|queue| queue.name == binding.queue));
             }
-            for forward in &topology.forwards {
-                for end in [&forward.from, &forward.to] {
-                    assert!(topology.exchanges.iter().any(|exchange| exchange.name == *end));
-                }
-            }
         }
     }
 
@@ -459,7 +416,6 @@ mod tests {
     fn the_door_of_publishers_leads_to_the_requests_queue_and_nowhere_else() {
         let door = executions_exchange("p");
         for topology in all() {
-            assert!(topology.forwards.iter().all(|forward| forward.from != door && forward.to != door));
             let behind = topology.bindings.iter().filter(|binding| binding.exchange == door);
             assert!(behind.map(|binding| &binding.queue).all(|queue| *queue == requests_queue("p")));
         }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use slotline_api::Tokens;
-use slotline_broker::topology::Public;
 use tokio::net::TcpListener;
 
 /// The executor's settings. Lengths are announced to workers, so they hold for the whole installation.
@@ -21,8 +20,31 @@ pub struct Config {
     pub retention: Duration,
     /// Events of one execution that are kept in full; of older ones only the newest message of each level.
     pub events_kept: u64,
-    /// What the public exchange carries. The executor whose session is the youngest decides.
+    /// What the public exchange carries while this executor leads.
     pub public: Public,
+}
+
+/// What is published of executions for whoever subscribes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Public {
+    /// Moves from one status to the next.
+    pub statuses: bool,
+    /// Ends, with results and errors.
+    pub results: bool,
+    /// Starts, progress, and the ends of attempts.
+    pub progress: bool,
+    /// What commands print.
+    pub logs: bool,
+}
+
+impl Public {
+    pub const NOTHING: Self = Self { statuses: false, results: false, progress: false, logs: false };
+}
+
+impl Default for Public {
+    fn default() -> Self {
+        Self { statuses: true, results: true, progress: true, logs: true }
+    }
 }
 
 impl Default for Config {

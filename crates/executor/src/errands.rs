@@ -27,6 +27,8 @@ pub(crate) enum Fate {
     Returned(Incarnation),
     /// A dead letter is stored.
     Stored,
+    /// There is room for more events that are to be published.
+    Announced,
     /// The mark of the journal was left, or was not.
     Marked(Result<Counters, Unmarked>),
 }

@@ -64,6 +64,8 @@ pub(crate) struct Cargo {
     pub(crate) audit: Vec<Audit>,
     /// Events for whoever watches.
     pub(crate) told: Vec<Arc<Event>>,
+    /// Whether the batch notes that those are to be published.
+    pub(crate) is_noted: bool,
 }
 
 /// What a flight needs beside its batch.

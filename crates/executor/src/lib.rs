@@ -6,6 +6,7 @@
 //!    └ term ── one leadership: arrivals ─> scheduler ─> batch ─> commit ─> publications, acks, answers
 //!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
 //!        record   what happened ─> numbered events              followers  who else is told of them
+//!                                                                 announcer  what subscribers receive of them
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
 //!   seeking ── which executor may lead; timekeeping, clock, skew ── whose clock counts
 //!   change  ── what people change of actions; noted ── who did it, for the log
@@ -17,6 +18,7 @@
 //! queue. Deliberately absent: any decision about an execution, and any effect before its commit.
 
 mod admission;
+mod announcer;
 mod answer;
 mod ask;
 mod bodies;
@@ -58,6 +60,6 @@ mod skew;
 mod term;
 mod timekeeping;
 
-pub use config::{Api, Config};
+pub use config::{Api, Config, Public};
 pub use error::Error;
 pub use run::run;

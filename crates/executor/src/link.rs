@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use slotline_api::Hub;
-use slotline_broker::topology::{Public, replies_queue};
+use slotline_broker::topology::replies_queue;
 use slotline_broker::{Broker, Consume, Delivery, Session, Supervisor, Topology};
 use slotline_protocol::chain;
 use slotline_protocol::proof::Channel;
@@ -30,7 +30,6 @@ pub(crate) struct Link {
     pub(crate) broker: Broker,
     pub(crate) name: String,
     pub(crate) id: Uuid,
-    pub(crate) public: Public,
     pub(crate) replies: Arc<Replies>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) gates: Arc<Gates>,
@@ -73,7 +72,7 @@ impl Link {
     ) -> Result<(), slotline_broker::Error> {
         let prefix = self.broker.prefix();
         session.declare(&Topology::requests(prefix)).await?;
-        session.declare(&Topology::events(prefix, self.public)).await?;
+        session.declare(&Topology::events(prefix)).await?;
         session.declare(&Topology::marks(prefix)).await?;
         session.declare(&Topology::replies(prefix, self.id, session.generation())).await?;
         let queue = replies_queue(prefix, self.id, session.generation());

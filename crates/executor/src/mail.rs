@@ -1,8 +1,7 @@
-//! Letters written out as publications. One message carries many orders or announcements of one type.
+//! Letters written out as publications. One message carries many orders of one type.
 //!
 //! Not here: when they leave (`term`). To one worker's queue `n` rises, whatever travels together.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,13 +10,12 @@ use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::{
-    Accepted, Cancel, Failure, Hello, Lineage, Message, Probe, Progress, Recall, Recorded, Rejected, Requested, Resend,
-    Scheduled, StatusChanged,
+    Accepted, Cancel, Failure, Hello, Lineage, Message, Probe, Recall, Recorded, Rejected, Requested, Resend, Scheduled,
 };
 use slotline_protocol::proof::{Channel, NONCE_HEADER, PROOF_HEADER, TOKEN_HEADER};
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp, message};
-use slotline_scheduler::{Announcement, Dispatch, Order, Sent, Settled};
+use slotline_scheduler::{Dispatch, Order, Sent, Settled};
 use slotline_store::Request;
 
 use crate::ask::{Answered, CALL};
@@ -116,14 +114,6 @@ impl Postman {
         mail.dead.extend(letters.refusals.iter().map(|refusal| self.dead_letter(refusal)));
         for (request, settled) in letters.settled {
             self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
-        }
-        for chunk in letters.announcements.chunks(Body::MEMBERS_MAX) {
-            let body = self.array::<StatusChanged>(chunk.iter().map(changed), now);
-            mail.later.push((self.topic(StatusChanged::TYPE, body), Purpose::Other));
-        }
-        for chunk in letters.said.chunks(Body::MEMBERS_MAX) {
-            let body = self.array::<Progress>(chunk.iter(), now);
-            mail.later.push((self.topic(Progress::TYPE, body), Purpose::Other));
         }
         mail
     }
@@ -419,15 +409,6 @@ impl Postman {
         mail.publications.push((publication, Purpose::Other));
     }
 
-    /// One body of many payloads.
-    fn array<M: Message>(&self, payloads: impl ExactSizeIterator<Item = impl Borrow<M>>, now: Timestamp) -> Bytes {
-        let mut body = Body::with_room(payloads.len());
-        for payload in payloads {
-            body.write(&Envelope::new(payload.borrow(), &self.source, now));
-        }
-        body.finish()
-    }
-
     fn hail(&self, n: u64, now: Timestamp) -> Bytes {
         envelope::write(&self.numbered(&self.hello(n, false), n, now))
     }
@@ -501,21 +482,6 @@ impl Bodies {
             self.0.push((message_type, Body::with_room(1)));
         }
         &mut self.0.last_mut().expect("one was just made").1
-    }
-}
-
-fn changed(announcement: &Announcement) -> StatusChanged {
-    StatusChanged {
-        execution_id: announcement.id,
-        action_ref: announcement.action_ref.clone(),
-        attempt: announcement.attempt,
-        sequence: None,
-        worker: announcement.worker.clone(),
-        fence: None,
-        incarnation: None,
-        previous_status: announcement.from,
-        new_status: announcement.to,
-        changed_at: announcement.at,
     }
 }
 

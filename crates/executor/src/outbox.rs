@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use slotline_broker::Properties;
-use slotline_protocol::message::{Progress, Reply};
+use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, RequestName, Timestamp};
-use slotline_scheduler::{Announcement, Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
+use slotline_scheduler::{Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
 use slotline_store::{self as store, Batch, Request};
 
 use crate::ask::{Answered, Asker};
@@ -93,7 +93,6 @@ pub(crate) struct Letters {
     pub(crate) inherited: Vec<Settled>,
     /// Publishers who want to hear an end that only the journal knows.
     pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
-    pub(crate) announcements: Vec<Announcement>,
     pub(crate) probe: bool,
     /// No worker goes by a longer lease of an earlier leader any more.
     pub(crate) terms_are_known: bool,
@@ -101,8 +100,6 @@ pub(crate) struct Letters {
     pub(crate) missing: Vec<(u64, Missing)>,
     /// Executions that were taken over from workers bring `message_id`s that the journal may know.
     pub(crate) brings_message_ids: bool,
-    /// Events that the executor says in a worker's place.
-    pub(crate) said: Vec<Progress>,
 }
 
 /// Executions whose publishers wait for the end.
@@ -137,7 +134,7 @@ impl Letters {
     }
 }
 
-/// Packs everything since the last cut; gives also the events to show once the batch is committed.
+/// Packs everything since the last cut; gives also the events to show and to announce once the batch is committed.
 pub(crate) fn pack(
     scheduler: &mut Scheduler,
     record: &mut Record,
@@ -147,7 +144,7 @@ pub(crate) fn pack(
     now: Timestamp,
 ) -> (Batch, Letters, Vec<Arc<Event>>) {
     let mut effects = scheduler.take_effects();
-    let Out { events, stories, told, missing, said, mut errors, .. } = record.take();
+    let Out { events, stories, told, missing, mut errors, .. } = record.take();
     let mut batch = Batch {
         actions: std::mem::take(&mut pending.actions),
         audit: std::mem::take(&mut pending.audit),
@@ -159,7 +156,6 @@ pub(crate) fn pack(
         hello: effects.hello,
         greetings: std::mem::take(&mut effects.greetings),
         orders: std::mem::take(&mut effects.orders),
-        announcements: std::mem::take(&mut effects.announcements),
         rejections: std::mem::take(&mut pending.rejections),
         refusals: std::mem::take(&mut pending.refusals),
         refused: std::mem::take(&mut pending.refused),
@@ -174,7 +170,6 @@ pub(crate) fn pack(
             .map(|(incarnation, nonce)| (incarnation, nonce, scheduler.number_order()))
             .collect(),
         missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
-        said,
         ..Letters::default()
     };
     let mut totals: BTreeMap<ActionId, (u64, u64)> = BTreeMap::new();

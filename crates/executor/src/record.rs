@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_protocol::message::{AttemptKey, Failure, GapReason, Progress, Report, Stream};
+use slotline_protocol::message::{AttemptKey, Failure, GapReason, Report, Stream};
 use slotline_protocol::record::{Event, Newest, What};
 use slotline_protocol::{ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
 use slotline_scheduler::{Announcement, Input, Scheduler, Settled, Snapshot};
@@ -91,8 +91,6 @@ pub(crate) struct Out {
     /// For whoever watches, once it is committed; in order.
     pub(crate) told: Vec<Arc<Event>>,
     pub(crate) missing: Vec<Missing>,
-    /// What the executor says in a worker's place, for those who listen on the broker.
-    pub(crate) said: Vec<Progress>,
     /// Errors of settled executions with what was known when they ended.
     pub(crate) errors: BTreeMap<ExecutionId, Failure>,
     /// Written executions whose stories have moved.

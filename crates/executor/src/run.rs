@@ -115,15 +115,8 @@ async fn execute(
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that what leaves last finds a session.
     let link_over = CancellationToken::new();
-    let link = Link {
-        broker: broker.clone(),
-        name: config.name.clone(),
-        id,
-        public: config.public,
-        replies,
-        hub: hub.clone(),
-        gates: gates.clone(),
-    };
+    let link =
+        Link { broker: broker.clone(), name: config.name.clone(), id, replies, hub: hub.clone(), gates: gates.clone() };
     let link = tokio::spawn(link.keep(current_sender, link_over.clone()));
     if let Some(Api { listener, tokens }) = api {
         let viewed = store.for_viewers();
@@ -155,6 +148,7 @@ async fn execute(
         pulse,
         remarks: remarks.clone(),
         gates,
+        callers: callers.clone(),
     };
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,

@@ -20,12 +20,14 @@ use slotline_protocol::message::{self, Message};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, RequestName, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
+use tokio::runtime;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::announcer::{Announcer, Outlet};
 use crate::answer::Desk;
 use crate::ask::{Answer, Ask, Asker, Question};
 use crate::bodies::Bodies;
@@ -101,6 +103,8 @@ pub(crate) struct Context {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) remarks: Arc<Remarks>,
     pub(crate) gates: Arc<Gates>,
+    /// The runtime of what is not the leader's own.
+    pub(crate) callers: runtime::Handle,
 }
 
 /// What the executor's loop can be doing, for the watch; the index is what [`Pulse::turn`] is given.
@@ -176,6 +180,7 @@ pub(crate) struct Term {
     probation: Probation,
     pub(crate) quarantine: Arc<Quarantine>,
     hub: Arc<Hub>,
+    announcer: Announcer,
     /// Other executors whose clients watch.
     followers: Followers,
     skews: Skews,
@@ -271,6 +276,17 @@ impl Term {
         );
         scheduler.know_as(office.lineage, rewound_below);
         let source = format!("executor/{}", config.name);
+        let fates = mpsc::unbounded_channel();
+        let outlet = Outlet {
+            store: context.store.for_viewers(),
+            current: context.current.clone(),
+            public: config.public,
+            prefix: context.prefix.clone(),
+            source: source.clone(),
+            journal: office.lineage,
+            epoch,
+            fates: fates.0.clone(),
+        };
         let postman = Postman {
             prefix: context.prefix.clone(),
             source,
@@ -292,6 +308,7 @@ impl Term {
             probation: context.probation.clone(),
             quarantine: context.quarantine.clone(),
             hub: context.hub.clone(),
+            announcer: Announcer::start(outlet, &context.callers),
             followers: Followers::default(),
             skews: Skews::default(),
             record,
@@ -311,7 +328,7 @@ impl Term {
             acks: Vec::new(),
             requests: None,
             lazy_since: None,
-            fates: mpsc::unbounded_channel(),
+            fates,
             watch: None,
             rest: None,
             requests_out: None,
@@ -359,6 +376,7 @@ impl Term {
                     Fate::Settled => self.release_rest(),
                     // One of an earlier session may still come.
                     Fate::Stored => self.unstored = self.unstored.saturating_sub(1),
+                    Fate::Announced => {}
                     Fate::Marked(marked) => self.marked(marked),
                 },
                 checked = arrived(requests), if takes_requests => self.admit(checked),
@@ -418,9 +436,12 @@ impl Term {
     }
 
     /// Whether more requests may join the batch, and whether what was refused before them has been stored for the most
-    /// part, since letters take memory until then.
+    /// part and what happened before them published, since both take memory until then.
     fn takes_requests(&self) -> bool {
-        self.pending.members < MEMBERS_MAX && self.unstored < UNSTORED_MAX && self.may_accept()
+        self.pending.members < MEMBERS_MAX
+            && self.unstored < UNSTORED_MAX
+            && self.announcer.has_room()
+            && self.may_accept()
     }
 
     fn next_deadline(&self) -> Timestamp {
@@ -589,7 +610,9 @@ impl Term {
         if self.feed.take().is_some() {
             self.feedless_since = Instant::now();
         }
-        self.rest = None;
+        if let Some(rest) = self.rest.take() {
+            self.announce(rest.told);
+        }
         self.acks.clear();
         self.requests = None;
         let Some(session) = session else { return };

@@ -22,6 +22,7 @@ mod name;
 pub mod parameters;
 pub mod policy;
 pub mod proof;
+pub mod public;
 pub mod record;
 pub mod requested;
 pub mod status;

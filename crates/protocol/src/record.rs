@@ -54,6 +54,7 @@ pub enum What {
     },
     /// The execution reached its terminal status; nothing follows.
     Settled {
+        previous: Status,
         status: Status,
         result: Option<Arc<RawValue>>,
         error: Option<Failure>,
@@ -287,7 +288,9 @@ impl From<Event> for Wire {
             What::Log { stream, lines } => Self { stream: Some(stream), lines: Some(lines), ..wire },
             What::Gap { count, reason } => Self { count: Some(count), reason: Some(reason), ..wire },
             What::Finished { outcome, return_code, message } => Self { outcome, return_code, message, ..wire },
-            What::Settled { status, result, error } => Self { status: Some(status), result, error, ..wire },
+            What::Settled { previous, status, result, error } => {
+                Self { previous_status: Some(previous), status: Some(status), result, error, ..wire }
+            }
         }
     }
 }
@@ -326,9 +329,12 @@ impl TryFrom<Wire> for Event {
             Kind::Finished => {
                 What::Finished { outcome: wire.outcome, return_code: wire.return_code, message: wire.message }
             }
-            Kind::Settled => {
-                What::Settled { status: required(wire.status, "status")?, result: wire.result, error: wire.error }
-            }
+            Kind::Settled => What::Settled {
+                previous: required(wire.previous_status, "previous_status")?,
+                status: required(wire.status, "status")?,
+                result: wire.result,
+                error: wire.error,
+            },
         };
         let Wire { execution_id, action_ref, number, attempt, timestamp, .. } = wire;
         Ok(Self { execution_id, action_ref, number, attempt, timestamp, what })
@@ -396,7 +402,12 @@ mod tests {
             number: 3,
             attempt: 1,
             timestamp: Timestamp::from_micros(0),
-            what: What::Settled { status: Status::Completed, result: Some(result), error: None },
+            what: What::Settled {
+                previous: Status::Running,
+                status: Status::Completed,
+                result: Some(result),
+                error: None,
+            },
         };
         let text = serde_json::to_string(&event).expect("plain data");
         assert!(text.contains(r#""result":{"n":1.10,"big":123456789012345678901234567890}"#), "{text}");

@@ -12,6 +12,7 @@ use slotline_protocol::message::{
     Accepted, Cancel, CancelRequested, Completed, Ended, Heartbeat, Hello, Message, Probe, Progress, Recall, Recorded,
     Rejected, Requested, Resend, Returned, Scheduled, Settled, StatusChanged, TYPES,
 };
+use slotline_protocol::{public, record};
 
 fn golden(name: &str) -> Value {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.json"));
@@ -70,6 +71,20 @@ fn every_message_is_written_as_it_is_read() {
     for kind in ["started", "log", "finished", "gap"] {
         check::<Progress>(&format!("execution.progress.{kind}"));
     }
+}
+
+#[test]
+fn every_message_to_the_public_is_written_as_it_is_read() {
+    let checked: BTreeSet<&str> = [
+        check::<public::StatusChanged>("../golden_public/execution.status_changed"),
+        check::<public::Completed>("../golden_public/execution.completed"),
+        check::<public::Completed>("../golden_public/execution.completed.queue_timeout"),
+        check::<record::Event>("../golden_public/execution.progress"),
+        check::<record::Event>("../golden_public/execution.progress.finished"),
+        check::<record::Event>("../golden_public/execution.progress.log"),
+    ]
+    .into();
+    assert!(checked.iter().all(|message_type| TYPES.contains(message_type)), "the public knows them by the same names");
 }
 
 #[test]

@@ -121,6 +121,8 @@ pub(crate) struct File {
     pub(crate) retention: Option<Duration>,
     pub(crate) events_kept: Option<u64>,
     pub(crate) no_migrate: bool,
+    pub(crate) no_public_statuses: bool,
+    pub(crate) no_public_progress: bool,
     pub(crate) no_public_logs: bool,
     pub(crate) no_public_results: bool,
 }

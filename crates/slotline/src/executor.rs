@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use slotline_broker::Broker;
-use slotline_broker::topology::Public;
-use slotline_executor::{Api, Config};
+use slotline_executor::{Api, Config, Public};
 use slotline_protocol::{chain, duration};
 use slotline_store::{Error, Store};
 use tokio_util::sync::CancellationToken;
@@ -51,10 +50,16 @@ pub(crate) struct Args {
     /// Events of one execution that are kept in full [default: 1000]
     #[arg(long, env = "SLOTLINE_EVENTS_KEPT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     events_kept: Option<u64>,
+    /// Keep moves between statuses from the exchange that everybody may subscribe to
+    #[arg(long, env = "SLOTLINE_NO_PUBLIC_STATUSES")]
+    no_public_statuses: bool,
+    /// Keep starts, progress and the ends of attempts from the exchange that everybody may subscribe to
+    #[arg(long, env = "SLOTLINE_NO_PUBLIC_PROGRESS")]
+    no_public_progress: bool,
     /// Keep what commands print from the exchange that everybody may subscribe to
     #[arg(long, env = "SLOTLINE_NO_PUBLIC_LOGS")]
     no_public_logs: bool,
-    /// Keep completions, with their results and errors, from the exchange that everybody may subscribe to
+    /// Keep ends, with their results and errors, from the exchange that everybody may subscribe to
     #[arg(long, env = "SLOTLINE_NO_PUBLIC_RESULTS")]
     no_public_results: bool,
     /// Leave the schema to `slotline migrate`
@@ -78,6 +83,8 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
         retention: args.retention.or(file.retention).unwrap_or(default.retention),
         events_kept: args.events_kept.or(file.events_kept).unwrap_or(default.events_kept),
         public: Public {
+            statuses: !(args.no_public_statuses || file.no_public_statuses),
+            progress: !(args.no_public_progress || file.no_public_progress),
             logs: !(args.no_public_logs || file.no_public_logs),
             results: !(args.no_public_results || file.no_public_results),
         },

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use slotline_broker::topology::{LOGS_KEY, Public, Topology, events_exchange, executions_exchange, work_exchange};
+use slotline_broker::topology::{LOGS_KEY, Topology, events_exchange, executions_exchange, work_exchange};
 
 use crate::config::DEFAULT_PREFIX;
 use crate::{Settings, output};
@@ -137,7 +137,7 @@ fn definitions(prefix: &str, vhost: &str, password: impl Fn(&str) -> Option<Stri
         let Topics { exchange, write, read } = rights.topics.as_ref()?;
         Some(json!({ "user": user(rights), "vhost": vhost, "exchange": exchange, "write": write, "read": read }))
     });
-    let declared = [Topology::requests(prefix), Topology::events(prefix, Public::default())];
+    let declared = [Topology::requests(prefix), Topology::events(prefix)];
     let exchanges = declared.iter().flat_map(|topology| &topology.exchanges).map(|exchange| {
         json!({
             "name": exchange.name, "vhost": vhost, "type": "topic", "durable": true, "auto_delete": false,

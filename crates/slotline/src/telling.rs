@@ -156,7 +156,7 @@ pub(crate) mod tests {
                 return_code: Some(3),
                 message: Some("exit status 3\nInfo - more".to_owned()),
             },
-            What::Settled { status: Status::Failed, result: None, error: None },
+            What::Settled { previous: Status::Running, status: Status::Failed, result: None, error: None },
         ]
         .into_iter()
         .zip(1..)

@@ -188,7 +188,17 @@ fn report(id: i64, number: u64) -> Arc<Event> {
 fn story(id: i64, first: u64, last: u64) -> Story {
     let newest = Newest { info: Some(format!("copied block {last} of the image")), error: None };
     let id = ExecutionId(id);
-    Story { id, first, last, attempt: 1, sequence: last, newest, latest: Some(Latest::default()), awaits: None }
+    Story {
+        id,
+        first,
+        last,
+        attempt: 1,
+        sequence: last,
+        status: Status::Running,
+        newest,
+        latest: Some(Latest::default()),
+        awaits: None,
+    }
 }
 
 async fn measure(name: &'static str, url: &str) -> anyhow::Result<()> {

@@ -37,7 +37,7 @@ impl Asked {
 
     /// The events of an execution with a story; to be filled with those that were written.
     pub(crate) fn of_story(&self, execution: http::Execution, story: Story) -> Page {
-        let end = if story.awaits.is_none() { settled(&execution, story.last) } else { None };
+        let end = if story.awaits.is_none() { settled(&execution, story.status, story.last) } else { None };
         Page {
             next: self.after.saturating_add(1).max(story.first),
             limit: self.limit,

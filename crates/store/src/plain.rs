@@ -19,15 +19,17 @@ pub fn plain(execution: &http::Execution) -> Vec<Event> {
     let message = execution.error.as_ref().map(|error| error.message.clone());
     told.at(finished, attempt, What::Finished { outcome: outcome(execution.status), return_code: None, message });
     let number = told.next();
-    told.events.extend(settled(execution, number));
+    let before = execution.start_time.map(|_| Status::Running).or(execution.scheduled_at.map(|_| Status::Scheduled));
+    told.events.extend(settled(execution, before.unwrap_or(Status::Queued), number));
     told.events
 }
 
-/// The event that settles an execution, if its row says that it has; of any execution, plain or not.
-pub(crate) fn settled(execution: &http::Execution, number: u64) -> Option<Event> {
+/// The event that settles an execution, if its row says that it has; of any execution, plain or not. `previous` is the
+/// status before its end.
+pub(crate) fn settled(execution: &http::Execution, previous: Status, number: u64) -> Option<Event> {
     let at = execution.end_time.filter(|_| execution.status.is_terminal())?;
     let (result, error) = (execution.result.clone(), execution.error.clone());
-    let what = What::Settled { status: execution.status, result, error };
+    let what = What::Settled { previous, status: execution.status, result, error };
     Some(event(execution, number, at, execution.attempt, what))
 }
 
@@ -142,9 +144,12 @@ pub(crate) mod tests {
                 let outcome = outcome.expect("it has one");
                 format!("finished {outcome}{}", message.as_ref().map_or(String::new(), |text| format!(": {text}")))
             }
-            What::Settled { status, result, error } => {
+            What::Settled { previous, status, result, error } => {
                 assert!(result.is_none() || error.is_none());
-                format!("settled {status}{}", result.as_ref().map_or(String::new(), |result| format!(" {result}")))
+                format!(
+                    "settled {previous} to {status}{}",
+                    result.as_ref().map_or(String::new(), |result| format!(" {result}"))
+                )
             }
             other => other.kind().as_str().to_owned(),
         };
@@ -186,7 +191,7 @@ pub(crate) mod tests {
             (3, 1, "scheduled to running at worker-1"),
             (3, 1, "started"),
             (4, 1, "finished completed"),
-            (4, 1, r#"settled completed {"n": 1.10}"#),
+            (4, 1, r#"settled running to completed {"n": 1.10}"#),
         ]);
         assert_eq!(told(&completed()), expected);
     }
@@ -197,13 +202,13 @@ pub(crate) mod tests {
         let failed = http::Execution { status: Status::Failed, result: None, error, ..completed() };
         let told = told(&failed);
         assert_eq!(told[4], (4, 1, "finished failed: ended with 3".to_owned()));
-        assert_eq!(told[5], (4, 1, "settled failed".to_owned()));
+        assert_eq!(told[5], (4, 1, "settled running to failed".to_owned()));
     }
 
     #[test]
     fn one_cancelled_in_line_only_waited_and_settled() {
         let cancelled = http::Execution { status: Status::Cancelled, end_time: Some(at(9)), ..waiting() };
-        assert_eq!(told(&cancelled), lines(&[(1, 0, "requested to queued"), (9, 0, "settled cancelled")]));
+        assert_eq!(told(&cancelled), lines(&[(1, 0, "requested to queued"), (9, 0, "settled queued to cancelled")]));
     }
 
     #[test]
@@ -212,7 +217,7 @@ pub(crate) mod tests {
         let expected = lines(&[
             (1, 0, "requested to queued"),
             (2, 1, "queued to scheduled at worker-1"),
-            (9, 1, "settled timeout"),
+            (9, 1, "settled scheduled to timeout"),
         ]);
         assert_eq!(told(&never), expected);
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use slotline_protocol::record::{Event, Latest, Newest};
-use slotline_protocol::{ExecutionId, Incarnation, http};
+use slotline_protocol::{ExecutionId, Incarnation, Status, http};
 
 /// How the record of one execution stands, where its row does not tell it.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Story {
     /// The attempt whose events are taken, and the number of the last one taken of it, on the wire.
     pub attempt: u32,
     pub sequence: u64,
+    /// Where the newest event that moved it led to; of a settled execution, before its end.
+    pub status: Status,
     pub newest: Newest,
     pub latest: Option<Latest>,
     /// The execution has settled, but events of its last attempt up to this number (on the wire) are still awaited; the
@@ -30,17 +32,19 @@ pub struct Story {
 }
 
 /// What a story shows of the execution, as one column of JSON: it is read and written only whole.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Head<'s> {
+    pub(crate) status: Status,
+    #[serde(default)]
     pub(crate) newest: Cow<'s, Newest>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) latest: Option<Cow<'s, Latest>>,
 }
 
 impl Story {
     pub(crate) fn head(&self) -> Head<'_> {
-        Head { newest: Cow::Borrowed(&self.newest), latest: self.latest.as_ref().map(Cow::Borrowed) }
+        let latest = self.latest.as_ref().map(Cow::Borrowed);
+        Head { status: self.status, newest: Cow::Borrowed(&self.newest), latest }
     }
 
     /// Shows in `execution` how far it has come.

@@ -196,6 +196,7 @@ pub(crate) fn story(row: &impl Columns) -> Result<Option<Story>, Error> {
         attempt: count(row, "story_attempt", id)?,
         sequence: positive("sequence", row.number("story_sequence")?)?,
         awaits: row.maybe_number("story_awaits")?.map(|awaits| positive("awaits", awaits)).transpose()?,
+        status: head.status,
         newest: head.newest.into_owned(),
         latest: head.latest.map(Cow::into_owned),
     }))

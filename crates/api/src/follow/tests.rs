@@ -90,7 +90,7 @@ impl World {
     }
 
     fn settle(&self) {
-        self.tell(What::Settled { status: Status::Completed, result: None, error: None });
+        self.tell(What::Settled { previous: Status::Running, status: Status::Completed, result: None, error: None });
     }
 
     async fn follow(&self, after: u64) -> Follower<Script> {

@@ -69,7 +69,7 @@ impl Teller {
         };
         let batch = Batch { settled: vec![settled], stories: vec![self.story()], ..self.batch() };
         self.leadership.commit(&batch).await?;
-        let event = event(self.id, self.last, What::Settled { status, result: None, error });
+        let event = event(self.id, self.last, What::Settled { previous: Status::Running, status, result: None, error });
         self.hub.publish(&[Arc::new(Live::new(event))]);
         Ok(())
     }
@@ -87,6 +87,7 @@ impl Teller {
             attempt: 1,
             sequence: self.last,
             newest: Newest::default(),
+            status: Status::Running,
             latest: None,
             awaits: None,
         }

@@ -11,8 +11,6 @@ pub(super) struct Routes {
     /// Most bindings name one key exactly, and most exchanges have many of them.
     exact: HashMap<String, Vec<Arc<str>>>,
     patterns: Vec<(String, Arc<str>)>,
-    /// The exchanges to which messages go as well.
-    forwards: Vec<(String, Arc<str>)>,
 }
 
 impl Routes {
@@ -45,19 +43,6 @@ impl Routes {
             !queues.is_empty()
         });
         self.patterns.retain(|(_, bound)| **bound != *queue);
-    }
-
-    /// Idempotent, either way.
-    pub(super) fn forward(&mut self, pattern: &str, exchange: &str, is_bound: bool) {
-        self.forwards.retain(|(known, bound)| known != pattern || **bound != *exchange);
-        if is_bound {
-            self.forwards.push((pattern.to_owned(), exchange.into()));
-        }
-    }
-
-    /// The exchanges to which `key` leads; one may come more than once.
-    pub(super) fn beyond<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
-        self.forwards.iter().filter(|(pattern, _)| matches(pattern, key)).map(|(_, exchange)| exchange)
     }
 
     /// The queues `key` leads to, each once.

@@ -60,7 +60,7 @@ both! {
         a_queue_that_refuses_nacks_for_all_until_it_is_unbound,
         a_declare_with_other_settings_is_a_mismatch,
         a_worker_gets_its_own_messages_and_the_broadcasts,
-        the_public_hears_what_the_operator_lets_it_hear,
+        the_public_receives_nothing_of_what_executors_and_workers_send_each_other,
         deleting_a_queue_ends_the_sessions_that_consume_it,
         a_missing_queue_is_an_error_that_leaves_the_session_alone,
         consuming_a_missing_queue_ends_the_session,

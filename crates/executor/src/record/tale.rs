@@ -8,7 +8,7 @@ mod journal;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use slotline_protocol::message::{Event as Wire, GapReason, Progress};
+use slotline_protocol::message::GapReason;
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ActionRef, ExecutionId, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
 use slotline_scheduler::{Announcement, Input, Lease, Settled};
@@ -22,7 +22,7 @@ use super::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
 pub(super) struct Tale {
     id: ExecutionId,
     action_ref: ActionRef,
-    /// As last told.
+    /// As last told; of one that is over, before its end.
     status: Status,
     first: u64,
     last: u64,
@@ -53,6 +53,7 @@ enum Held {
         at: Timestamp,
     },
     Settle {
+        /// What it leads from is known when its turn comes.
         settled: What,
         attempt: u32,
         started_at: Option<Timestamp>,
@@ -133,7 +134,8 @@ impl Tale {
                 });
                 let started_at = settled.lease.as_ref().and_then(|lease| lease.started_at);
                 let (attempt, at) = (settled.attempt, settled.ended_at);
-                let settled = What::Settled { status: settled.status, result: settled.result.clone(), error };
+                let (status, result) = (settled.status, settled.result.clone());
+                let settled = What::Settled { previous: self.status, status, result, error };
                 Held::Settle { settled, attempt, started_at, at }
             }
         };
@@ -226,7 +228,10 @@ impl Tale {
             match move_ {
                 Held::End(end) => self.ends(end),
                 Held::Move { to, attempt, lease, at } => self.moves(to, attempt, lease, at, out),
-                Held::Settle { settled, attempt, started_at, at } => {
+                Held::Settle { mut settled, attempt, started_at, at } => {
+                    if let What::Settled { previous, .. } = &mut settled {
+                        *previous = self.status;
+                    }
                     self.settles(settled, attempt, started_at, at, out);
                 }
             }
@@ -254,8 +259,6 @@ impl Tale {
         match attempt.end {
             None => {
                 let message = format!("worker {} was lost", attempt.worker);
-                let finished = Wire::Finished { return_code: None, message: Some(message.clone()) };
-                self.say(attempt.number, attempt.sequence.saturating_add(1), finished, now, out);
                 let outcome = Some(OutcomeKind::Lost);
                 let finished = What::Finished { outcome, return_code: None, message: Some(message) };
                 self.push(finished, attempt.number, now, out);
@@ -388,13 +391,6 @@ impl Tale {
         if let Some(attempt) = &mut self.attempt {
             attempt.sequence = last;
             let number = attempt.number;
-            self.say(
-                number,
-                first,
-                Wire::Gap { count: (last - first).saturating_add(1), reason: GapReason::Lost },
-                now,
-                out,
-            );
             self.lose(number, first, last, now, out);
             self.take_what_has_come(out);
         }
@@ -403,12 +399,6 @@ impl Tale {
     fn lose(&mut self, attempt: u32, first: u64, last: u64, at: Timestamp, out: &mut Out) {
         let count = last.saturating_sub(first).saturating_add(1);
         self.push(What::Gap { count, reason: GapReason::Lost }, attempt, at, out);
-    }
-
-    /// Says in the worker's place what the worker can't.
-    fn say(&self, attempt: u32, sequence: u64, event: Wire, timestamp: Timestamp, out: &mut Out) {
-        let action_ref = self.action_ref.clone();
-        out.said.push(Progress { execution_id: self.id, action_ref, attempt, sequence, timestamp, event });
     }
 
     fn set_due(&mut self, due: Option<Timestamp>, out: &mut Out) {

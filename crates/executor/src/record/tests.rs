@@ -22,6 +22,8 @@ struct World {
     told: Vec<Arc<Event>>,
     missing: Vec<Missing>,
     errors: BTreeMap<ExecutionId, Failure>,
+    /// Where the last move that was told of each led.
+    statuses: BTreeMap<ExecutionId, Status>,
 }
 
 fn action_ref() -> ActionRef {
@@ -42,6 +44,7 @@ impl World {
             told: Vec::new(),
             missing: Vec::new(),
             errors: BTreeMap::new(),
+            statuses: BTreeMap::new(),
         };
         let policy = slotline_protocol::Policy { limit: Some(1), ..slotline_protocol::Policy::default() };
         world.puts(&policy);
@@ -97,6 +100,15 @@ impl World {
         for (id, story) in out.stories {
             self.written.retain(|(of, number), _| *of != id || *number >= story.first);
             self.stories.insert(id, story);
+        }
+        for event in &out.told {
+            let (previous, new) = match event.what {
+                What::Status { previous, new, .. } => (previous, new),
+                What::Settled { previous, status, .. } => (previous, status),
+                _ => continue,
+            };
+            let before = self.statuses.insert(event.execution_id, new).unwrap_or(Status::Requested);
+            assert_eq!(before, previous, "moves are a chain: {event:?}");
         }
         self.told.extend(out.told);
         self.missing.extend(out.missing);
@@ -385,6 +397,30 @@ fn a_new_leader_goes_on_with_the_next_number_and_asks_for_the_rest() {
     world.hears(id, 1, 5, Said::Finished);
     world.commits();
     assert_eq!(world.told(id)[4..], ["5 a", "6 b", "7 finished completed", "8 settled completed"]);
+}
+
+#[test]
+fn a_new_leader_tells_moves_that_were_held_back_from_where_the_last_told_one_led() {
+    let mut world = World::new();
+    let retry = slotline_protocol::policy::Retry { max_attempts: 2, ..Default::default() };
+    world.puts(&slotline_protocol::Policy { retry, ..slotline_protocol::Policy::default() });
+    let id = world.submits();
+    let started_at = world.starts(id, 1);
+    world.ends(id, 1, started_at, 4, OutcomeKind::Failed);
+    world.commits();
+    assert_eq!(world.told(id).last().expect("events"), "4 started", "its third event is awaited");
+    let open = OpenStory { story: world.stories[&id].clone(), recent: Vec::new(), settled: None };
+    let live = [world.scheduler.snapshot(id).expect("it backs off")];
+    world.record = Record::recover(KEPT, vec![open], &live, |_| Some(action_ref()), world.now);
+    world.commits();
+    assert_eq!(world.told(id)[4..], ["5 lost 2", "6 queued"]);
+    world.passes(Duration::from_secs(5));
+    let started_at = world.starts(id, 2);
+    world.completes(id, 2, started_at, 3);
+    world.commits();
+    let rest = ["scheduled", "running", "started", "finished completed", "settled completed"];
+    let rest: Vec<String> = (7..).zip(rest).map(|(number, what)| format!("{number} {what}")).collect();
+    assert_eq!(world.told(id)[6..], rest);
 }
 
 #[test]

@@ -29,6 +29,14 @@ pub(super) struct Rest {
     dead: Vec<Publication>,
     /// Of the session that the deliveries came by.
     generation: Option<u64>,
+    pub(super) told: Told,
+}
+
+/// Events of a batch that is committed.
+pub(super) struct Told {
+    batch: i64,
+    events: Vec<Arc<Event>>,
+    is_noted: bool,
 }
 
 impl Term {
@@ -47,11 +55,12 @@ impl Term {
         }
         self.is_urgent = false;
         self.lazy_since = None;
-        let (batch, letters, told) =
+        let (mut batch, letters, told) =
             pack(&mut self.scheduler, &mut self.record, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
         (self.pending.inputs, self.pending.members) = (0, 0);
         self.gate.refuse_wild(letters.wild);
-        let cargo = Cargo {
+        batch.announced = self.announcer.ranges(&told);
+        let mut cargo = Cargo {
             batch: self.batch + 1,
             next: self.scheduler.counters(),
             probe: letters.probe.then_some(now),
@@ -61,10 +70,12 @@ impl Term {
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
             audit: batch.audit.clone(),
             told,
+            is_noted: !batch.announced.is_empty(),
         };
         let speaks_for_itself = batch.is_empty() && !letters.has_orders() && letters.ended.is_empty();
         // What it says may rest on a batch that is under way.
         if speaks_for_itself && self.flights.is_empty() {
+            cargo.batch = self.batch;
             let mail = self.postman.write(letters, |_| None, now);
             self.release(mail, cargo);
             return;
@@ -147,8 +158,9 @@ impl Term {
         crash::point("executor.publish.before");
         let has_orders = mail.publications.iter().any(|(_, purpose)| matches!(purpose, Purpose::Order(_)));
         self.publish(mail.publications);
-        let Cargo { probe, acks, requests, generation, .. } = cargo;
-        self.rest = Some(Rest { publications: mail.later, probe, acks, requests, dead: mail.dead, generation });
+        let Cargo { batch, probe, acks, requests, generation, told: events, is_noted, .. } = cargo;
+        let told = Told { batch, events, is_noted };
+        self.rest = Some(Rest { publications: mail.later, probe, acks, requests, dead: mail.dead, generation, told });
         if !has_orders {
             self.release_rest();
         }
@@ -160,6 +172,7 @@ impl Term {
         let Some(rest) = self.rest.take() else { return };
         self.publish(rest.publications);
         crash::point("executor.publish.after");
+        self.announce(rest.told);
         let Some(feed) = &self.feed else { return };
         if let Some(published_at) = rest.probe {
             for publication in self.postman.probes(self.mark, published_at) {
@@ -181,6 +194,12 @@ impl Term {
             self.unstored += rest.dead.len();
             drop(requests_out.send(Handled { tag: rest.requests, dead: rest.dead }));
         }
+    }
+
+    /// Has the public told, which waits for all else.
+    pub(super) fn announce(&self, told: Told) {
+        crash::point("executor.announce.before");
+        self.announcer.announce(told.batch, told.events, told.is_noted);
     }
 
     fn publish(&self, publications: Vec<(Publication, Purpose)>) {

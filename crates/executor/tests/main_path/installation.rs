@@ -42,7 +42,7 @@ impl Installation {
         let broker = Broker::memory("slotline");
         let session = broker.open("test").await?;
         session.declare(&Topology::requests("slotline")).await?;
-        session.declare(&Topology::events("slotline", topology::Public::default())).await?;
+        session.declare(&Topology::events("slotline")).await?;
         let replies_to = Uuid::nil();
         session.declare(&Topology::replies("slotline", replies_to, 1)).await?;
         let queue = topology::replies_queue("slotline", replies_to, 1);

@@ -131,7 +131,7 @@ fn run() -> Vec<Event> {
         event(3, What::Started),
         event(4, What::Progress(message)),
         event(5, What::Log { stream: LogStream::Stdout, lines: vec!["a".to_owned(), "b".to_owned()] }),
-        event(LAST, What::Settled { status: Status::Completed, result: None, error: None }),
+        event(LAST, What::Settled { previous: Status::Running, status: Status::Completed, result: None, error: None }),
     ]
 }
 

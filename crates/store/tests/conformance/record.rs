@@ -160,7 +160,9 @@ async fn what_was_reported_is_told_as_it_was_reported(world: World) -> anyhow::R
         assert_eq!(text(found), text(expected));
     }
     let end = page.events.last().map(|end| &end.what);
-    let Some(What::Settled { status: Status::Failed, result: None, error: Some(error) }) = end else {
+    let Some(What::Settled { previous: Status::Running, status: Status::Failed, result: None, error: Some(error) }) =
+        end
+    else {
         panic!("{end:?}");
     };
     assert_eq!(*error, failure());
@@ -203,7 +205,8 @@ async fn a_number_given_twice_is_refused_with_its_batch(world: World) -> anyhow:
 
 async fn an_end_among_the_events_is_refused(world: World) -> anyhow::Result<()> {
     let mut writer = tell(&world, 1, 1, 2).await?;
-    let end = event(1, 3, What::Settled { status: Status::Completed, result: None, error: None });
+    let end =
+        event(1, 3, What::Settled { previous: Status::Running, status: Status::Completed, result: None, error: None });
     writer.commit(Batch { events: vec![end], ..Batch::default() }).await.expect_err("its row tells it");
     assert_eq!(told(&world, 1, 0, 10).await?.last, 2);
     Ok(())

@@ -290,6 +290,7 @@ pub(crate) fn story(id: i64, first: u64, last: u64) -> Story {
         attempt: 1,
         sequence: last,
         newest: Newest::default(),
+        status: Status::Running,
         latest: None,
         awaits: None,
     }

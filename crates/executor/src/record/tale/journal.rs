@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use slotline_protocol::record::{Event, What};
-use slotline_protocol::{ActionRef, OutcomeKind, Status, Timestamp};
+use slotline_protocol::{ActionRef, OutcomeKind, Status, Timestamp, http};
 use slotline_scheduler::{Lease, Snapshot};
 use slotline_store::{OpenStory, Story};
 
@@ -39,7 +39,6 @@ impl Tale {
     ) -> Self {
         let OpenStory { story, recent, .. } = open;
         let mut tale = Self::written(action_ref, &story, recent);
-        tale.is_as(snapshot);
         if let Some(lease) = snapshot.leased() {
             let mut attempt = Attempt::new(snapshot.attempt, lease);
             if story.attempt == snapshot.attempt {
@@ -51,9 +50,12 @@ impl Tale {
             // The leader before held back what came after events that it waited for.
             let at = snapshot.lease.as_ref().map_or(snapshot.queued_at, |lease| lease.scheduled_at);
             tale.lose(story.attempt, story.sequence.saturating_add(1), last, at, out);
-            let worker = snapshot.lease.as_ref().map(|lease| lease.worker.clone());
-            let moved = What::Status { previous: Status::Running, new: snapshot.status, worker };
-            tale.push(moved, snapshot.attempt, at, out);
+            tale.is_as(snapshot);
+            if tale.status != story.status {
+                let worker = snapshot.lease.as_ref().map(|lease| lease.worker.clone());
+                let moved = What::Status { previous: story.status, new: tale.status, worker };
+                tale.push(moved, snapshot.attempt, at, out);
+            }
         }
         tale
     }
@@ -85,8 +87,8 @@ impl Tale {
             // Nobody can be asked.
             _ => tale.lose(story.attempt, story.sequence.saturating_add(1), last_sequence, at, out),
         }
-        let settled = What::Settled { status: execution.status, result: execution.result, error: execution.error };
-        let (attempt, started_at) = (execution.attempt, execution.start_time);
+        let http::Execution { status, result, error, attempt, start_time: started_at, .. } = *execution;
+        let settled = What::Settled { previous: tale.status, status, result, error };
         tale.held.push_back(Held::Settle { settled, attempt, started_at, at });
         tale.set_due(Some(now), out);
         Some(tale)
@@ -103,6 +105,7 @@ impl Tale {
 
     fn written(action_ref: ActionRef, story: &Story, recent: Vec<Event>) -> Self {
         Self {
+            status: story.status,
             first: story.first,
             last: story.last,
             plain: None,
@@ -127,6 +130,7 @@ impl Tale {
             last: self.last,
             attempt: attempt.map_or(0, |attempt| attempt.number),
             sequence: attempt.map_or(0, |attempt| attempt.sequence),
+            status: self.status,
             newest: self.newest.clone(),
             latest: self.latest.clone(),
             awaits: end.filter(|_| !self.held.is_empty()).map(|end| end.last_sequence),

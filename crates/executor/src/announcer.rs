@@ -1,0 +1,122 @@
+//! Publishes what the record tells to the public exchange, once it is committed: one envelope a message, with its number.
+//!
+//! Beside the leader's loop, which hands over the events of each batch after all that is urgent has left. While somebody
+//! listens, a batch notes in the journal which events are to be published (`slotline_store::EventRange`); they are
+//! forgotten once the broker has them. So a leader that dies in between swallows nothing: the next one reads those events
+//! from the record and publishes them, again if need be, under the same `message_id`. Memory holds the events of a few
+//! batches; what is more is read from the record when its turn comes.
+//!
+//! Not here: who subscribes (`audience`), what a message looks like (`writer`), the streams of the API (`slotline_api::Hub`).
+
+mod audience;
+mod shared;
+mod task;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use slotline_protocol::Epoch;
+use slotline_protocol::message::Lineage;
+use slotline_protocol::record::Event;
+use slotline_store::{BatchKey, EventRange, Store};
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::config::Public;
+use crate::errands::Fate;
+use crate::link::Current;
+use shared::Shared;
+use task::{Batch, Content, Task};
+use writer::Writer;
+
+/// Events that wait in memory; those of further batches are read from the record.
+const EVENTS_MAX: usize = 20_000;
+/// With so many, no more requests are taken: what comes in must not outrun what is published, where somebody listens.
+const ROOM: usize = EVENTS_MAX / 2;
+
+/// Where and what an announcer publishes.
+pub(crate) struct Outlet {
+    pub(crate) store: Store,
+    pub(crate) current: Current,
+    pub(crate) public: Public,
+    pub(crate) prefix: String,
+    pub(crate) source: String,
+    pub(crate) journal: Lineage,
+    pub(crate) epoch: Epoch,
+    /// Where the loop hears that there is room again.
+    pub(crate) fates: mpsc::UnboundedSender<Fate>,
+}
+
+/// The leader's end of it. Dropping it ends the announcements of this term.
+pub(crate) struct Announcer {
+    epoch: Epoch,
+    batches: mpsc::UnboundedSender<Batch>,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+impl Announcer {
+    /// Starts on a runtime of others: what is written for the public takes no time from the leader's thread.
+    pub(crate) fn start(outlet: Outlet, on: &runtime::Handle) -> Self {
+        let Outlet { store, current, public, prefix, source, journal, epoch, fates } = outlet;
+        let shared = Arc::new(Shared::new(public));
+        let (batches, taken) = mpsc::unbounded_channel();
+        let writer = Writer { prefix, source, journal };
+        let task = Task::new(store, current, public, writer, epoch, shared.clone(), (taken, fates));
+        let task = on.spawn(task.run()).abort_handle();
+        Self { epoch, batches, shared, task }
+    }
+
+    /// Which of `told` the batch that is being cut is to note in the journal: what somebody listens to, or may.
+    pub(crate) fn ranges(&self, told: &[Arc<Event>]) -> Vec<EventRange> {
+        let heard = self.shared.heard();
+        ranges(told.iter().filter(|event| heard.takes(event)))
+    }
+
+    /// Whether so few events wait that more may come about.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.waiting.load(Ordering::Acquire) < ROOM
+    }
+
+    /// Publishes the events of a committed batch, after those of the batches before. `is_noted`: the journal knows.
+    pub(crate) fn announce(&self, number: i64, told: Vec<Arc<Event>>, is_noted: bool) {
+        if told.is_empty() {
+            return;
+        }
+        let key = BatchKey { epoch: self.epoch, number };
+        if !is_noted && self.shared.note(key, &told) {
+            return;
+        }
+        let waiting = self.shared.waiting.fetch_add(told.len(), Ordering::AcqRel);
+        let content = if waiting < EVENTS_MAX {
+            Content::Events(told)
+        } else {
+            self.shared.waiting.fetch_sub(told.len(), Ordering::AcqRel);
+            if is_noted { Content::Noted } else { Content::Ranges(ranges(told.iter())) }
+        };
+        // The task ends with this handle, or not at all.
+        drop(self.batches.send(Batch { key, content, only: None }));
+    }
+}
+
+impl Drop for Announcer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The events of each execution as one range.
+fn ranges<'e>(told: impl Iterator<Item = &'e Arc<Event>>) -> Vec<EventRange> {
+    let mut numbers: Vec<_> = told.map(|event| (event.execution_id, event.number)).collect();
+    numbers.sort_unstable();
+    let mut ranges: Vec<EventRange> = Vec::new();
+    for (id, number) in numbers {
+        match ranges.last_mut() {
+            Some(range) if range.id == id => range.last = number,
+            _ => ranges.push(EventRange { id, first: number, last: number }),
+        }
+    }
+    ranges
+}

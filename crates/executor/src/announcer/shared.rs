@@ -1,0 +1,97 @@
+//! What the leader's loop and the announcer know together: whether somebody listens, and what happens while nobody does.
+//!
+//! What nobody listens to wakes no other thread: such events are noted in a list that the announcer takes now and then.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slotline_protocol::record::Event;
+use slotline_store::{BatchKey, EventRange};
+use tokio::sync::Notify;
+
+use super::writer::{KEYS, Key};
+use crate::config::Public;
+
+/// The most events that are noted between two looks; beyond, the oldest half is forgotten.
+const NOTED_MAX: usize = 100_000;
+
+/// An event that nobody is known to wait for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missed {
+    pub(super) batch: BatchKey,
+    pub(super) range: EventRange,
+    pub(super) keys: &'static [Key],
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Something was noted, after nothing was.
+    pub(super) noted: Notify,
+    /// Events in memory.
+    pub(super) waiting: AtomicUsize,
+}
+
+/// Routing keys that somebody listens to, or may: each is a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard(u8);
+
+impl Heard {
+    pub(super) fn of(keys: impl Iterator<Item = Key>) -> Self {
+        Self(keys.fold(0, |bits, key| bits | 1 << key as u8))
+    }
+
+    /// Whether an event is published under one of them.
+    pub(super) fn takes(self, event: &Event) -> bool {
+        Key::of(event).iter().any(|key| self.0 & 1 << *key as u8 != 0)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    heard: Heard,
+    missed: Vec<Missed>,
+}
+
+impl Shared {
+    /// Until the broker is asked, somebody may listen to whatever the operator has published.
+    pub(super) fn new(public: Public) -> Self {
+        let heard = Heard::of(KEYS.into_iter().filter(|key| key.is_in(public)));
+        let state = State { heard, missed: Vec::new() };
+        Self { state: Mutex::new(state), noted: Notify::new(), waiting: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        self.lock().heard
+    }
+
+    /// Notes events that nobody listens to. `false`: somebody does, to one of them at least.
+    pub(super) fn note(&self, batch: BatchKey, told: &[Arc<Event>]) -> bool {
+        let mut state = self.lock();
+        if told.iter().any(|event| state.heard.takes(event)) {
+            return false;
+        }
+        if state.missed.len() >= NOTED_MAX {
+            state.missed.drain(..NOTED_MAX / 2);
+        }
+        if state.missed.is_empty() {
+            self.noted.notify_one();
+        }
+        state.missed.extend(told.iter().map(|event| {
+            let range = EventRange { id: event.execution_id, first: event.number, last: event.number };
+            Missed { batch, range, keys: Key::of(event) }
+        }));
+        true
+    }
+
+    /// Takes what was noted, and says what is listened to from now on: such events come as batches after this call.
+    pub(super) fn take(&self, heard: Heard) -> Vec<Missed> {
+        let mut state = self.lock();
+        state.heard = heard;
+        std::mem::take(&mut state.missed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

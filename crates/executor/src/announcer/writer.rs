@@ -1,0 +1,265 @@
+//! An event of the record, written out for subscribers: one envelope a message.
+//!
+//! What is written depends on the journal alone: published again by a later leader, an event bears the same `message_id`.
+
+use bytes::Bytes;
+use slotline_broker::topology::{LOGS_KEY, events_exchange};
+use slotline_broker::{Properties, Publication};
+use slotline_protocol::envelope::{self, Envelope};
+use slotline_protocol::message::{Lineage, Message};
+use slotline_protocol::record::{Event, What};
+use slotline_protocol::{ExecutionId, public};
+use slotline_store::Facts;
+use uuid::Uuid;
+
+use crate::config::Public;
+
+/// A routing key of the public exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    StatusChanged,
+    Completed,
+    Progress,
+    Log,
+}
+
+pub(super) const KEYS: [Key; 4] = [Key::StatusChanged, Key::Completed, Key::Progress, Key::Log];
+
+impl Key {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::StatusChanged => public::StatusChanged::TYPE,
+            Self::Completed => public::Completed::TYPE,
+            Self::Progress => Event::TYPE,
+            Self::Log => LOGS_KEY,
+        }
+    }
+
+    /// The keys under which an event is published.
+    pub(super) fn of(event: &Event) -> &'static [Self] {
+        match &event.what {
+            What::Status { .. } => &[Self::StatusChanged],
+            What::Settled { .. } => &[Self::StatusChanged, Self::Completed],
+            What::Log { .. } => &[Self::Log],
+            What::Started | What::Progress(_) | What::Gap { .. } | What::Finished { .. } => &[Self::Progress],
+        }
+    }
+
+    /// Whether the operator has it published.
+    pub(super) fn is_in(self, public: Public) -> bool {
+        match self {
+            Self::StatusChanged => public.statuses,
+            Self::Completed => public.results,
+            Self::Progress => public.progress,
+            Self::Log => public.logs,
+        }
+    }
+}
+
+/// Writes for one term.
+pub(super) struct Writer {
+    pub(super) prefix: String,
+    pub(super) source: String,
+    pub(super) journal: Lineage,
+}
+
+impl Writer {
+    /// The message of `event` under `key`, which is one of its own.
+    pub(super) fn write(&self, key: Key, event: &Event, facts: &Facts) -> Publication {
+        let message_id = self.message_id(key, event);
+        let correlation_id = facts.correlation_id.clone().or_else(|| facts.message_id.clone());
+        let correlation_id = correlation_id.unwrap_or_else(|| facts.id.to_string());
+        let trace = self.trace(facts);
+        let body = match (key, &event.what) {
+            (Key::StatusChanged, What::Status { previous, new, worker }) => {
+                let payload = public::StatusChanged {
+                    execution_id: event.execution_id,
+                    action_ref: event.action_ref.clone(),
+                    attempt: event.attempt,
+                    number: event.number,
+                    worker: worker.clone(),
+                    previous_status: *previous,
+                    new_status: *new,
+                    changed_at: event.timestamp,
+                };
+                self.envelope(&payload, event, &message_id, &correlation_id, &trace)
+            }
+            (Key::StatusChanged, What::Settled { previous, status, .. }) => {
+                let payload = public::StatusChanged {
+                    execution_id: event.execution_id,
+                    action_ref: event.action_ref.clone(),
+                    attempt: event.attempt,
+                    number: event.number,
+                    worker: facts.lease.as_ref().map(|(_, worker, _)| worker.clone()),
+                    previous_status: *previous,
+                    new_status: *status,
+                    changed_at: event.timestamp,
+                };
+                self.envelope(&payload, event, &message_id, &correlation_id, &trace)
+            }
+            (_, What::Settled { status, result, error, .. }) => {
+                let (fence, worker, incarnation) = match &facts.lease {
+                    Some((fence, worker, incarnation)) => (Some(*fence), Some(worker.clone()), Some(*incarnation)),
+                    None => (None, None, None),
+                };
+                let payload = public::Completed {
+                    execution_id: event.execution_id,
+                    action_id: facts.action_id,
+                    action_ref: event.action_ref.clone(),
+                    attempt: event.attempt,
+                    number: event.number,
+                    fence,
+                    worker,
+                    incarnation,
+                    status: *status,
+                    result: result.clone(),
+                    error: error.clone(),
+                    started_at: facts.started_at,
+                    completed_at: event.timestamp,
+                };
+                self.envelope(&payload, event, &message_id, &correlation_id, &trace)
+            }
+            (
+                _,
+                What::Status { .. }
+                | What::Started
+                | What::Progress(_)
+                | What::Log { .. }
+                | What::Gap { .. }
+                | What::Finished { .. },
+            ) => self.envelope(event, event, &message_id, &correlation_id, &trace),
+        };
+        let is_progress = matches!(key, Key::Progress | Key::Log);
+        let properties = Properties {
+            message_id: Some(message_id),
+            message_type: Some(if is_progress { Event::TYPE } else { key.as_str() }.to_owned()),
+            app_id: Some(self.source.clone()),
+            correlation_id: Some(correlation_id),
+            timestamp: Some(event.timestamp),
+            headers: [("traceparent".to_owned(), trace.parent)].into(),
+            ..Properties::default()
+        };
+        Publication {
+            exchange: events_exchange(&self.prefix),
+            routing_key: key.as_str().to_owned(),
+            body,
+            properties,
+            mandatory: false,
+            // A subscriber with a durable queue misses no end for a restart of the broker.
+            persistent: !is_progress,
+        }
+    }
+
+    fn envelope<M: Message>(
+        &self,
+        payload: &M,
+        event: &Event,
+        message_id: &str,
+        correlation_id: &str,
+        trace: &Trace,
+    ) -> Bytes {
+        envelope::write(&Envelope {
+            message_id: Some(message_id.to_owned()),
+            correlation_id: Some(correlation_id.to_owned()),
+            trace_id: Some(trace.id.clone()),
+            ..Envelope::new(payload, &self.source, event.timestamp)
+        })
+    }
+
+    /// Of this event of this journal, whoever publishes it. The end of an execution is one event and two messages.
+    fn message_id(&self, key: Key, event: &Event) -> String {
+        let (identity, generation) = (self.journal.identity.as_fields().0, self.journal.generation);
+        let end = if key == Key::Completed { "-end" } else { "" };
+        format!("{identity:08x}-{generation}-{}-{}{end}", event.execution_id, event.number)
+    }
+
+    fn trace(&self, facts: &Facts) -> Trace {
+        let is_w3c = |id: &String| id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+        // An execution without a trace of its publisher's has one of its own.
+        let own = || Uuid::new_v5(&self.journal.identity, facts.id.to_string().as_bytes()).simple().to_string();
+        let id = facts.trace_id.clone().unwrap_or_else(own);
+        let (trace_id, flags) =
+            if is_w3c(&id) && facts.trace_id.is_some() { (id.clone(), "01") } else { (own(), "00") };
+        Trace { parent: format!("00-{}-{}-{flags}", trace_id.to_ascii_lowercase(), span(facts.id)), id }
+    }
+}
+
+struct Trace {
+    id: String,
+    /// As the header `traceparent` has it (W3C Trace Context).
+    parent: String,
+}
+
+/// An execution is one span. Its id is never 0, which would be none.
+fn span(id: ExecutionId) -> String {
+    format!("{:016x}", id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::message::Failure;
+    use slotline_protocol::{ActionId, ActionRef, Status, Timestamp};
+
+    use super::*;
+
+    fn writer() -> Writer {
+        let journal = Lineage { identity: Uuid::from_u128(7 << 96), generation: 1 };
+        Writer { prefix: "slotline".to_owned(), source: "executor/one".to_owned(), journal }
+    }
+
+    fn event(what: What) -> Event {
+        let (execution_id, action_ref) = (ExecutionId(42), ActionRef::new("deploy.app").expect("a name"));
+        Event { execution_id, action_ref, number: 2, attempt: 0, timestamp: Timestamp::from_micros(0), what }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            id: ExecutionId(42),
+            action_id: ActionId(3),
+            message_id: None,
+            correlation_id: None,
+            trace_id: None,
+            lease: None,
+            started_at: None,
+        }
+    }
+
+    fn json(publication: &Publication) -> serde_json::Value {
+        serde_json::from_slice(&publication.body).expect("JSON")
+    }
+
+    #[test]
+    fn an_end_is_two_messages_with_one_number_and_ids_of_their_own() {
+        let error = Some(Failure::new("queue_timeout", "waited too long"));
+        let end = event(What::Settled { previous: Status::Queued, status: Status::Timeout, result: None, error });
+        let [moved, ended] = [0, 1].map(|index| writer().write(Key::of(&end)[index], &end, &facts()));
+        assert_eq!(
+            (moved.routing_key.as_str(), ended.routing_key.as_str()),
+            ("execution.status_changed", "execution.completed")
+        );
+        let (moved, ended) = (json(&moved), json(&ended));
+        assert_eq!(
+            (&moved["message_id"], &ended["message_id"]),
+            (&"00000007-1-42-2".into(), &"00000007-1-42-2-end".into())
+        );
+        assert_eq!((&moved["payload"]["number"], &ended["payload"]["number"]), (&2.into(), &2.into()));
+        assert_eq!(moved["payload"]["previous_status"], "queued");
+        assert_eq!(ended["payload"]["error"]["code"], "queue_timeout");
+        assert!(ended["payload"].get("worker").is_none(), "no worker had it");
+    }
+
+    #[test]
+    fn every_message_can_be_correlated_and_traced() {
+        let started = event(What::Started);
+        let of = |facts: &Facts| writer().write(Key::Progress, &started, facts).properties;
+        let bare = of(&facts());
+        assert_eq!(bare.correlation_id.as_deref(), Some("42"));
+        assert!(bare.headers["traceparent"].ends_with("-000000000000002a-00"), "{:?}", bare.headers);
+        let named = Facts { message_id: Some("m-1".to_owned()), ..facts() };
+        assert_eq!(of(&named).correlation_id.as_deref(), Some("m-1"));
+        let trace_id = Some("0af7651916cd43dd8448eb211c80319c".to_owned());
+        let traced = Facts { trace_id, correlation_id: Some("c-1".to_owned()), ..named };
+        assert_eq!(of(&traced).correlation_id.as_deref(), Some("c-1"));
+        assert_eq!(of(&traced).headers["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-000000000000002a-01");
+    }
+}
