@@ -94,6 +94,14 @@ CREATE INDEX audit_execution ON audit (execution_id, id) WHERE execution_id IS N
 CREATE INDEX audit_actor ON audit (actor, id);
 CREATE INDEX audit_at ON audit (at);
 
+-- What the time-out of each action has been since when: a row for each change of it, as long as the action is known.
+CREATE TABLE action_timeouts (
+    action_id  bigint      NOT NULL,
+    since      timestamptz NOT NULL,
+    timeout_ns bigint,
+    PRIMARY KEY (action_id, since)
+);
+
 -- Apart from the actions, since it changes with every batch.
 CREATE TABLE action_totals (
     action_id bigint PRIMARY KEY,
@@ -196,6 +204,8 @@ CREATE TABLE attempts (
     started_at   timestamptz,
     ended_at     timestamptz NOT NULL,
     error        text,
+    -- What it left as its result although it failed.
+    result       text,
     PRIMARY KEY (execution_id, fence)
 );
 
@@ -357,6 +367,7 @@ CREATE FUNCTION slotline_commit(
     t_started_at   timestamptz[],
     t_ended_at     timestamptz[],
     t_error        text[],
+    t_result       text[],
 
     -- settled
     s_id           bigint[],
@@ -441,6 +452,14 @@ BEGIN
             ON CONFLICT (id) DO UPDATE
            SET ref = excluded.ref, policy = excluded.policy, paused = excluded.paused,
                limit_override = excluded.limit_override, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at;
+        INSERT INTO action_timeouts (action_id, since, timeout_ns)
+        SELECT a.id, a.updated_at, a.timeout_ns
+          FROM json_to_recordset(a_rows::json) AS a(id bigint, updated_at timestamptz, timeout_ns bigint)
+         WHERE NOT EXISTS (
+            SELECT FROM action_timeouts t
+             WHERE t.action_id = a.id AND t.timeout_ns IS NOT DISTINCT FROM a.timeout_ns
+               AND t.since = (SELECT max(n.since) FROM action_timeouts n WHERE n.action_id = a.id))
+            ON CONFLICT (action_id, since) DO UPDATE SET timeout_ns = excluded.timeout_ns;
     END IF;
 
     IF n_id IS NOT NULL THEN
@@ -480,9 +499,10 @@ BEGIN
 
     IF t_execution_id IS NOT NULL THEN
         INSERT INTO attempts (
-            execution_id, fence, attempt, outcome, worker, scheduled_at, started_at, ended_at, error)
+            execution_id, fence, attempt, outcome, worker, scheduled_at, started_at, ended_at, error, result)
         SELECT * FROM unnest(
-            t_execution_id, t_fence, t_attempt, t_outcome, t_worker, t_scheduled_at, t_started_at, t_ended_at, t_error);
+            t_execution_id, t_fence, t_attempt, t_outcome, t_worker, t_scheduled_at, t_started_at, t_ended_at, t_error,
+            t_result);
     END IF;
 
     IF s_id IS NOT NULL THEN

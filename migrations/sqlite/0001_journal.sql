@@ -95,6 +95,14 @@ CREATE INDEX audit_execution ON audit (execution_id, id) WHERE execution_id IS N
 CREATE INDEX audit_actor ON audit (actor, id);
 CREATE INDEX audit_at ON audit (at);
 
+-- What the time-out of each action has been since when: a row for each change of it, as long as the action is known.
+CREATE TABLE action_timeouts (
+    action_id  INTEGER NOT NULL,
+    since      INTEGER NOT NULL,
+    timeout_ns INTEGER,
+    PRIMARY KEY (action_id, since)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE action_totals (
     action_id INTEGER PRIMARY KEY,
     enqueued  INTEGER NOT NULL,
@@ -185,6 +193,8 @@ CREATE TABLE attempts (
     started_at   INTEGER,
     ended_at     INTEGER NOT NULL,
     error        TEXT,
+    -- What it left as its result although it failed.
+    result       TEXT,
     PRIMARY KEY (execution_id, fence)
 ) STRICT, WITHOUT ROWID;
 

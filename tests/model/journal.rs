@@ -66,6 +66,7 @@ impl Journal {
             status: Status::Queued,
             place: id,
             attempt: 0,
+            tried: 0,
             failures: 0,
             losses: 0,
             enqueued_at: began_at,

@@ -173,6 +173,7 @@ impl Order {
                     n,
                     execution_id,
                     attempt,
+                    counts_as: None,
                     fence,
                     action_id: ACTION,
                     action_ref: action_ref(),
@@ -256,7 +257,7 @@ impl Completed {
 
 impl From<message::Completed> for Completed {
     fn from(word: message::Completed) -> Self {
-        let key = (word.execution_id, word.attempt);
+        let key = word.key();
         Self { key, fence: word.fence, incarnation: word.incarnation, kind: word.status }
     }
 }

@@ -187,7 +187,7 @@ impl Book {
             match effect {
                 Effect::Start(start) => starts.push(start.key),
                 Effect::Complete(word) => {
-                    let key = (word.message.execution_id, word.message.attempt);
+                    let key = word.message.key();
                     self.trace.push(format!("  {key:?} is told as {}", word.message.status));
                     self.told.insert(key);
                     if word.message.status == OutcomeKind::Completed {

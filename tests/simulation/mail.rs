@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{AttemptKey, Cancel, Hello, Lineage, Probe, Recall, Recorded, Scheduled};
+use slotline_protocol::message::{self, AttemptKey, Cancel, Hello, Lineage, Probe, Recall, Recorded, Scheduled};
 use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::proof::Ring;
 use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, Timestamp};
@@ -162,6 +162,7 @@ impl Mailbag<'_> {
             n,
             execution_id: dispatch.id,
             attempt: dispatch.attempt,
+            counts_as: message::grant(dispatch.counts_as, dispatch.attempt),
             fence: dispatch.fence,
             action_id: dispatch.action,
             action_ref: dispatch.action_ref.clone(),
@@ -211,6 +212,7 @@ pub(crate) fn chained(
         n,
         execution_id,
         attempt,
+        counts_as: None,
         fence: Fence(execution_id.0),
         action_id: action_id(0),
         action_ref: action_ref(0),

@@ -555,9 +555,7 @@ impl Term {
             Body::Heartbeat(heartbeat) => self.apply(Input::Heartbeat(heartbeat.clone()), stage),
             Body::Ended(Ended { incarnation, reason, outcomes, returned: handed_back, told_by, has_more, .. }) => {
                 let teller = told_by.unwrap_or(*incarnation);
-                let holder = |word: &Completed, scheduler: &Scheduler| {
-                    scheduler.holder_of((word.execution_id, word.attempt), word.fence)
-                };
+                let holder = |word: &Completed, scheduler: &Scheduler| scheduler.holder_of(word.key(), word.fence);
                 for word in outcomes {
                     if holder(word, &self.scheduler).is_some_and(|holder| holder != *incarnation) {
                         continue;
@@ -574,7 +572,7 @@ impl Term {
             }
             Body::StatusChanged(changed) => {
                 if let (Some(fence), Status::Running) = (changed.fence, changed.new_status) {
-                    let key = (changed.execution_id, changed.attempt);
+                    let key = changed.key();
                     self.apply(Input::Started { key, fence, started_at: changed.changed_at }, stage);
                 }
             }
@@ -921,7 +919,7 @@ fn nonce(epoch: Epoch) -> Uuid {
 
 fn completed(word: &Completed) -> Input {
     Input::Completed {
-        key: (word.execution_id, word.attempt),
+        key: word.key(),
         fence: word.fence,
         incarnation: word.incarnation,
         outcome: Outcome {
@@ -954,6 +952,7 @@ fn accepted_and_settled(effects: &Effects, id: ExecutionId, now: Timestamp) -> O
         status: Status::Queued,
         place: id.0,
         attempt: settled.attempt,
+        tried: 0,
         failures: settled.failures,
         losses: settled.losses,
         enqueued_at: now,

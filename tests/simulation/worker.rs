@@ -434,8 +434,9 @@ impl Worker {
             }
             Effect::Complete(word) => {
                 let word = word.message;
-                self.owed.insert((word.execution_id, word.attempt));
-                note_told((word.execution_id.0, word.attempt, word.last_sequence), stage);
+                let (id, attempt) = word.key();
+                self.owed.insert((id, attempt));
+                note_told((id.0, attempt, word.last_sequence), stage);
                 self.say(Route::Completions, Body::Completed(word), Purpose::Other, stage);
             }
             Effect::Return(word) => {
@@ -446,13 +447,14 @@ impl Worker {
             Effect::ChangeStatus(word) => {
                 let word = word.message;
                 if let Some(sequence) = word.sequence {
-                    stage.record(Fact::Said { execution: word.execution_id, attempt: word.attempt, sequence });
+                    let (execution, attempt) = word.key();
+                    stage.record(Fact::Said { execution, attempt, sequence });
                 }
                 self.events.push_back(Rc::new(Body::StatusChanged(word)));
             }
             Effect::Progress(word) => {
                 let word = word.message;
-                let (execution, attempt, sequence) = (word.execution_id, word.attempt, word.sequence);
+                let ((execution, attempt), sequence) = (word.key(), word.sequence);
                 stage.record(Fact::Said { execution, attempt, sequence });
                 self.events.push_back(Rc::new(Body::Progress(word)));
             }
@@ -464,7 +466,7 @@ impl Worker {
             }
             Effect::Farewell(word) => {
                 for one in &word.outcomes {
-                    note_told((one.execution_id.0, one.attempt, one.last_sequence), stage);
+                    note_told((one.execution_id.0, one.key().1, one.last_sequence), stage);
                 }
                 let incarnation = word.incarnation;
                 stage.trace(|| format!("worker {}: last word of {}", self.index, crate::broker::short(incarnation)));

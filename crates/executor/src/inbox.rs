@@ -166,7 +166,7 @@ fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
 /// `teller` is the incarnation that hears when it is recorded.
 fn completed(completed: Completed, teller: Incarnation) -> Item {
     let end = End {
-        key: (completed.execution_id, completed.attempt),
+        key: completed.key(),
         fence: completed.fence,
         last_sequence: completed.last_sequence,
         started_at: completed.started_at,
@@ -215,7 +215,7 @@ fn running(changed: &StatusChanged, by: Incarnation, items: &mut Vec<Item>) {
     if changed.fence.is_none() || changed.new_status != Status::Running {
         return;
     }
-    let key = (changed.execution_id, changed.attempt);
+    let key = changed.key();
     let word = |said| Item::Said(Word { key, by, sequence: changed.sequence, at: changed.changed_at, said });
     items.push(word(Said::Running));
     if changed.sequence.is_none() {
@@ -225,6 +225,7 @@ fn running(changed: &StatusChanged, by: Incarnation, items: &mut Vec<Item>) {
 }
 
 fn progress(progress: Progress, by: Incarnation) -> Word {
+    let key = progress.key();
     let said = match progress.event {
         Event::Started {} => Said::Started,
         Event::Progress(report) => Said::Progress(report),
@@ -232,11 +233,5 @@ fn progress(progress: Progress, by: Incarnation) -> Word {
         Event::Finished { .. } => Said::Finished,
         Event::Gap { count, reason } => Said::Gap { count, reason },
     };
-    Word {
-        key: (progress.execution_id, progress.attempt),
-        by,
-        sequence: Some(progress.sequence),
-        at: progress.timestamp,
-        said,
-    }
+    Word { key, by, sequence: Some(progress.sequence), at: progress.timestamp, said }
 }

@@ -173,11 +173,19 @@ pub struct Execution {
     pub action_id: ActionId,
     pub action_ref: ActionRef,
     pub status: Status,
-    /// The current or last attempt, 1-based; 0 before the first.
+    /// The current or last attempt, as people count them: 1-based; 0 before the first. One that was handed back or lost
+    /// before it began does not count.
     pub attempt: u32,
+    /// The number of its newest grant, which is higher where some did not come to an attempt; 0 before the first.
+    #[serde(default)]
+    pub grant: u32,
     pub concurrency_key: Option<String>,
     pub parameters: Arc<RawValue>,
+    /// The longest run of one attempt: of the newest one, and of the next one while it waits.
     pub timeout_seconds: Option<f64>,
+    /// Whose word that is.
+    #[serde(default)]
+    pub timeout_from: TimeoutFrom,
     pub progress_detail: Detail,
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
@@ -212,6 +220,19 @@ pub struct Execution {
     pub awaits_events: bool,
 }
 
+/// Where a time-out is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeoutFrom {
+    /// The request names it.
+    Request,
+    /// The action's policy, as it was when the attempt was granted.
+    Action,
+    /// Neither: there is none.
+    #[default]
+    Default,
+}
+
 /// A page of an execution's events, oldest first: `GET /api/v1/executions/{id}/events`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Events {
@@ -225,11 +246,17 @@ pub struct Events {
 /// An attempt that did not settle its execution.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attempt {
+    /// As people count them: one that did not begin has the number of the next.
     pub attempt: u32,
+    #[serde(default)]
+    pub grant: u32,
     pub fence: Fence,
     pub worker: Option<WorkerName>,
     pub outcome: OutcomeKind,
     pub error: Option<Failure>,
+    /// What it left as its result although it failed, up to 64 KiB; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Arc<RawValue>>,
     pub start_time: Option<Timestamp>,
     pub end_time: Timestamp,
 }

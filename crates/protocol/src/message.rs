@@ -55,8 +55,14 @@ messages! {
 /// A JSON value as it was written, never re-encoded.
 pub type Json = Arc<RawValue>;
 
-/// `(execution, attempt)`: what a worker's table is keyed by.
+/// `(execution, number of the grant)`: what a worker's table is keyed by. What executors and workers say to each other
+/// alone calls that number `attempt`.
 pub type AttemptKey = (ExecutionId, u32);
+
+/// What is said of a grant beside the number of its attempt as people count them: its own number, if that is another.
+pub fn grant(number: u32, counts_as: u32) -> Option<u32> {
+    (number != counts_as).then_some(number)
+}
 
 // ---- publisher -> executor ----
 
@@ -172,6 +178,9 @@ pub struct Scheduled {
     pub n: u64,
     pub execution_id: ExecutionId,
     pub attempt: u32,
+    /// The attempt as people count them, where that is not the number of its grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts_as: Option<u32>,
     pub fence: Fence,
     pub action_id: ActionId,
     pub action_ref: ActionRef,
@@ -293,7 +302,12 @@ pub struct Completed {
     pub execution_id: ExecutionId,
     pub action_id: ActionId,
     pub action_ref: ActionRef,
-    pub attempt: u32,
+    /// As people count attempts: one that was handed back or lost before it began does not count.
+    #[serde(rename = "attempt")]
+    pub counts_as: u32,
+    /// The number of the grant, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<u32>,
     pub fence: Fence,
     pub worker: WorkerName,
     pub incarnation: Incarnation,
@@ -337,7 +351,12 @@ pub struct Returned {
 pub struct StatusChanged {
     pub execution_id: ExecutionId,
     pub action_ref: ActionRef,
-    pub attempt: u32,
+    /// As people count attempts: one that was handed back or lost before it began does not count.
+    #[serde(rename = "attempt")]
+    pub counts_as: u32,
+    /// The number of the grant, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<u32>,
     /// Number within the attempt, from 1. Absent on the executor's own announcements, which the worker did not number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
@@ -359,12 +378,29 @@ pub struct StatusChanged {
 pub struct Progress {
     pub execution_id: ExecutionId,
     pub action_ref: ActionRef,
-    pub attempt: u32,
+    /// As people count attempts: one that was handed back or lost before it began does not count.
+    #[serde(rename = "attempt")]
+    pub counts_as: u32,
+    /// The number of the grant, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<u32>,
     pub sequence: u64,
     pub timestamp: Timestamp,
     #[serde(flatten)]
     pub event: Event,
 }
+
+macro_rules! keyed {
+    ($($message:ty),*) => {$(
+        impl $message {
+            pub fn key(&self) -> AttemptKey {
+                (self.execution_id, self.grant.unwrap_or(self.counts_as))
+            }
+        }
+    )*};
+}
+
+keyed!(Completed, StatusChanged, Progress);
 
 /// What happened, by `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -508,6 +544,9 @@ impl Account {
 pub struct Shown {
     pub execution_id: ExecutionId,
     pub attempt: u32,
+    /// The attempt as people count them, where that is not the number of its grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts_as: Option<u32>,
     pub fence: Fence,
     pub action_ref: ActionRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]

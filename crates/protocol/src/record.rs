@@ -19,7 +19,7 @@ pub struct Event {
     pub action_ref: ActionRef,
     /// 1-based and without a gap.
     pub number: u64,
-    /// The attempt it belongs to; 0 before the first.
+    /// The attempt it belongs to, as people count them; 0 before the first.
     pub attempt: u32,
     pub timestamp: Timestamp,
     pub what: What,

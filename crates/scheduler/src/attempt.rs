@@ -182,6 +182,7 @@ impl Scheduler {
         let Some(execution) = self.executions.get(&id) else { return };
         let (from, attempt, action_id, key) =
             (execution.status(), execution.attempt, execution.action, execution.key.clone());
+        let counts_as = execution.counts_as();
         let lease = self.lease(execution);
         let is_ahead = execution.ahead().is_some();
         if is_ahead {
@@ -200,9 +201,13 @@ impl Scheduler {
             self.settle(id, status, lease.clone(), ending, now);
         } else {
             if let (Some(outcome), Some(lease)) = (outcome, &lease) {
-                let Ending { error, ended_at, .. } = ending;
+                let Ending { result, error, ended_at } = ending;
                 let lease = lease.clone();
-                self.effects.attempts.push(AttemptEnded { id, attempt, lease, outcome, error, ended_at });
+                let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();
+                if has_begun && let Some(execution) = self.executions.get_mut(&id) {
+                    execution.tried += 1;
+                }
+                self.effects.attempts.push(AttemptEnded { id, attempt, lease, outcome, result, error, ended_at });
             }
             if next == Phase::BackingOff {
                 self.back_off(id, keeps_slot, now);
@@ -213,7 +218,7 @@ impl Scheduler {
                 }
                 self.join_line(id, now);
             }
-            self.announce(id, from, Status::Queued, now);
+            self.announce_of(id, counts_as, from, Status::Queued, now);
         }
         if let Some(lease) = lease {
             if let Some(worker) = self.workers.get_mut(&lease.incarnation) {
@@ -254,6 +259,7 @@ impl Scheduler {
             action_ref: action.action_ref.clone(),
             status,
             attempt: execution.attempt,
+            counts_as: execution.tried + u32::from(lease.is_some()),
             failures: execution.failures,
             losses: execution.losses,
             lease,

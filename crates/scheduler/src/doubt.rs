@@ -328,7 +328,7 @@ impl Scheduler {
         let action_id = execution.action;
         let Some(action) = self.actions.get_mut(&action_id) else { return };
         action.withdraw(id, execution);
-        execution.attempt = shown.attempt;
+        (execution.attempt, execution.tried) = (shown.attempt, tried_before(shown));
         execution.state = State::Leased(shown_lease(incarnation, shown, AtWork::Scheduled, now));
         action.take_slot(id, &execution.key);
         self.effects.changed.insert(id);
@@ -351,7 +351,7 @@ impl Scheduler {
             AtWork::Scheduled | AtWork::Running => (before.worker, None),
         };
         *before = shown_lease(incarnation, shown, AtWork::Cancelling { n: UNSENT, reason }, now);
-        execution.attempt = shown.attempt;
+        (execution.attempt, execution.tried) = (shown.attempt, tried_before(shown));
         self.orders.cancel.push(id);
         self.effects.changed.insert(id);
         if let Some(worker) = self.workers.get_mut(&former) {
@@ -385,6 +385,11 @@ impl Scheduler {
             None => {}
         }
     }
+}
+
+/// How many attempts there were before the one that is shown.
+fn tried_before(shown: &Shown) -> u32 {
+    shown.counts_as.unwrap_or(shown.attempt).saturating_sub(1)
 }
 
 fn shown_lease(worker: Incarnation, shown: &Shown, at_work: AtWork, now: Timestamp) -> Leased {

@@ -98,6 +98,8 @@ pub struct AttemptEnded {
     pub attempt: u32,
     pub lease: Lease,
     pub outcome: OutcomeKind,
+    /// What it left as its result although it failed.
+    pub result: Option<Json>,
     pub error: Option<Failure>,
     pub ended_at: Timestamp,
 }
@@ -110,6 +112,8 @@ pub struct Settled {
     pub action_ref: ActionRef,
     pub status: Status,
     pub attempt: u32,
+    /// The last attempt as people count them; 0 if it never had one.
+    pub counts_as: u32,
     pub failures: u32,
     pub losses: u32,
     /// Of the last attempt; absent if it never had one.
@@ -125,6 +129,8 @@ pub struct Announcement {
     pub id: ExecutionId,
     pub action_ref: ActionRef,
     pub attempt: u32,
+    /// The attempt as people count them.
+    pub counts_as: u32,
     pub worker: Option<WorkerName>,
     pub from: Status,
     pub to: Status,
@@ -165,6 +171,8 @@ pub enum Order {
 pub struct Dispatch {
     pub id: ExecutionId,
     pub attempt: u32,
+    /// The attempt as people count them.
+    pub counts_as: u32,
     pub fence: Fence,
     pub action: ActionId,
     pub action_ref: ActionRef,

@@ -142,7 +142,10 @@ pub(crate) struct Execution {
 pub(crate) struct Course {
     /// `None`: where its request put it.
     place: Option<i64>,
+    /// The number of the newest grant.
     pub(crate) attempt: u32,
+    /// Attempts that have ended and had begun, or failed to.
+    pub(crate) tried: u32,
     pub(crate) failures: u32,
     pub(crate) losses: u32,
     /// `None`: since it was requested.
@@ -153,6 +156,7 @@ pub(crate) struct Course {
 static UNTOUCHED: Course = Course {
     place: None,
     attempt: 0,
+    tried: 0,
     failures: 0,
     losses: 0,
     queued_at: None,
@@ -233,6 +237,7 @@ impl Execution {
         let course = Course {
             place: (snapshot.place != snapshot.id.0).then_some(snapshot.place),
             attempt: snapshot.attempt,
+            tried: snapshot.tried,
             failures: snapshot.failures,
             losses: snapshot.losses,
             queued_at: (snapshot.queued_at != snapshot.enqueued_at).then_some(snapshot.queued_at),
@@ -284,6 +289,11 @@ impl Execution {
             State::Leased(leased) => Some(leased),
             State::Waiting { .. } | State::BackingOff { .. } => None,
         }
+    }
+
+    /// The attempt that is out, or was last, as people count them.
+    pub(crate) fn counts_as(&self) -> u32 {
+        self.tried + u32::from(self.leased().is_some_and(|leased| leased.ahead.is_none()))
     }
 
     pub(crate) fn ahead(&self) -> Option<&Ahead> {

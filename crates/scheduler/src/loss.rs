@@ -176,7 +176,7 @@ impl Scheduler {
         };
         let worker = Execution::leased(execution).and_then(|leased| self.workers.get(&leased.worker));
         let name = worker.map_or("unknown", |worker| worker.name.as_str());
-        let attempt = execution.attempt;
+        let attempt = execution.counts_as();
         let message = format!("Execution {id} ({}): attempt {attempt} on worker {name} {how}", action.action_ref);
         let ending = Ending { result: None, error: Some(Failure::new("worker_lost", message)), ended_at: now };
         self.conclude(id, verdict, Some(OutcomeKind::Lost), ending, now);

@@ -103,6 +103,8 @@ impl Scheduler {
         let dispatch = Dispatch {
             id,
             attempt: execution.attempt,
+            // One that was sent ahead is out by the time it runs.
+            counts_as: execution.tried + 1,
             fence: leased.fence,
             action: action.id,
             action_ref: action.action_ref.clone(),

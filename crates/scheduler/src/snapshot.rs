@@ -14,8 +14,10 @@ pub struct Snapshot {
     pub status: Status,
     /// Order within the line; from the same counter as ids, so a retry at the back of the line gets a higher one.
     pub place: i64,
-    /// The last attempt granted, 1-based; 0 before the first.
+    /// The number of the newest grant, 1-based; 0 before the first.
     pub attempt: u32,
+    /// Attempts that have ended and had begun, or failed to: what people count.
+    pub tried: u32,
     /// Attempts that failed or timed out.
     pub failures: u32,
     /// Attempts lost with their workers and charged to the execution.
@@ -48,6 +50,11 @@ pub struct Lease {
 }
 
 impl Snapshot {
+    /// The attempt that is out, or was last, as people count them.
+    pub fn counts_as(&self) -> u32 {
+        self.tried + u32::from(self.leased().is_some())
+    }
+
     /// The attempt that is out, if it holds a slot.
     pub fn leased(&self) -> Option<&Lease> {
         self.lease.as_ref().filter(|lease| lease.after.is_none())

@@ -50,6 +50,7 @@ impl Scheduler {
             status: execution.status(),
             place: execution.spot(id).place,
             attempt: execution.attempt,
+            tried: execution.tried,
             failures: execution.failures,
             losses: execution.losses,
             enqueued_at: execution.enqueued_at,

@@ -242,6 +242,7 @@ fn numbers_that_no_journal_can_have_come_to_change_nothing_and_are_counted() {
         let shown = Shown {
             execution_id: ExecutionId(wild),
             attempt: 1,
+            counts_as: None,
             fence: Fence(wild),
             action_ref: ActionRef::new("demo.echo").expect("a name"),
             state: Some(Holding::Running),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde::Deserialize;
-use slotline_protocol::http::{Attempt, CancelBody, Execution};
+use slotline_protocol::http::{Attempt, CancelBody, Execution, TimeoutFrom};
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::Latest;
 use slotline_protocol::{ActionRef, ExecutionId, Status};
@@ -112,11 +112,12 @@ pub(crate) fn show(execution: &Execution) {
         ("held by", held_by.unwrap_or_default()),
         ("key", execution.concurrency_key.clone().unwrap_or_default()),
         ("message id", execution.message_id.clone().unwrap_or_default()),
-        ("attempt", execution.attempt.to_string()),
+        ("attempt", numbered(execution.attempt, execution.grant)),
         ("worker", output::optional(execution.worker.as_ref())),
         ("enqueued", output::moment(execution.enqueued_at)),
         ("started", optional_moment(execution.start_time)),
         ("ended", optional_moment(execution.end_time)),
+        ("timeout", timeout(execution)),
         ("parameters", execution.parameters.get().to_owned()),
         ("result", execution.result.as_ref().map(|result| result.get().to_owned()).unwrap_or_default()),
         ("progress", execution.progress.as_ref().map(progress).unwrap_or_default()),
@@ -132,7 +133,7 @@ pub(crate) fn show(execution: &Execution) {
 }
 
 /// One attempt that did not settle its execution: how it ended, where and when.
-fn earlier(attempt: &Attempt) -> [(&'static str, String); 3] {
+fn earlier(attempt: &Attempt) -> [(&'static str, String); 4] {
     let worker = attempt.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
     let ran = match attempt.start_time {
         Some(start) => format!("after {:.3} s", attempt.end_time.since(start).as_secs_f64()),
@@ -142,9 +143,26 @@ fn earlier(attempt: &Attempt) -> [(&'static str, String); 3] {
     let error = attempt.error.as_ref();
     [
         ("earlier", format!("attempt {} {}{worker} {ran}, {ended}", attempt.attempt, attempt.outcome)),
+        ("result", attempt.result.as_ref().map(|result| result.get().to_owned()).unwrap_or_default()),
         ("error", error.map(failure).unwrap_or_default()),
         ("stderr", error.and_then(stderr).unwrap_or_default().to_owned()),
     ]
+}
+
+/// `1 (grant 3)`, where the two are not the same.
+fn numbered(attempt: u32, grant: u32) -> String {
+    if attempt == grant { attempt.to_string() } else { format!("{attempt} (grant {grant})") }
+}
+
+/// `60 s, by its action`.
+fn timeout(execution: &Execution) -> String {
+    let Some(seconds) = execution.timeout_seconds else { return String::new() };
+    let whose = match execution.timeout_from {
+        TimeoutFrom::Request => ", by its request",
+        TimeoutFrom::Action => ", by its action",
+        TimeoutFrom::Default => "",
+    };
+    format!("{seconds} s{whose}")
 }
 
 /// The end of what a command printed to stderr, if its error tells it.

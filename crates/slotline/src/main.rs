@@ -134,6 +134,8 @@ enum Command {
     Progress(progress::Args),
     /// Show how lines stand
     Queue(queue::Args),
+    /// Show an execution: the same as `executions show`
+    Show { id: slotline_protocol::ExecutionId },
     /// List, show and cancel executions
     #[command(subcommand)]
     Executions(executions::Command),
@@ -232,6 +234,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => logs::logs(&settings, args).await,
         Command::Progress(_) => unreachable!("it was answered without a runtime"),
         Command::Queue(args) => queue::queue(&settings, args).await,
+        Command::Show { id } => executions::executions(&settings, executions::Command::Show { id }).await,
         Command::Executions(command) => executions::executions(&settings, command).await,
         Command::Dead(command) => dead::dead(&settings, command).await,
         Command::Workers => workers::workers(&settings).await,

@@ -43,6 +43,7 @@ fn queued(id: i64) -> Snapshot {
         status: Status::Queued,
         place: id,
         attempt: 0,
+        tried: 0,
         failures: 0,
         losses: 0,
         enqueued_at: Timestamp::from_micros(id),

@@ -122,20 +122,32 @@ pub struct Request {
     pub reply: Reply,
 }
 
+/// The largest result that is kept of an attempt which did not settle its execution: a hundred of them are shown at once.
+pub(crate) const LEFT_BYTES_MAX: usize = 64 << 10;
+
 /// An attempt that ended without settling its execution.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct EndedAttempt {
     pub execution_id: ExecutionId,
     pub attempt: u32,
     pub fence: Fence,
     pub worker: Option<WorkerName>,
     pub outcome: OutcomeKind,
+    /// What it left as its result; kept up to [`LEFT_BYTES_MAX`].
+    pub result: Option<Arc<RawValue>>,
     pub error: Option<Failure>,
     /// By the worker's stamp; `None` if it never started as far as is known.
     pub started_at: Option<Timestamp>,
     pub scheduled_at: Timestamp,
     /// By the worker's stamp where there is one, so that it compares with the next start.
     pub ended_at: Timestamp,
+}
+
+impl EndedAttempt {
+    /// What is kept of its result.
+    pub(crate) fn left(&self) -> Option<&str> {
+        self.result.as_ref().map(|result| result.get()).filter(|result| result.len() <= LEFT_BYTES_MAX)
+    }
 }
 
 /// An execution's end. Its live row moves to the history.

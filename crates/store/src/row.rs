@@ -65,6 +65,7 @@ pub(crate) fn snapshot(row: &impl Columns, keys: &mut Keys) -> Result<Snapshot, 
         status: status(row, id)?,
         place: row.number("place")?,
         attempt: count(row, "attempt", id)?,
+        tried: tried(row, id)?,
         failures: count(row, "failures", id)?,
         losses: count(row, "losses", id)?,
         enqueued_at: row.time("enqueued_at")?,
@@ -98,7 +99,7 @@ pub(crate) fn request(row: &impl Columns) -> Result<(ExecutionId, Request), Erro
         name: shown(row, "message_id")?.map(RequestName::from_text),
         digest: digest(row, id)?,
         parameters: raw(row.text("parameters")?, "parameters", id)?,
-        timeout: timeout(row, id)?,
+        timeout: timeout(row, "timeout_ns", id)?,
         detail: detail(row, id)?,
         correlation_id: shown(row, "correlation_id")?,
         trace_id: shown(row, "trace_id")?,
@@ -149,15 +150,23 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
     let status = status(row, id)?;
     // What a worker got ahead of its slot is of no interest to anybody else yet.
     let is_granted = status != Status::Queued;
+    let fence = row.maybe_number("fence")?.filter(|_| is_granted).map(Fence);
+    let (timeout, timeout_from) = match (timeout(row, "timeout_ns", id)?, timeout(row, "action_timeout_ns", id)?) {
+        (Some(timeout), _) => (Some(timeout), http::TimeoutFrom::Request),
+        (None, Some(timeout)) => (Some(timeout), http::TimeoutFrom::Action),
+        (None, None) => (None, http::TimeoutFrom::Default),
+    };
     Ok(http::Execution {
         execution_id: id,
         action_id: ActionId(row.number("action_id")?),
         action_ref: parsed(row.text("ref")?, "ref", id)?,
         status,
-        attempt: count(row, "attempt", id)?,
+        attempt: tried(row, id)? + u32::from(fence.is_some()),
+        grant: count(row, "attempt", id)?,
         concurrency_key: shown(row, "concurrency_key")?,
         parameters: raw(row.text("parameters")?, "parameters", id)?,
-        timeout_seconds: timeout(row, id)?.map(|timeout| timeout.as_secs_f64()),
+        timeout_seconds: timeout.map(|timeout| timeout.as_secs_f64()),
+        timeout_from,
         progress_detail: detail(row, id)?,
         message_id: shown(row, "message_id")?.map(|text| RequestName::from_text(text).message_id().to_owned()),
         correlation_id: shown(row, "correlation_id")?,
@@ -168,7 +177,7 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         start_time: row.maybe_time("started_at")?.filter(|_| is_granted),
         end_time: row.maybe_time("ended_at")?,
         worker: worker(row, id)?.filter(|_| is_granted),
-        fence: row.maybe_number("fence")?.filter(|_| is_granted).map(Fence),
+        fence,
         result: row.maybe_text("result")?.map(|text| raw(text, "result", id)).transpose()?,
         error: failure(row, id)?,
         position: None,
@@ -220,8 +229,10 @@ pub(crate) fn incarnation(row: &impl Columns) -> Result<Option<Incarnation>, Err
 
 pub(crate) fn attempt(row: &impl Columns) -> Result<(ExecutionId, http::Attempt), Error> {
     let id = ExecutionId(row.number("execution_id")?);
+    let counts_as = u32::try_from(row.number("counts_as")?).map_err(|_| corrupt("counts_as", id, "negative"))?;
     let attempt = http::Attempt {
-        attempt: count(row, "attempt", id)?,
+        attempt: counts_as,
+        grant: count(row, "attempt", id)?,
         fence: Fence(row.number("fence")?),
         worker: worker(row, id)?,
         outcome: {
@@ -229,6 +240,7 @@ pub(crate) fn attempt(row: &impl Columns) -> Result<(ExecutionId, http::Attempt)
             OutcomeKind::from_str(text).map_err(|_| Error::UnknownStatus { id, found: text.to_owned() })?
         },
         error: failure(row, id)?,
+        result: row.maybe_text("result")?.map(|text| raw(text, "result", id)).transpose()?,
         start_time: row.maybe_time("started_at")?,
         end_time: row.time("ended_at")?,
     };
@@ -436,10 +448,15 @@ fn digest(row: &impl Columns, id: ExecutionId) -> Result<[u8; 32], Error> {
     row.bytes("digest")?.try_into().map_err(|_| corrupt("digest", id, "expected 32 bytes"))
 }
 
-fn timeout(row: &impl Columns, id: ExecutionId) -> Result<Option<Duration>, Error> {
-    row.maybe_number("timeout_ns")?
-        .map(|ns| u64::try_from(ns).map(Duration::from_nanos).map_err(|_| corrupt("timeout_ns", id, "negative")))
+fn timeout(row: &impl Columns, column: &'static str, id: ExecutionId) -> Result<Option<Duration>, Error> {
+    row.maybe_number(column)?
+        .map(|ns| u64::try_from(ns).map(Duration::from_nanos).map_err(|_| corrupt(column, id, "negative")))
         .transpose()
+}
+
+/// Attempts that have ended and had begun, or failed to.
+fn tried(row: &impl Columns, id: ExecutionId) -> Result<u32, Error> {
+    u32::try_from(row.number("tried")?).map_err(|_| corrupt("tried", id, "negative"))
 }
 
 fn detail(row: &impl Columns, id: ExecutionId) -> Result<Detail, Error> {

@@ -3,7 +3,8 @@
 /// The columns of a live execution that recovery needs.
 pub(crate) const LIVE: &str = "SELECT id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, \
     attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, enqueued_at, \
-    concurrency_key \
+    concurrency_key, CASE WHEN attempt > 1 OR (attempt = 1 AND fence IS NULL) THEN (SELECT count(*) FROM attempts t \
+    WHERE t.execution_id = live.id AND NOT (t.outcome = 'lost' AND t.started_at IS NULL)) ELSE 0 END AS tried \
     FROM live";
 
 pub(crate) const ACTIONS: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at FROM actions \
@@ -40,11 +41,15 @@ pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CA
     FROM history WHERE action_id = $1 ORDER BY id DESC LIMIT $2";
 
 /// The newest of the attempts that ended without settling their executions; `$filter` chooses the executions, `$2` is
-/// how many of each.
+/// how many of each. `counts_as` is their number as people count them: one that did not begin has that of the next.
 macro_rules! newest_attempts {
-    ($filter:literal) => {
+    ($result:literal, $filter:literal) => {
         concat!(
             "SELECT * FROM (SELECT execution_id, attempt, fence, worker, outcome, error, started_at, ended_at, ",
+            $result,
+            ", CAST(sum(CASE WHEN outcome = 'lost' AND started_at IS NULL THEN 0 ELSE 1 END) ",
+            "OVER (PARTITION BY execution_id ORDER BY fence) AS bigint) ",
+            "+ CASE WHEN outcome = 'lost' AND started_at IS NULL THEN 1 ELSE 0 END AS counts_as, ",
             "row_number() OVER (PARTITION BY execution_id ORDER BY fence DESC) AS newest FROM attempts WHERE ",
             $filter,
             ") AS t WHERE newest <= $2 ORDER BY execution_id, fence",
@@ -58,7 +63,11 @@ macro_rules! settled_executions {
         concat!(
             "SELECT e.id, e.action_id, a.ref, e.status, e.attempt, e.concurrency_key, e.parameters, e.timeout_ns, ",
             "e.detail, e.message_id, e.correlation_id, e.trace_id, e.source, e.enqueued_at, e.scheduled_at, ",
-            "e.started_at, e.ended_at, e.worker, e.fence, e.result, e.error ",
+            "e.started_at, e.ended_at, e.worker, e.fence, e.result, e.error, ",
+            "CASE WHEN e.attempt > 1 OR (e.attempt = 1 AND e.fence IS NULL) THEN (SELECT count(*) FROM attempts t ",
+            "WHERE t.execution_id = e.id AND NOT (t.outcome = 'lost' AND t.started_at IS NULL)) ELSE 0 END AS tried, ",
+            "(SELECT t.timeout_ns FROM action_timeouts t WHERE t.action_id = e.action_id ",
+            "AND t.since <= coalesce(e.scheduled_at, e.ended_at) ORDER BY t.since DESC LIMIT 1) AS action_timeout_ns ",
             "FROM history e JOIN actions a ON a.id = e.action_id ",
             $($rest,)*
         )
@@ -72,7 +81,11 @@ macro_rules! live_executions {
             "SELECT e.id, e.action_id, a.ref, e.status, e.attempt, e.concurrency_key, e.parameters, e.timeout_ns, ",
             "e.detail, e.message_id, e.correlation_id, e.trace_id, e.source, e.enqueued_at, e.scheduled_at, ",
             "e.started_at, CAST(NULL AS timestamptz) AS ended_at, e.worker, e.fence, CAST(NULL AS text) AS result, ",
-            "CAST(NULL AS text) AS error ",
+            "CAST(NULL AS text) AS error, ",
+            "CASE WHEN e.attempt > 1 OR (e.attempt = 1 AND e.fence IS NULL) THEN (SELECT count(*) FROM attempts t ",
+            "WHERE t.execution_id = e.id AND NOT (t.outcome = 'lost' AND t.started_at IS NULL)) ELSE 0 END AS tried, ",
+            "(SELECT t.timeout_ns FROM action_timeouts t WHERE t.action_id = e.action_id ",
+            "AND (e.scheduled_at IS NULL OR t.since <= e.scheduled_at) ORDER BY t.since DESC LIMIT 1) AS action_timeout_ns ",
             "FROM live e JOIN actions a ON a.id = e.action_id ",
             $($rest,)*
         )

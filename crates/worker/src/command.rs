@@ -163,12 +163,13 @@ pub(crate) fn environment(
     socket: Option<&Path>,
     parameters: &Variables,
 ) -> Vec<(String, String)> {
-    let (id, attempt): AttemptKey = start.key;
+    let (id, grant): AttemptKey = start.key;
     let own = config.env.iter().map(|(name, value)| (name.clone(), value.clone()));
     let mut env: Vec<(String, String)> = passed.iter().cloned().chain(own).collect();
     let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
     set("SLOTLINE_EXECUTION_ID", id.to_string());
-    set("SLOTLINE_ATTEMPT", attempt.to_string());
+    set("SLOTLINE_ATTEMPT", start.counts_as.to_string());
+    set("SLOTLINE_GRANT", grant.to_string());
     set("SLOTLINE_FENCE", start.fence.to_string());
     set("SLOTLINE_ACTION_REF", start.action_ref.to_string());
     set("SLOTLINE_RESULT_FILE", result_file.to_string_lossy().into_owned());

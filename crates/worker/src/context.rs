@@ -45,8 +45,13 @@ impl Context {
         self.0.start.key.0
     }
 
-    /// 1-based.
+    /// 1-based, as people count: one that was handed back or lost before it began does not count.
     pub fn attempt(&self) -> u32 {
+        self.0.start.counts_as
+    }
+
+    /// The number of the grant: every grant of the execution has its own, also one that did not come to an attempt.
+    pub fn grant(&self) -> u32 {
         self.0.start.key.1
     }
 

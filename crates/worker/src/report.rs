@@ -157,9 +157,8 @@ impl Outbox {
     pub(crate) fn status_changed(&mut self, word: &Traced<StatusChanged>, now: Timestamp) {
         let envelope = self.envelope(word, now);
         let kept = Kept { weight: Weight::News, routing_key: StatusChanged::TYPE, envelope };
-        let StatusChanged { execution_id, attempt, sequence, .. } = word.message;
-        if let Some(sequence) = sequence {
-            self.archive.keep((execution_id, attempt), sequence, kept.clone());
+        if let Some(sequence) = word.message.sequence {
+            self.archive.keep(word.message.key(), sequence, kept.clone());
         }
         self.loads.of(kept.weight).add(&kept);
         self.moves.push_back(kept);
@@ -177,8 +176,8 @@ impl Outbox {
             Event::Progress(_) | Event::Started {} | Event::Finished { .. } | Event::Gap { .. } => Progress::TYPE,
         };
         let kept = Kept { weight, routing_key, envelope: self.envelope(word, now) };
-        let Progress { execution_id, attempt, sequence, ref event, .. } = word.message;
-        let key = (execution_id, attempt);
+        let Progress { sequence, ref event, .. } = word.message;
+        let key = word.message.key();
         self.archive.keep(key, sequence, kept.clone());
         if let Event::Finished { .. } = event {
             self.archive.close(key);
@@ -200,7 +199,9 @@ impl Outbox {
             let message = Progress {
                 execution_id: key.0,
                 action_ref: action_ref.clone(),
-                attempt: key.1,
+                // What people count it as is not known any more; nothing but its number finds its place.
+                counts_as: key.1,
+                grant: None,
                 sequence,
                 timestamp: now,
                 event: Event::Gap { count, reason: GapReason::Lost },

@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 fn main() -> anyhow::Result<()> {
     let path = std::env::args_os().nth(1).context("usage: stamp FILE")?;
     let mut file = std::fs::File::options().create(true).append(true).open(path)?;
-    let (execution, attempt, fence) = (own("EXECUTION_ID")?, own("ATTEMPT")?, own("FENCE")?);
+    let (execution, attempt, fence) = (own("EXECUTION_ID")?, own("GRANT")?, own("FENCE")?);
     let tag = parameter("tag").unwrap_or_else(|| "-".to_owned());
     let mut say = |what: &str, extra: &dyn Display| {
         let line = format!("{what} {execution} {attempt} {fence} {} {tag} {extra}\n", now_ns());

@@ -124,6 +124,7 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
         status: Status::Queued,
         place: 3,
         attempt: 0,
+        tried: 0,
         failures: 0,
         losses: 0,
         enqueued_at: now,

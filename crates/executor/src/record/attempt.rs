@@ -11,7 +11,10 @@ use super::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
 /// An attempt that is out, or whose last events are awaited.
 #[derive(Debug)]
 pub(super) struct Attempt {
+    /// Of its grant.
     pub(super) number: u32,
+    /// As people count attempts.
+    pub(super) counts_as: u32,
     pub(super) fence: Fence,
     pub(super) incarnation: Incarnation,
     pub(super) worker: WorkerName,
@@ -28,9 +31,10 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(number: u32, lease: &Lease) -> Self {
+    pub(super) fn new(number: u32, counts_as: u32, lease: &Lease) -> Self {
         Self {
             number,
+            counts_as,
             fence: lease.fence,
             incarnation: lease.incarnation,
             worker: lease.worker.clone(),

@@ -41,6 +41,15 @@ pub(super) struct Tale {
     is_over: bool,
 }
 
+/// Which attempt something is about.
+#[derive(Clone, Copy, Debug)]
+struct Of {
+    /// The number of its grant.
+    grant: u32,
+    /// As people count them.
+    attempt: u32,
+}
+
 /// What waits for the events before it.
 #[derive(Debug)]
 enum Held {
@@ -48,13 +57,14 @@ enum Held {
     End(End),
     Move {
         to: Status,
-        attempt: u32,
+        of: Of,
         lease: Option<Lease>,
         at: Timestamp,
     },
     Settle {
         /// What it leads from is known when its turn comes.
         settled: What,
+        /// As people count them.
         attempt: u32,
         started_at: Option<Timestamp>,
         at: Timestamp,
@@ -102,7 +112,7 @@ impl Tale {
     // ---- what happens ----
 
     pub(super) fn queued(&mut self, enqueued_at: Timestamp, out: &mut Out) {
-        self.moves(Status::Queued, 0, None, enqueued_at, out);
+        self.moves(Status::Queued, Of { grant: 0, attempt: 0 }, None, enqueued_at, out);
     }
 
     /// The scheduler moved it.
@@ -120,7 +130,8 @@ impl Tale {
                     (Some(lease), Status::Scheduled) => lease.scheduled_at,
                     _ => announcement.at,
                 };
-                Held::Move { to: announcement.to, attempt: announcement.attempt, lease, at }
+                let of = Of { grant: announcement.attempt, attempt: announcement.counts_as };
+                Held::Move { to: announcement.to, of, lease, at }
             }
             Some(settled) => {
                 let error = settled.error.clone().map(|error| {
@@ -133,7 +144,7 @@ impl Tale {
                     told
                 });
                 let started_at = settled.lease.as_ref().and_then(|lease| lease.started_at);
-                let (attempt, at) = (settled.attempt, settled.ended_at);
+                let (attempt, at) = (settled.counts_as, settled.ended_at);
                 let (status, result) = (settled.status, settled.result.clone());
                 let settled = What::Settled { previous: self.status, status, result, error };
                 Held::Settle { settled, attempt, started_at, at }
@@ -227,7 +238,7 @@ impl Tale {
             }
             match move_ {
                 Held::End(end) => self.ends(end),
-                Held::Move { to, attempt, lease, at } => self.moves(to, attempt, lease, at, out),
+                Held::Move { to, of, lease, at } => self.moves(to, of, lease, at, out),
                 Held::Settle { mut settled, attempt, started_at, at } => {
                     if let What::Settled { previous, .. } = &mut settled {
                         *previous = self.status;
@@ -261,15 +272,15 @@ impl Tale {
                 let message = format!("worker {} was lost", attempt.worker);
                 let outcome = Some(OutcomeKind::Lost);
                 let finished = What::Finished { outcome, return_code: None, message: Some(message) };
-                self.push(finished, attempt.number, now, out);
+                self.push(finished, attempt.counts_as, now, out);
             }
             // It was handed back before it began.
             Some(End { outcome: None, .. }) => {}
             Some(End { outcome, return_code, message, at, started_at, last_sequence, .. }) => {
                 if let (Some(started_at), 0, false) = (started_at, last_sequence, attempt.has_started) {
-                    self.starts_of(attempt.number, Some(attempt.worker), started_at, out);
+                    self.starts_of(attempt.counts_as, Some(attempt.worker), started_at, out);
                 }
-                self.push(What::Finished { outcome, return_code, message }, attempt.number, at, out);
+                self.push(What::Finished { outcome, return_code, message }, attempt.counts_as, at, out);
             }
         }
         true
@@ -285,7 +296,7 @@ impl Tale {
 
     fn take(&mut self, at: Timestamp, said: Said, out: &mut Out) -> Option<Input> {
         let attempt = self.attempt.as_mut()?;
-        let (number, fence) = (attempt.number, attempt.fence);
+        let (key, fence, number) = ((self.id, attempt.number), attempt.fence, attempt.counts_as);
         match said {
             Said::Running if self.status == Status::Scheduled => {
                 let worker = Some(attempt.worker.clone());
@@ -297,7 +308,7 @@ impl Tale {
             Said::Started => {
                 if !std::mem::replace(&mut attempt.has_started, true) {
                     self.push(What::Started, number, at, out);
-                    return Some(Input::Started { key: (self.id, number), fence, started_at: at });
+                    return Some(Input::Started { key, fence, started_at: at });
                 }
             }
             Said::Progress(report) => self.push(What::Progress(report), number, at, out),
@@ -309,20 +320,20 @@ impl Tale {
         None
     }
 
-    fn moves(&mut self, to: Status, attempt: u32, lease: Option<Lease>, at: Timestamp, out: &mut Out) {
+    fn moves(&mut self, to: Status, of: Of, lease: Option<Lease>, at: Timestamp, out: &mut Out) {
         let worker = lease.as_ref().map(|lease| lease.worker.clone());
         if to == Status::Scheduled {
-            self.attempt = lease.as_ref().map(|lease| Attempt::new(attempt, lease));
+            self.attempt = lease.as_ref().map(|lease| Attempt::new(of.grant, of.attempt, lease));
             self.latest = None;
         }
         let previous = std::mem::replace(&mut self.status, to);
-        self.push(What::Status { previous, new: to, worker }, attempt, at, out);
+        self.push(What::Status { previous, new: to, worker }, of.attempt, at, out);
     }
 
     fn starts(&mut self, at: Timestamp, out: &mut Out) {
         if let Some(attempt) = &mut self.attempt {
             attempt.has_started = true;
-            let (number, worker) = (attempt.number, attempt.worker.clone());
+            let (number, worker) = (attempt.counts_as, attempt.worker.clone());
             self.starts_of(number, Some(worker), at, out);
         }
     }
@@ -390,7 +401,7 @@ impl Tale {
     fn give_up(&mut self, first: u64, last: u64, now: Timestamp, out: &mut Out) {
         if let Some(attempt) = &mut self.attempt {
             attempt.sequence = last;
-            let number = attempt.number;
+            let number = attempt.counts_as;
             self.lose(number, first, last, now, out);
             self.take_what_has_come(out);
         }

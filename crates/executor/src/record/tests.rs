@@ -438,6 +438,27 @@ fn a_new_leader_that_finds_only_the_row_goes_on_as_the_row_tells() {
 }
 
 #[test]
+fn a_start_that_was_lost_is_no_attempt_and_the_next_has_its_number_under_a_grant_of_its_own() {
+    let mut world = World::new();
+    let id = world.submits();
+    for n in 2..4 {
+        let reason = slotline_protocol::message::EndReason::Replaced;
+        world.happens(Input::IncarnationEnded { incarnation: world.worker, reason });
+        world.worker = Incarnation(uuid::Uuid::from_u128(n));
+        world.beats();
+        world.commits();
+    }
+    let snapshot = world.scheduler.snapshot(id).expect("it lives");
+    assert_eq!((snapshot.attempt, snapshot.counts_as()), (3, 1));
+    let started_at = world.starts(id, 3);
+    world.completes(id, 3, started_at, 3);
+    world.commits();
+    let told = world.told.last().expect("events");
+    assert!(matches!(told.what, What::Settled { .. }) && told.attempt == 1, "{told:?}");
+    assert!(world.told.iter().all(|event| event.attempt <= 1));
+}
+
+#[test]
 fn the_error_of_a_sudden_end_tells_what_was_known() {
     let mut world = World::new();
     let policy = slotline_protocol::Policy { max_lost_attempts: 0, ..slotline_protocol::Policy::default() };

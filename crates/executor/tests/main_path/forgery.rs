@@ -105,7 +105,7 @@ async fn a_forged_completion_frees_no_slot() -> Result<()> {
 #[tokio::test]
 async fn a_forged_completion_of_numbers_that_no_journal_comes_to_frees_no_slot() -> Result<()> {
     let stand = Stand::start().await?;
-    let far = Completed { fence: Fence(i64::MAX), attempt: u32::MAX, last_sequence: u64::MAX, ..stand.completed() };
+    let far = Completed { fence: Fence(i64::MAX), grant: Some(u32::MAX), last_sequence: u64::MAX, ..stand.completed() };
     stand.lie(&far).await?;
     Box::pin(stand.nothing_has_changed()).await
 }
@@ -153,7 +153,8 @@ async fn a_forged_status_is_not_shown() -> Result<()> {
     let running = StatusChanged {
         execution_id,
         action_ref: stand.scheduled.action_ref.clone(),
-        attempt,
+        counts_as: attempt,
+        grant: None,
         sequence: None,
         worker: Some(stand.honest.name.clone()),
         fence: Some(fence),
@@ -173,7 +174,9 @@ async fn forged_progress_is_not_recorded() -> Result<()> {
     let report = Report { message: Some("all is lost".to_owned()), ..Report::default() };
     for (sequence, event) in (1..).zip([Event::Started {}, Event::Progress(report)]) {
         let (action_ref, timestamp) = (stand.scheduled.action_ref.clone(), Timestamp::from_micros(0));
-        stand.lie(&Progress { execution_id, action_ref, attempt, sequence, timestamp, event }).await?;
+        stand
+            .lie(&Progress { execution_id, action_ref, counts_as: attempt, grant: None, sequence, timestamp, event })
+            .await?;
     }
     let store = stand.slotline.store.clone();
     Box::pin(stand.nothing_has_changed()).await?;

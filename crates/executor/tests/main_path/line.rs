@@ -106,7 +106,8 @@ async fn a_running_execution_is_cancelled_by_a_message() -> Result<()> {
         .say(&StatusChanged {
             execution_id: scheduled.execution_id,
             action_ref: scheduled.action_ref.clone(),
-            attempt: 1,
+            counts_as: 1,
+            grant: None,
             sequence: None,
             worker: Some(worker.name.clone()),
             fence: Some(scheduled.fence),

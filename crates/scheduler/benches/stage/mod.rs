@@ -225,6 +225,7 @@ impl Journal {
             status: Status::Queued,
             place: number as i64 + 1,
             attempt: 0,
+            tried: 0,
             failures: 0,
             losses: 0,
             enqueued_at: at,

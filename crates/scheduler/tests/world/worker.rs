@@ -57,6 +57,7 @@ impl FakeWorker {
         let shown = |((id, attempt), fence, state): (&AttemptKey, &Fence, Option<Holding>)| Shown {
             execution_id: *id,
             attempt: *attempt,
+            counts_as: None,
             fence: *fence,
             action_ref: self.granted[&(*id, *attempt)].action_ref.clone(),
             concurrency_key: self.granted[&(*id, *attempt)].key.clone(),

@@ -137,6 +137,7 @@ fn action((action, deleted_at): &(&http::Action, Option<Timestamp>)) -> serde_js
         "created_at": action.created_at,
         "updated_at": action.updated_at,
         "deleted_at": deleted_at,
+        "timeout_ns": action.policy.timeout.map(timeout_ns),
     })
 }
 
@@ -191,6 +192,7 @@ fn attempts(call: Call, rows: &[EndedAttempt]) -> Call {
         .bind(sparse(rows, |row| row.started_at.map(stamp)))
         .bind(column(rows, |row| Stamp(row.ended_at)))
         .bind(sparse(rows, |row| error(&row.error)))
+        .bind(sparse(rows, EndedAttempt::left))
 }
 
 fn settled(call: Call, rows: &[Settled]) -> Call {

@@ -54,7 +54,7 @@ const FITNESS: &str = "SELECT current_setting('server_version_num')::integer AS 
     (SELECT string_agg(wanted || ' on ' || name, ', ' ORDER BY name, wanted) FROM (VALUES \
     ('leadership', ARRAY['SELECT', 'UPDATE']), ('live', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), \
     ('actions', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('messages', ARRAY['SELECT', 'INSERT', 'DELETE']), \
-    ('action_totals', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('history', ARRAY['SELECT', 'INSERT', 'DELETE']), \
+    ('action_timeouts', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('action_totals', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('history', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('attempts', ARRAY['SELECT', 'INSERT', 'DELETE']), ('events', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('audit', ARRAY['SELECT', 'INSERT', 'DELETE']), \
     ('stories', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('rewinds', ARRAY['SELECT', 'INSERT']), \

@@ -30,7 +30,8 @@ const PRUNE_INCARNATIONS: &str = "DELETE FROM ended_incarnations WHERE ended_at 
 
 const PRUNE_ACTIONS: &str = "WITH gone AS (DELETE FROM actions WHERE deleted_at < $1 \
     AND NOT EXISTS (SELECT FROM history WHERE action_id = actions.id) \
-    AND NOT EXISTS (SELECT FROM live WHERE action_id = actions.id) RETURNING id) \
+    AND NOT EXISTS (SELECT FROM live WHERE action_id = actions.id) RETURNING id), \
+    timeouts AS (DELETE FROM action_timeouts USING gone WHERE action_id = gone.id) \
     DELETE FROM action_totals USING gone WHERE action_id = gone.id";
 
 /// What was done to one execution or dead letter, as long as history is kept.

@@ -41,7 +41,10 @@ const EXECUTIONS: &str = sql::page_of_executions!(
 /// All that is read after it is of one moment.
 pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-const ATTEMPTS: &str = sql::newest_attempts!("execution_id = ANY($1)");
+const ATTEMPTS: &str = sql::newest_attempts!("result", "execution_id = ANY($1)");
+
+/// On a page of executions.
+const ATTEMPTS_LISTED: &str = sql::newest_attempts!("CAST(NULL AS text) AS result", "execution_id = ANY($1)");
 
 impl Journal {
     pub(crate) async fn find_messages(&self, names: &[RequestName]) -> Result<Vec<Known>, Error> {
@@ -56,7 +59,7 @@ impl Journal {
     pub(crate) async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
         let rows = self.rows(sqlx::query(sql::EXECUTION).bind(id.0)).await?;
         let mut found: Vec<_> = rows.iter().map(told).collect::<Result<_, _>>()?;
-        self.add_attempts(&mut found).await?;
+        self.add_attempts(&mut found, ATTEMPTS).await?;
         Ok(found.pop())
     }
 
@@ -130,18 +133,18 @@ impl Journal {
         if !page.is_cut() {
             connection.give_back();
         }
-        self.add_attempts(page.executions()).await?;
+        self.add_attempts(page.executions(), ATTEMPTS_LISTED).await?;
         Ok(page.finish())
     }
 
-    async fn add_attempts(&self, executions: &mut [http::Execution]) -> Result<(), Error> {
+    async fn add_attempts(&self, executions: &mut [http::Execution], query: &'static str) -> Result<(), Error> {
         let retried: Vec<i64> =
-            executions.iter().filter(|e| e.attempt > 0).map(|execution| execution.execution_id.0).collect();
+            executions.iter().filter(|e| e.grant > 0).map(|execution| execution.execution_id.0).collect();
         if retried.is_empty() {
             return Ok(());
         }
         let mut attempts: HashMap<ExecutionId, Vec<http::Attempt>> = HashMap::new();
-        for row in self.rows(sqlx::query(ATTEMPTS).bind(retried).bind(ATTEMPTS_SHOWN_MAX)).await? {
+        for row in self.rows(sqlx::query(query).bind(retried).bind(ATTEMPTS_SHOWN_MAX)).await? {
             let (id, attempt) = row::attempt(&row)?;
             attempts.entry(id).or_default().push(attempt);
         }

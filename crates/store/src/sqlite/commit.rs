@@ -37,6 +37,12 @@ const PUT_ACTIONS: &str = "INSERT INTO actions (id, ref, policy, paused, limit_o
     deleted_at) VALUES $rows ON CONFLICT (id) DO UPDATE SET ref = excluded.ref, policy = excluded.policy, \
     paused = excluded.paused, limit_override = excluded.limit_override, updated_at = excluded.updated_at, deleted_at = excluded.deleted_at";
 
+const NOTE_TIMEOUTS: &str = "WITH p (id, since, timeout_ns) AS (VALUES $rows) \
+    INSERT INTO action_timeouts (action_id, since, timeout_ns) SELECT p.id, p.since, p.timeout_ns FROM p \
+    WHERE NOT EXISTS (SELECT 1 FROM action_timeouts t WHERE t.action_id = p.id AND t.timeout_ns IS p.timeout_ns \
+    AND t.since = (SELECT max(n.since) FROM action_timeouts n WHERE n.action_id = p.id)) \
+    ON CONFLICT (action_id, since) DO UPDATE SET timeout_ns = excluded.timeout_ns";
+
 /// A `message_id` that is known already is refused by the key.
 const NAME: &str = "INSERT OR FAIL INTO messages (message_id, execution_id, digest) VALUES $rows";
 
@@ -53,7 +59,7 @@ const CHANGE: &str = "WITH c (id, place, queued_at, not_before, fence, scheduled
     status = c.status, worker = c.worker, after_fence = c.after_fence FROM c WHERE live.id = c.id";
 
 const END_ATTEMPTS: &str = "INSERT OR FAIL INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
-    started_at, ended_at, error) VALUES $rows";
+    started_at, ended_at, error, result) VALUES $rows";
 
 const SETTLE: &str = "WITH s (id, scheduled_at, started_at, ended_at, fence, incarnation, attempt, failures, losses, \
     status, worker, result, error) AS (VALUES $rows) \
@@ -125,6 +131,10 @@ impl Script {
                 time(action.updated_at),
                 maybe(*deleted_at, time),
             ]
+        });
+        script.add(NOTE_TIMEOUTS, &actions.put, |(action, _)| {
+            let timeout = maybe(action.policy.timeout, |timeout| number(timeout_ns(timeout)));
+            [number(action.action_id.0), time(action.updated_at), timeout]
         });
         let named: Vec<_> = batch.accepted.iter().filter(|accepted| accepted.request.name.is_some()).collect();
         script.add(NAME, &named, |accepted| {
@@ -402,7 +412,7 @@ fn state(snapshot: &Snapshot) -> [Cell<'_>; 16] {
     ]
 }
 
-fn attempt(row: &EndedAttempt) -> [Cell<'_>; 9] {
+fn attempt(row: &EndedAttempt) -> [Cell<'_>; 10] {
     [
         number(row.execution_id.0),
         number(row.fence.0),
@@ -413,6 +423,7 @@ fn attempt(row: &EndedAttempt) -> [Cell<'_>; 9] {
         maybe(row.started_at, time),
         time(row.ended_at),
         maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
+        maybe(row.left(), plain),
     ]
 }
 

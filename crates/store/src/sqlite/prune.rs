@@ -38,6 +38,9 @@ const PRUNE_INCARNATIONS: &str = "DELETE FROM ended_incarnations WHERE ended_at 
 const PRUNE_TOTALS: &str = "DELETE FROM action_totals WHERE action_id IN (SELECT id FROM actions \
     WHERE deleted_at < $1 AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live))";
 
+const PRUNE_TIMEOUTS: &str = "DELETE FROM action_timeouts WHERE action_id IN (SELECT id FROM actions \
+    WHERE deleted_at < $1 AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live))";
+
 const PRUNE_ACTIONS: &str = "DELETE FROM actions WHERE deleted_at < $1 \
     AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live)";
 
@@ -90,7 +93,7 @@ async fn step(
     }
     let gone = sqlx::query(PRUNE).bind(before).bind(limit).execute(&mut *db).await?.rows_affected();
     if gone < chunk {
-        for rest in [PRUNE_INCARNATIONS, PRUNE_TOTALS, PRUNE_ACTIONS, PRUNE_AUDIT, PRUNE_COURSES] {
+        for rest in [PRUNE_INCARNATIONS, PRUNE_TOTALS, PRUNE_TIMEOUTS, PRUNE_ACTIONS, PRUNE_AUDIT, PRUNE_COURSES] {
             sqlx::query(rest).bind(before).execute(&mut *db).await?;
         }
     }

@@ -1,15 +1,19 @@
 //! Actions: added, changed, deleted, and their names used again.
 
-use slotline_protocol::{ActionId, ActionRef, Policy, policy};
-use slotline_store::{ActionChange, Batch, Filter, PageRequest};
+use std::time::Duration;
 
-use crate::world::{World, action, at, cases};
+use slotline_protocol::http::{self, TimeoutFrom};
+use slotline_protocol::{ActionId, ActionRef, Policy, policy};
+use slotline_store::{Accepted, ActionChange, Batch, Filter, PageRequest, Request};
+
+use crate::world::{World, action, at, cases, queued, request, running};
 
 cases!(
     an_action_reads_back_with_its_whole_policy,
     a_change_keeps_the_id_and_the_birth_of_an_action,
     a_deleted_action_is_not_listed_but_its_history_keeps_its_name,
     a_name_can_be_used_again_in_the_batch_that_freed_it,
+    the_time_out_that_is_shown_is_the_one_in_force_and_says_whose_it_is,
 );
 
 fn actions(changes: Vec<ActionChange>) -> Batch {
@@ -78,5 +82,33 @@ async fn a_name_can_be_used_again_in_the_batch_that_freed_it(world: World) -> an
     assert_eq!(world.store.actions().await?, [action(3, "demo.echo")]);
     writer.commit(actions(vec![put(3), delete(3)])).await?;
     assert_eq!(world.store.actions().await?, []);
+    Ok(())
+}
+
+async fn the_time_out_that_is_shown_is_the_one_in_force_and_says_whose_it_is(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let with = |timeout: Option<u64>, second| {
+        let policy = Policy { timeout: timeout.map(Duration::from_secs), ..Policy::default() };
+        ActionChange::Put(http::Action { policy, updated_at: at(second), ..action(1, "demo.echo") })
+    };
+    let own = Request { timeout: Some(Duration::from_secs(5)), ..request() };
+    let accept = |id, request: Request| Accepted { snapshot: queued(id), request };
+    let accepted = vec![accept(1, request()), accept(2, request()), accept(3, own), accept(4, request())];
+    writer.commit(Batch { accepted, actions: vec![with(Some(60), 10)], ..Batch::default() }).await?;
+    // Granted at second 1,001, before the policy changes, and settled after it has.
+    writer.commit(Batch { live: vec![running(1)], ..Batch::default() }).await?;
+    writer.commit(actions(vec![with(Some(60), 1_500)])).await?;
+    writer.commit(actions(vec![with(None, 2_000)])).await?;
+    writer.settle([1]).await?;
+    let shown = async |id| -> anyhow::Result<_> {
+        let execution = world.execution(id).await?;
+        Ok((execution.timeout_seconds, execution.timeout_from))
+    };
+    assert_eq!(shown(1).await?, (Some(60.0), TimeoutFrom::Action), "as it was when it was granted");
+    assert_eq!(shown(2).await?, (None, TimeoutFrom::Default), "what waits goes by the policy of the day");
+    assert_eq!(shown(3).await?, (Some(5.0), TimeoutFrom::Request));
+    writer.commit(actions(vec![with(Some(7), 3_000)])).await?;
+    assert_eq!(shown(4).await?, (Some(7.0), TimeoutFrom::Action));
+    assert_eq!(shown(1).await?, (Some(60.0), TimeoutFrom::Action));
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, RequestName, Status, Timestamp, WorkerName};
 use slotline_scheduler::Snapshot;
-use slotline_store::{ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, EndedAttempt, Request, Settled};
+use slotline_store::{
+    ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, EndedAttempt, Filter, PageRequest, Request, Settled,
+};
 
 use crate::world::{
     World, accepted, assert_same_request, at, cases, counters, failure, full_request, lease, queued, raw, request,
@@ -54,7 +56,7 @@ async fn every_field_of_an_accepted_execution_reads_back(world: World) -> anyhow
 
     let shown = world.execution(2).await?;
     assert_eq!(shown.action_ref.as_str(), "demo.echo");
-    assert_eq!((shown.status, shown.attempt), (Status::Cancelling, 4));
+    assert_eq!((shown.status, shown.attempt, shown.grant), (Status::Cancelling, 1, 4));
     assert_eq!(shown.concurrency_key.as_deref(), Some("tenant"));
     assert_eq!(shown.parameters.get(), full.request.parameters.get());
     assert_eq!(shown.timeout_seconds, full.request.timeout.map(|timeout| timeout.as_secs_f64()));
@@ -104,6 +106,7 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
         fence: Fence(5),
         worker: Some(WorkerName::new("worker-1")?),
         outcome: OutcomeKind::Lost,
+        result: None,
         error: None,
         started_at: None,
         scheduled_at: at(10),
@@ -114,6 +117,7 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
         fence: Fence(6),
         worker: None,
         outcome: OutcomeKind::Failed,
+        result: Some(raw(r#"{"rows": 1}"#)),
         error: Some(failure()),
         started_at: Some(at(30)),
         ended_at: at(40),
@@ -133,7 +137,8 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
     writer.commit(Batch { settled: vec![end], ..Batch::default() }).await?;
 
     let shown = world.execution(1).await?;
-    assert_eq!((shown.status, shown.attempt, shown.fence), (Status::Failed, 3, Some(Fence(7))));
+    assert_eq!((shown.status, shown.fence), (Status::Failed, Some(Fence(7))));
+    assert_eq!((shown.attempt, shown.grant), (2, 3), "the one that was lost before it began does not count");
     assert_eq!(shown.error, Some(failure()));
     assert!(shown.result.is_none());
     assert_eq!(shown.message_id.as_deref(), request.name.as_ref().map(RequestName::message_id));
@@ -146,9 +151,12 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
     assert_eq!(shown.worker, Some(WorkerName::new("worker-1")?));
     let earlier = &shown.earlier_attempts;
     assert_eq!(
-        earlier.iter().map(|e| (e.attempt, e.outcome)).collect::<Vec<_>>(),
-        [(1, OutcomeKind::Lost), (2, OutcomeKind::Failed)]
+        earlier.iter().map(|e| (e.attempt, e.grant, e.outcome)).collect::<Vec<_>>(),
+        [(1, 1, OutcomeKind::Lost), (1, 2, OutcomeKind::Failed)]
     );
+    assert_eq!(earlier[1].result.as_ref().map(|result| result.get()), Some(r#"{"rows": 1}"#));
+    let listed = world.store.executions(&Filter::default(), PageRequest { cursor: None, limit: 1 }).await?.data;
+    assert!(listed[0].earlier_attempts.len() == 2 && listed[0].earlier_attempts[1].result.is_none());
     assert_eq!((earlier[0].start_time, earlier[0].end_time), (None, at(20)));
     assert_eq!((earlier[1].start_time, earlier[1].end_time), (Some(at(30)), at(40)));
     assert_eq!(earlier[1].error, Some(failure()));
@@ -175,6 +183,7 @@ async fn of_many_attempts_the_newest_are_shown(world: World) -> anyhow::Result<(
         fence: Fence(i64::from(attempt)),
         worker: None,
         outcome: OutcomeKind::Failed,
+        result: None,
         error: None,
         started_at: None,
         scheduled_at: at(1),

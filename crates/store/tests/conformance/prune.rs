@@ -22,6 +22,7 @@ async fn what_ended_before_is_forgotten_with_its_attempts(world: World) -> anyho
         fence: Fence(id),
         worker: None,
         outcome: OutcomeKind::Lost,
+        result: None,
         error: None,
         started_at: None,
         scheduled_at: at(1),

@@ -33,6 +33,7 @@ async fn sound(world: &World) -> anyhow::Result<()> {
         fence: Fence(2),
         worker: Some(lease(2).worker),
         outcome: OutcomeKind::Lost,
+        result: None,
         error: None,
         started_at: Some(at(20)),
         scheduled_at: at(20),

@@ -69,6 +69,8 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     pub key: AttemptKey,
+    /// As people count attempts.
+    pub counts_as: u32,
     pub fence: Fence,
     pub action_ref: ActionRef,
     pub parameters: Json,

@@ -38,6 +38,8 @@ pub(super) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Task {
     pub(super) key: AttemptKey,
+    /// As people count attempts.
+    pub(super) counts_as: u32,
     pub(super) fence: Fence,
     pub(super) action_id: ActionId,
     pub(super) action_ref: ActionRef,
@@ -52,6 +54,17 @@ pub(super) struct Task {
     pub(super) is_isolated_ok: bool,
     pub(super) correlation_id: Option<Arc<str>>,
     pub(super) trace_id: Option<Arc<str>>,
+}
+
+impl Task {
+    /// The number of the grant, where it is not that of the attempt.
+    fn grant(&self) -> Option<u32> {
+        message::grant(self.key.1, self.counts_as)
+    }
+
+    fn counts_as_if_other(&self) -> Option<u32> {
+        message::grant(self.counts_as, self.key.1)
+    }
 }
 
 /// Where an attempt stands on its worker.
@@ -110,6 +123,7 @@ impl Entry {
         Self {
             task: Task {
                 key: (order.execution_id, order.attempt),
+                counts_as: order.counts_as.unwrap_or(order.attempt),
                 fence: order.fence,
                 action_id: order.action_id,
                 action_ref: order.action_ref,
@@ -135,6 +149,7 @@ impl Entry {
 
     /// One of a process that is no more, which has ended there.
     pub(super) fn kept(completed: message::Completed) -> Self {
+        let key = completed.key();
         let outcome = Outcome {
             status: completed.status,
             result: completed.result.map(Json),
@@ -145,7 +160,8 @@ impl Entry {
         };
         Self {
             task: Task {
-                key: (completed.execution_id, completed.attempt),
+                key,
+                counts_as: completed.counts_as,
                 fence: completed.fence,
                 action_id: completed.action_id,
                 action_ref: completed.action_ref,
@@ -211,6 +227,7 @@ impl Entry {
         message::Shown {
             execution_id: self.task.key.0,
             attempt: self.task.key.1,
+            counts_as: self.task.counts_as_if_other(),
             fence: self.task.fence,
             action_ref: self.task.action_ref.clone(),
             concurrency_key: self.task.concurrency_key.clone(),
@@ -259,7 +276,8 @@ impl Entry {
         Effect::Progress(self.traced(message::Progress {
             execution_id: self.task.key.0,
             action_ref: self.task.action_ref.clone(),
-            attempt: self.task.key.1,
+            counts_as: self.task.counts_as,
+            grant: self.task.grant(),
             sequence: self.sequence,
             timestamp: at,
             event,
@@ -286,7 +304,8 @@ impl Entry {
         Effect::ChangeStatus(self.traced(message::StatusChanged {
             execution_id: self.task.key.0,
             action_ref: self.task.action_ref.clone(),
-            attempt: self.task.key.1,
+            counts_as: self.task.counts_as,
+            grant: self.task.grant(),
             sequence: Some(self.sequence),
             worker: Some(worker.clone()),
             fence: Some(self.task.fence),
@@ -311,7 +330,8 @@ impl Entry {
             execution_id: self.task.key.0,
             action_id: self.task.action_id,
             action_ref: self.task.action_ref.clone(),
-            attempt: self.task.key.1,
+            counts_as: self.task.counts_as,
+            grant: self.task.grant(),
             fence: self.task.fence,
             worker: worker.clone(),
             incarnation,

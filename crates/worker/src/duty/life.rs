@@ -24,6 +24,7 @@ impl Duty {
         entry.stage = Stage::Running(Run { heard_at: now.boot, ..Run::default() });
         fx.push(Effect::Start(Start {
             key,
+            counts_as: entry.task.counts_as,
             fence: entry.task.fence,
             action_ref: entry.task.action_ref.clone(),
             parameters: entry.task.parameters.clone(),

@@ -15,7 +15,8 @@ fn progress(sequence: u64, event: Event) -> Traced<Progress> {
     traced(Progress {
         execution_id: ExecutionId(1),
         action_ref: ActionRef::new("a.b").expect("a name"),
-        attempt: 1,
+        counts_as: 1,
+        grant: None,
         sequence,
         timestamp: Timestamp::from_micros(0),
         event,
@@ -26,7 +27,8 @@ fn status(sequence: u64) -> Traced<StatusChanged> {
     traced(StatusChanged {
         execution_id: ExecutionId(1),
         action_ref: ActionRef::new("a.b").expect("a name"),
-        attempt: 1,
+        counts_as: 1,
+        grant: None,
         sequence: Some(sequence),
         worker: None,
         fence: None,

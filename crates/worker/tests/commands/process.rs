@@ -200,6 +200,18 @@ async fn a_command_that_fails_says_why_in_its_result_or_else_at_the_end_of_its_s
 }
 
 #[tokio::test]
+async fn an_attempt_has_the_number_that_people_count_and_its_grant_one_of_its_own() -> anyhow::Result<()> {
+    let mut stage = Stage::script(r#"echo "[$SLOTLINE_ATTEMPT, $SLOTLINE_GRANT]""#).await?;
+    let mut scheduled = stage.executor.scheduled(1, "test.run", &json!({}))?;
+    (scheduled.attempt, scheduled.counts_as) = (3, Some(1));
+    stage.executor.send(stage.worker, &scheduled).await?;
+    let completed = stage.executor.completed(1).await?;
+    assert_eq!(result(&completed), json!([1, 3]));
+    assert_eq!((completed.counts_as, completed.grant), (1, Some(3)));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_command_that_can_not_be_started_says_which_and_why() -> anyhow::Result<()> {
     let mut stage = Stage::with(|_| RunConfig::new(["/no/such/program", "x"])).await?;
     let completed = stage.run(1, json!({})).await?;

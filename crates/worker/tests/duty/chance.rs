@@ -139,7 +139,7 @@ impl Judge {
                     let completed = word.message;
                     assert_eq!(completed.incarnation, world.incarnation);
                     self.is_last(&completed);
-                    self.word((completed.execution_id, completed.attempt), format!("{:?}", completed.status));
+                    self.word(completed.key(), format!("{:?}", completed.status));
                 }
                 Effect::Return(word) => {
                     let returned = word.message;
@@ -163,7 +163,7 @@ impl Judge {
                 Effect::Farewell(ended) => {
                     for completed in &ended.outcomes {
                         self.is_last(completed);
-                        self.word((completed.execution_id, completed.attempt), format!("{:?}", completed.status));
+                        self.word(completed.key(), format!("{:?}", completed.status));
                     }
                     for key in &self.live {
                         assert_ne!(self.started.get(key), Some(&ended.incarnation), "{key:?} runs past the last word");
@@ -190,11 +190,11 @@ impl Judge {
                 }
                 Effect::ChangeStatus(change) => {
                     let change = change.message;
-                    self.numbered((change.execution_id, change.attempt), change.sequence.expect("numbered"));
+                    self.numbered(change.key(), change.sequence.expect("numbered"));
                 }
                 Effect::Progress(progress) => {
                     let progress = progress.message;
-                    self.numbered((progress.execution_id, progress.attempt), progress.sequence);
+                    self.numbered(progress.key(), progress.sequence);
                 }
                 Effect::Resend { key, .. } => {
                     assert!(key.0.0 < 12, "an order for nobody");
@@ -220,7 +220,7 @@ impl Judge {
     }
 
     fn is_last(&self, completed: &Completed) {
-        let last = self.sequences.get(&(completed.execution_id, completed.attempt));
+        let last = self.sequences.get(&completed.key());
         assert_eq!(Some(&completed.last_sequence), last, "the end knows the last number");
     }
 

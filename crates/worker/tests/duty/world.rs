@@ -146,6 +146,7 @@ impl World {
             n,
             execution_id: ExecutionId(id),
             attempt: 1,
+            counts_as: None,
             fence: Fence(id),
             action_id: ActionId(1),
             action_ref: ActionRef::new("demo.echo").expect("a ref"),
@@ -361,7 +362,7 @@ impl World {
 
     pub(crate) fn take_completed(&mut self) -> Vec<(AttemptKey, OutcomeKind, Option<String>)> {
         let brief = |completed: message::Completed| {
-            let key = (completed.execution_id, completed.attempt);
+            let key = completed.key();
             (key, completed.status, completed.error.map(|error| error.code))
         };
         self.take_completions().into_iter().map(brief).collect()

@@ -222,6 +222,7 @@ impl Executor {
             n,
             execution_id: ExecutionId(id),
             attempt: 1,
+            counts_as: None,
             fence: Fence(1000 + id),
             action_id: ActionId(1),
             action_ref: ActionRef::new(action_ref)?,

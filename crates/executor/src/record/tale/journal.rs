@@ -7,7 +7,7 @@ use slotline_protocol::{ActionRef, OutcomeKind, Status, Timestamp, http};
 use slotline_scheduler::{Lease, Snapshot};
 use slotline_store::{OpenStory, Story};
 
-use super::{Attempt, Held, Tale};
+use super::{Attempt, Held, Of, Tale};
 use crate::record::{End, Out};
 
 impl Tale {
@@ -18,7 +18,8 @@ impl Tale {
         let mut unheard = Out::default();
         tale.queued(snapshot.enqueued_at, &mut unheard);
         if let Some(lease) = snapshot.leased() {
-            tale.moves(Status::Scheduled, snapshot.attempt, Some(lease.clone()), lease.scheduled_at, &mut unheard);
+            let of = Of { grant: snapshot.attempt, attempt: snapshot.counts_as() };
+            tale.moves(Status::Scheduled, of, Some(lease.clone()), lease.scheduled_at, &mut unheard);
             if let Some(started_at) = lease.started_at {
                 tale.starts(started_at, &mut unheard);
                 if let Some(attempt) = &mut tale.attempt {
@@ -40,7 +41,7 @@ impl Tale {
         let OpenStory { story, recent, .. } = open;
         let mut tale = Self::written(action_ref, &story, recent);
         if let Some(lease) = snapshot.leased() {
-            let mut attempt = Attempt::new(snapshot.attempt, lease);
+            let mut attempt = Attempt::new(snapshot.attempt, snapshot.counts_as(), lease);
             if story.attempt == snapshot.attempt {
                 attempt.sequence = story.sequence;
             }
@@ -49,12 +50,12 @@ impl Tale {
         if let Some(last) = story.awaits {
             // The leader before held back what came after events that it waited for.
             let at = snapshot.lease.as_ref().map_or(snapshot.queued_at, |lease| lease.scheduled_at);
-            tale.lose(story.attempt, story.sequence.saturating_add(1), last, at, out);
+            tale.lose(snapshot.tried, story.sequence.saturating_add(1), last, at, out);
             tale.is_as(snapshot);
             if tale.status != story.status {
                 let worker = snapshot.lease.as_ref().map(|lease| lease.worker.clone());
                 let moved = What::Status { previous: story.status, new: tale.status, worker };
-                tale.push(moved, snapshot.attempt, at, out);
+                tale.push(moved, snapshot.counts_as(), at, out);
             }
         }
         tale
@@ -70,7 +71,7 @@ impl Tale {
             (Some(incarnation), Some(fence), Some(worker)) => {
                 let started_at = execution.start_time;
                 let lease = Lease { worker, incarnation, fence, scheduled_at: at, started_at, after: None };
-                let mut attempt = Attempt::new(story.attempt, &lease);
+                let mut attempt = Attempt::new(story.attempt, execution.attempt, &lease);
                 attempt.sequence = story.sequence;
                 attempt.end = Some(End {
                     key: (story.id, story.attempt),
@@ -85,7 +86,7 @@ impl Tale {
                 tale.attempt = Some(attempt);
             }
             // Nobody can be asked.
-            _ => tale.lose(story.attempt, story.sequence.saturating_add(1), last_sequence, at, out),
+            _ => tale.lose(execution.attempt, story.sequence.saturating_add(1), last_sequence, at, out),
         }
         let http::Execution { status, result, error, attempt, start_time: started_at, .. } = *execution;
         let settled = What::Settled { previous: tale.status, status, result, error };
