@@ -345,6 +345,44 @@ async fn an_ended_execution_shows_how_far_it_came_and_where_it_failed_whatever_d
 }
 
 #[tokio::test]
+async fn tasks_within_a_run_are_a_tree_in_the_api_in_the_record_and_for_who_watches() -> anyhow::Result<()> {
+    let world = World::with([Action::reports("deploy.app", "")]).start().await?;
+    let task = |task: Value| json!({"report": {"task": task}});
+    let error = json!({"code": "no_disk", "message": "it is full", "stack_trace": "at main"});
+    let steps = json!({"steps": [
+        task(json!({"name": "build", "status": "started"})),
+        task(json!({"name": "compile", "parent": "build", "status": "started", "step": [1, 3]})),
+        task(json!({"name": "compile", "status": "failed", "error": error})),
+        task(json!({"name": "deploy", "status": "skipped"})),
+    ]});
+    let id = world.submit("deploy.app", steps).await?;
+    let execution = world.reaches(id, "completed").await?;
+    let tasks = list(&execution["progress"]["tasks"])?;
+    let named: Vec<_> = tasks.iter().map(|task| (&task["name"], &task["status"])).collect();
+    assert_eq!(named, [(&json!("build"), &json!("started")), (&json!("deploy"), &json!("skipped"))], "{execution}");
+    let compile = &tasks[0]["tasks"][0];
+    assert_eq!(
+        (&compile["name"], &compile["status"], &compile["step"]),
+        (&json!("compile"), &json!("failed"), &json!([1, 3]))
+    );
+    assert_eq!(compile["error"], error, "{execution}");
+    assert!(compile["start_time"].is_string() && compile["end_time"].is_string(), "{execution}");
+
+    let record = world.whole_record(id).await?;
+    check_whole(&record)?;
+    let told = record.iter().filter(|event| event["task"].is_object()).map(|event| event["task"]["status"].clone());
+    assert_eq!(told.collect::<Vec<_>>(), ["started", "started", "failed", "skipped"], "{record:?}");
+    let watched = world.slotline(&["watch", &id.to_string()]).await?;
+    let lines = String::from_utf8(watched.stderr)?;
+    for line in
+        ["task compile of build started", "task compile failed: no_disk: it is full", "  x compile 1/3: no_disk: "]
+    {
+        assert!(lines.contains(line), "{line}: {lines}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_workers_can_do_is_shown_for_each_action() -> anyhow::Result<()> {
     let silent = Action::command("echo.text", "", &["/bin/cat"]);
     let world = World::with([Action::reports("talk.much", ""), silent]).start().await?;

@@ -26,6 +26,7 @@ pub mod public;
 pub mod record;
 pub mod requested;
 pub mod status;
+pub mod tasks;
 mod text;
 pub mod time;
 

@@ -462,6 +462,70 @@ pub struct Report {
     pub level: Level,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
+    /// The task within the run that the report is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Box<Task>>,
+    /// Other tasks, of reports that this one stands for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
+}
+
+/// What a report says of a task within the run: one of its steps with a name, an end and an error of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Task {
+    /// Unique within the attempt.
+    pub name: String,
+    /// The name of the task that it is a part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<TaskStatus>,
+    /// `[done, total]` steps of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<(u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    Started,
+    Completed,
+    Failed,
+    Skipped,
+}
+
+impl TaskStatus {
+    pub const ALL: [Self; 4] = [Self::Started, Self::Completed, Self::Failed, Self::Skipped];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    pub fn has_ended(self) -> bool {
+        self != Self::Started
+    }
+}
+
+impl Task {
+    /// Takes what a newer report says of it; what that leaves out stays.
+    pub fn take(&mut self, newer: Self) {
+        let Self { name: _, parent, status, step, error } = newer;
+        self.parent = parent.or(self.parent.take());
+        self.step = step.or(self.step);
+        if status.is_some() {
+            // It may have been started anew.
+            (self.status, self.error) = (status, None);
+        }
+        self.error = error.or(self.error.take());
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

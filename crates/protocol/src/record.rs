@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::message::{Failure, GapReason, Level, Report, Stream};
+use crate::message::{Failure, GapReason, Level, Report, Stream, Task};
+use crate::tasks::Tasks;
 use crate::{ActionRef, ExecutionId, OutcomeKind, Status, Timestamp, WorkerName};
 
 /// One event of an execution.
@@ -81,6 +82,9 @@ pub struct Latest {
     /// What reports said beside: the newest of each member; see [`merge_data`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
+    /// The tasks of the run, each below the one that it is a part of.
+    #[serde(skip_serializing_if = "Tasks::is_empty")]
+    pub tasks: Tasks,
     pub updated_at: Timestamp,
 }
 
@@ -115,6 +119,9 @@ impl Latest {
         }
         if let Some(data) = &report.data {
             merge_data(&mut self.data, data.clone());
+        }
+        for task in report.tasks.iter().chain(report.task.as_deref()) {
+            self.tasks.take(task, at);
         }
         self.updated_at = at;
     }
@@ -226,6 +233,10 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    task: Option<Box<Task>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tasks: Vec<Task>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     stream: Option<Stream>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lines: Option<Vec<String>>,
@@ -266,6 +277,8 @@ impl From<Event> for Wire {
             percent: None,
             level: None,
             data: None,
+            task: None,
+            tasks: Vec::new(),
             stream: None,
             lines: None,
             count: None,
@@ -282,8 +295,9 @@ impl From<Event> for Wire {
             }
             What::Started => wire,
             What::Progress(report) => {
-                let Report { step, message, progress, unit, phase, percent, level, data } = report;
-                Self { step, message, progress, unit, phase, percent, level: Some(level), data, ..wire }
+                let Report { step, message, progress, unit, phase, percent, level, data, task, tasks } = report;
+                let level = Some(level);
+                Self { step, message, progress, unit, phase, percent, level, data, task, tasks, ..wire }
             }
             What::Log { stream, lines } => Self { stream: Some(stream), lines: Some(lines), ..wire },
             What::Gap { count, reason } => Self { count: Some(count), reason: Some(reason), ..wire },
@@ -323,6 +337,8 @@ impl TryFrom<Wire> for Event {
                 percent: wire.percent,
                 level: wire.level.unwrap_or_default(),
                 data: wire.data,
+                task: wire.task,
+                tasks: wire.tasks,
             }),
             Kind::Log => What::Log { stream: required(wire.stream, "stream")?, lines: required(wire.lines, "lines")? },
             Kind::Gap => What::Gap { count: required(wire.count, "count")?, reason: required(wire.reason, "reason")? },

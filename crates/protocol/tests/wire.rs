@@ -68,7 +68,7 @@ fn every_message_is_written_as_it_is_read() {
     ]
     .into();
     assert_eq!(checked, TYPES.iter().copied().collect(), "every message has a golden file");
-    for kind in ["started", "log", "finished", "gap"] {
+    for kind in ["started", "log", "finished", "gap", "task"] {
         check::<Progress>(&format!("execution.progress.{kind}"));
     }
 }

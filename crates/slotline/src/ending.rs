@@ -6,7 +6,7 @@ use slotline_protocol::http::Execution;
 use slotline_protocol::{ExecutionId, Status};
 
 use crate::config::Output;
-use crate::{executions, output};
+use crate::{executions, output, telling};
 
 /// Exit codes of an execution that ended so.
 const FAILED: u8 = 1;
@@ -24,6 +24,8 @@ pub(crate) fn tell(output: Output, execution: &Execution) -> ExitCode {
                 _ => String::new(),
             };
             let why = execution.error.as_ref().map(|error| format!(": {}", executions::failure(error)));
+            let tasks = execution.progress.as_ref().map(|latest| telling::tree(&latest.tasks)).unwrap_or_default();
+            tasks.iter().for_each(output::note);
             let text = format!("execution {id} is {}{run}{}", execution.status, why.unwrap_or_default());
             // The error of a time-out has a line for the newest message of each level.
             text.lines().for_each(|line| output::note(output::clean(line)));

@@ -9,7 +9,7 @@ use slotline_protocol::record::Latest;
 use slotline_protocol::{ActionRef, ExecutionId, Status};
 
 use crate::config::Output;
-use crate::{Settings, amount, output};
+use crate::{Settings, amount, output, telling};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -122,6 +122,10 @@ pub(crate) fn show(execution: &Execution) {
         ("result", execution.result.as_ref().map(|result| result.get().to_owned()).unwrap_or_default()),
         ("progress", execution.progress.as_ref().map(progress).unwrap_or_default()),
         ("data", data.map(ToString::to_string).unwrap_or_default()),
+        (
+            "tasks",
+            execution.progress.as_ref().map(|latest| telling::tree(&latest.tasks).join("\n")).unwrap_or_default(),
+        ),
         ("newest", execution.progress_events.lines().join("\n")),
         ("error", error.map(failure).unwrap_or_default()),
         ("stderr", error.and_then(stderr).unwrap_or_default().to_owned()),

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use slotline_protocol::message::{Level, Report};
+use slotline_protocol::message::{Failure, Level, Report, Task, TaskStatus};
 
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
@@ -33,6 +33,24 @@ pub(crate) struct Args {
     /// The message tells what went wrong
     #[arg(long, requires = "message")]
     error: bool,
+    /// The task within the run that this is about
+    #[arg(long, value_name = "NAME")]
+    task: Option<OsString>,
+    /// The task that it is a part of
+    #[arg(long, value_name = "NAME", requires = "task")]
+    task_parent: Option<OsString>,
+    /// How the task stands: started, completed, failed, skipped
+    #[arg(long, value_name = "STATUS", requires = "task", value_parser = task_status)]
+    task_status: Option<TaskStatus>,
+    /// Steps done of the task, of all, such as 2/7
+    #[arg(long, value_name = "DONE/TOTAL", requires = "task", value_parser = step)]
+    task_step: Option<(u64, u64)>,
+    /// Why the task failed
+    #[arg(long, value_name = "MESSAGE", requires = "task")]
+    task_error: Option<OsString>,
+    /// A code for that
+    #[arg(long, value_name = "CODE", requires = "task_error")]
+    task_error_code: Option<OsString>,
     /// For people; after -- it may begin with a dash
     message: Option<OsString>,
 }
@@ -43,7 +61,8 @@ pub(crate) fn progress(args: Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn report(args: Args) -> Report {
+fn report(mut args: Args) -> Report {
+    let task = task(&mut args).map(Box::new);
     Report {
         step: args.step,
         message: args.message.map(text),
@@ -53,7 +72,23 @@ fn report(args: Args) -> Report {
         percent: args.percent,
         level: if args.error { Level::Error } else { Level::Info },
         data: None,
+        task,
+        tasks: Vec::new(),
     }
+}
+
+fn task(args: &mut Args) -> Option<Task> {
+    let name = text(args.task.take()?);
+    let code = args.task_error_code.take().map_or_else(|| "task_failed".to_owned(), text);
+    let error = args.task_error.take().map(|message| Failure::new(&code, text(message)));
+    // Whoever says why it failed says that it did.
+    let status = args.task_status.or(error.as_ref().map(|_| TaskStatus::Failed));
+    Some(Task { name, parent: args.task_parent.take().map(text), status, step: args.task_step, error })
+}
+
+fn task_status(text: &str) -> Result<TaskStatus, String> {
+    let found = TaskStatus::ALL.into_iter().find(|status| status.as_str() == text);
+    found.ok_or_else(|| format!("expected one of {}", TaskStatus::ALL.map(TaskStatus::as_str).join(", ")))
 }
 
 /// What is no UTF-8 is replaced; a report with it is worth more than none.
@@ -103,8 +138,18 @@ mod tests {
             percent: Some(40.5),
             level: Level::Error,
             data: None,
+            task: None,
+            tasks: Vec::new(),
         };
         assert_eq!(read(&arguments), Ok(expected));
+        let error = Failure::new("no_disk", "it is full");
+        let task =
+            Task { name: "layer".to_owned(), status: Some(TaskStatus::Failed), step: Some((1, 3)), ..Task::default() };
+        let task = Task { parent: Some("pull".to_owned()), error: Some(error), ..task };
+        let arguments =
+            "--task layer --task-parent pull --task-step 1/3 --task-error-code no_disk --task-error".split(' ');
+        let arguments: Vec<&str> = arguments.chain(["it is full"]).collect();
+        assert_eq!(read(&arguments), Ok(Report { task: Some(Box::new(task)), ..Report::default() }));
         let half = Report { percent: Some(50.0), ..Report::default() };
         assert_eq!(read(&["--percent", "50%"]), Ok(half));
         let dashed = Report { message: Some("-> done".to_owned()), ..Report::default() };
@@ -131,6 +176,8 @@ mod tests {
             (&["--unit", "Bytes"], "--done"),
             (&["--percent", "nan"], "--percent"),
             (&["--percent", "much"], "--percent"),
+            (&["--task", "a", "--task-status", "done"], "--task-status"),
+            (&["--task-status", "started"], "--task"),
             (&["--error"], "MESSAGE"),
             (&["two", "words"], "words"),
         ] {

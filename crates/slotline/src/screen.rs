@@ -17,6 +17,9 @@ const WHOLE: u64 = 1000;
 /// Time between two turns of the spinner: whoever looks sees that the program lives.
 const TURN: Duration = Duration::from_millis(120);
 
+/// The most tasks that are drawn at once.
+const TASKS_SHOWN: usize = 15;
+
 pub(crate) struct Screen {
     with_logs: bool,
     kind: Kind,
@@ -46,6 +49,7 @@ struct Layout {
     has_share: bool,
     is_running: bool,
     has_message: bool,
+    has_tasks: bool,
 }
 
 impl Screen {
@@ -119,7 +123,7 @@ impl Drop for Screen {
 
 impl Terminal {
     fn new(target: ProgressDrawTarget, id: ExecutionId) -> Self {
-        let layout = Layout { has_share: false, is_running: false, has_message: false };
+        let layout = Layout { has_share: false, is_running: false, has_message: false, has_tasks: false };
         let bar = ProgressBar::with_draw_target(Some(WHOLE), target).with_style(layout.style());
         bar.enable_steady_tick(TURN);
         Self { bar, view: View::new(id), question: None, started: None, layout }
@@ -134,10 +138,23 @@ impl Terminal {
     }
 
     fn draw(&mut self) {
-        let Picture { share, head, message, started } = self.view.picture();
+        let Picture { share, head, message, tasks, started } = self.view.picture();
         let message = self.question.map_or(message, str::to_owned);
-        let layout =
-            Layout { has_share: share.is_some(), is_running: started.is_some(), has_message: !message.is_empty() };
+        let layout = Layout {
+            has_share: share.is_some(),
+            is_running: started.is_some(),
+            has_message: !message.is_empty(),
+            has_tasks: !tasks.is_empty(),
+        };
+        let message = match layout.has_tasks {
+            // As many as a small terminal has room for, the newest.
+            true => [message]
+                .into_iter()
+                .chain(tasks.into_iter().rev().take(TASKS_SHOWN).rev())
+                .collect::<Vec<_>>()
+                .join("\n  "),
+            false => message,
+        };
         if layout != self.layout {
             self.layout = layout;
             self.bar.set_style(layout.style());
@@ -156,7 +173,11 @@ impl Layout {
     fn style(self) -> ProgressStyle {
         let bar = if self.has_share { " [{bar:24}]" } else { "" };
         let elapsed = if self.is_running { "  {elapsed}" } else { "" };
-        let message = if self.has_message { "\n  {wide_msg}" } else { "" };
+        let message = match (self.has_tasks, self.has_message) {
+            (true, _) => "\n  {msg}",
+            (false, true) => "\n  {wide_msg}",
+            (false, false) => "",
+        };
         let template = format!("{{spinner}}{bar} {{prefix}}{elapsed}{message}");
         ProgressStyle::with_template(&template).expect("every layout has a sound template").progress_chars("=> ")
     }
@@ -267,8 +288,9 @@ mod tests {
 
     #[test]
     fn every_layout_has_a_template_that_can_be_drawn() {
-        for bits in 0..8 {
-            Layout { has_share: bits & 1 > 0, is_running: bits & 2 > 0, has_message: bits & 4 > 0 }.style();
+        for bits in 0..16 {
+            let (has_share, is_running) = (bits & 1 > 0, bits & 2 > 0);
+            Layout { has_share, is_running, has_message: bits & 4 > 0, has_tasks: bits & 8 > 0 }.style();
         }
     }
 }

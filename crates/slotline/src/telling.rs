@@ -2,10 +2,12 @@
 //!
 //! The same events give the same lines. Not here: the newest numbers, which a terminal has in its bar (`view`).
 
-use slotline_protocol::message::{GapReason, Level, Report, Stream};
+use slotline_protocol::message::{GapReason, Level, Report, Stream, Task, TaskStatus};
 use slotline_protocol::record::{Event, Latest, What};
+use slotline_protocol::tasks::{TaskState, Tasks};
 use slotline_protocol::{OutcomeKind, Status};
 
+use crate::executions::failure;
 use crate::place::{Place, about};
 use crate::{amount, output};
 
@@ -29,7 +31,7 @@ pub(crate) fn all(event: &Event, with_logs: bool) -> Vec<String> {
         }
         // It comes with the status `running`, which says it all.
         What::Started => Vec::new(),
-        What::Progress(report) => report_line(report).into_iter().collect(),
+        What::Progress(report) => task_lines(report).into_iter().chain(report_line(report)).collect(),
         What::Log { .. } | What::Gap { .. } | What::Finished { .. } | What::Settled { .. } => notable(event, with_logs),
     }
 }
@@ -45,6 +47,34 @@ pub(crate) fn notable(event: &Event, with_logs: bool) -> Vec<String> {
         What::Finished { outcome, return_code, message } => finished(event.attempt, *outcome, *return_code, message),
         What::Status { .. } | What::Started | What::Progress(_) | What::Log { .. } | What::Settled { .. } => Vec::new(),
     }
+}
+
+/// `task pull started`, and `task layer of pull failed: no_disk: it is full`, for each that a report says something new of.
+fn task_lines(report: &Report) -> Vec<String> {
+    let line = |task: &Task| {
+        let status = task.status?;
+        let parent = task.parent.as_ref().map(|parent| format!(" of {parent}")).unwrap_or_default();
+        let why = task.error.as_ref().map(|error| format!(": {}", failure(error))).unwrap_or_default();
+        Some(clean(&format!("task {}{parent} {}{why}", task.name, status.as_str())))
+    };
+    report.tasks.iter().chain(report.task.as_deref()).filter_map(line).collect()
+}
+
+/// The tree of tasks, one line each: `x layer 1/3: no_disk: it is full`.
+pub(crate) fn tree(tasks: &Tasks) -> Vec<String> {
+    let line = |(depth, task): (usize, &TaskState)| {
+        let mark = match task.status {
+            None => ' ',
+            Some(TaskStatus::Started) => '>',
+            Some(TaskStatus::Completed) => '+',
+            Some(TaskStatus::Failed) => 'x',
+            Some(TaskStatus::Skipped) => '-',
+        };
+        let step = task.step.map(|(done, total)| format!(" {done}/{total}")).unwrap_or_default();
+        let why = task.error.as_ref().map(|error| format!(": {}", failure(error))).unwrap_or_default();
+        clean(&format!("{}{mark} {}{step}{why}", "  ".repeat(depth), task.name))
+    };
+    tasks.flat().into_iter().map(line).collect()
 }
 
 /// `[pull] 42 %, step 2/7: layer 3`, of what the report itself says.

@@ -31,6 +31,8 @@ pub(crate) struct Picture {
     pub(crate) head: String,
     /// Below it.
     pub(crate) message: String,
+    /// Below that: the tasks of the run.
+    pub(crate) tasks: Vec<String>,
     /// Since when it has run.
     pub(crate) started: Option<Timestamp>,
 }
@@ -110,6 +112,7 @@ impl View {
             share: amount::share(&self.latest),
             head: output::clean(&head.join("  ")),
             message: output::clean(self.message.as_deref().unwrap_or_default()),
+            tasks: telling::tree(&self.latest.tasks),
             started: self.started,
         }
     }
@@ -117,7 +120,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use slotline_protocol::message::Report;
+    use slotline_protocol::message::{Failure, Report, Task, TaskStatus};
 
     use super::*;
     use crate::telling::tests::{event, moved};
@@ -162,6 +165,22 @@ mod tests {
         let picture = view.picture();
         assert_eq!(picture.head, "execution 42 is requested  [start]  30 %");
         assert_eq!((picture.share, picture.message.as_str()), (Some(0.3), "starting"));
+    }
+
+    #[test]
+    fn tasks_are_a_tree_with_the_reason_of_what_failed() {
+        let task = |name: &str, parent: Option<&str>, status, error| {
+            let parent = parent.map(str::to_owned);
+            let task = Task { name: name.to_owned(), parent, status: Some(status), error, step: None };
+            What::Progress(Report { task: Some(Box::new(task)), ..Report::default() })
+        };
+        let view = after([
+            task("pull", None, TaskStatus::Started, None),
+            task("layer 1", Some("pull"), TaskStatus::Completed, None),
+            task("layer 2", Some("pull"), TaskStatus::Failed, Some(Failure::new("no_disk", "it is full"))),
+            task("start", None, TaskStatus::Skipped, None),
+        ]);
+        assert_eq!(view.picture().tasks, ["> pull", "  + layer 1", "  x layer 2: no_disk: it is full", "- start"]);
     }
 
     #[test]

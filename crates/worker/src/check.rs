@@ -5,14 +5,22 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
-use slotline_protocol::message::{Level, Report};
+use slotline_protocol::message::{Failure, Level, Report, Task, TaskStatus};
 use slotline_protocol::record::DATA_BYTES_MAX;
 
 use crate::limit;
 
 /// The longest message, phase or unit of a report; what is longer is clipped.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// The longest name of a task, and code of its error.
+const TASK_NAME_BYTES_MAX: usize = 256;
+/// The longest message of a task's error, and the longest stack trace or details.
+const TASK_ERROR_BYTES_MAX: usize = 2 << 10;
+const TASK_TRACE_BYTES_MAX: usize = 16 << 10;
+/// The code of a task's error that says none.
+const TASK_FAILED: &str = "task_failed";
 /// How much of something that was refused a warning shows.
 const QUOTED_BYTES_MAX: usize = 64;
 
@@ -62,6 +70,7 @@ pub(crate) fn checked(mut report: Report, warn: Warn<'_>) -> Report {
             report.data = None;
         }
     }
+    report.task = report.task.take().and_then(|task| checked_task(task, warn));
     report
 }
 
@@ -130,9 +139,77 @@ fn take(report: &mut Report, name: &str, value: Value) -> Result<(), Refused> {
         "phase" => report.phase = Some(text(value)?),
         "unit" => report.unit = Some(text(value)?),
         "data" => report.data = Some(value),
+        "task" => match serde_json::from_value::<TaskLine>(value.clone()) {
+            Ok(line) => report.task = Some(Box::new(line.into())),
+            Err(_) => return refuse(TASK, value),
+        },
         _ => return Err(Refused { expected: None, found: value }),
     }
     Ok(())
+}
+
+/// What a `task` may be.
+const TASK: &str = "an object with a name, and perhaps a parent, a status (started, completed, failed, skipped), \
+    a step [done, total] and an error {message, code, details, stack_trace}";
+
+/// A task as a line says it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskLine {
+    name: String,
+    parent: Option<String>,
+    status: Option<TaskStatus>,
+    step: Option<(u64, u64)>,
+    error: Option<ErrorLine>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErrorLine {
+    message: String,
+    code: Option<String>,
+    details: Option<Value>,
+    stack_trace: Option<String>,
+}
+
+impl From<TaskLine> for Task {
+    fn from(TaskLine { name, parent, status, step, error }: TaskLine) -> Self {
+        let error = error.map(|ErrorLine { message, code, details, stack_trace }| Failure {
+            details,
+            stack_trace,
+            ..Failure::new(code.as_deref().unwrap_or(TASK_FAILED), message)
+        });
+        Self { name, parent, status, step, error }
+    }
+}
+
+/// A task with whatever makes no sense clipped; `None` without a name.
+fn checked_task(mut task: Box<Task>, warn: Warn<'_>) -> Option<Box<Task>> {
+    if task.name.is_empty() {
+        warn("a task has no name: left out".to_owned());
+        return None;
+    }
+    for name in [Some(&mut task.name), task.parent.as_mut()].into_iter().flatten() {
+        if name.len() > TASK_NAME_BYTES_MAX {
+            warn(format!("the name of a task has {} bytes: cut after {TASK_NAME_BYTES_MAX}", name.len()));
+            clip(name, TASK_NAME_BYTES_MAX);
+        }
+    }
+    if let Some((done, total)) = &mut task.step
+        && *done > *total
+    {
+        warn(format!("step {done} of task {} is beyond the total of {total}: clipped", quoted(&task.name)));
+        *done = *total;
+    }
+    if let Some(error) = &mut task.error {
+        clip(&mut error.code, TASK_NAME_BYTES_MAX);
+        clip(&mut error.message, TASK_ERROR_BYTES_MAX);
+        if let Some(stack_trace) = &mut error.stack_trace {
+            clip(stack_trace, TASK_TRACE_BYTES_MAX);
+        }
+        error.details = error.details.take().filter(|details| details.to_string().len() <= TASK_TRACE_BYTES_MAX);
+    }
+    Some(task)
 }
 
 fn text(value: Value) -> Result<String, Refused> {
@@ -206,7 +283,16 @@ mod tests {
     #[test]
     fn a_line_says_all_that_a_report_can() {
         let line = r#"{"step": [2, 7], "message": "pulling", "progress": [60, null], "unit": "Bytes", "phase": "pull",
-            "percent": 40.5, "level": "error", "data": {"a": 1}}"#;
+            "percent": 40.5, "level": "error", "data": {"a": 1}, "task": {"name": "layer", "parent": "pull",
+            "status": "failed", "step": [1, 3], "error": {"message": "no space", "stack_trace": "at 1"}}}"#;
+        let error = Failure { stack_trace: Some("at 1".to_owned()), ..Failure::new("task_failed", "no space") };
+        let task = Task {
+            name: "layer".to_owned(),
+            parent: Some("pull".to_owned()),
+            status: Some(TaskStatus::Failed),
+            step: Some((1, 3)),
+            error: Some(error),
+        };
         let (report, warnings) = read_all(line.as_bytes());
         let expected = Report {
             step: Some((2, 7)),
@@ -217,6 +303,8 @@ mod tests {
             percent: Some(40.5),
             level: Level::Error,
             data: Some(json!({"a": 1})),
+            task: Some(Box::new(task)),
+            tasks: Vec::new(),
         };
         assert_eq!((report, warnings), (Some(expected), vec![]));
     }
@@ -232,6 +320,13 @@ mod tests {
         check(r#"{"message": "ok", "progress": 7}"#, "progress is 7", Some(ok.clone()));
         check(r#"{"message": "ok", "percent": "half"}"#, "percent is \"half\"", Some(ok.clone()));
         check(r#"{"message": "ok", "unit": 3}"#, "unit is 3", Some(ok.clone()));
+        check(
+            r#"{"message": "ok", "task": {"status": "started"}}"#,
+            "expected an object with a name",
+            Some(ok.clone()),
+        );
+        check(r#"{"message": "ok", "task": {"name": ""}}"#, "a task has no name", Some(ok.clone()));
+        check(r#"{"message": "ok", "task": {"name": "a", "status": "done"}}"#, "task is", Some(ok.clone()));
         check(r#"{"message": 3}"#, "message is 3", None);
         check(r#"{"percent": NaN}"#, "no JSON object", None);
         check("hello", "no JSON object", None);

@@ -62,12 +62,15 @@ pub struct RunConfig {
     /// The most bytes of output that are kept and forwarded; what is cut is marked.
     #[serde(default = "output_max")]
     pub output_max: usize,
-    /// It reports how far it has come. What declares phases does so without saying this.
+    /// It reports how far it has come. What declares phases or tasks does so without saying this.
     #[serde(default, skip_serializing_if = "is_false")]
     pub progress: bool,
     /// Its phases, in order: a report that names one has a percent by their weights.
     #[serde(default, deserialize_with = "Phase::read", skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<Phase>,
+    /// It reports tasks within its run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tasks: bool,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -98,6 +101,7 @@ impl RunConfig {
             output_max: OUTPUT_MAX,
             progress: false,
             phases: Vec::new(),
+            tasks: false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use slotline_protocol::envelope;
-use slotline_protocol::message::{Level, Report};
+use slotline_protocol::message::{Level, Report, Task, TaskStatus};
 use slotline_protocol::{ActionRef, ExecutionId, Fence};
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,22 @@ impl Context {
     /// choice, and what says something new (a phase, a step, a message) is sent at once.
     pub fn progress(&self, report: Report) {
         self.0.feed.report(report);
+    }
+
+    /// Tells how a task within the run stands; `parent` is the task that it is a part of.
+    pub fn task(&self, name: impl Into<String>, parent: Option<&str>, status: TaskStatus) {
+        let parent = parent.map(str::to_owned);
+        self.about(Task { name: name.into(), parent, status: Some(status), ..Task::default() });
+    }
+
+    /// Tells that a task within the run has failed, and why. That the attempt fails is the handler's to decide.
+    pub fn task_failed(&self, name: impl Into<String>, error: impl Into<HandlerError>) {
+        let error = Some(error.into().into_failure());
+        self.about(Task { name: name.into(), status: Some(TaskStatus::Failed), error, ..Task::default() });
+    }
+
+    fn about(&self, task: Task) {
+        self.progress(Report { task: Some(Box::new(task)), ..Report::default() });
     }
 
     /// Tells something worth knowing.

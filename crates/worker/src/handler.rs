@@ -61,6 +61,10 @@ impl HandlerError {
         self
     }
 
+    pub(crate) fn into_failure(self) -> Failure {
+        self.0
+    }
+
     pub(crate) fn invalid_parameters(message: String) -> Self {
         Self::new(message).code("invalid_parameters")
     }

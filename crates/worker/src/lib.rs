@@ -68,5 +68,5 @@ pub use env::ENV_PASSED;
 pub use handler::HandlerError;
 pub use limit::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX};
 pub use shutdown::Shutdown;
-pub use slotline_protocol::message::{Level, Report};
+pub use slotline_protocol::message::{Level, Report, Task, TaskStatus};
 pub use worker::{Builder, CAPACITY_MAX, DRAIN_TIMEOUT, Error, Worker};

@@ -263,10 +263,10 @@ impl Builder {
     #[must_use]
     pub fn command(mut self, action_ref: impl Into<String>, config: RunConfig) -> Self {
         let action_ref = action_ref.into();
-        let RunConfig { grace, on_drain, progress, .. } = config;
+        let RunConfig { grace, on_drain, progress, tasks, .. } = config;
         let action =
             Action { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases: config.phases.clone() };
-        self.reports.extend(progress.then(|| action_ref.clone()));
+        self.reports.extend((progress || tasks).then(|| action_ref.clone()));
         self.actions.push((action_ref, action, Given::Command(config)));
         self
     }

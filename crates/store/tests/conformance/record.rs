@@ -136,6 +136,8 @@ async fn what_was_reported_is_told_as_it_was_reported(world: World) -> anyhow::R
         percent: Some(28.5),
         level: Level::Error,
         data: Some(serde_json::json!({"\u{0}": [hostile, 1.5, null]})),
+        task: None,
+        tasks: Vec::new(),
     };
     let whats = [
         What::Status { previous: Status::Running, new: Status::Cancelling, worker: Some(lease(1).worker) },

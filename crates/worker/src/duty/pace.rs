@@ -1,7 +1,7 @@
 //! How much of an attempt's progress is said: the detail its publisher asked for.
 //!
 //! A plain report (numbers only) is sent when its interval has passed or its step is reached; the newest one that was
-//! held back follows as soon as it may, and where the publisher wants no numbers, with the next news or at the end. What says something new (a message, a phase, a step, an error) is sent at once,
+//! held back follows as soon as it may, and where the publisher wants no numbers, with the next news or at the end. What says something new (a message, a phase, a step, a task, an error) is sent at once,
 //! up to [`NEWS_PER_SECOND`]; past that the newest stands for those before it, and is told with how many they were.
 //! Not here: what was said last, for the error of an attempt that is ended (`recent`).
 
@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use slotline_protocol::Detail;
 use slotline_protocol::detail::DEFAULT_INTERVAL;
-use slotline_protocol::message::{Level, Report};
+use slotline_protocol::message::{Level, Report, Task};
 use slotline_protocol::record::merge_data;
 
 /// News of one level sent within any second.
 pub const NEWS_PER_SECOND: usize = 20;
+
+/// The most tasks that a report says something of in the place of earlier ones; of more the oldest are left out.
+const TASKS_MERGED_MAX: usize = 50;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -178,6 +181,7 @@ impl Pace {
             || news(&report.message, &self.shown.message)
             || news(&report.phase, &self.shown.phase)
             || (report.step.is_some() && report.step != self.shown.step)
+            || report.task.as_ref().is_some_and(|task| task.status.is_some())
     }
 
     /// [`Duration::MAX`]: with the next news, or at the end.
@@ -238,9 +242,40 @@ pub(crate) fn absorb(newer: &mut Report, before: Report) {
         merge_data(&mut data, newer);
     }
     newer.data = data;
+    absorb_tasks(newer, before.task, before.tasks);
     newer.step = newer.step.or(before.step);
     newer.progress = newer.progress.or(before.progress);
     newer.percent = newer.percent.or(before.percent);
+}
+
+/// The newest of each task that either says something of; the newer report's own stays its own.
+fn absorb_tasks(newer: &mut Report, before: Option<Box<Task>>, others: Vec<Task>) {
+    if before.is_none() && others.is_empty() {
+        return;
+    }
+    let mut tasks = others;
+    let mut put = |task: Task| match tasks.iter_mut().find(|known| known.name == task.name) {
+        Some(known) => known.take(task),
+        None => tasks.push(task),
+    };
+    before.into_iter().for_each(|task| put(*task));
+    mem::take(&mut newer.tasks).into_iter().for_each(&mut put);
+    if let Some(own) = newer.task.take() {
+        let name = own.name.clone();
+        put(*own);
+        let index = tasks.iter().position(|known| known.name == name);
+        newer.task = index.map(|index| Box::new(tasks.remove(index)));
+    } else {
+        newer.task = tasks.pop().map(Box::new);
+    }
+    for task in &mut tasks {
+        // So that many of them fit one envelope; their own reports would have said more.
+        if let Some(error) = &mut task.error {
+            (error.stack_trace, error.details) = (None, None);
+        }
+    }
+    tasks.drain(..tasks.len().saturating_sub(TASKS_MERGED_MAX));
+    newer.tasks = tasks;
 }
 
 /// Where a held report stands is no news any more once a newer one was sent.
@@ -249,6 +284,9 @@ fn overtake(held: &mut Report, sent: &Report) {
     held.progress = held.progress.filter(|_| sent.progress.is_none());
     held.percent = held.percent.filter(|_| sent.percent.is_none());
     held.phase = held.phase.take().filter(|_| sent.phase.is_none());
+    let is_told = |task: &Task| sent.tasks.iter().chain(sent.task.as_deref()).any(|told| told.name == task.name);
+    held.task = held.task.take().filter(|task| !is_told(task));
+    held.tasks.retain(|task| !is_told(task));
 }
 
 #[cfg(test)]

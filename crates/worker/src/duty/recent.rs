@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 
 use serde_json::{Map, Value};
 use slotline_protocol::Timestamp;
-use slotline_protocol::message::{Level, Report};
+use slotline_protocol::message::{Level, Report, Task};
 use slotline_protocol::record::Newest;
 
 use crate::check::clip;
@@ -57,7 +57,7 @@ impl Recent {
     }
 
     pub(super) fn sent(&mut self, report: &Report, at: Timestamp) {
-        let Report { step, message, progress, unit, phase, percent, level, data: _ } = report;
+        let Report { step, message, progress, unit, phase, percent, level, data: _, task, tasks: _ } = report;
         let clipped = |text: &Option<String>, bytes_max| {
             let mut text = text.clone();
             if let Some(text) = &mut text {
@@ -74,6 +74,8 @@ impl Recent {
             percent: *percent,
             level: *level,
             data: None,
+            task: task.as_ref().map(|task| Box::new(Task { error: None, ..Task::clone(task) })),
+            tasks: Vec::new(),
         };
         if self.reports.len() >= PROGRESS_EVENTS {
             self.reports.pop_front();

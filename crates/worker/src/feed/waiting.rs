@@ -87,7 +87,8 @@ impl Waiting {
 /// Numbers only: the next one says it all.
 fn is_plain(told: &Told) -> bool {
     let Told::Progress(report) = told else { return false };
-    report.level == Level::Info && report.message.is_none() && report.phase.is_none() && report.step.is_none()
+    let says_nothing_new = report.message.is_none() && report.phase.is_none() && report.step.is_none();
+    report.level == Level::Info && says_nothing_new && report.task.is_none()
 }
 
 /// Whether a report may stand for the one before it: it says nothing else, but perhaps newer numbers.
@@ -96,6 +97,7 @@ fn adds_only_numbers(report: &Report, last: &Report) -> bool {
     report.level == Level::Info
         && last.level == Level::Info
         && report.data.is_none()
+        && report.task.is_none()
         && (report.step.is_none() || report.step == last.step)
         && repeats(&report.phase, &last.phase)
         && repeats(&report.message, &last.message)

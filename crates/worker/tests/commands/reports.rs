@@ -240,6 +240,7 @@ async fn capabilities_are_what_a_command_can_do_and_reports_what_it_declares() -
     for (config, expected) in [
         (cat(), &["cancel", "logs"][..]),
         (RunConfig { progress: true, ..cat() }, &["report-progress", "cancel", "logs"]),
+        (RunConfig { tasks: true, ..cat() }, &["report-progress", "cancel", "logs"]),
         (RunConfig { phases, ..cat() }, &["report-progress", "cancel", "logs"]),
     ] {
         let mut stage = Stage::with(|_| config).await?;

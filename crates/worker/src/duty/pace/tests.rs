@@ -1,3 +1,5 @@
+use slotline_protocol::message::TaskStatus;
+
 use super::*;
 
 fn units(done: u64) -> Report {
@@ -115,6 +117,36 @@ fn the_data_of_reports_that_are_merged_is_merged_by_key() {
     pace.report(Detail::Default, data(serde_json::json!({"b": 2})), ms(2), true);
     let said = pace.flush(Duration::MAX, ms(3)).expect("held");
     assert_eq!(said.report.data, Some(serde_json::json!({"a": 1, "b": 2})));
+}
+
+fn task(name: &str, status: TaskStatus) -> Report {
+    let task = Task { name: name.to_owned(), status: Some(status), ..Task::default() };
+    Report { task: Some(Box::new(task)), ..Report::default() }
+}
+
+#[test]
+fn every_task_that_was_reported_is_told_however_fast_and_none_is_set_back() {
+    let mut pace = Pace::default();
+    let names: Vec<String> = (0..NEWS_PER_SECOND + 10).map(|n| n.to_string()).collect();
+    let mut told = Vec::new();
+    let mut take = |said: Option<Said>| {
+        if let Some(Said { report, .. }) = said {
+            told.extend(report.tasks.into_iter().chain(report.task.map(|task| *task)));
+        }
+    };
+    for name in &names {
+        take(pace.report(Detail::Quiet, task(name, TaskStatus::Started), ms(1), true));
+        take(pace.report(Detail::Quiet, task(name, TaskStatus::Completed), ms(1), true));
+    }
+    // On the other lane, so that it is faster than what is held of the same task.
+    let failed = Report { level: Level::Error, ..task(&names[29], TaskStatus::Failed) };
+    take(pace.report(Detail::Quiet, failed, ms(2), true));
+    take(pace.flush(Duration::MAX, ms(1500)));
+    for name in &names {
+        let last = told.iter().rev().find(|told| told.name == *name).and_then(|told| told.status);
+        let expected = if *name == names[29] { TaskStatus::Failed } else { TaskStatus::Completed };
+        assert_eq!(last, Some(expected), "{name}");
+    }
 }
 
 #[test]
