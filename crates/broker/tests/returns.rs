@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 const BATCH: usize = 50;
 const ROUNDS: usize = 400;
 const NOWHERE: &str = "nowhere";
+/// The key of the large message by which a session asks whether it would be taken.
+const LARGEST: &str = "slotline.nowhere";
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
@@ -65,8 +67,13 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     send(&mut stream, 0, METHOD, &method(10, 10, &start)).await?;
     let mut batch: Vec<Received> = Vec::new();
     let mut acknowledged: u64 = 0;
+    // Where a session has asked how large a message may be.
+    let mut aside = None;
     loop {
         let (kind, channel, payload) = receive(&mut stream).await?;
+        if kind != METHOD && aside == Some(channel) {
+            continue;
+        }
         if kind == HEADER || kind == BODY {
             if let Some(last) = batch.last_mut() {
                 last.content.push((kind, payload));
@@ -99,6 +106,12 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
                 // Past the ticket stand the exchange and the routing key, each after its length.
                 let key = 7 + usize::from(payload[6]);
                 let key = payload[key + 1..=key + usize::from(payload[key])].to_vec();
+                if key == LARGEST.as_bytes() {
+                    aside = Some(channel);
+                    let ack = [&1_u64.to_be_bytes()[..], &[0]].concat();
+                    send(&mut stream, channel, METHOD, &method(60, 80, &ack)).await?;
+                    continue;
+                }
                 batch.push(Received { key, content: Vec::new() });
                 continue;
             }

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Database, Pool};
+use sqlx::{Database, Pool, Sqlite};
 
 use crate::Error;
 
@@ -48,7 +48,12 @@ impl<DB: Database> Borrowed<DB> {
 
 impl<DB: Database> Drop for Borrowed<DB> {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
+        let Some(mut connection) = self.0.take() else { return };
+        if DB::NAME == Sqlite::NAME {
+            // The next is opened once this is closed, on a thread of its own: until then it holds its locks, and in memory
+            // SQLite refuses who comes too early instead of letting it wait.
+            connection.close_on_drop();
+        } else {
             drop(connection.detach());
         }
     }
