@@ -218,7 +218,7 @@ impl Scheduler {
                 }
                 self.join_line(id, now);
             }
-            self.announce_of(id, counts_as, from, Status::Queued, now);
+            self.announce_of(id, Some(counts_as), from, Status::Queued, now);
         }
         if let Some(lease) = lease {
             if let Some(worker) = self.workers.get_mut(&lease.incarnation) {

@@ -172,12 +172,18 @@ impl Scheduler {
 
     /// Tells whoever watches. To be called while the execution has the lease that the move is about, if any.
     pub(crate) fn announce(&mut self, id: ExecutionId, from: Status, to: Status, at: Timestamp) {
-        let Some(execution) = self.executions.get(&id) else { return };
-        self.announce_of(id, execution.counts_as(), from, to, at);
+        self.announce_of(id, None, from, to, at);
     }
 
-    /// The same, of an attempt that is over.
-    pub(crate) fn announce_of(&mut self, id: ExecutionId, counts_as: u32, from: Status, to: Status, at: Timestamp) {
+    /// The same, of an attempt that is over, as people count it: the execution has gone on since.
+    pub(crate) fn announce_of(
+        &mut self,
+        id: ExecutionId,
+        counted: Option<u32>,
+        from: Status,
+        to: Status,
+        at: Timestamp,
+    ) {
         let Some(execution) = self.executions.get(&id) else { return };
         let Some(action) = self.actions.get(&execution.action) else { return };
         let worker = execution.leased().and_then(|leased| self.workers.get(&leased.worker));
@@ -185,7 +191,7 @@ impl Scheduler {
             id,
             action_ref: action.action_ref.clone(),
             attempt: execution.attempt,
-            counts_as,
+            counts_as: counted.unwrap_or_else(|| execution.counts_as()),
             worker: worker.map(|worker| worker.name.clone()),
             from,
             to,
