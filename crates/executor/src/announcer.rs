@@ -1,7 +1,7 @@
 //! Publishes what the record tells to the public exchange, once it is committed: one envelope a message, with its number.
 //!
-//! Beside the leader's loop, which hands over the events of each batch after all that is urgent has left. While somebody
-//! listens, a batch notes in the journal which events are to be published (`slotline_store::EventRange`); they are
+//! Beside the leader's loop, which hands over the events of each batch after all that is urgent has left. While a key has
+//! a subscriber, a batch notes in the journal which events are to be published (`slotline_store::EventRange`); they are
 //! forgotten once the broker has them. So a leader that dies in between swallows nothing: the next one reads those events
 //! from the record and publishes them, again if need be, under the same `message_id`. Memory holds the events of a few
 //! batches; what is more is read from the record when its turn comes.
@@ -33,7 +33,7 @@ use writer::Writer;
 
 /// Events that wait in memory; those of further batches are read from the record.
 const EVENTS_MAX: usize = 20_000;
-/// With so many, no more requests are taken: what comes in must not outrun what is published, where somebody listens.
+/// With so many, no more requests are taken: what comes in must not outrun what is published, where there is a subscriber.
 const ROOM: usize = EVENTS_MAX / 2;
 
 /// Where and what an announcer publishes.
@@ -69,7 +69,7 @@ impl Announcer {
         Self { epoch, batches, shared, task }
     }
 
-    /// Which of `told` the batch that is being cut is to note in the journal: what somebody listens to, or may.
+    /// Which of `told` the batch that is being cut is to note in the journal: what has a subscriber, or may have one.
     pub(crate) fn ranges(&self, told: &[Arc<Event>]) -> Vec<EventRange> {
         let heard = self.shared.heard();
         ranges(told.iter().filter(|event| heard.takes(event)))

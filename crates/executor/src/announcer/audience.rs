@@ -28,7 +28,7 @@ pub(super) struct Audience {
 }
 
 impl Audience {
-    /// Whether what happens must not be lost: somebody listens, or may.
+    /// Whether what happens must not be lost: there is a subscriber, or may be one.
     pub(super) fn may_listen(&self) -> bool {
         self.listens != Some(false)
     }
@@ -73,14 +73,14 @@ impl Audience {
         self.missed.pop_front();
     }
 
-    /// The broker had no queue for the oldest event: all that was noted by then is of no interest to anybody.
-    pub(super) fn nobody_listens(&mut self, now: Instant) {
+    /// The broker had no queue for the oldest event: all that was noted by then has no subscriber.
+    pub(super) fn found_no_subscriber(&mut self, now: Instant) {
         self.missed.clear();
         (self.listens, self.asked_at) = (Some(false), Some(now));
     }
 
     /// The broker took an event.
-    pub(super) fn somebody_listens(&mut self, now: Instant) {
+    pub(super) fn found_subscriber(&mut self, now: Instant) {
         (self.listens, self.asked_at) = (Some(true), Some(now));
     }
 
@@ -141,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_since_the_last_vain_question_is_published_once_somebody_listens() {
+    fn what_happened_since_the_last_vain_question_is_published_once_there_is_a_subscriber() {
         let (mut audience, now) = (Audience::default(), Instant::now());
         audience.miss(batch(1), range(1, 1, 1));
         assert_eq!(audience.asks_at(now), Some(now), "at once, while nothing is known");
         assert!(audience.may_listen());
-        audience.nobody_listens(now);
+        audience.found_no_subscriber(now);
         assert!(!audience.may_listen());
         assert_eq!(audience.asks_at(now), None, "there is nothing to ask with");
         audience.miss(batch(2), range(1, 2, 2));
@@ -156,16 +156,16 @@ mod tests {
         assert_eq!(audience.asks_at(now), Some(now + ASK_EVERY));
         let oldest = audience.oldest().expect("it was noted");
         assert_eq!(oldest, range(1, 2, 3));
-        audience.somebody_listens(now);
+        audience.found_subscriber(now);
         let owed = [(2, range(1, 3, 3)), (3, range(2, 1, 1)), (4, range(2, 2, 2))];
         assert_eq!(audience.take_missed(oldest, 2), owed.map(|(number, range)| (batch(number), vec![range])).into());
         assert!(audience.listens());
     }
 
     #[test]
-    fn a_message_a_second_asks_whether_somebody_still_listens() {
+    fn a_message_a_second_asks_whether_a_subscriber_is_still_there() {
         let (mut audience, now) = (Audience::default(), Instant::now());
-        audience.somebody_listens(now);
+        audience.found_subscriber(now);
         assert!(!audience.checks(now));
         assert!(audience.checks(now + CHECK_EVERY) && !audience.checks(now + CHECK_EVERY));
         audience.checked(false);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_for_nobody_is_bounded() {
+    fn what_is_noted_without_a_subscriber_is_bounded() {
         let mut audience = Audience::default();
         for id in 0..60_000 {
             audience.miss(batch(1), range(id, 1, 1));

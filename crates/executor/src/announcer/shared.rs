@@ -1,6 +1,6 @@
-//! What the leader's loop and the announcer know together: whether somebody listens, and what happens while nobody does.
+//! What the leader's loop and the announcer know together: which keys have subscribers, and what happens under those that have none.
 //!
-//! What nobody listens to wakes no other thread: such events are noted in a list that the announcer takes now and then.
+//! What has no subscriber wakes no other thread: such events are noted in a list that the announcer takes now and then.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::config::Public;
 /// The most events that are noted between two looks; beyond, the oldest half is forgotten.
 const NOTED_MAX: usize = 100_000;
 
-/// An event that nobody is known to wait for.
+/// An event without a known subscriber.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Missed {
     pub(super) batch: BatchKey,
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) waiting: AtomicUsize,
 }
 
-/// Routing keys that somebody listens to, or may: each is a bit.
+/// Routing keys that have a subscriber, or may have one: each is a bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Heard(u8);
 
@@ -54,7 +54,7 @@ struct State {
 }
 
 impl Shared {
-    /// Until the broker is asked, somebody may listen to whatever the operator has published.
+    /// Until the broker is asked, every key that the operator has published may have a subscriber.
     pub(super) fn new(public: Public) -> Self {
         let heard = Heard::of(KEYS.into_iter().filter(|key| key.is_in(public)));
         let state = State { heard, missed: Vec::new() };
@@ -65,7 +65,7 @@ impl Shared {
         self.lock().heard
     }
 
-    /// Notes events that nobody listens to. `false`: somebody does, to one of them at least.
+    /// Notes events without subscribers. `false`: one of them at least may have one.
     pub(super) fn note(&self, batch: BatchKey, told: &[Arc<Event>]) -> bool {
         let mut state = self.lock();
         if told.iter().any(|event| state.heard.takes(event)) {

@@ -194,7 +194,7 @@ impl Task {
         }
     }
 
-    /// The keys to which somebody listens, or may.
+    /// The keys that have a subscriber, or may have one.
     fn heard(&self) -> Heard {
         let may_listen = |key: &Key| key.is_in(self.public) && self.audiences[*key as usize].may_listen();
         Heard::of(KEYS.into_iter().filter(may_listen))
@@ -223,11 +223,11 @@ impl Task {
         let is_taken = self.outcome(session.publish(question).await)?;
         let now = Instant::now();
         if !is_taken {
-            self.audiences[key as usize].nobody_listens(now);
+            self.audiences[key as usize].found_no_subscriber(now);
             return Ok(());
         }
-        tracing::debug!(key = key.as_str(), "somebody listens to public events");
-        self.audiences[key as usize].somebody_listens(now);
+        tracing::debug!(key = key.as_str(), "public events have a subscriber");
+        self.audiences[key as usize].found_subscriber(now);
         self.look(self.heard());
         let missed = self.audiences[key as usize].take_missed(asked, event.number);
         for (batch, ranges) in missed.into_iter().rev() {
@@ -268,7 +268,7 @@ impl Task {
         let facts = self.facts(wanted.iter().map(|(_, event)| event.execution_id).collect()).await;
         self.unconfirmed.push_back(batch);
         for (key, event) in wanted {
-            // Of one that was pruned nobody can tell more.
+            // Of an execution that was pruned there is no more to tell.
             let Some(facts) = facts.get(&event.execution_id) else { continue };
             while self.sent.len() >= IN_FLIGHT_MAX {
                 let confirmed = first(&mut self.sent).await;
@@ -283,7 +283,7 @@ impl Task {
         Ok(())
     }
 
-    /// Notes an event under keys to which nobody is known to listen.
+    /// Notes an event under keys without a known subscriber.
     fn miss(&mut self, batch: BatchKey, range: EventRange, keys: &[Key]) {
         for key in keys.iter().copied().filter(|key| key.is_in(self.public)) {
             self.audiences[key as usize].miss(batch, range);
@@ -336,7 +336,7 @@ impl Task {
         }
     }
 
-    /// What was on its way with a session that is over is published again, to whoever listens then.
+    /// What was on its way with a session that is over is published again, to the subscribers of then.
     fn start_over(&mut self) {
         self.sent.clear();
         self.audiences.iter_mut().for_each(Audience::forget);

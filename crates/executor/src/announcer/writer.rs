@@ -166,7 +166,7 @@ impl Writer {
         })
     }
 
-    /// Of this event of this journal, whoever publishes it. The end of an execution is one event and two messages.
+    /// Of this event of this journal, the same from every leader. The end of an execution is one event and two messages.
     fn message_id(&self, key: Key, event: &Event) -> String {
         let (identity, generation) = (self.journal.identity.as_fields().0, self.journal.generation);
         let end = if key == Key::Completed { "-end" } else { "" };
