@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post, put};
+use axum::routing::MethodRouter;
 use slotline_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -84,42 +84,72 @@ pub fn router(state: State) -> Router {
     routes(state, CancellationToken::new())
 }
 
+/// Makes a router and the list of its routes, which the reference (`README.md`) is held against.
+macro_rules! routes {
+    ($list:ident, $router:ident: $($path:literal => $($method:ident $handler:path),+;)+) => {
+        const $list: &[(&str, &str)] = &[$($((stringify!($method), $path)),+),+];
+
+        fn $router() -> Router<Api> {
+            Router::new()$(.route($path, MethodRouter::new()$(.$method($handler))+))+
+        }
+    };
+}
+
+// These take their places themselves, and may take longer than others.
+routes! {
+    STREAMS, streams:
+    "/events" => get events::of_all;
+    "/executions/{id}/events" => get events::of_one;
+}
+
+routes! {
+    REQUESTS, requests:
+    "/actions" => get actions::list;
+    "/actions/apply" => post actions::apply;
+    "/actions/{action_ref}" => get actions::show, put actions::put, patch actions::patch, delete actions::delete;
+    "/actions/{action_ref}/limit" => put actions::override_limit, delete actions::clear_override;
+    "/actions/{action_ref}/pause" => post actions::pause;
+    "/actions/{action_ref}/resume" => post actions::resume;
+    "/actions/{action_ref}/queue-stats" => get actions::queue_stats;
+    "/queues" => get actions::queues;
+    "/executions" => get executions::list, post executions::submit;
+    "/executions/{id}" => get executions::show;
+    "/executions/{id}/cancel" => post executions::cancel;
+    "/requests/{message_id}" => get executions::request;
+    "/workers" => get workers::list;
+    "/audit" => get audit::list;
+    "/dead" => get dead::list;
+    "/dead/{id}" => get dead::show, delete dead::discard;
+    "/dead/{id}/replay" => post dead::replay;
+}
+
+routes! {
+    HEALTH, health:
+    "/livez" => get health::live;
+    "/readyz" => get health::ready;
+}
+
+/// Where all but health is served.
+const BASE: &str = "/api/v1";
+
+/// Every route, such as `GET /api/v1/workers`.
+pub fn served() -> Vec<String> {
+    let below =
+        |base: &'static str| move |(method, path): &(&str, &str)| format!("{} {base}{path}", method.to_uppercase());
+    [STREAMS, REQUESTS].concat().iter().map(below(BASE)).chain(HEALTH.iter().map(below(""))).collect()
+}
+
 fn routes(state: State, shutdown: CancellationToken) -> Router {
     let State { control, store, tokens, hub } = state;
     let journal = Arc::new(follow::Journal::new(store.clone()));
     let (known, places) = (known::Known::default(), limits::Places::default());
     let api = Api(Arc::new(Shared { control, store, known, places, hub, journal, shutdown }));
-    // These take their places themselves, and may take longer than others.
-    let streams =
-        Router::new().route("/events", get(events::of_all)).route("/executions/{id}/events", get(events::of_one));
-    let requests = Router::new()
-        .route("/actions", get(actions::list))
-        .route("/actions/apply", post(actions::apply))
-        .route(
-            "/actions/{action_ref}",
-            get(actions::show).put(actions::put).patch(actions::patch).delete(actions::delete),
-        )
-        .route("/actions/{action_ref}/limit", put(actions::override_limit).delete(actions::clear_override))
-        .route("/actions/{action_ref}/pause", post(actions::pause))
-        .route("/actions/{action_ref}/resume", post(actions::resume))
-        .route("/actions/{action_ref}/queue-stats", get(actions::queue_stats))
-        .route("/queues", get(actions::queues))
-        .route("/executions", get(executions::list).post(executions::submit))
-        .route("/executions/{id}", get(executions::show))
-        .route("/executions/{id}/cancel", post(executions::cancel))
-        .route("/requests/{message_id}", get(executions::request))
-        .route("/workers", get(workers::list))
-        .route("/audit", get(audit::list))
-        .route("/dead", get(dead::list))
-        .route("/dead/{id}", get(dead::show).delete(dead::discard))
-        .route("/dead/{id}/replay", post(dead::replay))
-        .layer(middleware::from_fn_with_state(api.clone(), limits::admit));
-    let health = Router::new().route("/livez", get(health::live)).route("/readyz", get(health::ready));
+    let requests = requests().layer(middleware::from_fn_with_state(api.clone(), limits::admit));
     Router::new()
-        .nest("/api/v1", requests)
-        .merge(health)
+        .nest(BASE, requests)
+        .merge(health())
         .layer(middleware::from_fn(limits::hurry))
-        .nest("/api/v1", streams)
+        .nest(BASE, streams())
         .fallback(async || error::Error::NoRoute)
         .with_state(api)
         .layer(middleware::map_response(error::uniform))
