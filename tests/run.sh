@@ -24,6 +24,7 @@ missing_packages() {
   # The system's Python: another one on the PATH does not see the system's packages.
   /usr/bin/python3 -c 'import pika' 2>/dev/null || echo python3-pika
   command -v cc >/dev/null || echo gcc libc6-dev
+  command -v curl >/dev/null || echo curl
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
   [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
   command -v valgrind >/dev/null || echo valgrind
