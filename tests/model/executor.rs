@@ -272,7 +272,7 @@ fn pack(Machine(scheduler): &mut Machine, epoch: Epoch, number: i64, now: Tick) 
         counters: scheduler.counters(),
         live: effects.changed.iter().filter_map(|id| scheduler.snapshot(*id)).map(Row).collect(),
         settled: effects.settled.iter().map(|settled| (settled.id, settled.status)).collect(),
-        ended: effects.ended_incarnations.iter().map(|(incarnation, _)| *incarnation).collect(),
+        ended: effects.ended_incarnations.iter().map(|departed| departed.incarnation).collect(),
     };
     (batch, letters(&effects, epoch, now))
 }

@@ -762,7 +762,7 @@ impl Term {
             recovered,
             live: effects.changed.iter().filter_map(|id| self.scheduler.snapshot(*id)).collect(),
             settled: effects.settled.iter().map(|settled| (settled.id, settled.status)).collect(),
-            ended: effects.ended_incarnations.iter().map(|(incarnation, _)| *incarnation).collect(),
+            ended: effects.ended_incarnations.iter().map(|departed| departed.incarnation).collect(),
             attempts: effects.attempts.len(),
         };
         let cargo = Cargo {

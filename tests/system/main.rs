@@ -6,9 +6,6 @@ mod actions;
 mod follower;
 mod listener;
 mod message;
-#[allow(dead_code, reason = "the tests of the references, which share this file, use all of it")]
-#[path = "../documents/page.rs"]
-mod page;
 mod world;
 
 mod cancel;
@@ -23,12 +20,12 @@ mod full;
 mod intake;
 mod journal;
 mod leader;
+mod log;
 mod operators;
 mod order;
 mod policies;
 mod progress;
 mod public;
-mod readme;
 mod rewind;
 mod rights;
 mod strangers;

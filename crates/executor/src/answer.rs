@@ -92,6 +92,7 @@ impl Desk<'_> {
             active_count: u32::try_from(view.leases.len()).unwrap_or(u32::MAX),
             holding: view.leases,
             draining: view.draining,
+            silent: view.silent,
             actions: view.actions,
             labels: view.labels,
             last_heartbeat_at: view.last_heartbeat_at,

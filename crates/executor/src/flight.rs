@@ -9,7 +9,7 @@ use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
-use slotline_scheduler::Counters;
+use slotline_scheduler::{Counters, Departed};
 use slotline_store::{Audit, Batch, CommitError, Leadership, Request, Store};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -62,6 +62,7 @@ pub(crate) struct Cargo {
     pub(crate) generation: Option<u64>,
     /// For the log.
     pub(crate) audit: Vec<Audit>,
+    pub(crate) departed: Vec<Departed>,
     /// Events for whoever watches.
     pub(crate) told: Vec<Arc<Event>>,
     /// Whether the batch notes that those are to be published.

@@ -33,9 +33,14 @@ struct Trouble {
 }
 
 impl Condition {
-    /// It could not be reached, or led on.
-    pub(crate) fn missed(&self, cause: String) {
-        self.change(|seen| seen.trouble = Some(Trouble { cause, until: None }));
+    /// It could not be reached, or led on. Whether that is news: until it is well again the same cause is none.
+    pub(crate) fn missed(&self, cause: String) -> bool {
+        let mut is_news = true;
+        self.change(|seen| {
+            is_news = seen.trouble.as_ref().is_none_or(|trouble| trouble.cause != cause);
+            seen.trouble = Some(Trouble { cause, until: None });
+        });
+        is_news
     }
 
     /// A commit failed.
@@ -72,7 +77,14 @@ impl Condition {
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_well = seen.trouble.is_none();
+        change(&mut seen);
+        let is_well = seen.trouble.is_none();
+        drop(seen);
+        if is_well && !was_well {
+            tracing::info!("the journal is well again");
+        }
     }
 }
 
@@ -84,7 +96,10 @@ mod tests {
     fn a_journal_that_was_away_is_believed_as_soon_as_it_is_reached() {
         let (condition, now) = (Condition::default(), Instant::now());
         assert_eq!(condition.trouble(now), None);
-        condition.missed("away".to_owned());
+        assert!(condition.missed("away".to_owned()));
+        assert!(!condition.missed("away".to_owned()), "said once");
+        assert!(condition.missed("read-only".to_owned()), "that is another trouble");
+        assert!(condition.missed("away".to_owned()));
         assert_eq!(condition.trouble(now + 10 * DOUBT), Some("away".to_owned()));
         condition.reached(now);
         assert_eq!(condition.trouble(now), None);

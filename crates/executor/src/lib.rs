@@ -41,6 +41,7 @@ mod inbox;
 mod intake;
 mod journal;
 mod link;
+mod lookout;
 mod mail;
 mod mark;
 mod noted;

@@ -47,7 +47,8 @@ impl Link {
                 Ok(()) => {}
                 // A term that ends closes the session on purpose.
                 Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
-                Err(error) => tracing::warn!(error = %chain(&error), "the session with the broker is over"),
+                // The supervisor says so with the next session.
+                Err(error) => tracing::debug!(error = %chain(&error), "left the session with the broker"),
             }
             current.send_replace(None);
             session.close().await;

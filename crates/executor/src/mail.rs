@@ -341,7 +341,6 @@ impl Postman {
     /// The copy of a refused message for the dead letters.
     fn dead_letter(&self, refusal: &Refusal) -> Publication {
         let Refusal { reason, detail, message_id, body, came } = refusal;
-        tracing::warn!(reason = reason.as_str(), %detail, message.id = message_id, "put a message aside");
         let mut detail: String = detail.chars().take(DETAIL_CHARS_MAX).collect();
         let (stored, is_cut) = storable(body);
         if is_cut {

@@ -1,9 +1,13 @@
-//! One line of the log for each change that people ask for, once it is committed: who and why.
+//! One line of the log for each change that people ask for, and for each message that is put aside, once it is committed:
+//! who and why.
 
+use slotline_broker::Publication;
 use slotline_protocol::By;
 use slotline_protocol::audit::{Changed, Via};
 use slotline_protocol::change::Difference;
 use slotline_store::Audit;
+
+use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER};
 
 /// Tells the log what was changed.
 pub(crate) fn log(entry: &Audit) {
@@ -25,6 +29,18 @@ pub(crate) fn log(entry: &Audit) {
 pub(crate) fn log_letter(id: &str, changed: Changed, by: &By) {
     let By { actor, via, reason } = by;
     tracing::info!("dead_letter.id" = id, actor, via = way(*via), reason, "{}", sentence(changed));
+}
+
+/// Tells the log that a message goes to the dead letters, and why.
+pub(crate) fn log_put_aside(letter: &Publication) {
+    let header = |name| letter.properties.headers.get(name).map(String::as_str);
+    tracing::warn!(
+        "dead_letter.id" = header(DEAD_ID_HEADER),
+        message.id = letter.properties.message_id,
+        reason = header(REASON_HEADER),
+        detail = header(DETAIL_HEADER),
+        "put a message aside"
+    );
 }
 
 fn way(via: Via) -> &'static str {

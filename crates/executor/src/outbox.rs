@@ -9,7 +9,7 @@ use slotline_broker::Properties;
 use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, RequestName, Timestamp};
-use slotline_scheduler::{Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
+use slotline_scheduler::{Departed, Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
 use slotline_store::{self as store, Batch, Request};
 
 use crate::ask::{Answered, Asker};
@@ -98,6 +98,8 @@ pub(crate) struct Letters {
     pub(crate) terms_are_known: bool,
     /// Events to be asked for again, each with the number of the order.
     pub(crate) missing: Vec<(u64, Missing)>,
+    /// Incarnations that are over, for the log.
+    pub(crate) departed: Vec<Departed>,
     /// Executions that were taken over from workers bring `message_id`s that the journal may know.
     pub(crate) brings_message_ids: bool,
 }
@@ -221,8 +223,9 @@ pub(crate) fn pack(
         }
     }
     batch.totals = totals.into_iter().map(|(id, (enqueued, completed))| (id, enqueued, completed)).collect();
-    batch.ended_incarnations =
-        effects.ended_incarnations.into_iter().map(|(incarnation, name)| (incarnation, name, now)).collect();
+    let ended = |departed: &Departed| (departed.incarnation, departed.worker.clone(), now);
+    batch.ended_incarnations = effects.ended_incarnations.iter().map(ended).collect();
+    letters.departed = effects.ended_incarnations;
     for sent in &letters.orders {
         if let Order::Dispatch(dispatch) = &sent.order
             && let Some(request) = bodies.take(dispatch.id)

@@ -201,14 +201,18 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
                     }
                     Err(error) => {
                         tracing::warn!(error = %chain(&error), "the journal can't be read; leadership is over");
-                        journal.missed(error.to_string());
+                        journal.missed(chain(&error).to_string());
                     }
                 }
             }
             Err(error) => {
                 unfit = if matches!(error, StoreError::Unfit(_)) { unfit + 1 } else { 0 };
-                tracing::warn!(error = %chain(&error), "leadership can't be sought; trying again");
-                journal.missed(error.to_string());
+                let cause = chain(&error).to_string();
+                if journal.missed(cause.clone()) {
+                    tracing::warn!(error = cause, "leadership can't be sought; trying again until it can");
+                } else {
+                    tracing::debug!(error = cause, "leadership can't be sought yet");
+                }
             }
         }
         let pause = seeking::pause(brokerless.max(unfit).max(journal.failures()));

@@ -43,6 +43,7 @@ use crate::inbox::{Item, ProbeMark};
 use crate::intake::Intake;
 use crate::journal::Condition;
 use crate::link::Current;
+use crate::lookout::{Lookout, News};
 use crate::mail::Postman;
 use crate::mark::Notice;
 use crate::outbox::{Awaited, Pending};
@@ -223,6 +224,8 @@ pub(crate) struct Term {
     /// Why this leader must stand down.
     evidence: Option<(String, Epoch)>,
     notice: Arc<Notice>,
+    /// What the log was told of workers.
+    lookout: Lookout,
 }
 
 impl Term {
@@ -338,6 +341,7 @@ impl Term {
             marked_at: None,
             evidence: None,
             notice: context.notice.clone(),
+            lookout: Lookout::default(),
         }
     }
 
@@ -365,10 +369,7 @@ impl Term {
                     Ok(()) => {}
                     Err(end) => return end,
                 },
-                () = tokio::time::sleep_until(hands_over_at), if is_feedless => {
-                    tracing::warn!(epoch = %self.epoch, "no broker for {brokerless_max:?}; leadership is handed over");
-                    return End::Brokerless;
-                }
+                () = tokio::time::sleep_until(hands_over_at), if is_feedless => return End::Brokerless,
                 arrival = arrived(urgent), if has_room => self.arrive(arrival),
                 Some(question) = questions.recv(), if has_room => self.answer(question),
                 Some(fate) = self.fates.1.recv() => match fate {
@@ -397,7 +398,7 @@ impl Term {
                         && let Err(error) = leadership.lock().await.ping().await
                     {
                         tracing::warn!(error = %chain(&error), epoch = %self.epoch, "the journal does not answer; leadership is over");
-                        self.journal.missed(error.to_string());
+                        self.journal.missed(chain(&error).to_string());
                         return End::Over;
                     }
                 }
@@ -467,9 +468,20 @@ impl Term {
         }
         // Read only now, after the arrival was received: a silence must never be counted too long.
         let now = self.clock.now();
+        let heard = match &input {
+            Input::Heartbeat(heartbeat) => Some(heartbeat.incarnation),
+            _ => None,
+        };
+        let is_probe = matches!(input, Input::Probed { .. });
         self.scheduler.handle(input, now);
         self.record.follow(&self.scheduler, now);
         self.weigh_evidence();
+        // Every few seconds, and with every heartbeat: never with what an execution brings.
+        if let Some(incarnation) = heard {
+            self.lookout.heard(&self.scheduler, incarnation, now).iter().for_each(News::log);
+        } else if is_probe {
+            self.lookout.look(&self.scheduler, now).iter().for_each(News::log);
+        }
     }
 
     fn tick(&mut self) {

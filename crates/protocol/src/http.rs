@@ -301,6 +301,9 @@ pub struct Worker {
     pub active_count: u32,
     pub holding: Vec<ExecutionId>,
     pub draining: bool,
+    /// Two heartbeats in a row are missing. It is lost once its lease is over; until then it may be back.
+    #[serde(default)]
+    pub silent: bool,
     pub actions: Vec<Served>,
     pub labels: std::collections::BTreeMap<String, String>,
     pub last_heartbeat_at: Timestamp,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use slotline_protocol::message::{AttemptKey, Failure, Json, Shown};
+use slotline_protocol::message::{AttemptKey, EndReason, Failure, Json, Shown};
 use slotline_protocol::{
     ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
 };
@@ -19,7 +19,7 @@ pub struct Effects {
     pub changed: BTreeSet<ExecutionId>,
     pub attempts: Vec<AttemptEnded>,
     pub settled: Vec<Settled>,
-    pub ended_incarnations: Vec<(Incarnation, WorkerName)>,
+    pub ended_incarnations: Vec<Departed>,
     pub announcements: Vec<Announcement>,
     /// To be published in this order: `n` rises.
     pub orders: Vec<Sent>,
@@ -46,6 +46,39 @@ impl Effects {
             announcements: Vec::with_capacity(other.announcements.len()),
             orders: Vec::with_capacity(other.orders.len()),
             ..Self::default()
+        }
+    }
+}
+
+/// An incarnation that is over for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    pub incarnation: Incarnation,
+    pub worker: WorkerName,
+    pub how: Departure,
+    /// Executions whose attempts ended with it, without an outcome.
+    pub lost: Vec<ExecutionId>,
+}
+
+/// How an incarnation came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Departure {
+    /// It has drained, by its own word.
+    Drained,
+    /// Its fence has fallen, by its own word.
+    Fenced,
+    /// Its process is gone, by the word of the next one of its name.
+    Replaced,
+    /// It was silent for a whole lease.
+    Silent,
+}
+
+impl From<EndReason> for Departure {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Drain => Self::Drained,
+            EndReason::Fence => Self::Fenced,
+            EndReason::Replaced => Self::Replaced,
         }
     }
 }

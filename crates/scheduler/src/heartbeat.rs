@@ -34,7 +34,10 @@ impl Scheduler {
         }
         actions.sort_unstable();
         actions.dedup_by(|one, other| one.action_ref == other.action_ref);
+        // What greeted it first was this leader, or it would have seen an order of another.
+        let is_new = !self.workers.contains_key(&incarnation) && heartbeat.seen.0 == self.epoch;
         let worker = self.workers.entry(incarnation).or_insert_with(|| Worker::remembered(name, now));
+        worker.is_new |= is_new;
         if !worker.introduced || worker.actions != actions {
             let serves = actions.iter().map(|served| served.action_ref.clone()).collect();
             self.pools.serve(incarnation, serves, &mut self.actions);

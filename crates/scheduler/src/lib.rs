@@ -43,8 +43,8 @@ mod worker;
 
 pub use doubt::{DoubtView, Evidence};
 pub use effect::{
-    Accepted, Announcement, AttemptEnded, Dispatch, Effects, Missing, Order, Recovered, RefusedRequest, Sent, Settled,
-    Unacceptable,
+    Accepted, Announcement, AttemptEnded, Departed, Departure, Dispatch, Effects, Missing, Order, Recovered,
+    RefusedRequest, Sent, Settled, Unacceptable,
 };
 pub use execution::{Event, Illegal, Phase, Verdict, step};
 pub use input::{Input, Outcome, ProbedQueue, Token};
@@ -52,4 +52,4 @@ pub use limits::Limits;
 pub use recovery::RecoveredAction;
 pub use scheduler::{Config, Counters, Scheduler};
 pub use snapshot::{Lease, Snapshot};
-pub use view::WorkerView;
+pub use view::{Attendance, WorkerView};

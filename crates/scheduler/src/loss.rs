@@ -11,6 +11,7 @@ use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp, Worker
 
 use crate::attempt::Ending;
 use crate::deadline::Timer;
+use crate::effect::{Departed, Departure};
 use crate::execution::{Execution, Phase, Verdict, judge_loss};
 use crate::input::ProbedQueue;
 use crate::scheduler::Scheduler;
@@ -18,6 +19,8 @@ use crate::worker::Worker;
 
 /// The most ended incarnations that are remembered; the longest gone is forgotten first.
 const ENDED_MAX: usize = 100_000;
+/// After how many heartbeats' time a worker is silent: two, and some for the second to be on its way.
+const SILENT_AFTER: f64 = 2.5;
 
 /// Incarnations that are over for ever.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -92,7 +95,7 @@ impl Scheduler {
         let silent = self.workers.iter().filter(|(_, worker)| worker.silent_since + self.lease_of(worker) <= proven);
         for incarnation in silent.map(|(incarnation, _)| *incarnation).collect::<Vec<_>>() {
             // Of a journal that went back: the incarnation may have ended in the time that is missing.
-            self.lose(incarnation, !self.is_in_doubt(), now);
+            self.lose(incarnation, Departure::Silent, !self.is_in_doubt(), now);
         }
         self.doubt_until(proven);
     }
@@ -105,6 +108,13 @@ impl Scheduler {
 
     fn lease_of(&self, worker: &Worker) -> Duration {
         if worker.knows_terms { self.config.lease } else { self.config.lease.max(self.former_lease) }
+    }
+
+    /// Whether two heartbeats of the worker in a row are missing, by the proof that a loss has: whatever it had got
+    /// confirmed by then would have come out before the probes.
+    pub(crate) fn is_silent(&self, worker: &Worker) -> bool {
+        let overdue = worker.silent_since + self.config.heartbeat.mul_f64(SILENT_AFTER);
+        self.probes.proven().is_some_and(|proven| overdue <= proven)
     }
 
     /// Says so once when nobody is left who holds a lease under the terms of an earlier leader.
@@ -127,7 +137,7 @@ impl Scheduler {
             EndReason::Drain | EndReason::Fence => false,
             EndReason::Replaced => true,
         };
-        self.lose(incarnation, charged, now);
+        self.lose(incarnation, reason.into(), charged, now);
         self.ended.insert(incarnation);
     }
 
@@ -145,12 +155,13 @@ impl Scheduler {
     }
 
     /// The incarnation is over: nothing of it runs, or by the probes its fence has fallen.
-    fn lose(&mut self, incarnation: Incarnation, charged: bool, now: Timestamp) {
+    fn lose(&mut self, incarnation: Incarnation, how: Departure, charged: bool, now: Timestamp) {
         let Some(worker) = self.workers.get(&incarnation) else { return };
         let name = worker.name.clone();
         let ahead = worker.ahead.clone();
-        for id in worker.leases.clone() {
-            self.lose_attempt(id, charged, "was lost with it", now);
+        let lost: Vec<_> = worker.leases.iter().copied().collect();
+        for id in &lost {
+            self.lose_attempt(*id, charged, "was lost with it", now);
         }
         for id in ahead {
             match self.executions.get(&id).map(Execution::phase) {
@@ -161,7 +172,7 @@ impl Scheduler {
         self.workers.remove(&incarnation);
         self.pools.dismiss_worker(incarnation, &mut self.actions);
         self.ended.insert(incarnation);
-        self.effects.ended_incarnations.push((incarnation, name));
+        self.effects.ended_incarnations.push(Departed { incarnation, worker: name, how, lost });
     }
 
     /// The lease ended without an outcome by its worker's word.

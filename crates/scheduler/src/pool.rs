@@ -192,6 +192,18 @@ impl Pools {
         self.pools.get(&action.pool).map_or(&NOBODY, |pool| &pool.servers)
     }
 
+    /// Actions with someone to start that no worker takes: none that serves them is open.
+    pub(crate) fn unserved(&self, is_open: impl Fn(Incarnation) -> bool) -> impl Iterator<Item = ActionId> {
+        let waits = |pool: &&Pool| !pool.ring.is_empty();
+        let is_unserved = move |pool: &&Pool| !pool.servers.iter().any(|server| is_open(*server));
+        self.pools.values().filter(waits).filter(is_unserved).flat_map(|pool| pool.ring.values().copied())
+    }
+
+    /// The action of this name.
+    pub(crate) fn action_named(&self, action_ref: &ActionRef) -> Option<ActionId> {
+        self.actions.get(action_ref).copied()
+    }
+
     /// Whether nobody who may start waits for room on this worker.
     pub(crate) fn is_unwanted(&self, incarnation: Incarnation) -> bool {
         let Some(server) = self.servers.get(&incarnation) else { return false };

@@ -10,6 +10,7 @@ use crate::execution::{Execution, Phase, State};
 use crate::line::Line;
 use crate::scheduler::Scheduler;
 use crate::snapshot::{Lease, Snapshot};
+use crate::worker::Worker;
 
 /// The most executions that `held_by` names.
 const HELD_BY_MAX: usize = 100;
@@ -24,9 +25,25 @@ pub struct WorkerView {
     pub capacity: u32,
     pub leases: Vec<ExecutionId>,
     pub draining: bool,
+    /// Two heartbeats in a row are missing, and its lease is not over.
+    pub silent: bool,
     pub actions: Vec<Served>,
     pub labels: BTreeMap<String, String>,
     pub last_heartbeat_at: Timestamp,
+}
+
+/// How an incarnation stands, for the watch over workers: also one that is known only by its leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attendance {
+    pub incarnation: Incarnation,
+    pub worker: WorkerName,
+    pub capacity: u32,
+    /// How many attempts it holds.
+    pub leases: usize,
+    /// It began under this leader.
+    pub is_new: bool,
+    pub is_draining: bool,
+    pub is_silent: bool,
 }
 
 impl Scheduler {
@@ -166,10 +183,47 @@ impl Scheduler {
             capacity: worker.capacity,
             leases: worker.leases.iter().copied().collect(),
             draining: worker.draining,
+            silent: self.is_silent(worker),
             actions: worker.actions.clone(),
             labels: worker.labels.clone(),
             last_heartbeat_at: worker.last_heartbeat_at,
         })
+    }
+
+    /// How every incarnation stands.
+    pub fn attendance(&self) -> impl Iterator<Item = Attendance> {
+        self.workers.iter().map(|(incarnation, worker)| self.attended(*incarnation, worker))
+    }
+
+    /// How this one stands.
+    pub fn attendance_of(&self, incarnation: Incarnation) -> Option<Attendance> {
+        self.workers.get(&incarnation).map(|worker| self.attended(incarnation, worker))
+    }
+
+    fn attended(&self, incarnation: Incarnation, worker: &Worker) -> Attendance {
+        Attendance {
+            incarnation,
+            worker: worker.name.clone(),
+            capacity: worker.capacity,
+            leases: worker.leases.len(),
+            is_new: worker.is_new,
+            is_draining: worker.draining,
+            is_silent: self.is_silent(worker),
+        }
+    }
+
+    /// Actions of which an execution could start if a worker took it, and how many wait: none that serves them takes any.
+    pub fn unserved(&self) -> impl Iterator<Item = (&ActionRef, usize)> {
+        let is_open = |incarnation| self.workers.get(&incarnation).is_some_and(Worker::is_open);
+        let actions = self.pools.unserved(is_open).filter_map(|id| self.actions.get(&id));
+        actions.map(|action| (&action.action_ref, action.queue_length()))
+    }
+
+    /// Whether a worker takes executions of the action.
+    pub fn is_served(&self, action_ref: &ActionRef) -> bool {
+        let action = self.pools.action_named(action_ref).and_then(|id| self.actions.get(&id));
+        let takes = |incarnation| self.workers.get(incarnation).is_some_and(Worker::is_open);
+        action.is_some_and(|action| self.pools.servers_of(action).iter().any(takes))
     }
 
     /// Whether this incarnation is there, as far as is known.

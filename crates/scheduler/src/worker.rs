@@ -22,6 +22,8 @@ pub(crate) struct Worker {
     pub(crate) reachable: bool,
     /// A heartbeat told what it is; before that it only holds what the journal remembers.
     pub(crate) introduced: bool,
+    /// It began under this leader: neither the journal nor a leader before knows of it.
+    pub(crate) is_new: bool,
     /// It has seen an order of this epoch, and so its greeting: it goes by this leader's terms.
     pub(crate) knows_terms: bool,
     pub(crate) last_heartbeat_at: Timestamp,
@@ -43,6 +45,7 @@ impl Worker {
             draining: false,
             reachable: false,
             introduced: false,
+            is_new: false,
             knows_terms: false,
             last_heartbeat_at: now,
             silent_since: now,

@@ -37,7 +37,11 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
 
 /// `ready`, or what else is to be said of it.
 fn state(worker: &Worker) -> String {
-    let state = if worker.draining { "draining" } else { "ready" };
+    let state = match worker {
+        Worker { silent: true, .. } => "silent",
+        Worker { draining: true, .. } => "draining",
+        Worker { .. } => "ready",
+    };
     match worker.clock_ahead_seconds {
         Some(ahead) if ahead < 0.0 => format!("{state}, clock {:.0} s behind", -ahead),
         Some(ahead) => format!("{state}, clock {ahead:.0} s ahead"),

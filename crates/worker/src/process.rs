@@ -163,6 +163,8 @@ struct Running {
     serial: u64,
     is_started: bool,
     exit: Exit,
+    /// Processes that outlived the command, and were then asked to end.
+    left_behind: u32,
     stdout: Reader,
     stderr: Reader,
     allowance: Allowance,
@@ -226,6 +228,7 @@ impl Running {
                         serial,
                         is_started: false,
                         exit: Exit { code: None, signal: None },
+                        left_behind: 0,
                         stdout,
                         stderr,
                         allowance: Allowance::new(plan.command.config.output_max),
@@ -264,7 +267,11 @@ impl Running {
                         crash::point("worker.reap.before");
                         self.exit = Exit { code, signal };
                     }
-                    Some(Report::Gone { at: _ }) => return Ended::Gone,
+                    Some(Report::LeftBehind { count }) => self.left_behind = count,
+                    Some(Report::Gone { at: _ }) => {
+                        self.say_left_behind(plan);
+                        return Ended::Gone;
+                    }
                     Some(Report::Stubborn(stubborn)) => say_stubborn(&plan.feed, stubborn),
                 },
                 ask = plan.asks.recv(), if is_asked => match ask {
@@ -294,6 +301,20 @@ impl Running {
         tracing::warn!(execution.id = %plan.start.key.0, "the shim of an attempt was killed");
         let feed = plan.feed.clone();
         self.shim.end_all(move |stubborn| say_stubborn(&feed, stubborn)).await;
+    }
+
+    /// Says what is easily overlooked: that something which was to go on in the background is no more.
+    fn say_left_behind(&self, plan: &Plan) {
+        let Start { key: (id, _), counts_as, action_ref, .. } = &plan.start;
+        if self.left_behind > 0 {
+            tracing::warn!(
+                execution.id = %id,
+                attempt = counts_as,
+                "action.ref" = %action_ref,
+                processes = self.left_behind,
+                "ended what a command had left running in the background when it ended itself"
+            );
+        }
     }
 
     fn order(&self, order: Order) {

@@ -226,7 +226,11 @@ impl<'a> Attempt<'a> {
             Phase::Running if self.command.is_none() => self.phase = Phase::Lingering { until: now + LINGER },
             Phase::Lingering { until } if now >= until => {
                 self.phase = Phase::Interrupted { until: now + self.grace };
+                let count = tree::count();
                 tree::signal_descendants(Signal::TERM);
+                if count > 0 {
+                    self.report(&Report::LeftBehind { count })?;
+                }
             }
             Phase::Interrupted { until } if now >= until => self.kill(now),
             Phase::Running | Phase::Lingering { .. } | Phase::Interrupted { .. } | Phase::Killing { .. } => {}

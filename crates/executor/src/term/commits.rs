@@ -16,6 +16,7 @@ use crate::change::refused_policy;
 use crate::errands::Handled;
 use crate::feed::Source;
 use crate::flight::{Cargo, Crew, Error, Flight, fly};
+use crate::lookout::log_departed;
 use crate::mail::{Mail, Purpose};
 use crate::noted;
 use crate::outbox::pack;
@@ -55,7 +56,7 @@ impl Term {
         }
         self.is_urgent = false;
         self.lazy_since = None;
-        let (mut batch, letters, told) =
+        let (mut batch, mut letters, told) =
             pack(&mut self.scheduler, &mut self.record, &mut self.pending, &mut self.bodies, &mut self.awaited, now);
         (self.pending.inputs, self.pending.members) = (0, 0);
         self.gate.refuse_wild(letters.wild);
@@ -69,6 +70,7 @@ impl Term {
             requests: self.requests.take(),
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
             audit: batch.audit.clone(),
+            departed: std::mem::take(&mut letters.departed),
             told,
             is_noted: !batch.announced.is_empty(),
         };
@@ -113,7 +115,7 @@ impl Term {
                     }
                 }
                 if let Some(cause) = error.journal() {
-                    self.journal.failed(cause.to_string());
+                    self.journal.failed(chain(cause).to_string());
                 }
                 Err(End::Over)
             }
@@ -150,6 +152,8 @@ impl Term {
     fn release(&mut self, mail: Mail, cargo: Cargo) {
         self.show(&cargo.told);
         cargo.audit.iter().for_each(noted::log);
+        cargo.departed.iter().for_each(log_departed);
+        mail.dead.iter().for_each(noted::log_put_aside);
         for (asker, answer) in cargo.answers {
             self.tell(asker, answer);
         }
@@ -244,10 +248,20 @@ impl Term {
         let leadership = self.take_leave(end, leadership).await;
         // At once, and not after a farewell that the broker may draw out: nothing more is committed under this epoch, and
         // what a deposed leader still has to say is dropped by whoever has heard the next.
+        let without_broker = self.feedless_since.elapsed();
         let hand_over = async {
             if let Some(leadership) = leadership {
                 leadership.release().await;
-                tracing::info!(%epoch, "handed leadership over");
+                match end {
+                    End::Shutdown => tracing::info!(%epoch, "handed leadership over: this executor ends"),
+                    End::Brokerless => {
+                        tracing::warn!(%epoch, "handed leadership over: no broker for {without_broker:.1?}");
+                    }
+                    // Why has its own line.
+                    End::Over | End::Doubted { .. } | End::Settled => {
+                        tracing::debug!(%epoch, "handed leadership over");
+                    }
+                }
             }
         };
         tokio::join!(hand_over, self.say_farewell());

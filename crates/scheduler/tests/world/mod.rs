@@ -504,7 +504,7 @@ impl World {
             self.settled.push(settled);
         }
         self.attempts.extend(attempts);
-        self.ended.extend(ended_incarnations.into_iter().map(|(incarnation, _)| incarnation));
+        self.ended.extend(ended_incarnations.into_iter().map(|departed| departed.incarnation));
         self.probes += u64::from(probe);
         self.terms_are_known |= terms_are_known;
         self.hellos += u64::from(hello.is_some());

@@ -30,6 +30,11 @@ pub(super) fn signal_descendants(signal: Signal) -> Vec<Stubborn> {
     refused
 }
 
+/// How many descend from this process.
+pub(super) fn count() -> u32 {
+    u32::try_from(descendants().len()).unwrap_or(u32::MAX)
+}
+
 /// Every descendant of this process, with a reason why none of them ends.
 pub(super) fn left() -> Vec<Stubborn> {
     descendants().into_iter().map(|pid| stubborn(pid, None)).collect()

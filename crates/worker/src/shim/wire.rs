@@ -97,6 +97,8 @@ pub(crate) enum Report {
     Exited { code: Option<i32>, signal: Option<i32>, at: Duration },
     /// No descendant is left.
     Gone { at: Duration },
+    /// The command has ended, and so many processes that it left behind are now asked to end.
+    LeftBehind { count: u32 },
     /// One that SIGKILL does not end; the attempt has not ended while it lives. Said once of each.
     Stubborn(Stubborn),
 }
@@ -165,6 +167,7 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
             let errno = (b != 0).then(|| Errno::from_raw_os_error((b as u32).cast_signed()));
             Report::Stubborn(Stubborn { pid: low, uid: (a >> 32) as u32, errno })
         }
+        6 => Report::LeftBehind { count: a as u32 },
         _ => return Err(Errno::PROTO),
     };
     Ok(Some((serial, report)))
@@ -181,6 +184,7 @@ pub(super) fn report(socket: BorrowedFd<'_>, serial: u64, report: &Report) -> ru
             let status = low(code.unwrap_or(0)) | low(signal.unwrap_or(0)) << 32;
             [3, serial, status, micros(*at), 0]
         }
+        Report::LeftBehind { count } => [6, serial, u64::from(*count), 0, 0],
         Report::Gone { at } => [4, serial, 0, micros(*at), 0],
         Report::Stubborn(Stubborn { pid, uid, errno }) => {
             let errno = errno.map_or(0, |errno| low(errno.raw_os_error()));
