@@ -63,6 +63,8 @@ pub(crate) struct Cargo {
     /// For the log.
     pub(crate) audit: Vec<Audit>,
     pub(crate) departed: Vec<Departed>,
+    /// See [`crate::record::Out::grants`]: what a database refuses is known by its grant.
+    pub(crate) grants: BTreeMap<(ExecutionId, u64), u32>,
     /// Events for whoever watches.
     pub(crate) told: Vec<Arc<Event>>,
     /// Whether the batch notes that those are to be published.
@@ -113,7 +115,7 @@ pub(crate) async fn fly(crew: Crew, mut batch: Batch, mut letters: Letters, carg
     // The next may commit: what is left to read here changes no more.
     drop(leadership);
     if let Err(CommitError::Refused { culprits, .. }) = &committed {
-        quarantine.put(&batch, culprits, Instant::now());
+        quarantine.put(&batch, &cargo.grants, culprits, Instant::now());
     }
     let mut result = committed.map_err(Error::Commit).and(written);
     if let Ok(mail) = &mut result

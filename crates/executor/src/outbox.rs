@@ -100,6 +100,8 @@ pub(crate) struct Letters {
     pub(crate) missing: Vec<(u64, Missing)>,
     /// Incarnations that are over, for the log.
     pub(crate) departed: Vec<Departed>,
+    /// See [`Out::grants`].
+    pub(crate) grants: BTreeMap<(ExecutionId, u64), u32>,
     /// Executions that were taken over from workers bring `message_id`s that the journal may know.
     pub(crate) brings_message_ids: bool,
 }
@@ -146,7 +148,7 @@ pub(crate) fn pack(
     now: Timestamp,
 ) -> (Batch, Letters, Vec<Arc<Event>>) {
     let mut effects = scheduler.take_effects();
-    let Out { events, stories, told, missing, mut errors, .. } = record.take();
+    let Out { events, stories, told, missing, mut errors, mut attempt_errors, grants, .. } = record.take();
     let mut batch = Batch {
         actions: std::mem::take(&mut pending.actions),
         audit: std::mem::take(&mut pending.audit),
@@ -172,6 +174,7 @@ pub(crate) fn pack(
             .map(|(incarnation, nonce)| (incarnation, nonce, scheduler.number_order()))
             .collect(),
         missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
+        grants,
         ..Letters::default()
     };
     let mut totals: BTreeMap<ActionId, (u64, u64)> = BTreeMap::new();
@@ -193,7 +196,7 @@ pub(crate) fn pack(
             worker: Some(ended.lease.worker),
             outcome: ended.outcome,
             result: ended.result,
-            error: ended.error,
+            error: attempt_errors.remove(&(ended.id, ended.attempt)).or(ended.error),
             started_at: ended.lease.started_at,
             scheduled_at: ended.lease.scheduled_at,
             ended_at: ended.ended_at,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use slotline_protocol::message::{AttemptKey, Failure, GapReason, Report, Stream};
-use slotline_protocol::record::What;
+use slotline_protocol::record::{Event, What};
 use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Policy, Reason};
 use slotline_scheduler::Input;
 use slotline_store::{ActionChange, Batch, Culprit, Part, Request};
@@ -52,13 +52,19 @@ struct Known {
 }
 
 impl Quarantine {
-    /// Takes the culprits of a batch that was refused.
-    pub(crate) fn put(&self, batch: &Batch, culprits: &[Culprit], now: Instant) {
+    /// Takes the culprits of a batch that was refused. `grants`: of events whose attempt counts as another number.
+    pub(crate) fn put(
+        &self,
+        batch: &Batch,
+        grants: &BTreeMap<(ExecutionId, u64), u32>,
+        culprits: &[Culprit],
+        now: Instant,
+    ) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, known| now < known.since + KNOWN_FOR);
         for culprit in culprits {
             tracing::error!(part = ?culprit.part, words = culprit.words, "the database refuses this; it is put aside");
-            for content in contents(batch, culprit.part) {
+            for content in contents(batch, grants, culprit.part) {
                 if known.len() < KNOWN_MAX {
                     let words = (!known.contains_key(&content)).then(|| culprit.words.clone());
                     known.insert(content, Known { words, since: now });
@@ -163,7 +169,7 @@ fn refused(input: Input, failure: Failure) -> Input {
 }
 
 /// What of a batch a culprit is.
-fn contents(batch: &Batch, part: Part) -> Vec<Content> {
+fn contents(batch: &Batch, grants: &BTreeMap<(ExecutionId, u64), u32>, part: Part) -> Vec<Content> {
     match part {
         Part::Action(action) => {
             let put = batch.actions.iter().filter_map(|change| match change {
@@ -182,7 +188,9 @@ fn contents(batch: &Batch, part: Part) -> Vec<Content> {
         Part::Ending(id, attempt) => vec![Content::Ending((id, attempt))],
         Part::Event(id, number) => {
             let events = batch.events.iter().filter(|event| (event.execution_id, event.number) == (id, number));
-            events.filter_map(|event| of_event((id, event.attempt), &event.what)).collect()
+            // A worker names an attempt by its grant, and so does its end.
+            let grant = |event: &Event| grants.get(&(id, number)).copied().unwrap_or(event.attempt);
+            events.filter_map(|event| of_event((id, grant(event)), &event.what)).collect()
         }
     }
 }
@@ -235,9 +243,9 @@ mod tests {
         Word { key, by, sequence: Some(4), at, said: Said::Progress(report) }
     }
 
-    fn event(word: &Word) -> std::sync::Arc<slotline_protocol::record::Event> {
+    fn event(word: &Word) -> std::sync::Arc<Event> {
         let Said::Progress(report) = &word.said else { unreachable!("made above") };
-        std::sync::Arc::new(slotline_protocol::record::Event {
+        std::sync::Arc::new(Event {
             execution_id: word.key.0,
             action_ref: ActionRef::new("demo.echo").expect("a name"),
             number: 9,
@@ -252,7 +260,7 @@ mod tests {
         let quarantine = Quarantine::default();
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
         let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
-        quarantine.put(&batch, std::slice::from_ref(&culprit), Instant::now());
+        quarantine.put(&batch, &BTreeMap::new(), std::slice::from_ref(&culprit), Instant::now());
         let is_gap = |message| {
             let item = quarantine.cleanse(Item::Said(word(message)));
             matches!(item, Item::Said(Word { said: Said::Gap { count: 1, reason: GapReason::Refused }, .. }))
@@ -260,8 +268,22 @@ mod tests {
         assert!(is_gap("bad"));
         assert!(!is_gap("good"));
         let before = Instant::now().checked_sub(KNOWN_FOR).expect("this machine runs for longer");
-        quarantine.put(&batch, &[culprit], before);
+        quarantine.put(&batch, &BTreeMap::new(), &[culprit], before);
         assert!(!is_gap("bad"), "the database may have been mended");
+    }
+
+    #[test]
+    fn an_event_is_known_by_its_grant_whatever_its_attempt_counts_as() {
+        let quarantine = Quarantine::default();
+        let granted = Word { key: (ExecutionId(1), 3), ..word("bad") };
+        // The two grants before came to no attempt, so that people count this one as the first.
+        let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
+        let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
+        quarantine.put(&batch, &BTreeMap::from([((ExecutionId(1), 9), 3)]), &[culprit], Instant::now());
+        let is_gap =
+            |word| matches!(quarantine.cleanse(Item::Said(word)), Item::Said(Word { said: Said::Gap { .. }, .. }));
+        assert!(is_gap(granted));
+        assert!(!is_gap(word("bad")), "that is another grant's");
     }
 
     #[test]
@@ -269,9 +291,9 @@ mod tests {
         let quarantine = Quarantine::default();
         let culprit = Culprit { part: Part::Ending(ExecutionId(7), 2), words: "no \"x\"".to_owned() };
         let words = || quarantine.find(|| Content::Ending((ExecutionId(7), 2))).expect("it is known");
-        quarantine.put(&Batch::default(), std::slice::from_ref(&culprit), Instant::now());
+        quarantine.put(&Batch::default(), &BTreeMap::new(), std::slice::from_ref(&culprit), Instant::now());
         assert_eq!(words(), "no \"x\"");
-        quarantine.put(&Batch::default(), &[culprit], Instant::now());
+        quarantine.put(&Batch::default(), &BTreeMap::new(), &[culprit], Instant::now());
         assert!(!words().contains('x'), "{}", words());
         assert_eq!(quarantine.reason(ExecutionId(7), Some("why".to_owned())), None);
         assert_eq!(quarantine.reason(ExecutionId(8), Some("why".to_owned())), Some("why".to_owned()));

@@ -20,7 +20,7 @@ use std::time::Duration;
 use slotline_protocol::message::{AttemptKey, Failure, GapReason, Report, Stream};
 use slotline_protocol::record::{Event, Newest, What};
 use slotline_protocol::{ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
-use slotline_scheduler::{Announcement, Input, Scheduler, Settled, Snapshot};
+use slotline_scheduler::{Announcement, AttemptEnded, Input, Scheduler, Settled, Snapshot};
 use slotline_store::{OpenStory, Story};
 
 use tale::Tale;
@@ -93,6 +93,10 @@ pub(crate) struct Out {
     pub(crate) missing: Vec<Missing>,
     /// Errors of settled executions with what was known when they ended.
     pub(crate) errors: BTreeMap<ExecutionId, Failure>,
+    /// The same of attempts that did not settle theirs.
+    pub(crate) attempt_errors: BTreeMap<AttemptKey, Failure>,
+    /// The grants of events whose attempt counts as another number, by execution and number of the event.
+    pub(crate) grants: BTreeMap<(ExecutionId, u64), u32>,
     /// Written executions whose stories have moved.
     touched: BTreeSet<ExecutionId>,
     /// When a tale must be looked at, and by when no more.
@@ -108,14 +112,14 @@ pub(crate) struct Record {
     early: BTreeMap<ExecutionId, Vec<Word>>,
     due: BTreeSet<(Timestamp, ExecutionId)>,
     out: Out,
-    /// How many of the scheduler's announcements and endings were taken since its effects were.
-    taken: (usize, usize),
+    /// How many of the scheduler's announcements, endings, and ends of attempts were taken since its effects were.
+    taken: (usize, usize, usize),
 }
 
 impl Record {
     pub(crate) fn new(kept: u64) -> Self {
         let (tales, early, due) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { kept, tales, early, due, out: Out::default(), taken: (0, 0) }
+        Self { kept, tales, early, due, out: Out::default(), taken: (0, 0, 0) }
     }
 
     /// Goes on where the journal stands.
@@ -183,7 +187,7 @@ impl Record {
     /// Takes what the scheduler decided since the last call. To be called after every input, before its effects are taken.
     pub(crate) fn follow(&mut self, scheduler: &Scheduler, now: Timestamp) {
         let effects = scheduler.effects();
-        let (announced, mut settled) = self.taken;
+        let (announced, mut settled, mut ended) = self.taken;
         for announcement in &effects.announcements[announced..] {
             let end = if announcement.to.is_terminal() {
                 settled += 1;
@@ -191,9 +195,25 @@ impl Record {
             } else {
                 None
             };
+            let attempt = effects.attempts.get(ended).filter(|_| announcement.to == Status::Queued);
+            if let Some(attempt) = attempt
+                && (attempt.id, attempt.attempt) == (announcement.id, announcement.attempt)
+            {
+                ended += 1;
+                self.attempt_ended(attempt, announcement.counts_as);
+            }
             self.moved(announcement, end, scheduler, now);
         }
-        self.taken = (effects.announcements.len(), settled);
+        self.taken = (effects.announcements.len(), settled, ended);
+    }
+
+    /// Adds to the error of an attempt what was known when it ended.
+    fn attempt_ended(&mut self, attempt: &AttemptEnded, counts_as: u32) {
+        let (Some(error), Some(tale)) = (&attempt.error, self.tales.get(&attempt.id)) else { return };
+        let told = tale.tell_of_attempt(error.clone(), attempt.attempt, counts_as);
+        if told != *error {
+            self.out.attempt_errors.insert((attempt.id, attempt.attempt), told);
+        }
     }
 
     fn moved(&mut self, announcement: &Announcement, end: Option<&Settled>, scheduler: &Scheduler, now: Timestamp) {
@@ -251,7 +271,7 @@ impl Record {
 
     /// All that is owed. To be called when the scheduler's effects are taken.
     pub(crate) fn take(&mut self) -> Out {
-        self.taken = (0, 0);
+        self.taken = (0, 0, 0);
         let mut out = std::mem::take(&mut self.out);
         for id in std::mem::take(&mut out.touched) {
             if let Some(tale) = self.tales.get_mut(&id) {

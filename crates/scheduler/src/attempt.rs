@@ -138,6 +138,7 @@ impl Scheduler {
         if is_ahead && !is_cancelling {
             self.take_back(key.0);
         } else if started {
+            self.runs(key.0);
             self.lose_attempt(key.0, false, "was handed back by its worker", now);
         } else {
             let ending = Ending { result: None, error: None, ended_at: now };
@@ -185,6 +186,7 @@ impl Scheduler {
         let counts_as = execution.counts_as();
         let lease = self.lease(execution);
         let is_ahead = execution.ahead().is_some();
+        let is_running = execution.leased().is_some_and(|leased| leased.at_work == AtWork::Running);
         if is_ahead {
             self.unchain(id);
             self.disarm(id);
@@ -202,7 +204,12 @@ impl Scheduler {
         } else {
             if let (Some(outcome), Some(lease)) = (outcome, &lease) {
                 let Ending { result, error, ended_at } = ending;
-                let lease = lease.clone();
+                let mut lease = lease.clone();
+                if outcome == OutcomeKind::Lost && is_running {
+                    // Only a heartbeat has shown that it began, and its worker's stamp of when went with it: no sooner
+                    // than it was granted.
+                    lease.started_at.get_or_insert(lease.scheduled_at);
+                }
                 let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();
                 if has_begun && let Some(execution) = self.executions.get_mut(&id) {
                     execution.tried += 1;

@@ -156,6 +156,25 @@ fn a_worker_that_ended_at_its_fence_or_drained_costs_no_charge() {
 }
 
 #[test]
+fn an_attempt_that_only_a_heartbeat_has_shown_to_run_counts_once_it_is_lost() {
+    let mut world = World::with_line("email", slots(1));
+    world.submit(["a"]);
+    // The word of its start was lost with its worker.
+    world.beat(WORKER);
+    assert_eq!(world.snapshot("a").lease.expect("it is out").started_at, None);
+    world.end_worker(WORKER, EndReason::Replaced);
+    assert_eq!(world.snapshot("a").tried, 1);
+    let lost = &world.attempts[0].lease;
+    assert_eq!(lost.started_at, Some(lost.scheduled_at), "the journal must count as the scheduler does");
+    world.start_worker(WORKER, 5);
+    assert_eq!(world.snapshot("a").counts_as(), 2);
+    let (key, incarnation) = ((world.id("a"), 2), world.incarnation(WORKER));
+    let fence = world.worker_mut(WORKER).let_go(key);
+    world.tell(Input::Returned { key, fence, incarnation, started: true, reason: "drain".to_owned() });
+    assert_eq!(world.snapshot("a").tried, 2, "it had begun, by its worker's word");
+}
+
+#[test]
 fn a_loss_without_charge_never_fails_an_execution_whatever_it_lost_before() {
     let mut world = World::with_line("email", slots(1));
     world.submit(["a"]);

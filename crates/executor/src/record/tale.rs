@@ -8,7 +8,7 @@ mod journal;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use slotline_protocol::message::GapReason;
+use slotline_protocol::message::{Failure, GapReason};
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ActionRef, ExecutionId, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
 use slotline_scheduler::{Announcement, Input, Lease, Settled};
@@ -33,6 +33,8 @@ pub(super) struct Tale {
     recent: VecDeque<Arc<Event>>,
     /// The newest attempt, until all of it is told.
     attempt: Option<Attempt>,
+    /// The newest attempt, told or not.
+    newest_attempt: Of,
     /// What happened while the attempt's last events were awaited.
     held: VecDeque<Held>,
     /// Events of a later attempt than the one that is waited for were dropped.
@@ -42,7 +44,7 @@ pub(super) struct Tale {
 }
 
 /// Which attempt something is about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Of {
     /// The number of its grant.
     grant: u32,
@@ -85,6 +87,7 @@ impl Tale {
             latest: None,
             recent: VecDeque::new(),
             attempt: None,
+            newest_attempt: Of::default(),
             held: VecDeque::new(),
             has_skipped: false,
             due: None,
@@ -154,6 +157,22 @@ impl Tale {
         if self.held.len() == 1 {
             self.resume(now, out);
         }
+    }
+
+    /// The error of an attempt that did not settle the execution, with what was known of that attempt.
+    pub(super) fn tell_of_attempt(&self, error: Failure, grant: u32, counts_as: u32) -> Failure {
+        let is_newest = self.attempt.as_ref().is_some_and(|attempt| attempt.number == grant);
+        let latest = self.latest.as_ref().filter(|_| is_newest);
+        let phase = latest.and_then(|latest| latest.phase.as_ref());
+        let recent: VecDeque<_> = self.recent.iter().filter(|event| event.attempt == counts_as).cloned().collect();
+        // Of later attempts only the newest reports are known apart from those before.
+        let mut newest = if counts_as == 1 { self.newest.clone() } else { Newest::default() };
+        for event in &recent {
+            if let What::Progress(report) = &event.what {
+                newest.take(report);
+            }
+        }
+        tell(error, phase, &newest, &recent)
     }
 
     /// Its worker says how the attempt ended. Whether that counts shows in the move that follows.
@@ -324,6 +343,7 @@ impl Tale {
         let worker = lease.as_ref().map(|lease| lease.worker.clone());
         if to == Status::Scheduled {
             self.attempt = lease.as_ref().map(|lease| Attempt::new(of.grant, of.attempt, lease));
+            self.newest_attempt = of;
             self.latest = None;
         }
         let previous = std::mem::replace(&mut self.status, to);
@@ -361,6 +381,10 @@ impl Tale {
             self.write(out);
         }
         self.last += 1;
+        let Of { grant, attempt: counts_as } = self.newest_attempt;
+        if counts_as == attempt && grant != attempt {
+            out.grants.insert((self.id, self.last), grant);
+        }
         let event = Arc::new(Event {
             execution_id: self.id,
             action_ref: self.action_ref.clone(),

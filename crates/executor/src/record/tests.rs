@@ -22,6 +22,7 @@ struct World {
     told: Vec<Arc<Event>>,
     missing: Vec<Missing>,
     errors: BTreeMap<ExecutionId, Failure>,
+    attempt_errors: BTreeMap<AttemptKey, Failure>,
     /// Where the last move that was told of each led.
     statuses: BTreeMap<ExecutionId, Status>,
 }
@@ -44,6 +45,7 @@ impl World {
             told: Vec::new(),
             missing: Vec::new(),
             errors: BTreeMap::new(),
+            attempt_errors: BTreeMap::new(),
             statuses: BTreeMap::new(),
         };
         let policy = slotline_protocol::Policy { limit: Some(1), ..slotline_protocol::Policy::default() };
@@ -113,6 +115,7 @@ impl World {
         self.told.extend(out.told);
         self.missing.extend(out.missing);
         self.errors.extend(out.errors);
+        self.attempt_errors.extend(out.attempt_errors);
     }
 
     fn passes(&mut self, time: Duration) {
@@ -481,6 +484,44 @@ fn the_error_of_a_sudden_end_tells_what_was_known() {
     let events = &error.details.as_ref().expect("details")["progress_events"];
     assert_eq!(events.as_array().expect("an array").len(), 2);
     assert_eq!(events[1]["level"], "error");
+}
+
+#[test]
+fn the_error_of_an_attempt_that_was_lost_and_is_tried_again_tells_what_was_known_of_it() {
+    let mut world = World::new();
+    let id = world.submits();
+    for (attempt, message) in [(1, "first half"), (2, "second half")] {
+        world.starts(id, attempt);
+        let phase = Some(format!("phase {attempt}"));
+        let report = Report { phase, message: Some(message.to_owned()), ..Report::default() };
+        world.hears(id, attempt, 3, Said::Progress(report));
+        let reason = slotline_protocol::message::EndReason::Replaced;
+        world.happens(Input::IncarnationEnded { incarnation: world.worker, reason });
+        world.worker = Incarnation(uuid::Uuid::from_u128(1 + u128::from(attempt)));
+        world.beats();
+        world.commits();
+        let error = &world.attempt_errors[&(id, attempt)];
+        assert!(error.message.ends_with(&format!("Progress events:\nInfo - {message}")), "{error:?}");
+        let events = error.details.as_ref().expect("details")["progress_events"].as_array().expect("an array").len();
+        assert_eq!((error.phase.as_deref(), events), (Some(&*format!("phase {attempt}")), 1), "{error:?}");
+    }
+    assert!(world.errors.is_empty(), "it has not settled");
+}
+
+#[test]
+fn events_of_a_grant_that_counts_as_another_attempt_name_the_grant() {
+    let mut world = World::new();
+    let id = world.submits();
+    let lease = world.scheduler.snapshot(id).and_then(|snapshot| snapshot.lease).expect("an attempt is out");
+    let (fence, incarnation) = (lease.fence, lease.incarnation);
+    let reason = "unknown".to_owned();
+    world.happens(Input::Returned { key: (id, 1), fence, incarnation, started: false, reason });
+    world.commits();
+    world.starts(id, 2);
+    world.hears(id, 2, 3, says("half way"));
+    let number = world.record.told().last().expect("events").number;
+    assert_eq!(world.record.told().last().expect("events").attempt, 1, "people count it as the first");
+    assert_eq!(world.record.take().grants.get(&(id, number)), Some(&2));
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Term {
             generation: self.feed.as_ref().map(|feed| feed.session.generation()),
             audit: batch.audit.clone(),
             departed: std::mem::take(&mut letters.departed),
+            grants: std::mem::take(&mut letters.grants),
             told,
             is_noted: !batch.announced.is_empty(),
         };

@@ -45,6 +45,7 @@ impl Tale {
             if story.attempt == snapshot.attempt {
                 attempt.sequence = story.sequence;
             }
+            tale.newest_attempt = Of { grant: attempt.number, attempt: attempt.counts_as };
             tale.attempt = Some(attempt);
         }
         if let Some(last) = story.awaits {
@@ -83,6 +84,7 @@ impl Tale {
                     return_code: None,
                     message: execution.error.as_ref().map(|error| error.message.clone()),
                 });
+                tale.newest_attempt = Of { grant: attempt.number, attempt: attempt.counts_as };
                 tale.attempt = Some(attempt);
             }
             // Nobody can be asked.
