@@ -165,6 +165,7 @@ impl Order {
                 lost,
                 journal: None,
                 account: false,
+                refused: None,
             }),
             Self::Recorded { epoch, n, attempts } => duty::Order::Recorded(message::Recorded { epoch, n, attempts }),
             Self::Dispatch { epoch, n, key: (execution_id, attempt), fence } => {
@@ -240,6 +241,7 @@ impl Beat {
             journal: None,
             highest: Default::default(),
             account: None,
+            process: None,
         })
     }
 }

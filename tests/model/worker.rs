@@ -117,6 +117,7 @@ impl Worker {
             labels: BTreeMap::new(),
             terms: terms(mistake),
             drain_timeout: TERMS.lease,
+            process: None,
         };
         let mut duty = Duty::new(config, name, of_worker(now));
         if has_proof {
@@ -311,6 +312,7 @@ impl Worker {
             Effect::Interrupt { .. } | Effect::Finish => unreachable!("nobody cancels or drains in this world"),
             // A process that is given up and the next have no folder in common here.
             Effect::Keep(_) => {}
+            Effect::Refused(_) => unreachable!("nothing refuses a worker in this world"),
             Effect::TakeLess { .. } | Effect::TakeAll => unreachable!("nothing is short in this world"),
             Effect::ChangeStatus(_) | Effect::Progress(_) | Effect::Resend { .. } => {}
         }

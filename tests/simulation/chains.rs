@@ -66,6 +66,7 @@ impl Book {
             labels: BTreeMap::new(),
             terms: Terms::default(),
             drain_timeout: Duration::from_secs(10),
+            process: None,
         };
         let now = Duration::from_secs(1);
         let mut book = Self {
@@ -210,6 +211,7 @@ impl Book {
                 | Effect::TakeLess { .. }
                 | Effect::TakeAll
                 | Effect::Keep(_)
+                | Effect::Refused(_)
                 | Effect::IncarnationOver(_)
                 | Effect::GiveUp(_)
                 | Effect::Finish => {}

@@ -85,6 +85,7 @@ fn order(known: &Known, chance: &mut Chance) -> Order {
             lost: chance.percent(50),
             journal: None,
             account: false,
+            refused: None,
         }),
         _ => {
             let key = (ExecutionId(number(chance, execution_id.0)), attempt + 1);
@@ -186,6 +187,7 @@ fn report(known: &Known, chance: &mut Chance) -> (Route, Body) {
                     fence: Fence(number(chance, known.fence.0)),
                 },
                 account: None,
+                process: None,
             };
             (Route::Heartbeats, Body::Heartbeat(heartbeat))
         }

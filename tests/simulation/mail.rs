@@ -191,6 +191,7 @@ impl Mailbag<'_> {
             lost,
             journal: Some(self.journal),
             account: self.wants_accounts,
+            refused: None,
         })
     }
 }

@@ -87,6 +87,7 @@ impl Worker {
             labels: BTreeMap::new(),
             terms: Terms { lease, fence, heartbeat },
             drain_timeout: Duration::from_secs(10),
+            process: None,
         };
         Self {
             index,
@@ -486,6 +487,7 @@ impl Worker {
             // Its next heartbeat says what it takes.
             Effect::TakeLess { .. } | Effect::TakeAll => {}
             Effect::Keep(words) => self.kept = words,
+            Effect::Refused(reason) => panic!("nothing refuses a worker here: {reason}"),
             Effect::GiveUp(_) => {
                 stage.trace(|| format!("worker {} gives itself up", self.index));
                 self.crash(processes, stage);

@@ -74,6 +74,37 @@ async fn a_worker_that_joins_falls_silent_is_back_and_drains_is_one_line_each() 
 }
 
 #[tokio::test]
+async fn of_two_live_workers_of_one_name_the_later_ends_with_the_reason_and_one_that_was_killed_is_followed_at_once()
+-> anyhow::Result<()> {
+    let mut world = World::with([Action::stamp("line.two", "limit = 2")]).workers(1, 2).start().await?;
+    let running = world.submit("line.two", json!({"tag": "first", "sleep_ms": 5000})).await?;
+    world.reaches(running, "running").await?;
+    let actions = world.actions();
+    world.start_worker_in("worker-0", "elsewhere", &actions)?;
+    let status = world.workers[1].wait(LATER).await?;
+    ensure!(!status.success(), "{status}");
+    let pid = world.workers[0].pid();
+    let log = world.workers[1].log();
+    ensure!(log.contains("a worker named worker-0 runs already, on host"), "{log}");
+    ensure!(log.contains(&format!("as process {pid}")) && log.contains("(--name)"), "{log}");
+    world.workers.remove(1);
+    ensure!(world.workers[0].is_running()?, "the first goes on");
+    assert_eq!(world.reaches(running, "completed").await?["attempt"], 1);
+    assert_eq!(lines(&world.executors[0], &["a second worker of one name is refused"]).len(), 1);
+
+    // No lock shows that the one before is gone: its lease is not over, and its name is free all the same.
+    world.workers[0].kill()?;
+    world.workers.clear();
+    world.start_worker_in("worker-0", "a-third-place", &actions)?;
+    world.submit("line.two", json!({"tag": "second"})).await?;
+    // It may be granted to the dead one first, whose lease has to end.
+    world.settled("line.two", 2, LATER).await?;
+    ensure!(world.workers[0].is_running()?, "{}", world.workers[0].log());
+    assert_eq!(lines(&world.executors[0], &["is refused"]).len(), 1, "{}", world.executors[0].log());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_worker_that_is_lost_is_one_line_with_its_executions_and_so_is_that_they_have_none_to_run_on()
 -> anyhow::Result<()> {
     let mut world = World::with([Action::stamp("line.one", "limit = 1")]).workers(1, 2).short_lease().start().await?;

@@ -358,16 +358,26 @@ impl World {
 
     /// Starts a worker that serves another file than the test's own.
     pub(crate) fn start_worker_with(&mut self, name: &str, actions: &Path) -> anyhow::Result<()> {
-        let state = self.sandbox.path().join(format!("state-{name}"));
+        self.start_worker_in(name, name, actions)
+    }
+
+    /// Starts a worker with a state folder of this name.
+    pub(crate) fn start_worker_in(&mut self, name: &str, folder: &str, actions: &Path) -> anyhow::Result<()> {
+        let state = self.sandbox.path().join(format!("state-{folder}"));
         let (state, capacity) = (state.to_str().context("UTF-8")?.to_owned(), self.capacity.to_string());
         let mut options = vec!["--capacity", &capacity, "--state-dir", &state, "--drain-timeout", "20s"];
         options.extend(self.lease.options());
         let actions = actions.to_str().context("UTF-8")?;
         let launch =
-            Launch::new(name, &["worker", "--name", name, "--amqp-url", &self.login("worker"), "--actions", actions]);
+            Launch::new(folder, &["worker", "--name", name, "--amqp-url", &self.login("worker"), "--actions", actions]);
         let launch = launch.args(options.iter().copied());
         self.workers.push(with_clock(launch, self.worker_clock)?.start(&self.sandbox)?);
         Ok(())
+    }
+
+    /// The file that says what this world's actions run.
+    pub(crate) fn actions(&self) -> PathBuf {
+        self.actions.clone()
     }
 
     /// Where a worker of that name leaves what is not recorded.

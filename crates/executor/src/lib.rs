@@ -55,6 +55,7 @@ mod record;
 mod registry;
 mod remarks;
 mod replies;
+mod rivals;
 mod run;
 mod seeking;
 mod skew;

@@ -11,9 +11,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use slotline_protocol::message::Process;
 use slotline_protocol::{ActionRef, Incarnation, Timestamp};
 use slotline_scheduler::{Attendance, Scheduler};
 
+use crate::rivals::Sign;
 pub(crate) use news::{News, log_departed};
 
 /// How long an action may wait for a worker before that is news: a worker that is restarted takes a moment.
@@ -44,10 +46,10 @@ struct Unserved {
 
 impl Lookout {
     /// Looks at one worker that was just heard; at the actions as well if it brings a change.
-    pub(crate) fn heard(&mut self, scheduler: &Scheduler, incarnation: Incarnation, now: Timestamp) -> Vec<News> {
+    pub(crate) fn heard(&mut self, scheduler: &Scheduler, sign: &Sign, now: Timestamp) -> Vec<News> {
         let mut news = Vec::new();
-        if let Some(attendance) = scheduler.attendance_of(incarnation) {
-            self.look_at(attendance, &mut news);
+        if let Some(attendance) = scheduler.attendance_of(sign.incarnation) {
+            self.look_at(attendance, sign.process.as_ref(), &mut news);
         }
         if !news.is_empty() {
             self.look_at_actions(scheduler, now, &mut news);
@@ -59,19 +61,19 @@ impl Lookout {
     pub(crate) fn look(&mut self, scheduler: &Scheduler, now: Timestamp) -> Vec<News> {
         let mut news = Vec::new();
         for attendance in scheduler.attendance() {
-            self.look_at(attendance, &mut news);
+            self.look_at(attendance, None, &mut news);
         }
         self.workers.retain(|incarnation, _| scheduler.knows(*incarnation));
         self.look_at_actions(scheduler, now, &mut news);
         news
     }
 
-    fn look_at(&mut self, attendance: Attendance, news: &mut Vec<News>) {
+    fn look_at(&mut self, attendance: Attendance, process: Option<&Process>, news: &mut Vec<News>) {
         let now = Mood { is_silent: attendance.is_silent, is_draining: attendance.is_draining };
         let before = match self.workers.insert(attendance.incarnation, now) {
             Some(before) => before,
             None if attendance.is_new => {
-                news.push(News::Joined(attendance.clone()));
+                news.push(News::Joined(attendance.clone(), process.cloned()));
                 Mood::default()
             }
             // A leader before has said how it stood, but for a silence: that is counted anew.

@@ -100,6 +100,7 @@ impl Postman {
             mail.publications.push((publication, Purpose::Order(incarnation)));
         }
         self.resends(&mut mail, &letters.missing, now);
+        self.namesakes(&mut mail, &letters.namesakes, &letters.refused_workers, now);
         for (asked, id, position) in letters.accepted {
             let request = &asked.request;
             let payload = Accepted { message_id: message_id(request).unwrap_or_default(), execution_id: id, position };
@@ -116,6 +117,25 @@ impl Postman {
             self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
         }
         mail
+    }
+
+    /// Greets workers whose name another one has, and refuses those that came later.
+    fn namesakes(
+        &self,
+        mail: &mut Mail,
+        greeted: &[(Incarnation, u64)],
+        refused: &[(Incarnation, String, u64)],
+        now: Timestamp,
+    ) {
+        for (incarnation, n) in greeted {
+            let publication = self.order(*incarnation, Hello::TYPE, self.hail(*n, now));
+            mail.later.push((publication, Purpose::Order(*incarnation)));
+        }
+        for (incarnation, reason, n) in refused {
+            let hello = Hello { refused: Some(reason.clone()), ..self.hello(*n, false) };
+            let body = envelope::write(&self.numbered(&hello, *n, now));
+            mail.later.push((self.order(*incarnation, Hello::TYPE, body), Purpose::Order(*incarnation)));
+        }
     }
 
     /// Tells ends that the journal has known for longer.
@@ -292,6 +312,7 @@ impl Postman {
             lost,
             journal: Some(self.journal),
             account: self.wants_accounts,
+            refused: None,
         }
     }
 

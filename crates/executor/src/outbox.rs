@@ -16,6 +16,7 @@ use crate::ask::{Answered, Asker};
 use crate::bodies::Bodies;
 use crate::reading::{Refusal, Rejection};
 use crate::record::{Missing, Out, Record};
+use crate::rivals::Rivals;
 
 /// The digest of a request whose body is not known: a repetition of its `message_id` is taken for the same.
 pub(crate) const UNKNOWN_DIGEST: [u8; 32] = [0; 32];
@@ -40,6 +41,8 @@ pub(crate) struct Pending {
     pub(crate) repeated: Vec<(Asked, ExecutionId, u64)>,
     /// Requests for executions that have ended, whose publishers want to hear the end.
     pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
+    /// Workers of one name.
+    pub(crate) rivals: Rivals,
     /// The weight of members of requests, and of all else; bounds what gathers while a commit is under way.
     pub(crate) members: usize,
     pub(crate) inputs: usize,
@@ -98,6 +101,10 @@ pub(crate) struct Letters {
     pub(crate) terms_are_known: bool,
     /// Events to be asked for again, each with the number of the order.
     pub(crate) missing: Vec<(u64, Missing)>,
+    /// Workers that are greeted since another one has their name; after all that has a lower number.
+    pub(crate) namesakes: Vec<(Incarnation, u64)>,
+    /// Workers that are refused, and why.
+    pub(crate) refused_workers: Vec<(Incarnation, String, u64)>,
     /// Incarnations that are over, for the log.
     pub(crate) departed: Vec<Departed>,
     /// See [`Out::grants`].
@@ -122,6 +129,8 @@ impl Letters {
             || !self.greetings.is_empty()
             || !self.introductions.is_empty()
             || !self.missing.is_empty()
+            || !self.namesakes.is_empty()
+            || !self.refused_workers.is_empty()
             || !self.rejections.is_empty()
             || !self.refusals.is_empty()
             || !self.refused.is_empty()
@@ -174,6 +183,13 @@ pub(crate) fn pack(
             .map(|(incarnation, nonce)| (incarnation, nonce, scheduler.number_order()))
             .collect(),
         missing: missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect(),
+        namesakes: pending.rivals.greet(|| scheduler.number_order()),
+        refused_workers: pending
+            .rivals
+            .take_refusals()
+            .into_iter()
+            .map(|(incarnation, reason)| (incarnation, reason, scheduler.number_order()))
+            .collect(),
         grants,
         ..Letters::default()
     };
@@ -228,6 +244,9 @@ pub(crate) fn pack(
     batch.totals = totals.into_iter().map(|(id, (enqueued, completed))| (id, enqueued, completed)).collect();
     let ended = |departed: &Departed| (departed.incarnation, departed.worker.clone(), now);
     batch.ended_incarnations = effects.ended_incarnations.iter().map(ended).collect();
+    for departed in &effects.ended_incarnations {
+        pending.rivals.departed(&departed.worker, departed.incarnation);
+    }
     letters.departed = effects.ended_incarnations;
     for sent in &letters.orders {
         if let Order::Dispatch(dispatch) = &sent.order

@@ -54,6 +54,7 @@ use crate::quarantine::Quarantine;
 use crate::record::{End as AttemptEnd, Record, Said, Word};
 use crate::registry::{Registered, Registry};
 use crate::remarks::{Remarks, Topic};
+use crate::rivals::{Refused, Sign};
 use crate::skew::Skews;
 use crate::{seeking, timekeeping};
 use commits::Rest;
@@ -469,7 +470,7 @@ impl Term {
         // Read only now, after the arrival was received: a silence must never be counted too long.
         let now = self.clock.now();
         let heard = match &input {
-            Input::Heartbeat(heartbeat) => Some(heartbeat.incarnation),
+            Input::Heartbeat(heartbeat) => Some(Sign::of(heartbeat)),
             _ => None,
         };
         let is_probe = matches!(input, Input::Probed { .. });
@@ -477,10 +478,20 @@ impl Term {
         self.record.follow(&self.scheduler, now);
         self.weigh_evidence();
         // Every few seconds, and with every heartbeat: never with what an execution brings.
-        if let Some(incarnation) = heard {
-            self.lookout.heard(&self.scheduler, incarnation, now).iter().for_each(News::log);
+        if let Some(sign) = heard {
+            self.lookout.heard(&self.scheduler, &sign, now).iter().for_each(News::log);
+            self.look_for_rivals(sign, now);
         } else if is_probe {
             self.lookout.look(&self.scheduler, now).iter().for_each(News::log);
+        }
+    }
+
+    /// Whether another worker has the name of the one that was heard. One that is over is told so anyway.
+    fn look_for_rivals(&mut self, sign: Sign, now: Timestamp) {
+        let Some(name) = self.scheduler.name_of(sign.incarnation) else { return };
+        let patience = self.postman.config.heartbeat;
+        for Refused { incarnation, reason } in self.pending.rivals.heard(name, sign, self.epoch, now, patience) {
+            tracing::warn!(worker.name = %name, worker.incarnation = %incarnation, reason, "a second worker of one name is refused");
         }
     }
 

@@ -285,6 +285,9 @@ pub struct Hello {
     /// That journal may be older than the attempts of its workers: each heartbeat is to bring an [`Account`] of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub account: bool,
+    /// Addressed to one incarnation: why its worker is to take nothing more, end what it runs as in a drain, and end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Which journal is led on, and how often it went back in time and was led on all the same.
@@ -573,6 +576,16 @@ pub struct Heartbeat {
     /// If the newest hello asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
+    /// Where the worker runs, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+}
+
+/// A process, as people find it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    pub host: String,
+    pub pid: u32,
 }
 
 /// The highest numbers that a worker was ever given: a journal that has not given them is older than the worker.

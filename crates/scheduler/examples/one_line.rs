@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             journal: None,
             highest: Default::default(),
             account: None,
+            process: None,
         }),
         now,
     );

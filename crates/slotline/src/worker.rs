@@ -89,9 +89,9 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
         tracing::warn!("{warning}");
     }
     let shutdown = drain_on_signals()?;
-    tracing::info!(worker = name, actions = served, "worker starts");
+    tracing::info!(worker.name = name, actions = served, "worker starts");
     builder.build()?.run(broker, shutdown).await?;
-    tracing::info!(worker = name, "worker ended");
+    tracing::info!(worker.name = name, "worker ended");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Errand {
     Farewell(message::Ended),
     /// What the worker takes has changed: the most attempts at once and why; `None`: as many as ever.
     Takes(Option<(u32, Shortage)>),
+    /// The executor does not take this worker.
+    Refused(String),
     /// The incarnation is over.
     Rename(Incarnation),
     /// What the next process is to find.
@@ -161,6 +163,7 @@ impl Inner {
                 Effect::Farewell(ended) => errands.push(Errand::Farewell(ended)),
                 Effect::TakeLess { shortage, most } => errands.push(Errand::Takes(Some((most, shortage)))),
                 Effect::TakeAll => errands.push(Errand::Takes(None)),
+                Effect::Refused(reason) => errands.push(Errand::Refused(reason)),
                 Effect::IncarnationOver(former) => errands.push(Errand::Rename(former)),
                 Effect::Keep(words) => errands.push(Errand::Keep(words)),
                 Effect::GiveUp(attempts) => errands.push(Errand::GiveUp(attempts)),

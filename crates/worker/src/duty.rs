@@ -361,6 +361,7 @@ impl Duty {
             journal: self.journal,
             highest: self.highest,
             account: None,
+            process: self.config.process.clone(),
         };
         if !self.wants_account {
             return fx.push(Effect::Beat { heartbeat, sent: now.boot });

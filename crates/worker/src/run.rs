@@ -110,9 +110,10 @@ pub(crate) async fn run(
         legacy: None,
         keeper: legacy.clone(),
         over: None,
+        refused: None,
     };
     let result = looped.turn(announced, &timer, &shutdown).await;
-    let Loop { book, link, lock, legacy: left, .. } = looped;
+    let Loop { book, link, lock, legacy: left, refused, .. } = looped;
     if let Some(left) = left {
         keep(legacy, left, &channels).await;
     }
@@ -137,7 +138,10 @@ pub(crate) async fn run(
         drop(scratch);
     })
     .await;
-    result
+    match refused {
+        Some(reason) => result.and(Err(Error::Refused { reason })),
+        None => result,
+    }
 }
 
 struct Loop {
@@ -158,6 +162,8 @@ struct Loop {
     /// Where it is written; `None`: nowhere.
     keeper: Option<Legacy>,
     over: Option<Result<(), Error>>,
+    /// Why the executor does not take this worker.
+    refused: Option<String>,
 }
 
 impl Loop {
@@ -347,6 +353,10 @@ impl Loop {
                 );
             }
             Errand::Takes(None) => tracing::info!("what was short has passed: as many run at once as ever"),
+            Errand::Refused(reason) => {
+                tracing::error!(reason, "refused by the executor: takes nothing more, ends what it runs, and ends");
+                self.refused = Some(reason);
+            }
             Errand::Rename(former) => {
                 let incarnation = Incarnation(Uuid::new_v4());
                 tracing::warn!(worker.incarnation = %former, next = %incarnation, "isolated: going on under a new name");

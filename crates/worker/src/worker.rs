@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::DumpableBehavior;
 use serde::Serialize;
 use slotline_broker::Broker;
-use slotline_protocol::message::AttemptKey;
+use slotline_protocol::message::{AttemptKey, Process};
 use slotline_protocol::{ActionRef, InvalidName, WorkerName};
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -56,6 +56,9 @@ pub enum Error {
     /// Give this worker another name, or end the other one.
     #[error("a worker named {name} already runs with the state directory {path:?}, or something it started does")]
     NameTaken { name: WorkerName, path: PathBuf },
+    /// Give this worker another name, or end the other one.
+    #[error("{reason}: end that one, or give this one another name (--name)")]
+    Refused { reason: String },
     /// The system gave no thread, timer or event queue.
     #[error("can't start the worker's threads")]
     Thread(#[source] std::io::Error),
@@ -412,9 +415,16 @@ impl Builder {
             labels: self.labels,
             terms: self.terms,
             drain_timeout: self.drain_timeout,
+            process: Some(this_process()),
         };
         Ok(Worker { config, work, shim, env_pass: self.env_pass, state_dir: self.state_dir })
     }
+}
+
+/// Where people find this process.
+fn this_process() -> Process {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Process { host: host.trim().to_owned(), pid: std::process::id() }
 }
 
 fn owned(capabilities: &[&str]) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use slotline_protocol::message::Process;
 use slotline_protocol::{ActionRef, ExecutionId};
 use slotline_scheduler::{Attendance, Departed, Departure};
 
@@ -11,7 +12,7 @@ const NAMED_MAX: usize = 50;
 /// Something that an operator should hear, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    Joined(Attendance),
+    Joined(Attendance, Option<Process>),
     Silent(Attendance),
     /// One that was silent.
     Back(Attendance),
@@ -31,9 +32,14 @@ pub(crate) enum News {
 impl News {
     pub(crate) fn log(&self) {
         match self {
-            Self::Joined(Attendance { incarnation, worker, capacity, .. }) => {
-                tracing::info!(worker.name = %worker, worker.incarnation = %incarnation, capacity, "a worker has joined");
-            }
+            Self::Joined(Attendance { incarnation, worker, capacity, .. }, process) => tracing::info!(
+                worker.name = %worker,
+                worker.incarnation = %incarnation,
+                capacity,
+                host = process.as_ref().map(|process| process.host.as_str()),
+                pid = process.as_ref().map(|process| process.pid),
+                "a worker has joined"
+            ),
             Self::Silent(Attendance { incarnation, worker, leases, .. }) => tracing::warn!(
                 worker.name = %worker,
                 worker.incarnation = %incarnation,

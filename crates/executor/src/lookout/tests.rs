@@ -29,7 +29,7 @@ fn incarnation(number: u128) -> Incarnation {
 /// What is said, in short.
 fn words(news: &[News]) -> Vec<String> {
     let word = |news: &News| match news {
-        News::Joined(of) => format!("{} joined", of.worker),
+        News::Joined(of, _) => format!("{} joined", of.worker),
         News::Silent(of) => format!("{} silent with {}", of.worker, of.leases),
         News::Back(of) => format!("{} back", of.worker),
         News::Draining(of) => format!("{} drains", of.worker),
@@ -72,9 +72,11 @@ impl World {
             journal: None,
             highest: Default::default(),
             account: None,
+            process: None,
         };
+        let sign = Sign::of(&heartbeat);
         self.scheduler.handle(Input::Heartbeat(heartbeat), self.now);
-        words(&self.lookout.heard(&self.scheduler, incarnation(number), self.now))
+        words(&self.lookout.heard(&self.scheduler, &sign, self.now))
     }
 
     /// Time passes, and the probes that leave then come back.

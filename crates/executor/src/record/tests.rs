@@ -80,6 +80,7 @@ impl World {
             journal: None,
             highest: Default::default(),
             account: None,
+            process: None,
         };
         self.happens(Input::Heartbeat(heartbeat));
     }

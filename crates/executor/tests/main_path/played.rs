@@ -109,6 +109,7 @@ impl PlayedWorker {
             journal: None,
             highest: Default::default(),
             account: None,
+            process: None,
         }
     }
 

@@ -193,6 +193,7 @@ impl Stage {
             journal: None,
             highest: Default::default(),
             account: None,
+            process: None,
         }
     }
 }

@@ -48,6 +48,7 @@ impl FakeWorker {
             journal: None,
             highest: self.highest,
             account: self.wants_account.then(|| self.account()),
+            process: None,
         }
     }
 

@@ -54,6 +54,8 @@ pub enum Effect {
     },
     /// What was short has passed: the worker takes as many as ever.
     TakeAll,
+    /// The executor does not take this worker, and it drains. It ends for this reason.
+    Refused(String),
     /// Nothing of this incarnation runs under its name any more: choose a new one, and consume its queue.
     IncarnationOver(Incarnation),
     /// What must outlive this process, should it end now: what has ended and is not known to be recorded, as the last words

@@ -32,6 +32,8 @@ pub struct Config {
     pub terms: Terms,
     /// How long running work may go on once a drain was asked for.
     pub drain_timeout: Duration,
+    /// Where it runs, for people.
+    pub process: Option<message::Process>,
 }
 
 /// The lengths that executor and worker must agree on; the leader's hello has the last word.

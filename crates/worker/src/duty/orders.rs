@@ -135,6 +135,12 @@ impl Duty {
         if order.lost {
             return self.end_incarnation(now, fx);
         }
+        if let Some(reason) = &order.refused {
+            if self.drain.is_none() {
+                fx.push(Effect::Refused(reason.clone()));
+            }
+            return self.drain(now, fx);
+        }
         (self.journal, self.wants_account) = (order.journal, order.account);
         let terms = Terms {
             lease: order.lease_seconds.unwrap_or(self.terms.lease),

@@ -25,6 +25,7 @@ fn greeting(epoch: i64, account: bool) -> Hello {
         lost: false,
         journal: Some(journal(2)),
         account,
+        refused: None,
     }
 }
 

@@ -201,6 +201,7 @@ impl Judge {
                 }
                 Effect::TakeLess { most, .. } => assert!(most as usize <= self.live.len(), "no more than what runs"),
                 Effect::TakeAll => {}
+                Effect::Refused(reason) => panic!("nothing refuses it here: {reason}"),
                 Effect::Keep(words) => {
                     let kept = words.iter().flat_map(|word| &word.outcomes);
                     kept.for_each(|completed| self.is_last(completed));

@@ -33,6 +33,27 @@ fn a_drain_hands_back_what_waits_and_lets_what_runs_finish() {
 }
 
 #[test]
+fn a_worker_that_is_refused_drains_and_says_why_once() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.dispatch(2).after(1).send();
+    let said = |effect: &Effect| if let Effect::Refused(reason) = effect { Some(reason.clone()) } else { None };
+    world.refuse("its name is taken");
+    assert_eq!(world.take(said), ["its name is taken"]);
+    world.refuse("its name is taken");
+    assert!(world.take(said).is_empty(), "the executor says it until it is obeyed");
+    assert!(world.take_heartbeats().last().expect("told at once").draining);
+    world.dispatch(3).send();
+    assert_eq!(world.take_returned(), [(key(2), "drain".to_owned(), false), (key(3), "drain".to_owned(), false)]);
+    assert!(world.take_killed().is_empty() && world.take_interrupted().is_empty(), "what runs has its time");
+    world.succeed(1, "1");
+    world.record(&[1, 2, 3]);
+    assert_eq!(world.take_farewells().remove(0).reason, EndReason::Drain);
+    world.input(Input::FarewellConfirmed { incarnation: world.incarnation });
+    assert!(world.finished());
+}
+
+#[test]
 fn a_drain_out_of_time_hands_back_or_cancels_as_the_action_says() {
     let mut world = World::with_on_drain(OnDrain::Cancel);
     world.dispatch(1).action("deploy.app").send();

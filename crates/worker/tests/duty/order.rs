@@ -61,6 +61,7 @@ fn a_leader_that_introduces_itself_by_an_old_number_is_not_obeyed_and_sees_at_on
         lost: true,
         journal: None,
         account: true,
+        refused: None,
     });
     world.input(Input::Introduced { incarnation: world.incarnation, order });
     let beats = world.take_heartbeats();

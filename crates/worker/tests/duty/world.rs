@@ -54,6 +54,7 @@ pub(crate) fn config(on_drain: OnDrain) -> Config {
         labels: BTreeMap::new(),
         terms: Terms::default(),
         drain_timeout: s(30),
+        process: None,
     }
 }
 
@@ -226,6 +227,7 @@ impl World {
             lost: false,
             journal: None,
             account: false,
+            refused: None,
         }));
     }
 
@@ -245,6 +247,23 @@ impl World {
             lost: false,
             journal: None,
             account: false,
+            refused: None,
+        }));
+    }
+
+    /// The executor does not take this worker.
+    pub(crate) fn refuse(&mut self, reason: &str) {
+        let (epoch, n) = self.next();
+        self.order(Order::Hello(message::Hello {
+            epoch,
+            n,
+            lease_seconds: None,
+            fence_seconds: None,
+            heartbeat_seconds: None,
+            lost: false,
+            journal: None,
+            account: false,
+            refused: Some(reason.to_owned()),
         }));
     }
 
@@ -259,6 +278,7 @@ impl World {
             lost: true,
             journal: None,
             account: false,
+            refused: None,
         }));
     }
 

@@ -318,6 +318,7 @@ impl Executor {
             lost,
             journal: None,
             account: false,
+            refused: None,
         }
     }
 

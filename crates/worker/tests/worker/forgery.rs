@@ -92,6 +92,7 @@ async fn a_forged_greeting_of_a_loss_ends_no_incarnation() -> anyhow::Result<()>
         lost: true,
         journal: None,
         account: false,
+        refused: Some("a forged reason".to_owned()),
     };
     stage.executor.forge(stage.worker, &hello).await?;
     only_the_truth_is_obeyed(stage).await
