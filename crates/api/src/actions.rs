@@ -12,7 +12,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use slotline_protocol::change::{APPLY_ACTIONS_MAX, Applied, ApplyBody, OverrideBody, ReasonBody};
 use slotline_protocol::http::{Action, ActionDetail, Answer, Page, QueueStats, Worker};
-use slotline_protocol::{ActionRef, Policy, parameters};
+use slotline_protocol::{ActionRef, By, Policy, parameters};
 
 use crate::auth::Actor;
 use crate::control::Refused;
@@ -104,10 +104,11 @@ fn field(pointer: &str) -> String {
 pub(crate) async fn apply(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
+    uri: Uri,
     input::Json(body): input::Json<ApplyBody>,
 ) -> Result<Json<Answer<Vec<Applied>>>, Error> {
     let ApplyBody { actions, dry_run, reason } = body;
-    let by = actor.by(input::checked_reason(reason)?);
+    let by = actor.by(input::reason_of(&uri, reason)?);
     if actions.len() > APPLY_ACTIONS_MAX {
         let message = format!("{} actions: expected at most {APPLY_ACTIONS_MAX}; apply several files", actions.len());
         return Err(Error::invalid("actions", message));
@@ -142,28 +143,25 @@ pub(crate) async fn pause(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    uri: Uri,
     input::OptionalJson(body): input::OptionalJson<ReasonBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
-    set_paused(&api, actor, &action_ref, true, body).await
+    let by = actor.by(input::reason_of(&uri, body.reason)?);
+    set_paused(&api, &action_ref, true, by).await
 }
 
 pub(crate) async fn resume(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    uri: Uri,
     input::OptionalJson(body): input::OptionalJson<ReasonBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
-    set_paused(&api, actor, &action_ref, false, body).await
+    let by = actor.by(input::reason_of(&uri, body.reason)?);
+    set_paused(&api, &action_ref, false, by).await
 }
 
-async fn set_paused(
-    api: &Api,
-    actor: Actor,
-    action_ref: &str,
-    paused: bool,
-    body: ReasonBody,
-) -> Result<Json<Answer<Action>>, Error> {
-    let by = actor.by(input::checked_reason(body.reason)?);
+async fn set_paused(api: &Api, action_ref: &str, paused: bool, by: By) -> Result<Json<Answer<Action>>, Error> {
     let data = api.control.pause(input::known_ref(action_ref)?, paused, by).await?;
     Ok(Json(Answer { data }))
 }
@@ -172,11 +170,12 @@ pub(crate) async fn override_limit(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
+    uri: Uri,
     input::Json(body): input::Json<OverrideBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
     body.check().map_err(|(field, message)| Error::invalid(field, message))?;
     let OverrideBody { limit, duration, reason } = body;
-    let by = actor.by(input::checked_reason(reason)?);
+    let by = actor.by(input::reason_of(&uri, reason)?);
     let data = api.control.override_limit(input::known_ref(&action_ref)?, limit, duration, by).await?;
     Ok(Json(Answer { data }))
 }

@@ -46,9 +46,10 @@ pub(crate) async fn replay(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
+    uri: Uri,
     input::OptionalJson(body): input::OptionalJson<ReasonBody>,
 ) -> Result<Json<Answer<Value>>, Error> {
-    let by = actor.by(input::checked_reason(body.reason)?);
+    let by = actor.by(input::reason_of(&uri, body.reason)?);
     api.control.replay_dead(id.clone(), by).await?;
     Ok(Json(Answer { data: json!({"id": id, "replayed": true}) }))
 }

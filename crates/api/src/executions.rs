@@ -132,10 +132,11 @@ pub(crate) async fn cancel(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
+    uri: Uri,
     input::OptionalJson(body): input::OptionalJson<CancelBody>,
 ) -> Result<Json<Answer<serde_json::Value>>, Error> {
     let id = input::execution_id(&id)?;
-    let status = api.control.cancel(id, actor.by(input::checked_reason(body.reason)?)).await?;
+    let status = api.control.cancel(id, actor.by(input::reason_of(&uri, body.reason)?)).await?;
     Ok(Json(Answer { data: serde_json::json!({"execution_id": id, "status": status}) }))
 }
 

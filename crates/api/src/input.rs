@@ -132,13 +132,21 @@ pub(crate) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, 
     }
 }
 
-/// Why something is changed, where the body has no room for it: the parameter `reason`, and no other.
+/// Why something is changed: the parameter `reason`, which every change takes, and no other parameter.
 pub(crate) fn reason(uri: &Uri) -> Result<Option<String>, Error> {
-    checked_reason(once(&query(uri, &["reason"])?, "reason")?.map(str::to_owned))
+    reason_of(uri, None)
 }
 
-/// The same out of a body.
-pub(crate) fn checked_reason(reason: Option<String>) -> Result<Option<String>, Error> {
+/// The same where the body has room for it, too; in one of the two places.
+pub(crate) fn reason_of(uri: &Uri, in_body: Option<String>) -> Result<Option<String>, Error> {
+    let pairs = query(uri, &["reason"])?;
+    let reason = match (once(&pairs, "reason")?, in_body) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid("reason", "it is in the query and in the body: expected one of them"));
+        }
+        (Some(reason), None) => Some(reason.to_owned()),
+        (None, reason) => reason,
+    };
     audit::check_reason(reason.as_deref()).map_err(|message| Error::invalid("reason", message))?;
     Ok(reason)
 }

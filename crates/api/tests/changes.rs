@@ -178,3 +178,60 @@ async fn the_audit_is_read_by_pages_and_filtered_by_action_execution_and_actor()
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn every_change_takes_its_reason_in_the_query_and_in_a_body_that_has_room_for_it() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let etag = Policy::default().etag();
+    let at = |path: &str, reason: &str| format!("/api/v1{path}{reason}");
+    let body = |whole: Value, reason: bool| {
+        let mut whole = whole;
+        if reason {
+            whole["reason"] = json!("in the body");
+        }
+        whole
+    };
+    type Change = (&'static str, fn(&str) -> Asked, Option<Value>);
+    let with_room: [Change; 6] = [
+        ("/actions/apply", Asked::post, Some(json!({"actions": []}))),
+        ("/actions/demo.echo/pause", Asked::post, Some(json!({}))),
+        ("/actions/demo.echo/resume", Asked::post, Some(json!({}))),
+        ("/actions/demo.echo/limit", Asked::put, Some(json!({"limit": 4, "for": "2h"}))),
+        ("/executions/5/cancel", Asked::post, Some(json!({}))),
+        ("/dead/d-1/replay", Asked::post, Some(json!({}))),
+    ];
+    let without: [Change; 5] = [
+        ("/actions/demo.echo", Asked::put, Some(json!({"limit": 5}))),
+        ("/actions/demo.echo", Asked::patch, Some(json!({"limit": 6}))),
+        ("/actions/demo.echo/limit", Asked::delete, None),
+        ("/dead/d-1", Asked::delete, None),
+        ("/actions/demo.echo", Asked::delete, None),
+    ];
+    let changes = with_room.iter().map(|change| (change, true)).chain(without.iter().map(|change| (change, false)));
+    for ((path, method, whole), has_room) in changes {
+        let ask = async |query: &str, in_body: bool| {
+            let mut asked = method(&at(path, query));
+            if let Some(whole) = whole {
+                asked = asked.json(&body(whole.clone(), in_body));
+            }
+            if *path == "/actions/demo.echo" && whole == &Some(json!({"limit": 5})) {
+                asked = asked.header("if-match", &etag);
+            }
+            world.ask(asked).await
+        };
+        let answer = ask("?reason=in%20the%20query", false).await?;
+        assert!(answer.status.is_success(), "{path}: {}", answer.body);
+        let last = || world.control.calls().last().cloned().unwrap_or_default();
+        assert!(last().contains("in the query"), "{path}: {}", last());
+        assert_eq!(ask("?because=x", false).await?.body["error"]["field"], "because", "{path}");
+        if has_room {
+            let answer = ask("", true).await?;
+            assert!(answer.status.is_success(), "{path}: {}", answer.body);
+            assert!(last().contains("in the body"), "{path}: {}", last());
+            let answer = ask("?reason=x", true).await?;
+            let found = (answer.status, answer.body["error"]["field"].as_str().unwrap_or_default());
+            assert_eq!(found, (StatusCode::UNPROCESSABLE_ENTITY, "reason"), "{path}");
+        }
+    }
+    Ok(())
+}
