@@ -83,7 +83,7 @@ fn commands() -> Result<Vec<(String, Help)>> {
     while let Some(name) = names.pop() {
         let words: Vec<&str> = name.iter().map(String::as_str).collect();
         let help = Help::of(&words)?;
-        names.extend(help.commands.iter().map(|command| [name.as_slice(), &[command.clone()]].concat()));
+        names.extend(help.commands.iter().map(|command| name.iter().chain([command]).cloned().collect()));
         if help.commands.is_empty() {
             found.push((name.join(" "), help));
         }
