@@ -28,6 +28,7 @@ mod progress;
 mod public;
 mod rewind;
 mod rights;
+mod sizes;
 mod strangers;
 mod stream;
 mod terminal;

@@ -76,6 +76,8 @@ impl<T> Deref for Node<T> {
 pub(crate) struct Builder {
     actions: Vec<Action>,
     own_rabbit: bool,
+    /// What RabbitMQ takes in one message, where it is less than by default.
+    message_bytes_max: Option<usize>,
     /// Nodes of RabbitMQ, where more than one.
     cluster: usize,
     own_postgres: bool,
@@ -122,6 +124,12 @@ pub(crate) struct World {
 impl Builder {
     pub(crate) fn own_rabbit(mut self) -> Self {
         self.own_rabbit = true;
+        self
+    }
+
+    /// RabbitMQ takes no more bytes in one message.
+    pub(crate) fn messages_up_to(mut self, bytes: usize) -> Self {
+        (self.own_rabbit, self.message_bytes_max) = (true, Some(bytes));
         self
     }
 
@@ -255,6 +263,10 @@ impl Builder {
             true => Node::Own(Box::new(Rabbit::start().await?)),
             false => Node::Shared(Rabbit::shared().await?),
         };
+        if let Some(bytes) = self.message_bytes_max {
+            let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+            rabbit.ctl(&["eval", &set]).await?;
+        }
         let amqp = rabbit.import(&vhost, definitions).await?;
         Ok((rabbit, Vec::new(), amqp))
     }
@@ -285,6 +297,7 @@ impl World {
         Builder {
             actions: actions.into_iter().collect(),
             own_rabbit: false,
+            message_bytes_max: None,
             cluster: 1,
             own_postgres: false,
             journal_link: false,

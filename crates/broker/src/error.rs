@@ -65,7 +65,9 @@ pub enum PublishError {
     /// Too much is unconfirmed already; nothing was sent. Try again when some of it is confirmed.
     #[error("too many messages are unconfirmed")]
     Full,
-    /// No broker would take it; nothing was sent.
-    #[error("the message or its address is larger than a broker takes")]
+    /// The broker would not take it; nothing was sent.
+    #[error(
+        "the message is larger than the broker takes (max_message_size in rabbitmq.conf), or its address than AMQP allows"
+    )]
     TooLarge,
 }

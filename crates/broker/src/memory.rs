@@ -20,7 +20,7 @@ pub use faults::Faults;
 
 use crate::consumer::{Delivery, SETTLED, Tag};
 use crate::over::Over;
-use crate::publisher::{UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
+use crate::publisher::{BODY_BYTES_MAX, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
 use crate::topology::Binding;
 use crate::{Consume, Error, Publication, PublishError, Receipt, Topology};
 use queue::{Queue, Refused, UnknownTag};
@@ -41,6 +41,8 @@ struct State {
     refuses_sessions: bool,
     withholds_confirms: bool,
     is_blocked: bool,
+    /// `None`: as large as ever.
+    message_bytes_max: Option<usize>,
 }
 
 /// One session, seen from the broker.
@@ -259,6 +261,10 @@ impl Session {
         Ok(Consumer { acker: Acker { session: Arc::clone(self), channel, queue: queue.into() }, wake })
     }
 
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.server.lock().message_bytes_max.unwrap_or(BODY_BYTES_MAX)
+    }
+
     pub(crate) fn publish(&self, mut publication: Publication) -> Receipt {
         (publication.properties.priority, publication.properties.user_id) = (None, None);
         let mut state = self.server.lock();
@@ -266,7 +272,7 @@ impl Session {
         let Some(attached) = state.sessions.get_mut(&self.generation) else {
             return Receipt::settled(Err(PublishError::SessionEnded));
         };
-        if !publication.is_sendable() {
+        if !publication.is_sendable(state.message_bytes_max.unwrap_or(BODY_BYTES_MAX)) {
             return Receipt::settled(Err(PublishError::TooLarge));
         }
         if attached.unsettled.len() >= UNCONFIRMED_MAX

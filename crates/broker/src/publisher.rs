@@ -14,7 +14,7 @@ use crate::{Properties, PublishError};
 pub const UNCONFIRMED_MAX: usize = 10_000;
 /// How many bytes the unconfirmed publications of one session may have; further ones get [`PublishError::Full`].
 pub const UNCONFIRMED_BYTES_MAX: usize = 64 << 20;
-/// The most bytes a body may have: what RabbitMQ 4 takes by default.
+/// The most bytes a body may have where the broker does not say that it takes less: what RabbitMQ 4 takes by default.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// The most bytes a routing key or the name of an exchange may have.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -36,8 +36,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    pub(crate) fn is_sendable(&self) -> bool {
-        self.body.len() <= BODY_BYTES_MAX
+    pub(crate) fn is_sendable(&self, message_bytes_max: usize) -> bool {
+        self.body.len() <= message_bytes_max
             && self.exchange.len() <= NAME_BYTES_MAX
             && self.routing_key.len() <= NAME_BYTES_MAX
     }

@@ -199,6 +199,10 @@ impl Session {
         self.discard(channel).await
     }
 
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.publisher.message_bytes_max()
+    }
+
     pub(crate) fn is_blocked(&self) -> bool {
         self.publishing.status().blocked()
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use slotline_protocol::Sizes;
+
 use crate::consumer::{BrowserChannel, Channel};
 use crate::over::Over;
 use crate::topology::Binding;
@@ -130,6 +132,17 @@ impl Session {
         }
     }
 
+    /// The most bytes that the broker takes in one message. A larger one gets [`PublishError::TooLarge`](crate::PublishError)
+    /// and is not sent, since RabbitMQ would end the session for it.
+    pub fn sizes(&self) -> Sizes {
+        let most = match &self.link {
+            Link::Rabbit(session) => session.message_bytes_max(),
+            Link::Memory(session) => session.message_bytes_max(),
+        };
+        // No session is opened on a broker that takes too little.
+        Sizes::of(most).unwrap_or(Sizes::FULL)
+    }
+
     /// Whether the broker makes publishers wait, because it is short of memory or disk.
     pub fn is_blocked(&self) -> bool {
         match &self.link {
@@ -157,8 +170,22 @@ impl Session {
         if self.is_blocked() {
             findings.push("the broker blocks publishers: an alarm for memory or disk is on".to_owned());
         }
+        findings.extend(limits(self.sizes()));
         findings
     }
+}
+
+fn limits(sizes: Sizes) -> Option<String> {
+    (sizes.message() < Sizes::MESSAGE_FULL).then(|| {
+        format!(
+            "the broker takes messages of {} bytes at most: requests may have {}, and results {} (max_message_size in \
+             rabbitmq.conf; from {} on it limits nothing)",
+            sizes.message(),
+            sizes.request(),
+            sizes.outcome(),
+            Sizes::MESSAGE_FULL
+        )
+    })
 }
 
 fn unfit(version: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use slotline_protocol::chain;
 use slotline_scheduler::Counters;
 use tokio::sync::{mpsc, watch};
 
+use crate::mail::DETAIL_HEADER;
 use crate::mark::Unmarked;
 
 /// Wait before a refused dead letter is tried again.
@@ -158,13 +159,16 @@ fn ack_what_is_stored(groups: &mut BTreeMap<u64, Group>, acked_up_to: &mut Optio
 }
 
 /// Publishes a letter until the broker has it; `None` once the session is over.
-async fn store(session: &Session, group: u64, letter: Publication) -> Option<u64> {
+async fn store(session: &Session, group: u64, mut letter: Publication) -> Option<u64> {
     let mut is_said = false;
     while let Err(error) = session.publish(letter.clone()).await {
         if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
             return None;
         }
-        debug_assert_ne!(error, PublishError::TooLarge, "dead letters are cut to what can be published");
+        if error == PublishError::TooLarge {
+            cut(&mut letter, session.sizes().message());
+            continue;
+        }
         if !is_said {
             tracing::warn!(error = %chain(&error), "a dead letter can't be stored; its request stays unacked meanwhile");
             is_said = true;
@@ -172,4 +176,31 @@ async fn store(session: &Session, group: u64, letter: Publication) -> Option<u64
         tokio::time::sleep(DEAD_RETRY).await;
     }
     Some(group)
+}
+
+/// Cuts a letter to what can be published: a broker may take less than it took when the message was put in.
+fn cut(letter: &mut Publication, most: usize) {
+    let bytes = letter.body.len();
+    letter.body.truncate(most);
+    let detail = letter.properties.headers.entry(DETAIL_HEADER.to_owned()).or_default();
+    detail.push_str(&format!("; cut here, it had {bytes} bytes"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_no_message_can_hold_is_put_aside_cut() -> Result<(), slotline_broker::Error> {
+        let broker = slotline_broker::Broker::memory("p");
+        let session = broker.open("test").await?;
+        let most = session.sizes().message();
+        let letter = |bytes: usize| Publication { body: vec![b'x'; bytes].into(), ..Publication::default() };
+        assert_eq!(store(&session, 7, letter(most + 1)).await, Some(7));
+        let mut large = letter(most + 1);
+        cut(&mut large, most);
+        assert_eq!(large.body.len(), most);
+        assert!(large.properties.headers[DETAIL_HEADER].contains(&(most + 1).to_string()));
+        Ok(())
+    }
 }

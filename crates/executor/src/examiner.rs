@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use slotline_broker::{Delivery, Tag, crash};
+use slotline_protocol::Sizes;
 use slotline_protocol::envelope::{Defaults, Envelope};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
 
@@ -68,7 +69,7 @@ fn serve() -> std::io::Result<()> {
 /// Reads a message as the leader does, as far as that needs no journal. What it says is the leader's to judge.
 fn read(message_type: Option<String>, body: Bytes) {
     let message_type = message_type.filter(|message_type| !message_type.is_empty());
-    let Ok(members) = divide(&body, Defaults { message_type, ..Defaults::default() }) else { return };
+    let Ok(members) = divide(Sizes::FULL, &body, Defaults { message_type, ..Defaults::default() }) else { return };
     for index in 0..members.len() {
         let Ok(envelope) = members.get(index) else { continue };
         open(&envelope);

@@ -12,7 +12,7 @@ use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::http::{Action, Submitted};
 use slotline_protocol::message::{Accepted, Message, Rejected, Reply, Requested};
 use slotline_protocol::proof::{Channel, PROOF_HEADER};
-use slotline_protocol::{By, ExecutionId, Reason, Status};
+use slotline_protocol::{By, ExecutionId, Reason, Status, sizes};
 use slotline_store::Store;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -129,6 +129,12 @@ impl Handle {
                 unread.settle();
                 return None;
             }
+            Err(PublishError::TooLarge) => {
+                let most = session.sizes().message();
+                let why =
+                    format!("the leader can't be asked: the broker takes {most} bytes at most (max_message_size)");
+                return Some(Err(Refused::new(Kind::TooLarge, Reason::Oversized.as_str(), why)));
+            }
             Err(error) => return Some(Err(Refused::unavailable(format!("the leader can't be asked: {error}")))),
         }
         let Some(reply) = waiter.reply().await else {
@@ -153,12 +159,18 @@ impl Handle {
         // two may submit under one key at once.
         request.correlation_id = submission.correlation_id.or_else(|| Some(message_id.clone()));
         request.trace_id = submission.trace_id;
+        let written = envelope::write(&request);
+        let most = session.sizes().request();
+        if written.len() > most {
+            let code = Reason::Oversized.as_str();
+            return Err(Refused::new(Kind::TooLarge, code, sizes::oversized(written.len(), most)));
+        }
         let ticket = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(ticket.clone());
         let published = session.publish(Publication {
             exchange: topology::executions_exchange(&self.prefix),
             routing_key,
-            body: envelope::write(&request),
+            body: written,
             properties: Properties {
                 message_id: Some(message_id.clone()),
                 message_type: Some(Requested::TYPE.to_owned()),

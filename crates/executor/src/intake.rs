@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Tag};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
-use slotline_protocol::{ActionId, By, Reason, RequestName, Unreadable, canonical, chain};
+use slotline_protocol::{ActionId, By, Reason, RequestName, Sizes, Unreadable, canonical, chain};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -89,6 +89,8 @@ pub(crate) struct Intake {
     /// The last committed batch of this leader.
     pub(crate) committed: Arc<AtomicI64>,
     pub(crate) generation: u64,
+    /// What the broker of this session takes: a request must be small enough to be dispatched.
+    pub(crate) sizes: Sizes,
     pub(crate) probation: Probation,
     /// The last request that was acked.
     pub(crate) acked: watch::Receiver<Option<Tag>>,
@@ -175,7 +177,7 @@ impl Intake {
         };
         match verdict {
             Verdict::ReadAlone(digest) => {
-                let reading = Some(Reading::begin(suspect));
+                let reading = Some(Reading::begin(suspect, self.sizes));
                 self.pass_on(reading, std::iter::empty(), checked).await
                     && self.probation.end(digest, tag, &mut self.acked).await
             }
@@ -195,7 +197,7 @@ impl Intake {
     ) -> Option<(Vec<Member>, Option<Tag>)> {
         let (mut members, mut weight, mut tag) = (Vec::new(), 0, None);
         while weight < WEIGHT_MAX
-            && let Some(mut reading) = opened.take().or_else(|| Some(Reading::begin(deliveries.next()?)))
+            && let Some(mut reading) = opened.take().or_else(|| Some(Reading::begin(deliveries.next()?, self.sizes)))
         {
             while weight < WEIGHT_MAX
                 && let Some(member) = reading.next(|envelope, came| self.member(envelope, came))

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
+use slotline_api::control::Refused;
 use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::http::Execution;
@@ -14,7 +16,7 @@ use slotline_protocol::message::{
 };
 use slotline_protocol::proof::{Channel, NONCE_HEADER, PROOF_HEADER, TOKEN_HEADER};
 use slotline_protocol::record::Event;
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Timestamp, message};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Reason, Sizes, Timestamp, message};
 use slotline_scheduler::{Dispatch, Order, Sent, Settled};
 use slotline_store::Request;
 
@@ -53,6 +55,8 @@ pub(crate) struct Postman {
     pub(crate) wants_accounts: bool,
     pub(crate) config: Config,
     pub(crate) gate: Arc<Gate>,
+    /// What the broker takes.
+    pub(crate) sizes: Sizes,
 }
 
 /// Publications in the order in which they must leave.
@@ -157,7 +161,7 @@ impl Postman {
 
     /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.
     fn resends(&self, mail: &mut Mail, missing: &[(u64, Missing)], now: Timestamp) {
-        let mut by_worker: BTreeMap<Incarnation, Bodies> = BTreeMap::new();
+        let (mut by_worker, most) = (BTreeMap::<Incarnation, Bodies>::new(), self.sizes.message());
         for (n, missing) in missing {
             let payload = Resend {
                 epoch: self.epoch,
@@ -169,7 +173,7 @@ impl Postman {
                 last_sequence: missing.last,
             };
             let bodies = by_worker.entry(missing.incarnation).or_default();
-            bodies.next(Resend::TYPE).write(&self.numbered(&payload, *n, now));
+            bodies.write(most, Resend::TYPE, &self.numbered(&payload, *n, now));
         }
         for (incarnation, bodies) in by_worker {
             for (_, body) in bodies.0 {
@@ -182,11 +186,18 @@ impl Postman {
 
     /// Events for another executor, whose clients watch them.
     pub(crate) fn news(&self, queue: &str, events: &[Arc<Event>]) -> Vec<Publication> {
-        let publications = events.chunks(Body::MEMBERS_MAX).map(|events| {
+        let mut publications = Vec::new();
+        let mut rest: Vec<_> = events.chunks(Body::MEMBERS_MAX).rev().collect();
+        while let Some(events) = rest.pop() {
             let body: Bytes = serde_json::to_vec(events).expect("events are plain data").into();
-            self.to_executor(queue.to_owned(), NEWS, None, body)
-        });
-        publications.collect()
+            if body.len() > self.sizes.message() && events.len() > 1 {
+                let (first, second) = events.split_at(events.len() / 2);
+                rest.extend([second, first]);
+            } else {
+                publications.push(self.to_executor(queue.to_owned(), NEWS, None, body));
+            }
+        }
+        publications
     }
 
     /// One probe for each of the two queues, straight into them.
@@ -201,8 +212,17 @@ impl Postman {
     /// The answer to another executor's question.
     pub(crate) fn answer(&self, asker: &Properties, answer: &Answered) -> Option<Publication> {
         let reply_to = asker.reply_to.clone()?;
-        let body = serde_json::to_vec(answer).expect("answers are plain data with string keys").into();
-        Some(self.to_executor(reply_to, CALL, asker.correlation_id.clone(), body))
+        let write = |answer: &Answered| serde_json::to_vec(answer).expect("answers are plain data with string keys");
+        let (mut body, most) = (write(answer), self.sizes.message());
+        if body.len() > most {
+            let why = format!(
+                "the leader's answer has {} bytes, and the broker takes {most} in one message (max_message_size): ask \
+                 the leader itself, or for less",
+                body.len()
+            );
+            body = write(&Err(Refused::unavailable(why)));
+        }
+        Some(self.to_executor(reply_to, CALL, asker.correlation_id.clone(), body.into()))
     }
 
     /// Straight into the queue of another executor, with the proof that one of this journal wrote it.
@@ -228,14 +248,14 @@ impl Postman {
         actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,
         now: Timestamp,
     ) {
-        let mut by_worker: BTreeMap<Incarnation, Bodies> = BTreeMap::new();
+        let (mut by_worker, most) = (BTreeMap::<Incarnation, Bodies>::new(), self.sizes.message());
         for Sent { incarnation, n, order } in orders {
             let bodies = by_worker.entry(incarnation).or_default();
             match order {
-                Order::Lost => bodies.next(Hello::TYPE).write(&self.numbered(&self.hello(n, true), n, now)),
+                Order::Lost => bodies.write(most, Hello::TYPE, &self.numbered(&self.hello(n, true), n, now)),
                 Order::Recorded { attempts } => {
                     let payload = Recorded { epoch: self.epoch, n, attempts };
-                    bodies.next(Recorded::TYPE).write(&self.numbered(&payload, n, now));
+                    bodies.write(most, Recorded::TYPE, &self.numbered(&payload, n, now));
                 }
                 Order::Cancel { key: (execution_id, attempt), fence, reason } => {
                     let payload = Cancel {
@@ -248,21 +268,25 @@ impl Postman {
                         grace_seconds: None,
                         reason,
                     };
-                    bodies.next(Cancel::TYPE).write(&self.numbered(&payload, n, now));
+                    bodies.write(most, Cancel::TYPE, &self.numbered(&payload, n, now));
                 }
                 Order::Recall { key: (execution_id, attempt), fence } => {
                     let reason = "the slots of its line have changed, or its time is over".to_owned();
                     let payload = Recall { epoch: self.epoch, n, execution_id, attempt, fence, reason };
-                    bodies.next(Recall::TYPE).write(&self.numbered(&payload, n, now));
+                    bodies.write(most, Recall::TYPE, &self.numbered(&payload, n, now));
                 }
                 Order::Dispatch(dispatch) => {
                     let Some(request) = requests.get(&dispatch.id) else { continue };
                     let payload = self.scheduled(n, &dispatch, request, actions(&dispatch).as_deref());
-                    bodies.next(Scheduled::TYPE).write(&Envelope {
-                        correlation_id: request.correlation_id.clone(),
-                        trace_id: request.trace_id.clone(),
-                        ..self.numbered(&payload, n, now)
-                    });
+                    bodies.write(
+                        most,
+                        Scheduled::TYPE,
+                        &Envelope {
+                            correlation_id: request.correlation_id.clone(),
+                            trace_id: request.trace_id.clone(),
+                            ..self.numbered(&payload, n, now)
+                        },
+                    );
                 }
             }
         }
@@ -362,11 +386,7 @@ impl Postman {
     /// The copy of a refused message for the dead letters.
     fn dead_letter(&self, refusal: &Refusal) -> Publication {
         let Refusal { reason, detail, message_id, body, came } = refusal;
-        let mut detail: String = detail.chars().take(DETAIL_CHARS_MAX).collect();
-        let (stored, is_cut) = storable(body);
-        if is_cut {
-            detail.push_str(&format!("; cut here, it had {} bytes", body.len()));
-        }
+        let detail: String = detail.chars().take(DETAIL_CHARS_MAX).collect();
         let mut headers = kept_headers(came);
         headers.remove(USER_HEADER);
         headers.extend(came.properties.user_id.clone().map(|user| (USER_HEADER.to_owned(), user)));
@@ -393,7 +413,7 @@ impl Postman {
         Publication {
             exchange: String::new(),
             routing_key: topology::dead_queue(&self.prefix),
-            body: stored,
+            body: body.clone(),
             properties,
             mandatory: true,
             persistent: true,
@@ -486,23 +506,21 @@ fn kept_headers(came: &Came) -> BTreeMap<String, String> {
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// What of a body can be published, and whether something is cut off: brokers take more than this program sends.
-fn storable(body: &Bytes) -> (Bytes, bool) {
-    let end = body.len().min(slotline_broker::BODY_BYTES_MAX);
-    (body.slice(..end), end < body.len())
-}
-
 /// What goes to one worker, in order: each body of one type.
 #[derive(Default)]
 struct Bodies(Vec<(&'static str, Body)>);
 
 impl Bodies {
-    /// Where the next envelope, which is of this type, belongs.
-    fn next(&mut self, message_type: &'static str) -> &mut Body {
+    /// Adds an envelope of this type. No body of several has more than `most` bytes.
+    fn write<P: Serialize>(&mut self, most: usize, message_type: &'static str, envelope: &Envelope<'_, P>) {
         if !self.0.last().is_some_and(|(of, body)| *of == message_type && body.has_room()) {
             self.0.push((message_type, Body::with_room(1)));
         }
-        &mut self.0.last_mut().expect("one was just made").1
+        let body = &mut self.0.last_mut().expect("one was just made").1;
+        body.write(envelope);
+        if let Some(split) = body.split(most) {
+            self.0.push((message_type, split));
+        }
     }
 }
 
@@ -521,19 +539,5 @@ fn settled_payload(request: &Request, settled: Settled) -> message::Settled {
         result: settled.result,
         error: settled.error,
         settled_at: settled.ended_at,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use slotline_broker::BODY_BYTES_MAX;
-
-    #[test]
-    fn a_body_that_no_message_can_hold_is_put_aside_cut() {
-        let body = Bytes::from(vec![b'x'; BODY_BYTES_MAX + 1]);
-        let at_the_bound = body.slice(1..);
-        assert_eq!(storable(&at_the_bound), (at_the_bound.clone(), false));
-        assert_eq!(storable(&body), (body.slice(..BODY_BYTES_MAX), true));
     }
 }

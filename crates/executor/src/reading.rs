@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slotline_broker::{Delivery, PRIORITY_NORMAL, Tag, crash};
 use slotline_protocol::envelope::{self, Defaults, Envelope, Members};
-use slotline_protocol::{Reason, Unreadable};
+use slotline_protocol::{Reason, Sizes, Unreadable};
 
 use crate::intake::Member;
 use crate::outbox::Came;
@@ -55,13 +55,13 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(crate) fn begin(delivery: Delivery) -> Self {
+    pub(crate) fn begin(delivery: Delivery, sizes: Sizes) -> Self {
         if let Some(unreadable) = out_of_turn(&delivery) {
             let mut reading = Self::unopened(delivery, false);
             reading.put_aside(unreadable);
             return reading;
         }
-        let divided = divide(&delivery.body, delivery.properties.defaults());
+        let divided = divide(sizes, &delivery.body, delivery.properties.defaults());
         let mut reading = Self::unopened(delivery, divided.as_ref().is_ok_and(Members::is_array));
         match divided {
             Ok(members) => reading.members = Some(members),
@@ -162,9 +162,9 @@ impl Reading {
 }
 
 /// Divides a body into its members.
-pub(crate) fn divide(body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
+pub(crate) fn divide(sizes: Sizes, body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
     crash::on_poison(body);
-    envelope::read(body, defaults)
+    envelope::read_requests(sizes, body, defaults)
 }
 
 /// Refuses a message that a broker may have delivered out of turn. Judged by what it says and not by the broker's version,

@@ -17,7 +17,7 @@ use slotline_api::Hub;
 use slotline_broker::pulse::Pulse;
 use slotline_broker::{Broker, Receipt, Session, Tag, crash};
 use slotline_protocol::message::{self, Message};
-use slotline_protocol::{Epoch, ExecutionId, Incarnation, RequestName, Timestamp, chain};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, RequestName, Sizes, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Counters, Input, Limits, RecoveredAction, Scheduler};
 use slotline_store::{Leadership, Recovered, Store};
 use tokio::runtime;
@@ -299,6 +299,8 @@ impl Term {
             wants_accounts: office.doubt.is_some(),
             config: config.clone(),
             gate: gate.clone(),
+            // Nothing is written before there is a session.
+            sizes: Sizes::FULL,
         };
         Self {
             epoch,
@@ -646,6 +648,7 @@ impl Term {
             registry: self.registry.clone(),
             committed: self.committed.clone(),
             generation,
+            sizes: session.sizes(),
             probation: self.probation.clone(),
             acked,
             gate: self.gate.clone(),
@@ -653,6 +656,7 @@ impl Term {
         let former = std::mem::replace(&mut self.mark.generation, generation);
         let former = (former != 0).then_some(former);
         let reader = Reader { mark: self.mark, clock: self.clock.clone(), gate: self.gate.clone() };
+        Arc::make_mut(&mut self.postman).sizes = session.sizes();
         self.begin_marks(&session);
         // A silent broker must not keep the loop from handing over.
         let patience = seeking::brokerless_max(self.postman.config.lease);

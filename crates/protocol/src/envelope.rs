@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::Timestamp;
 use crate::foreign::{self, compression};
 use crate::message::Message;
+use crate::sizes::{self, Sizes};
 use crate::text::Text;
 
 /// The most bytes one envelope of a publisher may have.
@@ -239,7 +240,12 @@ impl Members {
 /// Divides a publisher's body: one envelope, or an array of them. An error puts the whole body aside, one of
 /// [`Members::get`] only that member.
 pub fn read(body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
-    read_up_to(ENVELOPE_BYTES_MAX, body, defaults)
+    read_requests(Sizes::FULL, body, defaults)
+}
+
+/// Divides a publisher's body where the broker may take less than envelopes otherwise have.
+pub fn read_requests(sizes: Sizes, body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
+    read_up_to(sizes.request(), body, defaults)
 }
 
 /// Divides a body of an executor or a worker.
@@ -330,6 +336,8 @@ pub struct Body {
     /// Begins as an array, whatever it becomes.
     text: Vec<u8>,
     members: usize,
+    /// Where the last of several begins, with the comma before it.
+    last: usize,
 }
 
 impl Body {
@@ -344,7 +352,7 @@ impl Body {
     pub fn with_room(members: usize) -> Self {
         let mut text = Vec::with_capacity(members * Self::MEMBER_BYTES + 2);
         text.push(b'[');
-        Self { text, members: 0 }
+        Self { text, members: 0, last: 0 }
     }
 
     pub fn write<P: Serialize>(&mut self, envelope: &Envelope<'_, P>) {
@@ -356,6 +364,27 @@ impl Body {
     pub fn push(&mut self, written: &[u8]) {
         self.begin();
         self.text.extend_from_slice(written);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members == 0
+    }
+
+    /// The bytes that it has so far.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Takes the last envelope off again if the body has more than `most` bytes with it, unless it is the only one.
+    pub fn split(&mut self, most: usize) -> Option<Self> {
+        if self.members < 2 || self.text.len() < most {
+            return None;
+        }
+        let mut split = Self::with_room(1);
+        split.push(&self.text[self.last + 1..]);
+        self.text.truncate(self.last);
+        self.members -= 1;
+        Some(split)
     }
 
     /// Whether one more envelope is to travel with those that it has.
@@ -372,6 +401,7 @@ impl Body {
     }
 
     fn begin(&mut self) {
+        self.last = self.text.len();
         if self.members > 0 {
             self.text.push(b',');
         }
@@ -410,8 +440,7 @@ fn member<'t>(
             .or_else(derived_id),
     };
     if text.len() > most {
-        let detail = format!("the envelope has {} bytes: expected at most {most}", text.len());
-        return Err(refuse(Reason::Oversized, detail));
+        return Err(refuse(Reason::Oversized, sizes::oversized(text.len(), most)));
     }
     check_depth(text).map_err(|detail| refuse(Reason::Malformed, detail))?;
     if text.starts_with('[') {

@@ -606,6 +606,8 @@ pub struct Account {
 }
 
 impl Account {
+    /// The most attempts that a worker holds, so that a heartbeat fits its envelope.
+    pub const ENTRIES_MAX: usize = 10_000;
     /// The most attempts of one part, and the bytes of their parameters after which it takes no further one: so that the
     /// heartbeat fits its envelope, whose own bound leaves room for one with parameters as large as they may be.
     pub const ATTEMPTS_MAX: usize = 500;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slotline_protocol::message::{self, AttemptKey};
-use slotline_protocol::{ActionRef, Incarnation};
+use slotline_protocol::{ActionRef, Incarnation, Sizes};
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -68,6 +68,11 @@ impl Book {
     /// Tells the book, and does at once what it asks of attempts.
     pub(crate) fn handle(self: &Arc<Self>, input: Input) {
         self.lock().handle(self, input);
+    }
+
+    /// Keeps to what the broker of the session takes.
+    pub(crate) fn keep_to(&self, sizes: Sizes) {
+        self.lock().duty.keep_to(sizes);
     }
 
     /// Takes up what an attempt has told.

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use slotline_protocol::message::{self, Account, AttemptKey, EndReason, Highest, Lineage};
-use slotline_protocol::{Epoch, Incarnation};
+use slotline_protocol::{Epoch, Incarnation, Sizes};
 
 pub use effect::{Effect, Start, Traced};
 use entry::{Cause, Entry, Stage, Word};
@@ -46,7 +46,7 @@ pub use shortage::{RAISE_AFTER, RAISE_AFTER_MAX, Shortage};
 
 /// The most attempts held at once, so that a heartbeat fits its envelope. A dispatch past it is not taken, and the
 /// executor sees that it was not.
-pub const ENTRIES_MAX: usize = 10_000;
+pub const ENTRIES_MAX: usize = Account::ENTRIES_MAX;
 /// How long a drained worker waits for the last outcomes to be recorded, and for its last word to be confirmed.
 pub const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 /// Wait before a refused heartbeat is sent again: many tries within any fence, and no load to speak of.
@@ -61,6 +61,8 @@ pub const KILL_WAIT: Duration = Duration::from_secs(10);
 pub struct Duty {
     config: Config,
     terms: Terms,
+    /// What the broker takes.
+    sizes: Sizes,
     incarnation: Incarnation,
     life: Life,
     drain: Option<Drain>,
@@ -127,6 +129,7 @@ impl Duty {
         Self {
             config,
             terms,
+            sizes: Sizes::FULL,
             incarnation,
             life: Life::Alive { confirmed: None },
             drain: None,
@@ -146,6 +149,11 @@ impl Duty {
             ceiling: None,
             has_kept: false,
         }
+    }
+
+    /// Keeps to what the broker takes from now on; to be called before a session is told of.
+    pub fn keep_to(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
     }
 
     /// Says of an incarnation of a process before this one that nothing of it lives. Only for whoever has proof of that.
@@ -375,8 +383,9 @@ impl Duty {
     /// All that is held or not known to be recorded, in parts that fit an envelope each.
     fn accounts(&self) -> Vec<Account> {
         let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (attempts_max, parameter_bytes_max) = self.sizes.account();
         for shown in self.entries.values().map(Entry::shown) {
-            if part.len() >= Account::ATTEMPTS_MAX || bytes > Account::PARAMETER_BYTES_MAX {
+            if part.len() >= attempts_max || bytes > parameter_bytes_max {
                 parts.push(std::mem::take(&mut part));
                 bytes = 0;
             }

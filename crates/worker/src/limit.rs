@@ -1,11 +1,12 @@
 //! What of an ending fits into an envelope that every reader takes: size and depth of results, errors and their details.
 
 use serde_json::Value;
+use slotline_protocol::Sizes;
 use slotline_protocol::envelope::{DEPTH_MAX, ENVELOPE_BYTES_MAX};
 use slotline_protocol::message::Failure;
 
 use crate::check::clip;
-use crate::duty::Json;
+use crate::duty::{Ending, Json};
 
 /// The largest result: what an envelope holds beside everything else that a completion says.
 pub const RESULT_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - (16 << 10);
@@ -15,6 +16,46 @@ pub const RESULT_DEPTH_MAX: usize = DEPTH_MAX - 10;
 const ERROR_MESSAGE_BYTES_MAX: usize = 16 << 10;
 const STACK_TRACE_BYTES_MAX: usize = 64 << 10;
 const DETAILS_BYTES_MAX: usize = 256 << 10;
+
+/// What of an ending the broker takes: a result that it does not is a failure, and an error is clipped. Of an ending that
+/// any reader takes nothing is lost where the broker limits nothing.
+pub(crate) fn fit(mut ending: Ending, sizes: Sizes) -> Ending {
+    let most = sizes.outcome();
+    if most >= RESULT_BYTES_MAX {
+        return ending;
+    }
+    if ending.result.as_ref().is_ok_and(|result| result.0.get().len() > most) {
+        ending.result = Err(Failure::new(
+            "result_too_large",
+            format!("the result has more than the {most} bytes that the broker leaves for it (max_message_size)"),
+        ));
+    }
+    if let Err(failure) = &mut ending.result {
+        clip_to(failure, most);
+        let failure_bytes = bytes(failure);
+        ending.left = ending.left.filter(|left| left.0.get().len() + failure_bytes <= most);
+    }
+    ending
+}
+
+/// Drops the details of an error, and then the ends of its texts, where it has more than half of so many bytes: the last
+/// reports are still to be told with it.
+fn clip_to(failure: &mut Failure, most: usize) {
+    if bytes(failure) > most / 2 {
+        failure.details = None;
+    }
+    if bytes(failure) > most / 2 {
+        // Escaping makes six bytes of one at worst.
+        clip(&mut failure.message, most / 48);
+        if let Some(stack_trace) = &mut failure.stack_trace {
+            clip(stack_trace, most / 48);
+        }
+    }
+}
+
+fn bytes(failure: &Failure) -> usize {
+    serde_json::to_vec(failure).map_or(0, |json| json.len())
+}
 
 /// Refuses a result that no reader would take.
 pub(crate) fn result(result: Json) -> Result<Json, Failure> {
@@ -73,6 +114,7 @@ pub(crate) fn depth(json: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slotline_protocol::Timestamp;
 
     #[test]
     fn depth_counts_brackets_outside_of_strings() {
@@ -91,5 +133,26 @@ mod tests {
         let error = failure(error);
         assert_eq!(error.details, None);
         assert!(serde_json::to_string(&error).expect("plain data").len() < ENVELOPE_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_the_broker_does_not_take_of_a_result_is_a_failure_and_of_an_error_its_ends() {
+        let small = Sizes::of(Sizes::MESSAGE_MIN).expect("enough");
+        let json = |bytes: usize| {
+            let text = format!("\"{}\"", "x".repeat(bytes - 2));
+            Json(serde_json::value::RawValue::from_string(text).expect("JSON").into())
+        };
+        let ended = |result, left| Ending { result, left, return_code: None, ended_at: Timestamp::from_micros(0) };
+        for (bytes, sizes, fits) in
+            [(small.outcome(), small, true), (small.outcome() + 1, small, false), (RESULT_BYTES_MAX, Sizes::FULL, true)]
+        {
+            assert_eq!(fit(ended(Ok(json(bytes)), None), sizes).result.is_ok(), fits, "{bytes}");
+        }
+        let nasty = "\u{1}".repeat(1 << 20);
+        let error = Failure { stack_trace: Some(nasty.clone()), ..Failure::new("exit_status", nasty.clone()) };
+        let ending = fit(ended(Err(failure(error)), Some(json(small.outcome() - 100))), small);
+        let error = ending.result.expect_err("it failed");
+        assert!(bytes(&error) <= small.outcome() / 2, "{}", bytes(&error));
+        assert!(error.message.len() > 1_000 && ending.left.is_none());
     }
 }

@@ -19,7 +19,7 @@ use futures::stream::FuturesUnordered;
 use slotline_broker::{Properties, Publication, PublishError, Receipt, Session, crash, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
-use slotline_protocol::{ActionRef, Incarnation, Timestamp, WorkerName};
+use slotline_protocol::{ActionRef, Incarnation, Sizes, Timestamp, WorkerName};
 use uuid::Uuid;
 
 use crate::archive::{Archive, Asked, Kept};
@@ -48,6 +48,8 @@ pub(crate) struct Outbox {
     exchange: String,
     source: String,
     trust: Trust,
+    /// What the broker takes.
+    sizes: Sizes,
     /// What message ids begin with: one of them for each envelope would cost more than all else about it.
     id: Uuid,
     said: Cell<u64>,
@@ -121,6 +123,7 @@ impl Outbox {
             exchange: topology::work_exchange(prefix),
             source: format!("worker/{worker}"),
             trust: Trust::new(incarnation),
+            sizes: Sizes::FULL,
             id: Uuid::new_v4(),
             said: Cell::new(0),
             words: VecDeque::new(),
@@ -139,6 +142,11 @@ impl Outbox {
     /// Whom the incarnation believes that is spoken for here.
     pub(crate) fn trust(&mut self) -> &mut Trust {
         &mut self.trust
+    }
+
+    /// Keeps to what the broker of the session takes.
+    pub(crate) fn keep_to(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
     }
 
     /// Speaks for this incarnation from now on, which no executor knows yet.
@@ -237,8 +245,13 @@ impl Outbox {
             return;
         };
         while self.words_in_flight.len() < WORDS_IN_FLIGHT_MAX
-            && let Some((message_type, body)) =
-                next_array(&mut self.words, |(message_type, _)| message_type, |(_, envelope)| envelope)
+            && let Some((message_type, body)) = next_array(
+                &mut self.words,
+                self.sizes,
+                |(message_type, _)| message_type,
+                |(_, envelope)| envelope.len(),
+                |(_, envelope)| envelope,
+            )
         {
             self.words_in_flight.push(session.publish(self.publication(message_type, body)));
             crash::point("worker.completion.after");
@@ -289,7 +302,7 @@ impl Outbox {
 
     /// The next message of events.
     fn next_events(&mut self) -> Option<Publication> {
-        let Self { moves, events, logs, loads, .. } = self;
+        let Self { moves, events, logs, loads, sizes, .. } = self;
         let mut leave = |kept: Kept| {
             loads.of(kept.weight).remove(&kept);
             kept.envelope
@@ -300,9 +313,15 @@ impl Outbox {
                 (None, Some(_)) => logs,
                 (Some(_), _) | (None, None) => events,
             };
-            next_array(queue, |(_, kept)| kept.routing_key, |(_, kept)| leave(kept))?
+            next_array(
+                queue,
+                *sizes,
+                |(_, kept)| kept.routing_key,
+                |(_, kept)| kept.envelope.len(),
+                |(_, kept)| leave(kept),
+            )?
         } else {
-            next_array(moves, |kept| kept.routing_key, leave)?
+            next_array(moves, *sizes, |kept| kept.routing_key, |kept| kept.envelope.len(), leave)?
         };
         Some(self.publication(routing_key, body))
     }
@@ -366,14 +385,14 @@ impl Outbox {
 /// The body of one message from the front of a queue: envelopes under one routing key, within the bounds.
 fn next_array<T>(
     queue: &mut VecDeque<T>,
+    sizes: Sizes,
     routing_key: impl Fn(&T) -> &'static str,
+    bytes: impl Fn(&T) -> usize,
     mut envelope: impl FnMut(T) -> Bytes,
 ) -> Option<(&'static str, Bytes)> {
     let first = routing_key(queue.front()?);
     let mut body = Body::with_room(queue.len().min(Body::MEMBERS_MAX));
-    while body.has_room()
-        && let Some(next) = queue.pop_front_if(|next| routing_key(next) == first)
-    {
+    while let Some(next) = queue.pop_front_if(|next| routing_key(next) == first && sizes.fits(&body, bytes(next))) {
         body.push(&envelope(next));
     }
     Some((first, body.finish()))

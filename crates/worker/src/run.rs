@@ -200,6 +200,10 @@ impl Loop {
                     News::Opened(incarnation) => {
                         self.gauge.turn(Doing::Session);
                         tracing::info!(worker.incarnation = %incarnation, "connected");
+                        if let Some(session) = self.link.session() {
+                            self.outbox.keep_to(session.sizes());
+                            self.book.keep_to(session.sizes());
+                        }
                         self.book.handle(Input::SessionOpened { incarnation });
                     }
                     News::Delivered(incarnation) => self.delivered(incarnation, &mut deliveries),

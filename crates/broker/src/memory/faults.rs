@@ -34,6 +34,11 @@ impl Faults {
         self.0.lock().refuses_sessions = on;
     }
 
+    /// Messages may have no more bytes from now on, which a session is asked about when it is opened.
+    pub fn limit_messages(&self, bytes: usize) {
+        self.0.lock().message_bytes_max = Some(bytes);
+    }
+
     /// While on, publications are stored but their receipts stay open, as if the confirms were under way. Switched
     /// off, they arrive.
     pub fn withhold_confirms(&self, on: bool) {

@@ -1,7 +1,7 @@
 //! Opening a session, watching its connections, and burying them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_rs::TokioRuntime;
@@ -13,8 +13,9 @@ use lapin::{Connection, ConnectionProperties, Event};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
+use super::largest::Largest;
 use super::publisher::Publisher;
-use super::{CLOSE_DEADLINE, RUNTIME, Session, largest, version, wire};
+use super::{CLOSE_DEADLINE, RUNTIME, Session, version, wire};
 use crate::Error;
 use crate::over::Over;
 
@@ -36,8 +37,7 @@ pub(crate) struct Server {
     /// Whose turn it is. Processes begin at different ones, and go on to the next when a session is over.
     turn: AtomicUsize,
     version: OnceCell<Option<String>>,
-    /// It takes messages as large as ours.
-    is_roomy: AtomicBool,
+    largest: Arc<Largest>,
 }
 
 #[derive(Clone)]
@@ -113,7 +113,7 @@ impl Server {
         let endpoints = split(urls).into_iter().map(Endpoint::new).collect::<Result<Vec<_>, _>>()?;
         let endpoint = endpoints.iter().map(|endpoint| endpoint.label.as_str()).collect::<Vec<_>>().join(", ");
         let turn = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(Self { endpoints, endpoint, turn, version: OnceCell::new(), is_roomy: AtomicBool::new(false) })
+        Ok(Self { endpoints, endpoint, turn, version: OnceCell::new(), largest: Arc::default() })
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -191,12 +191,11 @@ impl Server {
             server_version,
         };
         let opened = async {
-            if !self.is_roomy.load(Ordering::Relaxed) {
-                self.is_roomy.store(largest::fits(&publishing, &over).await?, Ordering::Relaxed);
-            }
+            let largest = self.largest.find(&publishing, &over).await?;
             let channel = super::ask(&over, "channel.open", publishing.create_channel()).await?;
             super::ask(&over, "confirm.select", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            Ok(Publisher::start(channel, Arc::clone(&publishing), Arc::clone(&over), callers))
+            let bound = (largest, Arc::clone(&self.largest));
+            Ok(Publisher::start(channel, Arc::clone(&publishing), Arc::clone(&over), bound, callers))
         }
         .await;
         match opened {

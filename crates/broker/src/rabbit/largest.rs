@@ -1,40 +1,119 @@
-//! Whether this RabbitMQ takes messages as large as Slotline's become.
+//! How large a message this RabbitMQ takes.
 //!
 //! AMQP has no question for `max_message_size`, and a larger message ends the channel that it was sent on, whatever else
-//! goes that way. So one is sent beforehand, to nowhere, on a channel of its own; once per process and broker.
+//! goes that way. So one as large as Slotline's become is sent beforehand, to nowhere, on a channel of its own: once per
+//! process where it is taken, and for each session where it is not, since the setting may have been raised. RabbitMQ's
+//! refusal names the bound; where it does not, smaller ones are tried.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection};
+use slotline_protocol::Sizes;
 
 use super::wire;
-use crate::Error;
 use crate::over::Over;
+use crate::{BODY_BYTES_MAX, Error};
 
-/// As large as a body becomes: one that is all but full, and the largest envelope between executors and workers after it.
-const NEEDED: usize = 4 << 20;
 /// No queue has this name, so that the default exchange drops it.
 const NOWHERE: &str = "slotline.nowhere";
-/// What RabbitMQ's words about a message that is too large hold.
+/// What RabbitMQ's words about a message that is too large hold before the bound.
 const TOO_LARGE: &str = "max size";
 /// A broker that lets no publisher through says nothing either way.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// An error if it does not; `false` if it did not say.
-pub(super) async fn fits(connection: &Connection, over: &Over) -> Result<bool, Error> {
+/// What is known of it: the bound, or 0.
+#[derive(Debug, Default)]
+pub(super) struct Largest(AtomicUsize);
+
+enum Answer {
+    Taken,
+    Refused(String),
+    /// It did not say.
+    Silence,
+}
+
+impl Largest {
+    /// The most bytes of a message; an error if no session could do its work within them.
+    pub(super) async fn find(&self, connection: &Connection, over: &Over) -> Result<usize, Error> {
+        let known = self.0.load(Ordering::Relaxed);
+        if known >= Sizes::MESSAGE_FULL {
+            return Ok(known);
+        }
+        let mut tried = Sizes::MESSAGE_FULL;
+        let found = loop {
+            let words = match send(connection, over, tried).await? {
+                // More was not tried. What is refused later on is learnt then.
+                Answer::Taken if tried == Sizes::MESSAGE_FULL => break BODY_BYTES_MAX,
+                Answer::Taken => break tried,
+                Answer::Silence if known > 0 => return Ok(known),
+                Answer::Silence => return Ok(BODY_BYTES_MAX),
+                Answer::Refused(words) => words,
+            };
+            match bound_in(&words) {
+                Some(bound) if bound >= Sizes::MESSAGE_MIN => break bound,
+                None if tried / 2 >= Sizes::MESSAGE_MIN => tried /= 2,
+                Some(_) | None => {
+                    let least = Sizes::MESSAGE_MIN;
+                    return Err(Error::Refused(format!(
+                        "{words}; Slotline needs {least} bytes at least, and is not limited by it from {} on: set \
+                         max_message_size in rabbitmq.conf",
+                        Sizes::MESSAGE_FULL
+                    )));
+                }
+            }
+        };
+        self.0.store(found, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    /// Remembers a bound that the words of a refusal name: the setting may be changed while the broker runs.
+    pub(super) fn learn(&self, error: &Error) {
+        if let Error::Lost(words) = error
+            && let Some(bound) = bound_in(words)
+        {
+            self.0.store(bound, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn send(connection: &Connection, over: &Over, bytes: usize) -> Result<Answer, Error> {
     let channel = super::ask(over, "channel.open", connection.create_channel()).await?;
     super::ask(over, "confirm.select", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    let (body, options) = (vec![0; NEEDED], BasicPublishOptions::default());
+    let (body, options) = (vec![0; bytes], BasicPublishOptions::default());
     let sent = async {
         channel.basic_publish("".into(), NOWHERE.into(), options, &body, BasicProperties::default()).await?.await
     };
-    match tokio::time::timeout(PATIENCE, sent).await.map(|sent| sent.map_err(|error| wire::error(&error))) {
-        Ok(Err(Error::Lost(words))) if words.contains(TOO_LARGE) => Err(Error::Refused(format!(
-            "{words}; Slotline's messages have up to {NEEDED} bytes: set max_message_size in rabbitmq.conf to that at least"
-        ))),
+    Ok(match tokio::time::timeout(PATIENCE, sent).await.map(|sent| sent.map_err(|error| wire::error(&error))) {
+        Ok(Err(Error::Lost(words))) if words.contains(TOO_LARGE) => Answer::Refused(words),
         // Some users may not publish to the default exchange.
-        Ok(_) => Ok(true),
-        Err(_) => Ok(false),
+        Ok(_) => Answer::Taken,
+        Err(_) => Answer::Silence,
+    })
+}
+
+/// "message size 4194304 is larger than configured max size 1048576".
+fn bound_in(words: &str) -> Option<usize> {
+    let (_, after) = words.split_once(TOO_LARGE)?;
+    let digits: String = after.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_read_from_a_refusal_and_from_nothing_else() {
+        let words = "PRECONDITION_FAILED - message size 4194304 is larger than configured max size 1048576";
+        assert_eq!(bound_in(words), Some(1 << 20));
+        for other in ["PRECONDITION_FAILED - message size 9 is larger than max size", "ACCESS_REFUSED - 17", ""] {
+            assert_eq!(bound_in(other), None, "{other}");
+        }
+        let largest = Largest::default();
+        largest.learn(&Error::Lost(words.to_owned()));
+        largest.learn(&Error::Lost("connection reset".to_owned()));
+        assert_eq!(largest.0.into_inner(), 1 << 20);
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::flight::Flights;
+use super::largest::Largest;
 use super::wire;
 use crate::over::Over;
 use crate::publisher::{CONFIRM_DEADLINE, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
@@ -32,6 +33,7 @@ pub(super) struct Outgoing {
 /// The near end of the publishing task.
 pub(super) struct Publisher {
     outgoing: mpsc::UnboundedSender<Outgoing>,
+    message_bytes_max: usize,
     buffer: Arc<Buffer>,
 }
 
@@ -69,19 +71,31 @@ impl Buffer {
 
 impl Publisher {
     /// Starts the task on `channel`, which must be in confirm mode and is used for nothing else. It runs where the session
-    /// is used: one thread less to wake for every publication.
-    pub(super) fn start(channel: Channel, connection: Arc<Connection>, over: Arc<Over>, callers: &Handle) -> Self {
+    /// is used: one thread less to wake for every publication. `largest` is how large a message may be, and where to note
+    /// that it may not.
+    pub(super) fn start(
+        channel: Channel,
+        connection: Arc<Connection>,
+        over: Arc<Over>,
+        largest: (usize, Arc<Largest>),
+        callers: &Handle,
+    ) -> Self {
         let (outgoing, taken) = mpsc::unbounded_channel();
         let buffer = Arc::new(Buffer::default());
-        callers.spawn(run(channel, connection, taken, Arc::clone(&buffer), over));
-        Self { outgoing, buffer }
+        let (message_bytes_max, largest) = largest;
+        callers.spawn(run(channel, connection, taken, Arc::clone(&buffer), over, largest));
+        Self { outgoing, message_bytes_max, buffer }
+    }
+
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
     }
 
     pub(super) fn publish(&self, publication: Publication, over: &Over) -> Receipt {
         if over.is_over() || self.buffer.is_closing.load(Ordering::Acquire) {
             return Receipt::settled(Err(PublishError::SessionEnded));
         }
-        if !publication.is_sendable() {
+        if !publication.is_sendable(self.message_bytes_max) {
             return Receipt::settled(Err(PublishError::TooLarge));
         }
         let bytes = publication.body.len();
@@ -121,6 +135,7 @@ async fn run(
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
     buffer: Arc<Buffer>,
     over: Arc<Over>,
+    largest: Arc<Largest>,
 ) {
     let header_bytes_max = wire::header_bytes_max(connection.configuration().frame_max());
     let mut flights = Flights::new(channel, header_bytes_max, buffer);
@@ -153,6 +168,7 @@ async fn run(
         }
         let sent = batch.drain(..).try_for_each(|outgoing| flights.send(outgoing));
         if let Err(error) = sent.and_then(|()| flights.settle()) {
+            largest.learn(&error);
             over.end(error);
             break;
         }

@@ -154,6 +154,17 @@ fn a_body_is_full_by_its_members_or_by_its_bytes() {
 }
 
 #[test]
+fn a_body_that_grew_too_large_gives_its_last_envelope_back() {
+    let mut body = Body::with_room(0);
+    body.push(b"{\"a\":1}");
+    assert!(body.split(3).is_none(), "one alone is not divided");
+    body.push(b"{\"b\":2}");
+    assert!(body.split(100).is_none());
+    let split = body.split(16).expect("with its bracket it has 17 bytes");
+    assert_eq!((&body.finish()[..], &split.finish()[..]), (&b"{\"a\":1}"[..], &b"{\"b\":2}"[..]));
+}
+
+#[test]
 fn a_bad_field_of_a_payload_is_named() {
     let body = r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo","timeout_seconds":"x"}}"#;
     let members = members(body, &Defaults::default());

@@ -190,7 +190,7 @@ impl Duty {
         for former in self.formers.iter_mut().filter(|former| former.isolated.is_empty()) {
             if former.forget_at.is_none() && former.say_at.is_none_or(|at| at <= now.boot) {
                 former.say_at = Some(now.boot + SAY_AGAIN_AFTER);
-                fx.push(Effect::Farewell(former.last_word(&self.config.worker, self.incarnation)));
+                fx.push(Effect::Farewell(former.last_word(&self.config.worker, self.incarnation, self.sizes)));
             }
         }
     }
@@ -201,7 +201,7 @@ impl Duty {
             if former.forget_at.is_none() {
                 former.say_at = Some(now.boot + SAY_AGAIN_AFTER);
             }
-            fx.push(Effect::Farewell(former.last_word(&self.config.worker, self.incarnation)));
+            fx.push(Effect::Farewell(former.last_word(&self.config.worker, self.incarnation, self.sizes)));
         }
     }
 

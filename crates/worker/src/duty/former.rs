@@ -3,18 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
 use slotline_protocol::message::{self, AttemptKey, EndReason};
-use slotline_protocol::{Incarnation, WorkerName};
+use slotline_protocol::{Incarnation, Sizes, WorkerName};
 
 use super::entry::{Entry, REPEAT_AFTER_MAX, Word};
 
-/// The most bytes of outcomes that a last word carries: it is one envelope.
-const OUTCOMES_BYTES_MAX: usize = ENVELOPE_BYTES_MAX / 2;
 /// What an attempt takes in a last word, at most, beside its result or error.
 const ATTEMPT_BYTES: usize = 512;
-/// The most attempts that a last word hands back; they take the other half of it.
-const RETURNED_MAX: usize = ENVELOPE_BYTES_MAX / 2 / ATTEMPT_BYTES;
 /// Until the broker confirms a last word, it is said this often.
 pub(super) const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -66,20 +61,21 @@ impl Former {
 
     /// What is to be said of it now: all, or as much as an envelope holds and that more follows. The outcomes are said in the
     /// order of their grants, and what was not started last of all.
-    pub(super) fn last_word(&mut self, worker: &WorkerName, told_by: Incarnation) -> message::Ended {
+    pub(super) fn last_word(&mut self, worker: &WorkerName, told_by: Incarnation, sizes: Sizes) -> message::Ended {
+        let most = sizes.last_word();
         let mut outcomes = Vec::new();
         let (mut bytes, mut has_more) = (0, false);
         for completed in self.outcomes(worker) {
             bytes += size(&completed);
-            if bytes > OUTCOMES_BYTES_MAX && !outcomes.is_empty() {
+            if bytes > most && !outcomes.is_empty() {
                 has_more = true;
                 break;
             }
             outcomes.push(completed);
         }
         // A single large one takes the room of those, too.
-        has_more |= bytes > OUTCOMES_BYTES_MAX && self.returned(worker).next().is_some();
-        let returned = if has_more { Vec::new() } else { self.returned(worker).take(RETURNED_MAX).collect() };
+        has_more |= bytes > most && self.returned(worker).next().is_some();
+        let returned = if has_more { Vec::new() } else { self.returned(worker).take(most / ATTEMPT_BYTES).collect() };
         self.is_said = !has_more;
         self.waits_for = outcomes.len();
         message::Ended {

@@ -9,6 +9,7 @@ use slotline_protocol::message::{AttemptKey, Event};
 use super::entry::{Cause, Entry, REPEAT_AFTER, Run, Stage, Word};
 use super::verdict::{has_completed, judge};
 use super::{Duty, Effect, Ending, Life, Now, Start, Told};
+use crate::limit;
 
 impl Duty {
     /// Starts an attempt that waits, if the latch allows it and there is room for what it will say.
@@ -103,10 +104,12 @@ impl Duty {
     }
 
     pub(super) fn ended(&mut self, now: Now, key: AttemptKey, ending: Ending, fx: &mut Vec<Effect>) {
+        let sizes = self.sizes;
         let Some(entry) = self.entry_mut(key) else { return };
         if entry.run().is_none() {
             return;
         }
+        let ending = limit::fit(ending, sizes);
         let (return_code, at) = (ending.return_code, ending.ended_at);
         // Said before it is judged, so that an error tells of it, too.
         if has_completed(entry, &ending)

@@ -6,7 +6,7 @@ use slotline_protocol::message::{self, Event};
 use super::entry::{Cause, Entry, Stage, Word};
 use super::shortage::SHORTAGE;
 use super::verdict::{cancelled, unstarted};
-use super::{Duty, ENTRIES_MAX, Effect, HINT_EVERY, Life, Now, Order, Terms};
+use super::{Duty, Effect, HINT_EVERY, Life, Now, Order, Terms};
 
 impl Duty {
     /// Takes an order, unless it is an old one.
@@ -60,7 +60,9 @@ impl Duty {
             }
             self.forget(key);
         }
-        if self.entries.len() >= ENTRIES_MAX || self.formers.iter().any(|former| former.isolated.contains_key(&key)) {
+        if self.entries.len() >= self.sizes.entries()
+            || self.formers.iter().any(|former| former.isolated.contains_key(&key))
+        {
             return;
         }
         let after = order.starts_after;

@@ -1,7 +1,7 @@
 //! What a worker tells a leader whose journal may be older than its attempts.
 
 use slotline_protocol::message::{Account, Hello, Holding, Lineage};
-use slotline_protocol::{Epoch, ExecutionId, Fence};
+use slotline_protocol::{Epoch, ExecutionId, Fence, Sizes};
 use slotline_worker::duty::Order;
 use uuid::Uuid;
 
@@ -81,4 +81,24 @@ fn an_account_that_is_too_long_for_one_heartbeat_is_told_in_parts() {
     let accounts: Vec<_> = beats.into_iter().map(|beat| beat.account.expect("it was asked for")).collect();
     assert_eq!(accounts.iter().map(|account| account.attempts.len()).collect::<Vec<_>>(), [Account::ATTEMPTS_MAX, 1]);
     assert_eq!(accounts.iter().map(Account::is_last).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn what_a_worker_tells_of_all_that_it_holds_fits_what_the_broker_takes() {
+    let mut world = World::unconfirmed();
+    let sizes = Sizes::of(Sizes::MESSAGE_MIN).expect("enough");
+    world.duty.keep_to(sizes);
+    let most = i64::try_from(sizes.entries()).expect("few");
+    for id in 0..=most {
+        world.dispatch(id).send();
+    }
+    world.take_heartbeats();
+    world.order(hello(2, true));
+    let beats = world.take_heartbeats();
+    let told: usize = beats.iter().filter_map(|beat| Some(beat.account.as_ref()?.attempts.len())).sum();
+    assert_eq!(told, sizes.entries(), "one more is not taken");
+    for beat in beats {
+        let bytes = serde_json::to_vec(&beat).expect("plain data").len();
+        assert!(bytes + sizes.request() < sizes.message(), "{bytes}");
+    }
 }
