@@ -49,6 +49,32 @@ async fn readiness(world: &World, index: usize) -> anyhow::Result<String> {
 }
 
 #[tokio::test]
+async fn a_leader_that_dies_once_it_has_claimed_the_journal_leaves_the_next_one_no_doubt_of_it() -> anyhow::Result<()> {
+    // A doubt would last one lease, and that is longer than all that is waited for here.
+    let mut world = World::with([Action::stamp(LINE, "limit = 1")]).workers(1, 4).long_lease().start().await?;
+    let all = tags(6);
+    world.publish(&requests(&all[..3], 0)).await?;
+    have_ended(&world, 3, LATER).await?;
+    for point in ["executor.recovery.terms", "executor.recovery.claimed"] {
+        let before = epoch(&world).await?;
+        world.executors[0].kill()?;
+        world.start_executor_that_dies_at(point)?;
+        let dying = world.executors.last_mut().context("it was just started")?;
+        eventually("it dies", SOON, async || Ok((!dying.is_running()?).then_some(()))).await?;
+        ensure!(epoch(&world).await? > before, "it has not led");
+        world.executors.pop();
+        world.start_executor_again(0)?;
+        eventually("the next one leads", SOON, async || world.leader().await).await?;
+        let log = world.executors[0].log();
+        ensure!(!log.contains("nothing is granted"), "{point}: {log}");
+    }
+    world.publish(&requests(&all[3..], 0)).await?;
+    have_ended(&world, all.len(), LATER).await?;
+    ensure!(!world.verified().await?.contains("REWOUND"), "a doubt was settled");
+    world.check_line(LINE, &all, 1).await
+}
+
+#[tokio::test]
 async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_only_with_one() -> anyhow::Result<()> {
     let world = two_executors().await?;
     let mut all = Vec::new();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::Value;
-use slotline_broker::{Broker, topology};
+use slotline_broker::{Broker, crash, topology};
 use slotline_tests::{
     Daemon, Launch, Postgres, Proxy, Rabbit, RabbitCluster, Sandbox, Stamps, eventually, fresh_vhost_name,
 };
@@ -333,7 +333,16 @@ impl World {
             self.broker_links.push(link);
         }
         let clock = self.executor_clocks.get(self.executors.len()).copied();
-        self.executors.push(self.executor(&name, &database, &amqp, clock)?);
+        let launch = self.executor(&name, &database, &amqp);
+        self.executors.push(with_clock(launch, clock)?.start_listening(&self.sandbox)?);
+        Ok(())
+    }
+
+    /// Starts an executor that dies when it passes this point.
+    pub(crate) fn start_executor_that_dies_at(&mut self, point: &str) -> anyhow::Result<()> {
+        let name = format!("executor-{}", self.executors.len());
+        let launch = self.executor(&name, &self.database, &self.login("executor"));
+        self.executors.push(launch.env(crash::VARIABLE, point).start_listening(&self.sandbox)?);
         Ok(())
     }
 
@@ -349,14 +358,13 @@ impl World {
             _ => url.to_owned(),
         };
         let (database, amqp) = (user(&self.database, database_user), user(&self.login("executor"), broker_user));
-        self.executors.push(self.executor(&name, &database, &amqp, None)?);
+        self.executors.push(self.executor(&name, &database, &amqp).start_listening(&self.sandbox)?);
         Ok(())
     }
 
-    fn executor(&self, name: &str, database: &str, amqp: &str, clock: Option<&'static str>) -> anyhow::Result<Daemon> {
+    fn executor(&self, name: &str, database: &str, amqp: &str) -> Launch {
         let launch = Launch::new(name, &["executor", "--database-url", database, "--amqp-url", amqp]);
-        let launch = launch.args(self.lease.options().iter().copied());
-        with_clock(launch, clock)?.start_listening(&self.sandbox)
+        launch.args(self.lease.options().iter().copied())
     }
 
     /// Starts an executor again that was killed or has ended, at the same address.
