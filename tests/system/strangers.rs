@@ -450,9 +450,20 @@ async fn good_ones_among_a_flood_of_bad_members_are_taken_before_any_of_these_is
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_kills_its_reader_is_put_aside_by_the_next_process_and_those_beside_it_run() -> Result<()> {
-    const POISON: &str = "what no process survives to read";
-    let mut installation = Installation::start_with(&[("SLOTLINE_CRASH_ON", POISON)]).await?;
-    installation.put(&line_of(0), json!({"limit": 1})).await?;
+    kills_in("read", json!({"limit": 1})).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_kills_the_process_which_holds_it_against_a_schema_is_put_aside_by_the_next() -> Result<()> {
+    let schema = json!({"properties": {"text": {"type": "string", "pattern": "."}}});
+    kills_in("admit", json!({"limit": 1, "schema": schema})).await
+}
+
+/// A message of which every process dies in this step.
+async fn kills_in(step: &str, policy: Value) -> Result<()> {
+    const POISON: &str = "what no process survives";
+    let mut installation = Installation::start_with(&[("SLOTLINE_CRASH_ON", &format!("{step}:{POISON}"))]).await?;
+    installation.put(&line_of(0), policy).await?;
     let body = request(&json!({"action_ref": line_of(0), "parameters": {"text": POISON}}));
     let poison = publication(body, Properties { message_id: Some("poison".to_owned()), ..Properties::default() });
     installation.publish([good(0), poison, good(LINES)].into_iter()).await?;

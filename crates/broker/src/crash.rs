@@ -1,7 +1,7 @@
 //! Named points at which a process can be told to die, so that tests cut it off between any two of its steps.
 //!
 //! `SLOTLINE_CRASH_AT=name:n` aborts the process when it passes the point for the n-th time; the first, without `:n`.
-//! `SLOTLINE_CRASH_ON=text` aborts every process that reads a message which holds that text.
+//! `SLOTLINE_CRASH_ON=step:text` aborts every process that takes a message which holds that text through that step.
 //! Only builds with debug assertions have points: in a release they are nothing.
 //!
 //! Here because executor and worker both stand on this crate, and one of its own would be a crate for one function.
@@ -19,17 +19,21 @@ pub const VARIABLE: &str = "SLOTLINE_CRASH_AT";
 #[cfg(debug_assertions)]
 static TARGET: LazyLock<Option<Target>> = LazyLock::new(|| Target::parse(&std::env::var(VARIABLE).ok()?));
 
-/// What no process survives to read.
+/// What no process survives, and in which step.
 pub const POISON_VARIABLE: &str = "SLOTLINE_CRASH_ON";
 
 #[cfg(debug_assertions)]
-static POISON: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(POISON_VARIABLE).ok());
+static POISON: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
+    let poison = std::env::var(POISON_VARIABLE).ok()?;
+    poison.split_once(':').map(|(step, text)| (step.to_owned(), text.to_owned()))
+});
 
-/// Reads a message: nothing happens, or the process is no more.
+/// Takes a message through a step: nothing happens, or the process is no more.
 #[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "there is no poison in a release"))]
-pub fn on_poison(message: &[u8]) {
+pub fn on_poison(step: &str, message: &[u8]) {
     #[cfg(debug_assertions)]
-    if let Some(poison) = &*POISON
+    if let Some((deadly, poison)) = &*POISON
+        && deadly == step
         && message.windows(poison.len().max(1)).any(|window| window == poison.as_bytes())
     {
         tracing::error!("crash on {poison}");

@@ -2,7 +2,7 @@
 //!
 //! After a crash the broker gives back all that was unacked, and nothing tells which of it the process died of, if of any.
 //! So this very program is started once more, as an examiner: it reads the messages one after the other, as the leader
-//! would, and says of each that it got past it. The message in whose midst an examiner ends is read by another one alone;
+//! would, schemas included, and says of each that it got past it. The message in whose midst an examiner ends is read by another one alone;
 //! if that ends too, the message kills its readers, and is put aside without this process having read it. What is innocent
 //! never is, whatever it came back for: a lost session, an operator's SIGKILL, or another message beside it.
 //!
@@ -12,16 +12,20 @@
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
-use slotline_broker::{Delivery, Tag, crash};
+use slotline_broker::{Delivery, Properties, Tag, crash};
 use slotline_protocol::Sizes;
-use slotline_protocol::envelope::{Defaults, Envelope};
-use slotline_protocol::message::{CancelRequested, Message, Requested};
+use slotline_protocol::envelope::Defaults;
+use slotline_protocol::http::Action;
 
+use crate::intake::member;
+use crate::outbox::Came;
 use crate::reading::divide;
+use crate::registry::{Registered, Registry};
 
 /// The first argument that makes an executable an examiner.
 const ARGUMENT: &str = "__slotline_examine";
@@ -57,34 +61,30 @@ fn serve() -> std::io::Result<()> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let mut say = |word: u8| output.write_all(&[word]).and_then(|()| output.flush());
+    let registry = Registry::default();
+    // Until an empty one.
+    while let Some(action) = receive(&mut input)?.filter(|action| !action.is_empty()) {
+        if let Ok(registered) = Registered::new(serde_json::from_slice(&action)?) {
+            registry.put(registered);
+        }
+    }
     say(READY)?;
     while let Some(message_type) = receive(&mut input)? {
         let body = receive(&mut input)?.unwrap_or_default();
-        read(String::from_utf8(message_type).ok(), body.into());
+        read(&registry, String::from_utf8(message_type).ok(), body.into());
         say(PAST)?;
     }
     Ok(())
 }
 
 /// Reads a message as the leader does, as far as that needs no journal. What it says is the leader's to judge.
-fn read(message_type: Option<String>, body: Bytes) {
+fn read(registry: &Registry, message_type: Option<String>, body: Bytes) {
     let message_type = message_type.filter(|message_type| !message_type.is_empty());
     let Ok(members) = divide(Sizes::FULL, &body, Defaults { message_type, ..Defaults::default() }) else { return };
+    let is_array = members.is_array();
+    let came = Arc::new(Came { properties: Properties::default(), routing_key: String::new(), is_array });
     for index in 0..members.len() {
-        let Ok(envelope) = members.get(index) else { continue };
-        open(&envelope);
-    }
-}
-
-fn open(envelope: &Envelope<'_>) {
-    match &*envelope.message_type {
-        Requested::TYPE => {
-            if let Ok(requested) = envelope.open::<Requested>() {
-                let _ = requested.check();
-            }
-        }
-        CancelRequested::TYPE => drop(envelope.open::<CancelRequested>()),
-        _ => {}
+        drop(members.get(index).and_then(|envelope| member(registry, &envelope, &came)));
     }
 }
 
@@ -125,7 +125,7 @@ enum End {
 }
 
 /// Those of `deliveries` that came again and kill their readers, with how these end.
-pub(crate) async fn examine(deliveries: &[Delivery]) -> Vec<(Tag, String)> {
+pub(crate) async fn examine(deliveries: &[Delivery], registry: &Registry) -> Vec<(Tag, String)> {
     if !IS_AVAILABLE.load(Ordering::Relaxed) {
         return Vec::new();
     }
@@ -134,7 +134,9 @@ pub(crate) async fn examine(deliveries: &[Delivery]) -> Vec<(Tag, String)> {
     if samples.is_empty() {
         return Vec::new();
     }
-    let found = tokio::task::spawn_blocking(move || find(&samples, examine_with_a_process)).await;
+    let actions = registry.looking_in();
+    let examine = move |samples: &[Sample]| examine_with_a_process(&actions, samples);
+    let found = tokio::task::spawn_blocking(move || find(&samples, examine)).await;
     match found {
         Ok(Ok(found)) => found.into_iter().map(|(index, how)| (tags[index], how)).collect(),
         Ok(Err(why)) => {
@@ -173,11 +175,11 @@ fn find(samples: &[Sample], examine: impl Fn(&[Sample]) -> End) -> Result<Vec<(u
     Ok(found)
 }
 
-fn examine_with_a_process(samples: &[Sample]) -> End {
-    run(samples).unwrap_or_else(|error| End::Unfit(format!("no examiner can be started: {error}")))
+fn examine_with_a_process(actions: &[Action], samples: &[Sample]) -> End {
+    run(actions, samples).unwrap_or_else(|error| End::Unfit(format!("no examiner can be started: {error}")))
 }
 
-fn run(samples: &[Sample]) -> std::io::Result<End> {
+fn run(actions: &[Action], samples: &[Sample]) -> std::io::Result<End> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("slotline-examiner").arg(ARGUMENT).env_clear().envs(crash::poison_variable());
     // Of a group of its own: what a terminal says to this process is not for it.
@@ -185,15 +187,24 @@ fn run(samples: &[Sample]) -> std::io::Result<End> {
     let mut child = command.spawn()?;
     if let Some(mut input) = child.stdin.take() {
         // One that has died takes no more, which its silence says as well.
-        let _ = samples.iter().try_for_each(|sample| {
-            send(&mut input, sample.message_type.as_bytes()).and_then(|()| send(&mut input, &sample.body))
-        });
+        let _ = tell(&mut input, actions, samples);
     }
     let mut said = Vec::new();
     if let Some(mut output) = child.stdout.take() {
         output.read_to_end(&mut said)?;
     }
     Ok(judge(&said, samples.len(), child.wait()?))
+}
+
+fn tell(input: &mut impl Write, actions: &[Action], samples: &[Sample]) -> std::io::Result<()> {
+    for action in actions {
+        send(input, &serde_json::to_vec(action)?)?;
+    }
+    send(input, &[])?;
+    samples.iter().try_for_each(|sample| {
+        send(input, sample.message_type.as_bytes())?;
+        send(input, &sample.body)
+    })
 }
 
 /// What an examiner of so many messages said, and how it ended.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use slotline_broker::{Consumer, Delivery, Tag};
+use slotline_broker::{Consumer, Delivery, Tag, crash};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
 use slotline_protocol::{ActionId, By, Reason, RequestName, Sizes, Unreadable, canonical, chain};
@@ -105,7 +105,7 @@ impl Intake {
             for Delivery { properties, body, .. } in &mut deliveries {
                 self.gate.restore_user(properties, body);
             }
-            let mut poisoned: BTreeMap<_, _> = examine(&deliveries).await.into_iter().collect();
+            let mut poisoned: BTreeMap<_, _> = examine(&deliveries, &self.registry).await.into_iter().collect();
             let mut deliveries = deliveries.drain(..).peekable();
             while let Some(next) = deliveries.peek() {
                 let goes_on = if let Some(how) = poisoned.remove(&next.tag) {
@@ -200,7 +200,7 @@ impl Intake {
             && let Some(mut reading) = opened.take().or_else(|| Some(Reading::begin(deliveries.next()?, self.sizes)))
         {
             while weight < WEIGHT_MAX
-                && let Some(member) = reading.next(|envelope, came| self.member(envelope, came))
+                && let Some(member) = reading.next(|envelope, came| member(&self.registry, envelope, came))
             {
                 weight += member.weight();
                 members.push(member);
@@ -212,57 +212,6 @@ impl Intake {
             }
         }
         (tag.is_some() || !members.is_empty()).then_some((members, tag))
-    }
-
-    fn member(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
-        match &*envelope.message_type {
-            Requested::TYPE => self.request(envelope, came),
-            CancelRequested::TYPE => cancel(envelope, came),
-            other => {
-                Err(unreadable(envelope, Reason::UnknownType, format!("message_type: {other:?} is not read here")))
-            }
-        }
-    }
-
-    fn request(&self, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
-        let requested: Requested = envelope.open()?;
-        requested.check().map_err(|invalid| unreadable(envelope, invalid.reason(), format!("payload.{invalid}")))?;
-        for (field, text) in [
-            ("correlation_id", envelope.correlation_id.as_deref()),
-            ("trace_id", envelope.trace_id.as_deref()),
-            ("source", envelope.source.as_deref()),
-        ] {
-            if text.is_some_and(|text| text.chars().count() > LABEL_CHARS_MAX || text.contains('\0')) {
-                let detail = format!("{field}: expected at most {LABEL_CHARS_MAX} characters and no NUL");
-                return Err(unreadable(envelope, Reason::Malformed, detail));
-            }
-        }
-        let digest = match envelope.message_id {
-            Some(_) => digest(&requested),
-            None => [0; 32],
-        };
-        let registered = self.registry.get(&requested.action_ref).ok_or_else(|| {
-            let detail = format!("payload.action_ref: no action is called {}", requested.action_ref);
-            unreadable(envelope, Reason::UnknownAction, detail)
-        })?;
-        let key = registered
-            .admit(requested.parameters.get(), requested.concurrency_key)
-            .map_err(|detail| unreadable(envelope, Reason::InvalidParameters, format!("payload.{detail}")))?;
-        let name = envelope.message_id.as_deref().map(|message_id| name(message_id, came));
-        let request = Request {
-            name,
-            digest,
-            parameters: requested.parameters,
-            timeout: requested.timeout_seconds,
-            detail: requested.progress,
-            correlation_id: envelope.correlation_id.clone(),
-            trace_id: envelope.trace_id.clone(),
-            source: envelope.source.as_deref().map(str::to_owned),
-            reply_to: came.properties.reply_to.clone(),
-            reply: requested.reply,
-        };
-        let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request), came: came.clone() };
-        Ok(Member::Request { action: registered.action.action_id, asked, known: None })
     }
 
     /// Finds every `message_id` of the batch in the journal at once.
@@ -284,6 +233,57 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// What an envelope asks for, checked against its action. An examiner does the same, to see whether it lives.
+pub(crate) fn member(registry: &Registry, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
+    match &*envelope.message_type {
+        Requested::TYPE => request(registry, envelope, came),
+        CancelRequested::TYPE => cancel(envelope, came),
+        other => Err(unreadable(envelope, Reason::UnknownType, format!("message_type: {other:?} is not read here"))),
+    }
+}
+
+fn request(registry: &Registry, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
+    let requested: Requested = envelope.open()?;
+    requested.check().map_err(|invalid| unreadable(envelope, invalid.reason(), format!("payload.{invalid}")))?;
+    for (field, text) in [
+        ("correlation_id", envelope.correlation_id.as_deref()),
+        ("trace_id", envelope.trace_id.as_deref()),
+        ("source", envelope.source.as_deref()),
+    ] {
+        if text.is_some_and(|text| text.chars().count() > LABEL_CHARS_MAX || text.contains('\0')) {
+            let detail = format!("{field}: expected at most {LABEL_CHARS_MAX} characters and no NUL");
+            return Err(unreadable(envelope, Reason::Malformed, detail));
+        }
+    }
+    let digest = match envelope.message_id {
+        Some(_) => digest(&requested),
+        None => [0; 32],
+    };
+    let registered = registry.get(&requested.action_ref).ok_or_else(|| {
+        let detail = format!("payload.action_ref: no action is called {}", requested.action_ref);
+        unreadable(envelope, Reason::UnknownAction, detail)
+    })?;
+    crash::on_poison("admit", requested.parameters.get().as_bytes());
+    let key = registered
+        .admit(requested.parameters.get(), requested.concurrency_key)
+        .map_err(|detail| unreadable(envelope, Reason::InvalidParameters, format!("payload.{detail}")))?;
+    let name = envelope.message_id.as_deref().map(|message_id| name(message_id, came));
+    let request = Request {
+        name,
+        digest,
+        parameters: requested.parameters,
+        timeout: requested.timeout_seconds,
+        detail: requested.progress,
+        correlation_id: envelope.correlation_id.clone(),
+        trace_id: envelope.trace_id.clone(),
+        source: envelope.source.as_deref().map(str::to_owned),
+        reply_to: came.properties.reply_to.clone(),
+        reply: requested.reply,
+    };
+    let asked = Asked { action_ref: requested.action_ref, key, request: Arc::new(request), came: came.clone() };
+    Ok(Member::Request { action: registered.action.action_id, asked, known: None })
 }
 
 /// Tells whether two requests ask for the same, however each is spelt.

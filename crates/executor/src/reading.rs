@@ -163,7 +163,7 @@ impl Reading {
 
 /// Divides a body into its members.
 pub(crate) fn divide(sizes: Sizes, body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
-    crash::on_poison(body);
+    crash::on_poison("read", body);
     envelope::read_requests(sizes, body, defaults)
 }
 

@@ -30,6 +30,13 @@ impl Registry {
         self.actions.get(action_ref).map(|registered| registered.value().clone())
     }
 
+    /// The actions that are to look into the parameters of their requests.
+    pub(crate) fn looking_in(&self) -> Vec<Action> {
+        let looks = |registered: &Registered| registered.validator.is_some() || registered.action.policy.key.is_some();
+        let all = self.actions.iter().filter(|registered| looks(registered.value()));
+        all.map(|registered| registered.action.clone()).collect()
+    }
+
     pub(crate) fn put(&self, registered: Registered) {
         let mut ends = self.ends();
         ends.extend(registered.end());
