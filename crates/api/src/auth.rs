@@ -45,11 +45,12 @@ impl Actor {
 }
 
 pub(crate) async fn guard(State(tokens): State<Tokens>, mut request: Request, next: Next) -> Result<Response, Error> {
-    let given = bearer(request.headers()).and_then(|given| tokens.name_of(given));
-    let actor = match given {
+    let given = bearer(request.headers());
+    let actor = match given.and_then(|given| tokens.name_of(given)) {
         Some(name) => name.to_owned(),
         None if health::is_open(request.uri()) => LOCAL.to_owned(),
-        None if !tokens.is_empty() => return Err(Error::Unauthorized),
+        None if !tokens.is_empty() && given.is_some() => return Err(Error::TokenWrong),
+        None if !tokens.is_empty() => return Err(Error::TokenMissing),
         None => {
             check_local(request.uri(), request.headers())?;
             check_intent(request.method(), request.headers())?;

@@ -53,8 +53,10 @@ pub(crate) enum Error {
     TooLarge(usize),
     #[error("the body did not arrive within {} s", input::BODY_WITHIN.as_secs())]
     SlowBody,
-    #[error("a bearer token is needed")]
-    Unauthorized,
+    #[error("a bearer token is needed, in the header Authorization")]
+    TokenMissing,
+    #[error("the token is none of this API's")]
+    TokenWrong,
     #[error("a request from another site or under a foreign name; to be reached beyond this machine, set an API token")]
     Foreign,
     #[error(
@@ -106,7 +108,7 @@ impl IntoResponse for Error {
             ),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Refusal::new("too_large", text)),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, Refusal::new("slow_body", text)),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, Refusal::new("unauthorized", text)),
+            Self::TokenMissing | Self::TokenWrong => (StatusCode::UNAUTHORIZED, Refusal::new("unauthorized", text)),
             Self::Foreign => (StatusCode::FORBIDDEN, Refusal::new("foreign_origin", text)),
             Self::Unmeant => (StatusCode::FORBIDDEN, Refusal::new("intent_needed", text).at(INTENT_HEADER)),
             Self::NoRoute => (StatusCode::NOT_FOUND, Refusal::new("no_such_route", text)),

@@ -34,11 +34,21 @@ pub enum Error {
     #[error(transparent)]
     Exposed(#[from] Exposed),
     /// Choose another address, or stop what holds this one.
-    #[error("can't listen on {address}")]
+    #[error("can't listen on {address}{}", remedy(source))]
     Bind { address: SocketAddr, source: io::Error },
     /// The listener handed over has no address.
     #[error("the listener is no TCP listener")]
     Listener(#[source] io::Error),
+}
+
+/// What is told of before the system's own words.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ", another program does: end that one, or choose another with --listen",
+        io::ErrorKind::AddrNotAvailable => ", which is no address of this machine: choose another with --listen",
+        io::ErrorKind::PermissionDenied => ", which needs a right of its own: choose a port above 1023 with --listen",
+        _ => "",
+    }
 }
 
 /// A listener on `address`, if that leaves nothing exposed.

@@ -14,6 +14,12 @@ pub enum Error {
     /// Nobody answered; the same call may succeed later.
     #[error("can't reach the broker at {endpoint}: {detail}")]
     Unreachable { endpoint: String, detail: String },
+    /// The broker answers, and lets this user, or this virtual host, have no session; a person must look.
+    #[error(
+        "the broker at {endpoint} refuses the user {user:?}: {detail}: correct the user, the password or the virtual host \
+         (--amqp-url, SLOTLINE_AMQP_URL or `amqp_url`)"
+    )]
+    Denied { endpoint: String, user: String, detail: String },
     /// The broker refuses this user, virtual host or operation; a person must look.
     #[error("the broker refuses: {0}")]
     Refused(String),

@@ -21,13 +21,15 @@ pub struct Supervisor {
     /// Failures in a row: sessions that could not be opened or did not last.
     failures: u32,
     not_before: Option<Instant>,
+    /// The broker has let this process in.
+    was_let_in: bool,
     current: Option<(Session, Instant)>,
 }
 
 impl Supervisor {
     /// `name` shows in RabbitMQ's list of connections.
     pub fn new(broker: Broker, name: &str) -> Self {
-        Self { broker, name: name.to_owned(), failures: 0, not_before: None, current: None }
+        Self { broker, name: name.to_owned(), failures: 0, not_before: None, was_let_in: false, current: None }
     }
 
     pub fn broker(&self) -> &Broker {
@@ -37,6 +39,29 @@ impl Supervisor {
     /// The next session. The one before is closed if it is not over. Waits until the broker can be reached, with growing,
     /// jittered pauses. Cancel-safe.
     pub async fn next(&mut self) -> Session {
+        self.end_current().await;
+        loop {
+            match self.try_open().await {
+                Ok(session) => return session,
+                Err(error) => self.put_off(&error),
+            }
+        }
+    }
+
+    /// As [`Supervisor::next`], but fails where the broker denies the first session: by then nothing runs that could be
+    /// lost, and only a person can mend it. One that was let in once waits out what is done to its user meanwhile.
+    pub async fn next_unless_denied(&mut self) -> Result<Session, Error> {
+        self.end_current().await;
+        loop {
+            match self.try_open().await {
+                Ok(session) => return Ok(session),
+                Err(error @ Error::Denied { .. }) if !self.was_let_in => return Err(error),
+                Err(error) => self.put_off(&error),
+            }
+        }
+    }
+
+    async fn end_current(&mut self) {
         if let Some((previous, opened)) = &self.current {
             previous.close().await;
             let cause = previous.ended().await;
@@ -52,29 +77,32 @@ impl Supervisor {
             self.pause();
             self.current = None;
         }
-        loop {
-            if let Some(at) = self.not_before {
-                tokio::time::sleep_until(at).await;
-            }
-            match self.broker.open(&self.name).await {
-                Ok(session) => {
-                    tracing::info!(
-                        session.generation = session.generation(),
-                        broker.endpoint = self.broker.endpoint(),
-                        "connected to the broker"
-                    );
-                    for finding in session.findings() {
-                        tracing::warn!(broker.endpoint = self.broker.endpoint(), "{finding}");
-                    }
-                    self.current = Some((session.clone(), Instant::now()));
-                    return session;
-                }
-                Err(error) => {
-                    let pause = self.pause();
-                    tracing::warn!("{error}; trying again in {} ms", pause.as_millis());
-                }
-            }
+    }
+
+    /// Tries once, when it is time to.
+    async fn try_open(&mut self) -> Result<Session, Error> {
+        if let Some(at) = self.not_before {
+            tokio::time::sleep_until(at).await;
         }
+        let session = self.broker.open(&self.name).await?;
+        let endpoint = self.broker.endpoint();
+        tracing::info!(
+            session.generation = session.generation(),
+            broker.endpoint = endpoint,
+            "connected to the broker"
+        );
+        for finding in session.findings() {
+            tracing::warn!(broker.endpoint = endpoint, "{finding}");
+        }
+        self.was_let_in = true;
+        self.current = Some((session.clone(), Instant::now()));
+        Ok(session)
+    }
+
+    /// Says what is wrong, and when it is tried again.
+    fn put_off(&mut self, error: &Error) {
+        let pause = self.pause();
+        tracing::warn!("{error}; trying again in {} ms", pause.as_millis());
     }
 
     /// Counts a failure, and sets when to try again.

@@ -96,7 +96,9 @@ impl Term {
             self.pending.repeated.push((asked, id, position));
             return;
         }
-        let detail = format!("message_id: it was used for another request, execution {id}");
+        let detail = format!(
+            "message_id: it was used for another request, which became execution {id}: each request needs its own"
+        );
         self.pending.refused.push(Turned { asked, reason: Reason::IdempotencyConflict, detail });
     }
 }

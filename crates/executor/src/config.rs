@@ -64,18 +64,27 @@ impl Default for Config {
 impl Config {
     /// The fence must fall before its loss is declared, whatever clock rates differ by.
     pub(crate) fn check(&self) -> Result<(), crate::Error> {
+        let Self { lease, fence, heartbeat, .. } = *self;
         let invalid = |message| Err(crate::Error::InvalidConfig(message));
-        if self.heartbeat.is_zero() {
-            return invalid("heartbeat: expected more than zero");
+        if heartbeat.is_zero() {
+            return invalid("the heartbeat is 0 s: expected more (--heartbeat)".to_owned());
         }
-        if self.fence < self.heartbeat * 2 {
-            return invalid("fence: expected at least two heartbeats");
+        if fence < heartbeat * 2 {
+            return invalid(format!(
+                "the fence is {fence:?} and the heartbeat {heartbeat:?}: expected a fence of at least two heartbeats, here \
+                 {:?} (--fence, --heartbeat)",
+                heartbeat * 2
+            ));
         }
         if self.events_kept == 0 {
-            return invalid("events_kept: expected at least 1");
+            return invalid("events_kept is 0: expected at least 1 (--events-kept)".to_owned());
         }
-        if self.lease < self.fence + self.fence / 10 {
-            return invalid("lease: expected at least a tenth more than the fence");
+        let lease_min = fence + fence / 10;
+        if lease < lease_min {
+            return invalid(format!(
+                "the lease is {lease:?} and the fence {fence:?}: expected a lease at least a tenth longer than the fence, \
+                 here {lease_min:?} (--lease, --fence)"
+            ));
         }
         Ok(())
     }

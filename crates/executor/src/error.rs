@@ -3,10 +3,13 @@
 /// What a person has to change before it can run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("invalid setting {0}")]
-    InvalidConfig(&'static str),
+    #[error("{0}")]
+    InvalidConfig(String),
     #[error("the HTTP server stopped")]
     Api(#[source] slotline_api::ServeError),
+    /// The broker lets this executor have no session. As nothing runs by then, ending is safe, and it is seen.
+    #[error(transparent)]
+    Broker(slotline_broker::Error),
     /// The journal holds what this version can't read.
     #[error("the journal can't be used")]
     Journal(#[source] slotline_store::Error),

@@ -269,10 +269,12 @@ fn refused(rejected: &Rejected) -> Refused {
         code if code == Reason::Oversized.as_str() => Kind::TooLarge,
         _ => Kind::Invalid,
     };
-    let refused = Refused::new(kind, &rejected.error.code, rejected.error.message.clone());
+    let code = &rejected.error.code;
     match rejected.error.message.split_once(": ") {
-        Some((field, _)) if !field.contains(' ') => refused.at(field.trim_start_matches("payload.")),
-        _ => refused,
+        Some((field, message)) if !field.contains(' ') => {
+            Refused::new(kind, code, message).at(field.trim_start_matches("payload."))
+        }
+        _ => Refused::new(kind, code, rejected.error.message.clone()),
     }
 }
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use slotline_broker::{Consumer, Delivery, Tag, crash};
 use slotline_protocol::envelope::{Envelope, LABEL_CHARS_MAX};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
-use slotline_protocol::{ActionId, By, Reason, RequestName, Sizes, Unreadable, canonical, chain};
+use slotline_protocol::{ActionId, By, Reason, RequestName, Sizes, Unreadable, canonical, chain, did_you_mean};
 use slotline_store::{Known, Request, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -240,7 +240,11 @@ pub(crate) fn member(registry: &Registry, envelope: &Envelope<'_>, came: &Arc<Ca
     match &*envelope.message_type {
         Requested::TYPE => request(registry, envelope, came),
         CancelRequested::TYPE => cancel(envelope, came),
-        other => Err(unreadable(envelope, Reason::UnknownType, format!("message_type: {other:?} is not read here"))),
+        other => {
+            let meant = did_you_mean(other, &[Requested::TYPE, CancelRequested::TYPE]);
+            let detail = format!("message_type: {other:?} is not read here{meant}");
+            Err(unreadable(envelope, Reason::UnknownType, detail))
+        }
     }
 }
 
@@ -262,7 +266,8 @@ fn request(registry: &Registry, envelope: &Envelope<'_>, came: &Arc<Came>) -> Re
         None => [0; 32],
     };
     let registered = registry.get(&requested.action_ref).ok_or_else(|| {
-        let detail = format!("payload.action_ref: no action is called {}", requested.action_ref);
+        let (unknown, meant) = (&requested.action_ref, registry.perhaps_meant(&requested.action_ref));
+        let detail = format!("payload.action_ref: no action is called {unknown}{meant}");
         unreadable(envelope, Reason::UnknownAction, detail)
     })?;
     crash::on_poison("admit", requested.parameters.get().as_bytes());

@@ -10,7 +10,7 @@ use slotline_broker::topology::replies_queue;
 use slotline_broker::{Broker, Consume, Delivery, Session, Supervisor, Topology};
 use slotline_protocol::chain;
 use slotline_protocol::proof::Channel;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,10 +36,23 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Keeps a session alive until `shutdown`, and shows it to everyone.
-    pub(crate) async fn keep(self, current: watch::Sender<Option<Session>>, shutdown: CancellationToken) {
+    /// Keeps a session alive until `shutdown`, and shows it to everyone. `denied` is sent why there can be no first one.
+    pub(crate) async fn keep(
+        self,
+        current: watch::Sender<Option<Session>>,
+        denied: oneshot::Sender<slotline_broker::Error>,
+        shutdown: CancellationToken,
+    ) {
         let mut supervisor = Supervisor::new(self.broker.clone(), &self.name);
-        while let Some(session) = shutdown.run_until_cancelled(supervisor.next()).await {
+        while let Some(opened) = shutdown.run_until_cancelled(supervisor.next_unless_denied()).await {
+            let session = match opened {
+                Ok(session) => session,
+                Err(error) => {
+                    // Gone only with the executor, which needs no reason any more.
+                    let _ = denied.send(error);
+                    return;
+                }
+            };
             for finding in session.findings() {
                 tracing::warn!(%finding, "the broker is not as it should be");
             }

@@ -9,8 +9,11 @@ use serde_json::Value;
 use slotline_protocol::http::Action;
 use slotline_protocol::policy::InvalidPolicy;
 use slotline_protocol::requested::check_key;
-use slotline_protocol::{ActionRef, Policy, Timestamp, canonical};
+use slotline_protocol::{ActionRef, Policy, Timestamp, canonical, perhaps_meant};
 use slotline_scheduler::Limits;
+
+/// How many names an unknown one is held against: whoever sends wrong ones must not cost much.
+const ALIKE_AMONG: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -35,6 +38,12 @@ impl Registry {
         let looks = |registered: &Registered| registered.validator.is_some() || registered.action.policy.key.is_some();
         let all = self.actions.iter().filter(|registered| looks(registered.value()));
         all.map(|registered| registered.action.clone()).collect()
+    }
+
+    /// `: did you mean ...`, for a name that no action has.
+    pub(crate) fn perhaps_meant(&self, unknown: &ActionRef) -> String {
+        let names: Vec<ActionRef> = self.actions.iter().take(ALIKE_AMONG).map(|entry| entry.key().clone()).collect();
+        perhaps_meant(unknown.as_str(), names.iter().map(ActionRef::as_str))
     }
 
     pub(crate) fn put(&self, registered: Registered) {

@@ -37,7 +37,8 @@ const QUESTIONS_MAX: usize = 1000;
 
 /// Runs until `shutdown`, and then hands leadership over. The schema must be up to date. Dropping the future ends it.
 ///
-/// A broker or database that is away is waited for; what comes back as an error needs a person.
+/// A broker or database that is away is waited for; what comes back as an error needs a person. So does a broker that
+/// denies the first session; one that does so later is waited for.
 ///
 /// Everything between an arrival and its effects is on one thread: a hand-over passes a dozen tasks, and each wake-up of
 /// another thread would cost it more than the work of most of them. Only HTTP is served on the caller's runtime.
@@ -117,7 +118,8 @@ async fn execute(
     let link_over = CancellationToken::new();
     let link =
         Link { broker: broker.clone(), name: config.name.clone(), id, replies, hub: hub.clone(), gates: gates.clone() };
-    let link = tokio::spawn(link.keep(current_sender, link_over.clone()));
+    let (denied_sender, denied) = oneshot::channel();
+    let link = tokio::spawn(link.keep(current_sender, denied_sender, link_over.clone()));
     if let Some(Api { listener, tokens }) = api {
         let viewed = store.for_viewers();
         let state = slotline_api::State { control: handle.clone(), store: viewed, tokens, hub: hub.clone() };
@@ -153,6 +155,7 @@ async fn execute(
     let result = tokio::select! {
         result = seek(&context, &mut questions) => result,
         Some(Ok(Err(error))) = tasks.join_next() => Err(error),
+        Ok(error) = denied => Err(Error::Broker(error)),
     };
     watching.abort();
     shutdown.cancel();

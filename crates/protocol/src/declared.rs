@@ -32,19 +32,32 @@ macro_rules! declared {
 }
 pub(crate) use declared;
 
+/// Names less alike than this are no help.
+const ALIKE: f64 = 0.6;
+/// The same where there are many names, of which one is always somewhat alike.
+const ALIKE_AMONG_MANY: f64 = 0.85;
+
 /// `: did you mean ...`, or what there is.
 pub fn did_you_mean(unknown: &str, known: &[&str]) -> String {
-    /// Names less alike than this are no help.
-    const ALIKE: f64 = 0.6;
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&unknown.to_lowercase(), name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
+    match most_alike(unknown, known.iter().copied()) {
         Some((alike, name)) if alike >= ALIKE => format!(": did you mean `{name}`?"),
         Some(_) => format!(": expected one of {}", known.join(", ")),
         None => String::new(),
     }
+}
+
+/// `: did you mean ...`, or nothing; for names of which there may be many.
+pub fn perhaps_meant<'n>(unknown: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    match most_alike(unknown, known) {
+        Some((alike, name)) if alike >= ALIKE_AMONG_MANY => format!(": did you mean `{name}`?"),
+        Some(_) | None => String::new(),
+    }
+}
+
+fn most_alike<'n>(unknown: &str, known: impl IntoIterator<Item = &'n str>) -> Option<(f64, &'n str)> {
+    let unknown = unknown.to_lowercase();
+    let alike = known.into_iter().map(|name| (strsim::jaro_winkler(&unknown, name), name));
+    alike.max_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 /// Gives a struct its declared members only.
@@ -82,7 +95,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<V> {
     type Value = V::Value;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an object")
+        write!(out, "an object with {}", self.names.join(", "))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<V::Value, A::Error> {

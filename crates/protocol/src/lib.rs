@@ -35,7 +35,7 @@ pub use audit::By;
 pub use canonical::canonical;
 pub use chain::{Chain, chain};
 pub use change::LimitOverride;
-pub use declared::did_you_mean;
+pub use declared::{did_you_mean, perhaps_meant};
 pub use detail::Detail;
 pub use envelope::{Envelope, Reason, Unreadable};
 pub use id::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, InvalidName, WorkerName};

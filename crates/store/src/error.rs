@@ -14,6 +14,9 @@ pub enum Error {
     /// The database did not answer, or not as it should; the same call may succeed later.
     #[error("database unavailable")]
     Unavailable(#[source] sqlx::Error),
+    /// The database answers, and refuses this user, or lacks what the URL names; a person must mend either. Its own words.
+    #[error("the database refuses: {0}")]
+    Denied(String),
     /// No answer within the deadline; the connection was thrown away.
     #[error("database did not answer within {} s", .0.as_secs())]
     TimedOut(std::time::Duration),
@@ -48,6 +51,11 @@ pub enum Error {
 
 /// How the databases say that they take no writes: PostgreSQL's SQLSTATE, and SQLite's code with its variants.
 const READ_ONLY: [&str; 7] = ["25006", "8", "264", "520", "776", "1032", "1544"];
+/// How they say that a person must mend something first: PostgreSQL's SQLSTATEs for no such database and no such right, and
+/// SQLite's codes for a file that can't be opened or is no database.
+const DENIED: [&str; 4] = ["3D000", "42501", "14", "26"];
+/// The class of PostgreSQL's SQLSTATE that says that a login is wrong.
+const LOGIN_CLASS: &str = "28";
 /// How they say that there is no room.
 const FULL: [&str; 2] = ["53100", "13"];
 /// The classes of PostgreSQL's SQLSTATE that say that a value can't be stored: data exceptions, broken constraints,
@@ -66,10 +74,16 @@ impl From<sqlx::Error> for Error {
         match error.as_database_error().and_then(|error| error.code()) {
             Some(code) if READ_ONLY.contains(&&*code) => Self::ReadOnly,
             Some(code) if FULL.contains(&&*code) => Self::Full,
+            Some(code) if is_denial(&code) => Self::Denied(words(&error, &code)),
             Some(code) if is_content(&code) => Self::Refused(words(&error, &code)),
             _ => Self::Unavailable(error),
         }
     }
+}
+
+/// Whether a database refuses its user, or does not have what is asked for. SQLite's codes are shorter than SQLSTATEs.
+fn is_denial(code: &str) -> bool {
+    DENIED.contains(&code) || (code.len() == 5 && code.starts_with(LOGIN_CLASS))
 }
 
 /// Whether a database refuses a statement for the values that it bears, and not for the weather or its own state.
@@ -96,7 +110,11 @@ impl From<MigrateError> for Error {
     /// A database that went away in the middle is waited for like any other; a migration that can't be applied is not.
     fn from(error: MigrateError) -> Self {
         match error {
-            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) if is_away(&cause) => cause.into(),
+            MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)
+                if is_away(&cause) || is_denied(&cause) =>
+            {
+                cause.into()
+            }
             error => Self::Migrate(error),
         }
     }
@@ -108,6 +126,10 @@ fn is_away(error: &sqlx::Error) -> bool {
         None => true,
         Some(error) => error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P0")),
     }
+}
+
+fn is_denied(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| is_denial(&code))
 }
 
 /// Why a batch is not known to be committed. After each, the leadership is over: drop state and effects, lead again.
@@ -144,6 +166,16 @@ mod tests {
         assert!(matches!(Error::from(MigrateError::Execute(reset())), Error::Unavailable(_)));
         assert!(matches!(Error::from(MigrateError::ExecuteMigration(reset(), 1)), Error::Unavailable(_)));
         assert!(matches!(Error::from(MigrateError::VersionMismatch(1)), Error::Migrate(_)));
+    }
+
+    #[test]
+    fn what_a_person_must_mend_is_told_from_weather() {
+        for denied in ["28P01", "28000", "3D000", "42501", "14", "26"] {
+            assert!(is_denial(denied), "{denied}");
+        }
+        for other in ["53300", "57P03", "08006", "2800", "28", "5", "778"] {
+            assert!(!is_denial(other), "{other}");
+        }
     }
 
     #[test]

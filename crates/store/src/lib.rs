@@ -52,6 +52,7 @@ pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
 pub use leadership::{ActionState, Encoded, Leadership, Recovered};
+pub use migrate::{SCHEMA, Schema};
 pub use plain::plain;
 pub use record::{Events, OpenStory, RECENT_MAX, Story};
 pub use standing::{PastRewind, Rewind, Standing, lost};
@@ -132,6 +133,21 @@ impl Store {
     /// Brings the schema up to date. Does nothing if it is; several may call it at once.
     pub async fn migrate(&self) -> Result<(), Error> {
         on!(self, journal => journal.migrate())
+    }
+
+    /// How the schema stands to this program. A user that may not read the list of migrations is not told apart from one
+    /// whose schema is current: it can't have migrated either.
+    pub async fn schema(&self) -> Result<Schema, Error> {
+        on!(self, journal => journal.schema()).map(Schema::of)
+    }
+
+    /// Where a URL leads, without its password and options, for people.
+    pub fn endpoint(url: &str) -> String {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => postgres::endpoint(url),
+            Some("sqlite") => url.split('?').next().unwrap_or_default().to_owned(),
+            _ => "the database URL".to_owned(),
+        }
     }
 
     /// Waits until this process leads, and raises the epoch. `leader` names it for people.

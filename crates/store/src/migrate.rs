@@ -23,6 +23,37 @@ macro_rules! embedded {
 const POSTGRES: &[Embedded] = embedded!("postgres": 1 "journal");
 const SQLITE: &[Embedded] = embedded!("sqlite": 1 "journal");
 
+/// The newest schema that this program knows.
+pub const SCHEMA: i64 = newest(POSTGRES);
+
+const fn newest(embedded: &[Embedded]) -> i64 {
+    embedded[embedded.len() - 1].0
+}
+
+/// How the schema of a database stands to this program, which knows those up to [`SCHEMA`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// The database holds no journal.
+    Missing,
+    /// Migrations are missing; the newest that is there.
+    Older(i64),
+    Current,
+    /// A newer program has migrated it.
+    Newer(i64),
+}
+
+impl Schema {
+    /// By the newest migration that the database has seen.
+    pub(crate) fn of(newest: Option<i64>) -> Self {
+        match newest {
+            None => Self::Missing,
+            Some(SCHEMA) => Self::Current,
+            Some(older) if older < SCHEMA => Self::Older(older),
+            Some(newer) => Self::Newer(newer),
+        }
+    }
+}
+
 /// For a session that keeps other migrators out.
 pub(crate) fn postgres() -> Migrator {
     let mut migrator = migrator(POSTGRES);
@@ -40,7 +71,8 @@ fn migrator(embedded: &[Embedded]) -> Migrator {
         Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), without_transaction)
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
-    // An older version runs on a newer schema while executors are replaced.
+    // An older version that already runs goes on with a newer schema while executors are replaced; whether one may start
+    // on it is decided before (`Schema::Newer`).
     migrator.set_ignore_missing(true);
     migrator
 }

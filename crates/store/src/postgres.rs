@@ -37,6 +37,11 @@ const VERSION_MIN: i32 = 140_000;
 const PLANS: &str = "force_custom_plan";
 const SETTINGS: &str =
     "SELECT current_setting('server_encoding') AS encoding, current_setting('plan_cache_mode') AS plans";
+/// Whether the list of migrations is there, and whether this user may read it.
+const MIGRATIONS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS there, \
+    coalesce(has_table_privilege(to_regclass('_sqlx_migrations')::oid, 'SELECT'), false) AS readable, \
+    to_regclass('leadership') IS NOT NULL AS journal";
+const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE success";
 /// One lock for the migrators of each schema, and the pause between two tries to have it.
 const TRY_MIGRATING: &str =
     "SELECT pg_try_advisory_lock(hashtextextended('slotline migration of ' || current_schema(), 0))";
@@ -82,6 +87,18 @@ fn wrong_encoding(encoding: &str) -> Result<(), Error> {
         "it is encoded in {encoding}, which can't hold every text, and Slotline needs UTF8; make another with \
          `createdb --encoding=UTF8 --template=template0 NAME` and name it in the database URL"
     )))
+}
+
+/// `postgres://user@host:port/database`.
+pub(crate) fn endpoint(url: &str) -> String {
+    let Ok(options) = PgConnectOptions::from_str(url) else { return "the database URL".to_owned() };
+    let (user, host, port) = (options.get_username(), options.get_host(), options.get_port());
+    // As PostgreSQL does where none is named.
+    let database = options.get_database().unwrap_or(user);
+    match options.get_socket() {
+        Some(socket) => format!("{} (user {user}, database {database})", socket.display()),
+        None => format!("postgres://{user}@{host}:{port}/{database}"),
+    }
 }
 
 impl Journal {
@@ -147,6 +164,21 @@ impl Journal {
         .await?;
         // The lock goes with its session.
         within(connection.close()).await
+    }
+
+    /// The newest migration that this database has seen.
+    pub(crate) async fn schema(&self) -> Result<Option<i64>, Error> {
+        let mut connection = borrow(&self.pool).await?;
+        let row = within(sqlx::query(MIGRATIONS).fetch_one(&mut *connection)).await?;
+        let (there, readable, journal): (bool, bool, bool) =
+            (row.try_get("there")?, row.try_get("readable")?, row.try_get("journal")?);
+        let newest = match (there, readable, journal) {
+            (true, true, _) => within(sqlx::query_scalar(NEWEST_MIGRATION).fetch_one(&mut *connection)).await?,
+            (_, _, true) => Some(migrate::SCHEMA),
+            (_, _, false) => None,
+        };
+        connection.give_back();
+        Ok(newest)
     }
 
     pub(crate) async fn reading(&self) -> Result<Reading, Error> {

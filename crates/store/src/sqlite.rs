@@ -13,6 +13,7 @@ mod verify;
 
 use slotline_protocol::chain;
 use std::fs::{OpenOptions, Permissions};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -148,6 +149,17 @@ impl Journal {
         Ok(())
     }
 
+    /// The newest migration that this file has seen.
+    pub(crate) async fn schema(&self) -> Result<Option<i64>, Error> {
+        let mut connection = within(self.readers.acquire()).await?;
+        let there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations')";
+        if !within(sqlx::query_scalar(there).fetch_one(&mut *connection)).await? {
+            return Ok(None);
+        }
+        let newest = "SELECT max(version) FROM _sqlx_migrations WHERE success";
+        within(sqlx::query_scalar(newest).fetch_one(&mut *connection)).await
+    }
+
     pub(crate) async fn check(&self) -> Result<Vec<String>, Error> {
         self.ping().await?;
         let mut findings = Vec::new();
@@ -187,7 +199,13 @@ fn only<T>(mut rows: Vec<T>) -> Result<T, Error> {
 /// Only their owner may read the files of the journal. SQLite gives its log and its index of it the mode of the file.
 fn keep_private(path: &Path) -> Result<(), Error> {
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE).open(path);
-    made.map_err(sqlx::Error::Io)?;
+    made.map_err(|error| match error.kind() {
+        // No moment will make the folder, or give rights in it.
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => {
+            Error::Denied(format!("{} can't be opened: {error}", path.display()))
+        }
+        _ => sqlx::Error::Io(error).into(),
+    })?;
     for suffix in ["", "-wal", "-shm"] {
         let path = beside(path, suffix);
         let is_open = std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o777 != PRIVATE);

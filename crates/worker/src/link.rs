@@ -46,6 +46,7 @@ enum State {
 
 struct Connected {
     supervisor: Supervisor,
+    /// [`Error::Denied`] is of the first session, and so is final.
     subscribed: Result<Subscribed, Error>,
     /// What is still to be put away, also of a session that came to nothing.
     formers: Vec<Former>,
@@ -71,6 +72,8 @@ pub(crate) enum News {
     Delivered(Incarnation),
     /// The session is over; the next is being built.
     Lost,
+    /// The broker denies the first session; there is no use in waiting.
+    Denied(Error),
 }
 
 impl Place {
@@ -112,6 +115,10 @@ impl Link {
                         }
                         // The incarnation ended meanwhile.
                         Ok(subscribed) => self.move_to(supervisor, subscribed, incarnation),
+                        Err(error @ Error::Denied { .. }) => {
+                            self.state = State::Connecting(Box::pin(std::future::pending()));
+                            return News::Denied(error);
+                        }
                         Err(error) => {
                             tracing::warn!(error = %chain(&error), "can't subscribe to the worker's queue");
                             self.reconnect(supervisor, incarnation);
@@ -203,7 +210,10 @@ async fn connect(
     incarnation: Incarnation,
     mut formers: Vec<Former>,
 ) -> Connected {
-    let session = supervisor.next().await;
+    let session = match supervisor.next_unless_denied().await {
+        Ok(session) => session,
+        Err(error) => return Connected { supervisor, subscribed: Err(error), formers },
+    };
     for finding in session.findings() {
         tracing::warn!("{finding}");
     }

@@ -8,6 +8,7 @@ pub(crate) mod places;
 pub(crate) mod pool;
 pub(crate) mod printed;
 pub(crate) mod result;
+pub(crate) mod why;
 
 use std::io;
 use std::os::unix::net::UnixListener;

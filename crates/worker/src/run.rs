@@ -208,6 +208,7 @@ impl Loop {
                     }
                     News::Delivered(incarnation) => self.delivered(incarnation, &mut deliveries),
                     News::Lost => tracing::warn!("the session with the broker is over; work goes on"),
+                    News::Denied(error) => return Err(Error::Broker(error)),
                 },
                 ready = timer.readable() => {
                     if let Ok(mut ready) = ready {

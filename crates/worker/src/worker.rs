@@ -23,6 +23,7 @@ use crate::env::{self, ENV_PASSED};
 use crate::handler::{self, Handler, HandlerError};
 use crate::hands::Work;
 use crate::lock::Lock;
+use crate::process::why::flaw;
 use crate::resources;
 use crate::run::{self, Setup};
 use crate::scratch::Scratch;
@@ -59,6 +60,9 @@ pub enum Error {
     /// Give this worker another name, or end the other one.
     #[error("{reason}: end that one, or give this one another name (--name)")]
     Refused { reason: String },
+    /// The broker lets this worker have no session. Nothing has run by then.
+    #[error(transparent)]
+    Broker(slotline_broker::Error),
     /// The system gave no thread, timer or event queue.
     #[error("can't start the worker's threads")]
     Thread(#[source] std::io::Error),
@@ -132,6 +136,7 @@ impl Worker {
         let fit = (!commands.is_empty()).then(|| resources::fit(self.config.capacity));
         let scratch = if !commands.is_empty() {
             say_what_holds(&commands);
+            self.say_what_is_wrong();
             // Its memory and its environment are no business of commands that run as the same user.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
                 .map_err(|error| Error::Thread(error.into()))?;
@@ -176,6 +181,23 @@ impl Worker {
             result = result => result.unwrap_or(Err(Error::Died)),
             Ok(error) = given_up => Err(error),
         }
+    }
+}
+
+impl Worker {
+    /// Commands that can't be started as they stand are named at once, and not when the first execution fails. They may be
+    /// put right while the worker runs. Nothing waits for that: they may lie on a disk that does not answer.
+    fn say_what_is_wrong(&self) {
+        let commands: Vec<(String, Arc<Command>)> =
+            self.work.iter().filter_map(|(name, work)| Some((name.to_string(), work.command()?.clone()))).collect();
+        drop(tokio::task::spawn_blocking(move || {
+            for (action, command) in commands {
+                let program = command.config.command.first().map_or("", String::as_str);
+                if let Some(flaw) = flaw(program, command.config.cwd.as_deref()) {
+                    tracing::warn!(action, "can't start {program:?}: {flaw}");
+                }
+            }
+        }));
     }
 }
 
@@ -355,8 +377,8 @@ impl Builder {
         if !self.terms.are_sound() {
             let Terms { lease, fence, heartbeat } = self.terms;
             return misconfigured(format!(
-                "a heartbeat every {heartbeat:?}, a fence after {fence:?} and a lease of {lease:?} do not fit: expected the \
-                 fence to be shorter than the lease, and the heartbeat at most half the fence"
+                "a lease of {lease:?}, a fence of {fence:?} and a heartbeat of {heartbeat:?} do not fit: expected the fence \
+                 to be shorter than the lease, and the heartbeat at most half the fence (--lease, --fence, --heartbeat)"
             ));
         }
         if self.actions.is_empty() {

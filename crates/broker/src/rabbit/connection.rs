@@ -93,6 +93,20 @@ impl Endpoint {
     }
 }
 
+/// How RabbitMQ says that it has as many connections as an operator lets it have, which passes.
+const AT_ITS_LIMIT: &str = "limit";
+
+impl Endpoint {
+    /// What a refused login is: for a person to mend, unless it is for want of room.
+    fn denied(&self, detail: String) -> Error {
+        if detail.contains(AT_ITS_LIMIT) {
+            return unreachable(&self.label, detail);
+        }
+        let user = self.uri.authority.userinfo.username.clone();
+        Error::Denied { endpoint: self.label.clone(), user, detail }
+    }
+}
+
 /// The endpoints of a list. A comma that no scheme follows is part of a password.
 fn split(urls: &str) -> Vec<&str> {
     let mut parts = Vec::new();
@@ -172,6 +186,7 @@ impl Server {
                 .map(Arc::new)
                 .map_err(|error| match wire::error(&error) {
                     Error::Lost(detail) => unreachable(&endpoint.label, detail),
+                    Error::Refused(detail) => endpoint.denied(detail),
                     other => other,
                 })
         };

@@ -11,7 +11,7 @@ use slotline_protocol::message::Failure;
 
 use super::output::Tail;
 use super::places::Places;
-use super::printed;
+use super::{printed, why};
 use crate::duty::Json;
 use crate::limit::{self, RESULT_BYTES_MAX, result_too_large};
 
@@ -92,13 +92,8 @@ pub(super) fn spawn_failure(program: &str, cwd: Option<&Path>, errno: i32) -> Fa
     if Errno::from_raw_os_error(errno) == Errno::TIME {
         return Failure::new("spawn_failed", format!("{program:?} was not started: the worker is isolated"));
     }
-    let reason = std::io::Error::from_raw_os_error(errno);
-    let message = match cwd {
-        // The system says the same of a missing program and of a missing folder.
-        Some(cwd) if !cwd.is_dir() => format!("can't start {program:?}: its folder {cwd:?} is not there"),
-        Some(_) | None => format!("can't start {program:?}: {reason}"),
-    };
-    Failure::new("spawn_failed", message)
+    let reason = why::flaw(program, cwd).unwrap_or_else(|| std::io::Error::from_raw_os_error(errno).to_string());
+    Failure::new("spawn_failed", format!("can't start {program:?}: {reason}"))
 }
 
 /// The result of a command that ended well: the file's JSON if it wrote one, else the last JSON value on stdout, else
