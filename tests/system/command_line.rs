@@ -31,7 +31,7 @@ async fn run_and_wait_exits_as_the_execution_ended() -> anyhow::Result<()> {
 
     for (arguments, code) in [
         (&["run", "demo.fail", "--wait"][..], 1),
-        (&["run", "no.such", "--wait"], 2),
+        (&["run", "no.such", "--wait"], 3),
         (&["run", "demo.slow", "--params", "{\"sleep_ms\": 60000}", "--wait"], 124),
     ] {
         let done = world.slotline(arguments).await?;

@@ -21,6 +21,7 @@ mod intake;
 mod journal;
 mod leader;
 mod log;
+mod mistakes;
 mod operators;
 mod order;
 mod policies;

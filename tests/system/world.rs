@@ -236,8 +236,10 @@ impl Builder {
             world.start_executor()?;
         }
         world.ready().await?;
-        let applied = world.slotline(&["apply", world.actions.to_str().context("UTF-8")?]).await?;
-        ensure!(applied.status.success(), "apply: {applied:?}");
+        if !self.actions.is_empty() {
+            let applied = world.slotline(&["apply", world.actions.to_str().context("UTF-8")?]).await?;
+            ensure!(applied.status.success(), "apply: {applied:?}");
+        }
         for number in 0..self.workers {
             world.start_worker(&format!("worker-{number}"))?;
         }

@@ -38,6 +38,18 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Action>, Error> {
     parse(&Document::read(path)?, &folder)
 }
 
+/// What is allowed, and perhaps not meant, in sentences for people.
+pub(crate) fn doubts(actions: &[Action]) -> Vec<String> {
+    let is_doubtful = |policy: &Policy| policy.key_limit.is_some() && policy.key.is_none() && !policy.key_required;
+    let of = |Action { action_ref, .. }: &Action| {
+        format!(
+            "{action_ref}: `key_limit` holds for each concurrency key, and no `key` says where it is: requests must give \
+             `concurrency_key`, and those without one share one line; set `key = \"/name\"`, or `key_required = true`"
+        )
+    };
+    actions.iter().filter(|action| is_doubtful(&action.policy)).map(of).collect()
+}
+
 /// The example actions.
 pub(crate) fn examples() -> Vec<Action> {
     let document = Document::new(Path::new("examples/actions.toml"), EXAMPLES.to_owned());
@@ -59,7 +71,9 @@ fn parse(document: &Document, folder: &Path) -> Result<Vec<Action>, Error> {
         let hint = did_you_mean(key.get_ref(), &["action"]);
         return Err(document.wrong(Some(key.span()), format!("unknown key `{}`{hint}", key.get_ref())));
     }
-    let Some(entries) = entries else { return Ok(Vec::new()) };
+    let Some(entries) = entries else {
+        return Err(document.wrong(None, "the file holds no action: expected tables, each headed [[action]]"));
+    };
     let span = entries.span();
     let DeValue::Array(entries) = entries.into_inner() else {
         return Err(document.wrong(Some(span), "action: expected tables, each headed [[action]]"));
@@ -74,7 +88,8 @@ fn parse(document: &Document, folder: &Path) -> Result<Vec<Action>, Error> {
         };
         let action = action(document, folder, Spanned::new(span.clone(), entry), index)?;
         if let Some(earlier) = lines.insert(action.action_ref.clone(), line) {
-            let message = format!("{} is there already, at line {earlier}", action.action_ref);
+            let message =
+                format!("the action {} is declared twice, first at line {earlier}: leave one", action.action_ref);
             return Err(document.wrong(Some(span), message));
         }
         actions.push(action);
@@ -100,7 +115,9 @@ fn action(document: &Document, folder: &Path, entry: Spanned<DeTable<'_>>, index
     let policy: Policy = document.parse(Spanned::new(whole.clone(), entry.clone()), action_ref.as_str())?;
     policy.check().map_err(|error| {
         let span = locate(&entry, error.field).unwrap_or(whole);
-        document.wrong(Some(span), format!("{action_ref}.{}: {}", error.field, error.message))
+        // TOML has no null: what is not said is left out.
+        let message = error.message.replace(", or null for", ", or left out for");
+        document.wrong(Some(span), format!("{action_ref}.{}: {message}", error.field))
     })?;
     Ok(Action { action_ref, policy, run })
 }
@@ -178,16 +195,35 @@ mod tests {
                 "[[action]]\nref = 'a.b'\n[action.run]\ncomand = ['x']",
                 "actions.toml:4: a.b: run.comand: unknown key `comand`: did you mean `command`?",
             ),
-            ("[[action]]\nref = 'a.b'\nlimit = 'one'", "actions.toml:3: a.b.limit: "),
+            (
+                "[[action]]\nref = 'a.b'\nlimit = 'one'",
+                "actions.toml:3: a.b.limit: found the text \"one\", expected a whole number, not below zero",
+            ),
+            (
+                "[[action]]\nref = 'a.b'\nlimit = -1",
+                "actions.toml:3: a.b.limit: found the number -1, expected a whole number, not below zero",
+            ),
+            ("# nothing\n", "actions.toml:1: the file holds no action: expected tables, each headed [[action]]"),
+            (
+                "[[action]]\nref = 'a.b'\n[action.run]\ncommand = 'echo hello'",
+                "actions.toml:4: a.b: run.command: found the text \"echo hello\", expected a list, such as \
+                 [\"echo\", \"hello\"]",
+            ),
             ("[[action]]\nref = 'a.b'\ntimeout = 'soon'", "actions.toml:3: a.b.timeout: \"soon\" is no duration"),
-            ("[[action]]\nref = 'a.b'\nlimit = 0", "actions.toml:3: a.b.limit: expected at least 1"),
+            (
+                "[[action]]\nref = 'a.b'\nlimit = 0",
+                "actions.toml:3: a.b.limit: expected at least 1, or left out for no limit; to run nothing, pause the action",
+            ),
             (
                 "[[action]]\nref = 'a.b'\n[action.retry]\nmax_attempts = 0",
                 "actions.toml:4: a.b.retry.max_attempts: expected at least 1",
             ),
             ("[[action]]\nlimit = 1", "actions.toml:1: action[0]: the key `ref` is missing"),
             ("[[action]]\nref = 'nodot'", "actions.toml:2: action[0].ref: \"nodot\" is no valid action_ref"),
-            ("[[action]]\nref = 'a.b'\n[[action]]\nref = 'a.b'", "actions.toml:3: a.b is there already, at line 1"),
+            (
+                "[[action]]\nref = 'a.b'\n[[action]]\nref = 'a.b'",
+                "actions.toml:3: the action a.b is declared twice, first at line 1: leave one",
+            ),
             (
                 "[[action]]\nref = 'a.b'\n[action.run]\ncommand = []",
                 "actions.toml:3: a.b: run.command: expected a program",

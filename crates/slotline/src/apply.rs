@@ -26,9 +26,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn apply(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let actions = actions::read(&args.file)?;
+    actions::doubts(&actions).into_iter().for_each(output::note);
     let applied = send(&settings.client()?, &actions, args.dry_run, args.reason).await?;
     match settings.output() {
-        Output::Table => show(&applied, args.dry_run),
+        Output::Table | Output::Wide => show(&applied, args.dry_run),
         Output::Json => output::json(&applied),
     }
     Ok(ExitCode::SUCCESS)

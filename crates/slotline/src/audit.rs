@@ -7,6 +7,7 @@ use slotline_protocol::{ActionRef, ExecutionId};
 
 use crate::apply::spelt;
 use crate::config::Output;
+use crate::style::Style;
 use crate::{Settings, output};
 
 #[derive(clap::Args)]
@@ -34,17 +35,17 @@ pub(crate) async fn audit(settings: &Settings, args: Args) -> anyhow::Result<Exi
     let entries: Vec<Entry> = settings.client()?.list(&["audit"], &query, most).await?;
     match settings.output() {
         Output::Json => output::json(&entries),
-        Output::Table => list(&entries),
+        Output::Table | Output::Wide => list(settings.style(), &entries),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(entries: &[Entry]) {
-    output::table(
+fn list(style: Style, entries: &[Entry]) {
+    style.table(
         ["AT", "ACTOR", "CHANGED", "OF", "WHAT", "REASON"],
         entries.iter().map(|entry| {
             [
-                output::moment(entry.at),
+                style.moment(entry.at),
                 entry.by.actor.clone(),
                 entry.changed.to_string(),
                 subject(entry),

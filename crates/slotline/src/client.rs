@@ -1,6 +1,8 @@
 //! Asking the API. Every error says what to do next.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
@@ -19,12 +21,38 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(35);
 /// How long one stream is read before it is opened anew; no connection is for ever.
 const STREAM_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// The API of one executor.
+/// The API of an installation, served by each of its executors.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    base: Url,
+    /// Tried in turn; clones share whose turn it is.
+    bases: Arc<Bases>,
     token: Option<Token>,
+}
+
+struct Bases {
+    urls: Vec<Url>,
+    turn: AtomicUsize,
+}
+
+impl Bases {
+    fn current(&self) -> &Url {
+        &self.urls[self.turn.load(Ordering::Relaxed) % self.urls.len()]
+    }
+
+    /// The one that a URL is below.
+    fn of(&self, url: &Url) -> &Url {
+        let is_below = |base: &&Url| base.origin() == url.origin() && url.path().starts_with(base.path());
+        self.urls.iter().find(is_below).unwrap_or_else(|| self.current())
+    }
+
+    /// The next in turn, after `failed` did not answer; clones that saw the same do not skip one.
+    fn move_on(&self, failed: &Url) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        if self.urls[turn % self.urls.len()] == *failed {
+            let _ = self.turn.compare_exchange(turn, turn + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Why the API did not do as asked.
@@ -37,13 +65,16 @@ pub(crate) enum Error {
         "nothing answers at {base}: start one with `slotline dev` or `slotline executor`, or name another with --api-url"
     )]
     Unreachable { base: Url, source: reqwest::Error },
+    /// The URL says `https`, and what listens there does not speak it.
+    #[error("what listens at {base} speaks no TLS: name it as http:// (--api-url or SLOTLINE_API_URL)")]
+    NoTls { base: Url },
     /// Somebody took the question and did not answer in time; the same call may succeed later.
     #[error("what listens at {base} does not answer")]
     Silent { base: Url },
     #[error("{}", told(*status, refusal))]
     Refused { status: StatusCode, refusal: Refusal },
     /// Something else than Slotline listens there.
-    #[error("what answers at {base} does not seem to be Slotline (status {status})")]
+    #[error("what answers at {base} does not seem to be Slotline (status {status}){}", foreign(base))]
     Foreign { base: Url, status: StatusCode },
 }
 
@@ -60,17 +91,40 @@ impl Error {
                     StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
                 )
             }
-            Self::InvalidUrl(_) => false,
+            Self::InvalidUrl(_) | Self::NoTls { .. } => false,
         }
+    }
+}
+
+/// Whether the other side answered, and not in TLS.
+fn speaks_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let words = error.to_string();
+        if words.contains("InvalidContentType") || words.contains("corrupt message") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// What may be wrong with a URL at which something else answers.
+fn foreign(base: &Url) -> String {
+    match base.path() {
+        "/" | "" => ": correct --api-url or SLOTLINE_API_URL".to_owned(),
+        path => format!(
+            ": the URL has the path {path}, below which /api/v1 is asked; leave it out unless a proxy serves Slotline there"
+        ),
     }
 }
 
 fn told(status: StatusCode, refusal: &Refusal) -> String {
     let field = refusal.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     let hint = match (status, refusal.code.as_str()) {
-        (StatusCode::UNAUTHORIZED, _) => format!(" (set {TOKEN_VARIABLE} or --api-token-file)"),
+        (StatusCode::UNAUTHORIZED, _) => format!(" (give it in {TOKEN_VARIABLE} or --api-token-file)"),
         (_, "unknown_action") => {
-            " (see `slotline queue` for those there are, `slotline apply` for new ones)".to_owned()
+            " (see `slotline actions` for those there are, `slotline apply` for new ones)".to_owned()
         }
         (StatusCode::SERVICE_UNAVAILABLE, _) => " (try again in a moment)".to_owned(),
         _ => String::new(),
@@ -78,27 +132,44 @@ fn told(status: StatusCode, refusal: &Refusal) -> String {
     format!("{field}{}{hint}", refusal.message)
 }
 
+/// A URL that goes on to the routes, as one that was copied does, means the same without them.
+fn without_routes(mut base: Url) -> Url {
+    let path = base.path().trim_end_matches('/');
+    let shorter = path.strip_suffix("/api/v1").or_else(|| path.strip_suffix("/api")).map(str::to_owned);
+    if let Some(shorter) = shorter {
+        base.set_path(&shorter);
+    }
+    base
+}
+
+fn read(url: &str) -> Result<Url, Error> {
+    let invalid = || Error::InvalidUrl(url.to_owned());
+    let base = Url::parse(url).map_err(|_| invalid())?;
+    let is_usable = matches!(base.scheme(), "http" | "https") && !base.cannot_be_a_base() && base.host().is_some();
+    if is_usable { Ok(without_routes(base)) } else { Err(invalid()) }
+}
+
+fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address: Result<IpAddr, _> = host.trim_start_matches('[').trim_end_matches(']').parse();
+    address.map_or(host == "localhost", |address| address.is_loopback())
+}
+
 impl Client {
-    pub(crate) fn new(url: &str, token: Option<Token>) -> Result<Self, Error> {
-        let invalid = || Error::InvalidUrl(url.to_owned());
-        let base = Url::parse(url).map_err(|_| invalid())?;
-        if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
-            return Err(invalid());
-        }
+    /// `urls` are separated by commas.
+    pub(crate) fn new(urls: &str, token: Option<Token>) -> Result<Self, Error> {
+        let urls = urls.split(',').map(|url| read(url.trim())).collect::<Result<Vec<Url>, Error>>()?;
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_WITHIN)
             .timeout(ANSWER_WITHIN)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("slotline/", env!("CARGO_PKG_VERSION")));
-        let host = base.host_str().ok_or_else(invalid)?;
-        let address: Result<IpAddr, _> = host.trim_start_matches('[').trim_end_matches(']').parse();
-        let is_local = address.map_or(host == "localhost", |address| address.is_loopback());
-        if is_local {
+        if urls.iter().all(is_local) {
             // A proxy knows another machine by this name.
             http = http.no_proxy();
         }
         let http = http.build().expect("the TLS provider is installed and the options are constants");
-        Ok(Self { http, base, token })
+        Ok(Self { http, bases: Arc::new(Bases { urls, turn: AtomicUsize::new(0) }), token })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, Error> {
@@ -161,19 +232,20 @@ impl Client {
         if last > 0 {
             request = request.header("last-event-id", last);
         }
-        let silent = |_| Error::Silent { base: self.base.clone() };
-        let response = tokio::time::timeout(ANSWER_WITHIN, request.send()).await.map_err(silent)?;
-        let response = response.map_err(|source| self.unreachable(source))?;
+        let base = self.bases.current().clone();
+        let silent = |_| Error::Silent { base: named(&base) };
+        let (base, response) = tokio::time::timeout(ANSWER_WITHIN, self.reach(request)).await.map_err(silent)??;
         let is_stream = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
             kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"))
         });
         match response.status() {
             StatusCode::NO_CONTENT => Ok(None),
             StatusCode::OK if is_stream => Ok(Some(response)),
-            status if status.is_success() => Err(Error::Foreign { base: self.base.clone(), status }),
+            status if status.is_success() => Err(Error::Foreign { base: named(&base), status }),
             status => {
+                let silent = |_| Error::Silent { base: named(&base) };
                 let body = tokio::time::timeout(ANSWER_WITHIN, response.bytes()).await.map_err(silent)?;
-                Err(self.refused(status, &body.map_err(|source| self.unreachable(source))?))
+                Err(refused(&base, status, &body.map_err(|source| unreachable(&base, source))?))
             }
         }
     }
@@ -191,7 +263,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        let mut url = self.base.clone();
+        let mut url = self.bases.current().clone();
         url.path_segments_mut()
             .expect("a base was checked to be one")
             .pop_if_empty()
@@ -209,26 +281,112 @@ impl Client {
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
-        let (status, body) = self.receive(request).await?;
-        serde_json::from_slice(&body).map_err(|_| Error::Foreign { base: self.base.clone(), status })
-    }
-
-    async fn receive(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Error> {
-        let response = request.send().await.map_err(|source| self.unreachable(source))?;
+        let (base, response) = self.reach(request).await?;
         let status = response.status();
-        let body = response.bytes().await.map_err(|source| self.unreachable(source))?.to_vec();
-        if status.is_success() { Ok((status, body)) } else { Err(self.refused(status, &body)) }
+        let body = response.bytes().await.map_err(|source| unreachable(&base, source))?;
+        if !status.is_success() {
+            return Err(refused(&base, status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| Error::Foreign { base: named(&base), status })
     }
 
-    fn unreachable(&self, source: reqwest::Error) -> Error {
-        // The URL is in our own message, and may hold a password.
-        Error::Unreachable { base: self.base.clone(), source: source.without_url() }
+    /// Sends it to the executors in turn, until one can be reached: what could not be connected was not asked, so that
+    /// nothing is asked twice. Gives where the answer is from.
+    async fn reach(&self, request: RequestBuilder) -> Result<(Url, Response), Error> {
+        let mut request = request.build().map_err(|source| unreachable(self.bases.current(), source))?;
+        let mut base = self.bases.of(request.url()).clone();
+        let mut rest = self.bases.urls.len();
+        loop {
+            rest -= 1;
+            // A body that can't be had again is of no use elsewhere.
+            let next = request.try_clone();
+            let error = match self.http.execute(request).await {
+                Ok(response) => return Ok((base, response)),
+                Err(error) => error,
+            };
+            let is_unasked = error.is_connect();
+            if is_unasked {
+                self.bases.move_on(&base);
+            }
+            request = match next {
+                Some(next) if is_unasked && rest > 0 => next,
+                Some(_) | None => return Err(unreachable(&base, error)),
+            };
+            let other = self.bases.current().clone();
+            *request.url_mut() = moved(request.url(), &base, &other);
+            base = other;
+        }
+    }
+}
+
+/// The same question below another base.
+fn moved(url: &Url, from: &Url, to: &Url) -> Url {
+    let below = |base: &Url| base.path().trim_end_matches('/').to_owned();
+    let route = url.path().strip_prefix(&below(from)).unwrap_or(url.path());
+    let mut moved = to.clone();
+    moved.set_path(&format!("{}{route}", below(to)));
+    moved.set_query(url.query());
+    moved
+}
+
+fn unreachable(base: &Url, source: reqwest::Error) -> Error {
+    if base.scheme() == "https" && speaks_no_tls(&source) {
+        return Error::NoTls { base: named(base) };
+    }
+    // The URL is in our own message, and may hold a password.
+    Error::Unreachable { base: named(base), source: source.without_url() }
+}
+
+/// For people: without a password.
+fn named(base: &Url) -> Url {
+    let mut named = base.clone();
+    // What can't have one has none.
+    let _ = named.set_password(None);
+    named
+}
+
+fn refused(base: &Url, status: StatusCode, body: &[u8]) -> Error {
+    match serde_json::from_slice::<Refused>(body) {
+        Ok(Refused { error: mut refusal }) => {
+            if refusal.code == "no_such_route" {
+                refusal.message.push_str(&foreign(base));
+            }
+            Error::Refused { status, refusal }
+        }
+        Err(_) => Error::Foreign { base: named(base), status },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().expect(text)
     }
 
-    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
-        match serde_json::from_slice::<Refused>(body) {
-            Ok(Refused { error: refusal }) => Error::Refused { status, refusal },
-            Err(_) => Error::Foreign { base: self.base.clone(), status },
+    #[test]
+    fn a_question_moves_to_another_executor_with_its_route_and_its_query() {
+        let asked = url("http://a:7070/api/v1/executions?limit=5");
+        assert_eq!(
+            moved(&asked, &url("http://a:7070/"), &url("https://b/slotline")).as_str(),
+            "https://b/slotline/api/v1/executions?limit=5"
+        );
+        let asked = url("https://b/slotline/api/v1/workers");
+        assert_eq!(
+            moved(&asked, &url("https://b/slotline"), &url("http://a:7070")).as_str(),
+            "http://a:7070/api/v1/workers"
+        );
+    }
+
+    #[test]
+    fn a_url_with_its_routes_means_the_same_without_them() {
+        for text in ["http://h:1/api/v1", "http://h:1/api/v1/", "http://h:1/api", "http://h:1/"] {
+            assert_eq!(read(text).expect(text).as_str(), "http://h:1/", "{text}");
+        }
+        assert_eq!(read("https://h/slotline").expect("a URL").path(), "/slotline");
+        for text in ["nonsense", "ftp://h", "http://", ""] {
+            assert!(matches!(read(text), Err(Error::InvalidUrl(_))), "{text}");
         }
     }
 }

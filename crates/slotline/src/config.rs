@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use slotline_api::{InvalidTokens, Token, Tokens};
 use slotline_protocol::duration;
 
@@ -35,6 +35,8 @@ pub(crate) const TOKEN_VARIABLE: &str = "SLOTLINE_API_TOKEN";
 pub(crate) enum Output {
     #[default]
     Table,
+    // Tables with exact times and nothing cut.
+    Wide,
     Json,
 }
 
@@ -86,6 +88,30 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where to listen, as flag and file say it.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(DEFAULT_LISTEN.port());
+        format!("expected an address in numbers and a port: 127.0.0.1:{port} for this machine, 0.0.0.0:{port} for all")
+    })
+}
+
+/// A number alone is a port to most people, so that it gets the same answer as text.
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Found {
+        Text(String),
+        Number(i64),
+    }
+    let text = match Found::deserialize(deserializer) {
+        Ok(Found::Text(text)) => text,
+        Ok(Found::Number(number)) => number.to_string(),
+        Err(_) => String::new(),
+    };
+    address(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
 /// What a file may say; every key may be left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -96,6 +122,7 @@ pub(crate) struct File {
     pub(crate) amqp_url: Option<Secret>,
     pub(crate) amqp_url_file: Option<PathBuf>,
     pub(crate) prefix: Option<String>,
+    #[serde(deserialize_with = "listen")]
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) api_url: Option<String>,
     pub(crate) api_token: Option<Secret>,
@@ -121,6 +148,7 @@ pub(crate) struct File {
     pub(crate) retention: Option<Duration>,
     pub(crate) events_kept: Option<u64>,
     pub(crate) no_migrate: bool,
+    pub(crate) allow_newer_schema: bool,
     pub(crate) no_public_statuses: bool,
     pub(crate) no_public_progress: bool,
     pub(crate) no_public_logs: bool,
@@ -274,7 +302,10 @@ mod tests {
             ("zzz = 1", "slotline.toml:1: zzz: unknown key `zzz`: expected one of database_url, "),
             ("[worker]\nname = 'x'", "slotline.toml:1: worker: unknown key `worker`"),
             ("\nlease = 'soon'", "slotline.toml:2: lease: \"soon\" is no duration"),
-            ("output = 'yaml'", "slotline.toml:1: output: unknown variant `yaml`, expected `table` or `json`"),
+            (
+                "output = 'yaml'",
+                "slotline.toml:1: output: unknown variant `yaml`, expected one of `table`, `wide`, `json`",
+            ),
             ("listen = 7070", "slotline.toml:1: listen: "),
             ("capacity = -1", "slotline.toml:1: capacity: "),
             ("a = ", "slotline.toml:1: "),

@@ -7,6 +7,7 @@ use slotline_protocol::change::ReasonBody;
 use slotline_protocol::http::DeadLetter;
 
 use crate::config::Output;
+use crate::style::Style;
 use crate::{Settings, limit, output};
 
 #[derive(clap::Subcommand)]
@@ -42,14 +43,14 @@ pub(crate) async fn dead(settings: &Settings, command: Command) -> anyhow::Resul
             let letters: Vec<DeadLetter> = client.list(&["dead"], &[], most).await?;
             match settings.output() {
                 Output::Json => output::json(&letters),
-                Output::Table => list(&letters),
+                Output::Table | Output::Wide => list(settings.style(), &letters),
             }
         }
         Command::Show { id } => {
             let letter: DeadLetter = client.get(&["dead", &id]).await?;
             match settings.output() {
                 Output::Json => output::json(&letter),
-                Output::Table => show(letter),
+                Output::Table | Output::Wide => show(settings.style(), letter),
             }
         }
         Command::Replay { id, reason } => {
@@ -64,14 +65,14 @@ pub(crate) async fn dead(settings: &Settings, command: Command) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(letters: &[DeadLetter]) {
-    output::table(
-        ["ID", "REASON", "SINCE", "BYTES", "MESSAGE ID", "DETAIL"],
+fn list(style: Style, letters: &[DeadLetter]) {
+    style.table(
+        ["ID", "REASON", "PUT ASIDE", "BYTES", "MESSAGE ID", "DETAIL"],
         letters.iter().map(|letter| {
             [
                 letter.id.clone(),
                 letter.reason.clone(),
-                letter.dead_at.map(output::moment).unwrap_or_default(),
+                style.optional(letter.dead_at),
                 letter.body_bytes.to_string(),
                 letter.message_id.clone().unwrap_or_default(),
                 letter.detail.clone(),
@@ -80,12 +81,12 @@ fn list(letters: &[DeadLetter]) {
     );
 }
 
-fn show(letter: DeadLetter) {
+fn show(style: Style, letter: DeadLetter) {
     output::fields(&[
         ("id", letter.id),
         ("reason", letter.reason),
         ("detail", letter.detail),
-        ("since", letter.dead_at.map(output::moment).unwrap_or_default()),
+        ("put aside", style.optional(letter.dead_at)),
         ("message id", letter.message_id.unwrap_or_default()),
         ("routing key", letter.routing_key),
         ("bytes", letter.body_bytes.to_string()),

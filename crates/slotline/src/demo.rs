@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::embedded::{Embedded, Plan};
+use crate::exit::Exit;
 use crate::signals::Signals;
+use crate::terminal::{Place, cut};
 use crate::{Settings, actions, output};
 
 /// Rounds of submissions; each is one deployment, two pictures and one tenant's turn.
@@ -30,8 +32,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const WITHIN: Duration = Duration::from_secs(60);
 /// Ids that are shown of a line.
 const SHOWN_MAX: usize = 8;
-/// A wider line would be wrapped by a narrow terminal, and no longer be one line to draw over.
-const COLUMNS_MAX: usize = 79;
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: usize = 80;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -59,7 +61,7 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
         shown = tokio::time::timeout(WITHIN, show(&embedded)) => {
             shown.context("the demo took too long").and_then(|shown| shown)
         }
-        _ = signals.next() => Ok(ExitCode::from(130)),
+        _ = signals.next() => Ok(Exit::Interrupted.into()),
     };
     embedded.stop().await?;
     shown
@@ -68,10 +70,11 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
 async fn show(embedded: &Embedded) -> anyhow::Result<ExitCode> {
     let client = &embedded.client;
     let begun = Instant::now();
-    output::line("Three actions: demo.deploy has one slot, demo.resize three, demo.sync one for each tenant.");
+    output::paragraph("Three actions: demo.deploy has one slot, demo.resize three, demo.sync one for each tenant.");
     let mut watched: BTreeMap<ExecutionId, Execution> = BTreeMap::new();
     let ids = submit(client).await?;
-    output::line(format!("Submitted {} executions; watch them line up:\n", ids.len()));
+    output::paragraph(format!("Submitted {} executions; watch them line up:\n", ids.len()));
+    output::line("");
     let is_live = std::io::stdout().is_terminal();
     let mut drawn = 0;
     loop {
@@ -144,8 +147,7 @@ fn stamped(watched: &BTreeMap<ExecutionId, Execution>, moment: Timestamp, text: 
 
 /// One line an action: who runs, who is next, how many are done.
 fn picture(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
-    let mut lines =
-        vec![format!("{:11}  {:7}  {:14}  {:30}  {}", "ACTION", "SLOTS", "RUNNING", "NEXT IN LINE", "DONE")];
+    let mut lines = vec![format!("{:11}  {:5}  {:8}  {:7}  {}", "ACTION", "DONE", "RUNNING", "SLOTS", "NEXT IN LINE")];
     let policies: BTreeMap<String, Policy> =
         actions::examples().into_iter().map(|action| (action.action_ref.to_string(), action.policy)).collect();
     for (name, policy) in policies {
@@ -167,21 +169,20 @@ fn picture(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
         };
         let running = ids(&[Status::Scheduled, Status::Running, Status::Cancelling]);
         let done = of_it.iter().filter(|execution| execution.status.is_terminal()).count();
-        lines.push(format!(
-            "{name:11}  {slots:7}  {running:14}  {:30}  {done}/{}",
-            ids(&[Status::Queued]),
-            of_it.len()
-        ));
+        let done = format!("{done}/{}", of_it.len());
+        let next = ids(&[Status::Queued]);
+        lines.push(format!("{name:11}  {done:5}  {running:8}  {slots:7}  {next}").trim_end().to_owned());
     }
     lines
 }
 
-/// Draws `lines` over the `drawn` lines of the last time.
+/// Draws `lines` over the `drawn` lines of the last time. One that a terminal wraps would be more than a line to draw over,
+/// so what is last, which is of least use, is cut.
 fn redraw(lines: &[String], drawn: usize) -> usize {
+    let columns = Place::Out.columns().unwrap_or(COLUMNS).saturating_sub(1);
     let mut out = std::io::stdout().lock();
     let up = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
-    let text: String =
-        lines.iter().map(|line| format!("\x1b[2K{}\n", line.chars().take(COLUMNS_MAX).collect::<String>())).collect();
+    let text: String = lines.iter().map(|line| format!("\r\x1b[2K{}\n", cut(line, columns))).collect();
     // A terminal that went away ends the process by its own signal.
     let _ = out.write_all(format!("{up}{text}").as_bytes()).and_then(|()| out.flush());
     lines.len()
@@ -195,8 +196,9 @@ async fn summary(
     let since: Option<Timestamp> = watched.values().map(|execution| execution.enqueued_at).min();
     let verdict = embedded.store.verify(since).await?;
     let completed = watched.values().filter(|execution| execution.status == Status::Completed).count();
-    output::line(format!(
-        "\n{} executions, {completed} completed, {} attempts, in {:.1} s.",
+    output::line("");
+    output::paragraph(format!(
+        "{} executions, {completed} completed, {} attempts, in {:.1} s.",
         verdict.executions,
         verdict.attempts,
         took.as_secs_f64()
@@ -206,11 +208,15 @@ async fn summary(
         output::line(output::clean(&format!("#{} is {}: {why}", execution.execution_id, execution.status)));
     }
     if verdict.violations.is_empty() {
-        output::line("Checked from the journal: every line first in, first out; no limit ever exceeded; one end each.");
+        output::paragraph(
+            "Checked from the journal: every line first in, first out; no limit ever exceeded; one end each.",
+        );
     }
     for violation in &verdict.violations {
         output::line(format!("VIOLATED: {}", output::clean(violation)));
     }
+    let program = crate::dev::program();
+    output::paragraph(format!("Next:  {program} dev    the same actions and yours, until Ctrl-C"));
     let is_sound = verdict.violations.is_empty() && completed == watched.len() && verdict.executions > 0;
-    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_sound { Exit::Done } else { Exit::Failed }.into())
 }

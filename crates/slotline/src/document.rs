@@ -91,11 +91,50 @@ pub(crate) fn locate(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
 /// Turns serde's "unknown field `a`, expected one of `b`, `c`" into the one name that was probably meant.
 fn suggest(message: &str) -> String {
     let message = first_line(message);
-    let Some(rest) = message.strip_prefix("unknown field `") else { return message };
+    let Some(rest) = message.strip_prefix("unknown field `") else { return plain(&message) };
     let mut names = rest.split('`').step_by(2);
     let unknown = names.next().unwrap_or_default();
     let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
     format!("unknown key `{unknown}`{}", did_you_mean(unknown, &known))
+}
+
+/// Serde's words for types in those of a person who writes TOML.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.split_once(", expected "))
+    else {
+        return message.to_owned();
+    };
+    let (kind, value) = match found.split_once(' ') {
+        Some((kind, value)) => (kind, value.trim_matches('`')),
+        None => (found, ""),
+    };
+    let found = match kind {
+        "string" => format!("the text {value}"),
+        "integer" | "floating" => format!("the number {}", value.trim_start_matches("point `")),
+        "map" => "a table".to_owned(),
+        "sequence" => "a list".to_owned(),
+        "boolean" => value.to_owned(),
+        _ => found.to_owned(),
+    };
+    let expected = match (expected, kind) {
+        ("a sequence", "string") => format!("a list, such as {}", as_list(value)),
+        ("a sequence", _) => "a list".to_owned(),
+        ("a map", _) => "a table".to_owned(),
+        ("a string", _) => "a text in quotes".to_owned(),
+        ("a boolean", _) => "true or false".to_owned(),
+        ("u8" | "u16" | "u32" | "u64" | "usize", _) => "a whole number, not below zero".to_owned(),
+        (other, _) => other.strip_prefix("struct ").map_or_else(|| other.to_owned(), |_| "a table".to_owned()),
+    };
+    format!("found {found}, expected {expected}")
+}
+
+/// `["echo", "hello"]` of `"echo hello"`.
+fn as_list(quoted: &str) -> String {
+    let words = quoted.trim_matches('"').split_whitespace().map(|word| format!("\"{word}\""));
+    format!("[{}]", words.collect::<Vec<_>>().join(", "))
 }
 
 fn first_line(message: &str) -> String {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use slotline_api::Tokens;
 use slotline_broker::Broker;
 use slotline_executor::{Api, Config};
@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actions::Action;
 use crate::client::{self, Client};
-use crate::config::DEFAULT_PREFIX;
+use crate::config::{self, DEFAULT_PREFIX};
+use crate::journal::{self, Opening};
 use crate::{apply, host};
 
 /// How long the executor may take to lead.
@@ -63,8 +64,7 @@ impl Embedded {
         let listener = slotline_api::listen(plan.listen, &plan.tokens).await?;
         let url = format!("http://{}", reachable(listener.local_addr()?));
         let client = Client::new(&url, plan.tokens.first().cloned())?;
-        let store = Store::open(&database_url(&plan.data.join("slotline.db"))?).await?;
-        store.migrate().await?;
+        let store = journal::open(&database_url(&plan.data.join("slotline.db"))?, Opening::MIGRATING).await?;
         let broker = Broker::memory(DEFAULT_PREFIX);
 
         let stop_executor = CancellationToken::new();
@@ -144,15 +144,20 @@ fn is_early(error: &client::Error) -> bool {
 
 /// One process a folder: the broker is in memory, so a second executor could not even hear of the first.
 fn lock(data: &Path) -> anyhow::Result<File> {
+    let unusable = |what: &str, path: &Path, error: std::io::Error| {
+        config::Error::Invalid(format!("can't {what} {}: {error}; name another folder with --data", path.display()))
+    };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
-    made.with_context(|| format!("can't make the folder {}", data.display()))?;
+    made.map_err(|error| unusable("make the folder", data, error))?;
     let path = data.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.with_context(|| format!("can't write {}", path.display()))?;
+    let file = file.map_err(|error| unusable("write", &path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            bail!("another slotline works in {}: stop it, or name another folder with --data", data.display())
+            let data = data.display();
+            let message = format!("another slotline works in {data}: stop it, or name another folder with --data");
+            Err(config::Error::Invalid(message).into())
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("can't lock {}", path.display())),
     }

@@ -6,19 +6,15 @@ use slotline_protocol::http::Execution;
 use slotline_protocol::{ExecutionId, Status};
 
 use crate::config::Output;
+use crate::exit::Exit;
 use crate::{executions, output, telling};
-
-/// Exit codes of an execution that ended so.
-const FAILED: u8 = 1;
-const TIMED_OUT: u8 = 124;
-const CANCELLED: u8 = 130;
 
 /// Prints how `execution` ended, and gives the exit code.
 pub(crate) fn tell(output: Output, execution: &Execution) -> ExitCode {
     let id = execution.execution_id;
     match output {
         Output::Json => output::json(execution),
-        Output::Table => {
+        Output::Table | Output::Wide => {
             let run = match (execution.start_time, execution.end_time) {
                 (Some(start), Some(end)) => format!(" after {:.3} s", end.since(start).as_secs_f64()),
                 _ => String::new(),
@@ -38,25 +34,26 @@ pub(crate) fn tell(output: Output, execution: &Execution) -> ExitCode {
 }
 
 pub(crate) fn code(status: Status) -> ExitCode {
-    match status {
-        Status::Completed => ExitCode::SUCCESS,
-        Status::Timeout => ExitCode::from(TIMED_OUT),
-        Status::Cancelled => ExitCode::from(CANCELLED),
+    let exit = match status {
+        Status::Completed => Exit::Done,
+        Status::Timeout => Exit::TimedOut,
+        Status::Cancelled => Exit::Interrupted,
         Status::Failed
         | Status::Requested
         | Status::Queued
         | Status::Scheduled
         | Status::Running
-        | Status::Cancelling => ExitCode::from(FAILED),
-    }
+        | Status::Cancelling => Exit::Failed,
+    };
+    exit.into()
 }
 
 /// The exit code of who goes away before the end.
 pub(crate) fn left_code() -> ExitCode {
-    ExitCode::from(CANCELLED)
+    Exit::Interrupted.into()
 }
 
 /// What is said then.
 pub(crate) fn left(id: ExecutionId) -> String {
-    format!("execution {id} goes on; end it with `slotline executions cancel {id}`")
+    format!("execution {id} goes on; end it with `slotline cancel {id}`")
 }

@@ -6,17 +6,14 @@ use std::time::Duration;
 
 use slotline_broker::Broker;
 use slotline_executor::{Api, Config, Public};
-use slotline_protocol::{chain, duration};
-use slotline_store::{Error, Store};
+use slotline_protocol::duration;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Secret, require};
+use crate::config::{self, Secret};
+use crate::exit::Exit;
+use crate::journal::{self, Migrate, Opening};
 use crate::signals::Signals;
 use crate::{Settings, host};
-
-/// Pauses between two tries to reach the database at start.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, env = "SLOTLINE_PREFIX")]
     prefix: Option<String>,
     /// Where to serve HTTP; beyond this machine only with a token [default: 127.0.0.1:7070]
-    #[arg(long, env = "SLOTLINE_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "SLOTLINE_LISTEN", value_name = "ADDRESS:PORT", value_parser = config::address)]
     listen: Option<SocketAddr>,
     /// What people call this executor [default: the host's name]
     #[arg(long, env = "SLOTLINE_NAME")]
@@ -65,13 +62,15 @@ pub(crate) struct Args {
     /// Leave the schema to `slotline migrate`
     #[arg(long, env = "SLOTLINE_NO_MIGRATE")]
     no_migrate: bool,
+    /// Start on a schema that a newer version made; to go back by one version
+    #[arg(long, env = "SLOTLINE_ALLOW_NEWER_SCHEMA")]
+    allow_newer_schema: bool,
 }
 
 pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("info")?;
     let file = &settings.file;
-    let url = args.database_url.or(file.database_url.clone());
-    let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
+    let url = journal::url(args.database_url, file)?;
     let tokens = settings.tokens()?;
     let broker = broker(args.amqp_url.as_ref(), args.prefix.as_deref(), file)?;
     let default = Config::default();
@@ -95,7 +94,11 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
         tracing::warn!("{warning}");
     }
     let shutdown = stop_on_signals()?;
-    let opening = Box::pin(open(url.expose(), !(args.no_migrate || file.no_migrate)));
+    let opening = Opening {
+        migrate: if args.no_migrate || file.no_migrate { Migrate::No } else { Migrate::Yes },
+        allow_newer: args.allow_newer_schema || file.allow_newer_schema,
+    };
+    let opening = Box::pin(journal::wait_for(url.expose(), opening));
     let Some(store) = shutdown.run_until_cancelled(opening).await else { return Ok(ExitCode::SUCCESS) };
     let store = store?;
     tracing::info!(name = config.name, address = %listener.local_addr()?, "executor starts");
@@ -106,13 +109,18 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
 }
 
 /// The broker that the settings name.
-pub(crate) fn broker(
-    url: Option<&Secret>,
-    prefix: Option<&str>,
-    file: &config::File,
-) -> Result<Broker, slotline_broker::Error> {
+pub(crate) fn broker(url: Option<&Secret>, prefix: Option<&str>, file: &config::File) -> Result<Broker, config::Error> {
+    use slotline_broker::Error;
     let url = url.or(file.amqp_url.as_ref()).map_or(config::DEFAULT_AMQP_URL, Secret::expose);
-    Broker::rabbit(url, prefix.or(file.prefix.as_deref()).unwrap_or(config::DEFAULT_PREFIX))
+    let opened = Broker::rabbit(url, prefix.or(file.prefix.as_deref()).unwrap_or(config::DEFAULT_PREFIX));
+    opened.map_err(|error| {
+        config::Error::Invalid(match error {
+            Error::InvalidUrl(detail) => {
+                format!("the broker URL can't be used: {} (--amqp-url, SLOTLINE_AMQP_URL or `amqp_url`)", detail)
+            }
+            other => format!("{other} (--prefix, SLOTLINE_PREFIX or `prefix`)"),
+        })
+    })
 }
 
 /// Cancelled by the first signal; a second one ends the process.
@@ -126,31 +134,7 @@ fn stop_on_signals() -> std::io::Result<CancellationToken> {
         stop.cancel();
         signals.next().await;
         tracing::warn!("asked twice; ends at once");
-        std::process::exit(1);
+        std::process::exit(Exit::Interrupted.number().into());
     });
     Ok(shutdown)
-}
-
-/// Opens the journal. A database that is not there yet is waited for: it may be started after us.
-async fn open(url: &str, migrate: bool) -> Result<Store, Error> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let opened = async {
-            let store = Store::open(url).await?;
-            if migrate {
-                store.migrate().await?;
-            }
-            store.ping().await?;
-            Ok(store)
-        };
-        match opened.await {
-            Ok(store) => return Ok(store),
-            Err(error @ (Error::Unavailable(_) | Error::TimedOut(_) | Error::ReadOnly)) => {
-                tracing::warn!(error = %chain(&error), "the database is not there yet; waiting");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LAST_PAUSE);
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }

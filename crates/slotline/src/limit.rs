@@ -8,7 +8,7 @@ use slotline_protocol::http::Action;
 use slotline_protocol::{ActionRef, duration};
 
 use crate::config::Output;
-use crate::{Settings, output};
+use crate::{Settings, hint, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -44,15 +44,16 @@ fn slots(text: &str) -> Result<Slots, String> {
 pub(crate) async fn limit(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     let path = ["actions", args.action.as_str(), "limit"];
-    let action: Action = match (args.limit, args.duration) {
+    let answer = match (args.limit, args.duration) {
         (Some(Slots(limit)), Some(duration)) => {
-            client.put(&path, &OverrideBody { limit, duration, reason: args.reason }).await?
+            client.put(&path, &OverrideBody { limit, duration, reason: args.reason }).await
         }
-        _ => client.delete(&path, &reason(args.reason)).await?,
+        _ => client.delete(&path, &reason(args.reason)).await,
     };
+    let action: Action = hint::with_near_name(&client, &args.action, answer).await?;
     match settings.output() {
         Output::Json => output::json(&action),
-        Output::Table => output::line(output::clean(&match &action.limit_override {
+        Output::Table | Output::Wide => output::line(output::clean(&match &action.limit_override {
             Some(temporary) => format!("the limit of {} is {}", action.action_ref, told(temporary)),
             None => format!("the limit of {} is {}, as declared", action.action_ref, number(action.policy.limit)),
         })),
@@ -65,7 +66,7 @@ pub(crate) fn reason(reason: Option<String>) -> Vec<(&'static str, String)> {
     reason.into_iter().map(|reason| ("reason", reason)).collect()
 }
 
-/// `4 until 2026-11-30T12:00:00Z (alice: a backlog)`.
+/// `4 until 2026-11-30T12:00:00Z (alice: a backlog)`: an end is no moment to count from.
 pub(crate) fn told(temporary: &LimitOverride) -> String {
     let why = temporary.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let until = output::moment(temporary.until);

@@ -84,7 +84,7 @@ impl Printer {
                 | What::Finished { .. }
                 | What::Settled { .. } => {}
             },
-            Output::Table => lines(event).into_iter().for_each(|line| self.line(line)),
+            Output::Table | Output::Wide => lines(event).into_iter().for_each(|line| self.line(line)),
         }
     }
 

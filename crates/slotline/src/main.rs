@@ -1,7 +1,7 @@
 //! The one binary: the daemons, the embedded set-ups, and the commands that ask the API.
 //!
-//! Exit codes: 0 done, 1 failed, 2 refused or wrongly used; `run --wait` and `watch` end as the execution did (124 time-out, 130
-//! cancelled). Not here: what any command does; each has its file.
+//! Whatever goes wrong is said in one place, with its causes, and ends with the code of its cause (`exit`). Not here: what any
+//! command does; each has its file.
 
 mod actions;
 mod amount;
@@ -17,10 +17,15 @@ mod dev;
 mod document;
 mod embedded;
 mod ending;
+mod environment;
 mod executions;
 mod executor;
+mod exit;
 mod follow;
+mod happenings;
+mod hint;
 mod host;
+mod journal;
 mod limit;
 mod log;
 mod logs;
@@ -39,7 +44,10 @@ mod signals;
 #[cfg(test)]
 mod strangers;
 mod stream;
+mod style;
+mod table;
 mod telling;
+mod terminal;
 mod verify;
 mod view;
 mod watch;
@@ -56,17 +64,16 @@ use slotline_api::{Token, Tokens};
 
 use client::Client;
 use config::{File, LogFormat, Output};
+use exit::Exit;
+use style::Style;
 
 /// Batches are thousands of small texts, made on one thread and dropped on another. The system's allocator spends a fifth of
 /// an executor's time under load on them that this one does not.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a command ends with when the API refuses, or a setting is wrong.
-const REFUSED: u8 = 2;
-
 #[derive(Parser)]
-#[command(name = "slotline", version, about = "First-in-first-out executions over RabbitMQ", max_term_width = 110)]
+#[command(name = "slotline", version, about = "First-in-first-out executions over RabbitMQ", max_term_width = 110, after_help = exit::help())]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -75,11 +82,12 @@ struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
     /// File with settings (TOML); flags and SLOTLINE_* variables go first
     #[arg(long, global = true, env = "SLOTLINE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The API to ask [default: http://127.0.0.1:7070]
+    /// The API to ask; of several, separated by commas, the first that can be reached [default: http://127.0.0.1:7070]
     #[arg(long, global = true, env = "SLOTLINE_API_URL", value_name = "URL")]
     api_url: Option<String>,
     /// File with the API token; or set SLOTLINE_API_TOKEN
@@ -136,6 +144,8 @@ enum Command {
     Queue(queue::Args),
     /// Show an execution: the same as `executions show`
     Show { id: slotline_protocol::ExecutionId },
+    /// End executions: the same as `executions cancel`
+    Cancel(executions::Cancel),
     /// List, show and cancel executions
     #[command(subcommand)]
     Executions(executions::Command),
@@ -173,6 +183,11 @@ impl Settings {
         Ok(Client::new(url, self.token()?)?)
     }
 
+    /// How people want it.
+    fn style(&self) -> Style {
+        Style::now(self.output() == Output::Wide)
+    }
+
     fn output(&self) -> Output {
         self.global.output.or(self.file.output).unwrap_or_default()
     }
@@ -195,6 +210,8 @@ fn main() -> ExitCode {
     if let Command::Progress(args) = cli.command {
         return progress::progress(args);
     }
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    environment::unread(names).into_iter().for_each(|line| output::error(&line));
     // Settings and memory of a daemon hold passwords, and commands may run as its user: none of them is to look into it.
     if let Command::Executor(_) | Command::Worker(_) | Command::Dev(_) | Command::Demo(_) = cli.command {
         let _ = nix::sys::prctl::set_dumpable(false);
@@ -205,8 +222,8 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
-            output::note(format!("slotline: {}", slotline_protocol::chain(error.as_ref())));
-            ExitCode::from(if is_refusal(&error) { REFUSED } else { 1 })
+            output::error(&slotline_protocol::chain(error.as_ref()).to_string());
+            Exit::of(&error).into()
         }
     }
 }
@@ -235,6 +252,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Progress(_) => unreachable!("it was answered without a runtime"),
         Command::Queue(args) => queue::queue(&settings, args).await,
         Command::Show { id } => executions::executions(&settings, executions::Command::Show { id }).await,
+        Command::Cancel(args) => executions::cancel(&settings, args).await,
         Command::Executions(command) => executions::executions(&settings, command).await,
         Command::Dead(command) => dead::dead(&settings, command).await,
         Command::Workers => workers::workers(&settings).await,
@@ -244,16 +262,6 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// Whether the one who asked must ask differently.
-fn is_refusal(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(client::Error::Refused { .. } | client::Error::InvalidUrl(_)))
-        || error.is::<config::Error>()
-        || error.is::<config::ReadError>()
-        || error.is::<document::Error>()
-        || error.is::<slotline_api::Exposed>()
-        || matches!(error.downcast_ref(), Some(slotline_api::ServeError::Exposed(_)))
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use slotline_store::Store;
-
-use crate::config::{Secret, require};
+use crate::config::Secret;
+use crate::journal::{self, Opening};
 use crate::{Settings, output};
 
 #[derive(clap::Args)]
@@ -16,11 +15,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn migrate(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     settings.log("warn")?;
-    let url = args.database_url.or(settings.file.database_url.clone());
-    let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
-    let store = Store::open(url.expose()).await?;
-    store.migrate().await?;
-    store.close().await;
+    let url = journal::url(args.database_url, &settings.file)?;
+    journal::open(url.expose(), Opening::MIGRATING).await?.close().await;
     output::note("the schema is up to date");
     Ok(ExitCode::SUCCESS)
 }

@@ -6,10 +6,10 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 use slotline_protocol::Timestamp;
+
+use crate::terminal::{Ink, Place, Span, wrapped};
 
 /// Prints a line to stdout. A reader that has seen enough (`| head`) ends the program, without a complaint.
 pub(crate) fn line(text: impl AsRef<str>) {
@@ -35,10 +35,15 @@ pub(crate) fn announce(text: impl AsRef<str>) {
     let _ = writeln!(io::stdout().lock(), "{}", visible(text.as_ref()));
 }
 
-/// Prints a line to stderr, where news go.
+/// Prints a line to stderr, where news go; broken at its words where a terminal is narrower.
 pub(crate) fn note(text: impl AsRef<str>) {
-    // Who closed stderr does not want to know.
-    let _ = writeln!(io::stderr().lock(), "{}", visible(text.as_ref()));
+    let text = visible(text.as_ref());
+    let columns = Place::Err.columns().unwrap_or(usize::MAX);
+    let mut err = io::stderr().lock();
+    for line in text.split('\n').flat_map(|line| wrapped(line, columns)) {
+        // Who closed stderr does not want to know.
+        let _ = writeln!(err, "{line}");
+    }
 }
 
 /// The same as it came, to a stderr that is no terminal.
@@ -50,27 +55,55 @@ pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).expect("bodies are plain data with string keys"));
 }
 
-/// A table without lines, that `cut` and `awk` can also read.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
-    for row in rows {
-        table.add_row(row.map(|cell| clean(&cell)));
+/// A line of pieces in their colours, which are the only thing of it that reaches the terminal otherwise than shown.
+pub(crate) fn spans(spans: &[Span]) {
+    write_line(&painted(spans));
+}
+
+/// The same for what goes on whether somebody reads it or not.
+pub(crate) fn announce_spans(spans: &[Span]) {
+    let _ = writeln!(io::stdout().lock(), "{}", painted(spans));
+}
+
+fn painted(spans: &[Span]) -> String {
+    let is_colourful = Place::Out.is_colourful();
+    spans.iter().map(|span| span.ink.paint(&visible(&span.text), is_colourful)).collect()
+}
+
+/// Sentences for a person who watches: broken at their words where a terminal is narrower.
+pub(crate) fn paragraph(text: impl AsRef<str>) {
+    for line in text.as_ref().lines() {
+        wrapped(line, Place::Out.columns().unwrap_or(usize::MAX)).iter().for_each(announce);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    for row in table.to_string().lines() {
-        line(row.trim_end());
+}
+
+/// What went wrong, to stderr.
+pub(crate) fn error(text: &str) {
+    const MARK: &str = "slotline:";
+    let text = format!("{MARK} {}", visible(text));
+    let mut err = io::stderr().lock();
+    for line in text.split('\n').flat_map(|line| wrapped(line, Place::Err.columns().unwrap_or(usize::MAX))) {
+        let line = match line.strip_prefix(MARK) {
+            Some(rest) => format!("{}{rest}", Ink::Bad.paint(MARK, Place::Err.is_colourful())),
+            None => line,
+        };
+        // Who closed stderr does not want to know.
+        let _ = writeln!(err, "{line}");
     }
 }
 
 /// `name  value` lines, names aligned; empty values are left out.
 pub(crate) fn fields(fields: &[(&str, String)]) {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let room = Place::Out.columns().map_or(usize::MAX, |columns| columns.saturating_sub(width + 2).max(1));
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
-        let value = value.lines().map(clean).collect::<Vec<_>>().join(&format!("\n{:width$}  ", ""));
-        line(format!("{name:width$}  {value}"));
+        let ink = if matches!(*name, "status" | "state") { Ink::of(value) } else { Ink::Plain };
+        let lines = value.lines().flat_map(|line| wrapped(&clean(line), room));
+        for (at, line) in lines.enumerate() {
+            let name = if at == 0 { *name } else { "" };
+            let name = Span { ink: Ink::Heading, text: format!("{name:width$}  ") };
+            spans(&[name, Span { ink, text: line }]);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use slotline_protocol::change::ReasonBody;
 use slotline_protocol::http::Action;
 
 use crate::config::Output;
-use crate::{Settings, output};
+use crate::{Settings, hint, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -27,10 +27,12 @@ pub(crate) async fn resume(settings: &Settings, args: Args) -> anyhow::Result<Ex
 
 async fn set(settings: &Settings, args: Args, what: &str) -> anyhow::Result<ExitCode> {
     let body = ReasonBody { reason: args.reason };
-    let action: Action = settings.client()?.post(&["actions", args.action.as_str(), what], &body).await?;
+    let client = settings.client()?;
+    let answer = client.post(&["actions", args.action.as_str(), what], &body).await;
+    let action: Action = hint::with_near_name(&client, &args.action, answer).await?;
     match settings.output() {
         Output::Json => output::json(&action),
-        Output::Table => {
+        Output::Table | Output::Wide => {
             output::line(format!("{} is {}", action.action_ref, if action.paused { "paused" } else { "open" }));
         }
     }

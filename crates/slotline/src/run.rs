@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::http::{Submit, Submitted, Worker};
+use slotline_protocol::http::{Submit, Submitted};
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionRef, Detail, Status, duration};
 use uuid::Uuid;
@@ -15,8 +15,8 @@ use crate::client::Client;
 use crate::config::{Error, Output};
 use crate::signals::Signals;
 use crate::watch::Watch;
-use crate::workers::WORKERS_MAX;
-use crate::{Settings, ending, follow, output};
+use crate::workers::Serving;
+use crate::{Settings, ending, follow, hint, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -59,8 +59,10 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         progress: Detail::Default,
         reply: Reply::Accepted,
     };
-    let submitted: Submitted = client.post_once(&["executions"], &message_id, &body).await?;
-    if submitted.status == Status::Queued && !is_served(&client, &body.action_ref).await.unwrap_or(true) {
+    let submitted = client.post_once(&["executions"], &message_id, &body).await;
+    let submitted: Submitted = hint::with_near_name(&client, &body.action_ref, submitted).await?;
+    let serving = if submitted.status == Status::Queued { Serving::ask(&client).await } else { None };
+    if serving.is_some_and(|serving| serving.count(&body.action_ref) == 0) {
         output::note(format!("no worker serves {} now: it waits in line until one does", body.action_ref));
     }
     if args.wait || args.watch {
@@ -68,23 +70,15 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     }
     match (settings.output(), submitted.execution_id) {
         (Output::Json, _) => output::json(&submitted),
-        (Output::Table, Some(id)) => {
+        (Output::Table | Output::Wide, Some(id)) => {
             let place = submitted.position.map(|place| format!(", number {place} in line")).unwrap_or_default();
             output::line(format!("execution {id} of {} is {}{place}", body.action_ref, submitted.status));
         }
-        (Output::Table, None) => output::line(format!(
+        (Output::Table | Output::Wide, None) => output::line(format!(
             "request {message_id} is on the broker; no executor leads now, and the next one will take it"
         )),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether a worker is there that takes executions of this action.
-async fn is_served(client: &Client, action_ref: &ActionRef) -> anyhow::Result<bool> {
-    let workers: Vec<Worker> = client.list(&["workers"], &[], WORKERS_MAX).await?;
-    Ok(workers
-        .iter()
-        .any(|worker| !worker.draining && worker.actions.iter().any(|served| served.action_ref == *action_ref)))
 }
 
 async fn wait(client: &Client, submitted: Submitted, watch: Option<bool>, output: Output) -> anyhow::Result<ExitCode> {
@@ -129,6 +123,13 @@ fn parameters(whole: Option<&str>, single: &[String]) -> Result<Box<RawValue>, E
             .ok_or_else(|| invalid(format!("-p {text}: expected KEY=VALUE")))?;
         let value = match serde_json::from_str::<Box<RawValue>>(value) {
             Ok(value) => value,
+            // `[info] text` is text; what breaks off in the middle is none, and nor is what begins like an object.
+            Err(error) if value.starts_with('{') || (value.starts_with(['[', '"']) && error.is_eof()) => {
+                return Err(invalid(format!(
+                    "-p {text}: the value begins like JSON and is none ({error}); for the text itself, write it as a \
+                     JSON string"
+                )));
+            }
             Err(_) => serde_json::value::to_raw_value(value).expect("a string is JSON"),
         };
         members.insert(key.to_owned(), value);
@@ -163,8 +164,8 @@ mod tests {
     #[test]
     fn values_are_json_where_they_can_be_and_stay_as_written() {
         assert_eq!(read(None, &[]).expect("nothing"), "{}");
-        let single = ["n=1.10", "s=hello world", "b=true", "o={\"a\": 1}", "q=\"5\"", "e=", "eq=a=b"];
-        let expected = r#"{"b":true,"e":"","eq":"a=b","n":1.10,"o":{"a": 1},"q":"5","s":"hello world"}"#;
+        let single = ["n=1.10", "s=hello world", "t=[info] x", "b=true", "o={\"a\": 1}", "q=\"5\"", "e=", "eq=a=b"];
+        let expected = r#"{"b":true,"e":"","eq":"a=b","n":1.10,"o":{"a": 1},"q":"5","s":"hello world","t":"[info] x"}"#;
         assert_eq!(read(None, &single).expect("sound"), expected);
         assert_eq!(read(Some(r#"{"a": 1, "b": 2}"#), &["b=3"]).expect("sound"), r#"{"a":1,"b":3}"#);
     }
@@ -174,6 +175,8 @@ mod tests {
         assert!(read(Some("[1]"), &[]).expect_err("no object").starts_with("--params: expected a JSON object"));
         assert!(read(Some("@/nowhere"), &[]).expect_err("no file").starts_with("--params @/nowhere: "));
         assert_eq!(read(None, &["novalue"]).expect_err("no value"), "-p novalue: expected KEY=VALUE");
+        let error = read(None, &[r#"a={"x":"#]).expect_err("half of an object");
+        assert!(error.starts_with(r#"-p a={"x":: the value begins like JSON and is none (EOF"#), "{error}");
         assert_eq!(read(None, &["=x"]).expect_err("no key"), "-p =x: expected KEY=VALUE");
     }
 }

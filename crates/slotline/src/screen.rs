@@ -9,6 +9,7 @@ use slotline_protocol::{ExecutionId, Timestamp};
 use crate::config::Output;
 use crate::place::Place;
 use crate::stream::Told;
+use crate::terminal::{self, cut, wrapped};
 use crate::view::{Picture, View};
 use crate::{output, telling};
 
@@ -16,6 +17,16 @@ use crate::{output, telling};
 const WHOLE: u64 = 1000;
 /// Time between two turns of the spinner: whoever looks sees that the program lives.
 const TURN: Duration = Duration::from_millis(120);
+
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: usize = 80;
+/// Columns of the bar itself, where there is room.
+const BAR: usize = 24;
+const BAR_NARROW: usize = 10;
+/// A terminal with fewer columns than this gets the narrow one.
+const WIDE: usize = 70;
+/// What stands beside bar and head: the spinner, brackets, spaces, and the time it has run.
+const BESIDE: usize = 16;
 
 /// The most tasks that are drawn at once.
 const TASKS_SHOWN: usize = 15;
@@ -36,6 +47,8 @@ enum Kind {
 
 struct Terminal {
     bar: ProgressBar,
+    /// What is drawn is never wider: a line that a terminal wraps is one that can't be drawn over.
+    columns: usize,
     view: View,
     /// Shown in place of the newest message.
     question: Option<&'static str>,
@@ -58,8 +71,11 @@ impl Screen {
         let kind = match output {
             Output::Json => Kind::Json,
             // No terminal, or one that can't draw.
-            Output::Table if target.is_hidden() => Kind::Lines { told: None },
-            Output::Table => Kind::Terminal(Box::new(Terminal::new(target, id))),
+            Output::Table | Output::Wide if target.is_hidden() => Kind::Lines { told: None },
+            Output::Table | Output::Wide => {
+                let columns = terminal::Place::Err.columns().unwrap_or(COLUMNS);
+                Kind::Terminal(Box::new(Terminal::new(target, id, columns)))
+            }
         };
         Self { with_logs, kind }
     }
@@ -95,7 +111,7 @@ impl Screen {
     /// Something about the watching itself.
     pub(crate) fn say(&self, text: &str) {
         match &self.kind {
-            Kind::Terminal(terminal) => terminal.bar.println(output::clean(text)),
+            Kind::Terminal(terminal) => terminal.say(&output::clean(text)),
             Kind::Lines { .. } | Kind::Json => output::note(text),
         }
     }
@@ -122,19 +138,26 @@ impl Drop for Screen {
 }
 
 impl Terminal {
-    fn new(target: ProgressDrawTarget, id: ExecutionId) -> Self {
+    fn new(target: ProgressDrawTarget, id: ExecutionId, columns: usize) -> Self {
         let layout = Layout { has_share: false, is_running: false, has_message: false, has_tasks: false };
-        let bar = ProgressBar::with_draw_target(Some(WHOLE), target).with_style(layout.style());
+        let bar = ProgressBar::with_draw_target(Some(WHOLE), target).with_style(layout.style(columns));
         bar.enable_steady_tick(TURN);
-        Self { bar, view: View::new(id), question: None, started: None, layout }
+        Self { bar, columns, view: View::new(id), question: None, started: None, layout }
     }
 
     fn event(&mut self, event: &Event, with_logs: bool) {
         self.view.take(event);
         for line in telling::notable(event, with_logs) {
-            self.bar.println(line);
+            self.say(&line);
         }
         self.draw();
+    }
+
+    /// Above the bar, as many lines as it takes.
+    fn say(&self, text: &str) {
+        for line in wrapped(text, self.columns) {
+            self.bar.println(line);
+        }
     }
 
     fn draw(&mut self) {
@@ -151,27 +174,33 @@ impl Terminal {
             true => [message]
                 .into_iter()
                 .chain(tasks.into_iter().rev().take(TASKS_SHOWN).rev())
+                .map(|line| cut(&line, self.columns.saturating_sub(INDENT)))
                 .collect::<Vec<_>>()
                 .join("\n  "),
             false => message,
         };
         if layout != self.layout {
             self.layout = layout;
-            self.bar.set_style(layout.style());
+            self.bar.set_style(layout.style(self.columns));
         }
         if started != self.started {
             self.started = started;
             self.bar.set_elapsed(started.map(age).unwrap_or_default());
         }
         self.bar.set_position((share.unwrap_or_default() * WHOLE as f64) as u64);
-        self.bar.set_prefix(head);
+        let bar = if layout.has_share { bar_of(self.columns) } else { 0 };
+        self.bar.set_prefix(cut(&head, self.columns.saturating_sub(bar + BESIDE)));
         self.bar.set_message(message);
     }
 }
 
+fn bar_of(columns: usize) -> usize {
+    if columns < WIDE { BAR_NARROW } else { BAR }
+}
+
 impl Layout {
-    fn style(self) -> ProgressStyle {
-        let bar = if self.has_share { " [{bar:24}]" } else { "" };
+    fn style(self, columns: usize) -> ProgressStyle {
+        let bar = if self.has_share { format!(" [{{bar:{}}}]", bar_of(columns)) } else { String::new() };
         let elapsed = if self.is_running { "  {elapsed}" } else { "" };
         let message = match (self.has_tasks, self.has_message) {
             (true, _) => "\n  {msg}",
@@ -182,6 +211,9 @@ impl Layout {
         ProgressStyle::with_template(&template).expect("every layout has a sound template").progress_chars("=> ")
     }
 }
+
+/// Before the lines below the bar.
+const INDENT: usize = 2;
 
 /// How long ago that was, by this machine's clock.
 fn age(moment: Timestamp) -> Duration {
@@ -261,7 +293,7 @@ mod tests {
     fn a_terminal_shows_a_bar_with_the_newest_message_and_errors_above_it() {
         let paper = Paper::default();
         let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
-        let mut terminal = Terminal::new(target, ExecutionId(42));
+        let mut terminal = Terminal::new(target, ExecutionId(42), 100);
         let report = |message: &str, level| {
             What::Progress(Report {
                 percent: Some(50.0),
@@ -290,7 +322,7 @@ mod tests {
     fn every_layout_has_a_template_that_can_be_drawn() {
         for bits in 0..16 {
             let (has_share, is_running) = (bits & 1 > 0, bits & 2 > 0);
-            Layout { has_share, is_running, has_message: bits & 4 > 0, has_tasks: bits & 8 > 0 }.style();
+            Layout { has_share, is_running, has_message: bits & 4 > 0, has_tasks: bits & 8 > 0 }.style(80);
         }
     }
 }

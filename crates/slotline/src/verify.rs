@@ -1,17 +1,21 @@
 //! `slotline verify`: holds a live installation's journal against the promises.
 //!
-//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is told), 2 it could not be looked at.
+//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is told); another where it could not be
+//! looked at, which is no word on the promises.
 //! It only reads, in one snapshot; on a large journal choose `--since`, since all that is judged is held in memory.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use serde_json::json;
 use slotline_protocol::{Timestamp, duration};
-use slotline_store::{CLOCK_TOLERANCE, PastRewind, Store, Verdict};
+use slotline_store::{CLOCK_TOLERANCE, PastRewind, Verdict};
 
-use crate::config::{Output, Secret, require};
-use crate::{REFUSED, Settings, output};
+use crate::config::{Output, Secret};
+use crate::exit::Exit;
+use crate::style::Style;
+use crate::{Settings, journal, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -27,35 +31,23 @@ pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<Ex
     settings.log("warn")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = args.since.map(|since| Timestamp::from_micros(0) + now.saturating_sub(since));
-    match look(settings, args.database_url, since).await {
-        Ok(verdict) => {
-            match settings.output() {
-                Output::Table => show(&verdict, since),
-                Output::Json => output::json(&document(&verdict, since)),
-            }
-            Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-        // Not a word on the promises, so not the code that says that one is broken.
-        Err(error) => {
-            output::note(format!(
-                "slotline: the journal could not be verified: {}",
-                slotline_protocol::chain(error.as_ref())
-            ));
-            Ok(ExitCode::from(REFUSED))
-        }
+    let verdict = look(settings, args.database_url, since).await.context("the journal could not be verified")?;
+    match settings.output() {
+        Output::Table | Output::Wide => show(settings.style(), &verdict, since),
+        Output::Json => output::json(&document(&verdict, since)),
     }
+    Ok(if verdict.holds() { Exit::Done } else { Exit::Failed }.into())
 }
 
 async fn look(settings: &Settings, url: Option<Secret>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
-    let url = url.or(settings.file.database_url.clone());
-    let url = require(url, "the database", "database-url", "DATABASE_URL", "database_url")?;
-    let store = Store::open_to_read(url.expose()).await?;
+    let url = journal::url(url, &settings.file)?;
+    let store = journal::open_to_read(url.expose()).await?;
     let verdict = store.verify(since).await?;
     store.close().await;
     Ok(verdict)
 }
 
-fn show(verdict: &Verdict, since: Option<Timestamp>) {
+fn show(style: Style, verdict: &Verdict, since: Option<Timestamp>) {
     let window =
         since.map_or_else(|| "all that is kept".to_owned(), |since| format!("since {}", output::moment(since)));
     output::line(format!("{} executions, {} attempts ({window})\n", verdict.executions, verdict.attempts));
@@ -63,7 +55,7 @@ fn show(verdict: &Verdict, since: Option<Timestamp>) {
         let violations = checked.violations.to_string();
         [checked.check.to_string(), checked.examined.to_string(), violations, checked.check.claim().to_owned()]
     });
-    output::table(["CHECK", "EXAMINED", "VIOLATED", "WHAT MUST HOLD"], rows);
+    style.table(["CHECK", "EXAMINED", "VIOLATED", "WHAT MUST HOLD"], rows);
     output::line(format!("\n{}", reservations(since)));
     for unjudged in &verdict.unjudged {
         output::line(format!("NOT JUDGED: {}", output::clean(unjudged)));

@@ -8,7 +8,7 @@ use slotline_protocol::http::{CancelBody, Execution};
 use slotline_protocol::record::What;
 use slotline_protocol::{ExecutionId, Status};
 
-use crate::ask::{self, Answer, Question};
+use crate::ask::{self, Answer, Heard, Question, Quiet};
 use crate::client::Client;
 use crate::config::Output;
 use crate::executions::Cancelled;
@@ -58,15 +58,16 @@ impl Watch {
         Ok(match self.output {
             // Its last event told the end already.
             Output::Json => ending::code(execution.status),
-            Output::Table => ending::tell(self.output, &execution),
+            Output::Table | Output::Wide => ending::tell(self.output, &execution),
         })
     }
 
     /// Whether it was seen to its end.
     async fn show(&self, client: &Client, signals: &mut Signals) -> anyhow::Result<bool> {
         let mut screen = Screen::new(self.output, self.id, self.with_logs);
+        let _quiet = screen.is_terminal().then(Quiet::new).flatten();
         let mut events = Follow::new(client.clone(), self.id, self.after);
-        let look = || (self.output == Output::Table).then(|| Places::new(client.clone(), self.id));
+        let look = || (self.output != Output::Json).then(|| Places::new(client.clone(), self.id));
         // Seen from its beginning, the first event says that it waits.
         let mut places = if self.after > 0 { look() } else { None };
         let mut question: Option<Question> = None;
@@ -90,21 +91,29 @@ impl Watch {
                     Caught::Interrupt if !was_asked && screen.is_terminal() && ask::can_be_asked() => {
                         was_asked = true;
                         question = Some(Question::open()?);
-                        screen.ask(Some(ask::QUESTION));
+                        screen.ask(Some(ask::words(None)));
                     }
                     Caught::Interrupt | Caught::Terminate => return Ok(false),
                 },
-                answer = answered(&mut question) => {
+                heard = heard(&mut question) => {
+                    let answer = match heard {
+                        Some(Heard::Chosen(chosen)) => {
+                            screen.ask(Some(ask::words(chosen)));
+                            continue;
+                        }
+                        Some(Heard::Answered(answer)) => answer,
+                        // Nobody is at the terminal any more.
+                        None => Answer::GoOn,
+                    };
                     question = None;
                     screen.ask(None);
                     match answer {
-                        Some(Answer::Stop) => return Ok(false),
-                        Some(Answer::Cancel) => match cancel(client, self.id).await {
+                        Answer::Stop => return Ok(false),
+                        Answer::Cancel => match cancel(client, self.id).await {
                             Ok(cancelled) => screen.say(&format!("asked to end; execution {} is {}", self.id, cancelled.status)),
                             Err(error) => screen.say(&format!("can't cancel: {error}")),
                         },
-                        // Nobody is at the terminal any more.
-                        None => {}
+                        Answer::GoOn => was_asked = false,
                     }
                 }
             }
@@ -129,9 +138,9 @@ async fn next_place(places: &mut Option<Places>) -> Place {
     }
 }
 
-async fn answered(question: &mut Option<Question>) -> Option<Answer> {
+async fn heard(question: &mut Option<Question>) -> Option<Heard> {
     match question {
-        Some(question) => question.answer().await,
+        Some(question) => question.hear().await,
         None => std::future::pending().await,
     }
 }

@@ -3,14 +3,33 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use slotline_protocol::ActionRef;
 use slotline_protocol::http::Worker;
 use slotline_protocol::message::Served;
 
+use crate::client::Client;
 use crate::config::Output;
 use crate::{Settings, output};
 
 /// The most workers that are listed.
-pub(crate) const WORKERS_MAX: usize = 10_000;
+const WORKERS_MAX: usize = 10_000;
+
+/// Which actions live workers take executions of.
+pub(crate) struct Serving(Vec<Worker>);
+
+impl Serving {
+    /// `None` while no executor can say.
+    pub(crate) async fn ask(client: &Client) -> Option<Self> {
+        client.list(&["workers"], &[], WORKERS_MAX).await.ok().map(Self)
+    }
+
+    /// How many take executions of this action.
+    pub(crate) fn count(&self, action_ref: &ActionRef) -> usize {
+        let serves =
+            |worker: &&Worker| !worker.draining && worker.actions.iter().any(|served| served.action_ref == *action_ref);
+        self.0.iter().filter(serves).count()
+    }
+}
 
 pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
     let workers: Vec<Worker> = settings.client()?.list(&["workers"], &[], WORKERS_MAX).await?;
@@ -18,15 +37,16 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
         output::json(&workers);
         return Ok(ExitCode::SUCCESS);
     }
-    output::table(
-        ["WORKER", "RUNNING", "CAPACITY", "STATE", "LAST HEARTBEAT", "ACTIONS", "CAN"],
+    let style = settings.style();
+    style.table(
+        ["WORKER", "RUNNING", "CAPACITY", "STATE", "LAST SEEN", "ACTIONS", "CAN"],
         workers.iter().map(|worker| {
             [
                 worker.worker.to_string(),
                 worker.active_count.to_string(),
                 worker.capacity.to_string(),
                 state(worker),
-                output::moment(worker.last_heartbeat_at),
+                style.moment(worker.last_heartbeat_at),
                 worker.actions.iter().map(|served| served.action_ref.as_str()).collect::<Vec<_>>().join(","),
                 capabilities(&worker.actions),
             ]
@@ -68,8 +88,6 @@ fn capabilities(actions: &[Served]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use slotline_protocol::ActionRef;
-
     use super::*;
 
     fn served(name: &str, capabilities: &[&str]) -> Served {

@@ -1,17 +1,17 @@
 //! The program against its own embedded set-up: what `run` ends with, and that order is what `demo` says it is.
 
+mod dev;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// The longest wait for anything.
-const SOON: Duration = Duration::from_secs(60);
+use dev::{Dev, SOON, interrupt, program, told};
 
 const ACTIONS: &str = r#"
 [[action]]
@@ -45,106 +45,16 @@ schema = { type = "object", required = ["app"] }
 command = ["/bin/sh", "-c", "true"]
 "#;
 
-/// A running `slotline dev`; killed when dropped.
-struct Dev {
-    folder: TempDir,
-    process: Child,
-    url: String,
-}
-
-fn program(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slotline"));
-    command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").args(arguments);
-    command
-}
-
-impl Dev {
-    fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("actions.toml"), ACTIONS)?;
-        Self::start_in(folder)
-    }
-
-    fn start_in(folder: TempDir) -> anyhow::Result<Self> {
-        let arguments = ["dev", "--data", "data", "--actions", "actions.toml", "--listen", "127.0.0.1:0"];
-        let log = std::fs::File::options().append(true).create(true).open(folder.path().join("log"))?;
-        let mut command = program(folder.path(), &arguments);
-        let mut process = command.env("SLOTLINE_LOG_LEVEL", "info").stdout(Stdio::piped()).stderr(log).spawn()?;
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().context("a pipe")?).read_line(&mut line)?;
-        let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).context(line.clone())?.to_owned();
-        Ok(Self { folder, process, url })
-    }
-
-    fn log(&self) -> anyhow::Result<String> {
-        Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = program(self.folder.path(), arguments);
-        command.env("SLOTLINE_API_URL", &self.url);
-        command
-    }
-
-    fn slotline(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        Ok(self.command(arguments).output()?)
-    }
-
-    fn json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        let output = self.command(arguments).args(["--output", "json"]).output()?;
-        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
-    /// Waits until execution `id` has `status`.
-    fn reaches(&self, id: &str, status: &str) -> anyhow::Result<Value> {
-        let begun = Instant::now();
-        loop {
-            let execution = self.json(&["executions", "show", id])?;
-            if execution["status"] == status {
-                return Ok(execution);
-            }
-            ensure!(begun.elapsed() < SOON, "execution {id} does not become {status}: {execution}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Asks it to end, waits until it has, and gives back its folder.
-    fn stop(mut self) -> anyhow::Result<TempDir> {
-        interrupt(&self.process, Signal::TERM)?;
-        let status = self.process.wait()?;
-        ensure!(status.success(), "{status}");
-        Ok(std::mem::replace(&mut self.folder, tempfile::tempdir()?))
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        // It has ended already where all went well.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn interrupt(process: &Child, signal: Signal) -> anyhow::Result<()> {
-    let pid = Pid::from_raw(i32::try_from(process.id())?).context("a process id")?;
-    Ok(kill_process(pid, signal)?)
-}
-
-fn told(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 #[test]
 fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let done = dev.slotline(&["run", "demo.echo", "-p", "message=hello", "-p", "n=1.10", "--wait"])?;
     assert_eq!(done.status.code(), Some(0), "{}", told(&done));
     assert_eq!(String::from_utf8(done.stdout.clone())?, "{\"message\":\"hello\",\"n\":1.10}\n", "{}", told(&done));
     for (arguments, code, expected) in [
         (&["run", "test.fail", "--watch"][..], 1, "exit_status"),
         (&["run", "test.slow", "--timeout", "300ms", "--wait"], 124, "timeout"),
-        (&["run", "test.nothing", "--wait"], 2, "no action is called test.nothing"),
+        (&["run", "test.nothing", "--wait"], 3, "no action is called test.nothing"),
         (&["run", "test.strict", "--wait"], 2, "app"),
     ] {
         let done = dev.slotline(arguments)?;
@@ -170,7 +80,7 @@ fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
 
 #[test]
 fn what_a_script_reports_and_writes_is_seen_by_who_watches_and_afterwards() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let watched = dev.slotline(&["run", "test.talk", "--watch", "--logs"])?;
     assert_eq!(watched.status.code(), Some(0), "{}", told(&watched));
     assert_eq!(String::from_utf8(watched.stdout.clone())?, "{\"n\": 1.10}\n", "{}", told(&watched));
@@ -204,7 +114,7 @@ fn what_a_script_reports_and_writes_is_seen_by_who_watches_and_afterwards() -> a
 
 #[test]
 fn events_as_json_are_one_a_line_and_begin_where_asked() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let numbers = |arguments: &[&str]| -> anyhow::Result<(Vec<u64>, Vec<Value>)> {
         let output = dev.command(arguments).args(["--output", "json"]).output()?;
         ensure!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", told(&output));
@@ -224,13 +134,13 @@ fn events_as_json_are_one_a_line_and_begin_where_asked() -> anyhow::Result<()> {
     let (_, logs) = numbers(&["logs", "1"])?;
     assert!(!logs.is_empty() && logs.iter().all(|event| event["kind"] == "log"), "{logs:?}");
     let unknown = dev.slotline(&["watch", "77"])?;
-    assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
+    assert_eq!(unknown.status.code(), Some(3), "{}", told(&unknown));
     dev.stop().map(drop)
 }
 
 #[test]
 fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let mut waits =
         dev.command(&["run", "test.slow", "--watch"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let mut news = BufReader::new(waits.stderr.take().context("a pipe")?).lines();
@@ -240,7 +150,7 @@ fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
     }
     interrupt(&waits, Signal::INT)?;
     let last = news.next().context("a last word")??;
-    assert!(last.contains("execution 1 goes on") && last.contains("slotline executions cancel 1"), "{last}");
+    assert!(last.contains("execution 1 goes on") && last.contains("slotline cancel 1"), "{last}");
     assert_eq!(waits.wait()?.code(), Some(130));
     dev.reaches("1", "running")?;
     dev.json(&["executions", "cancel", "1"])?;
@@ -251,7 +161,7 @@ fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
 
 #[test]
 fn who_waits_in_line_is_told_for_whom_and_the_same_key_runs_once() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     for turn in 1..=3 {
         let submitted = dev.json(&["run", "test.slow", "--message-id", &format!("m-{}", turn.min(2))])?;
         assert_eq!(submitted["execution_id"], turn.min(2));
@@ -276,7 +186,7 @@ fn who_waits_in_line_is_told_for_whom_and_the_same_key_runs_once() -> anyhow::Re
 
 #[test]
 fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let apply = |text: &str, arguments: &[&str]| -> anyhow::Result<Output> {
         std::fs::write(dev.folder.path().join("more.toml"), text)?;
         dev.slotline(&[&["apply", "more.toml"], arguments].concat())
@@ -304,7 +214,7 @@ fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Re
         let words = told(&refused);
         assert!(words.contains("actions[1].policy.schema") && words.contains("more.bad"), "{words}");
     }
-    assert_eq!(dev.slotline(&["actions", "more.two"])?.status.code(), Some(2), "all or nothing");
+    assert_eq!(dev.slotline(&["actions", "more.two"])?.status.code(), Some(3), "all or nothing");
 
     let entries = dev.json(&["audit", "--action", "more.one"])?;
     let told = |index: usize| (entries[index]["changed"].as_str(), entries[index]["reason"].as_str());
@@ -319,7 +229,7 @@ fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Re
 
 #[test]
 fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let long = told(&dev.slotline(&["limit", "test.slow", "4", "--for", "2h", "--reason", "a backlog"])?);
     assert!(long.starts_with("the limit of test.slow is 4 until ") && long.contains("(local: a backlog)"), "{long}");
     for arguments in [&["queue"][..], &["queue", "test.slow"], &["actions"], &["actions", "test.slow"]] {
@@ -365,7 +275,7 @@ fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> an
 
 #[test]
 fn a_pause_and_a_cancellation_say_who_and_why_in_the_audit_and_in_the_log() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     let paused = told(&dev.slotline(&["pause", "test.slow", "--reason", "a flood"])?);
     assert_eq!(paused, "test.slow is paused\n");
     dev.json(&["run", "test.slow"])?;
@@ -416,7 +326,7 @@ fn files(folder: &Path) -> anyhow::Result<Vec<(std::path::PathBuf, u32, Vec<u8>)
 
 #[test]
 fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());
     let verify = |folder: &Path, url: &str| program(folder, &["verify", "--database-url", url]).output();
     let live = verify(dev.folder.path(), "sqlite:data/slotline.db")?;
@@ -449,10 +359,10 @@ fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -
 
 #[test]
 fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Result<()> {
-    let dev = Dev::start()?;
+    let dev = Dev::start(ACTIONS)?;
     assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());
     let second = dev.slotline(&["dev", "--data", "data", "--listen", "127.0.0.1:0"])?;
-    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(second.status.code(), Some(2));
     assert!(told(&second).contains("another slotline works in data"), "{}", told(&second));
     let dev = Dev::start_in(dev.stop()?)?;
     assert_eq!(dev.json(&["executions", "show", "1"])?["status"], "completed");

@@ -1,0 +1,29 @@
+//! What may have been meant where an action of a name is not there. Only asked for once something is refused.
+
+use slotline_protocol::http::Action;
+use slotline_protocol::{ActionRef, perhaps_meant};
+
+use crate::client::{Client, Error};
+
+/// How many names an unknown one is held against.
+const ALIKE_AMONG: usize = 1_000;
+
+/// The answer; one that refuses the name says which may have been meant.
+pub(crate) async fn with_near_name<T>(
+    client: &Client,
+    action: &ActionRef,
+    answer: Result<T, Error>,
+) -> Result<T, Error> {
+    let (status, mut refusal) = match answer {
+        Err(Error::Refused { status, refusal }) if refusal.code == "unknown_action" => (status, refusal),
+        other => return other,
+    };
+    // Who publishes may be told already.
+    if !refusal.message.contains("did you mean")
+        && let Ok(known) = client.list::<Action>(&["actions"], &[], ALIKE_AMONG).await
+    {
+        let meant = perhaps_meant(action.as_str(), known.iter().map(|known| known.action_ref.as_str()));
+        refusal.message.push_str(&meant);
+    }
+    Err(Error::Refused { status, refusal })
+}
