@@ -1,6 +1,6 @@
 //! A million executions in line over ten thousand actions, and an executor that is killed under them.
 //!
-//! Run it with `cargo build --release && cargo bench -p slotline-tests --bench load`. On private RabbitMQ and PostgreSQL
+//! Run it with `cargo bench -p slotline-tests --bench load`. On private RabbitMQ and PostgreSQL
 //! nodes with a real executor process; nobody works, so that everything waits. `-- --executions N --actions N` set the
 //! sizes. Printed are how fast requests are taken, what one that waits costs in memory, and how long a new executor needs
 //! until it leads. Then a worker comes for a few of the actions: they must run in order, and every count must add up.

@@ -1,6 +1,6 @@
 //! What reporting costs: others, who watches, the journal, and the handler itself.
 //!
-//! Run it with `cargo build --release && cargo bench -p slotline-tests --bench progress`. On private RabbitMQ and
+//! Run it with `cargo bench -p slotline-tests --bench progress`. On private RabbitMQ and
 //! PostgreSQL nodes with a real executor process; the worker is this process, with handlers, and so is the client that
 //! watches, so that both read one clock. `-- --handovers N --reports N --executions N --calls N` set the sizes.
 //!

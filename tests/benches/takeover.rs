@@ -1,6 +1,6 @@
 //! How long nobody leads: from SIGKILL of the leader, and from SIGTERM, until the other executor's work has begun.
 //!
-//! Run it with `cargo build --release && cargo bench -p slotline-tests --bench takeover`. On private RabbitMQ and
+//! Run it with `cargo bench -p slotline-tests --bench takeover`. On private RabbitMQ and
 //! PostgreSQL nodes, with two real executor processes that take turns at being ended, and this process as the worker; a
 //! steady stream of short executions goes through it all. `-- --tries N` says how often.
 //!

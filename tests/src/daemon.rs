@@ -231,12 +231,17 @@ fn build() -> anyhow::Result<PathBuf> {
     let deps = test.parent().context("a test lies in a folder")?;
     let folder = if deps.ends_with("deps") { deps.parent().context("deps lies in a folder")? } else { deps };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // With the tests, since they add features to what is shared: this is what `cargo test --workspace` builds anyway.
-    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
-    if folder.ends_with("release") {
-        cargo.arg("--release");
-    }
+    cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins"]);
+    let folder = if folder.ends_with("release") {
+        // What is measured is what is handed out.
+        cargo.args(["--profile", "dist"]);
+        folder.with_file_name("dist")
+    } else {
+        // With the tests, since they add features to what is shared: this is what `cargo test --workspace` builds anyway.
+        cargo.arg("--tests");
+        folder.to_owned()
+    };
     let done = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().context("cargo")?;
     ensure!(done.status.success(), "cargo build: {}\n{}", done.status, String::from_utf8_lossy(&done.stderr));
-    Ok(folder.to_owned())
+    Ok(folder)
 }
