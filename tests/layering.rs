@@ -155,3 +155,49 @@ fn an_error_in_a_log_is_told_with_all_its_causes() {
     }
     assert!(wrong.is_empty(), "write `error = %chain(&error)` (slotline_protocol::chain):\n{}", wrong.join("\n"));
 }
+
+/// With one test program a crate, a file that it does not name would never run.
+#[test]
+fn every_file_of_tests_belongs_to_a_test_program() {
+    let metadata = metadata();
+    let mut forgotten = Vec::new();
+    for package in metadata.workspace_packages() {
+        let programs: Vec<&Path> = package
+            .targets
+            .iter()
+            .filter(|target| target.is_test())
+            .map(|target| target.src_path.as_std_path())
+            .collect();
+        let said: String = programs.iter().map(|path| std::fs::read_to_string(path).expect("source is text")).collect();
+        let folder = package.manifest_path.with_file_name("tests");
+        for entry in folder.read_dir_utf8().into_iter().flatten() {
+            let path = entry.expect("an entry").into_path();
+            let stem = path.file_stem().expect("a name").to_owned();
+            let is_source = path.extension() == Some("rs");
+            if is_source && !programs.contains(&path.as_std_path()) && !said.contains(&format!("mod {stem};")) {
+                forgotten.push(path);
+            }
+        }
+    }
+    assert!(forgotten.is_empty(), "no test program has these: {forgotten:?}");
+}
+
+/// What `cargo t` leaves out: it needs servers or minutes.
+const NOT_FAST: &[&str] = &["harness", "model", "system"];
+
+#[test]
+fn cargo_t_runs_every_fast_test_program() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cargo/config.toml");
+    let config = std::fs::read_to_string(config).expect("cargo's settings");
+    let (_, alias) = config.split_once("\nt = [").expect("the alias");
+    let metadata = metadata();
+    for target in metadata.workspace_packages().iter().flat_map(|package| &package.targets) {
+        if target.is_test() && target.test && !NOT_FAST.contains(&target.name.as_str()) {
+            assert!(
+                alias.contains(&format!("\"--test\", \"{}\"", target.name)),
+                "{} is missing in `cargo t`",
+                target.name
+            );
+        }
+    }
+}

@@ -49,6 +49,6 @@ if [ $# -gt 0 ]; then
   exec cargo test -p slotline-tests --locked "$@"
 fi
 cargo test -p slotline-tests --locked --test harness
-cargo test -p slotline-broker --locked --test conformance
+cargo test -p slotline-broker --locked --test brokers conformance
 cargo test -p slotline-store --locked --test conformance
 cargo test -p slotline-tests --locked --test cluster -- --test-threads 1

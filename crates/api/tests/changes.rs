@@ -1,12 +1,10 @@
 //! What changes actions over HTTP: on what a change rests, one member of a policy, a whole file, a limit for a while; and
 //! who did it.
 
-mod world;
-
+use crate::world::{Asked, World};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use slotline_protocol::Policy;
-use world::{Asked, World};
 
 const ECHO: &str = "/api/v1/actions/demo.echo";
 

@@ -1,17 +1,15 @@
 //! The events of executions over HTTP: as a stream, as pages, and all that happens.
 
-mod world;
-
 use std::time::Duration;
 
+use crate::world::listener::{Frame, SOON};
+use crate::world::{Asked, World};
 use axum::http::StatusCode;
 use serde_json::json;
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::What;
 use slotline_protocol::{ExecutionId, Status};
 use tokio::time::Instant;
-use world::listener::{Frame, SOON};
-use world::{Asked, World};
 
 fn numbers(frames: &[Frame]) -> Vec<u64> {
     frames.iter().map(Frame::number).collect()

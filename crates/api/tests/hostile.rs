@@ -1,14 +1,12 @@
 //! Requests that nobody should send, and what each is told. None reaches the executor.
 
-#[path = "hostile/wire.rs"]
 mod wire;
-mod world;
 
+use crate::world::{Asked, World};
 use axum::http::StatusCode;
 use serde_json::json;
 use slotline_tests::Fuzz;
 use slotline_tests::fuzz::way;
-use world::{Asked, World};
 
 #[tokio::test]
 async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> anyhow::Result<()> {

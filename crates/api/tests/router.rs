@@ -1,13 +1,11 @@
 //! The API over a real journal (SQLite) and an executor that only records what it is asked.
 
-mod world;
-
+use crate::world::{Asked, World};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use slotline_api::{Kind, Refused};
 use slotline_protocol::Timestamp;
 use slotline_store::{DeadBounds, DeadLetter};
-use world::{Asked, World};
 
 #[tokio::test]
 async fn a_submission_is_answered_with_201_once_accepted_and_202_while_nobody_leads() -> anyhow::Result<()> {

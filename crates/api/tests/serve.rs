@@ -1,16 +1,14 @@
 //! Listening for real: shutdown, exposure, and bodies that are too large while they are still being sent.
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::Recorder;
 use slotline_api::{ServeError, State, Tokens, serve};
 use slotline_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use world::Recorder;
 
 const SOON: Duration = Duration::from_secs(10);
 const TOKEN: &str = "a-token-of-a-test-that-is-long-enough";

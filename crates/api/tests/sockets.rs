@@ -1,11 +1,12 @@
 //! Streams over real connections: who reads nothing, who goes away, and shutdown.
 
-mod world;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::world::World;
+use crate::world::listener::{Listener, SOON};
+use crate::world::teller::event;
 use axum::body::Body;
 use slotline_api::hub::Live;
 use slotline_api::{ServeError, serve};
@@ -15,9 +16,6 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use world::World;
-use world::listener::{Listener, SOON};
-use world::teller::event;
 
 /// A server on a port of its own.
 struct Server {

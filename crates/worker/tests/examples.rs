@@ -5,14 +5,13 @@
 #[expect(dead_code, reason = "its `main` and stage are for people")]
 #[path = "../examples/deployment.rs"]
 mod deployment;
-mod executor;
 #[expect(dead_code, reason = "its `main` and stage are for people")]
 #[path = "../examples/transfer.rs"]
 mod transfer;
 
 use std::time::Duration;
 
-use executor::{Executor, Heard};
+use crate::executor::{self, Executor, Heard};
 use serde_json::{Value, json};
 use slotline_broker::Broker;
 use slotline_protocol::message::{Completed, Event, Level, Report};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use slotline_broker::topology::Queue;
 
-use crate::world::{World, numbers, prefetch, publish, range, soon, take, until_depth};
+use super::world::{World, numbers, prefetch, publish, range, soon, take, until_depth};
 
 fn kinds(world: &World) -> [Queue; 2] {
     [Queue::classic(world.name("classic")), Queue::quorum(world.name("quorum"))]

@@ -5,7 +5,7 @@ use slotline_broker::topology::{Overflow, Queue, executions_exchange};
 use slotline_broker::{Error, Properties, Publication, PublishError};
 use slotline_protocol::Timestamp;
 
-use crate::world::{World, numbers, prefetch, publish, range, soon, take, to_queue, until_depth};
+use super::world::{World, numbers, prefetch, publish, range, soon, take, to_queue, until_depth};
 
 pub(crate) async fn a_confirm_means_that_the_message_is_stored(world: World) -> anyhow::Result<()> {
     for queue in [Queue::classic(world.name("classic")), Queue::quorum(world.name("quorum"))] {

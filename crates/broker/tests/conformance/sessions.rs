@@ -7,7 +7,7 @@ use slotline_broker::{Error, Publication, PublishError, Topology};
 use slotline_protocol::{Epoch, Incarnation, WorkerName};
 use uuid::Uuid;
 
-use crate::world::{World, numbers, prefetch, publish, range, soon, take, to_queue, until_depth};
+use super::world::{World, numbers, prefetch, publish, range, soon, take, to_queue, until_depth};
 
 pub(crate) async fn declaring_twice_changes_nothing(world: World) -> anyhow::Result<()> {
     let topology = Topology::requests(world.broker.prefix());

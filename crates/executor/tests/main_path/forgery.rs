@@ -13,8 +13,8 @@ use slotline_protocol::proof::{self, Channel, Key, PROOF_HEADER};
 use slotline_protocol::{ActionRef, Epoch, Fence, OutcomeKind, Status, Timestamp};
 use uuid::Uuid;
 
-use crate::installation::Installation;
-use crate::played::{PlayedWorker, publish_report};
+use super::installation::Installation;
+use super::played::{PlayedWorker, publish_report};
 
 const POLICY: &str = r#"{"limit": 1, "run_ahead": 0}"#;
 

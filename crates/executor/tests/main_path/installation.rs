@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::PATIENCE;
+use super::PATIENCE;
 
 /// A dead letter as it was published.
 pub(crate) struct Dead {

@@ -6,9 +6,9 @@ use slotline_executor::Config;
 use slotline_protocol::message::{Accepted, Cancel, Hello, Recorded, Scheduled, Settled, StatusChanged};
 use slotline_protocol::{Fence, OutcomeKind, Status, Timestamp, record};
 
-use crate::PATIENCE;
-use crate::installation::Installation;
-use crate::played::PlayedWorker;
+use super::PATIENCE;
+use super::installation::Installation;
+use super::played::PlayedWorker;
 #[tokio::test]
 async fn a_completion_starts_the_next_in_line_and_each_leaves_after_its_commit() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1, "run_ahead": 0}"#)]).await?;

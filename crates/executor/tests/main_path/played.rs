@@ -11,7 +11,7 @@ use slotline_protocol::proof::{self, Channel, Key, NONCE_HEADER, PROOF_HEADER, T
 use slotline_protocol::{ActionRef, Epoch, Incarnation, OutcomeKind, Timestamp, WorkerName};
 use uuid::Uuid;
 
-use crate::PATIENCE;
+use super::PATIENCE;
 
 /// What the played worker knows the leader's answer by.
 pub(crate) const NONCE: &str = "a-nonce";

@@ -11,9 +11,9 @@ use slotline_protocol::{OutcomeKind, Status};
 use slotline_store::{Filter, PageRequest};
 use uuid::Uuid;
 
-use crate::PATIENCE;
-use crate::installation::Installation;
-use crate::played::PlayedWorker;
+use super::PATIENCE;
+use super::installation::Installation;
+use super::played::PlayedWorker;
 #[tokio::test]
 async fn the_largest_request_can_be_dispatched() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;

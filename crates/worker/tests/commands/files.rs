@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use slotline_protocol::OutcomeKind;
 use slotline_worker::RunConfig;
 
-use crate::stage::Stage;
+use super::stage::Stage;
 
 /// Makes of its result file what its parameters name; without any it ends well.
 const SPOIL: &str = r#"

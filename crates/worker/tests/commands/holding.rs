@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use slotline_worker::{Error, RunConfig, Worker};
 
+use super::stage::Stage;
 use crate::processes::{has_root, shim_of};
-use crate::stage::Stage;
 
 fn script(folder: &Path, script: &str) -> RunConfig {
     RunConfig { cwd: Some(folder.to_owned()), ..RunConfig::new(["/bin/sh", "-c", script]) }

@@ -8,9 +8,9 @@ use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{Completed, Event, Failure};
 use slotline_worker::RunConfig;
 
+use super::stage::Stage;
 use crate::executor::{self, Heard};
 use crate::processes::shim_of;
-use crate::stage::Stage;
 
 fn result(completed: &Completed) -> Value {
     assert_eq!(completed.status, OutcomeKind::Completed, "{:?}", completed.error);

@@ -11,8 +11,8 @@ use slotline_tests::now_ns;
 use slotline_worker::progress::{self, LINE_BYTES_MAX, SOCKET};
 use slotline_worker::{Phase, RunConfig};
 
+use super::stage::Stage;
 use crate::executor::Heard;
-use crate::stage::Stage;
 
 /// Says where it is listened to, and runs until it is told to end.
 const WAITS: &str =

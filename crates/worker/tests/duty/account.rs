@@ -5,7 +5,7 @@ use slotline_protocol::{Epoch, ExecutionId, Fence, Sizes};
 use slotline_worker::duty::Order;
 use uuid::Uuid;
 
-use crate::world::{World, s};
+use super::world::{World, s};
 
 fn journal(generation: u64) -> Lineage {
     Lineage { identity: Uuid::from_u128(7), generation }

@@ -4,7 +4,7 @@ use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{Event, Level, Report, Stream};
 use slotline_worker::duty::{Effect, Input, Told};
 
-use crate::world::{World, key, ms, s};
+use super::world::{World, key, ms, s};
 
 #[test]
 fn a_cancellation_ends_what_waits_at_once_and_asks_what_runs() {

@@ -3,7 +3,7 @@
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::Holding;
 
-use crate::world::{World, key};
+use super::world::{World, key};
 
 #[test]
 fn a_chain_starts_link_by_link_the_moment_each_predecessor_completes() {

@@ -8,7 +8,7 @@ use slotline_protocol::Incarnation;
 use slotline_protocol::message::{AttemptKey, Completed, Level, Report, Stream};
 use slotline_worker::duty::{Effect, Input, Shortage, Told};
 
-use crate::world::{World, key};
+use super::world::{World, key};
 
 /// Lives for each that proptest would try by itself, or that `PROPTEST_CASES` asks for. Each has up to 120 steps.
 const LIVES: u32 = 4;

@@ -5,7 +5,7 @@ use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind};
 use slotline_worker::duty::{Effect, Input, OnDrain};
 use uuid::Uuid;
 
-use crate::world::{World, key, s};
+use super::world::{World, key, s};
 
 #[test]
 fn a_drain_hands_back_what_waits_and_lets_what_runs_finish() {

@@ -7,7 +7,7 @@ use slotline_protocol::message::{EndReason, Ended, Failure, Holding};
 use slotline_protocol::{Epoch, Status};
 use slotline_worker::duty::{ENTRIES_MAX, Input, REFUSED_WAIT, Terms};
 
-use crate::world::{World, key, ms, s};
+use super::world::{World, key, ms, s};
 
 #[test]
 fn nothing_starts_before_the_first_heartbeat_is_confirmed_and_then_in_the_order_of_grants() {

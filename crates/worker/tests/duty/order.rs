@@ -3,7 +3,7 @@
 use slotline_protocol::{Epoch, OutcomeKind, message};
 use slotline_worker::duty::{HINT_EVERY, Input, Order};
 
-use crate::world::{World, key, ms, s};
+use super::world::{World, key, ms, s};
 
 #[test]
 fn a_dispatch_starts_at_once_and_its_completion_is_told_until_recorded() {

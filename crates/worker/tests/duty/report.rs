@@ -5,7 +5,7 @@ use slotline_protocol::message::{Event, Failure, Level, Report, Stream};
 use slotline_protocol::{Detail, OutcomeKind};
 use slotline_worker::duty::{Effect, Input, NEWS_PER_SECOND, PROGRESS_EVENTS, Told};
 
-use crate::world::{World, key, ms, s};
+use super::world::{World, key, ms, s};
 
 fn say(level: Level, message: &str) -> Report {
     Report { level, message: Some(message.to_owned()), ..Report::default() }

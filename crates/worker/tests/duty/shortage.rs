@@ -3,7 +3,7 @@
 use slotline_protocol::OutcomeKind;
 use slotline_worker::duty::{Effect, Input, RAISE_AFTER, RAISE_AFTER_MAX, Shortage};
 
-use crate::world::{World, key, s};
+use super::world::{World, key, s};
 
 fn short(world: &mut World, id: i64) {
     world.input(Input::Unstarted { key: key(id), shortage: Shortage::Files });

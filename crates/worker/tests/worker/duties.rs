@@ -11,8 +11,8 @@ use slotline_protocol::message::{EndReason, Holding};
 use slotline_worker::{Builder, Context, HandlerError, Worker};
 use tokio::sync::Semaphore;
 
+use super::stage::Stage;
 use crate::executor;
-use crate::stage::Stage;
 
 #[tokio::test]
 async fn a_chain_of_handlers_runs_in_order_and_a_failure_hands_the_rest_back() -> anyhow::Result<()> {

@@ -5,8 +5,8 @@ use slotline_protocol::message::{Cancel, Hello, Recall, Recorded, Resend, Schedu
 use slotline_protocol::{ActionRef, Epoch, ExecutionId, Fence, OutcomeKind};
 use slotline_worker::Context;
 
+use super::stage::Stage;
 use crate::executor;
-use crate::stage::Stage;
 
 /// Beyond what the true executor has come to: a worker that believed one such order would drop the true ones after it.
 const EPOCH: Epoch = Epoch(1 << 40);

@@ -9,7 +9,7 @@ use slotline_protocol::OutcomeKind;
 use slotline_worker::{Context, HandlerError, Report};
 use tokio::sync::Semaphore;
 
-use crate::stage::Stage;
+use super::stage::Stage;
 
 #[derive(Deserialize)]
 struct Copy {

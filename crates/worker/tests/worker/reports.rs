@@ -8,8 +8,8 @@ use slotline_protocol::{ExecutionId, OutcomeKind};
 use slotline_worker::{Builder, Context, Error, HandlerError, Phase, Report, Worker};
 use tokio::sync::Semaphore;
 
+use super::stage::Stage;
 use crate::executor::Heard;
-use crate::stage::Stage;
 
 fn numbered(heard: &Heard, id: i64, sequence: u64) -> Vec<Progress> {
     let is_it = |progress: &&Progress| progress.execution_id == ExecutionId(id) && progress.sequence == sequence;

@@ -1,8 +1,6 @@
 //! A whole worker with handlers, on the in-process broker; the test is the executor.
 
 mod duties;
-#[path = "../executor/mod.rs"]
-mod executor;
 mod forgery;
 mod handler;
 mod reports;

@@ -13,7 +13,7 @@ macro_rules! both {
             $($(
                 #[tokio::test]
                 async fn $case() -> anyhow::Result<()> {
-                    crate::$module::$case(crate::world::World::memory()).await
+                    super::$module::$case(super::world::World::memory()).await
                 }
             )*)*
         }
@@ -22,7 +22,7 @@ macro_rules! both {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() -> anyhow::Result<()> {
-                    crate::$module::$case(crate::world::World::rabbit().await?).await
+                    super::$module::$case(super::world::World::rabbit().await?).await
                 }
             )*)*
         }

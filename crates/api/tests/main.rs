@@ -1,0 +1,10 @@
+//! The routes as a client sees them: over the router itself, and over sockets.
+
+mod changes;
+mod events;
+mod hostile;
+mod hub;
+mod router;
+mod serve;
+mod sockets;
+mod world;

@@ -1,0 +1,4 @@
+//! The whole executor on the in-process broker.
+
+mod main_path;
+mod public;
