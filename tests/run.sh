@@ -1,17 +1,42 @@
 #!/usr/bin/env bash
 # Formats, lints and tests everything, on private RabbitMQ and PostgreSQL nodes below a temporary directory.
 #
+#     tests/run.sh            all of it
+#     tests/run.sh --quick    what needs no servers: formats, lints, and `cargo t`
+#
 # What is missing of the system's packages is installed first, which needs root or sudo (Debian, Ubuntu). Their
 # services are not started: no test uses them. Everything else needs only the Rust toolchain.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
+quick=no
+case "$*" in
+  "") ;;
+  --quick) quick=yes ;;
+  *) echo "usage: tests/run.sh [--quick]" >&2; exit 2 ;;
+esac
+
+log=$(mktemp) times=""
+trap 'rm -f "$log"' EXIT
+
+# Prints what ran, how long each step took and how many tests passed.
+summary() {
+  printf '%s\n' "$times"
+  awk '/^test .* \.\.\. FAILED$/ { print "failed: " $2 }
+    /^test result:/ { passed += $4; failed += $6 }
+    END { printf "\n%d passed, %d failed\n", passed, failed }' "$log"
+}
+
 step() {
-  local name=$1 begun=$SECONDS
+  local name=$1 begun=$SECONDS status=0
   shift
   printf '\n== %s\n' "$name"
-  if ! "$@"; then
+  # Through a pipe: the summary counts what is printed. Colours are for a terminal, which this no longer is.
+  "$@" 2>&1 | tee -a "$log" || status=$?
+  times+=$(printf '\n%6d s  %s' $((SECONDS - begun)) "$name")
+  if [ $status -ne 0 ]; then
+    summary
     printf '\n== %s FAILED after %d s\n' "$name" $((SECONDS - begun)) >&2
     exit 1
   fi
@@ -71,6 +96,15 @@ toolchain() {
   cargo --version
 }
 
+if [ $quick = yes ]; then
+  step "toolchain" toolchain
+  step "format" cargo fmt --all --check
+  step "lints" cargo lint
+  step "tests without servers" cargo t
+  summary
+  exit
+fi
+
 step "packages" install_packages
 step "toolchain" toolchain
 step "format" cargo fmt --all --check
@@ -80,10 +114,9 @@ step "build" cargo test --workspace --locked --no-run
 export SLOTLINE_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/slotline
 case ${CARGO_TARGET_DIR:-} in /*) SLOTLINE_BIN=$CARGO_TARGET_DIR/debug/slotline ;; esac
 step "the program is there" test -x "$SLOTLINE_BIN"
-step "layering" cargo test --workspace --locked --test layering
 step "every test, and 100,000 simulations" cargo test --workspace --locked --no-fail-fast
 step "instructions of the scheduler" cargo bench -p slotline-scheduler --locked --bench instructions
 step "two planted mistakes" cargo planted --draw 2
 # Last, and alone: a storm on a machine that is busy otherwise shows nothing but slowness.
 step "chaos" cargo chaos
-printf '\nall is well after %d s\n' $SECONDS
+summary
