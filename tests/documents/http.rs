@@ -139,7 +139,7 @@ fn answer(stdout: &str) -> Result<Value> {
 
 #[test]
 fn every_example_is_answered_as_its_page_says() -> Result<()> {
-    let (page, world) = (Page::read(PAGE), World::start("")?);
+    let (page, world) = (Page::read(PAGE), World::start(None)?);
     let names: BTreeSet<String> = page.sections.iter().flat_map(|section| section.names()).collect();
     let mut tried = BTreeSet::new();
     for section in &page.sections {

@@ -31,14 +31,17 @@ pub(crate) struct Done {
 }
 
 impl World {
-    /// Returns once the actions of `file` beside the examples can be used.
-    pub(crate) fn start(file: &str) -> Result<Self> {
+    /// Returns once its own examples, and the actions of `file`, can be used.
+    pub(crate) fn start(file: Option<&str>) -> Result<Self> {
         let sandbox = Sandbox::new("documents")?;
-        let actions = sandbox.path().join("actions.toml");
-        std::fs::write(&actions, file)?;
-        let (data, actions) = (sandbox.path().join("data"), actions.to_str().context("UTF-8")?.to_owned());
-        let data = data.to_str().context("UTF-8")?.to_owned();
-        let mut dev = Launch::new("dev", &["dev", "--data", &data, "--actions", &actions]).start_listening(&sandbox)?;
+        let path = |name| sandbox.path().join(name).to_str().map(str::to_owned).context("UTF-8");
+        let (data, actions) = (path("data")?, path("actions.toml")?);
+        let mut arguments = vec!["dev", "--data", &data];
+        if let Some(file) = file {
+            std::fs::write(&actions, file)?;
+            arguments.extend(["--actions", &actions]);
+        }
+        let mut dev = Launch::new("dev", &arguments).start_listening(&sandbox)?;
         eventually_blocking("dev says what to type", SOON, || {
             ensure!(dev.is_running()?, "dev ended:\n{}", dev.log());
             Ok(dev.log().contains("Try:").then_some(()))
