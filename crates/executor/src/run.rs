@@ -12,7 +12,7 @@ use slotline_store::{Error as StoreError, Store};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -173,10 +173,13 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
     // Terms in a row that ended without a broker, and refusals in a row of a database that this executor can't lead on.
     let (mut brokerless, mut unfit) = (0, 0);
     loop {
-        if current.borrow().is_none() {
-            remarks.set(Topic::Leadership, Some("does not seek leadership: its broker does not answer".to_owned()));
-        }
-        if context.shutdown.run_until_cancelled(seeking::answers(&mut current)).await.is_none() {
+        let answers = async {
+            if timeout(seeking::ANSWERS_WITHIN, seeking::answers(&mut current)).await.is_err() {
+                remarks.set(Topic::Leadership, Some("does not seek leadership: its broker does not answer".to_owned()));
+                seeking::answers(&mut current).await;
+            }
+        };
+        if context.shutdown.run_until_cancelled(answers).await.is_none() {
             break;
         }
         remarks.set(Topic::Leadership, None);

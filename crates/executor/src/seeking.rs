@@ -14,6 +14,8 @@ use tokio::sync::watch;
 /// How long a leader may be without a broker: long enough for a connection that broke to be made again, and far below
 /// the lease, so that workers hear of the next leader long before their fences.
 const BROKERLESS_MAX: Duration = Duration::from_secs(5);
+/// How long a broker may take to open a session before it is said that it does not answer.
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// Wait before leadership is sought again after a term that was of no use; doubled with each further one.
 const SEEK_AGAIN: Duration = Duration::from_millis(300);
 /// Doublings after which it grows no more: some five seconds.
