@@ -118,6 +118,15 @@ fn every_command_has_a_heading_and_every_flag_a_row() -> Result<()> {
 }
 
 #[test]
+fn every_exit_code_has_a_row() -> Result<()> {
+    let (_, help) = slotline(&["--help"])?;
+    let codes = help.lines().skip_while(|line| *line != "Exit codes:").skip(1);
+    let codes = codes.map_while(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert_same(&format!("{PAGE}, exit codes"), &Page::read(PAGE).section("Exit codes").names(), &codes);
+    Ok(())
+}
+
+#[test]
 fn every_setting_is_there_as_flag_variable_and_key_with_its_default() -> Result<()> {
     let page = Page::read(PAGE);
     let rows = page.section("Settings").rows();
