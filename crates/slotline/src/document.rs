@@ -12,6 +12,8 @@ use slotline_protocol::did_you_mean;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::output::clean;
+
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -69,7 +71,9 @@ impl Document {
     /// An error at `span`.
     pub(crate) fn wrong(&self, span: Option<Range<usize>>, message: impl Into<String>) -> Error {
         let line = span.map_or(1, |span| self.line(span.start));
-        Error::Wrong { path: self.path.clone(), line, message: message.into() }
+        // A key in quotes may have any character.
+        let message = clean(&message.into());
+        Error::Wrong { path: self.path.clone(), line, message }
     }
 
     /// The 1-based line of a byte.
@@ -90,8 +94,7 @@ pub(crate) fn locate(table: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
 
 /// Turns serde's "unknown field `a`, expected one of `b`, `c`" into the one name that was probably meant.
 fn suggest(message: &str) -> String {
-    let message = first_line(message);
-    let Some(rest) = message.strip_prefix("unknown field `") else { return plain(&message) };
+    let Some(rest) = message.strip_prefix("unknown field `") else { return plain(message) };
     let mut names = rest.split('`').step_by(2);
     let unknown = names.next().unwrap_or_default();
     let known: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
