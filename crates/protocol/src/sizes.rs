@@ -50,7 +50,7 @@ impl Sizes {
 
     /// The most attempts that a worker holds, so that its heartbeat fits.
     pub fn entries(self) -> usize {
-        const HELD_BYTES: usize = 256;
+        const HELD_BYTES: usize = 400;
         Account::ENTRIES_MAX.min(self.message / HELD_BYTES)
     }
 
