@@ -106,8 +106,19 @@ async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_o
 #[tokio::test]
 async fn an_executor_that_the_broker_refuses_does_not_lead_though_it_came_first() -> anyhow::Result<()> {
     let mut world = World::with([Action::stamp(LINE, "limit = 1")]).workers(1, 4).start().await?;
-    world.start_executor_as(None, Some("guest:WRONG"))?;
+    let vhost = world.vhost()?.to_owned();
+    let user = format!("late-{vhost}");
+    world.rabbit.ctl(&["add_user", &user, "secret"]).await?;
+    world.rabbit.ctl(&["set_permissions", "--vhost", &vhost, &user, ".*", ".*", ".*"]).await?;
+    world.start_executor_as(None, Some(&format!("{user}:secret")))?;
+    eventually("it is let in", SOON, async || {
+        Ok(world.executors[1].log().contains("connected to the broker").then_some(()))
+    })
+    .await?;
     world.start_executor()?;
+    // Once it was let in it waits out what is done to its user.
+    world.rabbit.ctl(&["change_password", &user, "another"]).await?;
+    world.rabbit.ctl(&["close_all_user_connections", &user, "the password is another"]).await?;
     // The one that has led so far goes.
     eventually("the refused one says so", SOON, async || {
         let said = readiness(&world, 1).await.unwrap_or_default();
