@@ -217,7 +217,7 @@ async fn a_command_that_can_not_be_started_says_which_and_why() -> anyhow::Resul
     let completed = stage.run(1, json!({})).await?;
     let error = failure(&completed, OutcomeKind::Failed);
     assert_eq!(error.code, "spawn_failed");
-    assert!(error.message.contains("/no/such/program") && error.message.contains("No such file"), "{error:?}");
+    assert!(error.message.contains("/no/such/program") && error.message.contains("there is no such file"), "{error:?}");
     assert_eq!(completed.started_at, None);
     let events = stage.executor.events(1, completed.last_sequence).await?;
     assert!(stage.executor.heard.status.is_empty() && events.len() == 1, "it never ran: {events:?}");

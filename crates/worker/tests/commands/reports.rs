@@ -84,7 +84,7 @@ async fn a_command_reports_with_one_call() -> anyhow::Result<()> {
     assert!(error.to_string().contains("nobody asked"), "{error}");
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
     let mut stage = Stage::with(|_| {
-        RunConfig::new([own.as_str(), "--exact", "reports::a_command_reports_with_one_call", "--nocapture"])
+        RunConfig::new([own.as_str(), "--exact", "commands::reports::a_command_reports_with_one_call", "--nocapture"])
     })
     .await?;
     let completed = stage.run(1, json!({})).await?;
