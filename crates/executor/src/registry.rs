@@ -12,7 +12,7 @@ use slotline_protocol::requested::check_key;
 use slotline_protocol::{ActionRef, Policy, Timestamp, canonical, perhaps_meant};
 use slotline_scheduler::Limits;
 
-/// How many names an unknown one is held against: whoever sends wrong ones must not cost much.
+/// How many names an unknown one is held against: wrong names must not cost much.
 const ALIKE_AMONG: usize = 1_000;
 
 #[derive(Debug, Default)]

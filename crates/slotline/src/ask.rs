@@ -42,7 +42,7 @@ pub(crate) fn words(chosen: Option<Answer>) -> &'static str {
 pub(crate) struct Quiet(Termios);
 
 impl Quiet {
-    /// `None` where there is nobody to press keys, or the terminal is another program's for now, which it is left to.
+    /// `None` where no keyboard is, or the terminal is another program's for now, which it is left to.
     pub(crate) fn new() -> Option<Self> {
         let is_ours = || tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
         if !can_be_asked() || !is_ours() {

@@ -123,7 +123,7 @@ impl Error {
         Self { endpoint: Store::endpoint(url), inner }
     }
 
-    /// Whether the same may well succeed later, with nobody doing anything about it.
+    /// Whether the same may well succeed later without a change.
     fn is_passing(&self) -> bool {
         use slotline_store::Error;
         matches!(self.inner, Error::Unavailable(_) | Error::TimedOut(_) | Error::ReadOnly)

@@ -30,7 +30,7 @@ fn write_line(text: &str) {
     }
 }
 
-/// Prints a line to stdout, for what goes on whether somebody reads it or not.
+/// Prints a line to stdout, for what goes on without a reader, too.
 pub(crate) fn announce(text: impl AsRef<str>) {
     let _ = writeln!(io::stdout().lock(), "{}", visible(text.as_ref()));
 }
@@ -60,7 +60,7 @@ pub(crate) fn spans(spans: &[Span]) {
     write_line(&painted(spans));
 }
 
-/// The same for what goes on whether somebody reads it or not.
+/// The same for what goes on without a reader, too.
 pub(crate) fn announce_spans(spans: &[Span]) {
     let _ = writeln!(io::stdout().lock(), "{}", painted(spans));
 }

@@ -45,7 +45,7 @@ pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last two are for whoever wants all of it.
+/// The last two are for `--output wide`.
 const HEADER: [&str; 10] =
     ["ACTION", "STATE", "RUNNING", "LIMIT", "KEY LIMIT", "WAITING", "OLDEST", "OVERRIDE", "SUBMITTED", "FINISHED"];
 const NARROW: usize = HEADER.len() - 2;

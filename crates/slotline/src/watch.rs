@@ -102,7 +102,7 @@ impl Watch {
                             continue;
                         }
                         Some(Heard::Answered(answer)) => answer,
-                        // Nobody is at the terminal any more.
+                        // The terminal is gone.
                         None => Answer::GoOn,
                     };
                     question = None;
