@@ -23,6 +23,9 @@ impl Sizes {
     /// On a broker that takes this much or more.
     pub const FULL: Self = Self { message: Self::MESSAGE_FULL };
 
+    /// The most bytes of a result where the broker limits nothing.
+    pub const OUTCOME_FULL: usize = ENVELOPE_BYTES_MAX - BESIDE_RESULT_BYTES;
+
     /// Of a broker that takes so many bytes in one message; `None`: too few.
     pub fn of(message_bytes_max: usize) -> Option<Self> {
         (message_bytes_max >= Self::MESSAGE_MIN).then_some(Self { message: message_bytes_max })
@@ -85,7 +88,7 @@ mod tests {
         for message in [Sizes::MESSAGE_FULL, 16 << 20] {
             let sizes = Sizes::of(message).expect("large enough");
             assert_eq!(sizes.request(), ENVELOPE_BYTES_MAX);
-            assert_eq!(sizes.outcome(), ENVELOPE_BYTES_MAX - BESIDE_RESULT_BYTES);
+            assert_eq!(sizes.outcome(), Sizes::OUTCOME_FULL);
             assert_eq!(sizes.last_word(), ENVELOPE_BYTES_MAX / 2);
             assert_eq!(sizes.entries(), Account::ENTRIES_MAX);
             assert_eq!(sizes.account(), (Account::ATTEMPTS_MAX, Account::PARAMETER_BYTES_MAX));

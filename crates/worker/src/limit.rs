@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 use slotline_protocol::Sizes;
-use slotline_protocol::envelope::{DEPTH_MAX, ENVELOPE_BYTES_MAX};
+use slotline_protocol::envelope::DEPTH_MAX;
 use slotline_protocol::message::Failure;
 
 use crate::check::clip;
 use crate::duty::{Ending, Json};
 
 /// The largest result: what an envelope holds beside everything else that a completion says.
-pub const RESULT_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - (16 << 10);
+pub const RESULT_BYTES_MAX: usize = Sizes::OUTCOME_FULL;
 /// The deepest nesting of a result or of an error's details; the envelope around them has a few levels of its own.
 pub const RESULT_DEPTH_MAX: usize = DEPTH_MAX - 10;
 /// Before escaping, which makes six bytes of one at worst.
@@ -113,8 +113,10 @@ pub(crate) fn depth(json: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use slotline_protocol::Timestamp;
+    use slotline_protocol::envelope::ENVELOPE_BYTES_MAX;
+
+    use super::*;
 
     #[test]
     fn depth_counts_brackets_outside_of_strings() {
