@@ -37,12 +37,16 @@ pub(crate) fn announce(text: impl AsRef<str>) {
 
 /// Prints a line to stderr, where news go; broken at its words where a terminal is narrower.
 pub(crate) fn note(text: impl AsRef<str>) {
-    let text = visible(text.as_ref());
+    write_to_stderr(&visible(text.as_ref()), |line| line);
+}
+
+/// Writes lines as wide as the terminal at most, each as `paint` makes it.
+fn write_to_stderr(text: &str, paint: impl Fn(String) -> String) {
     let columns = Place::Err.columns().unwrap_or(usize::MAX);
     let mut err = io::stderr().lock();
     for line in text.split('\n').flat_map(|line| wrapped(line, columns)) {
-        // Who closed stderr does not want to know.
-        let _ = writeln!(err, "{line}");
+        // A stderr that was closed is none of the command's failures.
+        let _ = writeln!(err, "{}", paint(line));
     }
 }
 
@@ -80,16 +84,11 @@ pub(crate) fn paragraph(text: impl AsRef<str>) {
 /// What went wrong, to stderr.
 pub(crate) fn error(text: &str) {
     const MARK: &str = "slotline:";
-    let text = format!("{MARK} {}", visible(text));
-    let mut err = io::stderr().lock();
-    for line in text.split('\n').flat_map(|line| wrapped(line, Place::Err.columns().unwrap_or(usize::MAX))) {
-        let line = match line.strip_prefix(MARK) {
-            Some(rest) => format!("{}{rest}", Ink::Bad.paint(MARK, Place::Err.is_colourful())),
-            None => line,
-        };
-        // Who closed stderr does not want to know.
-        let _ = writeln!(err, "{line}");
-    }
+    let is_colourful = Place::Err.is_colourful();
+    write_to_stderr(&format!("{MARK} {}", visible(text)), |line| match line.strip_prefix(MARK) {
+        Some(rest) => format!("{}{rest}", Ink::Bad.paint(MARK, is_colourful)),
+        None => line,
+    });
 }
 
 /// `name  value` lines, names aligned; empty values are left out.
