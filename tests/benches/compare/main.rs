@@ -85,7 +85,7 @@ async fn run(options: &Options) -> Result<()> {
         what.insert("trial".to_owned(), "a twentieth of everything; these figures mean nothing".to_owned());
     }
     let mut book = Book(options.rivals.as_deref().map(rivals::read).transpose()?.unwrap_or_default());
-    program::path()?;
+    slotline_tests::slotline_binary()?;
     let servers = Servers::start().await?;
     what.extend(servers.told.clone());
     let mut failed = Vec::new();

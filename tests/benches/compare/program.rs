@@ -1,22 +1,14 @@
 //! The real `slotline` program, made up to date once: a stale one would be measured without a word.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use anyhow::Result;
 use slotline_tests::{Guarded, Sandbox, slotline_binary};
 
-pub(crate) fn path() -> Result<&'static Path> {
-    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let path = PATH.get_or_init(|| slotline_binary().map_err(|error| format!("{error:#}")));
-    path.as_ref().map(PathBuf::as_path).map_err(|error| anyhow::anyhow!("{error}"))
-}
-
 /// Starts it below `sandbox`, without what the shell says about another installation. The harness's own daemons print
 /// their logs when they end, which would spoil the output here.
 pub(crate) fn start(sandbox: &Sandbox, name: &str, arguments: &[&str]) -> Result<Guarded> {
-    let mut command = Command::new(path()?);
+    let mut command = Command::new(slotline_binary()?);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("SLOTLINE_") {
             command.env_remove(variable);

@@ -237,24 +237,30 @@ impl World {
 
     pub(crate) fn hello_with_terms(&mut self, epoch: i64, lease: Duration, fence: Duration, heartbeat: Duration) {
         (self.epoch, self.n) = (epoch, 0);
-        let (epoch, n) = self.next();
+        let hello = self.plain_hello();
         self.order(Order::Hello(message::Hello {
-            epoch,
-            n,
             lease_seconds: Some(lease),
             fence_seconds: Some(fence),
             heartbeat_seconds: Some(heartbeat),
-            lost: false,
-            journal: None,
-            account: false,
-            refused: None,
+            ..hello
         }));
     }
 
     /// The executor does not take this worker.
     pub(crate) fn refuse(&mut self, reason: &str) {
+        let hello = self.plain_hello();
+        self.order(Order::Hello(message::Hello { refused: Some(reason.to_owned()), ..hello }));
+    }
+
+    pub(crate) fn lost(&mut self) {
+        let hello = self.plain_hello();
+        self.order(Order::Hello(message::Hello { lost: true, ..hello }));
+    }
+
+    /// The next greeting, which says nothing but that its leader leads.
+    fn plain_hello(&mut self) -> message::Hello {
         let (epoch, n) = self.next();
-        self.order(Order::Hello(message::Hello {
+        message::Hello {
             epoch,
             n,
             lease_seconds: None,
@@ -263,23 +269,8 @@ impl World {
             lost: false,
             journal: None,
             account: false,
-            refused: Some(reason.to_owned()),
-        }));
-    }
-
-    pub(crate) fn lost(&mut self) {
-        let (epoch, n) = self.next();
-        self.order(Order::Hello(message::Hello {
-            epoch,
-            n,
-            lease_seconds: None,
-            fence_seconds: None,
-            heartbeat_seconds: None,
-            lost: true,
-            journal: None,
-            account: false,
             refused: None,
-        }));
+        }
     }
 
     pub(crate) fn session_opened(&mut self) {
