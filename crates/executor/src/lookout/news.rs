@@ -46,18 +46,8 @@ impl News {
                 attempts = leases,
                 "a worker is silent: two heartbeats in a row are missing; it is lost if it stays so for its lease"
             ),
-            Self::Back(Attendance { incarnation, worker, leases, .. }) => tracing::info!(
-                worker.name = %worker,
-                worker.incarnation = %incarnation,
-                attempts = leases,
-                "a worker that was silent is back"
-            ),
-            Self::Draining(Attendance { incarnation, worker, leases, .. }) => tracing::info!(
-                worker.name = %worker,
-                worker.incarnation = %incarnation,
-                attempts = leases,
-                "a worker drains: it takes no new work"
-            ),
+            Self::Back(attendance) => log_with_attempts(attendance, "a worker that was silent is back"),
+            Self::Draining(attendance) => log_with_attempts(attendance, "a worker drains: it takes no new work"),
             Self::Unserved { action_ref, waiting, waited } => tracing::warn!(
                 "action.ref" = %action_ref,
                 waiting,
@@ -71,6 +61,16 @@ impl News {
             }
         }
     }
+}
+
+fn log_with_attempts(attendance: &Attendance, sentence: &str) {
+    let Attendance { incarnation, worker, leases, .. } = attendance;
+    tracing::info!(
+        worker.name = %worker,
+        worker.incarnation = %incarnation,
+        attempts = leases,
+        "{sentence}"
+    );
 }
 
 /// Tells the log of an incarnation that is over for ever, once that is committed.
