@@ -131,7 +131,7 @@ fn codes(source: &str) -> BTreeSet<String> {
     plain.chain(of_kinds).chain(unavailable).filter(|code| sources::is_code(code)).collect()
 }
 
-/// What an answer consists of, whatever `curl` was told to print before it.
+/// The body of an answer: what `curl -i` prints before it is left out.
 fn answer(stdout: &str) -> Result<Value> {
     let body = stdout.find("{\"").map(|start| &stdout[start..]).with_context(|| format!("JSON: {stdout}"))?;
     Ok(serde_json::from_str(body.trim())?)

@@ -41,7 +41,7 @@ pub enum Error {
     Listener(#[source] io::Error),
 }
 
-/// What is told of before the system's own words.
+/// What to do about it; stands before the system's own words.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => ", another program does: end that one, or choose another with --listen",

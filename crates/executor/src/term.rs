@@ -225,7 +225,7 @@ pub(crate) struct Term {
     /// Why this leader must stand down.
     evidence: Option<(String, Epoch)>,
     notice: Arc<Notice>,
-    /// What the log was told of workers.
+    /// What was logged of workers.
     lookout: Lookout,
 }
 
@@ -488,7 +488,7 @@ impl Term {
         }
     }
 
-    /// Whether another worker has the name of the one that was heard. One that is over is told so anyway.
+    /// Looks for a live worker of the same name. A worker that is over is greeted as lost anyway.
     fn look_for_rivals(&mut self, sign: Sign, now: Timestamp) {
         let Some(name) = self.scheduler.name_of(sign.incarnation) else { return };
         let patience = self.postman.config.heartbeat;

@@ -1,4 +1,4 @@
-//! Executions as they come, for who has `slotline dev` before their eyes: one line for a start and one for an end.
+//! Executions as they come, on the terminal of `slotline dev`: one line for a start and one for an end.
 //!
 //! The API's stream of everything, read as any browser may. Under load most of it is counted and not shown.
 

@@ -1,6 +1,6 @@
 //! `slotline verify`: holds a live installation's journal against the promises.
 //!
-//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is told); another where it could not be
+//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is shown); another where it could not be
 //! looked at, which is no word on the promises.
 //! It only reads, in one snapshot; on a large journal choose `--since`, since all that is judged is held in memory.
 

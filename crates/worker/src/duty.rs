@@ -151,7 +151,7 @@ impl Duty {
         }
     }
 
-    /// Keeps to what the broker takes from now on; to be called before a session is told of.
+    /// Keeps to what the broker takes from now on; to be called before the input of a new session.
     pub fn keep_to(&mut self, sizes: Sizes) {
         self.sizes = sizes;
     }

@@ -40,6 +40,9 @@ pub(crate) struct Server {
     largest: Arc<Largest>,
 }
 
+/// How RabbitMQ says that it has as many connections as an operator lets it have, which passes.
+const AT_ITS_LIMIT: &str = "limit";
+
 #[derive(Clone)]
 struct Endpoint {
     uri: AMQPUri,
@@ -91,12 +94,7 @@ impl Endpoint {
         // The name alone where it is enough, so that an error tells what was configured.
         if addresses.len() > 1 { addresses } else { vec![self.clone()] }
     }
-}
 
-/// How RabbitMQ says that it has as many connections as an operator lets it have, which passes.
-const AT_ITS_LIMIT: &str = "limit";
-
-impl Endpoint {
     /// What a refused login is: for a person to mend, unless it is for want of room.
     fn denied(&self, detail: String) -> Error {
         if detail.contains(AT_ITS_LIMIT) {
