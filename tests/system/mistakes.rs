@@ -176,8 +176,8 @@ async fn a_message_that_is_not_read_is_put_aside_with_the_name_that_was_meant() 
         "message_type: \"execution.request\" is not read here: did you mean `execution.requested`?",
         "message_type: \"job.slo\" is not read here: expected one of execution.requested, execution.cancel_requested",
         "payload.action_ref: no action is called job.slo: did you mean `job.slow`?",
-        "payload.progress: invalid type: integer `5`, expected an object with update-interval, updateInterval, update_interval, \
-         update-step, updateStep, update_step at line 1 column 37",
+        "payload.progress: invalid type: integer `5`, expected an object with update_interval, update_step at line 1 \
+         column 37",
     ];
     let details = eventually("all four are put aside", SOON, async || {
         let dead = world.get("/api/v1/dead").await?;

@@ -95,7 +95,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<V> {
     type Value = V::Value;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "an object with {}", self.names.join(", "))
+        // Other spellings of a member are read, and not taught.
+        let is_snake_case = |name: &&str| !name.contains(|c: char| c == '-' || c.is_ascii_uppercase());
+        let names: Vec<&str> = self.names.iter().copied().filter(is_snake_case).collect();
+        write!(out, "an object with {}", names.join(", "))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<V::Value, A::Error> {
