@@ -20,6 +20,7 @@
 //! - `--output table` or `--output json`: only that.
 //! - `--rivals FILE`: shows what the rivals' script printed earlier beside it all.
 //! - `--run-ahead N`: how long a chain is where a line may run ahead (4).
+//! - `--subscriber`: a queue gets every public event, and keeps the newest thousand.
 //! - `--trial`: a twentieth of everything, to see that it all works. Its figures mean nothing.
 //!
 //! Servers, executor and workers are private processes of this run, durable as by default. Workers are this program
@@ -86,7 +87,7 @@ async fn run(options: &Options) -> Result<()> {
     }
     let mut book = Book(options.rivals.as_deref().map(rivals::read).transpose()?.unwrap_or_default());
     slotline_tests::slotline_binary()?;
-    let servers = Servers::start().await?;
+    let servers = Servers::start(options.has_subscriber).await?;
     what.extend(servers.told.clone());
     let mut failed = Vec::new();
     for measure in &options.measures {

@@ -72,13 +72,14 @@ pub(crate) struct Options {
     pub(crate) measures: Vec<Measure>,
     pub(crate) output: Output,
     pub(crate) rivals: Option<PathBuf>,
+    pub(crate) has_subscriber: bool,
     pub(crate) scale: Scale,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
         let (mut measures, mut output, mut rivals) = (Vec::new(), Output::Both, None);
-        let (mut run_ahead, mut is_trial) = (RUN_AHEAD, false);
+        let (mut run_ahead, mut is_trial, mut has_subscriber) = (RUN_AHEAD, false, false);
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("{argument}: expected a value"));
@@ -94,6 +95,7 @@ impl Options {
                 }
                 "--rivals" => rivals = Some(PathBuf::from(value()?)),
                 "--run-ahead" => run_ahead = value()?.parse().context("--run-ahead: expected a number")?,
+                "--subscriber" => has_subscriber = true,
                 "--trial" => is_trial = true,
                 name => match Measure::ALL.into_iter().find(|measure| measure.name() == name) {
                     Some(measure) => measures.push(measure),
@@ -105,6 +107,6 @@ impl Options {
             measures = Measure::ALL.into_iter().filter(|measure| *measure != Measure::Rivals).collect();
         }
         let scale = if is_trial { Scale::trial(run_ahead) } else { Scale::full(run_ahead) };
-        Ok(Self { measures, output, rivals, scale })
+        Ok(Self { measures, output, rivals, has_subscriber, scale })
     }
 }

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, ConnectionProperties};
+use slotline_broker::topology;
 use slotline_tests::{Postgres, Rabbit};
 use tokio_postgres::{Client, NoTls};
 
+use crate::PREFIX;
 use crate::cpu::{self, Meter};
 
 /// Beyond PostgreSQL's own defaults, for us and for rivals alike.
@@ -19,12 +24,14 @@ pub(crate) struct Servers {
     pub(crate) postgres: Postgres,
     /// Of both servers.
     pub(crate) meter: Meter,
+    /// Whether a queue gets the public events of each installation.
+    pub(crate) has_subscriber: bool,
     /// Versions and settings, by name.
     pub(crate) told: BTreeMap<String, String>,
 }
 
 impl Servers {
-    pub(crate) async fn start() -> Result<Self> {
+    pub(crate) async fn start(has_subscriber: bool) -> Result<Self> {
         let (rabbit, postgres) = tokio::try_join!(Rabbit::start(), Postgres::start())?;
         for (name, value) in SETTINGS {
             postgres.psql(&format!("ALTER SYSTEM SET {name} = '{value}'")).await?;
@@ -43,8 +50,28 @@ impl Servers {
         let session: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
         let postmaster = cpu::parent(session).context("a session has a parent")?;
         let meter = Meter::default().family("postgres", postmaster).alone("rabbitmq", beam);
-        Ok(Self { rabbit, postgres, meter, told })
+        if has_subscriber {
+            told.insert("subscriber".to_owned(), "a queue gets every public event".to_owned());
+        }
+        Ok(Self { rabbit, postgres, meter, has_subscriber, told })
     }
+}
+
+/// Binds a queue to all public events, as a subscriber would that is slower than they come.
+pub(crate) async fn subscribe(amqp: &str) -> Result<()> {
+    const QUEUE: &str = "subscriber";
+    let runtime = async_rs::Runtime::tokio_current();
+    let connection = Connection::connect_with_runtime(amqp, ConnectionProperties::default(), runtime).await?;
+    let channel = connection.create_channel().await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1000));
+    channel.queue_declare(QUEUE.into(), QueueDeclareOptions::default(), arguments).await?;
+    let (exchange, every) = (topology::events_exchange(PREFIX), "#".into());
+    channel
+        .queue_bind(QUEUE.into(), exchange.into(), every, QueueBindOptions::default(), FieldTable::default())
+        .await?;
+    connection.close(0, "bound".into()).await?;
+    Ok(())
 }
 
 pub(crate) async fn connect(url: &str) -> Result<Client> {

@@ -14,7 +14,7 @@ use crate::figure::{EMBEDDED, Floors, OURS};
 use crate::limits::{self, Round};
 use crate::program;
 use crate::scale::Scale;
-use crate::servers::{Servers, connect};
+use crate::servers::{self, Servers, connect};
 
 /// Where to install.
 #[derive(Clone, Copy)]
@@ -66,6 +66,9 @@ async fn on_servers(servers: &Servers) -> Result<Installation> {
     })
     .await
     .with_context(|| process.log())?;
+    if servers.has_subscriber {
+        servers::subscribe(&amqp).await?;
+    }
     Ok(Installation {
         system: OURS,
         session: broker.open("compare").await?,
