@@ -201,3 +201,42 @@ fn cargo_t_runs_every_fast_test_program() {
         }
     }
 }
+
+/// What can act, wait, read a clock or draw by chance.
+const ACTS: &[&str] = &[
+    "tokio",
+    "futures",
+    "tracing",
+    "rustix",
+    "nix::",
+    "std::fs",
+    "std::io",
+    "std::thread",
+    "std::process",
+    "std::sync::Mutex",
+    "crate::clock",
+    "crate::draw",
+    "crash::point",
+    "slotline_broker",
+];
+
+#[test]
+fn what_decides_in_a_worker_acts_on_nothing() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/worker/src");
+    let mut paths = vec![source.join("duty.rs"), source.join("driver.rs")];
+    for folder in ["duty", "driver"] {
+        let entries = source.join(folder).read_dir().expect("a module's folder");
+        paths.extend(entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()));
+    }
+    assert!(paths.len() > 10, "{paths:?}");
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("source is text");
+        // The names of queues and keys are plain data.
+        let text = text.replace("slotline_broker::topology::LOGS_KEY", "");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            let acts: Vec<_> = ACTS.iter().filter(|name| line.contains(**name)).collect();
+            assert!(acts.is_empty(), "{}: {acts:?} in `{line}`", path.display());
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! The duty book: what a worker owes for every attempt it was granted.
 //!
-//! `(state, now, input) -> effects`, and nothing else: no I/O, no clock, no chance, no logging. The daemon plugs it into
-//! the broker and into processes, the simulator into a hostile world.
+//! `(state, now, input) -> effects`, and nothing else: no I/O, no clock, no chance, no logging. [`crate::driver`] stands
+//! between it and the world, in a daemon as in the simulator.
 //!
 //! - An order whose `(epoch, n)` is not above the highest seen changes nothing. An entry is kept until it is recorded,
 //!   so no `(execution, attempt)` starts twice.
@@ -11,7 +11,7 @@
 //! - Whatever ended is told until it is recorded.
 //! - Whoever waits for a predecessor starts when that one has *completed* here, and is handed back on any other ending.
 //!
-//! Not here: what a name runs (`command`, handlers), and how effects are carried out (`run`).
+//! Not here: what a name runs (`command`, handlers), and how effects are carried out ([`crate::driver`]).
 
 mod alarm;
 mod effect;

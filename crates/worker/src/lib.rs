@@ -18,8 +18,8 @@
 //! ```
 //!
 //! A worker runs what it is granted and says how it went, until that is recorded; it decides nothing about order or
-//! limits, and never touches the journal. What it owes is decided in [`duty`], a pure book; everything else here carries
-//! that out. Deliberately absent: retries (the executor's), and any claim on work (it is assigned).
+//! limits, and never touches the journal. What it owes is decided in [`duty`], a pure book, and what it does about that in
+//! [`driver`], as pure; everything else here carries that out. Deliberately absent: retries (the executor's), and any claim on work (it is assigned).
 //!
 //! An attempt tells how far it has come with [`Context::progress`], or as a command with [`progress::send`] or lines of
 //! JSON at the socket that is named in its environment. Neither ever fails it or holds it up: what makes no sense is
@@ -27,37 +27,37 @@
 //! `examples/` shows a deployment and a transfer.
 
 mod account;
-mod archive;
 mod aside;
-mod book;
 mod channel;
 mod check;
 mod clock;
 mod command;
 mod confine;
 mod context;
+mod draw;
+pub mod driver;
 pub mod duty;
 mod env;
 mod feed;
 mod handler;
-mod hands;
 mod legacy;
 mod limit;
 mod link;
 mod lock;
 mod mark;
+mod notice;
 mod panic;
 mod process;
 pub mod progress;
-mod report;
+mod publish;
 mod resources;
 mod rest;
 mod run;
+mod running;
 mod scratch;
+mod shared;
 pub mod shim;
 mod shutdown;
-mod trust;
-mod unheard;
 mod watch;
 mod worker;
 

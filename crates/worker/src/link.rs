@@ -64,10 +64,10 @@ struct Open {
     acker: Acker,
 }
 
-/// What the link has to say.
-pub(crate) enum News {
+/// What has become of the link.
+pub(crate) enum LinkEvent {
     /// The queue of that incarnation is consumed.
-    Opened(Incarnation),
+    Subscribed(Incarnation),
     /// These came through the queue of that incarnation.
     Delivered(Incarnation),
     /// The session is over; the next is being built.
@@ -100,24 +100,22 @@ impl Link {
         Self { place, formers: Vec::new(), state }
     }
 
-    /// Waits for news. Cancel-safe.
-    pub(crate) async fn next(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) -> News {
+    /// Waits until something happens; a session that is built anew is for the queue of `incarnation`. Cancel-safe.
+    pub(crate) async fn next(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) -> LinkEvent {
         loop {
             match &mut self.state {
                 State::Connecting(connecting) => {
                     let Connected { supervisor, subscribed, formers } = connecting.await;
                     self.formers = formers;
                     match subscribed {
-                        Ok(subscribed) if subscribed.incarnation == incarnation => {
-                            let acker = subscribed.consumer.acker();
+                        Ok(subscribed) => {
+                            let (incarnation, acker) = (subscribed.incarnation, subscribed.consumer.acker());
                             self.state = State::Open(Box::new(Open { supervisor, subscribed, acker }));
-                            return News::Opened(incarnation);
+                            return LinkEvent::Subscribed(incarnation);
                         }
-                        // The incarnation ended meanwhile.
-                        Ok(subscribed) => self.move_to(supervisor, subscribed, incarnation),
                         Err(error @ Error::Denied { .. }) => {
                             self.state = State::Connecting(Box::pin(std::future::pending()));
-                            return News::Denied(error);
+                            return LinkEvent::Denied(error);
                         }
                         Err(error) => {
                             tracing::warn!(error = %chain(&error), "can't subscribe to the worker's queue");
@@ -127,10 +125,10 @@ impl Link {
                 }
                 State::Open(open) => {
                     if open.subscribed.consumer.next_batch(deliveries, BATCH_MAX).await {
-                        return News::Delivered(open.subscribed.incarnation);
+                        return LinkEvent::Delivered(open.subscribed.incarnation);
                     }
                     self.lost(incarnation);
-                    return News::Lost;
+                    return LinkEvent::Lost;
                 }
             }
         }
@@ -151,12 +149,12 @@ impl Link {
         }
     }
 
-    /// Goes on under a new name, through the same session.
-    pub(crate) fn rename(&mut self, incarnation: Incarnation) {
+    /// Consumes the queue of this incarnation through the same session, in place of the one it consumes now.
+    pub(crate) fn subscribe(&mut self, incarnation: Incarnation) {
         let placeholder = State::Connecting(Box::pin(std::future::pending()));
         match std::mem::replace(&mut self.state, placeholder) {
             State::Open(open) => self.move_to(open.supervisor, open.subscribed, incarnation),
-            // Noticed once it is there.
+            // It is asked for again once the session is there.
             connecting @ State::Connecting(_) => self.state = connecting,
         }
     }

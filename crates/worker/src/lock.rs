@@ -18,14 +18,12 @@ use rustix::io::Errno;
 use slotline_broker::crash;
 use slotline_protocol::{Incarnation, WorkerName, chain};
 
-use crate::Error;
 use crate::mark::Marks;
+use crate::{Error, driver};
 
 /// How long what a former process started may take to go; its shims kill it the moment that process ends.
 const WAIT: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_millis(20);
-/// The most incarnations of a former process that are told of, the newest first.
-const FORMERS_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -83,8 +81,7 @@ impl Lock {
         crash::point("worker.lock.taken");
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(unusable)?;
-        let mut formers: Vec<_> = text.lines().filter_map(|line| line.parse().ok().map(Incarnation)).collect();
-        formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
+        let formers = driver::newest(text.lines().filter_map(|line| line.parse().ok().map(Incarnation)).collect());
         let lock = Self { file, held, path, formers, marks };
         lock.clear();
         crash::point("worker.lock.cleared");

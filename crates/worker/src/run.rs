@@ -1,6 +1,7 @@
-//! The loop of a worker: what happens goes into the duty book, what it owes is carried out.
+//! The loop of a worker: what happens goes into the driver and the duty book, and what they ask for is carried out.
 //!
-//! One thread of its own, so that nothing a handler does can keep a heartbeat from going out.
+//! One thread of its own, so that nothing a handler does can keep a heartbeat from going out. Not here: what is decided
+//! (`driver`, `duty`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,34 +10,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rustix::fd::OwnedFd;
-use slotline_broker::{Broker, Delivery, PublishError, crash};
-use slotline_protocol::message::{Cancel, Ended, Hello, Message, Recall, Recorded, Resend, Scheduled};
-use slotline_protocol::proof::Worth;
-use slotline_protocol::{ActionRef, Envelope, Incarnation, Timestamp, Unreadable, chain, envelope};
+use slotline_broker::{Broker, Delivery, crash};
+use slotline_protocol::message::Ended;
+use slotline_protocol::{ActionRef, chain};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::aside::aside;
-use crate::book::{Book, Errand};
-use crate::duty::{Config, Duty, Input, Order};
+use crate::driver::{Action, Book, Driver, Envelopes, Exit, Input};
+use crate::duty::Config;
 use crate::feed::Feed;
-use crate::hands::{Hands, Work};
 use crate::legacy::{Legacy, Written};
-use crate::link::{Link, News};
+use crate::link::{Link, LinkEvent};
 use crate::lock::Lock;
 use crate::mark::Marks;
 use crate::process::pool::{Outfit, Pool};
-use crate::report::Outbox;
+use crate::publish::{Confirming, Publisher, delivery, pass_points};
 use crate::rest::Rest;
+use crate::running::{Running, Work};
 use crate::scratch::Scratch;
-use crate::unheard::Unheard;
+use crate::shared::SharedBook;
 use crate::watch::{Doing, Gauge};
-use crate::{Error, Shutdown, clock};
+use crate::{Error, Shutdown, clock, draw, notice};
 
 /// Feeds looked at in one turn of the loop.
 const FEEDS_MAX: usize = 1_024;
@@ -73,50 +71,57 @@ pub(crate) async fn run(
     let (pool, shims) = match &scratch {
         None => (None, None),
         Some(_) => {
-            let marks = lock.as_ref().map_or_else(|| Arc::new(Marks::new(Uuid::new_v4().as_u64_pair().0)), Lock::marks);
+            let marks = lock.as_ref().map_or_else(|| Arc::new(Marks::new(draw::uuid().as_u64_pair().0)), Lock::marks);
             let share = lock.as_ref().map(Lock::share).transpose().map_err(Error::Thread)?;
             let outfit = Outfit { program: shim, env, marks, lock: share, files: files_of_commands };
             let (pool, thread) = Pool::start(outfit, capacity).map_err(Error::Thread)?;
             (Some(pool), Some(thread))
         }
     };
-    let incarnation = Incarnation(Uuid::new_v4());
+    let incarnation = draw::incarnation();
     let (announcements, announced) = mpsc::unbounded_channel();
-    let mut duty = Duty::new(config.clone(), incarnation, clock::now());
     let legacy = state_dir.map(|state_dir| Legacy::of(&state_dir, &config.worker));
-    if let Some(legacy) = legacy.clone() {
-        inherit(&mut duty, legacy, &channels).await;
-    }
+    let begun_at = clock::now();
+    let kept = match legacy.clone() {
+        Some(legacy) => inherit(legacy, &channels).await,
+        None => Vec::new(),
+    };
+    let formers = lock.as_ref().map_or(&[][..], Lock::formers);
+    let book = Book::begin(config.clone(), incarnation, begun_at, kept, formers);
     if let Some(lock) = &lock {
-        for former in lock.formers() {
-            duty.replaces(*former);
-        }
         lock.note(incarnation);
     }
     let timer = clock::timer().map_err(|error| Error::Thread(error.into()))?;
     let timer = clock::watched(timer).map_err(Error::Thread)?;
     let lock = lock.map(Arc::new);
-    let hands = Hands::new(work, pool.clone(), scratch, handlers, channels.clone(), announcements, gauge.clone());
+    let running = Running::new(work, pool.clone(), scratch, handlers, channels.clone(), announcements, gauge.clone());
     let mut looped = Loop {
-        book: Book::new(duty, hands),
+        book: SharedBook::new(book, running),
+        driver: Driver::new(incarnation, Envelopes::new(&config.worker, draw::uuid(), incarnation, draw::nonce())),
         link: Link::new(broker.clone(), config.worker.clone(), incarnation),
-        outbox: Outbox::new(broker.prefix(), &config.worker, incarnation),
+        publisher: Publisher::new(broker.prefix()),
         prefix: broker.prefix().to_owned(),
-        unheard: Unheard::default(),
         confirms: FuturesUnordered::new(),
+        deliveries: Vec::new(),
         lock,
         files: channels.clone(),
         gauge,
-        legacy: None,
         keeper: legacy.clone(),
-        over: None,
-        refused: None,
+        exit: None,
     };
     let result = looped.turn(announced, &timer, &shutdown).await;
-    let Loop { book, link, lock, legacy: left, refused, .. } = looped;
-    if let Some(left) = left {
-        keep(legacy, left, &channels).await;
-    }
+    let Loop { book, link, lock, .. } = looped;
+    let (result, refused) = match result {
+        Ok(Exit { unstoppable, kept, refused }) => {
+            if let Some(kept) = kept {
+                keep(legacy, kept, &channels).await;
+            }
+            let result =
+                if unstoppable.is_empty() { Ok(()) } else { Err(Error::Unstoppable { attempts: unstoppable }) };
+            (result, refused)
+        }
+        Err(error) => (Err(error), None),
+    };
     // Whatever still lives ends with its channel.
     let scratch = book.close();
     // A broker that is not there keeps nobody.
@@ -145,25 +150,22 @@ pub(crate) async fn run(
 }
 
 struct Loop {
-    book: Arc<Book>,
+    book: Arc<SharedBook>,
+    driver: Driver<Envelopes>,
     link: Link,
-    outbox: Outbox,
+    publisher: Publisher,
     prefix: String,
-    unheard: Unheard,
-    /// What to tell the book once the broker has something.
-    confirms: FuturesUnordered<BoxFuture<'static, Option<Input>>>,
+    confirms: FuturesUnordered<Confirming>,
+    /// What came and is not acked.
+    deliveries: Vec<Delivery>,
     /// Held until nothing of this process is left.
     lock: Option<Arc<Lock>>,
     /// Where files are read and written, which may take long.
     files: runtime::Handle,
     gauge: Arc<Gauge>,
-    /// What the next process is to find, and is not written yet.
-    legacy: Option<Vec<Ended>>,
-    /// Where it is written; `None`: nowhere.
+    /// Where it is written what the next process is to find; `None`: nowhere.
     keeper: Option<Legacy>,
-    over: Option<Result<(), Error>>,
-    /// Why the executor does not take this worker.
-    refused: Option<String>,
+    exit: Option<Exit>,
 }
 
 impl Loop {
@@ -172,20 +174,20 @@ impl Loop {
         mut announced: mpsc::UnboundedReceiver<Arc<Feed>>,
         timer: &AsyncFd<OwnedFd>,
         shutdown: &Shutdown,
-    ) -> Result<(), Error> {
-        let mut deliveries: Vec<Delivery> = Vec::new();
+    ) -> Result<Exit, Error> {
         let mut feeds: Vec<Arc<Feed>> = Vec::new();
         let mut rest = Rest::default();
-        let (mut is_draining, mut is_stopping, mut is_congested) = (false, false, false);
+        let (mut is_draining, mut is_stopping) = (false, false);
         let mut armed = None;
         loop {
             self.gauge.turn(Doing::Waiting);
-            let (incarnation, deadline) = self.book.outlook(&self.gauge);
-            let deadline = deadline.into_iter().chain(rest.due_at()).min();
+            let deadlines = [self.book.next_deadline(&self.gauge), self.driver.next_deadline(), rest.due_at()];
+            let deadline = deadlines.into_iter().flatten().min();
             if armed != deadline {
                 clock::arm(timer, deadline).map_err(|error| Error::Thread(error.into()))?;
                 armed = deadline;
             }
+            let incarnation = self.driver.incarnation();
             tokio::select! {
                 _ = announced.recv_many(&mut feeds, FEEDS_MAX) => {
                     self.gauge.turn(Doing::Reports);
@@ -195,226 +197,155 @@ impl Loop {
                         self.book.look(&feed);
                     }
                 }
-                () = self.book.has_errands() => {}
-                said = self.link.next(incarnation, &mut deliveries) => match said {
-                    News::Opened(incarnation) => {
-                        self.gauge.turn(Doing::Session);
-                        tracing::info!(worker.incarnation = %incarnation, "connected");
-                        if let Some(session) = self.link.session() {
-                            self.outbox.keep_to(session.sizes());
-                            self.book.keep_to(session.sizes());
-                        }
-                        self.book.handle(Input::SessionOpened { incarnation });
-                    }
-                    News::Delivered(incarnation) => self.delivered(incarnation, &mut deliveries),
-                    News::Lost => tracing::warn!("the session with the broker is over; work goes on"),
-                    News::Denied(error) => return Err(Error::Broker(error)),
-                },
+                () = self.book.has_changed() => {}
+                event = self.link.next(incarnation, &mut self.deliveries) => self.link_event(event)?,
                 ready = timer.readable() => {
                     if let Ok(mut ready) = ready {
                         ready.clear_ready();
                     }
                     armed = None;
                     self.gauge.turn(Doing::Time);
-                    self.book.handle(Input::Tick);
+                    self.handle(Input::Tick);
                     let now = clock::boot();
                     while let Some(feed) = rest.next(now) {
                         feed.note_look(now);
                         self.book.look(&feed);
                     }
                 }
-                Some(confirmed) = self.confirms.next(), if !self.confirms.is_empty() => {
+                Some((id, confirm)) = self.confirms.next(), if !self.confirms.is_empty() => {
                     self.gauge.turn(Doing::Confirms);
-                    if let Some(input) = confirmed {
-                        self.book.handle(input);
-                    }
+                    self.handle(Input::Confirmed { id, confirm });
                 }
-                () = self.outbox.confirmed() => {}
                 () = shutdown.drain_asked(), if !is_draining => {
                     is_draining = true;
-                    tracing::info!("draining: no new work");
-                    self.book.handle(Input::DrainRequested);
+                    self.handle(Input::DrainRequested);
                 }
                 () = shutdown.stop_asked(), if !is_stopping => {
                     is_stopping = true;
-                    tracing::info!("ending everything at once");
-                    self.book.handle(Input::StopRequested);
+                    self.handle(Input::StopRequested);
                 }
-            }
-            if is_congested != self.outbox.is_congested(is_congested) {
-                is_congested = !is_congested;
-                tracing::debug!(is_congested, "events wait to be sent");
-                self.book.handle(if is_congested { Input::OutboxFilled } else { Input::OutboxEmptied });
             }
             self.gauge.turn(Doing::Errands);
-            self.run_errands();
-            self.gauge.turn(Doing::Publishing);
-            self.outbox.flush(self.link.session());
-            if let Some(result) = self.over.take() {
-                return result;
-            }
-            if let Some(words) = self.legacy.take()
-                && let Some(legacy) = self.keeper.clone()
-            {
-                // Should the process end before, more is told again than must be.
-                self.files.spawn_blocking(move || {
-                    if let Err(error) = legacy.write(words) {
-                        tracing::warn!(path = %legacy.path().display(), error = %chain(&error), "what is kept can't be brought up to date");
-                    }
-                });
+            self.end_turn();
+            if let Some(exit) = self.exit.take() {
+                return Ok(exit);
             }
         }
     }
 
-    fn delivered(&mut self, incarnation: Incarnation, deliveries: &mut Vec<Delivery>) {
-        self.gauge.turn(Doing::Orders);
-        for delivery in &*deliveries {
-            let worth = self.outbox.trust().judge(delivery);
-            match worth {
-                Worth::Order | Worth::Introduction => {}
-                Worth::Hint => {
-                    self.book.handle(Input::Hinted { incarnation });
-                    continue;
-                }
-                Worth::Nothing => continue,
-            }
-            let defaults = delivery.properties.defaults();
-            match envelope::read_own(&delivery.body, defaults) {
-                Err(error) => tracing::warn!(error = %chain(&error), "a message to this worker can't be read"),
-                Ok(members) => {
-                    for member in members.iter() {
-                        match member.and_then(|envelope| order(&envelope)) {
-                            Ok(order) if worth == Worth::Introduction => {
-                                self.book.handle(Input::Introduced { incarnation, order });
-                            }
-                            Ok(order) => self.book.handle(Input::Ordered { incarnation, order }),
-                            Err(error) => {
-                                tracing::warn!(error = %chain(&error), "a message to this worker can't be read")
-                            }
-                        }
-                    }
+    fn link_event(&mut self, event: LinkEvent) -> Result<(), Error> {
+        match event {
+            LinkEvent::Subscribed(incarnation) => {
+                self.gauge.turn(Doing::Session);
+                if let Some(sizes) = self.link.session().map(|session| session.sizes()) {
+                    self.handle(Input::Subscribed { incarnation, sizes });
                 }
             }
+            LinkEvent::Delivered(incarnation) => {
+                self.gauge.turn(Doing::Orders);
+                // One after the other, so that no more than one message is in memory twice.
+                for index in 0..self.deliveries.len() {
+                    let is_last = index + 1 == self.deliveries.len();
+                    let delivery = delivery(&self.deliveries[index]);
+                    self.handle(Input::Delivered { incarnation, delivery, is_last });
+                }
+            }
+            LinkEvent::Lost => self.handle(Input::SessionLost),
+            LinkEvent::Denied(error) => return Err(Error::Broker(error)),
         }
-        crash::point("worker.ack.before");
-        self.link.ack(deliveries);
-        crash::point("worker.ack.after");
-        deliveries.clear();
+        Ok(())
     }
 
-    /// Does what can wait for this thread, in order.
-    fn run_errands(&mut self) {
-        loop {
-            let errands = self.book.take_errands();
-            if errands.is_empty() {
+    /// Hands in what happened, and does what follows from it.
+    fn handle(&mut self, input: Input) {
+        self.driver.handle(clock::now(), input);
+        while let Some(action) = self.driver.next_action() {
+            self.carry_out(action);
+        }
+    }
+
+    /// Hands in what the book has asked for, until it asks for no more, and lets what waits to be sent leave.
+    fn end_turn(&mut self) {
+        let mut is_ended = false;
+        while self.exit.is_none() {
+            let effects = self.book.take_deferred();
+            if !effects.is_empty() {
+                pass_points(&effects);
+                self.handle(Input::Asked(effects));
+                is_ended = false;
+            } else if !is_ended {
+                self.gauge.turn(Doing::Publishing);
+                self.handle(Input::TurnEnded);
+                is_ended = true;
+            } else {
                 return;
             }
-            let now = clock::now().wall;
-            for errand in errands {
-                self.run_errand(errand, now);
-            }
         }
     }
 
-    fn run_errand(&mut self, errand: Errand, now: Timestamp) {
-        match errand {
-            Errand::Complete(word) => {
-                crash::point("worker.completion.before");
-                self.outbox.say(&word, now);
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Duty(input) => self.book.handle(input),
+            Action::KeepTo(sizes) => self.book.keep_to(sizes),
+            Action::Attempt(action) => self.book.act(action),
+            Action::Publish(publication) => {
+                let confirming = self.publisher.publish(self.link.session(), publication);
+                self.confirms.push(confirming);
             }
-            Errand::Return(word) => self.outbox.say(&word, now),
-            Errand::ChangeStatus(word) => {
-                self.outbox.status_changed(&word, now);
-                crash::point("worker.started.after");
+            Action::Ack => {
+                crash::point("worker.ack.before");
+                self.link.ack(&self.deliveries);
+                crash::point("worker.ack.after");
+                self.deliveries.clear();
             }
-            Errand::Progress(word) => self.outbox.progress(&word, now),
-            Errand::Resend { key, range, action_ref } => self.outbox.resend(key, range, &action_ref, now),
-            Errand::Beat { heartbeat, sent } => {
-                let incarnation = heartbeat.incarnation;
-                // Without a broker that is what is said.
-                let is_known = self.outbox.trust().is_known() || self.link.session().is_none();
-                if let Some(unheard_for) = self.unheard.beats(is_known, clock::boot()) {
-                    tracing::warn!(
-                        prefix = self.prefix,
-                        "no executor has answered for {unheard_for:.0?}: does one run, on this broker and virtual host, with this prefix?"
-                    );
-                }
-                crash::point("worker.heartbeat.before");
-                let refused = Input::HeartbeatRefused { incarnation };
-                self.publish(&heartbeat, Input::HeartbeatConfirmed { incarnation, sent }, Some(refused));
+            Action::ChooseName => {
+                self.handle(Input::Named { incarnation: draw::incarnation(), nonce: draw::nonce() });
             }
-            // No executor would believe it; it is said again with the first greeting.
-            Errand::Farewell(_) if !self.outbox.trust().is_known() => {}
-            Errand::Farewell(ended) => {
-                let incarnation = ended.incarnation;
-                crash::point("worker.farewell.before");
-                self.publish(&ended, Input::FarewellConfirmed { incarnation }, None);
-                crash::point("worker.farewell.after");
-            }
-            Errand::Takes(Some((most, shortage))) => {
-                tracing::warn!(
-                    takes = most,
-                    "short of {shortage}: what can't be started is handed back, and no more than {most} run at once for now"
-                );
-            }
-            Errand::Takes(None) => tracing::info!("what was short has passed: as many run at once as ever"),
-            Errand::Refused(reason) => {
-                tracing::error!(reason, "refused by the executor: takes nothing more, ends what it runs, and ends");
-                self.refused = Some(reason);
-            }
-            Errand::Rename(former) => {
-                let incarnation = Incarnation(Uuid::new_v4());
-                tracing::warn!(worker.incarnation = %former, next = %incarnation, "isolated: going on under a new name");
+            Action::Note(incarnation) => {
                 if let Some(lock) = self.lock.clone() {
                     // Late, it only costs time: what is lost is then known after the lease.
                     self.files.spawn_blocking(move || lock.note(incarnation));
                 }
-                self.book.rename(incarnation);
-                self.outbox.rename(incarnation);
-                self.link.rename(incarnation);
             }
-            Errand::Keep(words) => self.legacy = Some(words),
-            Errand::GiveUp(attempts) => self.over = Some(Err(Error::Unstoppable { attempts })),
-            Errand::Finish => self.over = Some(Ok(())),
-        }
-    }
-
-    /// Publishes, if there is a session; tells the book whether the broker has it, or that a queue refused it.
-    fn publish<M: Message>(&self, message: &M, confirmed: Input, refused: Option<Input>) {
-        if let Some(session) = self.link.session() {
-            let receipt = self.outbox.publish(session, message, clock::now().wall);
-            self.confirms.push(Box::pin(async move {
-                match receipt.await {
-                    Ok(()) => Some(confirmed),
-                    Err(PublishError::Nacked | PublishError::Full) => refused,
-                    Err(_) => None,
+            Action::Subscribe(incarnation) => self.link.subscribe(incarnation),
+            Action::Keep(kept) => {
+                if let Some(keeper) = self.keeper.clone() {
+                    // Should the process end before, more is told again than must be.
+                    self.files.spawn_blocking(move || {
+                        if let Err(error) = keeper.write(kept) {
+                            tracing::warn!(path = %keeper.path().display(), error = %chain(&error), "what is kept can't be brought up to date");
+                        }
+                    });
                 }
-            }));
+            }
+            Action::Log(notice) => notice::log(notice, &self.prefix),
+            Action::Exit(exit) => self.exit = Some(exit),
         }
     }
 }
 
-/// Takes over what the process before has left.
-async fn inherit(duty: &mut Duty, legacy: Legacy, files: &runtime::Handle) {
+/// What the process before has left.
+async fn inherit(legacy: Legacy, files: &runtime::Handle) -> Vec<Ended> {
     let path = legacy.path().to_owned();
     match aside(files, move || legacy.read()).await {
-        Some(Ok(words)) => {
-            let outcomes: usize = words.iter().map(|word| word.outcomes.len()).sum();
+        Some(Ok(kept)) => {
+            let outcomes: usize = kept.iter().map(|ended| ended.outcomes.len()).sum();
             if outcomes > 0 {
                 tracing::info!(outcomes, path = %path.display(), "reporting what an earlier process could not");
             }
-            words.into_iter().for_each(|word| duty.inherits(word));
+            return kept;
         }
         Some(Err(error)) => {
             tracing::error!(path = %path.display(), error = %chain(&error), "what an earlier process has kept can't be read");
         }
         None => tracing::error!(path = %path.display(), "what an earlier process has kept can't be read: no answer"),
     }
+    Vec::new()
 }
 
 /// Leaves to the next process what is not recorded; says where, or that it is lost.
-async fn keep(legacy: Option<Legacy>, words: Vec<Ended>, files: &runtime::Handle) {
-    let outcomes: usize = words.iter().map(|word| word.outcomes.len()).sum();
+async fn keep(legacy: Option<Legacy>, left: Vec<Ended>, files: &runtime::Handle) {
+    let outcomes: usize = left.iter().map(|ended| ended.outcomes.len()).sum();
     let Some(legacy) = legacy else {
         tracing::error!(
             outcomes,
@@ -427,7 +358,7 @@ async fn keep(legacy: Option<Legacy>, words: Vec<Ended>, files: &runtime::Handle
     let lost = |error: String| {
         tracing::error!(outcomes, path, error, "what has ended and is not recorded can't be kept: it runs again");
     };
-    match aside(files, move || legacy.write(words)).await {
+    match aside(files, move || legacy.write(left)).await {
         Some(Ok(Written { kept, left_out: 0 })) if kept > 0 => tracing::warn!(
             outcomes = kept,
             path,
@@ -443,28 +374,4 @@ async fn keep(legacy: Option<Legacy>, words: Vec<Ended>, files: &runtime::Handle
         Some(Err(error)) => lost(chain(&error).to_string()),
         None => lost("the disk does not answer".to_owned()),
     }
-}
-
-/// Reads what an executor said.
-fn order(envelope: &Envelope<'_>) -> Result<Order, Unreadable> {
-    Ok(match &*envelope.message_type {
-        Scheduled::TYPE => {
-            let mut order: Scheduled = envelope.open()?;
-            order.correlation_id = order.correlation_id.or_else(|| envelope.correlation_id.clone());
-            order.trace_id = order.trace_id.or_else(|| envelope.trace_id.clone());
-            Order::Scheduled(order)
-        }
-        Cancel::TYPE => Order::Cancel(envelope.open()?),
-        Recall::TYPE => Order::Recall(envelope.open()?),
-        Recorded::TYPE => Order::Recorded(envelope.open()?),
-        Resend::TYPE => Order::Resend(envelope.open()?),
-        Hello::TYPE => Order::Hello(envelope.open()?),
-        other => {
-            return Err(Unreadable {
-                reason: envelope::Reason::UnknownType,
-                detail: format!("{other:?} is nothing that a worker is told"),
-                message_id: envelope.message_id.clone(),
-            });
-        }
-    })
 }

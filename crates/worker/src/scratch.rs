@@ -14,9 +14,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use slotline_protocol::Fence;
 use slotline_protocol::chain;
 use slotline_protocol::message::AttemptKey;
-use uuid::Uuid;
 
 use crate::confine::Ids;
+use crate::draw;
 use crate::process::places::Places;
 
 /// The longest path that a socket can have; the system keeps a byte for its end.
@@ -120,7 +120,7 @@ const SHORT: &str = "slotline-run-";
 impl Folder {
     fn create(parent: &Path, prefix: &str, mode: u32) -> io::Result<Self> {
         for _ in 0..TRIES {
-            let random = Uuid::new_v4().simple().to_string();
+            let random = draw::nonce();
             let path = parent.join(format!("{prefix}{}", random.get(..12).unwrap_or(&random)));
             DirBuilder::new().mode(mode).create(&path)?;
             // What the process may not give at once, for its mask.

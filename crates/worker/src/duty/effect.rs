@@ -1,4 +1,4 @@
-//! What the duty book owes the world: carried out by `run.rs`, in order.
+//! What the duty book owes the world: taken up by the driver, in order.
 
 use std::sync::Arc;
 use std::time::Duration;

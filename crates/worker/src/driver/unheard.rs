@@ -7,15 +7,15 @@ const SAID_AFTER: Duration = Duration::from_secs(10);
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// Since when a worker has asked in vain to be known.
-#[derive(Debug, Default)]
-pub(crate) struct Unheard {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unheard {
     since: Option<Duration>,
     said_at: Option<Duration>,
 }
 
 impl Unheard {
     /// To be asked with every heartbeat that goes out: for how long no executor has answered, if that is to be said now.
-    pub(crate) fn beats(&mut self, is_known: bool, now: Duration) -> Option<Duration> {
+    pub(super) fn beats(&mut self, is_known: bool, now: Duration) -> Option<Duration> {
         if is_known {
             *self = Self::default();
             return None;

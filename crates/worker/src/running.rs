@@ -9,15 +9,16 @@ use slotline_protocol::message::{AttemptKey, Failure};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::book::{Book, Ear};
 use crate::clock;
 use crate::command::Command;
+use crate::driver::AttemptAction;
 use crate::duty::{Ending, Start};
 use crate::feed::Feed;
 use crate::handler::{self, Handler};
 use crate::process::pool::Pool;
 use crate::process::{self, Ask, Plan};
 use crate::scratch::Scratch;
+use crate::shared::{BookListener, SharedBook};
 use crate::watch::{Doing, Gauge};
 
 /// What a name runs.
@@ -36,7 +37,7 @@ impl Work {
     }
 }
 
-pub(crate) struct Hands {
+pub(crate) struct Running {
     work: BTreeMap<ActionRef, Work>,
     /// How to reach each attempt that has not ended.
     live: BTreeMap<AttemptKey, Live>,
@@ -65,7 +66,7 @@ enum Live {
     Command(mpsc::UnboundedSender<Ask>),
 }
 
-impl Hands {
+impl Running {
     /// To be called on the loop's runtime.
     pub(crate) fn new(
         work: BTreeMap<ActionRef, Work>,
@@ -90,13 +91,22 @@ impl Hands {
         }
     }
 
-    /// Starts an attempt. Its feed hears of everything else.
-    pub(crate) fn start(&mut self, book: &Arc<Book>, start: Start) {
+    pub(crate) fn act(&mut self, book: &Arc<SharedBook>, action: AttemptAction) {
+        match action {
+            AttemptAction::Start(start) => self.start(book, start),
+            AttemptAction::Interrupt { key, grace } => self.interrupt(key, grace),
+            AttemptAction::Kill { key } => self.kill(key),
+            AttemptAction::Extend { deadline } => drop(self.fence.send_replace(deadline)),
+        }
+    }
+
+    /// Starts an attempt. Its feed reports everything else.
+    fn start(&mut self, book: &Arc<SharedBook>, start: Start) {
         if self.is_closed {
             return;
         }
         let key = start.key;
-        let feed = Feed::new(key, Arc::new(Ear(book.clone())), self.announcements.clone());
+        let feed = Feed::new(key, Arc::new(BookListener(book.clone())), self.announcements.clone());
         let live = match (self.work.get(&start.action_ref), &self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
             (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels })) => {
@@ -115,7 +125,7 @@ impl Hands {
                 Live::Command(asks)
             }
             (Some(Work::Command(_)) | None, _) => {
-                // The book was made from the same table. Told from elsewhere, for its lock is held.
+                // The book was made from the same table. Reported from another task: the caller holds the book's lock.
                 let error = Failure::new("spawn_failed", format!("this worker does not run {}", start.action_ref));
                 self.handlers.spawn(async move {
                     feed.ended(Ending::failed(error, clock::now().wall));
@@ -126,7 +136,7 @@ impl Hands {
         self.live.insert(key, live);
     }
 
-    pub(crate) fn interrupt(&self, key: AttemptKey, grace: Duration) {
+    fn interrupt(&self, key: AttemptKey, grace: Duration) {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.interrupt(),
             // One that has just ended no longer listens.
@@ -135,17 +145,12 @@ impl Hands {
         }
     }
 
-    pub(crate) fn kill(&self, key: AttemptKey) {
+    fn kill(&self, key: AttemptKey) {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.kill(),
             Some(Live::Command(asks)) => drop(asks.send(Ask::Kill)),
             None => {}
         }
-    }
-
-    /// Moves the fence of everything that obeys it.
-    pub(crate) fn extend(&self, deadline: Option<Duration>) {
-        self.fence.send_replace(deadline);
     }
 
     /// The attempt has ended.
