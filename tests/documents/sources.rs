@@ -26,7 +26,7 @@ pub(crate) fn of(krate: &str) -> Vec<String> {
 
 fn is_source(path: &Path) -> bool {
     let is_rust = path.extension().is_some_and(|extension| extension == "rs");
-    is_rust && !path.file_stem().is_some_and(|name| name == "tests" || name == "strangers")
+    is_rust && !path.file_stem().is_some_and(|name| ["tests", "strangers", "fuzz"].iter().any(|tests| name == *tests))
 }
 
 /// The texts in quotes that stand right behind `marker`.

@@ -1,4 +1,12 @@
-//! Asking the API. Every error says what to do next.
+//! Asking the API. Every error names the next step.
+//!
+//! Below: the events of one execution (`stream`), its position in line (`position`), the name that was probably meant (`hint`),
+//! and how long to wait for an API that does not answer (`backoff`).
+
+pub(crate) mod backoff;
+pub(crate) mod hint;
+pub(crate) mod position;
+pub(crate) mod stream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +20,7 @@ use serde::de::DeserializeOwned;
 use slotline_api::Token;
 use slotline_protocol::http::{Answer, Page, Refusal, Refused};
 
-use crate::config::TOKEN_VARIABLE;
+use crate::settings::TOKEN_VARIABLE;
 
 /// How long a connection may take to stand.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -71,7 +79,7 @@ pub(crate) enum Error {
     /// Somebody took the question and did not answer in time; the same call may succeed later.
     #[error("what listens at {base} does not answer")]
     Silent { base: Url },
-    #[error("{}", told(*status, refusal))]
+    #[error("{}", refusal_text(*status, refusal))]
     Refused { status: StatusCode, refusal: Refusal },
     /// Something else than Slotline listens there.
     #[error("what answers at {base} does not seem to be Slotline (status {status}){}", foreign(base))]
@@ -119,7 +127,7 @@ fn foreign(base: &Url) -> String {
     }
 }
 
-fn told(status: StatusCode, refusal: &Refusal) -> String {
+fn refusal_text(status: StatusCode, refusal: &Refusal) -> String {
     let field = refusal.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     let hint = match (status, refusal.code.as_str()) {
         (StatusCode::UNAUTHORIZED, _) => format!(" (give it in {TOKEN_VARIABLE} or --api-token-file)"),
@@ -366,15 +374,15 @@ mod tests {
     }
 
     #[test]
-    fn a_question_moves_to_another_executor_with_its_route_and_its_query() {
-        let asked = url("http://a:7070/api/v1/executions?limit=5");
+    fn a_request_moves_to_another_executor_with_its_route_and_its_query() {
+        let request = url("http://a:7070/api/v1/executions?limit=5");
         assert_eq!(
-            moved(&asked, &url("http://a:7070/"), &url("https://b/slotline")).as_str(),
+            moved(&request, &url("http://a:7070/"), &url("https://b/slotline")).as_str(),
             "https://b/slotline/api/v1/executions?limit=5"
         );
-        let asked = url("https://b/slotline/api/v1/workers");
+        let request = url("https://b/slotline/api/v1/workers");
         assert_eq!(
-            moved(&asked, &url("https://b/slotline"), &url("http://a:7070")).as_str(),
+            moved(&request, &url("https://b/slotline"), &url("http://a:7070")).as_str(),
             "http://a:7070/api/v1/workers"
         );
     }

@@ -6,8 +6,10 @@ use std::error::Error as StdError;
 use std::process::ExitCode;
 
 use reqwest::StatusCode;
+use slotline_protocol::Status;
 
-use crate::{client, config, document, journal};
+use crate::settings::{self, toml_file};
+use crate::{client, journal};
 
 /// A way to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,21 @@ impl Exit {
         }
     }
 
+    /// How a command that waited for an execution ends, once the execution has this status.
+    pub(crate) fn of_status(status: Status) -> Self {
+        match status {
+            Status::Completed => Self::Done,
+            Status::Timeout => Self::TimedOut,
+            Status::Cancelled => Self::Interrupted,
+            Status::Failed
+            | Status::Requested
+            | Status::Queued
+            | Status::Scheduled
+            | Status::Running
+            | Status::Cancelling => Self::Failed,
+        }
+    }
+
     /// How a command that failed with `error` ends.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         error.chain().find_map(cause).unwrap_or(Self::Broken)
@@ -88,9 +105,9 @@ pub(crate) fn help() -> String {
 
 /// What one error of a chain says about the end, if it says anything.
 fn cause(error: &(dyn StdError + 'static)) -> Option<Exit> {
-    if error.is::<config::Error>()
-        || error.is::<config::ReadError>()
-        || error.is::<document::Error>()
+    if error.is::<settings::Error>()
+        || error.is::<settings::ReadError>()
+        || error.is::<toml_file::Error>()
         || error.is::<slotline_api::Exposed>()
         || error.is::<slotline_api::ServeError>()
     {
@@ -202,7 +219,7 @@ mod tests {
         let of = |error: anyhow::Error| Exit::of(&error.context("while starting"));
         let denied =
             || slotline_broker::Error::Denied { endpoint: String::new(), user: String::new(), detail: String::new() };
-        assert_eq!(of(config::Error::Invalid("x".to_owned()).into()), Exit::Refused);
+        assert_eq!(of(settings::Error::Invalid("x".to_owned()).into()), Exit::Refused);
         assert_eq!(of(denied().into()), Exit::Refused);
         assert_eq!(of(slotline_executor::Error::Broker(denied()).into()), Exit::Refused);
         assert_eq!(of(slotline_store::Error::ReadOnly.into()), Exit::TryAgain);

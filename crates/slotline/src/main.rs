@@ -3,69 +3,28 @@
 //! Whatever goes wrong is said in one place, with its causes, and ends with the code of its cause (`exit`). Not here: what any
 //! command does; each has its file.
 
-mod actions;
-mod amount;
-mod apply;
-mod argv;
-mod ask;
-mod audit;
 mod client;
-mod config;
-mod dead;
-mod demo;
-mod dev;
-mod document;
-mod embedded;
-mod ending;
-mod environment;
-mod executions;
-mod executor;
+mod commands;
+mod daemons;
 mod exit;
-mod follow;
-mod happenings;
-mod hint;
-mod host;
 mod journal;
-mod limit;
-mod log;
-mod logs;
-mod migrate;
-mod output;
-mod patience;
-mod pause;
-mod place;
-mod policies;
-mod progress;
-mod queue;
-mod rabbitmq;
-mod run;
-mod screen;
+mod settings;
+mod show;
 mod signals;
-#[cfg(test)]
-mod strangers;
-mod stream;
-mod style;
-mod table;
-mod telling;
-mod terminal;
-mod verify;
-mod view;
-mod watch;
-mod worker;
-mod workers;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use slotline_api::{Token, Tokens};
-
-use client::Client;
-use config::{File, LogFormat, Output};
+use commands::{
+    apply, audit, dead, executions, limit, logs, migrate, pause, policies, progress, queue, rabbitmq, run, verify,
+    watch, workers,
+};
+use daemons::{demo, dev, executor, worker};
 use exit::Exit;
-use style::Style;
+use settings::{Global, Settings, argv, environment};
+use show::output;
 
 /// Batches are thousands of small texts, made on one thread and dropped on another. The system's allocator spends a fifth of
 /// an executor's time under load on them that this one does not.
@@ -79,29 +38,6 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Args)]
-#[command(next_help_heading = "Global options")]
-struct Global {
-    /// File with settings (TOML); flags and SLOTLINE_* variables go first
-    #[arg(long, global = true, env = "SLOTLINE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The API to ask; of several, separated by commas, the first that can be reached [default: http://127.0.0.1:7070]
-    #[arg(long, global = true, env = "SLOTLINE_API_URL", value_name = "URL")]
-    api_url: Option<String>,
-    /// File with the API token; or set SLOTLINE_API_TOKEN
-    #[arg(long, global = true, env = "SLOTLINE_API_TOKEN_FILE", value_name = "FILE")]
-    api_token_file: Option<PathBuf>,
-    /// How results are printed [default: table]
-    #[arg(long, global = true, env = "SLOTLINE_OUTPUT", value_enum)]
-    output: Option<Output>,
-    /// How logs are written, to stderr [default: text]
-    #[arg(long, global = true, env = "SLOTLINE_LOG_FORMAT", value_enum)]
-    log_format: Option<LogFormat>,
-    /// error, warn, info, debug, trace, or a filter as RUST_LOG takes it
-    #[arg(long, global = true, env = "SLOTLINE_LOG_LEVEL", value_name = "LEVEL")]
-    log_level: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -161,44 +97,6 @@ enum Command {
     Version,
 }
 
-/// What every command is given.
-struct Settings {
-    file: File,
-    global: Global,
-}
-
-impl Settings {
-    /// The tokens that open the API of this process.
-    fn tokens(&self) -> Result<Tokens, config::Error> {
-        config::tokens(std::env::var(config::TOKEN_VARIABLE).ok(), self.global.api_token_file.as_deref(), &self.file)
-    }
-
-    /// The token that a client sends.
-    fn token(&self) -> Result<Option<Token>, config::Error> {
-        config::only(&self.tokens()?)
-    }
-
-    fn client(&self) -> anyhow::Result<Client> {
-        let url = self.global.api_url.as_deref().or(self.file.api_url.as_deref()).unwrap_or(config::DEFAULT_API_URL);
-        Ok(Client::new(url, self.token()?)?)
-    }
-
-    /// How people want it.
-    fn style(&self) -> Style {
-        Style::now(self.output() == Output::Wide)
-    }
-
-    fn output(&self) -> Output {
-        self.global.output.or(self.file.output).unwrap_or_default()
-    }
-
-    /// Starts logging; `level` where nobody says otherwise.
-    fn log(&self, level: &str) -> Result<(), config::Error> {
-        let format = self.global.log_format.or(self.file.log_format).unwrap_or(LogFormat::Text);
-        log::start(format, self.global.log_level.as_deref().or(self.file.log_level.as_deref()), level)
-    }
-}
-
 fn main() -> ExitCode {
     // A worker starts this very program again, as the keeper of one command.
     slotline_worker::shim::run_if_asked();
@@ -231,8 +129,7 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     rustls::crypto::ring::default_provider().install_default().ok().context("another TLS provider was installed")?;
-    let file = File::read(cli.global.config.as_deref())?;
-    let settings = Settings { file, global: cli.global };
+    let settings = Settings::read(cli.global)?;
     match cli.command {
         Command::Dev(args) => dev::dev(&settings, args).await,
         Command::Demo(args) => demo::demo(&settings, args).await,

@@ -1,0 +1,133 @@
+//! `slotline verify`: holds a live installation's journal against the promises.
+//!
+//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is shown); another where it could not be
+//! looked at, which is no word on the promises.
+//! It only reads, in one snapshot; on a large journal choose `--since`, since all that is judged is held in memory.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use serde_json::json;
+use slotline_protocol::{Timestamp, duration};
+use slotline_store::{CLOCK_TOLERANCE, PastRewind, Verdict};
+
+use crate::exit::Exit;
+use crate::journal;
+use crate::settings::{Output, Secret, Settings};
+use crate::show::output;
+use crate::show::style::Style;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only executions enqueued in this time before now, such as 24h [default: all that are kept]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    since: Option<Duration>,
+    /// postgres://user:password@host/database
+    #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<Secret>,
+}
+
+pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
+    settings.log("warn")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = args.since.map(|since| Timestamp::from_micros(0) + now.saturating_sub(since));
+    let verdict = look(settings, args.database_url, since).await.context("the journal could not be verified")?;
+    match settings.output() {
+        Output::Table | Output::Wide => show(settings.style(), &verdict, since),
+        Output::Json => output::json(&document(&verdict, since)),
+    }
+    Ok(if verdict.holds() { Exit::Done } else { Exit::Failed }.into())
+}
+
+async fn look(settings: &Settings, url: Option<Secret>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
+    let url = journal::url(url, &settings.file)?;
+    let store = journal::open_to_read(url.expose()).await?;
+    let verdict = store.verify(since).await?;
+    store.close().await;
+    Ok(verdict)
+}
+
+fn show(style: Style, verdict: &Verdict, since: Option<Timestamp>) {
+    let window =
+        since.map_or_else(|| "all that is kept".to_owned(), |since| format!("since {}", output::moment(since)));
+    output::line(format!("{} executions, {} attempts ({window})\n", verdict.executions, verdict.attempts));
+    let rows = verdict.checks.iter().map(|checked| {
+        let violations = checked.violations.to_string();
+        [checked.check.to_string(), checked.examined.to_string(), violations, checked.check.claim().to_owned()]
+    });
+    style.table(["CHECK", "EXAMINED", "VIOLATED", "WHAT MUST HOLD"], rows);
+    output::line(format!("\n{}", reservations(since)));
+    for unjudged in &verdict.unjudged {
+        output::line(format!("NOT JUDGED: {}", output::clean(unjudged)));
+    }
+    for rewind in &verdict.rewinds {
+        let at = output::moment(rewind.settled_at);
+        output::line(format!("REWOUND at {at}: {}", output::clean(&rewind.sentence())));
+    }
+    match verdict.violations.first() {
+        None if verdict.rewinds.is_empty() && verdict.unjudged.is_empty() => output::line("All of it holds."),
+        None if verdict.rewinds.is_empty() => output::line("All of it holds that could be judged."),
+        None => output::line(
+            "All of it holds for what is in the journal; it can tell nothing of what was lost with each rewind.",
+        ),
+        Some(first) => {
+            let all: u64 = verdict.checks.iter().map(|checked| checked.violations).sum();
+            let more = if all > 1 { format!(" ({} more; --output json lists them)", all - 1) } else { String::new() };
+            output::line(format!("VIOLATED: {}{more}", output::clean(first)));
+        }
+    }
+}
+
+/// What the verdict does not say.
+fn reservations(since: Option<Timestamp>) -> String {
+    let earlier = match since {
+        Some(_) => " What was enqueued earlier is not counted beside it.",
+        None => "",
+    };
+    format!(
+        "Limits and order are judged by the policy that held as each slot was granted.{earlier} Starts and ends are by the \
+         workers' clocks, so attempts of different workers count as side by side from {} ms on.",
+        CLOCK_TOLERANCE.as_millis()
+    )
+}
+
+fn document(verdict: &Verdict, since: Option<Timestamp>) -> serde_json::Value {
+    let checks: Vec<_> = verdict
+        .checks
+        .iter()
+        .map(|checked| {
+            json!({
+                "check": checked.check.as_str(),
+                "claim": checked.check.claim(),
+                "examined": checked.examined,
+                "violated": checked.violations,
+            })
+        })
+        .collect();
+    json!({
+        "holds": verdict.holds(),
+        "since": since,
+        "executions": verdict.executions,
+        "attempts": verdict.attempts,
+        "checks": checks,
+        "violations": verdict.violations,
+        "unjudged": verdict.unjudged,
+        "rewinds": verdict.rewinds.iter().map(rewound).collect::<Vec<_>>(),
+        "clock_tolerance_ms": u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap_or(u64::MAX),
+        "reservations": reservations(since),
+    })
+}
+
+fn rewound(rewind: &PastRewind) -> serde_json::Value {
+    json!({
+        "generation": rewind.generation,
+        "settled_at": rewind.settled_at,
+        "reason": rewind.reason,
+        "first_missing": rewind.from,
+        "known_until": rewind.shown,
+        "resumed_at": rewind.resumed,
+        "recovered": rewind.recovered,
+        "sentence": rewind.sentence(),
+    })
+}

@@ -1,0 +1,39 @@
+//! How a command that waited for an execution ends: what it prints last, and its exit code.
+
+use std::process::ExitCode;
+
+use slotline_protocol::ExecutionId;
+use slotline_protocol::http::Execution;
+
+use crate::exit::Exit;
+use crate::settings::Output;
+use crate::show::{describe, output};
+
+/// Prints how `execution` ended, and gives the exit code.
+pub(crate) fn show(output: Output, execution: &Execution) -> ExitCode {
+    let id = execution.execution_id;
+    match output {
+        Output::Json => output::json(execution),
+        Output::Table | Output::Wide => {
+            let run = match (execution.start_time, execution.end_time) {
+                (Some(start), Some(end)) => format!(" after {:.3} s", end.since(start).as_secs_f64()),
+                _ => String::new(),
+            };
+            let why = execution.error.as_ref().map(|error| format!(": {}", describe::failure(error)));
+            let tasks = execution.progress.as_ref().map(|latest| describe::tree(&latest.tasks)).unwrap_or_default();
+            tasks.iter().for_each(output::note);
+            let text = format!("execution {id} is {}{run}{}", execution.status, why.unwrap_or_default());
+            // The error of a time-out has a line for the newest message of each level.
+            text.lines().for_each(|line| output::note(output::clean(line)));
+            if let Some(result) = execution.result.as_ref().filter(|result| result.get() != "null") {
+                output::line(result.get());
+            }
+        }
+    }
+    Exit::of_status(execution.status).into()
+}
+
+/// What is printed when the command ends before the execution.
+pub(crate) fn detached(id: ExecutionId) -> String {
+    format!("execution {id} goes on; end it with `slotline cancel {id}`")
+}
