@@ -22,18 +22,18 @@ use slotline_protocol::http::{Answer, Page, Refusal, Refused};
 
 use crate::settings::TOKEN_VARIABLE;
 
-/// How long a connection may take to stand.
+/// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long an answer may take; more than the API gives itself.
+/// How long an answer may take; longer than the API's own limit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(35);
-/// How long one stream is read before it is opened anew; no connection is for ever.
+/// How long one stream is read before it is opened again.
 const STREAM_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The API of an installation, served by each of its executors.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    /// Tried in turn; clones share whose turn it is.
+    /// Tried in turn; clones share the turn.
     bases: Arc<Bases>,
     token: Option<Token>,
 }
@@ -48,13 +48,13 @@ impl Bases {
         &self.urls[self.turn.load(Ordering::Relaxed) % self.urls.len()]
     }
 
-    /// The one that a URL is below.
+    /// The base that `url` is below.
     fn of(&self, url: &Url) -> &Url {
         let is_below = |base: &&Url| base.origin() == url.origin() && url.path().starts_with(base.path());
         self.urls.iter().find(is_below).unwrap_or_else(|| self.current())
     }
 
-    /// The next in turn, after `failed` did not answer; clones that saw the same do not skip one.
+    /// Moves to the next base after `failed` did not answer; clones that saw the same failure move on once together.
     fn move_on(&self, failed: &Url) {
         let turn = self.turn.load(Ordering::Relaxed);
         if self.urls[turn % self.urls.len()] == *failed {
@@ -63,25 +63,25 @@ impl Bases {
     }
 }
 
-/// Why the API did not do as asked.
+/// Why the API did not do what was requested.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0:?} is no URL of an API: expected for example http://127.0.0.1:7070")]
     InvalidUrl(String),
-    /// Nobody is there, or not now; the same call may succeed later.
+    /// No server listens there now; the same call may succeed later.
     #[error(
         "nothing answers at {base}: start one with `slotline dev` or `slotline executor`, or name another with --api-url"
     )]
     Unreachable { base: Url, source: reqwest::Error },
-    /// The URL says `https`, and what listens there does not speak it.
+    /// The URL has `https`, and the server there speaks no TLS.
     #[error("what listens at {base} speaks no TLS: name it as http:// (--api-url or SLOTLINE_API_URL)")]
     NoTls { base: Url },
-    /// Somebody took the question and did not answer in time; the same call may succeed later.
+    /// The server took the request and did not answer in time; the same call may succeed later.
     #[error("what listens at {base} does not answer")]
     Silent { base: Url },
     #[error("{}", refusal_text(*status, refusal))]
     Refused { status: StatusCode, refusal: Refusal },
-    /// Something else than Slotline listens there.
+    /// Another program than Slotline answers there.
     #[error("what answers at {base} does not seem to be Slotline (status {status}){}", foreign(base))]
     Foreign { base: Url, status: StatusCode },
 }
@@ -92,7 +92,7 @@ impl Error {
         match self {
             Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
-            // A proxy in front answers so while its executor is away.
+            // A proxy answers with these while its executor is away.
             Self::Foreign { status, .. } => {
                 matches!(
                     *status,
@@ -104,7 +104,7 @@ impl Error {
     }
 }
 
-/// Whether the other side answered, and not in TLS.
+/// Whether the server answered without TLS.
 fn speaks_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -140,7 +140,7 @@ fn refusal_text(status: StatusCode, refusal: &Refusal) -> String {
     format!("{field}{}{hint}", refusal.message)
 }
 
-/// A URL that goes on to the routes, as one that was copied does, means the same without them.
+/// Cuts the routes off a URL that was copied with them.
 fn without_routes(mut base: Url) -> Url {
     let path = base.path().trim_end_matches('/');
     let shorter = path.strip_suffix("/api/v1").or_else(|| path.strip_suffix("/api")).map(str::to_owned);
@@ -173,7 +173,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("slotline/", env!("CARGO_PKG_VERSION")));
         if urls.iter().all(is_local) {
-            // A proxy knows another machine by this name.
+            // Behind a proxy, `localhost` would be another machine.
             http = http.no_proxy();
         }
         let http = http.build().expect("the TLS provider is installed and the options are constants");
@@ -192,12 +192,12 @@ impl Client {
         self.whole(path, query).await
     }
 
-    /// An answer that is no `data` alone.
+    /// For an answer with more members than `data`.
     pub(crate) async fn whole<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, String)]) -> Result<T, Error> {
         self.send(self.request(Method::GET, path).query(query)).await
     }
 
-    /// Items of all pages, up to `most`.
+    /// The items of all pages, up to `most`.
     pub(crate) async fn list<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -224,7 +224,7 @@ impl Client {
         self.answer(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Posts what must not happen twice: under the same `key` it happens once.
+    /// Posts with an idempotency key: repeated with the same `key`, the request is executed once.
     pub(crate) async fn post_once<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -234,7 +234,7 @@ impl Client {
         self.answer(self.request(Method::POST, path).header("idempotency-key", key).json(body)).await
     }
 
-    /// Opens a stream of events from after `last` on. `None` where nothing can follow any more.
+    /// Opens a stream of the events after number `last`. `None` if no more events can come.
     pub(crate) async fn open(&self, path: &[&str], last: u64) -> Result<Option<Response>, Error> {
         let mut request = self.request(Method::GET, path).header(ACCEPT, "text/event-stream").timeout(STREAM_MAX);
         if last > 0 {
@@ -298,15 +298,15 @@ impl Client {
         serde_json::from_slice(&body).map_err(|_| Error::Foreign { base: named(&base), status })
     }
 
-    /// Sends it to the executors in turn, until one can be reached: what could not be connected was not asked, so that
-    /// nothing is asked twice. Gives where the answer is from.
+    /// Sends the request to the executors in turn until a connection succeeds. Without a connection no executor has seen the
+    /// request, so none is executed twice. Returns the base that answered.
     async fn reach(&self, request: RequestBuilder) -> Result<(Url, Response), Error> {
         let mut request = request.build().map_err(|source| unreachable(self.bases.current(), source))?;
         let mut base = self.bases.of(request.url()).clone();
         let mut rest = self.bases.urls.len();
         loop {
             rest -= 1;
-            // A body that can't be had again is of no use elsewhere.
+            // `None` for a body that can't be sent again.
             let next = request.try_clone();
             let error = match self.http.execute(request).await {
                 Ok(response) => return Ok((base, response)),
@@ -327,7 +327,7 @@ impl Client {
     }
 }
 
-/// The same question below another base.
+/// The same request below another base.
 fn moved(url: &Url, from: &Url, to: &Url) -> Url {
     let below = |base: &Url| base.path().trim_end_matches('/').to_owned();
     let route = url.path().strip_prefix(&below(from)).unwrap_or(url.path());
@@ -341,14 +341,14 @@ fn unreachable(base: &Url, source: reqwest::Error) -> Error {
     if base.scheme() == "https" && speaks_no_tls(&source) {
         return Error::NoTls { base: named(base) };
     }
-    // The URL is in our own message, and may hold a password.
+    // reqwest's message holds the URL, maybe with a password; ours names it without.
     Error::Unreachable { base: named(base), source: source.without_url() }
 }
 
-/// For people: without a password.
+/// The base without its password, for messages.
 fn named(base: &Url) -> Url {
     let mut named = base.clone();
-    // What can't have one has none.
+    // A URL that can't have a password has none.
     let _ = named.set_password(None);
     named
 }

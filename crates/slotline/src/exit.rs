@@ -1,6 +1,6 @@
 //! How the program ends: each code has one cause, so that a script may rely on it.
 //!
-//! Not here: what is said (`main`, through the chain of causes).
+//! Not here: printing the error (`main`, with its chain of causes).
 
 use std::error::Error as StdError;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Done,
     /// The execution failed, or what was checked does not hold.
     Failed,
-    /// Asked wrongly, or refused: the same again is in vain.
+    /// Wrong use, or refused: the same call fails again.
     Refused,
     NotFound,
     /// This program or its host is at fault.
@@ -41,7 +41,7 @@ impl Exit {
         Self::Interrupted,
     ];
 
-    /// Those above 63 are as `sysexits.h` and `timeout` have them; 130 is a shell's for Ctrl-C.
+    /// 69 to 75 are those of `sysexits.h`, 124 is that of `timeout`, 130 a shell's for Ctrl-C.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -103,7 +103,7 @@ pub(crate) fn help() -> String {
     format!("Exit codes:\n{}", lines.join("\n"))
 }
 
-/// What one error of a chain says about the end, if it says anything.
+/// The exit that one error of a chain stands for, if any.
 fn cause(error: &(dyn StdError + 'static)) -> Option<Exit> {
     if error.is::<settings::Error>()
         || error.is::<settings::ReadError>()
@@ -180,7 +180,7 @@ fn of_executor(error: &slotline_executor::Error) -> Option<Exit> {
     match error {
         Error::InvalidConfig(_) => Some(Exit::Refused),
         Error::Broker(error) => Some(of_broker(error)),
-        // Their causes say it.
+        // Their causes decide.
         Error::Api(_) | Error::Journal(_) => None,
         Error::Thread(_) | Error::Died => Some(Exit::Broken),
     }

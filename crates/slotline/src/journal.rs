@@ -1,9 +1,9 @@
-//! The database as a command finds it: opened, its schema brought up to date or looked at, and what is wrong with it said
-//! with where it is and what to do.
+//! Opens the database for a command, and brings its schema up to date or checks it. Every error names the database and the next
+//! step.
 //!
-//! A database that does not answer is weather: a daemon waits for it, and says so at once. What only a person can mend
-//! (the password, a right, the name of the database, the schema) ends it: nothing runs by then, and whatever restarts it
-//! shows it. Not here: what happens to a daemon that runs already; it waits out whatever is done to its database.
+//! A daemon waits for a database that does not answer, and logs that at once. What only a person can correct (the password, a
+//! right, the name of the database, the schema) ends the daemon: nothing runs by then. Not here: a daemon that runs already; it
+//! waits for its database whatever the error.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,14 +19,14 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// What to correct where the URL is wrong.
 const SETTING: &str = "--database-url, SLOTLINE_DATABASE_URL or `database_url`";
 
-/// Why the database at a place can't be used.
+/// Why the database at `endpoint` can't be used.
 #[derive(Debug)]
 pub(crate) struct Error {
     endpoint: String,
     pub(crate) inner: slotline_store::Error,
 }
 
-/// What is to become of the schema.
+/// Whether to change the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Migrate {
     /// Bring it up to date.
@@ -53,7 +53,7 @@ pub(crate) fn url(flag: Option<Secret>, file: &settings::File) -> Result<Secret,
     require(url, "the database", "database-url", "DATABASE_URL", "database_url")
 }
 
-/// Opens it, waiting for as long as it does not answer: it may be started after us.
+/// Opens the database, and waits for as long as it does not answer: it may be started after this program.
 pub(crate) async fn wait_for(url: &str, opening: Opening) -> Result<Store, Error> {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -69,12 +69,12 @@ pub(crate) async fn wait_for(url: &str, opening: Opening) -> Result<Store, Error
     }
 }
 
-/// Opens it, or says why not.
+/// Opens the database, without waiting.
 pub(crate) async fn open(url: &str, opening: Opening) -> Result<Store, Error> {
     try_open(url, opening).await.map_err(|inner| Error::at(url, inner))
 }
 
-/// Opens it to read it and nothing else.
+/// Opens the database only for reading.
 pub(crate) async fn open_to_read(url: &str) -> Result<Store, Error> {
     Store::open_to_read(url).await.map_err(|inner| Error::at(url, inner))
 }
@@ -93,7 +93,7 @@ async fn try_open(url: &str, opening: Opening) -> Result<Store, slotline_store::
     Ok(store)
 }
 
-/// What speaks against starting on this schema.
+/// Why this program can't start on the schema, if it can't.
 fn unfit(found: Schema, Opening { migrate, allow_newer }: Opening) -> Option<String> {
     let migrates = migrate == Migrate::Yes;
     match found {
@@ -123,14 +123,14 @@ impl Error {
         Self { endpoint: Store::endpoint(url), inner }
     }
 
-    /// Whether the same may well succeed later without a change.
+    /// Whether another try may succeed without a change by a person.
     fn is_passing(&self) -> bool {
         use slotline_store::Error;
         matches!(self.inner, Error::Unavailable(_) | Error::TimedOut(_) | Error::ReadOnly)
     }
 }
 
-/// Where, what, and what to do.
+/// The database, the error and the next step.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use slotline_store::Error;
@@ -160,7 +160,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.inner {
             slotline_store::Error::Migrate(cause) => Some(cause),
-            // All others are said whole.
+            // The message of all others includes the cause.
             _ => None,
         }
     }
@@ -175,7 +175,7 @@ fn innermost<'e>(error: &'e (dyn StdError + 'static)) -> &'e dyn StdError {
     error
 }
 
-/// Whether a database knows its user, who may not do all that is needed.
+/// Whether the database knows the user, and the user lacks a right.
 fn is_of_rights(reason: &str) -> bool {
     reason.contains("42501")
 }

@@ -1,7 +1,7 @@
 //! The one binary: the daemons, the embedded set-ups, and the commands that ask the API.
 //!
-//! Whatever goes wrong is said in one place, with its causes, and ends with the code of its cause (`exit`). Not here: what any
-//! command does; each has its file.
+//! Every error is printed in one place, with its causes, and decides the exit code (`exit`). Not here: what a command
+//! does; each has its file.
 
 mod client;
 mod commands;
@@ -64,7 +64,7 @@ enum Command {
     Pause(pause::Args),
     /// Let it start again
     Resume(pause::Args),
-    /// Show who changed what, and why
+    /// Show what was changed, by which person or program, and why
     Audit(audit::Args),
     /// Submit an execution
     Run(run::Args),
@@ -74,7 +74,7 @@ enum Command {
     Logs(logs::Args),
     /// Report how far the command that calls this has come
     ///
-    /// For scripts that a worker runs. Where nobody listens nothing happens, and it exits 0 all the same.
+    /// For scripts that a worker runs. Without a worker that listens it does nothing and exits 0.
     Progress(progress::Args),
     /// Show how lines stand
     Queue(queue::Args),
@@ -98,24 +98,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A worker starts this very program again, as the keeper of one command.
+    // A worker starts this same program again, as the shim of its commands.
     slotline_worker::shim::run_if_asked();
-    // And an executor, as a reader of messages that may have killed it.
+    // An executor starts it again as the examiner of messages that may have killed an executor.
     slotline_executor::examiner::run_if_asked();
     argv::hide_secrets();
     let cli = Cli::parse();
-    // A script may call it in a loop: it needs none of what follows.
+    // A script may call it in a loop; settings, logging and a runtime are not needed.
     if let Command::Progress(args) = cli.command {
         return progress::progress(args);
     }
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     environment::unread(names).into_iter().for_each(|line| output::error(&line));
-    // Settings and memory of a daemon hold passwords, and commands may run as its user: none of them is to look into it.
+    // A daemon's memory holds passwords, and its commands may run as its user: they must not read it.
     if let Command::Executor(_) | Command::Worker(_) | Command::Dev(_) | Command::Demo(_) = cli.command {
         let _ = nix::sys::prctl::set_dumpable(false);
     }
     // The kernel clears a huge page whole, and a batch's buffers live for some milliseconds: under load that took a
-    // fifth of an executor's time. One that knows no such switch goes on as before; a command's shim turns it back.
+    // fifth of an executor's time. A kernel without this switch changes nothing; the shim of a command turns it back on.
     let _ = nix::sys::prctl::set_thp_disable(true);
     match start(cli) {
         Ok(code) => code,

@@ -7,8 +7,6 @@ pub(crate) mod actions;
 pub(crate) mod argv;
 pub(crate) mod environment;
 mod file;
-#[cfg(test)]
-mod fuzz;
 mod log;
 pub(crate) mod toml_file;
 
@@ -48,7 +46,7 @@ pub(crate) struct Global {
     log_level: Option<String>,
 }
 
-/// What every command is given.
+/// The settings that every command receives.
 pub(crate) struct Settings {
     pub(crate) file: File,
     global: Global,
@@ -74,7 +72,7 @@ impl Settings {
         Ok(Client::new(url, self.token()?)?)
     }
 
-    /// How people want it.
+    /// The style of tables and times.
     pub(crate) fn style(&self) -> Style {
         Style::now(self.output() == Output::Wide)
     }
@@ -83,9 +81,12 @@ impl Settings {
         self.global.output.or(self.file.output).unwrap_or_default()
     }
 
-    /// Starts logging; `level` where nobody says otherwise.
+    /// Starts logging; `level` is the default.
     pub(crate) fn log(&self, level: &str) -> Result<(), Error> {
         let format = self.global.log_format.or(self.file.log_format).unwrap_or(LogFormat::Text);
         log::start(format, self.global.log_level.as_deref().or(self.file.log_level.as_deref()), level)
     }
 }
+
+#[cfg(test)]
+mod fuzz;

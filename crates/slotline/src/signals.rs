@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Which one came.
+/// Which signal came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Caught {
     Terminate,
@@ -18,12 +18,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// From here on neither signal ends the process by itself.
+    /// From here on neither signal ends the process.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one. Nothing is lost if it is dropped while it waits.
+    /// Waits for the next signal. Cancel safe.
     pub(crate) async fn next(&mut self) -> Caught {
         tokio::select! {
             _ = self.terminate.recv() => Caught::Terminate,

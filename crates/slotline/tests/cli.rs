@@ -1,4 +1,4 @@
-//! The command line without any server: where settings come from, and what wrong ones are told.
+//! The command line without any server: where settings come from, and the errors of wrong ones.
 
 mod desk;
 
@@ -206,7 +206,7 @@ fn wrong_use_ends_with_2_and_says_what_is_wrong() -> anyhow::Result<()> {
 #[test]
 fn where_nothing_answers_the_next_step_is_told() -> anyhow::Result<()> {
     let desk = Desk::new()?;
-    // Nobody else gets the port while it is held, and nobody accepts on it once it is not.
+    // While it is bound no other program gets the port; afterwards no connection to it is accepted.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let url = format!("http://127.0.0.1:{port}");
     let (code, told) = desk.fails(&["run", "demo.echo", "--wait"], &[("SLOTLINE_API_URL", &url)])?;
@@ -218,7 +218,7 @@ fn where_nothing_answers_the_next_step_is_told() -> anyhow::Result<()> {
 #[test]
 fn a_report_that_nobody_hears_fails_no_script() -> anyhow::Result<()> {
     let desk = Desk::new()?;
-    // One that nobody listens at any more.
+    // A socket that no worker listens at any more.
     drop(std::os::unix::net::UnixListener::bind(desk.path().join("left"))?);
     desk.write("file", "")?;
     let long = "/x".repeat(200);

@@ -1,4 +1,4 @@
-//! The program against its own embedded set-up: what `run` ends with, and that order is what `demo` says it is.
+//! The program against its own embedded set-up: the exit codes of `run`, and the order that `demo` shows.
 
 mod dev;
 
@@ -307,7 +307,7 @@ fn a_pause_and_a_cancellation_say_who_and_why_in_the_audit_and_in_the_log() -> a
     dev.stop().map(drop)
 }
 
-/// Every file below a folder, with what it holds and who may read it.
+/// Every file below a folder, with its content and its mode.
 fn files(folder: &Path) -> anyhow::Result<Vec<(std::path::PathBuf, u32, Vec<u8>)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {

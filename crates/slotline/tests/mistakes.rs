@@ -1,4 +1,4 @@
-//! The mistakes that people make, and the exact words that each is answered with: what is wrong, where, and what to do.
+//! Mistakes that people make, and the exact error for each: what is wrong, where, and what to do.
 //!
 //! Here are those that need no server; `tests/system/mistakes.rs` has the others.
 
@@ -13,7 +13,7 @@ use desk::Desk;
 use dev::{Dev, told};
 use serde_json::Value;
 
-/// Words of the program, whose version changes.
+/// A text of the program, with its version replaced.
 fn without_version(text: &str) -> String {
     text.replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
@@ -83,7 +83,7 @@ fn a_wrong_setting_is_named_with_its_place_and_what_to_write() -> anyhow::Result
     ];
     for (arguments, expected) in cases {
         let (code, told) = desk.fails(arguments, &[])?;
-        // What a daemon logs before is about the user that runs it.
+        // Lines that a daemon logs before the error are about the user that runs it.
         let told: String =
             told.lines().filter(|line| line.starts_with("slotline:")).map(|it| format!("{it}\n")).collect();
         assert_eq!((told.as_str(), code), (expected, Some(2)), "{arguments:?}");
@@ -142,7 +142,7 @@ fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_is_wrong_in_an_actions_file_is_told_with_its_line() -> anyhow::Result<()> {
+fn an_error_in_an_actions_file_names_its_line() -> anyhow::Result<()> {
     let desk = Desk::new()?;
     for (text, expected) in [
         ("# nothing yet\n", "1: the file holds no action: expected tables, each headed [[action]]"),
@@ -261,7 +261,7 @@ fn a_request_that_is_refused_says_which_part_of_it_and_what_to_do() -> anyhow::R
 }
 
 #[test]
-fn who_waits_for_an_action_that_no_worker_serves_is_told_so() -> anyhow::Result<()> {
+fn a_wait_for_an_action_that_no_worker_serves_prints_that() -> anyhow::Result<()> {
     let dev = Dev::start("[[action]]\nref = 'job.slow'\n")?;
     let mut waits = dev.command(&["run", "job.slow", "--wait"]).stderr(Stdio::piped()).spawn()?;
     let mut line = String::new();
@@ -320,7 +320,7 @@ fn a_command_that_can_not_be_started_says_why_and_what_to_change() -> anyhow::Re
             ),
             "{name}"
         );
-        // It was said at the start, too, before anything failed.
+        // The log has it at the start, too, before an execution failed.
         ensure!(dev.log()?.contains(&reason), "{name}: {}", dev.log()?);
     }
     Ok(())

@@ -51,14 +51,14 @@ impl Terminal {
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = out.read(&mut bytes) {
-                kept.lock().expect("nobody panicked").extend_from_slice(&bytes[..count]);
+                kept.lock().expect("no thread panicked").extend_from_slice(&bytes[..count]);
             }
         });
         Ok(Self { process, columns, written, reader: Some(reader) })
     }
 
     fn screen(&self) -> Screen {
-        Screen::of(self.columns, &self.written.lock().expect("nobody panicked"))
+        Screen::of(self.columns, &self.written.lock().expect("no thread panicked"))
     }
 
     fn press(&mut self, keys: &str) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Bearing with an API that is away: for how long, and how often to try again.
+//! How long to wait for an API that does not answer, and how often to try again.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use crate::client::Error;
 
-/// How long the API may be away before waiting for it is given up. The execution goes on all the same.
+/// How long the API may be away before the wait for it ends with an error. The execution goes on.
 const AWAY_MAX: Duration = Duration::from_secs(300);
 /// The first pause before the next try; each further one is longer, up to the last, and up to twice as long by chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Backoff between tries, so that many who wait don't all come at once.
+/// The pauses between tries, random so that many clients don't all come at once.
 pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
@@ -27,19 +27,20 @@ impl Backoff {
     }
 }
 
-/// How long the API has been away already.
+/// The time since when the API has not answered, if it does not.
 #[derive(Default)]
 pub(crate) struct Outage {
     since: Option<Instant>,
 }
 
 impl Outage {
-    /// It answered.
+    /// The API answered.
     pub(crate) fn end(&mut self) {
         self.since = None;
     }
 
-    /// It did not. Gives the error back to be told, the first time; fails where trying again is in vain.
+    /// The API did not answer. Returns the error the first time, to be printed, and then `None`. Fails if another try is of no
+    /// use, or after [`AWAY_MAX`].
     pub(crate) fn extend(&mut self, error: Error, now: Instant) -> Result<Option<Error>, Error> {
         if !error.is_passing() {
             return Err(error);

@@ -1,14 +1,14 @@
-//! What may have been meant where an action of a name is not there. Only asked for once something is refused.
+//! Suggests a known action in place of an unknown one. The actions are listed only once a request was refused.
 
 use slotline_protocol::http::Action;
 use slotline_protocol::{ActionRef, perhaps_meant};
 
 use crate::client::{Client, Error};
 
-/// How many names an unknown one is held against.
+/// How many names are compared with an unknown one.
 const ALIKE_AMONG: usize = 1_000;
 
-/// The answer; one that refuses the name says which may have been meant.
+/// The answer; if it refuses the name of the action, with the name that was probably meant.
 pub(crate) async fn with_near_name<T>(
     client: &Client,
     action: &ActionRef,
@@ -18,7 +18,7 @@ pub(crate) async fn with_near_name<T>(
         Err(Error::Refused { status, refusal }) if refusal.code == "unknown_action" => (status, refusal),
         other => return other,
     };
-    // Who publishes may be told already.
+    // The API may have added a suggestion already.
     if !refusal.message.contains("did you mean")
         && let Ok(known) = client.list::<Action>(&["actions"], &[], ALIKE_AMONG).await
     {

@@ -1,6 +1,6 @@
-//! Where an execution stands in its line, why, and for about how long.
+//! The position of an execution in its line, why it waits, and for about how long.
 //!
-//! Asked again every few seconds: that others leave the line is no event of this execution.
+//! Requested again every few seconds, since an execution has no event when others leave the line before it.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::client::{Client, Error};
 /// Time between two looks at the line.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Where it stands.
+/// Where the execution stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Position {
     /// From 1; 0 while no executor leads.
     pub(crate) number: u64,
-    /// One sentence.
+    /// Why it waits, in one sentence.
     pub(crate) why: String,
     pub(crate) wait: Option<Duration>,
 }
 
-/// Looks at the line until the execution has left it; ends when dropped.
+/// Requests the position until the execution has left the line; ends when dropped.
 pub(crate) struct Positions(mpsc::Receiver<Position>);
 
 impl Positions {
@@ -42,7 +42,7 @@ impl Positions {
                         }
                     }
                     Ok(None) => return,
-                    // The stream of events tells what is wrong, once.
+                    // The stream of events reports the error, once.
                     Err(_) => {}
                 }
                 tokio::select! {
@@ -54,13 +54,13 @@ impl Positions {
         Self(receiver)
     }
 
-    /// The next look; `None` once it waits no longer. Nothing is lost if it is dropped while it waits.
+    /// The next position; `None` once the execution has left the line. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Position> {
         self.0.recv().await
     }
 }
 
-/// `None` where it has left the line.
+/// `None` if the execution has left the line.
 async fn look(client: &Client, id: ExecutionId) -> Result<Option<Position>, Error> {
     let execution: Execution = client.get(&["executions", &id.to_string()]).await?;
     match execution.status {
@@ -78,20 +78,21 @@ async fn look(client: &Client, id: ExecutionId) -> Result<Option<Position>, Erro
         return Ok(Some(Position { number: execution.position.unwrap_or(0), why, wait: None }));
     };
     let action_ref = execution.action_ref.as_str();
-    // Only for the estimate; without them there is none.
+    // Without the statistics there is no estimate.
     let stats: Option<QueueStats> = client.get(&["actions", action_ref, "queue-stats"]).await.ok();
     let wait = stats.and_then(|stats| estimate(&waiting, &stats));
     Ok(Some(Position { number: waiting.position, why: waiting.message, wait }))
 }
 
-/// How long it will wait if runs take as long as the newest did. Nobody knows when a worker comes, or a pause ends.
+/// How long the execution will wait if runs take as long as the newest did. There is no estimate for when a worker comes or a
+/// pause ends.
 fn estimate(waiting: &Waiting, stats: &QueueStats) -> Option<Duration> {
     let slots = match waiting.reason {
         WaitReason::Limit => stats.max_concurrent?,
         WaitReason::KeyLimit => stats.key_limit?,
         WaitReason::NoWorker | WaitReason::Capacity | WaitReason::Paused | WaitReason::Backoff => return None,
     };
-    // Those before it and the ones that run now: as many turns as its position, shared by the slots.
+    // The executions before it and those that run now need as many turns as its position, shared by the slots.
     let turns = waiting.position.div_ceil(u64::from(slots.max(1)));
     let seconds = stats.run_seconds?.p50 * f64::from(u32::try_from(turns).unwrap_or(u32::MAX));
     Duration::try_from_secs_f64(seconds).ok()
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_know_is_not_estimated() {
+    fn what_can_not_be_known_is_not_estimated() {
         for (reason, limit, p50) in [
             (WaitReason::Limit, Some(1), None),
             (WaitReason::Limit, None, Some(1.0)),

@@ -1,8 +1,8 @@
 //! The events of one execution, each once and in order, for as long as it takes.
 //!
-//! A connection that ends before the execution has is opened again, from the last event that was handed on. So an
-//! executor may restart, or cut off who reads too slowly, and nothing is missed or seen twice.
-//! Not here: what is made of the events (`watch`, `logs`), and the bytes between them (an event stream's parser).
+//! A connection that ends before the execution is opened again after the last event that was returned. So an executor may
+//! restart, or cut off a slow reader, and no event is missed or seen twice.
+//! Not here: showing the events (`watch`, `logs`), and parsing the event stream (`eventsource_stream`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,17 +19,17 @@ use tokio::time::{Instant, timeout};
 use crate::client::backoff::{Backoff, Outage};
 use crate::client::{Client, Error};
 
-/// Events that are read ahead of whoever shows them.
+/// Events that are read before they are shown.
 const AHEAD_MAX: usize = 64;
-/// A connection without even a heartbeat for so long is dead; heartbeats come every 15 s.
+/// A connection that is silent for so long is dead; heartbeats come every 15 s.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
-/// The largest event that is read; a result may have a mebibyte, and escaped it is some times that.
+/// The largest event that is read; a result may have a mebibyte, and several once it is escaped.
 const EVENT_BYTES_MAX: usize = 8 << 20;
 
 /// Something to show.
 pub(crate) enum StreamItem {
     Event(Box<RawEvent>),
-    /// Nobody answers any more. It is tried again.
+    /// The API does not answer; the reader goes on trying.
     Away(Error),
 }
 
@@ -51,7 +51,7 @@ impl Follow {
             tokio::select! {
                 result = reader.run(&client, id) => {
                     if let Err(error) = result {
-                        // Nobody listens any more: then nobody needs the reason.
+                        // Without a receiver the reason is not needed.
                         let _ = sender.send(Err(error)).await;
                     }
                 }
@@ -61,16 +61,16 @@ impl Follow {
         Self(receiver)
     }
 
-    /// The next; `None` after the event that settled the execution. Nothing is lost if it is dropped while it waits.
+    /// The next item; `None` after the event that settled the execution. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Result<StreamItem, Error>> {
         self.0.recv().await
     }
 }
 
-/// How far the events are handed on.
+/// The number of the last event that was returned.
 struct Cursor {
     last: u64,
-    /// The event that came instead of the next, on the last connection.
+    /// The event that came instead of the next one, on the last connection.
     skipped_to: Option<u64>,
 }
 
@@ -78,9 +78,9 @@ struct Cursor {
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Next,
-    /// It was handed on before.
+    /// It was returned before.
     Seen,
-    /// Others are missing before it: the connection is no good.
+    /// Events are missing before it: the connection must be opened again.
     Early,
 }
 
@@ -93,7 +93,7 @@ impl Cursor {
         if number <= self.last {
             return Turn::Seen;
         }
-        // A gap stands for those before it. What is missing from two connections is missing from the record.
+        // A gap stands for the events before it. An event that is missing on two connections is missing in the record.
         let is_next = number == self.last + 1 || is_gap || self.skipped_to == Some(number);
         self.skipped_to = (!is_next).then_some(number);
         if !is_next {
@@ -106,9 +106,9 @@ impl Cursor {
 
 /// How a connection ended.
 struct ReadEnd {
-    /// Nothing can follow.
+    /// The execution is settled: no event can follow.
     is_over: bool,
-    /// It brought something new.
+    /// It brought an event that was not seen before.
     was_of_use: bool,
 }
 
@@ -145,7 +145,7 @@ impl Reader {
         }
     }
 
-    /// Hands on what `chunks` bring, until they end or make no sense.
+    /// Sends the events in `chunks` on, until they end or can't be parsed.
     async fn read<B: AsRef<[u8]> + Send, E: Send>(
         &mut self,
         chunks: impl TryStream<Ok = B, Error = E> + Send,
@@ -157,11 +157,11 @@ impl Reader {
         while let Ok(Some(Ok(message))) = timeout(SILENCE_MAX, events.next()).await {
             unread.store(0, Ordering::Relaxed);
             if message.event == "reset" {
-                // It names the last event it sent; ours is that one, or one that we saw earlier.
+                // The reader was too slow; it goes on after the last event it saw.
                 break;
             }
             let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
-                // Of a kind that only a newer program knows; its number still counts.
+                // An event of a kind that only a newer program knows; its number still counts.
                 if let Ok(number) = message.id.parse() {
                     was_of_use |= self.cursor.turn(number, false) == Turn::Next;
                 }
@@ -183,12 +183,12 @@ impl Reader {
     }
 
     async fn send(&self, item: StreamItem) {
-        // Whoever does not listen any more ends this reader.
+        // Without a receiver the reader is about to be ended.
         let _ = self.items.send(Ok(item)).await;
     }
 }
 
-/// The body as it comes.
+/// The chunks of the body as they come.
 fn chunks(response: Response) -> impl TryStream<Ok = impl AsRef<[u8]>, Error = reqwest::Error> + Send {
     stream::try_unfold(response, async |mut response| {
         let chunk = response.chunk().await?;
@@ -196,7 +196,7 @@ fn chunks(response: Response) -> impl TryStream<Ok = impl AsRef<[u8]>, Error = r
     })
 }
 
-/// Ends where more than `most` bytes came without there being an event; `unread` is set back from outside.
+/// Ends the stream after more than `most` bytes without an event; the reader sets `unread` to 0 at each event.
 fn bounded<B: AsRef<[u8]> + Send, E: Send>(
     chunks: impl TryStream<Ok = B, Error = E> + Send,
     unread: Arc<AtomicUsize>,

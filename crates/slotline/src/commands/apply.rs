@@ -15,7 +15,7 @@ use crate::show::output;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Actions file (TOML); what its [action.run] tables say is for workers only
+    /// Actions file (TOML); its [action.run] tables are for workers only
     file: PathBuf,
     /// Show what would change, and change nothing
     #[arg(long)]
@@ -36,7 +36,7 @@ pub(crate) async fn apply(settings: &Settings, args: Args) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Declares the policies of these actions in one call: all of them are taken, or none is.
+/// Declares the policies of these actions in one call: all of them, or none.
 pub(crate) async fn send(
     client: &Client,
     actions: &[actions::Action],
@@ -50,7 +50,7 @@ pub(crate) async fn send(
     client.post(&["actions", "apply"], &json!({"actions": declared, "dry_run": dry_run, "reason": reason})).await
 }
 
-/// A policy without what is as by default, so that thousands go into one call.
+/// The members of a policy that differ from the default, so that thousands fit into one call.
 fn changed_members(policy: &Policy) -> Map<String, Value> {
     let members = |policy: &Policy| match serde_json::to_value(policy) {
         Ok(Value::Object(members)) => members,

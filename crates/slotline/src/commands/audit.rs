@@ -1,4 +1,4 @@
-//! `slotline audit`: who changed what, and why.
+//! `slotline audit`: what was changed, by which actor, and why.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// Of this execution
     #[arg(long, value_name = "ID")]
     execution: Option<ExecutionId>,
-    /// By this one: the name of a token, `local`, or a user of the broker
+    /// By this actor: the name of a token, `local`, or a user of the broker
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
     /// The newest so many
@@ -66,7 +66,7 @@ fn changes(entry: &Entry) -> String {
     let changes = entry.changes.iter().map(|change| match change.member.as_str() {
         // The actor and reason of an override are those of its entry.
         "limit_override" => format!("limit {} -> {}", overridden(&change.old), overridden(&change.new)),
-        // An entry says it in one word already.
+        // The column CHANGED has it already.
         "paused" => String::new(),
         member => format!("{member} {} -> {}", spelt(&change.old), spelt(&change.new)),
     });

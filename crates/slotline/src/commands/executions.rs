@@ -32,7 +32,7 @@ pub(crate) enum Command {
         /// Submitted longer ago than this
         #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
         before: Option<Duration>,
-        /// The one that the request of this id became
+        /// The execution of the request with this id
         #[arg(long, value_name = "ID", conflicts_with_all = ["action", "status", "key", "since", "before"])]
         message_id: Option<String>,
         /// The newest so many
@@ -54,7 +54,7 @@ pub(crate) struct Cancel {
     reason: Option<String>,
 }
 
-/// What a cancellation is answered with.
+/// The answer to a cancellation.
 #[derive(Deserialize, serde::Serialize)]
 pub(crate) struct Cancelled {
     execution_id: ExecutionId,
@@ -91,7 +91,7 @@ pub(crate) async fn executions(settings: &Settings, command: Command) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks for each to end, whatever becomes of the others; ends as the last that was refused.
+/// Cancels each, also after one was refused; the last refusal is the command's error.
 pub(crate) async fn cancel(settings: &Settings, Cancel { id: ids, reason }: Cancel) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     let (mut cancelled, mut failed) = (Vec::new(), None);
@@ -105,7 +105,7 @@ pub(crate) async fn cancel(settings: &Settings, Cancel { id: ids, reason }: Canc
                 }
                 cancelled.push(answer);
             }
-            // The last of them is what the command ends with, and is said then.
+            // The last error is returned and printed by `main`.
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
                     output::error(&chain(&earlier).to_string());
@@ -121,14 +121,14 @@ pub(crate) async fn cancel(settings: &Settings, Cancel { id: ids, reason }: Canc
     failed.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
 }
 
-/// A time before now in which executions were submitted.
+/// How long ago executions were submitted.
 #[derive(Clone, Copy)]
 struct Span {
     since: Option<Duration>,
     before: Option<Duration>,
 }
 
-/// The newest of that time. Ids ascend with time, so nothing is read beyond the first that is too old.
+/// The newest executions of that time. Ids ascend with time, so reading ends at the first that is too old.
 async fn newest(
     client: &Client,
     query: &[(&str, String)],
@@ -160,7 +160,7 @@ async fn newest(
     }
 }
 
-/// The execution that a request became: one, or a refusal.
+/// The execution of a request, as a list of one; empty while it has none.
 async fn of_message(client: &Client, message_id: &str) -> anyhow::Result<Vec<Execution>> {
     let submitted: Submitted = client.get(&["requests", message_id]).await?;
     match submitted.execution_id {
@@ -227,7 +227,7 @@ pub(crate) fn show(style: Style, execution: &Execution) {
     }
 }
 
-/// One attempt that did not settle its execution: how it ended, where and when.
+/// An attempt that did not settle its execution: how, where and when it ended.
 fn earlier(style: Style, attempt: &Attempt) -> [(&'static str, String); 4] {
     let worker = attempt.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
     let ran = match attempt.start_time {
@@ -244,7 +244,7 @@ fn earlier(style: Style, attempt: &Attempt) -> [(&'static str, String); 4] {
     ]
 }
 
-/// `1 (grant 3)`, where the two are not the same.
+/// `1 (grant 3)`, if the two differ.
 fn numbered(attempt: u32, grant: u32) -> String {
     if attempt == grant { attempt.to_string() } else { format!("{attempt} (grant {grant})") }
 }
@@ -260,7 +260,7 @@ fn timeout(execution: &Execution) -> String {
     format!("{seconds} s{whose}")
 }
 
-/// The end of what a command printed to stderr, if its error tells it.
+/// The last lines that a command printed to stderr, if its error has them.
 fn stderr(error: &Failure) -> Option<&str> {
     error.details.as_ref()?.get("stderr")?.as_str()
 }

@@ -1,6 +1,6 @@
-//! Waiting for what the API will know: an execution's id, its end, its last word.
+//! Waits until a request has an execution, and until an execution has ended.
 //!
-//! Not here: telling what happens on the way (`watch`).
+//! Not here: showing its events meanwhile (`watch`).
 
 use slotline_protocol::ExecutionId;
 use slotline_protocol::http::{Execution, Submitted};
@@ -25,7 +25,7 @@ pub(crate) async fn accepted(client: &Client, message_id: &str) -> Result<Execut
     }
 }
 
-/// Waits for the end, and gives the execution as it is then.
+/// Waits for the end, and returns the ended execution.
 pub(crate) async fn end(client: &Client, id: ExecutionId) -> Result<Execution, Error> {
     let mut follow = Follow::new(client.clone(), id, 0);
     while let Some(item) = follow.next().await {
@@ -37,13 +37,13 @@ pub(crate) async fn end(client: &Client, id: ExecutionId) -> Result<Execution, E
     ended(client, id).await
 }
 
-/// The execution `id`, of which the last event was seen.
+/// The ended execution `id`, once its last event was seen.
 pub(crate) async fn ended(client: &Client, id: ExecutionId) -> Result<Execution, Error> {
     let (mut backoff, mut outage) = (Backoff::new(), Outage::default());
     loop {
         match client.get::<Execution>(&["executions", &id.to_string()]).await {
             Ok(execution) if execution.status.is_terminal() => return Ok(execution),
-            // Another executor may read its journal a moment behind.
+            // This answer may be from an executor that does not see the last commit yet.
             Ok(_) => outage.end(),
             Err(error) => away(outage.extend(error, Instant::now())?),
         }

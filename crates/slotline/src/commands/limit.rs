@@ -14,7 +14,7 @@ use crate::show::output;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     action: ActionRef,
-    /// Slots for so long; `none` for no limit
+    /// Slots while the override holds; `none` for no limit
     #[arg(value_parser = slots, required_unless_present = "clear", conflicts_with = "clear")]
     limit: Option<Slots>,
     /// How long it holds, such as 2h; afterwards the declared limit holds again by itself
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Let the declared limit hold again now
     #[arg(long)]
     clear: bool,
-    /// Why, for who sees it and for the audit
+    /// Why; shown beside the limit and in the audit
     #[arg(long)]
     reason: Option<String>,
 }
@@ -62,12 +62,12 @@ pub(crate) async fn limit(settings: &Settings, args: Args) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// The query of what has no body.
+/// The reason as a query, for requests without a body.
 pub(crate) fn reason(reason: Option<String>) -> Vec<(&'static str, String)> {
     reason.into_iter().map(|reason| ("reason", reason)).collect()
 }
 
-/// `4 until 2026-11-30T12:00:00Z (alice: a backlog)`: an end is no moment to count from.
+/// `4 until 2026-11-30T12:00:00Z (alice: a backlog)`, with the exact time of the end.
 pub(crate) fn describe(temporary: &LimitOverride) -> String {
     let why = temporary.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let until = output::moment(temporary.until);

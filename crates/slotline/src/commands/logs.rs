@@ -60,7 +60,7 @@ async fn so_far(client: &Client, args: &Args, printer: &Printer) -> anyhow::Resu
     }
 }
 
-/// Where lines go. What is no terminal gets them as they were written.
+/// Prints lines; to a file or a pipe as they were written.
 struct Printer {
     output: Output,
     is_stdout_terminal: bool,
@@ -108,7 +108,7 @@ fn lines(event: &Event) -> Vec<Line> {
     match &event.what {
         What::Log { stream, lines } => lines.iter().map(|line| written(*stream, line)).collect(),
         What::Gap { count, reason } => vec![Line::Err(describe::gap(*count, *reason))],
-        // The first needs no mark: most have no other.
+        // The first attempt has no mark: most executions have no other.
         What::Started if event.attempt > 1 => vec![Line::Err(format!("(attempt {})", event.attempt))],
         What::Status { .. } | What::Started | What::Progress(_) | What::Finished { .. } | What::Settled { .. } => {
             Vec::new()

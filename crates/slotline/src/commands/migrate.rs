@@ -1,4 +1,4 @@
-//! `slotline migrate`: brings the schema up to date, for those who do not let the executor do it.
+//! `slotline migrate`: brings the schema up to date, where the executor is not to do it.
 
 use std::process::ExitCode;
 

@@ -106,7 +106,7 @@ fn one(style: Style, ActionDetail { action, capabilities }: &ActionDetail) {
         ("changed", style.moment(action.updated_at)),
         ("workers can", capabilities.join(", ")),
     ]);
-    // What is as by default is known.
+    // Only members that differ from the default.
     let own = differences(None, Some(&action.policy)).into_iter().filter(|own| own.member != "limit");
     let own: Vec<(String, Value)> = own.map(|own| (own.member, own.new)).collect();
     if !own.is_empty() {

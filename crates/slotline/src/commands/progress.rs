@@ -1,8 +1,8 @@
-//! `slotline progress`: a command says how far it has come.
+//! `slotline progress`: a command reports how far it has come.
 //!
-//! It never fails the command it is called from: where nobody listens, the report is dropped in silence. Numbers that
-//! make no sense together (step 9 of 7) are sent, and the worker notes them in the log of the execution. Only what is
-//! no report at all ends with 2. Not here: a runtime, settings, the API; a script may call this in a loop.
+//! It never makes the calling command fail: without a worker that listens the report is dropped. Numbers that make no sense
+//! together (step 9 of 7) are sent, and the worker notes them in the log of the execution. Only arguments that are no report
+//! exit with 2. Not here: a runtime, settings, the API; a script may call this in a loop.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,10 +30,10 @@ pub(crate) struct Args {
     /// What is being done now
     #[arg(long, value_name = "NAME")]
     phase: Option<OsString>,
-    /// The message tells what went wrong
+    /// The message is an error
     #[arg(long, requires = "message")]
     error: bool,
-    /// The task within the run that this is about
+    /// The task of the run that this report is about
     #[arg(long, value_name = "NAME")]
     task: Option<OsString>,
     /// The task that it is a part of
@@ -56,7 +56,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn progress(args: Args) -> ExitCode {
-    // Whether it arrives is no concern of the script that reports.
+    // The script must not depend on whether the report arrives.
     let _ = slotline_worker::progress::send(&report(args));
     ExitCode::SUCCESS
 }
@@ -81,7 +81,7 @@ fn task(args: &mut Args) -> Option<Task> {
     let name = text(args.task.take()?);
     let code = args.task_error_code.take().map_or_else(|| "task_failed".to_owned(), text);
     let error = args.task_error.take().map(|message| Failure::new(&code, text(message)));
-    // Whoever says why it failed says that it did.
+    // A task with an error has failed.
     let status = args.task_status.or(error.as_ref().map(|_| TaskStatus::Failed));
     Some(Task { name, parent: args.task_parent.take().map(text), status, step: args.task_step, error })
 }
@@ -91,7 +91,7 @@ fn task_status(text: &str) -> Result<TaskStatus, String> {
     found.ok_or_else(|| format!("expected one of {}", TaskStatus::ALL.map(TaskStatus::as_str).join(", ")))
 }
 
-/// What is no UTF-8 is replaced; a report with it is worth more than none.
+/// Bytes that are no UTF-8 are replaced, so that the rest of the report is sent.
 fn text(text: OsString) -> String {
     text.to_string_lossy().into_owned()
 }

@@ -46,7 +46,7 @@ pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last two are for `--output wide`.
+/// The last two columns are for `--output wide`.
 const HEADER: [&str; 10] =
     ["ACTION", "STATE", "RUNNING", "LIMIT", "KEY LIMIT", "WAITING", "OLDEST", "OVERRIDE", "SUBMITTED", "FINISHED"];
 const NARROW: usize = HEADER.len() - 2;
@@ -116,7 +116,7 @@ fn served(workers: usize) -> String {
     }
 }
 
-/// The limit that holds, beside the declared one if that is another.
+/// The limit in force, with the declared one if it differs.
 fn holding(stats: &QueueStats) -> String {
     match &stats.limit_override {
         Some(_) => format!("{} (declared {})", limit(stats.max_concurrent), limit(stats.declared_limit)),
@@ -124,7 +124,7 @@ fn holding(stats: &QueueStats) -> String {
     }
 }
 
-/// Whether the line moves, as far as it is for the line to do.
+/// Whether the action is open, paused, or without a worker.
 fn state(stats: &QueueStats, serving: Option<&Serving>) -> String {
     let is_served = serving.is_none_or(|serving| serving.count(&stats.action_ref) > 0);
     match (stats.paused, is_served) {

@@ -1,7 +1,7 @@
-//! `slotline rabbitmq definitions`: what RabbitMQ is to know beforehand, and no more than each user needs.
+//! `slotline rabbitmq definitions`: exchanges, users and the least rights of each, to be imported into RabbitMQ.
 //!
-//! A user without a password can't log in until it is given one. RabbitMQ applies one policy alone to a queue;
-//! ours keeps an operator's own on all queues from those of Slotline.
+//! A user without a password can't log in until it gets one. RabbitMQ applies only one policy to a queue. With ours, a policy of
+//! the operator for all queues does not change those of Slotline.
 
 use std::process::ExitCode;
 
@@ -46,7 +46,7 @@ pub(crate) fn rabbitmq(settings: &Settings, command: &Command) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What one user may configure, write and read, and by which routing keys.
+/// What a user may configure, write and read, and with which routing keys.
 struct Rights {
     role: &'static str,
     configure: String,
@@ -63,7 +63,7 @@ struct Topics {
 }
 
 const NOTHING: &str = "^$";
-/// Queues that the broker names; each is declared as exclusive, which keeps all other connections out.
+/// Queues that the broker names; each is exclusive, so no other connection can use it.
 const NAMED_BY_BROKER: &str = r"^amq\.gen.*$";
 
 fn rights(prefix: &str) -> [Rights; 4] {
@@ -73,7 +73,7 @@ fn rights(prefix: &str) -> [Rights; 4] {
     [
         Rights {
             role: "publisher",
-            // One of its own, for the answers.
+            // A queue of its own, for the answers.
             configure: NAMED_BY_BROKER.to_owned(),
             write: format!(r"^{p}\.executions$"),
             read: NAMED_BY_BROKER.to_owned(),
@@ -99,7 +99,7 @@ fn rights(prefix: &str) -> [Rights; 4] {
         Rights {
             role: "executor",
             configure: format!(r"^{p}\..*$"),
-            // The default exchange leads to the queues that publishers name for the answer.
+            // Answers go through the default exchange to the queues that publishers name.
             write: format!(r"^({p}\..*|amq\.default)$"),
             read: format!(r"^{p}\..*$"),
             topics: None,
@@ -156,7 +156,7 @@ fn definitions(prefix: &str, vhost: &str, password: impl Fn(&str) -> Option<Stri
     })
 }
 
-/// Ahead of an operator's own on all queues. A policy has to set something: this is no limit that is ever met.
+/// A policy with a higher priority than an operator's for all queues. It has to set something: this limit is never reached.
 fn policies(prefix: &str, vhost: &str) -> Value {
     json!([{
         "vhost": vhost, "name": prefix, "pattern": format!(r"^{}\.", escaped(prefix)), "apply-to": "queues",
@@ -177,7 +177,7 @@ fn hash(salt: [u8; 4], password: &str) -> String {
     bytes.chunks_exact(3).flat_map(digits).collect()
 }
 
-/// A name as it stands in a pattern.
+/// A name as part of a regular expression.
 fn escaped(name: &str) -> String {
     let mut pattern = String::with_capacity(2 * name.len());
     for character in name.chars() {

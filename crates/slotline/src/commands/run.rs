@@ -107,7 +107,7 @@ async fn wait(client: &Client, submitted: Submitted, watch: Option<bool>, output
     }
 }
 
-/// The object of `--params`, its members replaced by those of `-p`. Values stay as they are written: `1.10` is no `1.1`.
+/// The object of `--params` with the members of `-p` in place of its own. Values stay as written: `1.10` does not become `1.1`.
 fn parameters(whole: Option<&str>, single: &[String]) -> Result<Box<RawValue>, Error> {
     let invalid = |message: String| Error::Invalid(message);
     let mut members: BTreeMap<String, Box<RawValue>> = match whole {
@@ -125,7 +125,7 @@ fn parameters(whole: Option<&str>, single: &[String]) -> Result<Box<RawValue>, E
             .ok_or_else(|| invalid(format!("-p {text}: expected KEY=VALUE")))?;
         let value = match serde_json::from_str::<Box<RawValue>>(value) {
             Ok(value) => value,
-            // `[info] text` is text; what breaks off in the middle is none, and nor is what begins like an object.
+            // `[info] text` is text. A value that begins like an object, or breaks off within a list or string, is a mistake.
             Err(error) if value.starts_with('{') || (value.starts_with(['[', '"']) && error.is_eof()) => {
                 return Err(invalid(format!(
                     "-p {text}: the value begins like JSON and is none ({error}); for the text itself, write it as a \
@@ -143,7 +143,7 @@ fn read(whole: &str) -> Result<String, Error> {
     let failed = |error: std::io::Error| Error::Invalid(format!("--params {whole}: {error}"));
     if whole == "-" {
         let mut text = String::new();
-        // One byte more than is ever taken, so that too much is refused and not cut.
+        // One byte more than the API takes, so that a larger input is refused and not cut.
         let most = u64::try_from(slotline_api::BODY_BYTES_MAX).unwrap_or(u64::MAX) + 1;
         std::io::stdin().lock().take(most).read_to_string(&mut text).map_err(failed)?;
         return Ok(text);

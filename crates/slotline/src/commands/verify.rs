@@ -1,8 +1,8 @@
 //! `slotline verify`: holds a live installation's journal against the promises.
 //!
-//! Exit codes: 0 all of it holds, 1 something does not (the first counter-example is shown); another where it could not be
-//! looked at, which is no word on the promises.
-//! It only reads, in one snapshot; on a large journal choose `--since`, since all that is judged is held in memory.
+//! Exit codes: 0 every promise holds, 1 one does not (the first counter-example is shown), another if the journal could not be
+//! read.
+//! It only reads, in one snapshot. On a large journal use `--since`, since all executions that are checked are in memory.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,7 +79,7 @@ fn show(style: Style, verdict: &Verdict, since: Option<Timestamp>) {
     }
 }
 
-/// What the verdict does not say.
+/// What the verdict does not cover.
 fn reservations(since: Option<Timestamp>) -> String {
     let earlier = match since {
         Some(_) => " What was enqueued earlier is not counted beside it.",

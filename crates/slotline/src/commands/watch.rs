@@ -1,4 +1,4 @@
-//! `slotline watch`, and `run --watch`: an execution seen until its end.
+//! `slotline watch`, and `run --watch`: shows an execution until its end.
 //!
 //! Not here: the events themselves (`stream`), and how they look (`screen`).
 
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     after: u64,
 }
 
-/// What is to be watched, and how.
+/// Which execution to watch, and how.
 pub(crate) struct Watch {
     pub(crate) id: ExecutionId,
     pub(crate) after: u64,
@@ -47,7 +47,7 @@ pub(crate) async fn command(settings: &Settings, args: Args) -> anyhow::Result<E
 }
 
 impl Watch {
-    /// Shows the execution until it ends, and ends as it did; or until whoever watches has enough.
+    /// Shows the execution until it ends, and exits with its outcome; or until a signal or the prompt stops watching.
     pub(crate) async fn run(self, client: &Client, signals: &mut Signals) -> anyhow::Result<ExitCode> {
         if !self.show(client, signals).await? {
             output::note(end::detached(self.id));
@@ -58,19 +58,19 @@ impl Watch {
             _ = signals.next() => return Ok(Exit::Interrupted.into()),
         };
         Ok(match self.output {
-            // Its last event told the end already.
+            // The last event was the end.
             Output::Json => Exit::of_status(execution.status).into(),
             Output::Table | Output::Wide => end::show(self.output, &execution),
         })
     }
 
-    /// Whether it was seen to its end.
+    /// Whether the execution ended; `false` if watching was stopped.
     async fn show(&self, client: &Client, signals: &mut Signals) -> anyhow::Result<bool> {
         let mut screen = Screen::new(self.output, self.id, self.with_logs);
         let _echo_off = screen.is_terminal().then(EchoOff::new).flatten();
         let mut events = Follow::new(client.clone(), self.id, self.after);
         let look = || (self.output != Output::Json).then(|| Positions::new(client.clone(), self.id));
-        // Seen from its beginning, the first event says that it waits.
+        // From the beginning, the first event shows that it waits.
         let mut positions = if self.after > 0 { look() } else { None };
         let mut prompt: Option<Prompt> = None;
         let mut was_interrupted = false;
@@ -79,7 +79,7 @@ impl Watch {
                 item = events.next() => match item {
                     Some(Ok(StreamItem::Event(raw))) => {
                         if let What::Status { new, .. } = raw.event.what {
-                            // What was known of its place is past; it may have come back to the line.
+                            // The position is out of date; the execution may be back in the line.
                             positions = (new == Status::Queued).then(look).flatten();
                         }
                         screen.event(&raw);
@@ -104,7 +104,7 @@ impl Watch {
                             continue;
                         }
                         Some(Press::Confirmed(choice)) => choice,
-                        // The terminal is gone.
+                        // The keyboard is gone.
                         None => Choice::GoOn,
                     };
                     prompt = None;

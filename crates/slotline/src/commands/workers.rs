@@ -1,4 +1,4 @@
-//! `slotline workers`: who runs attempts.
+//! `slotline workers`: the workers that run attempts.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,16 +14,16 @@ use crate::show::output;
 /// The most workers that are listed.
 const WORKERS_MAX: usize = 10_000;
 
-/// Which actions live workers take executions of.
+/// The actions that live workers take executions of.
 pub(crate) struct Serving(Vec<Worker>);
 
 impl Serving {
-    /// `None` while no executor can say.
+    /// `None` while no executor leads.
     pub(crate) async fn ask(client: &Client) -> Option<Self> {
         client.list(&["workers"], &[], WORKERS_MAX).await.ok().map(Self)
     }
 
-    /// How many take executions of this action.
+    /// How many workers take executions of this action.
     pub(crate) fn count(&self, action_ref: &ActionRef) -> usize {
         let serves =
             |worker: &&Worker| !worker.draining && worker.actions.iter().any(|served| served.action_ref == *action_ref);
@@ -55,7 +55,7 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `ready`, or what else is to be said of it.
+/// `ready`, `draining` or `silent`, and how far the worker's clock is off.
 fn state(worker: &Worker) -> String {
     let state = match worker {
         Worker { silent: true, .. } => "silent",
@@ -69,7 +69,7 @@ fn state(worker: &Worker) -> String {
     }
 }
 
-/// What it can do for every action, and for those alone that are named: `cancel report-progress logs(a.b,c.d)`.
+/// Capabilities for every action, then those for the named actions only: `cancel report-progress logs(a.b,c.d)`.
 fn capabilities(actions: &[Served]) -> String {
     let mut able: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for served in actions {
@@ -77,7 +77,7 @@ fn capabilities(actions: &[Served]) -> String {
             able.entry(capability).or_default().push(served.action_ref.as_str());
         }
     }
-    // Those for all come first.
+    // Those for all actions come first.
     let mut able: Vec<_> = able.into_iter().collect();
     able.sort_by_key(|(_, of)| of.len() < actions.len());
     let word = |(capability, of): (&str, Vec<&str>)| {

@@ -1,6 +1,6 @@
-//! Executions as they come, on the terminal of `slotline dev`: one line for a start and one for an end.
+//! Starts and ends of executions on the terminal of `slotline dev`, a line for each.
 //!
-//! The API's stream of everything, read as any browser may. Under load most of it is counted and not shown.
+//! Read from the API's stream of all events. Under load most lines are counted and not shown.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::client::backoff::Backoff;
 use crate::show::terminal::{Ink, Span};
 use crate::show::{describe, output};
 
-/// Lines that are shown of one stretch of time; a person reads no more.
+/// Lines that are shown of each stretch of time; a person reads no more.
 const LINES_MAX: usize = 20;
 const STRETCH: Duration = Duration::from_secs(1);
 
-/// Shows what happens, until it is dropped.
+/// Shows starts and ends until it is dropped.
 pub(crate) async fn show(client: Client) {
     let mut backoff = Backoff::new();
     loop {
-        // Whatever is wrong ends `dev` elsewhere; here is only what is seen of it.
+        // An error that matters ends `dev` by itself; here the stream is only opened again.
         if let Ok(Some(response)) = client.open(&["events"], 0).await {
             read(response).await;
         }

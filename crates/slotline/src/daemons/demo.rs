@@ -1,4 +1,4 @@
-//! `slotline demo`: a few dozen executions of three actions, seen lining up, and then checked in the journal.
+//! `slotline demo`: a few dozen executions of three actions, shown as they line up, then checked in the journal.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -27,13 +27,13 @@ const TENANTS: [&str; 3] = ["ada", "bob", "cyd"];
 const APPS: [&str; 4] = ["shop", "blog", "mail", "wiki"];
 /// Room for all slots there are: one, three, and one for each tenant.
 const CAPACITY: u32 = 8;
-/// Time between two looks.
+/// Time between two updates.
 const LOOK: Duration = Duration::from_millis(100);
 /// The demo has failed if it takes longer; it should take about five seconds.
 const WITHIN: Duration = Duration::from_secs(60);
 /// Ids that are shown of a line.
 const SHOWN_MAX: usize = 8;
-/// Columns of a terminal that does not say how many it has.
+/// Columns of a terminal whose width is unknown.
 const COLUMNS: usize = 80;
 
 #[derive(clap::Args)]
@@ -47,7 +47,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
-    // Its commands are this program's own: what the host lacks to hold others' is no news here.
+    // The demo runs only its own commands, so warnings about isolating commands are left out.
     settings.log("error")?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let plan = Plan {
@@ -124,7 +124,7 @@ async fn one(client: &Client, action_ref: &str, parameters: Value) -> anyhow::Re
     submitted.execution_id.context("the executor did not take a submission in time")
 }
 
-/// What `execution` did since it was `known`, by its worker's stamps.
+/// The start and the end of `execution` since it was `known`, by its worker's timestamps.
 fn moves(known: Option<&Execution>, execution: &Execution) -> Vec<(Timestamp, String)> {
     let key = execution.concurrency_key.as_ref().map(|key| format!(" ({key})")).unwrap_or_default();
     let name = format!("{:11}  #{}{key}", execution.action_ref, execution.execution_id);
@@ -147,7 +147,7 @@ fn stamped(watched: &BTreeMap<ExecutionId, Execution>, moment: Timestamp, text: 
     format!("{:6.3} s  {text}", moment.since(first).as_secs_f64())
 }
 
-/// One line an action: who runs, who is next, how many are done.
+/// One line for each action: how many are done, which executions run, which are next.
 fn frame(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
     let mut lines = vec![format!("{:11}  {:5}  {:8}  {:7}  {}", "ACTION", "DONE", "RUNNING", "SLOTS", "NEXT IN LINE")];
     let policies: BTreeMap<String, Policy> =
@@ -178,14 +178,14 @@ fn frame(watched: &BTreeMap<ExecutionId, Execution>) -> Vec<String> {
     lines
 }
 
-/// Draws `lines` over the `drawn` lines of the last time. One that a terminal wraps would be more than a line to draw over,
-/// so what is last, which is of least use, is cut.
+/// Draws `lines` over the `drawn` lines of the last time. A line that wrapped could not be drawn over, so each is cut at the
+/// width of the terminal.
 fn redraw(lines: &[String], drawn: usize) -> usize {
     let columns = Stdio::Out.columns().unwrap_or(COLUMNS).saturating_sub(1);
     let mut out = std::io::stdout().lock();
     let up = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
     let text: String = lines.iter().map(|line| format!("\r\x1b[2K{}\n", cut(line, columns))).collect();
-    // A terminal that went away ends the process by its own signal.
+    // If the terminal is gone, SIGHUP ends the process.
     let _ = out.write_all(format!("{up}{text}").as_bytes()).and_then(|()| out.flush());
     lines.len()
 }

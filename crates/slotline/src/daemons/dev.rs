@@ -1,4 +1,4 @@
-//! `slotline dev`: everything in one process, for as long as it is wanted.
+//! `slotline dev`: everything in one process, until it is stopped.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,9 +28,9 @@ pub(crate) struct Args {
     capacity: Option<u32>,
 }
 
-/// Actions that are named at the start.
+/// How many actions the first lines name.
 const NAMES_MAX: usize = 20;
-/// So that every example has room.
+/// Enough for every example.
 const CAPACITY_MIN: u32 = 8;
 
 pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
@@ -94,7 +94,7 @@ fn default_data() -> Option<PathBuf> {
     Some(state.join("slotline/dev"))
 }
 
-/// How this program is called from here.
+/// How to call this program from this folder.
 pub(crate) fn program() -> String {
     let is_in_path = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("slotline").is_file()));

@@ -30,12 +30,12 @@ use crate::settings::{self, DEFAULT_PREFIX};
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
 /// Time between two tries to reach it until then.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
-/// Why the actions of the file are declared, for the audit.
+/// The reason in the audit for declaring the actions of the file.
 const AT_START: &str = "declared at the start";
 /// How long running attempts may take to end at shutdown.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What is wanted.
+/// What to start.
 pub(crate) struct Plan {
     /// Folder of the journal, made if missing.
     pub(crate) data: PathBuf,
@@ -96,12 +96,12 @@ impl Embedded {
         }
     }
 
-    /// Waits until a part ends by itself, which none should.
+    /// Waits until the executor or the worker ends by itself, which is an error.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         Err(ended(&mut self.executor, &mut self.worker).await)
     }
 
-    /// Ends in order: the worker while somebody records what it reports, then the executor.
+    /// Ends the worker first, while the executor still records what it reports, then the executor.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.stop_worker.drain();
         self.worker.await.context("the worker panicked")??;
@@ -127,7 +127,7 @@ async fn ended(
     }
 }
 
-/// Puts the actions, as soon as somebody leads.
+/// Declares the actions as soon as the executor leads.
 async fn register(client: &Client, actions: &[Action]) -> anyhow::Result<()> {
     let deadline = Instant::now() + LEAD_WITHIN;
     loop {
@@ -143,7 +143,7 @@ fn is_early(error: &client::Error) -> bool {
     error.is_passing()
 }
 
-/// One process a folder: the broker is in memory, so a second executor could not even hear of the first.
+/// One process for each folder: the broker is in memory, so a second executor could not exchange messages with the first.
 fn lock(data: &Path) -> anyhow::Result<File> {
     let unusable = |what: &str, path: &Path, error: std::io::Error| {
         settings::Error::Invalid(format!("can't {what} {}: {error}; name another folder with --data", path.display()))
@@ -171,7 +171,7 @@ fn database_url(path: &Path) -> anyhow::Result<String> {
     Ok(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23")))
 }
 
-/// Where to reach what listens on `address` from this machine.
+/// How this machine reaches a server that listens on `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         let loopback = match address {

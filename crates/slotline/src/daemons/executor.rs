@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Where to serve HTTP; beyond this machine only with a token [default: 127.0.0.1:7070]
     #[arg(long, env = "SLOTLINE_LISTEN", value_name = "ADDRESS:PORT", value_parser = settings::address)]
     listen: Option<SocketAddr>,
-    /// What people call this executor [default: the host's name]
+    /// The name of this executor [default: the host's name]
     #[arg(long, env = "SLOTLINE_NAME")]
     name: Option<String>,
     /// Silence after which a worker is given up [default: 60s]
@@ -47,16 +47,16 @@ pub(crate) struct Args {
     /// Events of one execution that are kept in full [default: 1000]
     #[arg(long, env = "SLOTLINE_EVENTS_KEPT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     events_kept: Option<u64>,
-    /// Keep moves between statuses from the exchange that everybody may subscribe to
+    /// Keep moves between statuses from the exchange that subscribers read
     #[arg(long, env = "SLOTLINE_NO_PUBLIC_STATUSES")]
     no_public_statuses: bool,
-    /// Keep starts, progress and the ends of attempts from the exchange that everybody may subscribe to
+    /// Keep starts, progress and the ends of attempts from the exchange that subscribers read
     #[arg(long, env = "SLOTLINE_NO_PUBLIC_PROGRESS")]
     no_public_progress: bool,
-    /// Keep what commands print from the exchange that everybody may subscribe to
+    /// Keep what commands print from the exchange that subscribers read
     #[arg(long, env = "SLOTLINE_NO_PUBLIC_LOGS")]
     no_public_logs: bool,
-    /// Keep ends, with their results and errors, from the exchange that everybody may subscribe to
+    /// Keep ends, with their results and errors, from the exchange that subscribers read
     #[arg(long, env = "SLOTLINE_NO_PUBLIC_RESULTS")]
     no_public_results: bool,
     /// Leave the schema to `slotline migrate`
@@ -127,7 +127,7 @@ pub(crate) fn broker(
     })
 }
 
-/// Cancelled by the first signal; a second one ends the process.
+/// Cancelled by the first signal; the second ends the process.
 fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
     let mut signals = Signals::catch()?;

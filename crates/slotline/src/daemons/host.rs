@@ -1,8 +1,8 @@
-//! What this machine is called and how many cores it has: the defaults of names and capacities.
+//! The name and the cores of this machine: defaults of names and capacities.
 
 use crate::settings::File;
 
-/// The host's name, with what no worker's name may have replaced.
+/// The host's name, with the characters replaced that a worker's name may not have.
 pub(crate) fn name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     as_name(name.trim())
@@ -12,7 +12,7 @@ pub(crate) fn cores() -> u32 {
     std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()).unwrap_or(1)
 }
 
-/// What is unfit about the user that runs this process, in sentences for people.
+/// Warnings about the user that runs this process.
 pub(crate) fn user_warnings(runs_commands: bool, file: &File) -> Vec<String> {
     let mut warnings = Vec::new();
     if nix::unistd::geteuid().is_root() {

@@ -20,13 +20,13 @@ pub(crate) struct Args {
     /// First part of the names of all exchanges and queues [default: slotline]
     #[arg(long, env = "SLOTLINE_PREFIX")]
     prefix: Option<String>,
-    /// What this worker is called; one at a time under one name [default: the host's name]
+    /// The name of this worker; only one at a time may have it [default: the host's name]
     #[arg(long, env = "SLOTLINE_NAME")]
     name: Option<String>,
     /// Attempts that may run at once [default: twice the cores]
     #[arg(long, env = "SLOTLINE_CAPACITY", value_parser = clap::value_parser!(u32).range(1..))]
     capacity: Option<u32>,
-    /// File that says what each action runs
+    /// File with what each action runs
     #[arg(long, env = "SLOTLINE_ACTIONS", value_name = "FILE")]
     actions: Option<PathBuf>,
     /// Folder for scratch and the lock; kept over restarts, so that a successor knows at once that nothing is left
@@ -38,13 +38,13 @@ pub(crate) struct Args {
     /// How long running work may take to end after SIGTERM [default: 30s]
     #[arg(long, env = "SLOTLINE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
-    /// Silence after which it is given up, until an executor says otherwise [default: 60s]
+    /// Silence after which it is given up, until an executor sets another [default: 60s]
     #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = duration::parse)]
     lease: Option<Duration>,
-    /// Silence after which it ends its own attempts, until an executor says otherwise; less than the lease [default: 45s]
+    /// Silence after which it ends its own attempts, until an executor sets another; less than the lease [default: 45s]
     #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = duration::parse)]
     fence: Option<Duration>,
-    /// Time between two heartbeats, until an executor says otherwise [default: 5s]
+    /// Time between two heartbeats, until an executor sets another [default: 5s]
     #[arg(long, env = "SLOTLINE_HEARTBEAT", value_name = "DURATION", value_parser = duration::parse)]
     heartbeat: Option<Duration>,
 }

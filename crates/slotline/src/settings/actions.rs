@@ -16,7 +16,7 @@ use crate::settings::toml_file::{Error, TomlFile, locate};
 /// The actions that `dev` and `demo` bring along.
 const EXAMPLES: &str = include_str!("../../examples/actions.toml");
 
-/// The variable by which every command finds this very program, to report with `"$SLOTLINE_BIN" progress`.
+/// The variable with the path of this program, so that a command can report with `"$SLOTLINE_BIN" progress`.
 const PROGRAM: &str = "SLOTLINE_BIN";
 
 /// One `[[action]]`.
@@ -24,11 +24,11 @@ const PROGRAM: &str = "SLOTLINE_BIN";
 pub(crate) struct Action {
     pub(crate) action_ref: ActionRef,
     pub(crate) policy: Policy,
-    /// What a worker runs for it, if this file says so.
+    /// What a worker runs for it, if the file has an `[action.run]` table.
     pub(crate) run: Option<RunConfig>,
 }
 
-/// Reads the file at `path`. Relative paths in it are meant from the folder it is in.
+/// Reads the file at `path`. Relative paths in it start at its folder.
 pub(crate) fn read(path: &Path) -> Result<Vec<Action>, Error> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -38,7 +38,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Action>, Error> {
     parse(&TomlFile::read(path)?, &folder)
 }
 
-/// What is allowed, and perhaps not meant, in sentences for people.
+/// Warnings about what is allowed but probably not meant.
 pub(crate) fn doubts(actions: &[Action]) -> Vec<String> {
     let is_doubtful = |policy: &Policy| policy.key_limit.is_some() && policy.key.is_none() && !policy.key_required;
     let of = |Action { action_ref, .. }: &Action| {
@@ -56,7 +56,7 @@ pub(crate) fn examples() -> Vec<Action> {
     parse(&toml, Path::new("/")).expect("the examples that come with the program are sound")
 }
 
-/// The example actions and those of `path`, which go first where names meet.
+/// The example actions and those of `path`; where both have a name, that of `path` counts.
 pub(crate) fn with_examples(path: Option<&Path>) -> Result<Vec<Action>, Error> {
     let mut actions = path.map(read).transpose()?.unwrap_or_default();
     let own: HashSet<ActionRef> = actions.iter().map(|action| action.action_ref.clone()).collect();
@@ -115,7 +115,7 @@ fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: us
     let policy: Policy = toml.parse(Spanned::new(whole.clone(), entry.clone()), action_ref.as_str())?;
     policy.check().map_err(|error| {
         let span = locate(&entry, error.field).unwrap_or(whole);
-        // TOML has no null: what is not said is left out.
+        // TOML has no null; in a file the key is left out.
         let message = error.message.replace(", or null for", ", or left out for");
         toml.wrong(Some(span), format!("{action_ref}.{}: {message}", error.field))
     })?;

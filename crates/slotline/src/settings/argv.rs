@@ -1,34 +1,34 @@
-//! Passwords on a command line are shown to everybody by `ps`. A daemon that is given one so starts itself again at once,
-//! as the same process, with the URL in its environment, which only root can read of it.
+//! Keeps passwords off the command line, where `ps` shows them to every user. A daemon that receives one there executes itself
+//! again at once, as the same process, with the URL in its environment, which only root can read.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The flags that take a URL with a password, and the variables that say the same.
+/// The flags that take a URL with a password, each with the variable that can hold it instead.
 const SECRETS: [(&str, &str); 2] = [("--amqp-url", "SLOTLINE_AMQP_URL"), ("--database-url", "SLOTLINE_DATABASE_URL")];
-/// The commands that have such flags. What others are given may be anybody's text.
+/// The commands that have these flags. The arguments of other commands may be any text.
 const COMMANDS: [&str; 4] = ["executor", "worker", "migrate", "verify"];
 
-/// A command line without passwords, and what the environment has to say instead.
+/// A command line without passwords, and the variables that hold them instead.
 #[derive(Debug, PartialEq, Eq)]
 struct Cleaned {
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
 }
 
-/// To be called first of all in `main`. Comes back if there is nothing to hide, or no way to.
+/// Must be called before anything else in `main`. Returns if there is no password, or if the program can't be executed again.
 pub(crate) fn hide_secrets() {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     if let Some(Cleaned { arguments, environment }) = clean(arguments.collect()) {
-        // What is running now, whatever becomes of the file's name. It comes back only with an error, and then goes on
-        // with what it was given.
+        // The running program, even if its file was replaced. `exec` returns only with an error; then the program goes on with
+        // the arguments it has.
         let _ = Command::new("/proc/self/exe").arg0(name).args(arguments).envs(environment).exec();
     }
 }
 
-/// `None`: there is no password.
+/// `None` if there is no password.
 fn clean(arguments: Vec<OsString>) -> Option<Cleaned> {
     if !arguments.iter().any(|argument| COMMANDS.iter().any(|command| argument == command)) {
         return None;
@@ -45,7 +45,7 @@ fn clean(arguments: Vec<OsString>) -> Option<Cleaned> {
             None => cleaned.arguments.push(argument),
             Some((variable, value)) => {
                 let Some(value) = value.or_else(|| rest.next()) else {
-                    // Wrongly used; the parser says so.
+                    // The value is missing; the parser reports that.
                     cleaned.arguments.push(argument);
                     break;
                 };
@@ -63,7 +63,7 @@ fn clean(arguments: Vec<OsString>) -> Option<Cleaned> {
 fn has_password(url: &OsStr) -> bool {
     let url = url.to_string_lossy();
     let place = url.split_once("://").map_or(&*url, |(_, place)| place);
-    // A password that was not encoded may hold anything, also what ends a place.
+    // A password that was not encoded may hold any character, also `/` and `@`.
     place.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 

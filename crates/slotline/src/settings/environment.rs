@@ -1,6 +1,6 @@
-//! `SLOTLINE_*` variables that are set and that nothing reads: a name that was misspelt is a setting that does not hold.
+//! Warns of `SLOTLINE_*` variables that nothing reads: a misspelt name is a setting without effect.
 //!
-//! Only said, never refused: other programs may give us variables of that name, and orchestrators do.
+//! It is never an error, since orchestrators set variables of that name.
 
 use clap::CommandFactory as _;
 use slotline_protocol::perhaps_meant;
@@ -8,7 +8,7 @@ use slotline_protocol::perhaps_meant;
 use crate::Cli;
 
 const PREFIX: &str = "SLOTLINE_";
-/// What a worker gives its commands, and what is read of the environment in other places; without the prefix.
+/// Variables that a worker sets for its commands, and those that are read elsewhere; without the prefix.
 const OTHERS: [&str; 13] = [
     "ACTION_REF",
     "AMQP_URL_FILE",
@@ -24,9 +24,9 @@ const OTHERS: [&str; 13] = [
     "PROGRESS_SOCKET",
     "RESULT_FILE",
 ];
-/// What names begin with that stand for many.
+/// Prefixes of names that are not listed one by one.
 const FAMILIES: [&str; 3] = ["PARAM_", "PASSWORD_", "TEST_"];
-/// How Kubernetes names what it tells of a service called `slotline` or `slotline-...`.
+/// Endings of the variables that Kubernetes sets for a service called `slotline` or `slotline-...`.
 const OF_SERVICES: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 
 /// One line for each variable among `names` that nothing reads.
@@ -42,7 +42,7 @@ pub(crate) fn unread(names: impl IntoIterator<Item = String>) -> Vec<String> {
     unread
 }
 
-/// By what follows the prefix, which all of them share.
+/// Compares names without the prefix, which all of them share.
 fn meant(name: &str, known: &[String]) -> String {
     let own = |name: &str| name.trim_start_matches(PREFIX).to_lowercase();
     let known: Vec<String> = known.iter().map(|known| own(known)).collect();

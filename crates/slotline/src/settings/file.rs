@@ -1,7 +1,7 @@
 //! Where a setting comes from: flag, else `SLOTLINE_*` environment, else the file of `--config`, else a default.
 //!
-//! clap reads the first two together; this is the file, and how they meet. A key of the file is a long flag with `_` for
-//! `-`. Relative paths in it are meant from its folder. Secrets never come by flag, where everybody's `ps` shows them.
+//! clap reads the first two together; here are the file and the order. A key of the file is a long flag with `_` for `-`.
+//! Relative paths in it start at its folder. No flag takes a token, since `ps` shows flags to every user.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::settings::toml_file::{self, TomlFile};
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
 pub(crate) const DEFAULT_API_URL: &str = "http://127.0.0.1:7070";
-/// Where RabbitMQ listens, and whom it knows, as it is installed.
+/// Address and user of a RabbitMQ that was just installed.
 pub(crate) const DEFAULT_AMQP_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 pub(crate) const DEFAULT_PREFIX: &str = "slotline";
 
@@ -48,7 +48,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// A value that is never shown whole.
+/// A value that is never printed.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(String);
@@ -88,7 +88,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where to listen, as flag and file say it.
+/// Parses the address to listen on, from a flag or the file.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(DEFAULT_LISTEN.port());
@@ -96,7 +96,7 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// A number alone is a port to most people, so that it gets the same answer as text.
+/// A number alone is probably meant as a port, so it gets the same error as a wrong text.
 fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -112,12 +112,12 @@ fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAdd
     address(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
-/// What a file may say; every key may be left out.
+/// The keys of the settings file; each may be left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct File {
     pub(crate) database_url: Option<Secret>,
-    /// A file with the URL and nothing else, as secrets are mounted.
+    /// A file that holds only the URL, as mounted secrets do.
     pub(crate) database_url_file: Option<PathBuf>,
     pub(crate) amqp_url: Option<Secret>,
     pub(crate) amqp_url_file: Option<PathBuf>,
@@ -156,7 +156,7 @@ pub(crate) struct File {
 }
 
 impl File {
-    /// The file of `--config`, and the URLs that are in files of their own.
+    /// Reads the file of `--config`, and the URLs that are in files of their own.
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, ReadError> {
         let mut file = Self::read_toml(path)?;
         for (variable, key, url, url_file) in [
@@ -177,7 +177,7 @@ impl File {
         Ok(file)
     }
 
-    /// Which secrets of an executor it has: none, if it is a worker's own.
+    /// The secrets of an executor that the file holds; a worker's file should hold none.
     pub(crate) fn executor_secrets(&self) -> Vec<&'static str> {
         let secrets = [
             ("database_url", self.database_url.is_some()),
@@ -232,7 +232,7 @@ pub(crate) enum ReadError {
     Setting(#[from] Error),
 }
 
-/// A setting without which there is nothing to do.
+/// A setting that the command can't run without.
 pub(crate) fn require<T>(
     value: Option<T>,
     what: &'static str,
@@ -243,8 +243,8 @@ pub(crate) fn require<T>(
     value.ok_or(Error::Missing { what, flag, variable, key })
 }
 
-/// The API tokens: from the variable or the file that `flag_file` names, else from what the configuration names. A file
-/// holds one as it is, or several with their names.
+/// The API tokens: from the file that `flag_file` names, else from the variable, else from the settings file. A file of tokens
+/// holds one token alone, or several with their names.
 pub(crate) fn tokens(variable: Option<String>, flag_file: Option<&Path>, file: &File) -> Result<Tokens, Error> {
     let one = |from: &str, text: &str| match Token::new(text) {
         Ok(token) => Ok(Tokens::from(token)),
@@ -258,7 +258,7 @@ pub(crate) fn tokens(variable: Option<String>, flag_file: Option<&Path>, file: &
     if let Some(path) = flag_file {
         return read(path);
     }
-    // An empty variable is how compose files and units spell "none".
+    // In compose files and units an empty variable means none.
     if let Some(text) = variable.filter(|text| !text.is_empty()) {
         return one(TOKEN_VARIABLE, &text);
     }
@@ -272,7 +272,7 @@ pub(crate) fn tokens(variable: Option<String>, flag_file: Option<&Path>, file: &
     }
 }
 
-/// The token of a client, which can't choose for a person as whom it asks.
+/// The one token that a client sends; it can't choose between several, since each names another person.
 pub(crate) fn only(tokens: &Tokens) -> Result<Option<Token>, Error> {
     match tokens.len() {
         0 | 1 => Ok(tokens.first().cloned()),
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(taken(&tokens(Some(String::new()), None, &File::default()).expect("none")), None);
         let error = tokens(None, Some(Path::new("/nowhere/token")), &config).expect_err("no such file").to_string();
         assert!(error.contains("/nowhere/token"), "{error}");
-        // A server takes several; a client can't choose one for a person.
+        // A server takes several tokens; a client can't choose between them.
         std::fs::write(&path, "alice 3f9c\nbob 77ab\n").expect("written");
         let several = tokens(None, Some(&path), &config).expect("two tokens");
         assert_eq!(several.len(), 2);

@@ -1,5 +1,5 @@
-//! Whatever is in a settings or actions file, nothing panics, what is wrong is said with its line, and the policies that
-//! are read arrive at the API as they are.
+//! Fuzz tests of the settings file and the actions file: nothing panics, every error names its line, and a policy that was read
+//! arrives at the API unchanged.
 //!
 //! `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline fuzz` for the long run.
 

@@ -16,7 +16,7 @@ pub(crate) fn start(format: LogFormat, level: Option<&str>, default: &str) -> Re
         ))
     })?;
     for directive in slotline_broker::LOG_DIRECTIVES.into_iter().chain(["sqlx=error"]) {
-        // What somebody asked for by name stays as it was asked.
+        // A target that the filter names keeps the level given there.
         let target = directive.split('=').next().unwrap_or(directive);
         if !text.contains(target) {
             filter = filter.add_directive(directive.parse().expect("a directive of this program"));

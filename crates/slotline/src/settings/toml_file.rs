@@ -1,6 +1,6 @@
-//! Our TOML files: whatever is wrong in one is said with its file, line and key, and the name that was meant.
+//! TOML files of the program: every error names the file, the line, the key, and the key that was probably meant.
 //!
-//! Not here: which keys there are (`config`, `actions`).
+//! Not here: which keys there are (`file`, `actions`).
 
 use std::fs;
 use std::io;
@@ -68,7 +68,7 @@ impl TomlFile {
         })
     }
 
-    /// An error at `span`.
+    /// An error at `span`; without one, at the first line.
     pub(crate) fn wrong(&self, span: Option<Range<usize>>, message: impl Into<String>) -> Error {
         let line = span.map_or(1, |span| self.line(span.start));
         // A key in quotes may have any character.
@@ -101,7 +101,7 @@ fn suggest(message: &str) -> String {
     format!("unknown key `{unknown}`{}", did_you_mean(unknown, &known))
 }
 
-/// Serde's words for types in those of a person who writes TOML.
+/// Replaces serde's names of types by those of TOML.
 fn plain(message: &str) -> String {
     let Some((found, expected)) = message
         .strip_prefix("invalid type: ")

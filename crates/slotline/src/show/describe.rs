@@ -1,6 +1,6 @@
-//! Events in words, one line each: what a log file gets, and what is said above the bar.
+//! Describes events in lines of text: all of them for a log file, and the notable ones above the bar.
 //!
-//! The same events give the same lines. Not here: the newest numbers, which a terminal has in its bar (`view`).
+//! The same events give the same lines. Not here: the newest numbers, which are beside the bar (`view`).
 
 use slotline_protocol::message::{Failure, GapReason, Level, Report, Stream, Task, TaskStatus};
 use slotline_protocol::record::{Event, Latest, What};
@@ -11,7 +11,7 @@ use crate::client::position::Position;
 use crate::show::format::{self, about};
 use crate::show::output;
 
-/// Everything that happens, as plain lines. What settles the execution is told with its result.
+/// The lines of any event. The end of the execution has none here; it is printed with the result (`end`).
 pub(crate) fn all(event: &Event, with_logs: bool) -> Vec<String> {
     let id = event.execution_id;
     match &event.what {
@@ -29,14 +29,14 @@ pub(crate) fn all(event: &Event, with_logs: bool) -> Vec<String> {
             };
             vec![clean(&format!("execution {id} is {new}{attempt}"))]
         }
-        // It comes with the status `running`, which says it all.
+        // The status `running` comes with it and has a line.
         What::Started => Vec::new(),
         What::Progress(report) => task_lines(report).into_iter().chain(report_line(report)).collect(),
         What::Log { .. } | What::Gap { .. } | What::Finished { .. } | What::Settled { .. } => notable(event, with_logs),
     }
 }
 
-/// What must be seen even where the bar shows the rest: errors, logs if wanted, gaps, attempts that failed.
+/// The lines that the bar does not show: errors, logs if wanted, gaps, failed attempts.
 pub(crate) fn notable(event: &Event, with_logs: bool) -> Vec<String> {
     match &event.what {
         What::Progress(report) if report.level == Level::Error => report_line(report).into_iter().collect(),
@@ -49,7 +49,7 @@ pub(crate) fn notable(event: &Event, with_logs: bool) -> Vec<String> {
     }
 }
 
-/// `task pull started`, and `task layer of pull failed: no_disk: it is full`, for each that a report says something new of.
+/// `task pull started` or `task layer of pull failed: no_disk: it is full`, for each task whose status the report has.
 fn task_lines(report: &Report) -> Vec<String> {
     let line = |task: &Task| {
         let status = task.status?;
@@ -77,7 +77,7 @@ pub(crate) fn tree(tasks: &Tasks) -> Vec<String> {
     tasks.flat().into_iter().map(line).collect()
 }
 
-/// `[pull] 42 %, step 2/7: layer 3`, of what the report itself says.
+/// `[pull] 42 %, step 2/7: layer 3`, from this report alone.
 fn report_line(report: &Report) -> Option<String> {
     let mut own = Latest::default();
     own.take(report, own.updated_at);
@@ -102,7 +102,7 @@ fn finished(
 ) -> Vec<String> {
     let Some(outcome) = outcome.filter(|outcome| *outcome != OutcomeKind::Completed) else { return Vec::new() };
     let code = return_code.map(|code| format!(" with code {code}")).unwrap_or_default();
-    // The progress that a message may tell in further lines was told when it happened.
+    // Further lines repeat progress that was shown when it happened.
     let first = message.as_deref().and_then(|message| message.lines().next());
     let why = first.map(|line| format!(": {line}")).unwrap_or_default();
     vec![clean(&format!("attempt {attempt} ended {outcome}{code}{why}"))]

@@ -1,4 +1,4 @@
-//! How a command that waited for an execution ends: what it prints last, and its exit code.
+//! What a command that waited for an execution prints last, and its exit code.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::settings::Output;
 use crate::show::{describe, output};
 
-/// Prints how `execution` ended, and gives the exit code.
+/// Prints how `execution` ended, and returns the exit code.
 pub(crate) fn show(output: Output, execution: &Execution) -> ExitCode {
     let id = execution.execution_id;
     match output {

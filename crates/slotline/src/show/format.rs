@@ -1,4 +1,4 @@
-//! How far something has come, in words: `42 %, step 2/7, 60.00 MiB/1.00 GiB`, and how fast it goes.
+//! Formats progress, speed and durations: `42 %, step 2/7, 60.00 MiB/1.00 GiB`, `3.10 MiB/s`, `about 3 min`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use slotline_protocol::record::Latest;
 
 /// Reports that the speed is taken from.
 const SAMPLES_MAX: usize = 16;
-/// Reports nearer together than this tell nothing about speed.
+/// Reports that span less time than this give no speed.
 const SPAN_MIN: Duration = Duration::from_millis(200);
 
-/// What is known, from the most to the least telling: percent, step, amount.
+/// Percent, step and amount, as far as they are known.
 pub(crate) fn amounts(latest: &Latest) -> Vec<String> {
     let percent = latest.percent.map(|percent| format!("{percent:.0} %"));
     let step = latest.step.map(|(done, total)| format!("step {done}/{total}"));
@@ -26,7 +26,7 @@ pub(crate) fn amounts(latest: &Latest) -> Vec<String> {
     [percent, step, amount].into_iter().flatten().collect()
 }
 
-/// How much of the whole is done, from 0 to 1, if that can be told.
+/// The share that is done, from 0 to 1, if it is known.
 pub(crate) fn share(latest: &Latest) -> Option<f64> {
     let of = |done: u64, total: u64| (total > 0).then(|| done as f64 / total as f64);
     let percent = latest.percent.map(|percent| percent / 100.0);
@@ -39,13 +39,13 @@ fn is_bytes(unit: &str) -> bool {
     ["bytes", "byte", "b"].iter().any(|name| unit.eq_ignore_ascii_case(name))
 }
 
-/// How fast the newest amounts grew, by the stamps of who reported them.
+/// How fast the newest amounts grew, by the timestamps of their reports.
 #[derive(Default)]
 pub(crate) struct Speed(VecDeque<(Timestamp, u64)>);
 
 impl Speed {
     pub(crate) fn take(&mut self, at: Timestamp, done: u64) {
-        // Another phase or another unit begins anew.
+        // A smaller amount is that of another phase or unit: start again.
         if self.0.back().is_some_and(|(_, before)| *before > done) {
             self.0.clear();
         }
@@ -69,7 +69,7 @@ impl Speed {
         Some(if is_bytes(unit) { format!("{}/s", HumanBytes(speed as u64)) } else { format!("{speed:.1} {unit}/s") })
     }
 
-    /// Until all is done, at this speed.
+    /// The time until all is done, at this speed.
     pub(crate) fn left(&self, latest: &Latest) -> Option<Duration> {
         let (done, total) = latest.progress?;
         let left = total?.checked_sub(done).filter(|left| *left > 0)?;
@@ -77,7 +77,7 @@ impl Speed {
     }
 }
 
-/// `about 3 min`: as exact as an estimate is.
+/// `about 3 min`, no more exact than an estimate is.
 pub(crate) fn about(time: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;

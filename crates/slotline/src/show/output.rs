@@ -1,7 +1,7 @@
 //! Printing: a table for people, JSON for programs; results to stdout, everything else to stderr.
 //!
-//! Much of it was written by others, so every way out of here shows what would steer a terminal instead of sending it
-//! ([`visible`]); only [`verbatim`] does not, for what goes into a file or another program.
+//! Commands and publishers wrote much of the text, so every function escapes what would steer a terminal ([`visible`]), except
+//! [`verbatim`] and [`verbatim_note`], whose text goes into a file or another program.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -11,12 +11,12 @@ use slotline_protocol::Timestamp;
 
 use crate::show::terminal::{Ink, Span, Stdio, wrapped};
 
-/// Prints a line to stdout. A reader that has seen enough (`| head`) ends the program, without a complaint.
+/// Prints a line to stdout. A closed pipe (`| head`) ends the program without an error.
 pub(crate) fn line(text: impl AsRef<str>) {
     write_line(&visible(text.as_ref()));
 }
 
-/// Prints the output of a command as it came, to a stdout that is no terminal.
+/// Prints a line as it is, to a stdout that is no terminal.
 pub(crate) fn verbatim(text: &str) {
     write_line(text);
 }
@@ -30,27 +30,27 @@ fn write_line(text: &str) {
     }
 }
 
-/// Prints a line to stdout, for what goes on without a reader, too.
+/// Prints a line to stdout; a closed pipe does not end the program.
 pub(crate) fn announce(text: impl AsRef<str>) {
     let _ = writeln!(io::stdout().lock(), "{}", visible(text.as_ref()));
 }
 
-/// Prints a line to stderr, where news go; broken at its words where a terminal is narrower.
+/// Prints a note to stderr, wrapped at the width of the terminal.
 pub(crate) fn note(text: impl AsRef<str>) {
     write_to_stderr(&visible(text.as_ref()), |line| line);
 }
 
-/// Writes lines as wide as the terminal at most, each as `paint` makes it.
+/// Writes lines no wider than the terminal, each painted by `paint`.
 fn write_to_stderr(text: &str, paint: impl Fn(String) -> String) {
     let columns = Stdio::Err.columns().unwrap_or(usize::MAX);
     let mut err = io::stderr().lock();
     for line in text.split('\n').flat_map(|line| wrapped(line, columns)) {
-        // A stderr that was closed is none of the command's failures.
+        // A closed stderr is no error of the command.
         let _ = writeln!(err, "{}", paint(line));
     }
 }
 
-/// The same as it came, to a stderr that is no terminal.
+/// Prints a line as it is, to a stderr that is no terminal.
 pub(crate) fn verbatim_note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
@@ -59,12 +59,12 @@ pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).expect("bodies are plain data with string keys"));
 }
 
-/// A line of pieces in their colours, which are the only thing of it that reaches the terminal otherwise than shown.
+/// Prints a line of coloured pieces; only the colours steer the terminal.
 pub(crate) fn spans(spans: &[Span]) {
     write_line(&painted(spans));
 }
 
-/// The same for what goes on without a reader, too.
+/// The same; a closed pipe does not end the program.
 pub(crate) fn announce_spans(spans: &[Span]) {
     let _ = writeln!(io::stdout().lock(), "{}", painted(spans));
 }
@@ -74,14 +74,14 @@ fn painted(spans: &[Span]) -> String {
     spans.iter().map(|span| span.ink.paint(&visible(&span.text), is_colourful)).collect()
 }
 
-/// Sentences for a person who watches: broken at their words where a terminal is narrower.
+/// Prints sentences to stdout, wrapped at the width of the terminal.
 pub(crate) fn paragraph(text: impl AsRef<str>) {
     for line in text.as_ref().lines() {
         wrapped(line, Stdio::Out.columns().unwrap_or(usize::MAX)).iter().for_each(announce);
     }
 }
 
-/// What went wrong, to stderr.
+/// Prints an error to stderr.
 pub(crate) fn error(text: &str) {
     const MARK: &str = "slotline:";
     let is_colourful = Stdio::Err.is_colourful();
@@ -106,14 +106,14 @@ pub(crate) fn fields(fields: &[(&str, String)]) {
     }
 }
 
-/// What others wrote must not steer the terminal, nor take more than its line.
+/// The text with everything escaped that would steer the terminal or break the line.
 pub(crate) fn clean(text: &str) -> String {
     let steers = |c: char| steers(c) || matches!(c, '\n' | '\t');
     text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// The text with what would steer a terminal spelt as JSON spells it, so that JSON stays what it was. Lines and tabs are
-/// meant.
+/// The text with everything escaped that would steer a terminal, as JSON escapes it, so that JSON keeps its value. Line breaks
+/// and tabs stay.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
@@ -122,14 +122,14 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(spelt).collect())
 }
 
-/// Whether a terminal does something with it other than showing it: controls, 8-bit ones among them, and what turns the
-/// direction of the text around it, by which a line can be made to read as another.
+/// Whether the character steers a terminal: a control, 8-bit ones included, or a change of the text's direction, which can make
+/// a line read as another.
 fn steers(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     turns || (c.is_control() && !matches!(c, '\n' | '\t'))
 }
 
-/// The same for a line of output, in which tabs are meant.
+/// Like [`clean`], but tabs stay.
 pub(crate) fn clean_line(text: &str) -> String {
     text.split('\t').map(clean).collect::<Vec<_>>().join("\t")
 }

@@ -1,7 +1,7 @@
-//! One question at a terminal, answered by a letter and Enter: a stray key ends nothing.
+//! The prompt of `watch` after Ctrl-C: a letter and Enter choose, so a stray key ends nothing.
 //!
-//! While it is open the terminal hands on each key at once and shows none, since what is drawn there is ours; dropping the
-//! question restores it.
+//! While it is open the terminal passes each key on at once and echoes none, since `screen` draws there; dropping the prompt
+//! restores the terminal.
 
 use std::io::{self, IsTerminal, Read};
 
@@ -17,19 +17,19 @@ pub(crate) enum Choice {
     /// Stop watching; the execution goes on.
     Stop,
     Cancel,
-    /// As if nothing had been asked.
+    /// Close the prompt.
     GoOn,
 }
 
-/// What the keys so far come to.
+/// The effect of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Press {
-    /// This is selected, once Enter is pressed.
+    /// Enter would confirm this.
     Selected(Option<Choice>),
     Confirmed(Choice),
 }
 
-/// The question, with what is selected so far.
+/// The text of the prompt for a selection.
 pub(crate) fn text(selected: Option<Choice>) -> &'static str {
     match selected {
         None | Some(Choice::GoOn) => "s: stop watching, c: cancel it, then Enter (Enter alone: go on)",
@@ -38,11 +38,11 @@ pub(crate) fn text(selected: Option<Choice>) -> &'static str {
     }
 }
 
-/// A terminal that shows no keys while something is drawn there; dropping it restores the terminal.
+/// Turns the echo of keys off while `screen` draws; dropping it restores the terminal.
 pub(crate) struct EchoOff(Termios);
 
 impl EchoOff {
-    /// `None` where no keyboard is, or the terminal is another program's for now, which it is left to.
+    /// `None` without a keyboard, or if another program is in the foreground of the terminal.
     pub(crate) fn new() -> Option<Self> {
         let is_ours = || tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp());
         if !is_interactive() || !is_ours() {
@@ -58,18 +58,18 @@ impl EchoOff {
 
 impl Drop for EchoOff {
     fn drop(&mut self) {
-        // The terminal may be gone, and then needs nothing.
+        // The terminal may be gone; then nothing is to be restored.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }
 
-/// An open question.
+/// An open prompt.
 pub(crate) struct Prompt {
     presses: mpsc::Receiver<Press>,
     before: Termios,
 }
 
-/// Whether there is somebody to answer.
+/// Whether a person can answer a prompt.
 pub(crate) fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -82,7 +82,7 @@ impl Prompt {
         keys.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(io::stdin(), OptionalActions::Flush, &keys)?;
         let (sender, presses) = mpsc::channel(KEYS_MAX);
-        // A thread of its own: it may wait for a key for ever, and must not keep the program from its end.
+        // A thread of its own, since reading a key may block for ever and must not delay the end of the program.
         std::thread::spawn(move || {
             let mut selected = None;
             for key in io::stdin().lock().bytes().map_while(Result::ok) {
@@ -99,7 +99,7 @@ impl Prompt {
         Ok(Self { presses, before })
     }
 
-    /// What is heard next; `None` if there can be nothing. Nothing is lost if it is dropped while it waits.
+    /// The next key's effect; `None` if the keyboard is gone. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Press> {
         self.presses.recv().await
     }
@@ -107,7 +107,7 @@ impl Prompt {
 
 impl Drop for Prompt {
     fn drop(&mut self) {
-        // The terminal may be gone, and then needs nothing.
+        // The terminal may be gone; then nothing is to be restored.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 }

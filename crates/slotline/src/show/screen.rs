@@ -1,4 +1,4 @@
-//! Where news of an execution go: drawn on a terminal, as lines to stderr, or as JSON lines to stdout.
+//! Shows the events of an execution: drawn on a terminal, as lines to stderr, or as JSON lines to stdout.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,17 +15,17 @@ use crate::show::{describe, output};
 
 /// The bar moves in thousandths.
 const WHOLE: u64 = 1000;
-/// Time between two turns of the spinner: whoever looks sees that the program lives.
+/// Time between two turns of the spinner, which shows that the program lives.
 const TURN: Duration = Duration::from_millis(120);
 
-/// Columns of a terminal that does not say how many it has.
+/// Columns of a terminal whose width is unknown.
 const COLUMNS: usize = 80;
 /// Columns of the bar itself, where there is room.
 const BAR: usize = 24;
 const BAR_NARROW: usize = 10;
 /// A terminal with fewer columns than this gets the narrow one.
 const WIDE: usize = 70;
-/// What stands beside bar and head: the spinner, brackets, spaces, and the time it has run.
+/// Columns beside bar and head: the spinner, brackets, spaces, and the elapsed time.
 const BESIDE: usize = 16;
 
 /// The most tasks that are drawn at once.
@@ -39,7 +39,7 @@ pub(crate) struct Screen {
 enum Kind {
     Terminal(Box<Terminal>),
     Lines {
-        /// The place in line that was told last.
+        /// The position that was printed last.
         shown: Option<(u64, String)>,
     },
     Json,
@@ -47,7 +47,7 @@ enum Kind {
 
 struct Terminal {
     bar: ProgressBar,
-    /// What is drawn is never wider: a line that a terminal wraps is one that can't be drawn over.
+    /// No line that is drawn is wider: a line that wrapped could not be drawn over.
     columns: usize,
     view: View,
     /// Shown in place of the newest message.
@@ -56,7 +56,7 @@ struct Terminal {
     layout: Layout,
 }
 
-/// Which parts the picture has.
+/// Which parts the frame has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Layout {
     has_share: bool,
@@ -70,7 +70,7 @@ impl Screen {
         let target = ProgressDrawTarget::stderr();
         let kind = match output {
             Output::Json => Kind::Json,
-            // No terminal, or one that can't draw.
+            // No terminal, or one that can't move its cursor.
             Output::Table | Output::Wide if target.is_hidden() => Kind::Lines { shown: None },
             Output::Table | Output::Wide => {
                 let columns = terminal::Stdio::Err.columns().unwrap_or(COLUMNS);
@@ -85,7 +85,7 @@ impl Screen {
         match &mut self.kind {
             Kind::Terminal(terminal) => terminal.event(event, self.with_logs),
             Kind::Lines { .. } => describe::all(event, self.with_logs).iter().for_each(output::note),
-            // Line breaks of JSON are but space.
+            // In JSON a line break between tokens is white space.
             Kind::Json => output::line(json.replace(['\n', '\r'], " ")),
         }
     }
@@ -98,7 +98,7 @@ impl Screen {
             }
             Kind::Lines { shown } => {
                 let now = (position.number, position.why.clone());
-                // The estimate alone is no news.
+                // A new estimate alone is not printed.
                 if shown.as_ref() != Some(&now) {
                     output::note(describe::position(&position));
                     *shown = Some(now);
@@ -108,7 +108,7 @@ impl Screen {
         }
     }
 
-    /// Something about the watching itself.
+    /// A note about watching itself.
     pub(crate) fn note(&self, text: &str) {
         match &self.kind {
             Kind::Terminal(terminal) => terminal.print_above(&output::clean(text)),
@@ -116,7 +116,7 @@ impl Screen {
         }
     }
 
-    /// Shows a question, or no longer.
+    /// Shows a prompt, or removes it.
     pub(crate) fn set_prompt(&mut self, prompt: Option<&'static str>) {
         if let Kind::Terminal(terminal) = &mut self.kind {
             terminal.prompt = prompt;
@@ -153,7 +153,7 @@ impl Terminal {
         self.draw();
     }
 
-    /// Above the bar, as many lines as it takes.
+    /// Prints above the bar, wrapped.
     fn print_above(&self, text: &str) {
         for line in wrapped(text, self.columns) {
             self.bar.println(line);
@@ -170,7 +170,7 @@ impl Terminal {
             has_tasks: !tasks.is_empty(),
         };
         let message = match layout.has_tasks {
-            // As many as a small terminal has room for, the newest.
+            // The newest tasks, as many as a small terminal has room for.
             true => [message]
                 .into_iter()
                 .chain(tasks.into_iter().rev().take(TASKS_SHOWN).rev())
@@ -212,10 +212,10 @@ impl Layout {
     }
 }
 
-/// Before the lines below the bar.
+/// Spaces before each line below the bar.
 const INDENT: usize = 2;
 
-/// How long ago that was, by this machine's clock.
+/// The time since `moment`, by this machine's clock.
 fn age(moment: Timestamp) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     (Timestamp::from_micros(0) + now).since(moment)
@@ -234,18 +234,18 @@ mod tests {
     use super::*;
     use crate::show::describe::tests::{event, moved};
 
-    /// A terminal of which only the text is kept.
+    /// A terminal that keeps only the text.
     #[derive(Clone, Debug, Default)]
     struct Paper(Arc<Mutex<String>>);
 
     impl Paper {
-        /// What was written since the last look.
+        /// The text since the last call.
         fn take(&self) -> String {
-            std::mem::take(&mut self.0.lock().expect("nobody panicked"))
+            std::mem::take(&mut self.0.lock().expect("no thread panicked"))
         }
 
         fn write(&self, text: &str) -> io::Result<()> {
-            self.0.lock().expect("nobody panicked").push_str(text);
+            self.0.lock().expect("no thread panicked").push_str(text);
             Ok(())
         }
     }

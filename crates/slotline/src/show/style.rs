@@ -1,4 +1,4 @@
-//! How people want it: tables as wide as the terminal and moments from now on, or all of it and exactly (`--output wide`).
+//! Two styles of tables and times: fitted to the terminal and relative to now, or complete and exact (`--output wide`).
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// As of now, by this machine's clock.
+    /// Times are relative to now, by this machine's clock.
     pub(crate) fn now(is_wide: bool) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { now: Timestamp::from_micros(0) + now, is_wide }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_told_from_now_and_exactly_on_wish() {
+    fn a_moment_is_shown_relative_to_now_or_exactly() {
         let style = |is_wide| Style { now: Timestamp::from_micros(1_763_713_800_000_123), is_wide };
         let at = |seconds: i64| Timestamp::from_micros(1_763_713_800_000_123 - seconds * 1_000_000);
         for (seconds, expected) in [

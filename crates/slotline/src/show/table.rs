@@ -1,15 +1,15 @@
-//! Tables without lines, that `cut` and `awk` can also read; on a terminal no row is wider than it.
+//! Tables without rules, which `cut` and `awk` can read; on a terminal no row is wider than the terminal.
 //!
-//! Not here: how anything in a cell is spelt.
+//! Not here: the text of a cell.
 
 use crate::show::output::clean;
 use crate::show::terminal::{Ink, Span, cut, width};
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
-/// No column is made narrower.
+/// No column is narrower.
 const NARROWEST: usize = 4;
-/// The heads of columns whose words have colours.
+/// The columns whose words are coloured.
 const COLOURED: [&str; 2] = ["STATUS", "STATE"];
 
 /// The rows of a table, its header first. With `columns`, empty ones are left out, and the widest cells are cut until all
@@ -45,7 +45,7 @@ pub(crate) fn rows<const N: usize>(header: [&str; N], cells: &[[String; N]], col
     std::iter::once(head).chain(body).collect()
 }
 
-/// Narrows the widest until all fit, or none can be narrower.
+/// Narrows the widest column until all fit, or none can be narrower.
 fn fit(widths: &mut [usize], columns: usize) {
     loop {
         let shown = widths.iter().filter(|width| **width > 0).count();
@@ -58,7 +58,7 @@ fn fit(widths: &mut [usize], columns: usize) {
     }
 }
 
-/// Nothing blank at the end of a line.
+/// Removes blanks at the end of a line.
 fn trimmed(mut spans: Vec<Span>) -> Vec<Span> {
     while spans.last().is_some_and(|span| span.text.trim().is_empty()) {
         spans.pop();

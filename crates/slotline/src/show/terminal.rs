@@ -1,10 +1,10 @@
-//! What a terminal can show: how wide it is, and whether colours are wanted there (`NO_COLOR`).
+//! The width of a terminal, whether it shows colours (`NO_COLOR`), and fitting text into it.
 
 use std::io::{self, IsTerminal};
 
 use rustix::termios::tcgetwinsize;
 
-/// Where something is shown.
+/// Stdout or stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stdio {
     Out,
@@ -19,7 +19,7 @@ impl Stdio {
         }
     }
 
-    /// The terminal's columns; `None` where there is none, or it does not say.
+    /// The terminal's columns; `None` without a terminal, or if its width is unknown.
     pub(crate) fn columns(self) -> Option<usize> {
         let size = match self {
             Self::Out => tcgetwinsize(io::stdout()),
@@ -48,7 +48,7 @@ pub(crate) enum Ink {
 }
 
 impl Ink {
-    /// Of a word that says how something stands.
+    /// The ink of a status or state.
     pub(crate) fn of(word: &str) -> Self {
         match word {
             "completed" | "ready" => Self::Good,
@@ -70,7 +70,7 @@ impl Ink {
         }
     }
 
-    /// The text in this colour. It must be free of what steers a terminal.
+    /// The text in this colour; it must hold nothing that steers a terminal.
     pub(crate) fn paint(self, text: &str, is_colourful: bool) -> String {
         match self.code() {
             code if is_colourful && !code.is_empty() && !text.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
@@ -86,8 +86,8 @@ pub(crate) struct Span {
     pub(crate) text: String,
 }
 
-/// Breaks a text at its words, none of its lines wider than `columns`. A word that is wider is broken, too; what a text is
-/// indented by stays.
+/// Breaks a text between words, so that no line is wider than `columns`. A word that is wider is broken, too; the indent of the
+/// first line stays.
 pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(1);
     let body = text.trim_start_matches(' ');
@@ -114,7 +114,7 @@ pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// The text, or what fits of it and a sign that it goes on.
+/// The text, or as much as fits and an ellipsis.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -140,7 +140,7 @@ fn fitting(text: &str, columns: usize) -> usize {
         taken > columns
     });
     let bytes = beyond.map_or(text.len(), |(at, _)| at);
-    // A line of no character would never end.
+    // At least one character, or wrapping would not end.
     if bytes == 0 { text.chars().next().map_or(0, char::len_utf8) } else { bytes }
 }
 

@@ -1,6 +1,6 @@
-//! What a terminal shows of an execution: a function of the events so far, and of its place in line.
+//! What a terminal shows of an execution: a function of the events so far and of its position in line.
 //!
-//! Not here: drawing it (`screen`), and what is said above it (`telling`).
+//! Not here: drawing it (`screen`), and the lines above it (`describe`).
 
 use slotline_protocol::record::{Event, Latest, What};
 use slotline_protocol::{ExecutionId, Status, Timestamp};
@@ -52,7 +52,7 @@ impl View {
 
     pub(crate) fn take(&mut self, event: &Event) {
         if event.attempt > self.attempt {
-            // Nothing of the attempt before is true of this one.
+            // The numbers of the attempt before do not count for this one.
             *self = Self { attempt: event.attempt, status: self.status, ..Self::new(self.id) };
         }
         match &event.what {
@@ -84,7 +84,7 @@ impl View {
         }
     }
 
-    /// Steps and amounts are those of one phase.
+    /// Steps and amounts belong to one phase.
     fn forget_numbers(&mut self) {
         self.latest = Latest { step: None, progress: None, unit: None, ..std::mem::take(&mut self.latest) };
         self.speed = Speed::default();
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(view.frame().head, "execution 42 waits");
         assert_eq!(view.frame().message, "number 2 in line: 7 holds the slot");
         view.take(&event(2, moved(Status::Queued, Status::Running)));
-        // A look that was under way comes late.
+        // A position that was requested earlier arrives late.
         view.set_position(position);
         assert_eq!(view.frame().head, "execution 42 is running");
     }

@@ -1,4 +1,4 @@
-//! A folder and the program in it, for tests of what it says without any server.
+//! A folder and the program in it, for tests of its output without any server.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// A folder to work in, and the program in it with nothing but what a test says.
+/// A folder to work in, and the program in it with only the environment that a test gives.
 pub(crate) struct Desk(TempDir);
 
 impl Desk {
@@ -40,7 +40,7 @@ impl Desk {
         Ok(python.status()?.success())
     }
 
-    /// What it says and how it ends.
+    /// Its exit code and its stderr.
     pub(crate) fn fails(
         &self,
         arguments: &[&str],

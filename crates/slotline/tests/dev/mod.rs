@@ -28,7 +28,7 @@ pub(crate) fn program(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 impl Dev {
-    /// Serves what the text of an actions file says, and the examples.
+    /// Serves the actions of the text of an actions file, and the examples.
     pub(crate) fn start(actions: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("actions.toml"), actions)?;

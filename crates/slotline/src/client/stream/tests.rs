@@ -1,4 +1,4 @@
-//! The reader against a small server that plays an executor: it cuts, repeats, resets, refuses and leaves out.
+//! The reader against a small server that plays an executor: it cuts, repeats, resets, refuses and leaves events out.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ struct Player {
 
 impl Player {
     async fn start(plays: impl FnMut(u64) -> Play + Send + 'static) -> Self {
-        // Whoever was first installed the same one.
+        // Another test may have installed it already; it is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -53,7 +53,7 @@ impl Player {
         Follow::new(self.client.clone(), ExecutionId(42), after)
     }
 
-    /// The numbers that are handed on until the end, and how often nobody answered.
+    /// The numbers of all events until the end, and how often the API was reported to be away.
     async fn numbers(&self, after: u64) -> Result<(Vec<u64>, usize), Error> {
         let mut follow = self.follow(after);
         let (mut numbers, mut away) = (Vec::new(), 0);
@@ -70,9 +70,9 @@ impl Player {
         Ok((numbers, away))
     }
 
-    /// The numbers it was asked to go on after.
+    /// The `last-event-id` of each request.
     fn asked(&self) -> Vec<u64> {
-        self.asked.lock().expect("nobody panicked").clone()
+        self.asked.lock().expect("no thread panicked").clone()
     }
 }
 
@@ -80,8 +80,8 @@ async fn serve(listener: TcpListener, mut plays: impl FnMut(u64) -> Play, asked:
     loop {
         let (mut socket, _) = listener.accept().await.expect("a connection");
         let last = last_event_id(&mut socket).await;
-        asked.lock().expect("nobody panicked").push(last);
-        // The reader may have gone.
+        asked.lock().expect("no thread panicked").push(last);
+        // The reader may be gone.
         let _ = play(&mut socket, plays(last)).await;
     }
 }
@@ -219,7 +219,7 @@ async fn a_gap_stands_for_the_events_that_are_not_kept() {
 }
 
 #[tokio::test]
-async fn an_executor_that_is_away_is_told_of_once_and_waited_for() {
+async fn an_executor_that_is_away_is_reported_once_and_waited_for() {
     let busy = r#"{"error":{"code":"unavailable","message":"no"}}"#;
     let player = Player::with([
         Play::Cut(part(1, 2)),
