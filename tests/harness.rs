@@ -1,4 +1,4 @@
-//! The harness itself: what other tests take for granted.
+//! Tests of the harness itself.
 
 use std::time::Duration;
 
@@ -47,13 +47,13 @@ async fn a_postgres_server_keeps_what_was_committed_through_a_restart_and_a_kill
 
 #[tokio::test]
 async fn a_sandbox_ends_with_the_process_that_made_it_even_by_sigkill() -> anyhow::Result<()> {
-    // This test runs itself again as the process to be killed, which says where its sandbox is and who lives in it.
+    // This test runs itself again as the process to be killed, which prints its sandbox and the processes in it.
     const ROLE: &str = "HARNESS_TEST_VICTIM";
     if std::env::var_os(ROLE).is_some() {
         let sandbox = Sandbox::new("victim")?;
         let child = sandbox.spawn(std::process::Command::new("sleep").arg("1000"), "sleep.log")?;
         println!("victim {} {}", sandbox.path().display(), child.pid());
-        // Until it is killed; should nobody do that, it ends with its child.
+        // Until it is killed; if it is not, it ends with its child.
         std::thread::sleep(Duration::from_secs(1000));
     }
     let outer = Sandbox::new("outer")?;

@@ -1,4 +1,4 @@
-//! The map of the crates, held against what cargo says they really link.
+//! The map of the crates, compared with what they really link according to cargo.
 //!
 //! Only what ends up in a program counts: what tests and benches use is exempt, and so is this package.
 
@@ -133,9 +133,9 @@ fn both_databases_have_the_same_migrations() {
     assert!(!postgres.is_empty() && postgres.iter().all(|name| name.ends_with(".sql")), "{postgres:?}");
 }
 
-/// What an error says of itself is rarely what went wrong: "database unavailable".
+/// The message of an error without its causes ("database unavailable") rarely shows what went wrong.
 #[test]
-fn an_error_in_a_log_is_told_with_all_its_causes() {
+fn an_error_in_a_log_has_all_its_causes() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut folders: Vec<_> =
         crates.read_dir().expect("the crates").map(|folder| folder.expect("one").path().join("src")).collect();

@@ -1,7 +1,7 @@
 //! A million executions in line over ten thousand actions, and an executor that is killed under them.
 //!
 //! Run it with `cargo bench -p slotline-tests --bench load`. On private RabbitMQ and PostgreSQL
-//! nodes with a real executor process; nobody works, so that everything waits. `-- --executions N --actions N` set the
+//! nodes with a real executor process; there is no worker, so that everything waits. `-- --executions N --actions N` set the
 //! sizes. Printed are how fast requests are taken, what one that waits costs in memory, and how long a new executor needs
 //! until it leads. Then a worker comes for a few of the actions: they must run in order, and every count must add up.
 
@@ -135,7 +135,7 @@ async fn publish(session: &Session, sizes: &Sizes) -> Result<()> {
     Ok(())
 }
 
-/// A worker comes for the first few actions; all of theirs must run, in order.
+/// Starts a worker for the first few actions; all their executions must run, in order.
 async fn drain(load: &Load, broker: Broker, sizes: &Sizes) -> Result<()> {
     let served = SERVED.min(sizes.actions);
     let ran: Arc<Mutex<BTreeMap<usize, Vec<usize>>>> = Arc::default();
@@ -189,8 +189,7 @@ impl Load {
         .await
     }
 
-    /// Waits until exactly so many live. Asked of the totals, since to count a million rows again and again would be a
-    /// load of its own.
+    /// Waits until exactly so many are alive, by the totals: counting a million rows again and again would be a load of its own.
     async fn live(&self, count: usize) -> Result<()> {
         eventually(&format!("{count} executions live"), PATIENCE, async || {
             let live = "SELECT coalesce(sum(enqueued) - sum(completed), 0) FROM action_totals";

@@ -1,4 +1,4 @@
-//! What reporting costs: others, who watches, the journal, and the handler itself.
+//! What reporting costs other executions, clients that watch, the journal, and the handler itself.
 //!
 //! Run it with `cargo bench -p slotline-tests --bench progress`. On private RabbitMQ and
 //! PostgreSQL nodes with a real executor process; the worker is this process, with handlers, and so is the client that
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Reports of the flood in each of its steps, a millisecond apart.
 const FLOOD: u64 = 100;
-/// Messages of each execution whose events are counted: as many as are told in a second.
+/// Messages of each execution whose events are counted: as many as are recorded in a second.
 const MESSAGES: usize = 20;
 
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ struct Sizes {
     calls: usize,
 }
 
-/// What the handlers and those who measure them tell each other.
+/// What the handlers and the measures share.
 struct Played {
     /// Ends the flood.
     stop: CancellationToken,
@@ -139,7 +139,7 @@ async fn tell(played: Arc<Played>, context: Context) -> Result<(), HandlerError>
         done += 1;
         let at = Instant::now();
         context.progress(Report { progress: Some((done, None)), ..Report::default() });
-        // Whoever asked waits for it.
+        // The measure that requested the report waits for it.
         let _ = played.reported.send(at).await;
     }
     Ok(())
@@ -161,7 +161,7 @@ async fn calls(played: Arc<Played>, context: Context) -> Result<(), HandlerError
     for n in 0..total {
         context.info(format!("message {n}"));
     }
-    // Whoever measures waits for it.
+    // The measure waits for it.
     let _ = played.called.send([numbers, message.elapsed()]).await;
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! How long nobody leads: from SIGKILL of the leader, and from SIGTERM, until the other executor's work has begun.
+//! How long there is no leader: from SIGKILL of the leader, and from SIGTERM, until the other executor's work has begun.
 //!
 //! Run it with `cargo bench -p slotline-tests --bench takeover`. On private RabbitMQ and
 //! PostgreSQL nodes, with two real executor processes that take turns at being ended, and this process as the worker; a
-//! steady stream of short executions goes through it all. `-- --tries N` says how often.
+//! steady stream of short executions goes through it all. `-- --tries N` sets how often.
 //!
-//! Three moments of each try are told, all since the signal: when the journal had the new epoch, when the new leader said
-//! that it leads, and when the first handler began whose slot the new leader granted. That last one is what a user sees.
+//! Three times of each try are printed, all since the signal: when the journal had the new epoch, when the new leader reported
+//! that it leads, and when the first handler began in a slot that it granted. The last one is what a user sees.
 
 #[allow(dead_code, reason = "others measure more with it")]
 mod stage;
@@ -27,7 +27,7 @@ const REQUEST_EVERY: Duration = Duration::from_millis(10);
 const RUN: Duration = Duration::from_millis(2);
 /// Executions that end between two tries, so that each meets a steady stream.
 const CALM: usize = 50;
-/// How soon after the leader is gone another's work must have begun, in 99 of 100 cases.
+/// How soon after the end of the leader the other's work must have begun, in 99 of 100 cases.
 const TARGET: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(2);
 
@@ -136,7 +136,7 @@ fn tell(what: &str, took: impl Iterator<Item = Duration>) -> Duration {
 }
 
 impl Installation {
-    /// Which executor leads, once one does and the other waits in line for it.
+    /// Which executor leads, once the other waits to lead.
     async fn leader(&self) -> Result<usize> {
         eventually("one leads and the other is next", PATIENCE, async || {
             let waiting = "select count(*) from pg_stat_activity where datname = current_database() \

@@ -1,7 +1,7 @@
-//! What the journal went through, noted by triggers: whatever a transaction changes is noted by the same transaction.
+//! The history of the journal, noted by triggers: each change is noted by the transaction that makes it.
 //!
-//! So a commit is here if and only if it is durable, in the order in which commits became so: each begins by taking the
-//! one row of `leadership`. Not here: what may follow what (`checker`).
+//! So a commit is noted if and only if it is durable, and in the order of the commits: each begins by locking the one row of
+//! `leadership`. Not here: what may follow what (`checker`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ create trigger noted after insert on events for each row execute function chaos.
 const READ: &str = "select jsonb_build_object('at', (extract(epoch from at) * 1000000)::bigint, 'what', what, 'row', row) \
     from chaos.notes order by number";
 
-/// From here on every change of this database is noted. It must be migrated, and nobody may lead yet.
+/// From here on every change of this database is noted. It must be migrated, and no executor may lead yet.
 pub(crate) async fn install(postgres: &Postgres, database: &str) -> anyhow::Result<()> {
     postgres.psql_in(database, INSTALL).await.map(drop)
 }
@@ -115,7 +115,7 @@ struct EventRow {
 #[derive(Clone, Copy, PartialEq)]
 struct Held {
     fence: i64,
-    /// It was sent ahead of its slot, to start after the attempt with this fence.
+    /// The fence of the attempt that it starts after, if it was sent ahead of its slot.
     after: Option<i64>,
 }
 
@@ -145,7 +145,7 @@ impl Replay {
         match note.what.as_str() {
             "leadership" => {
                 self.end_batch();
-                // Clocks that are set may go back; what was noted later was later all the same.
+                // A clock that is set may go back; a later note is later all the same.
                 self.at = self.at.max(since_boot(note.at));
                 let LeadershipRow { epoch, batch } = row(note.row)?;
                 if epoch == self.epoch {
@@ -185,8 +185,8 @@ impl Replay {
         self.history.push(Entry { at: self.at, fact });
     }
 
-    /// Says what a batch changed, in the order in which it is meant, whatever the order of its statements: what was put,
-    /// what was accepted, what ended, what was granted in order of the grants, and who waits.
+    /// Adds the facts of a batch in their order of meaning, whatever the order of its statements: actions that were put,
+    /// executions that were accepted, that ended, that were granted in order of the grants, and that wait.
     fn end_batch(&mut self) {
         for fact in std::mem::take(&mut self.put) {
             self.say(fact);
@@ -215,8 +215,8 @@ impl Replay {
             }
             let has_begun = over.and_then(|held| held.after).is_some_and(|after| left.contains(&after));
             if has_begun || stood.attempt + u32::from(row.fence.is_some()) < row.attempt {
-                // It was sent ahead, has begun and ended with this very batch; or it was granted and lost within it. So
-                // it stood in nobody's way any more.
+                // It was sent ahead, and began and ended within this batch; or it was granted and lost within it. So it was
+                // before no other execution any more.
                 self.say(Fact::Stands { execution: ExecutionId(row.id) });
             }
         }
@@ -248,7 +248,7 @@ impl Replay {
             action: self.actions.get(&row.action_id).cloned().unwrap_or_else(nameless),
             key: row.concurrency_key.as_deref().map(Arc::from),
         });
-        // One that was granted and lost before anybody heard of it has no plain order among the others of its batch.
+        // An execution that was granted and lost within a batch has no plain order among the others of the batch.
         if row.attempt == u32::from(row.fence.is_some()) {
             self.say(Fact::Waits { execution, place: row.place });
         }
@@ -275,7 +275,7 @@ impl Replay {
 }
 
 /// Two wait; within one batch the first is granted and lost, the second is granted, and then the first is once more:
-/// nothing in the rows tells of its first grant but the number of the attempt.
+/// only the attempt number in the rows shows its first grant.
 const LOST_WITHIN_A_BATCH: &str = r#"
 {"at":1,"what":"leadership","row":{"epoch":1,"batch":0}}
 {"at":1,"what":"actions","row":{"id":1,"ref":"chaos.lost","policy":"{\"limit\":2}","paused":false}}
@@ -287,7 +287,7 @@ const LOST_WITHIN_A_BATCH: &str = r#"
 {"at":3,"what":"live","row":{"id":2,"place":2,"fence":2,"attempt":1,"status":"scheduled","keeps_slot":false,"action_id":1}}
 "#;
 
-/// The notes on trial: what one batch did and undid is no overtaking, and without what it undid it is one.
+/// Tests the notes: a grant that was undone within its batch is no overtaking, and without the undoing it is one.
 pub(crate) fn is_understood() -> anyhow::Result<()> {
     let judged = |notes: &str| -> anyhow::Result<Option<Rule>> {
         let requests = ["a", "b"].map(|request| Entry { at: 0, fact: Fact::Enqueued { request: request.into() } });
@@ -305,7 +305,7 @@ fn row<T: DeserializeOwned>(row: Value) -> anyhow::Result<T> {
     Ok(serde_json::from_value(row)?)
 }
 
-/// Of an action that the notes never told of, which the checker then finds.
+/// The name of an action that the notes do not have, which the checker then finds.
 fn nameless() -> ActionRef {
     ActionRef::new("chaos.nameless").expect("a word, a dot, a word")
 }

@@ -1,6 +1,6 @@
-//! How faults are done, and undone: each puts back what it hurt before it is over.
+//! Injects faults, and undoes each before it is over.
 //!
-//! Whatever can be hurt once at a time has a lock, which a fault holds until it is over.
+//! Each target that can have only one fault at a time has a lock, which a fault holds until it is over.
 
 use std::sync::{Mutex as Held, PoisonError};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::fault::{Blow, EXECUTORS, Fault, LINKS, WORKERS, Who};
 use crate::member::Member;
 use crate::site::{Api, Site};
 
-/// How long one that was asked to end may take: a drain, the last confirms, and a database that does not answer.
+/// How long a process may take to end after SIGTERM: a drain, the last confirms, and a database that does not answer.
 const END_WITHIN: Duration = Duration::from_secs(45);
 /// How long the commands of a killed worker may live on.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
 const FINE_WITHIN: Duration = Duration::from_secs(60);
 
-/// All that can be hurt.
+/// All targets of faults.
 pub(crate) struct Ground {
     pub(crate) rabbit: Rabbit,
     pub(crate) postgres: Postgres,
@@ -31,12 +31,12 @@ pub(crate) struct Ground {
     pub(crate) links: Vec<(String, Mutex<Proxy>)>,
     pub(crate) broker: Mutex<()>,
     pub(crate) journal: Mutex<()>,
-    /// What must not happen whatever is hurt.
+    /// What happened and must not happen whatever the faults.
     pub(crate) wrongs: Held<Vec<String>>,
 }
 
 impl Ground {
-    /// Does the fault to its end.
+    /// Injects the fault, and returns when it is undone.
     pub(crate) async fn strike(&self, Fault { lasts, blow, .. }: Fault) -> anyhow::Result<()> {
         match blow {
             Blow::Kill(who) => self.kill(who, lasts).await,
@@ -127,7 +127,7 @@ impl Ground {
                 }
                 let doomed = queues[usize::try_from(which % queues.len() as u64)?];
                 match rabbit.ctl(&["delete_queue", doomed]).await {
-                    // It may have gone by itself meanwhile.
+                    // The queue may be gone by itself.
                     Err(error) if format!("{error:#}").contains("not_found") => Ok(()),
                     done => done.map(|_| println!("    {doomed} is deleted")),
                 }
@@ -177,13 +177,13 @@ impl Ground {
         self.executors.iter().chain(&self.workers)
     }
 
-    /// Notes what must not happen.
+    /// Notes something that must not happen.
     pub(crate) fn wrong(&self, what: String) {
         println!("    WRONG: {what}");
         self.wrongs.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// Notes who has ended by itself, which nobody may whatever is hurt. One that is being hurt is left alone.
+    /// Notes each process that has ended by itself, which must not happen whatever the faults. A process with a fault is skipped.
     pub(crate) fn look_for_the_dead(&self) {
         for member in self.everyone() {
             let Ok(mut member) = member.try_lock() else { continue };
@@ -211,7 +211,7 @@ impl Ground {
             .map(drop)
     }
 
-    /// SIGTERM to everyone, workers first, and their ends.
+    /// SIGTERM to every process, workers first; waits for their ends.
     pub(crate) async fn close(&self) -> anyhow::Result<()> {
         for members in [&self.workers, &self.executors] {
             for member in members {

@@ -1,7 +1,7 @@
-//! One clock for all who record: the boot clock, which commands stamp with, in microseconds.
+//! One clock for all records: the boot clock, which commands stamp with, in microseconds.
 //!
-//! The journal's triggers have only the clock on the wall, which somebody may set. So both are looked at all the time,
-//! and a moment of the one is turned into the other by what was seen around it.
+//! The journal's triggers have only the wall clock, which may be set. So both clocks are read all the time, and a time of the one
+//! is converted into the other by the readings around it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +16,9 @@ pub(crate) fn now() -> u64 {
     slotline_tests::now_ns() / 1000
 }
 
-/// Looks at both clocks until it is dropped.
+/// Reads both clocks until it is dropped.
 pub(crate) struct Clocks {
-    /// Wall clock and what it was ahead of the boot clock.
+    /// Times of the wall clock, and how far it was ahead of the boot clock.
     seen: Arc<Mutex<BTreeMap<i64, i64>>>,
     task: AbortHandle,
 }
@@ -37,7 +37,7 @@ impl Clocks {
         Self { seen, task: task.abort_handle() }
     }
 
-    /// A moment of the wall clock on the boot clock.
+    /// A time of the wall clock as a time of the boot clock.
     pub(crate) fn since_boot(&self, wall: i64) -> u64 {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let nearest = seen.range(..=wall).next_back().or_else(|| seen.first_key_value());
@@ -54,7 +54,7 @@ impl Drop for Clocks {
 
 fn look() -> (i64, i64) {
     let micros = |text: u128| i64::try_from(text).expect("a time of this age of the world");
-    // The tighter of a few looks: between the two clocks this process may have to wait for its turn.
+    // The tightest of a few readings: this process may be suspended between the two clocks.
     let looks = (0..5).map(|_| {
         let before = now();
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

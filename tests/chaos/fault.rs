@@ -1,4 +1,4 @@
-//! What will go wrong, and when: plain data that only the seed decides. Not here: how it is done (`blow`).
+//! Which faults happen, and when: plain data that only the seed decides. Not here: injecting them (`inject`).
 
 use std::time::Duration;
 
@@ -41,10 +41,10 @@ pub(crate) enum Blow {
     BrokerStops,
     BrokerKilled,
     BrokerFreezes,
-    /// It blocks who publishes.
+    /// The broker blocks publishers.
     BrokerAlarm,
     ConnectionsClosed,
-    /// Any queue but the requests, which are the publishers' receipts, and the dead.
+    /// Any queue but those of requests and dead letters, which hold messages that were confirmed to publishers.
     QueueDeleted(u64),
     JournalRestarts,
     JournalKilled,
@@ -52,7 +52,7 @@ pub(crate) enum Blow {
     SessionsEnded {
         all: bool,
     },
-    /// Nobody can commit.
+    /// No executor can commit.
     JournalLocked,
     /// SIGSTOP to the database and all its sessions.
     JournalFreezes,
@@ -103,7 +103,7 @@ fn choose(chance: &mut Chance) -> Blow {
             ];
             Blow::Weather(link, chance.pick(&kinds))
         }
-        // A broker takes long to come back, so these are few; while it is away nothing else is seen.
+        // A broker takes long to come back, so these are few; while it is away other faults have no effect.
         76..78 => Blow::BrokerStops,
         78..80 => Blow::BrokerKilled,
         80..82 => Blow::BrokerFreezes,

@@ -1,4 +1,4 @@
-//! All that was recorded of one installation, put into one history and held against the rules.
+//! Puts all records of one installation into one history and checks it against the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,12 +16,12 @@ use crate::history::{Entry, Fact};
 use crate::publisher::Notebook;
 use crate::site::{Api, Site};
 
-/// Facts about the execution in question that a verdict shows.
+/// Facts about an execution that a verdict shows.
 const SHOWN_MAX: usize = 60;
 /// Records read at once.
 const PAGE: u64 = 1000;
 
-/// A history that the rules hold for, in numbers.
+/// A history that keeps the rules, and its size.
 pub(crate) struct Tally {
     pub(crate) history: Vec<Entry>,
     executions: usize,
@@ -38,8 +38,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Holds an installation, all of whose processes have ended, against the rules. `calm_since`: when faults stopped, and
-/// within how many microseconds from then everything had to be terminal.
+/// Checks an installation against the rules, after all its processes have ended. `calm_since`: when faults stopped, and within how
+/// many microseconds from then everything had to be terminal.
 pub(crate) async fn judge(
     site: &Site,
     postgres: &Postgres,
@@ -52,7 +52,7 @@ pub(crate) async fn judge(
     history.extend(notes.read());
     history.extend(stamps.iter().flat_map(lived));
     history.push(Entry { at: calm_since, fact: Fact::FaultsStopped { bound } });
-    // What each recorder wrote is in order already, and stays so where times are equal.
+    // The entries of each recorder are in order already; a stable sort keeps that where times are equal.
     history.sort_by_key(|entry| entry.at);
     history.push(Entry { at: quiet_since.max(calm_since), fact: Fact::Closed });
     write(&history, &site.sandbox.path().join("history.jsonl"))?;
@@ -71,7 +71,7 @@ pub(crate) async fn judge(
     })
 }
 
-/// The life of a process by its own word. One that never wrote its end was alive at least until its last sign of life.
+/// The life of a process by its own stamps. Without a stamp of its end it was alive at least until its last sign of life.
 fn lived(stamp: &Stamp) -> Vec<Entry> {
     let (execution, attempt) = (ExecutionId(stamp.execution), stamp.attempt);
     let fence = Fence(i64::try_from(stamp.fence).unwrap_or(i64::MAX));
@@ -81,7 +81,7 @@ fn lived(stamp: &Stamp) -> Vec<Entry> {
     if is_alive { vec![began] } else { vec![began, ended] }
 }
 
-/// Known by its fence: its own number may be that of a namespace.
+/// Found by its fence, since its process id may be that of a namespace.
 fn is_running(stamp: &Stamp) -> bool {
     let mark = format!("SLOTLINE_FENCE={}", stamp.fence);
     let (mark, execution) = (mark.into_bytes(), format!("SLOTLINE_EXECUTION_ID={}", stamp.execution).into_bytes());
@@ -93,8 +93,8 @@ fn is_running(stamp: &Stamp) -> bool {
     })
 }
 
-/// Holds what the API tells once all is quiet against what was asked for: no lease is left, totals are right, and every
-/// record is whole, from its first number to its one end.
+/// Checks the answers of the API once all is quiet: no lease is left, totals are right, and every record is whole, from its first
+/// number to its one end.
 pub(crate) async fn judge_api(api: &Api, actions: &[&str], requests: usize) -> anyhow::Result<()> {
     let mut completed = 0;
     for action in actions {
@@ -153,7 +153,7 @@ fn write(history: &[Entry], path: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(path, lines?.join("\n"))?)
 }
 
-/// What the history has of one execution, the newest last.
+/// The entries of one execution in the history, the newest last.
 fn told_of(history: &[Entry], id: ExecutionId) -> String {
     let lines: Vec<String> = history.iter().filter_map(|entry| serde_json::to_string(entry).ok()).collect();
     let mark = format!("\"execution\":{id}");

@@ -1,6 +1,6 @@
-//! The judge on trial: a history that truly was recorded, with one lie in it at a time, each of which must be found.
+//! Tests the checker: a recorded history with one false entry at a time, each of which must be found.
 //!
-//! So a rule that holds in every run is one that could have been broken: what it reads does reach it.
+//! So a rule that holds in every run could have been broken: the facts that it needs do reach it.
 
 use anyhow::{Context, ensure};
 use slotline_protocol::ExecutionId;
@@ -12,7 +12,7 @@ type Lie = fn(&mut Vec<Entry>) -> Option<()>;
 
 const LIES: [(&str, Rule, Lie); 11] = [
     ("the end of an execution is left out", Rule::EverythingEnds, |history| {
-        // The last one: whoever was sent ahead after an earlier one would tell of it first.
+        // The last end: without an earlier one, an execution that was sent ahead after it would break a rule first.
         let at = history.iter().rposition(|entry| matches!(entry.fact, Fact::Settled { .. }))?;
         history.remove(at);
         Some(())
@@ -73,7 +73,7 @@ const LIES: [(&str, Rule, Lie); 11] = [
     }),
 ];
 
-/// Tells each lie about a history that the rules hold for.
+/// Checks that each false entry in a history that keeps the rules is found.
 pub(crate) fn are_found(history: &[Entry]) -> anyhow::Result<()> {
     for (name, rule, lie) in LIES {
         let mut told = history.to_vec();

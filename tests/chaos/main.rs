@@ -1,11 +1,11 @@
-//! Real executors, workers, commands and servers, hurt in every way there is, and judged by the simulation's own rules.
+//! Real executors, workers, commands and servers under every kind of fault, checked by the simulation's own rules.
 //!
 //! `cargo chaos` does both parts in a few minutes: it cuts processes off at every named point, one after the other, and
 //! lets a storm of faults go over a whole installation. `cargo chaos --minutes 60` is a longer storm, `--seed N` the
 //! faults of that seed again, `points` or `storm` one part alone, `--point NAME` one point.
 //!
-//! What is judged is what the journal's own tables went through, noted by triggers in the same transactions, beside what
-//! the commands themselves wrote of their start and end. A failure keeps all of it and says where.
+//! What is checked is the history of the journal's tables, noted by triggers in the same transactions, with the stamps that the
+//! commands wrote of their start and end. A failure keeps all of it and prints where.
 //! It has a `main` of its own for its arguments, and because the two parts would starve each other.
 
 #[path = "../simulation/chance.rs"]
@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-/// How long the storm lasts where nobody says: together with the calm before and after it about three minutes.
+/// How long the storm lasts by default: about three minutes with the calm before and after it.
 const STORM_MINUTES: u64 = 2;
 
 #[derive(Default)]
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         let storm = storm::Storm { seed, minutes: arguments.minutes.unwrap_or(STORM_MINUTES) };
         failed |= runtime.block_on(show("storm: whatever hurts it, every rule holds", storm.pass()));
     }
-    // What a failed part left running is not waited for; all of it ends with this process.
+    // Processes that a failed part left running are not waited for; they end with this process.
     runtime.shutdown_background();
     println!("verdict: {}", if failed { "something was lost, repeated or broken; see above" } else { "it holds" });
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -111,7 +111,7 @@ impl Arguments {
                 "--minutes" => read.minutes = Some(number(&word, value()?)?),
                 "--seed" => read.seed = Some(number(&word, value()?)?),
                 "--point" => read.point = Some(value()?),
-                // Said to every test of a workspace.
+                // cargo passes these to every test of a workspace.
                 "--list" => return Ok(None),
                 "--test-threads" | "--skip" | "--format" | "--color" => drop(value()?),
                 other if other.starts_with('-') => {}

@@ -1,4 +1,4 @@
-//! One process of the installation: started, hurt, and started again as it was.
+//! One process of the installation: started, ended by faults, and started again as before.
 
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -70,7 +70,7 @@ fn spawn(sandbox: &Sandbox, name: &str, arguments: &[String], variables: &[(&str
     sandbox.spawn(&mut command, &format!("{name}.log"))
 }
 
-/// The program, free of what the developer's shell says about another installation.
+/// The program, without the `SLOTLINE_` variables of the developer's shell.
 pub(crate) fn slotline(home: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(slotline_binary()?);
     for (name, _) in std::env::vars_os() {

@@ -24,7 +24,7 @@ use crate::site::{Action, Api, Site};
 
 /// Cases under way at once: most of the time each waits.
 const AT_ONCE: usize = 3;
-/// Requests before the process is disturbed, and after it was cut off. Some more come in between, until it is.
+/// Requests before the process is disturbed, and after it was cut off. More come in between, until it is cut off.
 const BEFORE: usize = 12;
 const AFTER: usize = 8;
 const BETWEEN_MAX: usize = 200;
@@ -39,7 +39,7 @@ const PACE: Duration = Duration::from_millis(200);
 const LINE: &str = "points.one";
 const ACTIONS: [Action; 1] = [Action { name: LINE, policy: "limit = 1\nmax_lost_attempts = 20" }];
 
-/// When the process is told where to die.
+/// At which start the process gets the point to die at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     /// From its first start.
@@ -163,7 +163,7 @@ async fn run(rabbit: &Rabbit, postgres: &Postgres, number: usize, case: Case) ->
     let site = Site::build(postgres, rabbit.url(), &format!("points{number}"), &ACTIONS, TERMS).await?;
     let result = Box::pin(cut_off(&site, postgres, case)).await;
     println!("    {case:?} ... {} ms", begun.elapsed().as_millis());
-    // What is judged here, lies are found in.
+    // The history that was checked must also show each false entry.
     if let Err(error) = result.and_then(|history| lies::are_found(&history)) {
         let kept = site.keep(&format!("slotline-chaos-{}-{number}", case.point))?;
         return Err(error.context(format!("{case:?}; what is left is in {}", kept.display())));
@@ -171,7 +171,7 @@ async fn run(rabbit: &Rabbit, postgres: &Postgres, number: usize, case: Case) ->
     Ok(())
 }
 
-/// Gives the history, for which every rule holds.
+/// Returns the history, which keeps every rule.
 async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result<Vec<Entry>> {
     let (clocks, notes) = (Clocks::watch(), Notebook::default());
     let mut pair = Pair::start(site, case)?;
@@ -212,7 +212,7 @@ async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result
     });
     let quiet_since = pair.watching(all).await;
     if quiet_since.is_ok() && !is_about_pruning(case) {
-        // What was settled last may still be on its way to whoever counts.
+        // The last ends may still be on their way to the API's totals.
         let agrees =
             eventually("the API agrees", WITHIN, async || judge_api(&pair.api, &[LINE], published).await.map(Some));
         agrees.await?;
@@ -288,7 +288,7 @@ impl Pair {
         }
     }
 
-    /// Starts again who has ended. One that was not cut off, or asked to end, must not have.
+    /// Starts each process again that has ended. A process that was neither cut off nor asked to end must not have ended.
     fn look(&mut self) -> anyhow::Result<()> {
         for member in [&mut self.executor, &mut self.worker] {
             if let Some(status) = member.ended()? {
@@ -301,7 +301,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Waits for something, and starts again who ends meanwhile.
+    /// Waits for something, and starts each process again that ends meanwhile.
     async fn watching<T>(&mut self, what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         let mut what = std::pin::pin!(what);
         loop {
@@ -326,7 +326,7 @@ impl Pair {
         }
     }
 
-    /// Asks both to end; how often one was cut off.
+    /// Asks both to end; returns how often one was cut off.
     async fn end(mut self) -> anyhow::Result<usize> {
         self.look()?;
         for member in [&mut self.worker, &mut self.executor] {

@@ -15,7 +15,7 @@ use crate::history::{Entry, Fact};
 /// Wait before a message that was not taken goes out again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What publishers did and were told.
+/// What publishers sent and which confirms they received.
 #[derive(Clone, Default)]
 pub(crate) struct Notebook(Arc<Mutex<Vec<Entry>>>);
 
@@ -35,7 +35,7 @@ impl Notebook {
     }
 }
 
-/// One message: a request or several, or the wish to cancel one.
+/// One message: a request or several, or a cancellation.
 pub(crate) struct Message {
     message_type: &'static str,
     /// Ids and payloads.
@@ -86,7 +86,7 @@ impl Publisher {
         Ok(Self { prefix: prefix.to_owned(), supervisor, session: None, notes })
     }
 
-    /// Comes back when it is confirmed.
+    /// Returns when it is confirmed.
     pub(crate) async fn publish(&mut self, message: &Message) {
         let ids = || message.members.iter().filter_map(|(id, _)| id.as_deref().map(Arc::from));
         for request in ids() {
@@ -109,7 +109,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes what `next` says, at its pace, until it is told to stop; what is under way is still confirmed.
+    /// Publishes what `next` returns, at its pace, until `stop`; messages that are under way are still confirmed.
     pub(crate) async fn stream(
         mut self,
         mut next: impl FnMut(u64) -> (Vec<Message>, Duration),

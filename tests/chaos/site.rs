@@ -17,7 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 pub(crate) struct Site {
     pub(crate) sandbox: Sandbox,
     pub(crate) stamps: Stamps,
-    /// Straight to the servers.
+    /// Without a proxy.
     pub(crate) database: String,
     pub(crate) amqp: String,
     pub(crate) prefix: String,
@@ -32,7 +32,7 @@ pub(crate) struct Action {
 }
 
 impl Site {
-    /// A database whose every change is noted, and a file of actions. `terms`: lease, fence and heartbeat.
+    /// Makes a database in which every change is noted, and a file of actions. `terms`: lease, fence and heartbeat.
     pub(crate) async fn build(
         postgres: &Postgres,
         amqp: String,
@@ -76,7 +76,7 @@ impl Site {
         self.sandbox.path().join(format!("state-{worker}"))
     }
 
-    /// Tells the installation of its actions, until it has taken them.
+    /// Applies the actions, until the installation has taken them.
     pub(crate) async fn apply(&self, api: &Api, within: Duration) -> anyhow::Result<()> {
         eventually("the actions are applied", within, async || {
             let mut command = slotline(self.sandbox.path())?;
@@ -88,7 +88,7 @@ impl Site {
         .await
     }
 
-    /// Waits until nothing is left of what a worker that is gone had started.
+    /// Waits until no process is left that a worker started which is gone.
     pub(crate) async fn nothing_left_of(&self, worker: &str, within: Duration) -> anyhow::Result<()> {
         let state = format!("{}/", self.state(worker).display());
         eventually(&format!("nothing is left of {worker}"), within, async || {
@@ -111,7 +111,7 @@ impl Site {
         .await
     }
 
-    /// Copies logs, stamps and what else lies here to where it stays.
+    /// Copies logs, stamps and all other files to a folder that stays.
     pub(crate) fn keep(&self, name: &str) -> anyhow::Result<PathBuf> {
         let kept = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&kept)?;
@@ -124,7 +124,7 @@ impl Site {
     }
 }
 
-/// The processes that are `meant`, by what `ps` would show of them. One that only waits to be reaped is none.
+/// The processes for which `meant` holds, without those that only wait to be reaped.
 fn processes(meant: impl Fn(&Path) -> bool) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -154,7 +154,7 @@ fn words(lines: &[&[&str]]) -> Vec<String> {
     lines.iter().flat_map(|line| line.iter()).map(|&word| word.to_owned()).collect()
 }
 
-/// Whichever executor answers.
+/// The API, at the first executor that answers.
 #[derive(Clone)]
 pub(crate) struct Api {
     http: reqwest::Client,

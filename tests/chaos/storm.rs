@@ -48,7 +48,7 @@ const ACTIONS: [Action; 7] = [
     Action { name: "chaos.late", policy: "limit = 1\ntimeout = \"700ms\"" },
     Action { name: SUBMITTED, policy: "limit = 2" },
 ];
-/// The action whose requests come over HTTP.
+/// The action of the requests over HTTP.
 const SUBMITTED: &str = "chaos.submitted";
 
 pub(crate) struct Storm {
@@ -57,7 +57,7 @@ pub(crate) struct Storm {
 }
 
 impl Storm {
-    /// Lets it pass over an installation, and judges what is left.
+    /// Runs the storm over an installation, and checks the history.
     pub(crate) async fn pass(&self) -> anyhow::Result<()> {
         let lasts = Duration::from_secs(60 * self.minutes);
         let faults = fault::plan(self.seed, lasts);
@@ -136,7 +136,7 @@ impl Storm {
         let closed = ground.close().await;
         let deserted = site.is_deserted(READY_WITHIN).await;
         let bound = u64::try_from(QUIET_WITHIN.as_micros())?;
-        // Judged in any case: what broke a rule may be why it is not quiet.
+        // Checked in any case: a broken rule may be why it is not quiet.
         let judged = judge::judge(site, &ground.postgres, &notes, &clocks, (calm_since, bound, quiet_since)).await?;
         quiet?;
         told?;
@@ -150,7 +150,7 @@ impl Storm {
     }
 }
 
-/// Waits for something, and looks meanwhile that nobody ends by itself.
+/// Waits for something, and meanwhile checks that no process ends by itself.
 async fn watched<T>(ground: &Ground, what: impl Future<Output = T>) -> T {
     let mut what = std::pin::pin!(what);
     loop {
@@ -161,7 +161,7 @@ async fn watched<T>(ground: &Ground, what: impl Future<Output = T>) -> T {
     }
 }
 
-/// Does all faults, each at its time, and waits for the last to be over.
+/// Injects all faults, each at its time, and waits until the last is over.
 async fn hurt(ground: &Ground, faults: Vec<Fault>) -> anyhow::Result<()> {
     let diary = Diary::default();
     let blows = faults.into_iter().map(async |fault| {

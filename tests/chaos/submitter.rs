@@ -1,4 +1,4 @@
-//! Somebody who submits over HTTP: one after the other, each repeated with its key until some executor has taken it.
+//! A client that submits over HTTP: one after the other, each repeated with its key until some executor has taken it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::site::Api;
 const PAUSE: Duration = Duration::from_millis(400);
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Submits until it is told to stop; what is under way is still taken. An answer that must not be is an error.
+/// Submits until `stop`; a submission that is under way is still taken. An answer that must not come is an error.
 pub(crate) async fn submit(
     api: Api,
     action: &str,
@@ -28,7 +28,7 @@ pub(crate) async fn submit(
         notes.note(Fact::Enqueued { request: request.clone() });
         for attempt in turn.. {
             let post = api.post(attempt, "/api/v1/executions").header("idempotency-key", &id).json(&body);
-            // An executor that is away is one more reason to ask the other.
+            // If an executor is away, the other is tried next.
             if let Ok(answer) = post.send().await {
                 let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap_or_default());
                 match status {

@@ -1,4 +1,4 @@
-//! A node dies in mid-stream, and comes back: each in its turn, whichever process is connected to it and whatever it holds.
+//! Each node in turn dies in mid-stream and comes back, whichever process is connected to it and whatever it holds.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::world::{LATER, SOON, World};
 
 /// The longest time without a start, however a node dies.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How long a run goes on that must not notice.
+/// How long a run lasts that must not be disturbed.
 const LONG_RUN_MS: u64 = 25_000;
 
-/// Waits for a start of the line after `since`, and gives when it was.
+/// Waits for a start in the line after `since`, and returns its time.
 async fn started_after(world: &World, since: u64) -> anyhow::Result<u64> {
     eventually("the line goes on", LATER, async || Ok(starts(&world.stamps.read()?).into_iter().find(|at| *at > since)))
         .await
 }
 
-/// When the executions of the line started, whose tags are numbers.
+/// When the executions of the line started; their tags are numbers.
 fn starts(stamps: &[Stamp]) -> Vec<u64> {
     stamps.iter().filter(|stamp| is_of_line(stamp)).map(|stamp| stamp.started).collect()
 }

@@ -1,4 +1,4 @@
-//! The names of a type's members, as serde spells them: a type that is read asks for them.
+//! The names of a type's members as serde spells them: a type passes them to its deserializer.
 
 use std::collections::BTreeSet;
 

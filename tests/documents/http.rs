@@ -100,7 +100,7 @@ fn every_event_and_every_member_of_one_has_a_row() {
     let there = fields::of::<Event>();
     let of_kinds = rows.iter().filter(is_event).flat_map(|row| spans(&row[2]));
     let of_all = rows.iter().filter(|row| row.len() == 2).flat_map(|row| spans(&row[0]));
-    // Behind some members stand what they may be.
+    // Some rows also name the values of a member.
     let values = ["stdout", "stderr", "notice", "merged", "lost", "pruned", "refused"];
     let members: BTreeSet<String> = of_kinds.chain(of_all).filter(|name| !values.contains(&name.as_str())).collect();
     assert_same(&format!("{PAGE}, the members of events"), &members, &there);

@@ -1,4 +1,4 @@
-//! What every document keeps to: links lead somewhere, and the first page is short.
+//! Rules for every document: links lead somewhere, and the first page is short.
 
 use std::path::{Component, Path, PathBuf};
 

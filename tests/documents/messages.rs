@@ -41,7 +41,7 @@ fn messages() -> Vec<(&'static str, BTreeSet<String>)> {
     ]
 }
 
-/// The members of all golden files whose names begin so: of a message that is flat over several kinds.
+/// The members of all golden files with this prefix: those of a message that is flat over several kinds.
 fn golden_members(name: &str) -> BTreeSet<String> {
     let folder = root().join("crates/protocol/tests/golden");
     let files = folder.read_dir().expect("the golden files").map(|file| file.expect("one").path());

@@ -28,10 +28,10 @@ fn slotline(arguments: &[&str]) -> Result<(Option<i32>, String)> {
     Ok((done.status.code(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// A flag stands no further to the right; what is said of it does.
+/// The most columns before a flag; the text of a flag has more.
 const FLAG_INDENT_MAX: usize = 6;
 
-/// What `--help` says of one command.
+/// The `--help` of one command.
 struct Help {
     commands: Vec<String>,
     flags: BTreeSet<String>,
@@ -209,13 +209,13 @@ fn every_key_of_an_actions_file_has_a_row_with_its_default() -> Result<()> {
 #[test]
 fn every_member_of_a_report_has_a_row() {
     let page = Page::read(PAGE);
-    // What a worker makes of several reports is none of a command's.
+    // A command does not send `tasks`, in which a worker joins several reports.
     let report = fields::of::<Report>().into_iter().filter(|name| name != "tasks").collect();
     assert_same(&format!("{PAGE}, a report"), &page.section("The progress socket").names(), &report);
     assert_same(&format!("{PAGE}, a task"), &page.section("A task").names(), &fields::of::<Task>());
 }
 
-/// Prints what it is given, and reports as the page says one may.
+/// Actions that print what a command is given, and report as the examples of the page do.
 const SHOW: &str = r#"
 [[action]]
 ref = "show.environment"

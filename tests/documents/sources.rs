@@ -1,4 +1,4 @@
-//! What the sources of a crate spell, for what no type can be asked.
+//! Texts in the sources of a crate, for names that no type has.
 
 use std::collections::BTreeSet;
 use std::path::Path;

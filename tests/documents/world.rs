@@ -1,4 +1,4 @@
-//! Everything in one process, for what a document says can be typed.
+//! `slotline dev` and a shell, to run the commands in a document.
 
 use std::process::Command;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct World {
     sandbox: Sandbox,
 }
 
-/// What a line for a shell came to.
+/// The result of a line in a shell.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: Option<i32>,

@@ -1,8 +1,8 @@
 //! The tests tested: mistakes planted into a copy of the code, one at a time, that the simulation must find.
 //!
 //! `cargo planted` plants every patch of `tests/planted`, `cargo planted NAME...` these, `cargo planted --draw 2` some
-//! drawn at random; `--list` tells what each does. A patch changes what decides, as somebody might by mistake; the first
-//! lines of its file say how. It is planted into one copy of the tree below the target directory, where dependencies are
+//! drawn at random; `--list` prints what each does. A patch changes deciding code in a way that could happen by mistake; the
+//! first lines of its file describe it. It is planted into one copy of the tree below the target directory, where dependencies are
 //! built already and only what differs is built again. Not here: switches for mistakes in the production code.
 
 mod patch;

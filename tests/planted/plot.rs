@@ -1,6 +1,6 @@
 //! Where mistakes are planted: one copy of the tree, brought back to what it was before each.
 //!
-//! A file of the copy is written only where it differs, so that its time says what has to be built again.
+//! A file of the copy is written only if it differs, so that cargo builds only what differs again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ pub(crate) struct Plot {
 
 /// Whether the simulation found it.
 pub(crate) enum Found {
-    /// Seed, rule, step and detail, as the simulation says them.
+    /// Seed, rule, step and detail, as the simulation prints them.
     Yes(String),
     No,
 }
@@ -63,7 +63,7 @@ impl Plot {
         let run = self
             .cargo(&["--", "whatever_goes_wrong", "--nocapture"])
             .env("SEEDS", SEEDS)
-            // The first failure is enough; nobody reads a trace of it.
+            // The first failure is enough, without its trace.
             .env("BRIEF", "1")
             .env_remove("SEED")
             .env_remove("FIRST")
@@ -120,8 +120,8 @@ impl Plot {
     }
 }
 
-/// Gives the packages of the copy a version of their own. Cargo tells packages apart by name, version and their place
-/// below the root: without it, what is built of the copy would be taken for what is built of the tree, mistake and all.
+/// Gives the packages of the copy a version of their own. Cargo knows packages by name, version and path below the root: without
+/// it, cargo would take a build of the copy, with its mistake, for a build of the tree.
 fn renamed(manifest: &str) -> anyhow::Result<String> {
     let (before, version) = manifest.split_once("[workspace.package]\nversion = \"").context("the version")?;
     let (version, after) = version.split_once('"').context("the version")?;

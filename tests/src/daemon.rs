@@ -30,7 +30,7 @@ pub struct Launch {
 pub struct Daemon {
     launch: Launch,
     process: Guarded,
-    /// Where the API listens, if it was told to.
+    /// The port of the API, if it listens.
     api: Option<Port>,
 }
 
@@ -65,7 +65,7 @@ impl Launch {
         self
     }
 
-    /// Has it started by a program that executes what its last arguments name, and is that process from then on.
+    /// Starts it through a program that executes its last arguments in its own place.
     pub fn started_by(mut self, starter: &[String]) -> Self {
         self.starter = starter.to_vec();
         self
@@ -102,7 +102,7 @@ impl Launch {
                 command
             }
         };
-        // What the developer's shell says about another installation must not leak in.
+        // The `SLOTLINE_` variables of the developer's shell must not leak in.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SLOTLINE_") {
                 command.env_remove(name);
@@ -131,7 +131,7 @@ impl Daemon {
         launch.args(options.iter().copied()).start_listening(sandbox)
     }
 
-    /// A worker `name` that serves what `actions` says. `options` are further arguments.
+    /// A worker `name` with the file `actions`. `options` are further arguments.
     pub fn worker(sandbox: &Sandbox, name: &str, amqp: &str, actions: &Path, options: &[&str]) -> anyhow::Result<Self> {
         let actions = actions.to_str().context("the path of the actions file is not UTF-8")?;
         let launch = Launch::new(name, &["worker", "--name", name, "--amqp-url", amqp, "--actions", actions]);

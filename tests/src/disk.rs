@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use crate::{Guarded, Sandbox, eventually_blocking};
 
 const MOUNTED_WITHIN: Duration = Duration::from_secs(30);
-/// Mounts the disk, says so, and keeps its namespace.
+/// Mounts the disk, leaves a file as the sign of it, and keeps its namespace.
 const KEEPER: &str =
     "mount -t tmpfs -o size=$2,mode=0777 slotline-test \"$1\" && touch \"$1/mounted\" && exec sleep infinity";
 /// The file that takes all room there is.

@@ -1,8 +1,7 @@
-//! Input from strangers: what is sound, mutated for as long as there is time, and all that was ever found.
+//! Fuzzing: sound inputs, mutated for as long as there is time, after all inputs of the corpus.
 //!
-//! An input that takes a way through the code which none before took is mutated in turn. One that fails is made smaller
-//! and written to `tests/corpus/<target>` of its package: commit it with the mend, since all that is there is tried
-//! first from then on.
+//! An input that takes a new way through the code is mutated in turn. One that fails is made smaller and written to
+//! `tests/corpus/<target>` of its package: commit it with the mend, since the corpus is tried first from then on.
 //!
 //! | variable | meaning | where it is not set |
 //! | --- | --- | --- |
@@ -10,7 +9,7 @@
 //! | `FUZZ_SEED` | where chance begins | 1: every run the same |
 //! | `FUZZ_KEEP` | set: what took a new way is written to the corpus too | not written |
 //!
-//! Deliberately absent: knowledge of any format but JSON's brackets. A target brings seeds and says what must hold.
+//! Deliberately absent: knowledge of any format but JSON's brackets. A target brings seeds and a check.
 
 mod chance;
 mod mutate;
@@ -38,14 +37,14 @@ const MUTATIONS_MAX: usize = 4;
 /// No input may take longer, however busy the machine: the shortest of [`TIMES`] tries counts.
 const INPUT_WITHIN: Duration = Duration::from_secs(2);
 const TIMES: usize = 3;
-/// Of what is said of an input.
+/// Characters of a way that count.
 const WAY_CHARS_MAX: usize = 60;
 /// Of a failing input, and of what is wrong with it.
 const SHOWN_CHARS_MAX: usize = 1000;
 /// Tries to make a failing input smaller.
 const SHRINKS_MAX: usize = 2000;
 
-/// What one reader is told. See the module.
+/// The fuzzing of one target. See the module.
 pub struct Fuzz {
     target: &'static str,
     corpus: PathBuf,
@@ -65,12 +64,12 @@ impl Fuzz {
         self
     }
 
-    /// Tries inputs until the time is over. `check` says what became of one in words that are the same for all inputs
-    /// that take the same way, or why that may not be. A panic is a failure too.
+    /// Tries inputs until the time is over. `check` returns the way of an input, the same text for all inputs that take the same
+    /// way, or an error if its result must not be. A panic is a failure too.
     pub fn run(self, check: impl Fn(&[u8]) -> Result<String, String>) {
         let seconds = number("FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
         let seed = number("FUZZ_SEED").unwrap_or(1);
-        // Before the first input: one that overflows the stack leaves nothing else behind.
+        // Printed before the first input: after a stack overflow nothing else is printed.
         println!("{}: FUZZ_SEED={seed} FUZZ_SECONDS={seconds}", self.target);
         let mut pool = self.kept();
         pool.extend(self.seeds.iter().cloned());
@@ -136,7 +135,7 @@ impl Fuzz {
     }
 }
 
-/// What an error says, without what it quotes: the same for all inputs that are wrong in the same way.
+/// The message of an error without its quotations: the same for all inputs that are wrong in the same way.
 pub fn way(said: impl std::fmt::Display) -> String {
     let said = said.to_string().replace("\\\"", "");
     let unquoted = said.split(['"', '`']).step_by(2).flat_map(str::chars);

@@ -40,7 +40,7 @@ struct Settings {
     binaries: PathBuf,
     data: PathBuf,
     port: u16,
-    /// The user that serves when we are root, whom the server refuses to run as.
+    /// The user that the server runs as when the test is root, since the server refuses to run as root.
     unprivileged: Option<(u32, u32)>,
 }
 
@@ -84,7 +84,7 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{name}", self.settings.port)
     }
 
-    /// Makes an empty database whose name begins with `name`, and gives its URL.
+    /// Makes an empty database with this prefix in its name, and returns its URL.
     pub async fn fresh_database(&self, name: &str) -> anyhow::Result<String> {
         let name = format!("{name}_{}", NEXT_DATABASE.fetch_add(1, Ordering::Relaxed));
         self.psql(&format!("create database \"{name}\"")).await?;
@@ -168,7 +168,7 @@ impl Postgres {
     pub fn freeze(&self) -> anyhow::Result<Frozen<'_>> {
         let mut guard = self.lock();
         let server = guard.as_mut().context("the server was not running")?;
-        // First the one that starts others; then those it has started, each of which is a group of its own.
+        // First the server, which starts sessions; then its sessions, each of which is a group of its own.
         server.signal(Signal::SIGSTOP)?;
         let mut frozen = Frozen { sandbox: &self.sandbox, members: vec![server.pid()] };
         for member in Process::all()?.filter(|process| process.parent == server.pid()).map(|process| process.pid) {
@@ -212,7 +212,7 @@ impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         let (server, sessions) = self.members.split_first().expect("the server is the first of them");
         for session in sessions {
-            // One that is gone by now can't have gone while it stood still, so its number is still its own.
+            // A session that stood still can't have ended, so its process id is still its own.
             let _ = self.sandbox.forget(*session);
             let _ = kill(*session, Signal::SIGCONT);
         }

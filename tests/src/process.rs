@@ -1,10 +1,10 @@
-//! Processes of this machine, as the kernel tells of them.
+//! Processes of this machine, as `/proc` shows them.
 
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
 
-/// A process at the moment of the look.
+/// A process as it was when it was read.
 pub(crate) struct Process {
     pub(crate) pid: Pid,
     pub(crate) parent: Pid,
@@ -14,7 +14,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// All that there are. Whoever ends meanwhile is left out.
+    /// All processes. One that ends meanwhile is left out.
     pub(crate) fn all() -> std::io::Result<impl Iterator<Item = Self>> {
         Ok(std::fs::read_dir("/proc")?.flatten().filter_map(|entry| Self::read(entry.path())))
     }

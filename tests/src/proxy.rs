@@ -1,7 +1,7 @@
-//! A TCP proxy between one client and one server, with a network's bad manners, switched while it runs.
+//! A TCP proxy between one client and one server, with the faults of a network, switched while it runs.
 //!
-//! It holds at most [`CHUNK`] bytes of each direction: what it does not forward stays with whoever sent it, as it would
-//! on a network that carries nothing. Deliberately absent: anything that reads what passes.
+//! It holds at most [`CHUNK`] bytes of each direction: bytes that it does not forward stay with the sender, as on a network that
+//! carries nothing. Deliberately absent: parsing of what passes.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -160,7 +160,7 @@ async fn connect(mut client: TcpStream, port: u16, mut sky: watch::Receiver<Sky>
         () = reset => Err(Broken),
     };
     if ended.is_err() {
-        // Closed like this, a socket says RST and forgets what it had yet to send.
+        // Closed like this, a socket sends RST and drops what it had yet to send.
         for socket in [Some(client), server].into_iter().flatten() {
             let _ = socket.set_zero_linger();
         }
@@ -189,7 +189,7 @@ async fn pump(
         }
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
-            // Asked again: they may have come in the very moment that it changed.
+            // Checked again: the bytes may have come at the moment of a change.
             let limit = allowed(direction, &mut sky, &mut budget).await?;
             let (now, later) = rest.split_at(limit.min(rest.len()));
             to.write_all(now).await.map_err(|_| Broken)?;
@@ -202,7 +202,7 @@ async fn pump(
     }
 }
 
-/// Waits until something may pass, and says how much.
+/// Waits until bytes may pass, and returns how many.
 async fn allowed(
     direction: Direction,
     sky: &mut watch::Receiver<Sky>,

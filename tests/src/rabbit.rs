@@ -21,7 +21,7 @@ use crate::{Guarded, Port, Sandbox, eventually, eventually_blocking};
 const START_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
-/// Where distributions and the generic archive put the scripts that run as whoever calls them.
+/// Where distributions and the generic archive put the scripts, which run as the user that calls them.
 const SCRIPTS: &[&str] = &["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/sbin"];
 
 static SHARED: OnceCell<Rabbit> = OnceCell::const_new();
@@ -38,7 +38,7 @@ pub struct Rabbit {
     epmd: Arc<Guarded>,
 }
 
-/// What a command on the node said.
+/// The output of a command on the node.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub stdout: String,
@@ -139,7 +139,7 @@ impl Rabbit {
         Ok(self.vhost_url(vhost))
     }
 
-    /// Runs `rabbitmqctl`; an exit status other than 0 is an error with what it said.
+    /// Runs `rabbitmqctl`; an exit status other than 0 is an error with its output.
     pub async fn ctl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let (settings, arguments) = (self.settings.clone(), owned(arguments));
         tokio::task::spawn_blocking(move || settings.ctl(&arguments)).await?

@@ -1,8 +1,8 @@
 //! A directory and the processes that live in it, which end together whatever becomes of the test.
 //!
 //! A small shell, the guardian, reads a pipe that only this process holds. When the pipe closes, by drop, panic or
-//! SIGKILL, it kills what it was told of and removes the directory. The kernel's "signal me when my parent dies" would
-//! not do: that is tied to a thread, and a test's thread ends before a node that several tests share.
+//! SIGKILL, it kills the processes it was given and removes the directory. The kernel's signal at the death of a parent
+//! is of no use: it is tied to a thread, and a test's thread ends before a node that several tests share.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -53,7 +53,7 @@ struct Guardian {
 }
 
 impl Sandbox {
-    /// Makes a directory whose name begins with `name`, open for other users to pass through.
+    /// Makes a directory with this prefix in its name, open for other users to pass through.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let path = tempfile::Builder::new().prefix(&format!("slotline-{name}-")).tempdir()?.keep();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o711))?;
@@ -92,7 +92,7 @@ impl Sandbox {
         Ok(Guarded { process, pid, log, sandbox: self.clone(), ended: None })
     }
 
-    /// Puts a process group under the guardian's eye that what lives here has started itself.
+    /// Gives the guardian a process group that was started by a process of this sandbox.
     pub(crate) fn guard(&self, group: Pid) -> anyhow::Result<()> {
         self.0.tell("guard", group)
     }
@@ -187,7 +187,7 @@ fn group_lives(group: Pid) -> anyhow::Result<bool> {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // A group whose head was reaped may have given its number to a stranger.
+        // Once the head of a group is reaped, another process may have the group's number.
         if self.ended.is_none() {
             let _ = killpg(self.pid, Signal::SIGKILL);
             let _ = self.process.wait();

@@ -1,4 +1,4 @@
-//! What the attempts themselves say of their start and end, so that limits are not judged by anybody's bookkeeping.
+//! The stamps that attempts write at their start and end, so that limits are checked without Slotline's own records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::eventually;
 
-/// Nanoseconds on the clock that all processes of this machine share and nobody sets.
+/// Nanoseconds on the boot clock, which all processes of this machine share and which can't be set.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     u64::try_from(now.tv_sec).expect("the boot clock is positive") * 1_000_000_000
         + u64::try_from(now.tv_nsec).expect("a fraction of a second is positive")
 }
 
-/// One attempt, by its own word.
+/// One attempt, by its own stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub execution: i64,
@@ -27,7 +27,7 @@ pub struct Stamp {
     pub started: u64,
     /// `None` where it was killed, or still runs.
     pub ended: Option<u64>,
-    /// When it surely still ran: its end, or its last sign of life.
+    /// When it still ran for certain: its end, or its last sign of life.
     pub last_seen: u64,
 }
 
@@ -96,7 +96,7 @@ pub fn most_at_once<'a>(stamps: impl IntoIterator<Item = &'a Stamp>) -> usize {
     usize::try_from(most).expect("never fewer than none")
 }
 
-/// Holds a finished run of one line against the contract: every tag ran to its end, once, was granted in order,
+/// Checks a finished run of one line against the contract: every tag ran to its end, once, was granted in order,
 /// and never more than `limit` ran at once.
 ///
 /// With one slot the starts are in order too; with more, two that were granted together may overtake each other on
@@ -118,9 +118,9 @@ pub fn check_line(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Re
     Ok(())
 }
 
-/// Whether every tag is there once, and was granted before those behind it. A fence is that of an attempt which ran: one
-/// whose attempts before it were handed back unstarted had its first grant earlier than that fence tells, and nothing
-/// granted meanwhile was out of order.
+/// Whether every tag is there once, and was granted before those behind it. A fence is that of an attempt which ran: if earlier
+/// attempts of the execution were handed back unstarted, its first grant was before that fence, and no grant in between was out
+/// of order.
 fn is_in_order(granted: &[&Stamp], tags: &[String]) -> bool {
     let line: BTreeMap<&str, usize> = tags.iter().map(String::as_str).zip(0..).collect();
     let places: Vec<_> = granted.iter().filter_map(|stamp| line.get(stamp.tag.as_str()).copied()).collect();

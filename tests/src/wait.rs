@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Repeats `look` until it finds something. Fails past `deadline`, saying `what` was waited for and the last error.
+/// Repeats `look` until it returns something. Fails past `deadline`, with `what` was waited for and the last error.
 pub async fn eventually<T>(
     what: &str,
     deadline: Duration,

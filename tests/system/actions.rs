@@ -19,20 +19,20 @@ pub(crate) struct Action {
 
 #[derive(Clone, Debug)]
 enum Runs {
-    /// The program that says when it started and ended.
+    /// The program that stamps its start and end.
     Stamp,
-    /// The program that reports as its parameters tell it to.
+    /// The program that reports as its parameters demand.
     Reports,
     Command(Vec<String>),
 }
 
 impl Action {
-    /// An action whose attempts write stamps. `policy` is TOML, such as `limit = 1`.
+    /// An action that runs `stamp`. `policy` is TOML, such as `limit = 1`.
     pub(crate) fn stamp(action_ref: &str, policy: &str) -> Self {
         Self::new(action_ref, policy, Runs::Stamp)
     }
 
-    /// An action whose attempts report progress: `report.py` says what its parameters are.
+    /// An action that runs `report.py`, which documents its parameters.
     pub(crate) fn reports(action_ref: &str, policy: &str) -> Self {
         Self::new(action_ref, policy, Runs::Reports).run("progress = true")
     }

@@ -13,7 +13,7 @@ async fn what_is_cancelled_in_line_never_starts_and_holds_up_nobody() -> anyhow:
     cancelled_in_line("limit = 1\nrun_ahead = 0", &["cancelled"]).await
 }
 
-/// Only its worker can say that it has not begun; so it is asked first.
+/// Only its worker knows whether it has begun, so the worker is asked first.
 #[tokio::test]
 async fn what_is_cancelled_at_the_worker_of_the_one_before_never_starts_either() -> anyhow::Result<()> {
     cancelled_in_line("limit = 1\nrun_ahead = 4", &["cancelling", "cancelled"]).await

@@ -55,7 +55,7 @@ async fn what_is_due_stays_due(offset: &'static str, named: &str) -> anyhow::Res
     ensure!(queued.len() == 2 && queued[1]["status"] == "queued", "{queued:?}");
     world.open("go")?;
     world.settled(QUEUE, 2, SOON).await?;
-    // All of it by one clock.
+    // Every time is by the database's clock.
     let off = "select coalesce(max(greatest(abs(extract(epoch from enqueued_at - now())), \
         abs(extract(epoch from started_at - now())), abs(extract(epoch from ended_at - now())))), 0) from history";
     let off: f64 = world.sql(off).await?.parse()?;

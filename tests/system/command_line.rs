@@ -1,4 +1,4 @@
-//! The program as people meet it.
+//! The command line, on real servers.
 
 use std::process::Output;
 

@@ -64,7 +64,7 @@ async fn an_executor_frozen_while_another_takes_over_changes_nothing_when_it_tha
     let leader = eventually("an executor leads", SOON, async || world.leader().await).await?;
     let mut frozen = world.executors.remove(leader);
     frozen.signal(Signal::SIGSTOP)?;
-    // The other one is asked alone; it leads once the frozen one's session at the database is over.
+    // Only the other executor answers; it leads once the frozen one's session at the database is over.
     eventually("the other leads", SOON, async || world.leader().await).await?;
     let meanwhile = world.stamps.read()?.len();
     world.stamps.started(meanwhile + 20, LATER).await?;
@@ -235,7 +235,7 @@ async fn a_run_that_reports_while_the_broker_goes_down_never_notices_and_nothing
         assert_eq!(report["level"], level, "{report}");
         ensure!(n % 7 != 0 || report["phase"] == format!("phase {n}"), "{report}");
     }
-    // The run wrote all the time, at once each time, and has nothing to say of it.
+    // Each report of the run was written at once, and the run has no log line about reporting.
     ensure!(execution["result"]["longest"].as_f64().is_some_and(|seconds| seconds < 1.0), "{execution}");
     ensure!(record.iter().all(|event| event["kind"] != "log"), "{record:?}");
     Ok(())

@@ -14,7 +14,7 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
         Action::command("line.absent", "limit = 1", &["/does/not/exist"]),
     ];
     let world = World::with(actions).workers(1, 4).start().await?;
-    // The tag says how it ends; each is followed by one that can only run in a freed slot.
+    // The tag is the way it ends; each is followed by an execution that can only run in a freed slot.
     let ways = [
         (json!({"tag": "well"}), "completed", None),
         (json!({"tag": "badly", "exit": 3}), "failed", Some("exit_status")),
@@ -59,7 +59,7 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
     Ok(())
 }
 
-/// How an execution ended, whose last words were an info and an error.
+/// Checks the end of an execution with an info and an error as its last messages.
 fn check_told(execution: &Value, status: &str, code: &str, message: &str) {
     let lines =
         "Progress events:\nInfo - Container web is running but not ready\nError - Readiness probe failed: refused";
@@ -91,7 +91,7 @@ async fn every_sudden_end_tells_how_far_it_had_come() -> anyhow::Result<()> {
         json!({"wait": "never"}),
     ];
     let plain = json!({"steps": last_words});
-    // Twice as long as it may say nothing, it goes on saying something.
+    // It reports for twice as long as it may be silent.
     let slow = (1..=12).flat_map(|n| [json!({"report": {"progress": [n, 12]}}), json!({"sleep": 0.25})]);
     let slow = json!({"steps": slow.chain(last_words).collect::<Vec<_>>()});
     let overdue = world.submit("deploy.app", plain.clone()).await?;
@@ -168,7 +168,7 @@ async fn a_failed_attempt_is_tried_again_and_may_keep_its_place_in_the_line() ->
 
 #[tokio::test]
 async fn a_command_gets_its_parameters_and_gives_its_result() -> anyhow::Result<()> {
-    // The result file says what came in by the environment and on stdin.
+    // The result file has what came by the environment and on stdin.
     let script = r#"import json, os, sys
 given = json.load(sys.stdin)
 keys = ("SLOTLINE_EXECUTION_ID", "SLOTLINE_ATTEMPT", "SLOTLINE_FENCE", "SLOTLINE_ACTION_REF", "SLOTLINE_PARAM_APP")

@@ -1,5 +1,5 @@
-//! Commands that try to outlive their worker: no limit is passed, and no password is theirs. Needs root, as most of what
-//! they try does.
+//! Commands that try to outlive their worker: no limit is passed, and they get no password. Needs root, as most of what they try
+//! does.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::world::{LATER, SOON, World};
 const LIKESUDO: &str = "#include <unistd.h>\nint main(int c, char **v) { if (setgid(0) || setuid(0)) return 9; \
                         execvp(v[1], v + 1); return 8; }\n";
 
-/// In a folder that everybody may come to.
+/// In a folder that every user may write to.
 fn likesudo(folder: &Path) -> anyhow::Result<PathBuf> {
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777))?;
     let (source, program) = (folder.join("likesudo.c"), folder.join("likesudo"));
@@ -34,7 +34,7 @@ fn request(tag: &str, sleep_ms: u64) -> Message {
     Message::request("line.one", json!({"tag": tag, "sleep_ms": sleep_ms, "beat_ms": 5}))
 }
 
-/// A line with one slot whose commands run as the user `nobody`, and try to become root.
+/// A line with one slot; its commands run as the user `nobody`, and try to become root.
 async fn world(folder: &Path, allow_privileges: bool) -> anyhow::Result<World> {
     let (likesudo, stamps) = (likesudo(folder)?, folder.join("stamps"));
     let text = |path: &Path| path.to_str().map(str::to_owned).context("UTF-8");
@@ -57,7 +57,7 @@ async fn a_command_that_became_another_user_is_gone_before_its_isolated_workers_
     world.workers[0].signal(Signal::SIGSTOP)?;
     let stamps = world.stamps.started(2, LATER).await?;
     assert_eq!([stamps[0].attempt, stamps[1].attempt], [1, 2]);
-    // What is left of the first would have said so for a while by now.
+    // A process left of the first would have stamped by now.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(most_at_once(&world.stamps.read()?), 1);
     world.workers[0].signal(Signal::SIGCONT)
@@ -100,13 +100,13 @@ async fn no_password_is_on_the_command_line_of_a_daemon() -> anyhow::Result<()> 
     for daemon in world.workers.iter().chain(&world.executors) {
         let words = std::fs::read(format!("/proc/{}/cmdline", daemon.pid()))?;
         let words = String::from_utf8_lossy(&words);
-        // The database of a test has no password, and so its URL is where it was given.
+        // The database of a test has no password, so its URL stays on the command line.
         ensure!(words.contains("slotline") && !words.contains("amqp://"), "{words}");
     }
     Ok(())
 }
 
-/// By the fourth word of what `/proc` says of each, after its name in parentheses.
+/// Found by the parent in `/proc/<pid>/stat`, the second field after the name in parentheses.
 fn children(of: Pid) -> anyhow::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {

@@ -1,4 +1,4 @@
-//! One run that reports as fast as it can, and everybody else.
+//! One run that reports as fast as it can, and its effect on all others.
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::world::{LATER, SOON, World, list};
 
 /// Reports of the flood, at least.
 const FLOOD: u64 = 100_000;
-/// Events of the flood in a second: so many messages are told, each with the gap before it, and some more at both ends.
+/// Events of the flood in a second: the recorded messages, each with the gap before it, and some more at both ends.
 const TOLD_IN_A_SECOND: f64 = 45.0;
 /// Of one execution's events at least the newest 1000 are kept, and an eighth more before the oldest are forgotten.
 const KEPT_MOST: usize = 1000 + 1000 / 8 + 2;
@@ -52,7 +52,7 @@ async fn a_run_that_floods_costs_the_others_on_its_worker_no_completion_and_no_h
     let written = execution["result"]["written"].as_u64().context("how many")?;
     println!("{written} reports, {} events", events.len());
     ensure!(written >= FLOOD, "{written} are no flood");
-    // Nothing goes without a word: what was not told was counted.
+    // Every message is recorded or counted in a gap.
     let told = messages(events.iter().copied());
     let gaps = events.iter().filter(|event| event["kind"] == "gap" && event["reason"] == "merged");
     let merged: u64 = gaps.filter_map(|gap| gap["count"].as_u64()).sum();

@@ -1,4 +1,4 @@
-//! One who follows an execution to its end over connections that break, and holds what comes against the numbers.
+//! A client that follows an execution to its end over connections that break, and checks the numbers of the events.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ pub(crate) struct Follower {
     pub(crate) id: i64,
     client: reqwest::Client,
     heard: Vec<Heard>,
-    /// How many events were heard, for a test that waits for some.
+    /// How many events were received, for a test that waits for some.
     count: watch::Sender<usize>,
     pub(crate) connections: usize,
 }
@@ -46,7 +46,7 @@ impl Follower {
         Count(self.count.subscribe())
     }
 
-    /// Everything to the end. `cut` says after how many events each connection is cut, and which executor it goes to.
+    /// All events to the end. `cut` returns after how many events a connection is cut, and which executor the next goes to.
     pub(crate) async fn until_settled(
         self,
         cut: impl FnMut() -> (usize, usize),
@@ -64,7 +64,7 @@ impl Follower {
             };
             let url = format!("{url}/api/v1/executions/{}/events", self.id);
             self.connections += 1;
-            // Nobody there, or no room: an executor that is about to come, or others that are about to go.
+            // No executor there yet, or no room until other clients go.
             let ear = match Ear::open(&self.client, &url, Some(self.heard.len() as u64)).await {
                 Ok(ear) => ear,
                 Err(error) => {
@@ -80,10 +80,10 @@ impl Follower {
         }
     }
 
-    /// Hears at most `most` events. Whether the last of all was among them.
+    /// Reads at most `most` events; returns whether the last event of the execution was among them.
     async fn listen(&mut self, ear: &mut Ear, most: usize) -> anyhow::Result<bool> {
         for _ in 0..most {
-            // A connection that breaks is one more to resume after.
+            // After a connection breaks the follower resumes on another.
             let Ok(Some(heard)) = ear.next().await else { return Ok(false) };
             if heard.kind == "reset" {
                 ensure!(heard.data["after"] == self.heard.len(), "{heard:?} after {}", self.heard.len());
@@ -107,14 +107,14 @@ impl Follower {
     }
 }
 
-/// How many events a follower has heard.
+/// How many events a follower has received.
 pub(crate) struct Count(watch::Receiver<usize>);
 
 impl Count {
-    /// Waits until it has heard so many. How many those are.
+    /// Waits until it has received at least `least`; returns how many.
     pub(crate) async fn reaches(&mut self, least: usize) -> anyhow::Result<usize> {
         let reached = tokio::time::timeout(LATER, self.0.wait_for(|count| *count >= least)).await;
-        // The count itself stays locked while it is looked at.
+        // Copied, since a reference would keep the count locked.
         reached.with_context(|| format!("{least} events are heard"))?.map(|count| *count).context("the follower ended")
     }
 }
@@ -128,7 +128,7 @@ pub(crate) fn messages<'a>(events: impl IntoIterator<Item = &'a Value>) -> Vec<&
         .collect()
 }
 
-/// Holds a whole record against the contract: numbers from 1 without a gap, and one end, at the end.
+/// Checks a whole record against the contract: numbers from 1 without a hole, and one end, at the end.
 pub(crate) fn check_whole<'a>(events: impl IntoIterator<Item = &'a Value>) -> anyhow::Result<()> {
     let mut is_over = false;
     let mut last = 0;
@@ -142,7 +142,7 @@ pub(crate) fn check_whole<'a>(events: impl IntoIterator<Item = &'a Value>) -> an
     Ok(())
 }
 
-/// What is not told.
+/// The gaps among the events.
 pub(crate) fn gaps<'a>(events: impl IntoIterator<Item = &'a Value>) -> Vec<&'a Value> {
     events.into_iter().filter(|event| event["kind"] == "gap").collect()
 }

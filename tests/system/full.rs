@@ -8,7 +8,7 @@ use crate::world::{LATER, SOON, http};
 
 const DISK_BYTES: u64 = 24 << 20;
 
-/// Submits one; the status and the answer.
+/// Submits a request; returns the status and the answer.
 async fn submit(dev: &Daemon, client: &reqwest::Client, key: &str) -> anyhow::Result<(u16, String)> {
     let request = json!({"action_ref": "demo.echo", "parameters": {"message": "x".repeat(10_000)}});
     let url = format!("{}/api/v1/executions", dev.api_url());
@@ -43,8 +43,7 @@ async fn dev_whose_disk_is_full_says_so_and_goes_on_by_itself_when_there_is_room
     .await?;
     has_run(&dev, &client, "before").await?;
 
-    // A journal that is opened anew needs less room than one that was written for a while, and goes on for a moment: what it
-    // takes meanwhile has to run, too.
+    // A journal that was just opened needs less room and may go on for a moment: a request that it takes meanwhile has to run, too.
     let (mut accepted, mut refused) = (Vec::new(), None);
     let health = eventually("it refuses requests and says that the disk is full", LATER, async || {
         disk.fill()?;

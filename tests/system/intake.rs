@@ -1,4 +1,4 @@
-//! What comes in from outside: the least there can be, repeats, and everything that is wrong.
+//! Requests from outside: the smallest possible, repeats, and everything that is wrong.
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! A journal that stands still, takes nothing, has no room, is slow, or is cut off in the middle of a commit.
 //!
-//! Each time the same is asked: nothing more is taken in, and whoever submits over HTTP is told so; what is published
-//! waits on the broker; what runs goes on; and once the journal is well again, so does everything, by itself and in
-//! order. A database that dies and comes back is in `crash`.
+//! Each test checks the same: nothing more is accepted, and a submission over HTTP is refused; published requests wait on the
+//! broker; running attempts go on; and once the journal is well again, everything continues by itself and in order. A database
+//! that dies and comes back is in `crash`.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::world::{LATER, SOON, World};
 
 const LINE: &str = "line.three";
 const SLOTS: usize = 3;
-/// The first of a stream runs until after the trouble; the second ends while nobody can write that down.
+/// The first of a stream runs until after the trouble; the second ends while that can't be written to the journal.
 const LONG_MS: u64 = 45_000;
 const SHORTER_MS: u64 = 4000;
 
@@ -53,7 +53,7 @@ impl Stream {
         Ok(Self { tags, during, after })
     }
 
-    /// While there is trouble, which is told as `cause`.
+    /// Checks what must hold while there is trouble; `cause` is in the refusal.
     async fn suffer(&mut self, world: &World, cause: &str) -> anyhow::Result<()> {
         world.publish(&requests(&self.during)).await?;
         let published = self.during.len();
@@ -65,7 +65,7 @@ impl Stream {
             if held >= published { Ok(Some(())) } else { bail!("{held} are held") }
         })
         .await?;
-        // It is thought well again for a moment each time that leadership was reached and lost.
+        // The journal counts as well for a moment each time that leadership was taken and lost.
         eventually("the trouble shows", SOON, async || {
             let (status, health) = world.call("GET", "/readyz?verbose", None).await?;
             let shows = status == 503 && health["error"]["details"]["database"]["ok"] == false;
@@ -76,7 +76,7 @@ impl Stream {
         eventually("the long run goes on", SOON, async || Ok((last_seen(world)? > seen).then_some(()))).await
     }
 
-    /// Submits over HTTP, and notes what was taken: what is answered with 202 is on the broker, where nobody leads.
+    /// Submits over HTTP, and notes a tag that was taken: 202 is the answer if the request is on the broker and no executor leads.
     async fn submit(&mut self, world: &World, tag: String) -> anyhow::Result<(u16, Value)> {
         let body = json!({"action_ref": LINE, "parameters": {"tag": tag}});
         let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
@@ -86,7 +86,7 @@ impl Stream {
         Ok((status, answer))
     }
 
-    /// Submits until it is refused as it should be.
+    /// Submits until a submission is refused as it should be.
     async fn refusal(&mut self, world: &World) -> anyhow::Result<String> {
         let mut number = 0;
         let refusal = eventually("a submission is refused", SOON, async || {
@@ -106,7 +106,7 @@ impl Stream {
         Ok(message.to_owned())
     }
 
-    /// After the trouble, of which nobody was told that it is over.
+    /// Checks what must hold after the trouble; the executors find out by themselves that it is over.
     async fn end(mut self, world: &World) -> anyhow::Result<()> {
         let mut number = 0;
         eventually("a submission is taken again", SOON, async || {
@@ -163,7 +163,7 @@ async fn a_database_that_stands_still_for_longer_than_the_leaders_patience_and_g
 async fn a_database_that_is_made_read_only_and_writable_again() -> anyhow::Result<()> {
     let world = world().await?;
     let mut stream = Stream::begin(&world).await?;
-    // Heard by the sessions that are there, too; the one that says so is excepted.
+    // It holds for sessions that are open, too, except for the one that sets it.
     let excepted = format!("{}?options=-c%20default_transaction_read_only%3Doff", world.postgres.url());
     let read_only = async |value: &str| {
         let postgres = &world.postgres;
@@ -179,7 +179,7 @@ async fn a_database_that_is_made_read_only_and_writable_again() -> anyhow::Resul
 /// The error is PostgreSQL's own for a disk without room, raised where a request would need some; a disk that is really
 /// full needs rights to make one.
 #[tokio::test]
-async fn a_database_whose_disk_is_full_until_somebody_makes_room() -> anyhow::Result<()> {
+async fn a_database_whose_disk_is_full_until_there_is_room_again() -> anyhow::Result<()> {
     let world = world().await?;
     let mut stream = Stream::begin(&world).await?;
     world
@@ -195,7 +195,7 @@ async fn a_database_whose_disk_is_full_until_somebody_makes_room() -> anyhow::Re
     stream.end(&world).await
 }
 
-/// The database has a rule that some values break, as one has that can't hold an ideogram.
+/// The database has a constraint that some values break, like an encoding without ideograms.
 #[tokio::test]
 async fn what_the_database_refuses_is_put_aside_with_its_words_and_the_rest_goes_on() -> anyhow::Result<()> {
     let said = "echo \"{\\\"said\\\": \\\"ve$SLOTLINE_PARAM_SAY\\\"}\"";
@@ -273,7 +273,7 @@ async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_not
     let trouble = async {
         world.stamps.started(10, LATER).await?;
         for _ in 0..3 {
-            // It is committed, and whoever asked for it never hears so.
+            // It is committed, and the executor never receives the answer.
             hold_back_an_answer(&world, link).await?;
             let started = over(&world, link).await?;
             // It never gets there: what has ended waits to be written.
@@ -297,9 +297,9 @@ async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_not
     world.check_line(LINE, &tags, SLOTS).await
 }
 
-/// What is packed while a commit is under way rests on that commit: it must not get anywhere without it.
+/// A batch that is packed while a commit is under way depends on that commit: it must not be committed without it.
 #[tokio::test]
-async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_next() -> anyhow::Result<()> {
+async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_the_next_leader() -> anyhow::Result<()> {
     // Enough to be packed behind another.
     const CANCELLED: usize = 900;
     let world = World::with([Action::stamp(LINE, "limit = 1")])
@@ -311,7 +311,7 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_nex
         .start()
         .await?;
     let link = world.journal_link.as_ref().context("the proxy")?;
-    // Committed, and whoever asked for it never hears so; or never committed.
+    // Committed without an answer to the executor; or never committed.
     for (round, weather) in [(1, Weather::StalledDown), (2, Weather::StalledUp)] {
         let (first, last) = (format!("first-{round}"), format!("last-{round}"));
         let waiting = (0..CANCELLED).map(|n| format!("cancelled-{round}-{n}"));
@@ -361,7 +361,7 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_who_leads_nex
     Ok(())
 }
 
-/// Publishes on and on until the trouble is over, so that there is always something to commit; all that was published.
+/// Publishes until the trouble is over, so that there is always something to commit; returns all tags that were published.
 async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Vec<String>> {
     const AHEAD: usize = 200;
     let over = Cell::new(false);
@@ -385,8 +385,8 @@ async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<(
     Ok(published)
 }
 
-/// Leaves the link stalled with a commit made whose answer is held back. An answer that was on its way already when the
-/// link stalled would be waited for in vain, since nothing is committed after it: then it passes, and the next is tried.
+/// Leaves the link stalled after a commit, with the answer to it held back. If the answer was on its way already when the link
+/// stalled, nothing more is committed: then the link is opened, and the next commit is tried.
 async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> {
     eventually("a commit is made whose answer is held back", SOON, async || {
         let before = led(world).await?;
@@ -403,7 +403,7 @@ async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> 
     .await
 }
 
-/// Cuts what there is, lets new connections pass, and waits until somebody leads; how many had started by then.
+/// Cuts all connections, lets new ones pass, and waits until an executor leads; returns how many attempts had started by then.
 async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
     link.cut();
     link.set(Weather::Fair);
@@ -411,8 +411,8 @@ async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
     Ok(world.stamps.read()?.len())
 }
 
-/// Waits until an idle leader has just asked whether the journal is there, so that it asks next only in a while: as long as
-/// it waits for that answer it takes nothing.
+/// Waits until an idle leader has just pinged the journal, so that its next ping is some time away: while it waits for a ping it
+/// takes nothing.
 async fn pinged(world: &World) -> anyhow::Result<()> {
     let heard = async || {
         let leader = "select state_change from pg_stat_activity where pid = \

@@ -1,4 +1,4 @@
-//! Who leads: only an executor that can do the whole job, and what its wait for leadership costs the database.
+//! Leadership: only an executor that can do the whole job leads; and what waiting to lead costs the database.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,7 @@ async fn two_executors() -> anyhow::Result<World> {
     line.broker_links().executors(2).workers(1, 4).long_lease().start().await
 }
 
-/// Waits until so many executions have ended, by the journal: over HTTP an executor without a broker might answer first that
-/// it has none.
+/// Waits until so many executions have ended, by the journal: over HTTP an executor without a broker might be the first to answer.
 async fn have_ended(world: &World, count: usize, within: Duration) -> anyhow::Result<()> {
     eventually(&format!("{count} have ended"), within, async || {
         let ended = world.sql("select count(*) from history").await?;
@@ -42,7 +41,7 @@ async fn epoch(world: &World) -> anyhow::Result<i64> {
     Ok(world.sql("select epoch from leadership").await?.parse()?)
 }
 
-/// What `/readyz?verbose` of one executor says.
+/// The answer of `/readyz?verbose` of one executor.
 async fn readiness(world: &World, index: usize) -> anyhow::Result<String> {
     let url = format!("{}/readyz?verbose", world.executors[index].api_url());
     Ok(reqwest::get(url).await?.text().await?)
@@ -116,10 +115,10 @@ async fn an_executor_that_the_broker_refuses_does_not_lead_though_it_came_first(
     })
     .await?;
     world.start_executor()?;
-    // Once it was let in it waits out what is done to its user.
+    // A process that was let in once waits out any change of its user.
     world.rabbit.ctl(&["change_password", &user, "another"]).await?;
     world.rabbit.ctl(&["close_all_user_connections", &user, "the password is another"]).await?;
-    // The one that has led so far goes.
+    // The leader ends.
     eventually("the refused one says so", SOON, async || {
         let said = readiness(&world, 1).await.unwrap_or_default();
         Ok(said.contains("does not seek leadership").then_some(()))
@@ -194,7 +193,7 @@ async fn a_leader_that_may_no_longer_write_leaves_it_to_one_that_may() -> anyhow
     Ok(())
 }
 
-/// A snapshot or a transaction that is open for longer keeps what died meanwhile from being vacuumed.
+/// A snapshot or a transaction that is open for longer keeps dead rows from being vacuumed.
 const OPEN_MAX: Duration = Duration::from_secs(3);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Those who listen: to a stream of events over HTTP, and to the exchange over AMQP. They check nothing of what comes.
+//! Listeners: to a stream of events over HTTP, and to the exchange over AMQP. They check nothing.
 
 use std::pin::Pin;
 use std::process::Stdio;
@@ -68,7 +68,7 @@ impl Ear {
     }
 }
 
-/// A client for streams, which may go on for as long as they like.
+/// A client for streams, without a deadline.
 pub(crate) fn patient() -> reqwest::Result<reqwest::Client> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().connect_timeout(SOON).pool_max_idle_per_host(0).build()
@@ -81,7 +81,7 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Whatever is published with a key that fits one of `patterns` after this returns will be heard.
+    /// Receives everything that is published with a key that fits one of `patterns` after this returns.
     pub(crate) async fn start(amqp: &str, patterns: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(PYTHON);
         command.args([SUBSCRIBER, amqp]).args(patterns).stdin(Stdio::null()).stdout(Stdio::piped());

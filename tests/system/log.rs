@@ -1,4 +1,4 @@
-//! What the log says to those who run an installation: one line for each thing that they should hear, and no second one.
+//! What the log shows to operators: one line for each thing that they should know, and no second one.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -97,7 +97,7 @@ async fn of_two_live_workers_of_one_name_the_later_ends_with_the_reason_and_one_
     world.workers.clear();
     world.start_worker_in("worker-0", "a-third-place", &actions)?;
     world.submit("line.two", json!({"tag": "second"})).await?;
-    // It may be granted to the dead one first, whose lease has to end.
+    // It may be granted to the dead worker first; then its lease has to end.
     world.settled("line.two", 2, LATER).await?;
     ensure!(world.workers[0].is_running()?, "{}", world.workers[0].log());
     assert_eq!(lines(&world.executors[0], &["is refused"]).len(), 1, "{}", world.executors[0].log());

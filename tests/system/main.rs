@@ -1,4 +1,4 @@
-//! Real `slotline` processes on real servers, judged by what the attempts themselves say of their start and end.
+//! Real `slotline` processes on real servers, checked by the stamps that the attempts themselves write.
 //!
 //! Every test has its own virtual host and database; those that hurt a server have a server of their own.
 

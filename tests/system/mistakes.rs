@@ -1,7 +1,7 @@
-//! The mistakes that people make with servers, and the exact words that each is answered with.
+//! Mistakes that people make with servers, and the exact error for each.
 //!
-//! What only a person can mend ends a daemon at its start, with code 2; a server that is not there is waited for, and said.
-//! `crates/slotline/tests/mistakes.rs` has those that need no server.
+//! What only a person can correct ends a daemon at its start, with code 2; a server that does not answer is waited for, and logged.
+//! `crates/slotline/tests/mistakes.rs` has the mistakes that need no server.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::world::{SOON, World};
 const DATABASE_SETTING: &str = "(--database-url, SLOTLINE_DATABASE_URL or `database_url`)";
 const BROKER_SETTING: &str = "(--amqp-url, SLOTLINE_AMQP_URL or `amqp_url`)";
 
-/// The last line that a command which ends at once says, and its code.
+/// The last line of a command that ends at once, and its code.
 async fn ends(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<(String, Option<i32>)> {
     let output = tokio::time::timeout(SOON, Launch::new("ends", arguments).output(sandbox)).await??;
     let words = String::from_utf8(output.stderr)?;
     Ok((words.lines().last().unwrap_or_default().to_owned(), output.status.code()))
 }
 
-/// Waits until a daemon that goes on has said `words`.
+/// Waits until a daemon that goes on has logged `words`.
 async fn says(daemon: &mut Daemon, words: &str) -> anyhow::Result<()> {
     eventually(&format!("{} says {words:?}", daemon.name()), SOON, async || {
         anyhow::ensure!(daemon.is_running()?, "it has ended: {}", daemon.log());

@@ -1,4 +1,4 @@
-//! What people change while work goes on: on any executor, known by who did it and why, and judged afterwards by what held.
+//! Changes by people while work goes on: on any executor, in the audit with actor and reason, and verified by the policy in force.
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
@@ -8,10 +8,10 @@ use crate::actions::Action;
 use crate::message::{Message, tags};
 use crate::world::{LATER, SOON, World, http, list};
 
-/// As whom publishers log in.
+/// The user that publishers log in as.
 const USER: &str = "slotline-publisher";
 
-/// What one executor answers: status, ETag, and the whole body.
+/// The answer of one executor: status, ETag, and the whole body.
 async fn ask(
     world: &World,
     executor: usize,
@@ -53,7 +53,7 @@ async fn every_change_works_on_a_follower_as_on_the_leader_and_says_who_and_why(
         };
         let before = changed(&world, "action=line.one").await?.len();
         let (_, etag, seen) = call("GET", "actions/line.one", &[], None).await?;
-        // What wiped a policy: a whole one that names one member.
+        // A whole policy with one member would reset all others.
         let limit = || Some(json!({"limit": 5}));
         let (status, _, refused) = call("PUT", "actions/line.one", &[], limit()).await?;
         ensure!(status == 428 && refused["error"]["message"].to_string().contains("PATCH"), "{refused}");

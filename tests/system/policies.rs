@@ -12,7 +12,7 @@ use crate::world::World;
 /// The canaries are looked at once a minute.
 const CHECKED: Duration = Duration::from_secs(240);
 
-/// What of the findings names `what`.
+/// Whether a warning names `what`.
 async fn warned(world: &World, what: &str) -> anyhow::Result<bool> {
     let ready = world.get("/readyz?verbose").await?;
     let warnings = ready["warnings"].as_array().context("warnings")?;

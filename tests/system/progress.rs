@@ -1,4 +1,4 @@
-//! What runs tell of themselves while they go on, and how the record keeps it.
+//! Progress that runs report, and how the record keeps it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,7 +80,7 @@ async fn reports_are_seen_by_stream_by_page_and_on_the_broker_while_the_run_goes
         let mut ear = Ear::open(&patient()?, &url, None).await?.context("a stream")?;
         let mut poll = LongPoll { world: &world, id, after: 0 };
 
-        // The run can't go on before all three have heard of it: its gate is closed.
+        // The run can't go on before all three have received it: its gate is closed.
         let is_half = |event: &Value| event["message"] == "half way";
         let (streamed, paged, told) =
             tokio::try_join!(heard(&mut ear, is_half), poll.until(is_half), published(&mut subscriber, id, is_half))?;
@@ -136,7 +136,7 @@ async fn what_a_run_prints_is_numbered_in_order_and_cut_with_a_mark() -> anyhow:
     let world = World::with([action, Action::reports("print.some", "")]).start().await?;
     let steps: Vec<_> = (0..LINES)
         .flat_map(|n| {
-            // A report between two lines, so that every line is told by itself, and their order shows.
+            // A report between two lines, so that every line has an event of its own, and their order shows.
             let stream = if n % 3 == 0 { "err" } else { "out" };
             [json!({stream: format!("line {n:02}")}), json!({"sleep": 0.01})]
         })
@@ -291,7 +291,7 @@ async fn who_asks_for_less_detail_is_told_less_and_nonsense_is_refused_by_name()
         check_whole(&record)?;
         let done: Vec<_> = record.iter().filter_map(|event| event["progress"][0].as_u64()).collect();
         assert!(done.len() <= most, "{detail}: {done:?}");
-        // What was held back at the end goes with the last message.
+        // Numbers that were held back at the end go with the last message.
         let but_last = &done[..done.len().saturating_sub(1)];
         assert!(but_last.windows(2).all(|pair| pair[1] - pair[0] >= least), "{detail}: {done:?}");
         assert_eq!(messages(&record), ["last"], "{detail}: {record:?}");
@@ -387,7 +387,7 @@ async fn what_workers_can_do_is_shown_for_each_action() -> anyhow::Result<()> {
     let silent = Action::command("echo.text", "", &["/bin/cat"]);
     let world = World::with([Action::reports("talk.much", ""), silent]).start().await?;
     let all = json!(["report-progress", "cancel", "logs"]);
-    // What holds commands is the host's to say, and said as one capability more.
+    // How commands are held depends on the host, and is one more capability.
     let is_of_the_action = |word: &&Value| !word.as_str().is_some_and(|word| word.starts_with("held-by-"));
     let sorted = |value: &Value| {
         let words = value.as_array().expect("a list");

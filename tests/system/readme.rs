@@ -29,7 +29,7 @@ fn blocks(path: &'static str) -> Vec<Block> {
     Page::read(path).sections.iter().flat_map(crate::page::Section::blocks).collect()
 }
 
-/// What is typed, with the servers and ports of this test.
+/// The blocks of the document, with the servers and ports of this test.
 struct Site {
     database: String,
     amqp: String,
@@ -64,7 +64,7 @@ async fn every_block_of_the_readme_does_what_it_says_on_real_servers() -> Result
         leader: address(&ports[0]),
         standby: address(&ports[1]),
     };
-    // Deploys; then a subscriber that finds nothing yet, whose queue stays; then what publishes; then the subscriber again.
+    // Deploys; then a subscriber that finds nothing yet, and leaves its queue; then publishing; then the subscriber again.
     let mut script = "set -eu\n".to_owned();
     for (index, block) in runs.enumerate() {
         script.push_str(&site.lines(block)?);
@@ -127,7 +127,7 @@ async fn what_the_readme_builds_is_there_and_its_demo_ends_as_it_shows() -> Resu
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     let recording = readme.iter().find(|block| block.language == "text").context("a recording")?;
     for line in recording.text.lines().rev().take_while(|line| !line.is_empty()) {
-        // How long it took is another's machine.
+        // The time depends on the machine.
         let line = line.split(", in ").next().unwrap_or_default();
         ensure!(shown.contains(line), "the demo does not show {line:?}:\n{shown}");
     }

@@ -1,5 +1,5 @@
-//! A journal that is older than the world: a dump restored, a snapshot rolled back, a copy led on beside the original, and
-//! a broker that knows nothing of it. No number is given twice, no limit is passed, and what is gone is said.
+//! A journal that went back: a dump restored, a snapshot rolled back, a copy led on beside the original, and a broker that knows
+//! nothing of it. No number is given twice, no limit is passed, and what is lost is reported.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ async fn go_on(world: &World) -> anyhow::Result<Stamp> {
     world.publish(&requests("behind", 2)).await?;
     world.stamps.started(9, LATER).await?;
     let long = the(world, "long")?;
-    // The mark follows the commit with which those behind were sent; without it no process may know of them.
+    // The mark follows the commit with which those behind were sent; without the mark no process may know of them.
     world.marked(long.execution + 3).await?;
     Ok(long)
 }
@@ -60,7 +60,7 @@ fn the(world: &World, tag: &str) -> anyhow::Result<Stamp> {
     world.stamps.read()?.into_iter().find(|stamp| stamp.tag == tag).with_context(|| format!("{tag} has started"))
 }
 
-/// Waits until the executor says that it grants nothing, and why.
+/// Waits until the executor reports that it grants nothing, and why.
 async fn doubts(world: &World, executor: usize, why: &str) -> anyhow::Result<()> {
     eventually("the doubt is said", SOON, async || {
         let (status, health) = world.health_of(executor).await?;
@@ -156,7 +156,7 @@ async fn a_dump_restored_without_any_worker_gives_no_number_out_twice() -> anyho
     world.publish(&requests("after", 3)).await?;
     let stamps = world.stamps.ended(8, LATER).await?;
     let next = stamps.iter().map(|stamp| stamp.execution).max().context("some ended")? + 1;
-    // With no worker left, nothing else tells of them.
+    // With no worker left, only the marks show these executions.
     world.marked(next).await?;
     world.executors[0].kill()?;
     world.workers[0].kill()?;

@@ -1,4 +1,4 @@
-//! What each user of the broker may say; and that what a broker lets through all the same changes nothing.
+//! What each user of the broker may publish; and that a message which the broker lets through all the same changes nothing.
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn say(
     stranger.publish(exchange, key.as_bytes(), &properties, body.to_string().as_bytes()).await
 }
 
-/// What an attacker would like to say of the one execution that runs, each by its key, with everything right but the proof.
+/// Messages of an attacker about the one execution that runs, each by its key, with everything right but the proof.
 fn lies(id: i64, incarnation: &str, fence: i64) -> Vec<(String, Value)> {
     let end = json!({
         "execution_id": id, "action_id": 1, "action_ref": "line.one", "attempt": 1, "fence": fence, "worker": "worker-0",
@@ -83,7 +83,7 @@ async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything(
     let mut world = World::with(actions).executors(2).start().await?;
     let mut heard = world.subscribe().await?;
 
-    // Everything works: requests, an answer heard by who subscribes, a take-over, a cancellation.
+    // Everything works: requests, an answer to a subscriber, a take-over, a cancellation.
     let request = |tag: &str| Message::request("line.one", json!({"tag": tag})).id(tag);
     world.publish(&["a", "b", "c"].map(request)).await?;
     world.settled("line.one", 3, LATER).await?;
@@ -112,12 +112,12 @@ async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything(
             let said = say(&world, role, exchange, &key, &[], &body).await;
             ensure!(said.is_err(), "the broker let a {role} say {key} to {exchange}");
         }
-        // Older brokers pass copies on whatever the rights; the door leads nowhere but to the requests.
+        // Older brokers pass copies (`CC`) on whatever the rights; the exchange leads only to the requests queue.
         let _ = say(&world, "publisher", EXECUTIONS, "execution.requested", &[&key], &json!({})).await;
-        // A worker's user may say more, and by copies on older brokers all of it; what proves nothing is not believed.
+        // A worker's user may publish more, and with copies on older brokers all of it; without a proof it is not believed.
         let _ = say(&world, "worker", WORK, &key, &[], &body).await;
         let _ = say(&world, "worker", WORK, "execution.progress", &[&key], &body).await;
-        // Nor from a user that the broker lets say everything.
+        // Nor from a user that may publish everything.
         say(&world, "executor", WORK, &key, &[], &body).await?;
     }
     world.publish(&[request("last")]).await?;
@@ -131,7 +131,7 @@ async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything(
     ensure!(health.contains("messages were refused"), "{health}");
     ensure!(world.stamps.read()?.iter().all(|stamp| stamp.tag != "forged"), "a forged order ran");
 
-    // It is the publisher's own to end.
+    // Its own publisher may cancel it.
     world.publish(&[Message::payload("execution.cancel_requested", json!({"message_id": "running"}))]).await?;
     world.settled("line.one", 8, LATER).await?;
     ensure!(world.execution(id).await?["status"] == "cancelled");
@@ -145,7 +145,7 @@ async fn a_publisher_that_says_who_it_is_keeps_its_message_ids_to_itself() -> an
     let world = World::with([Action::stamp("line.one", "limit = 1\nrun_ahead = 0")]).start().await?;
     let request =
         |tag: &str| Message::request("line.one", json!({"tag": tag, "gate": world.gate("all")})).id("the-one");
-    // The first comes from nobody in particular and takes the name; the second is of a user that the broker knows.
+    // The first is without a user and takes the name; the second is of a user that the broker knows.
     world
         .publish(&[
             request("squatter"),
@@ -163,7 +163,7 @@ async fn a_publisher_that_says_who_it_is_keeps_its_message_ids_to_itself() -> an
     ensure!(own["execution_id"] != squatters["execution_id"], "{own} {squatters}");
     ensure!(own["message_id"] == "the-one", "{own}");
 
-    // Nor can it be cancelled by another's word, or by its number.
+    // Nor can another publisher cancel it, or a message with its number.
     let id = own["execution_id"].as_i64().context("an id")?;
     let cancel = |payload: Value| Message::payload("execution.cancel_requested", payload);
     world.publish(&[cancel(json!({"execution_id": id})), cancel(json!({"message_id": "the-one"}))]).await?;
@@ -175,7 +175,7 @@ async fn a_publisher_that_says_who_it_is_keeps_its_message_ids_to_itself() -> an
     world.publish(&[cancel(json!({"message_id": "the-one"})).user("slotline-publisher")]).await?;
     world.reaches(id, "cancelled").await?;
 
-    // The broker lets nobody say that it is another.
+    // The broker refuses a `user_id` that is not the connection's user.
     let mut stranger = Stranger::connect(&world.login("publisher")).await?;
     let forged = RawProperties::default().text(Property::UserId, "slotline-executor");
     let body = json!({"message_type": "execution.requested", "payload": {"action_ref": "line.one"}}).to_string();

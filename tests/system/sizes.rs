@@ -52,7 +52,7 @@ async fn a_broker_that_takes_a_mebibyte_carries_what_fits_and_the_rest_is_refuse
     let too_large = world.reaches(too_large, "failed").await?;
     assert_eq!(too_large["error"]["code"], "result_too_large", "{too_large}");
 
-    // Nothing was sent that the broker does not take, but for the question how much that is.
+    // No message was larger than the broker takes, except for the probe of that size.
     let log = world.rabbit.log();
     let refused = log.lines().filter(|line| line.contains("larger than configured max size"));
     let probe = format!("message size {} ", 4 << 20);

@@ -1,6 +1,6 @@
-//! Publishers that know the format and others that do not, all at once; and the verdict on what became of it.
+//! Publishers that know the format and others that do not, all at once; and the verdict on the result.
 //!
-//! The worker is this process, with handlers that do nothing but note the order: what is tried is what comes in.
+//! The worker is this process, with handlers that only note the order: the tests are about intake.
 
 mod raw;
 
@@ -26,7 +26,7 @@ const WINDOW: usize = 1000;
 const OVERSIZED_EVERY: usize = 1000;
 /// After so many good ones comes one of every kind that no library sends.
 const RAW_EVERY: usize = MESSAGES / 4;
-/// The header by which a dead letter is known again.
+/// The header with the number of a dead letter.
 const NUMBER: &str = "number";
 
 /// What the ids of good messages begin with.
@@ -194,7 +194,7 @@ fn nested(depth: usize) -> Value {
     (0..depth).fold(json!(1), |inner, _| json!([inner]))
 }
 
-/// What nobody but Slotline's own processes should say.
+/// Messages that only Slotline's own processes may publish.
 fn forged() -> impl Iterator<Item = Publication> {
     let keys = ["execution.completed", "execution.returned", "execution.status_changed", "execution.progress"];
     let keys = keys.into_iter().chain(["worker.heartbeat", "worker.ended", "executor.hello"]);
@@ -245,7 +245,7 @@ async fn dead_letters(installation: &Installation, count: usize) -> Result<BTree
     let all: Vec<Value> = serde_json::from_str(postgres.psql_in(database, ALL).await?.trim())?;
     for letter in all {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        // What was refused for what came before it is put aside without the headers it came with.
+        // A member that was refused because of an earlier one is put aside without its headers.
         let id = letter["message_id"].as_str();
         let named = || id.and_then(|id| id.strip_prefix(GOOD).or(id.strip_prefix(raw::RAW))).map(str::to_owned);
         let properties: Value = serde_json::from_str(&text(&letter["properties"]).context("properties")?)?;
@@ -395,7 +395,7 @@ async fn no_body_costs_more_than_a_small_multiple_of_its_bytes_and_good_ones_beh
 async fn good_ones_among_a_flood_of_bad_members_are_taken_before_any_of_these_is_put_aside() -> Result<()> {
     const BODIES: usize = 60;
     const MEMBERS: usize = 10_000;
-    /// Neither does the journal keep a letter, nor does the broker confirm more than the first few.
+    /// The journal can't keep a letter, and the broker confirms only the first few.
     const CLOSED: &str = "BEGIN; LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3600)";
     const FULL: &str = r#"{"max-length": 10, "overflow": "reject-publish"}"#;
     let installation = Installation::start().await?;
@@ -459,7 +459,7 @@ async fn a_request_that_kills_the_process_which_holds_it_against_a_schema_is_put
     kills_in("admit", json!({"limit": 1, "schema": schema})).await
 }
 
-/// A message of which every process dies in this step.
+/// A message that kills every process in this step.
 async fn kills_in(step: &str, policy: Value) -> Result<()> {
     const POISON: &str = "what no process survives";
     let mut installation = Installation::start_with(&[("SLOTLINE_CRASH_ON", &format!("{step}:{POISON}"))]).await?;

@@ -85,7 +85,7 @@ async fn leader_and_follower_stream_everything_that_their_client_asks_for() -> a
         let ends = Ear::open(&client, &format!("{url}?status=completed,failed"), None).await?.context("a stream")?;
         ears.push((all, of_one, ends));
     }
-    // What happens before an executor has told the leader of its wish is not for its clients: they hear these first.
+    // Events before an executor has subscribed to the leader do not reach its clients, so all wait for these first.
     for (turn, (all, ..)) in ears.iter_mut().enumerate() {
         let greeted = async {
             loop {
@@ -154,7 +154,7 @@ async fn two_hundred_clients_that_are_cut_at_random_each_hear_every_event_once()
         });
         clients.push((tokio::spawn(client), count));
     }
-    // Everyone listens before there is much to hear.
+    // All clients listen before there are many events.
     try_join_all(clients.iter_mut().map(|(_, count)| count.reaches(1))).await?;
     world.open("begin")?;
     let mut connections = 0;
@@ -175,7 +175,7 @@ async fn two_hundred_clients_that_are_cut_at_random_each_hear_every_event_once()
     Ok(())
 }
 
-/// Follows a run that talks, kills the leader twice while it does, and holds what was heard against what was said.
+/// Follows a run that reports, kills the leader twice meanwhile, and compares the events with the reports.
 async fn through_the_end_of_executors(mut world: World, in_its_place: bool) -> anyhow::Result<()> {
     let steps = json!([{"talk": {"until": "end", "every": 0.1}}]);
     let id = world.submit("talk.much", json!({"steps": steps})).await?;
@@ -199,7 +199,7 @@ async fn through_the_end_of_executors(mut world: World, in_its_place: bool) -> a
             world.start_executor()?;
         }
         world.addresses();
-        // What is heard now was said to the next leader, or kept for it.
+        // These events were reported to the next leader, or kept for it.
         enough = count.reaches(enough).await? + 20;
     }
     count.reaches(enough).await?;

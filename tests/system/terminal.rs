@@ -1,4 +1,4 @@
-//! The program as one who follows an execution with it, where the output is no terminal.
+//! Following an execution on the command line, with an output that is no terminal.
 
 use std::process::Output;
 
@@ -21,7 +21,7 @@ async fn prints(command: &Daemon, line: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// The lines of `log` that tell of messages of a run that talks.
+/// The lines of `log` with the numbered messages of a run.
 fn talk(log: &str) -> Vec<&str> {
     let said = |line: &str| line.rsplit_once("n ").is_some_and(|(_, number)| number.parse::<u32>().is_ok());
     log.lines().filter(|line| said(line)).collect()

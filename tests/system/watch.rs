@@ -1,4 +1,4 @@
-//! What the API tells about lines and executions.
+//! The API's answers about lines and executions.
 
 use serde_json::json;
 

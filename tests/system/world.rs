@@ -1,4 +1,4 @@
-//! One installation of Slotline for one test: servers, executors, workers, actions, and eyes on all of it.
+//! One installation of Slotline for one test: servers, executors, workers, actions, and ways to look at all of it.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -32,14 +32,14 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// For a whole run of hundreds of processes on a small machine.
 pub(crate) const LATER: Duration = Duration::from_secs(240);
 
-/// How long a silence is borne.
+/// The lease of a worker.
 #[derive(Clone, Copy)]
 enum Lease {
     /// Short enough to wait for its end.
     Short,
     /// For tests that wait for its end, and take a server away meanwhile for as long as that takes on a busy machine.
     Middle,
-    /// As by default, for tests in which nobody is silent.
+    /// As by default, for tests in which no worker is silent.
     Default,
     /// For tests that restart a server: nothing is lost, however long that takes.
     Long,
@@ -111,7 +111,7 @@ pub(crate) struct World {
     sandbox: Sandbox,
     /// Straight to the server.
     database: String,
-    /// For the user that may do everything: the tests' own eyes, and no part of the installation.
+    /// For the user that may do everything: used by the tests only, not by the installation.
     amqp: String,
     actions: PathBuf,
     gates: PathBuf,
@@ -315,7 +315,7 @@ impl World {
 
     // ---- users of the broker ----
 
-    /// The URL by which one of this role logs in.
+    /// The URL with which a process of this role logs in.
     pub(crate) fn login(&self, role: &str) -> String {
         self.amqp.replace("guest:guest", &format!("slotline-{role}:secret"))
     }
@@ -398,7 +398,7 @@ impl World {
         Ok(())
     }
 
-    /// The file that says what this world's actions run.
+    /// The file with what this world's actions run.
     pub(crate) fn actions(&self) -> PathBuf {
         self.actions.clone()
     }
@@ -486,7 +486,7 @@ impl World {
         self.addresses.clone()
     }
 
-    /// Hears everything from now on that workers and executors tell of executions.
+    /// Receives all progress and statuses that are published from now on.
     pub(crate) async fn subscribe(&self) -> anyhow::Result<Subscriber> {
         Subscriber::start(&self.login("reader"), &["execution.progress.#", "execution.status_changed.#"]).await
     }
@@ -554,7 +554,7 @@ impl World {
         Ok(())
     }
 
-    /// What `slotline verify` says of the journal.
+    /// The verdict of `slotline verify`.
     pub(crate) async fn verified(&self) -> anyhow::Result<String> {
         let output = Launch::new("verify", &["verify", "--database-url", &self.database]).output(&self.sandbox).await?;
         ensure!(output.status.success(), "verify: {output:?}");
@@ -568,7 +568,7 @@ impl World {
         serde_json::from_slice(&output.stdout).with_context(|| format!("verify: {output:?}"))
     }
 
-    /// Waits until a mark on the broker tells that the next execution of the journal is this one, or a later one.
+    /// Waits for a mark on the broker by which the next execution of the journal is this one, or a later one.
     pub(crate) async fn marked(&self, next: i64) -> anyhow::Result<()> {
         let session = Broker::rabbit(&self.amqp, PREFIX)?.open("the test").await?;
         let marked = eventually(&format!("a mark tells of what is before execution {next}"), SOON, async || {
@@ -765,8 +765,8 @@ impl World {
 
     // ---- judgement ----
 
-    /// Holds a finished run of a line against the contract: every tag ran to its end, once, in
-    /// order, never more than `limit` at once, and the journal says the same.
+    /// Checks a finished run of a line against the contract: every tag ran to its end, once, in order, never more than `limit` at
+    /// once, and so it is in the journal.
     pub(crate) async fn check_line(&self, action_ref: &str, tags: &[String], limit: usize) -> anyhow::Result<()> {
         let stamps = self.stamps.read()?;
         slotline_tests::check_line(&stamps, tags, limit)?;
@@ -790,16 +790,16 @@ pub(crate) fn list(value: &Value) -> anyhow::Result<&Vec<Value>> {
     value.as_array().with_context(|| format!("a list: {value}"))
 }
 
-/// A client with a deadline. It speaks no TLS here, but does not start without someone who could.
+/// A client with a deadline. It needs a TLS provider to start, though it uses no TLS here.
 pub(crate) fn http() -> reqwest::Result<reqwest::Client> {
-    // Only the first of a process installs it; all the others find it there.
+    // Only the first call of a process installs it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // Without a body, what changes something says so by a header.
+    // A change without a body needs the header.
     let headers = [(HeaderName::from_static("x-slotline"), HeaderValue::from_static("test"))];
     reqwest::Client::builder().timeout(SOON).default_headers(headers.into_iter().collect()).build()
 }
 
-/// The program sees a wall clock that is off by so much; what it goes by otherwise is left alone.
+/// Starts the program with a wall clock that is off by `offset`; its other clocks are right.
 fn with_clock(launch: Launch, offset: Option<&'static str>) -> anyhow::Result<Launch> {
     let Some(offset) = offset else { return Ok(launch) };
     let libraries = std::fs::read_dir("/usr/lib")?.flatten().map(|folder| folder.path().join(FAKETIME));

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 
-/// What the kernel shows to programs is counted in these, whatever its own clock does.
+/// The unit of the times in `/proc`, whatever the frequency of the kernel's own clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Whose time is counted, by a name each.
+/// The processes whose time is counted, each with a name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meter(Vec<(String, Counted)>);
 
 #[derive(Clone, Copy, Debug)]
 enum Counted {
     Alone(i32),
-    /// With its children: those that live, and those that it has waited for.
+    /// A process with its children: those that live, and those that it has waited for.
     Family(i32),
 }
 

@@ -1,7 +1,7 @@
 //! Workers with handlers of this program: each a process of its own, or, embedded, a task of this one.
 //!
-//! A worker's process is this same program, told by its arguments to be one. Its stamps stay in memory while it works
-//! and are written when it ends.
+//! A worker's process is this same program with the argument [`ROLE`]. Its stamps stay in memory while it works and are written
+//! when it ends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,21 +20,21 @@ use crate::PREFIX;
 use crate::cpu::Meter;
 use crate::stamps::{self, Stamp};
 
-/// How this program is told to be a worker.
+/// The argument that makes this program a worker.
 pub(crate) const ROLE: &str = "be-a-worker";
 /// How long a worker may take to end once nothing runs any more.
 const END_WITHIN: Duration = Duration::from_secs(60);
 /// Stamps that a worker has room for without asking for memory again.
 const STAMPS_EXPECTED: usize = 300_000;
 
-/// Workers at work, and whose time is counted with theirs.
+/// Running workers, and the meter of their processor time and that of the executor.
 pub(crate) struct Crew {
     pub(crate) hands: Vec<Hand>,
     pub(crate) meter: Meter,
 }
 
 impl Crew {
-    /// Lets all end; gives what their handlers said.
+    /// Ends all workers; returns the stamps of their handlers.
     pub(crate) async fn end(self) -> Result<Vec<Stamp>> {
         let mut stamps = Vec::new();
         for hand in self.hands {
@@ -44,7 +44,7 @@ impl Crew {
     }
 }
 
-/// Seconds of processors, by who spent them, over several rounds.
+/// Seconds of processor time by process, over several rounds.
 #[derive(Default)]
 pub(crate) struct Spent(pub(crate) BTreeMap<String, f64>);
 
@@ -79,7 +79,7 @@ impl Served {
     }
 }
 
-/// One worker's orders.
+/// What one worker is started with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Role {
     pub(crate) name: String,
@@ -94,14 +94,14 @@ struct Orders {
     stamps: PathBuf,
 }
 
-/// What each execution is told; see [`Stamp`].
+/// The parameters of an execution; see [`Stamp`].
 #[derive(Deserialize)]
 struct Parameters {
     line: u64,
     n: u64,
 }
 
-/// A worker at work.
+/// A running worker.
 pub(crate) enum Hand {
     Process { process: Box<Guarded>, stamps: PathBuf },
     Task { running: JoinHandle<Result<(), slotline_worker::Error>>, shutdown: Shutdown, stamps: Stamps },
@@ -134,7 +134,7 @@ impl Hand {
         }
     }
 
-    /// Lets it end in order, and gives what its handlers said.
+    /// Ends it in order, and returns the stamps of its handlers.
     pub(crate) async fn end(self) -> Result<Vec<Stamp>> {
         match self {
             Self::Process { mut process, stamps } => {
@@ -154,7 +154,7 @@ impl Hand {
     }
 }
 
-/// The whole program, when it was told to be a worker.
+/// Runs this program as a worker.
 pub(crate) fn be_one(orders: &str) -> Result<()> {
     let orders: Orders = serde_json::from_str(orders)?;
     tokio::runtime::Runtime::new()?.block_on(async {

@@ -1,4 +1,4 @@
-//! One figure: what was measured, of whom, in which case, and what came out. Rivals' scripts print the same as JSON lines.
+//! One figure: system, measure, case and result. The scripts of the rivals print the same as JSON lines.
 
 use std::collections::BTreeMap;
 
@@ -35,12 +35,12 @@ pub(crate) struct Figure {
     pub(crate) p999_us: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_us: Option<f64>,
-    /// Starts out of order, and starts before the end of what held the slot, by the handlers' own stamps.
+    /// Starts out of order, and starts before the slot was free, by the handlers' own stamps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) order_violations: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) overlaps: Option<u64>,
-    /// Broken promises by the journal's own word; `None` where it was too large to be asked.
+    /// Broken promises by `slotline verify`; `None` if the journal was too large for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) journal_violations: Option<u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -104,7 +104,7 @@ impl Figure {
         self
     }
 
-    /// Whether order and limit were seen kept; `None` where nobody looked, or nothing was promised.
+    /// Whether order and limit were kept; `None` if that was not checked, or nothing was promised.
     pub(crate) fn judged(&self) -> Option<bool> {
         let counts = [self.order_violations, self.overlaps, self.journal_violations];
         counts.into_iter().flatten().map(|count| count == 0).reduce(|one, other| one && other)
@@ -114,7 +114,7 @@ impl Figure {
 /// What the machine itself takes for the same, by case: medians in microseconds.
 pub(crate) type Floors = BTreeMap<String, f64>;
 
-/// What was measured so far. Each figure is told as it comes, and one that was measured outlives what fails after it.
+/// The figures so far. Each is printed when it is added, so that a later failure does not lose it.
 #[derive(Default)]
 pub(crate) struct Book(pub(crate) Vec<Figure>);
 

@@ -1,4 +1,4 @@
-//! G: whether T and H feel what else there is: executions that wait in other lines, and actions that nobody uses.
+//! G: whether T and H depend on what else there is: executions that wait in other lines, and actions that are not used.
 
 use anyhow::Result;
 
@@ -42,7 +42,7 @@ async fn waiting(site: Site<'_>, scale: &Scale, book: &mut Book) -> Result<()> {
     let took = installation.restart_executor().await?;
     let mut figure = Figure::new(site.system(), "G", format!("{waiting} waiting: start-up until it leads"), 1);
     figure.seconds = Some((took.as_secs_f64() * 100.0).round() / 100.0);
-    // Beside an executor that has just started with nothing.
+    // Compared with an executor that has just started with an empty journal.
     let each = installation.resident()?.saturating_sub(at_rest) / waiting as u64;
     book.add(figure.with("bytes_each", each));
     installation.close(site).await?;
@@ -73,7 +73,7 @@ async fn fill(installation: &Installation, from: usize, to: usize) -> Result<f64
     Ok(begun.elapsed().as_secs_f64())
 }
 
-/// T and H as things stand.
+/// T and H in the present state.
 async fn at(installation: &Installation, what: &str, scale: &Scale, book: &mut Book) -> Result<()> {
     let named = |figure: Figure| Figure { case: format!("{what}: {}", figure.case), ..figure };
     for form in [Form::Each, Form::Arrays] {

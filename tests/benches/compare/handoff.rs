@@ -31,7 +31,7 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     for runs_ahead in [false, true] {
         for workers in [1, 4] {
             for run_ms in [1, 0] {
-                // With run-ahead nobody asks the centre: there a rival stands beside it.
+                // With run-ahead a hand-off needs no round through the executor, so no floor is measured.
                 let floors: &[Round] = if runs_ahead { &[] } else { &[limits::HANDOFF] };
                 let before = site.floors(floors, scale).await?;
                 let installation = site.install().await?;
@@ -52,19 +52,19 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     Ok(())
 }
 
-/// The policy of a line with one slot. The one place that knows how running ahead is asked for.
+/// The policy of a line with one slot. The only place that knows the member for running ahead.
 fn policy(runs_ahead: bool, scale: &Scale) -> String {
     let chain = if runs_ahead { scale.run_ahead } else { 0 };
     format!(r#"{{"limit": 1, "run_ahead": {chain}}}"#)
 }
 
-/// Puts the line; `false` if this build can't do what is asked. One that knows nothing of running ahead does not do it.
+/// Declares the line; `false` if this build can't. A build without run-ahead takes a policy without its member.
 pub(crate) async fn put(installation: &Installation, action: &str, runs_ahead: bool, scale: &Scale) -> Result<bool> {
     Ok(installation.put(action, &policy(runs_ahead, scale)).await?
         || (!runs_ahead && installation.put(action, r#"{"limit": 1}"#).await?))
 }
 
-/// `None` if this build can't do what is asked.
+/// `None` if this build can't run ahead.
 pub(crate) async fn run(
     installation: &Installation,
     measure: &str,

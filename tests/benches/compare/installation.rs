@@ -1,7 +1,7 @@
 //! One installation under measurement: an executor process on servers, or everything embedded in this process.
 //!
-//! Each measure has its own, with a journal of its own, so that none pays for the history of another and each is judged
-//! by itself.
+//! Each measure has an installation and a journal of its own, so that it does not pay for the history of another and is checked
+//! alone.
 
 mod site;
 
@@ -34,7 +34,7 @@ const LOOK_SELDOM: Duration = Duration::from_millis(500);
 pub(crate) const END_WITHIN: Duration = Duration::from_secs(60);
 /// Actions that are put at once.
 const PUTS: usize = 32;
-/// A journal of more executions is not judged: that takes longer than the measure.
+/// A journal of more executions is not verified: that takes longer than the measure.
 const VERIFIED_MAX: u64 = 400_000;
 
 pub(crate) struct Installation {
@@ -48,7 +48,7 @@ pub(crate) struct Installation {
     executor: Executor,
     meter: Meter,
     sandbox: Sandbox,
-    /// Of the journal, to ask what has ended, where the journal is a server's.
+    /// A client of the journal, to count what has ended, if the journal is on a server.
     journal: Option<Client>,
     database: String,
 }
@@ -130,7 +130,7 @@ impl Installation {
         .await
     }
 
-    /// What the journal holds, which is what is committed.
+    /// The totals in the journal, so of what is committed.
     pub(crate) async fn totals(&self) -> Result<Totals> {
         let sum = "SELECT coalesce(sum(enqueued), 0)::bigint, coalesce(sum(completed), 0)::bigint FROM action_totals";
         if let Some(journal) = &self.journal {
@@ -155,7 +155,7 @@ impl Installation {
         self.until_settled_by(LOOK_EVERY, count).await
     }
 
-    /// Looks so seldom that what is measured by stamps is not disturbed.
+    /// Waits with queries so rare that they do not disturb a measure by stamps.
     pub(crate) async fn until_settled_undisturbed(&self, count: u64) -> Result<()> {
         self.until_settled_by(LOOK_SELDOM, count).await
     }
@@ -167,7 +167,7 @@ impl Installation {
         .await
     }
 
-    /// So many workers, each of this capacity, known to the leader.
+    /// Starts so many workers, each of this capacity; the leader knows them when this returns.
     pub(crate) async fn hire(&self, count: usize, capacity: u32, served: &[Served]) -> Result<Crew> {
         let names: Vec<String> = (0..count).map(|_| self.fresh_name()).collect();
         let roles = names.iter().map(|name| Role { name: name.clone(), capacity, served: served.to_vec() });
@@ -181,7 +181,7 @@ impl Installation {
         Ok(Crew { hands, meter })
     }
 
-    /// No worker had it before.
+    /// A name that no worker had before.
     pub(crate) fn fresh_name(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         format!("worker-{}", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -197,7 +197,7 @@ impl Installation {
         .await
     }
 
-    /// Broken promises, by the journal alone; `None` if it is too large to be asked.
+    /// Broken promises by `slotline verify`; `None` if the journal is too large.
     pub(crate) async fn verify(&self) -> Result<Option<u64>> {
         if self.totals().await?.enqueued > VERIFIED_MAX {
             return Ok(None);
@@ -217,7 +217,7 @@ impl Installation {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// Kills the executor and starts another; gives how long that one took, from its start, until it led.
+    /// Kills the executor and starts another; returns the time from its start until it led.
     pub(crate) async fn restart_executor(&mut self) -> Result<Duration> {
         let Executor::Process { process, port } = &mut self.executor else {
             bail!("the executor has no process of its own")

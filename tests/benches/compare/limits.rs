@@ -1,7 +1,7 @@
 //! The limits of the machine: what RabbitMQ, PostgreSQL and the disk give to a program that does nothing else.
 //!
-//! Straight on lapin and on a plain client of PostgreSQL, through none of our own code, so that no change of ours moves
-//! them. The two hops with one commit between them are the floor of a hand-off that asks the centre.
+//! Directly on lapin and on a plain client of PostgreSQL, without code of Slotline, so that no change of it moves the figures.
+//! Two hops with one commit between them are the floor of a hand-off through the executor.
 
 mod amqp;
 mod disk;

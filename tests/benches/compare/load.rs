@@ -1,8 +1,7 @@
 //! T and M: executions per second from end to end, from the first publication until the journal has the last end.
 //!
-//! Live, the workers wait when the first request is published, and it is the publisher's time, too, that counts.
-//! Prefilled, all requests wait in the journal and the clock starts when their action is resumed, as rivals are measured
-//! whose enqueueing is not counted.
+//! Live: the workers are ready when the first request is published, and publishing counts. Prefilled: all requests wait in the
+//! journal, and the clock starts when their action is resumed, as for rivals without their enqueueing.
 
 use std::time::Instant;
 
@@ -72,7 +71,7 @@ async fn alone(site: Site<'_>, measure: &str, load: Load, scale: &Scale) -> Resu
 
 /// Rounds of one case, until they have taken long enough.
 pub(crate) async fn run(installation: &Installation, measure: &str, load: Load, scale: &Scale) -> Result<Figure> {
-    // What takes no time outruns a short chain.
+    // Handlers that take no time outrun a short chain.
     let policy = if load.keys.is_some() { r#"{"key_limit": 1, "run_ahead": 40}"# } else { "{}" };
     installation.put(ACTION, policy).await?;
     let crew = installation.hire(1, CAPACITY, &[Served::one(ACTION, 0)]).await?;

@@ -1,4 +1,4 @@
-//! On what it was measured: figures of another machine, or of another hour, are not comparable.
+//! The machine of a run: figures of another machine, or of another hour, are not comparable.
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::scale::Scale;
 
-/// How long a chain may be where nobody says.
+/// How long a chain may be by default.
 const RUN_AHEAD: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Options {
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("{argument}: expected a value"));
             match argument.as_str() {
-                // cargo says it to every benchmark.
+                // cargo passes it to every benchmark.
                 "--bench" => {}
                 "--output" => {
                     output = match value()?.as_str() {

@@ -1,12 +1,12 @@
-//! The real `slotline` program, made up to date once: a stale one would be measured without a word.
+//! The real `slotline` program, built once before the run, so that no stale one is measured.
 
 use std::process::Command;
 
 use anyhow::Result;
 use slotline_tests::{Guarded, Sandbox, slotline_binary};
 
-/// Starts it below `sandbox`, without what the shell says about another installation. The harness's own daemons print
-/// their logs when they end, which would spoil the output here.
+/// Starts it in `sandbox`, without the `SLOTLINE_` variables of the shell. The harness's own daemons would print their logs
+/// between the figures when they end.
 pub(crate) fn start(sandbox: &Sandbox, name: &str, arguments: &[&str]) -> Result<Guarded> {
     let mut command = Command::new(slotline_binary()?);
     for (variable, _) in std::env::vars_os() {

@@ -1,4 +1,4 @@
-//! Who publishes: as fast as the broker confirms, never waiting for what becomes of it.
+//! The publisher: as fast as the broker confirms, without waiting for the executions.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -52,7 +52,7 @@ impl Request {
     fn write(&self, body: &mut String) {
         let Self { action, line, n, .. } = self;
         let key = if self.keyed { format!(r#""concurrency_key":"k{line}","#) } else { String::new() };
-        // By hand, as a publisher in a hurry would: the names need no escapes.
+        // Written by hand, which is faster: the names need no escapes.
         body.push_str(&format!(
             r#"{{"message_type":"execution.requested","payload":{{"action_ref":"{action}",{key}"parameters":{{"line":{line},"n":{n}}}}}}}"#
         ));
@@ -91,7 +91,7 @@ pub(crate) async fn publish(session: &Session, form: Form, mut requests: impl It
     Ok(())
 }
 
-/// Publishes one request and waits for its confirm; gives the time at which it was sent.
+/// Publishes one request and waits for its confirm; returns the time at which it was sent.
 pub(crate) async fn publish_one(session: &Session, request: &Request) -> Result<u64> {
     let mut body = String::new();
     request.write(&mut body);

@@ -1,8 +1,8 @@
-//! Ours by others': what holds from one day to the next, where absolute figures drift.
+//! Ratios of Slotline's figures to others', which hold from one day to the next while absolute figures drift.
 
 use crate::figure::{EMBEDDED, Figure, MACHINE, OURS};
 
-/// One sentence for each of our figures that has something beside it.
+/// One sentence for each figure of Slotline that can be compared.
 pub(crate) fn told(figures: &[Figure]) -> Vec<String> {
     let ours = figures.iter().filter(|figure| figure.system == OURS);
     ours.flat_map(|figure| {
@@ -24,7 +24,7 @@ fn by_the_bare_loop(ours: &Figure, figures: &[Figure]) -> Option<String> {
     Some(format!("C, {}: {:.2} of the bare loop", ours.case, ours.per_second? / bare))
 }
 
-/// Beside the best rival that broke nothing, at the same size where one was measured at it.
+/// Compared with the best rival that kept its promises, at the same size if there is one.
 fn by_rivals(ours: &Figure, figures: &[Figure]) -> Option<String> {
     let rivals = figures.iter().filter(|figure| {
         figure.measure == ours.measure

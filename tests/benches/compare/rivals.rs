@@ -9,7 +9,7 @@ use crate::figure::{Book, Figure};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rivals/run.sh");
 
-/// Runs all of them, for many minutes, on servers of their own. One that fails does not spoil the others' figures.
+/// Runs all rivals, for many minutes, on servers of their own. If one fails, the figures of the others stay.
 pub(crate) fn run(book: &mut Book) -> Result<()> {
     let said = Command::new(SCRIPT).stderr(Stdio::inherit()).output().context(SCRIPT)?;
     parse(&String::from_utf8(said.stdout)?)?.into_iter().for_each(|figure| book.add(figure));

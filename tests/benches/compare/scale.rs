@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Nothing that is quoted lasts less: short runs misled us by a factor of two and more.
+/// The shortest measure that is quoted: shorter runs were wrong by a factor of two and more.
 const FLOOR: Duration = Duration::from_secs(3);
 /// What a trial of the benchmark itself divides by.
 const TRIAL: usize = 20;

@@ -76,7 +76,7 @@ pub(crate) async fn subscribe(amqp: &str) -> Result<()> {
 
 pub(crate) async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // Ends with the client; what goes wrong is told by the client's own calls.
+    // It ends with the client; errors come back from the client's own calls.
     tokio::spawn(connection);
     Ok(client)
 }

@@ -1,4 +1,4 @@
-//! When each handler began and ended, by its own word, and what that says of order and limits.
+//! When each handler began and ended, by its own clock, and what that shows of order and limits.
 //!
 //! The clock is the boot clock, which all processes of a machine share. The first thing that a handler does is to read
 //! it, and the last; a stamp is put away afterwards. The journal's own stamps are not used for times.
@@ -49,7 +49,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Stamp>> {
     Ok(stamps.iter().map(stamp).collect())
 }
 
-/// That each of `count` requests ran once.
+/// Checks that each of `count` requests ran once.
 pub(crate) fn each_once(stamps: &[Stamp], count: usize) -> Result<()> {
     let mut seen: Vec<u64> = stamps.iter().map(|stamp| stamp.n).collect();
     seen.sort_unstable();

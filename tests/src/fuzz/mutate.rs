@@ -12,7 +12,7 @@ const WORD_BYTES_MAX: usize = 60;
 /// An input never grows beyond it.
 const INPUT_BYTES_MAX: usize = 256 << 10;
 
-/// What has hurt readers before, as JSON; also the pieces of it.
+/// Values that broke readers before, as JSON; also their parts.
 const HOSTILE: &[&str] = &[
     "null",
     "true",
@@ -84,7 +84,7 @@ const HOSTILE: &[&str] = &[
     "{\"a\":1,\"a\":2}",
 ];
 
-/// Bytes that are special to somebody.
+/// Bytes with a meaning in some format.
 const BYTES: &[&[u8]] = &[
     b"\0",
     b"\xff",

@@ -103,7 +103,7 @@ impl Kinds {
     }
 }
 
-/// With the number as id, by which a dead letter is known again.
+/// With the number as id, to find its dead letter.
 fn named(properties: &RawProperties, number: usize) -> RawProperties {
     properties.clone().text(Property::MessageId, format!("{RAW}{number}"))
 }

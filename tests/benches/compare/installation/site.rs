@@ -31,7 +31,7 @@ impl Site<'_> {
         }
     }
 
-    /// What the machine takes for these rounds now; nothing where there is no server to go round.
+    /// The floors of these rounds as of now; none without servers.
     pub(crate) async fn floors(self, rounds: &[Round], scale: &Scale) -> Result<Floors> {
         match self {
             Self::Servers(servers) => limits::floors(servers, rounds, scale).await,

@@ -51,7 +51,7 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel> {
     Ok(channel)
 }
 
-/// A fresh one: what another kind left under this name goes first.
+/// Declares the queue; one of another kind under this name is deleted first.
 pub(super) async fn declare(channel: &Channel, queue: &str, kind: Kind) -> Result<()> {
     delete(channel, queue).await?;
     let mut arguments = FieldTable::default();

@@ -27,7 +27,7 @@ pub(super) async fn measure(url: &str, scale: &Scale, book: &mut Book) -> Result
             let round = scale.of(ROUND);
             let (mut rounds, mut seconds) = (0, 0.0);
             while seconds < scale.floor.as_secs_f64() {
-                // Fresh channels: their tags count from 1.
+                // New channels, whose delivery tags count from 1.
                 let (from, to) = (channel(&publishing).await?, channel(&consuming).await?);
                 declare(&from, QUEUE, kind).await?;
                 let consumer = if consumed { Some(consume(&to, QUEUE, PREFETCH).await?) } else { None };

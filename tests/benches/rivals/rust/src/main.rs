@@ -158,7 +158,7 @@ fn starts() -> std::sync::MutexGuard<'static, Vec<Instant>> {
     STARTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Of a trial, whose figures mean nothing.
+/// The divisor of a trial, whose figures mean nothing.
 fn divisor() -> usize {
     std::env::var("RIVALS_DIVISOR").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
