@@ -2,6 +2,9 @@
 //!
 //! Only what ends up in a program counts: what tests and benches use is exempt, and so is this package.
 
+#[path = "layering/names.rs"]
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slotline_store::{SCHEMA, Schema, Store};
 
-use crate::settings::{self, Secret, require};
+use crate::settings::{self, SecretSetting, require};
 
 /// Pauses between two tries to reach the database at start.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -48,7 +48,7 @@ impl Opening {
 }
 
 /// The database that the settings name.
-pub(crate) fn url(flag: Option<Secret>, file: &settings::File) -> Result<Secret, settings::Error> {
+pub(crate) fn url(flag: Option<SecretSetting>, file: &settings::File) -> Result<SecretSetting, settings::Error> {
     let url = flag.or(file.database_url.clone());
     require(url, "the database", "database-url", "DATABASE_URL", "database_url")
 }

@@ -81,7 +81,7 @@ enum Command {
     /// Show an execution: the same as `executions show`
     Show { id: slotline_protocol::ExecutionId },
     /// End executions: the same as `executions cancel`
-    Cancel(executions::Cancel),
+    Cancel(executions::CancelArgs),
     /// List, show and cancel executions
     #[command(subcommand)]
     Executions(executions::Command),

@@ -20,7 +20,7 @@ use crate::show::style::Style;
 
 pub(crate) use file::{
     DEFAULT_AMQP_URL, DEFAULT_API_URL, DEFAULT_LISTEN, DEFAULT_PREFIX, Error, File, LogFormat, Output, ReadError,
-    Secret, TOKEN_VARIABLE, address, require,
+    SecretSetting, TOKEN_VARIABLE, address, require,
 };
 
 #[derive(Args)]

@@ -39,7 +39,7 @@ pub(crate) async fn apply(settings: &Settings, args: Args) -> anyhow::Result<Exi
 /// Declares the policies of these actions in one call: all of them, or none.
 pub(crate) async fn send(
     client: &Client,
-    actions: &[actions::Action],
+    actions: &[actions::DeclaredAction],
     dry_run: bool,
     reason: Option<String>,
 ) -> Result<Vec<Applied>, Error> {

@@ -42,11 +42,11 @@ pub(crate) enum Command {
     /// Show one: where it stands, why it waits, how it ended
     Show { id: ExecutionId },
     /// End some, waiting or running; what has ended stays as it is
-    Cancel(Cancel),
+    Cancel(CancelArgs),
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Cancel {
+pub(crate) struct CancelArgs {
     #[arg(required = true)]
     id: Vec<ExecutionId>,
     /// Why, for the audit and the execution
@@ -92,7 +92,10 @@ pub(crate) async fn executions(settings: &Settings, command: Command) -> anyhow:
 }
 
 /// Cancels each, also after one was refused; the last refusal is the command's error.
-pub(crate) async fn cancel(settings: &Settings, Cancel { id: ids, reason }: Cancel) -> anyhow::Result<ExitCode> {
+pub(crate) async fn cancel(
+    settings: &Settings,
+    CancelArgs { id: ids, reason }: CancelArgs,
+) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     let (mut cancelled, mut failed) = (Vec::new(), None);
     let is_one = ids.len() == 1;

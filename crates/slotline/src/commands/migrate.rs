@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use crate::journal::{self, Opening};
-use crate::settings::{Secret, Settings};
+use crate::settings::{SecretSetting, Settings};
 use crate::show::output;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// postgres://user:password@host/database
     #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<Secret>,
+    database_url: Option<SecretSetting>,
 }
 
 pub(crate) async fn migrate(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, hint};
 use crate::commands::follow;
-use crate::commands::watch::Watch;
+use crate::commands::watch::WatchedExecution;
 use crate::commands::workers::Serving;
 use crate::exit::Exit;
 use crate::settings::{Error, Output, Settings};
@@ -96,7 +96,7 @@ async fn wait(client: &Client, submitted: Submitted, watch: Option<bool>, output
         },
     };
     if let Some(with_logs) = watch {
-        return Watch { id, after: 0, with_logs, output }.run(client, &mut signals).await;
+        return WatchedExecution { id, after: 0, with_logs, output }.run(client, &mut signals).await;
     }
     tokio::select! {
         execution = follow::end(client, id) => Ok(end::show(output, &execution?)),

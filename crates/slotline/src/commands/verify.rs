@@ -14,7 +14,7 @@ use slotline_store::{CLOCK_TOLERANCE, PastRewind, Verdict};
 
 use crate::exit::Exit;
 use crate::journal;
-use crate::settings::{Output, Secret, Settings};
+use crate::settings::{Output, SecretSetting, Settings};
 use crate::show::output;
 use crate::show::style::Style;
 
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     since: Option<Duration>,
     /// postgres://user:password@host/database
     #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<Secret>,
+    database_url: Option<SecretSetting>,
 }
 
 pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
@@ -40,7 +40,7 @@ pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<Ex
     Ok(if verdict.holds() { Exit::Done } else { Exit::Failed }.into())
 }
 
-async fn look(settings: &Settings, url: Option<Secret>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
+async fn look(settings: &Settings, url: Option<SecretSetting>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
     let url = journal::url(url, &settings.file)?;
     let store = journal::open_to_read(url.expose()).await?;
     let verdict = store.verify(since).await?;

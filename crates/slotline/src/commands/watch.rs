@@ -18,7 +18,7 @@ use crate::settings::{Output, Settings};
 use crate::show::prompt::{self, Choice, EchoOff, Press, Prompt};
 use crate::show::screen::Screen;
 use crate::show::{end, output};
-use crate::signals::{Caught, Signals};
+use crate::signals::{Signals, StopSignal};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 }
 
 /// Which execution to watch, and how.
-pub(crate) struct Watch {
+pub(crate) struct WatchedExecution {
     pub(crate) id: ExecutionId,
     pub(crate) after: u64,
     pub(crate) with_logs: bool,
@@ -42,11 +42,11 @@ pub(crate) struct Watch {
 pub(crate) async fn command(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
     let mut signals = Signals::catch()?;
-    let watch = Watch { id: args.id, after: args.after, with_logs: args.logs, output: settings.output() };
+    let watch = WatchedExecution { id: args.id, after: args.after, with_logs: args.logs, output: settings.output() };
     watch.run(&client, &mut signals).await
 }
 
-impl Watch {
+impl WatchedExecution {
     /// Shows the execution until it ends, and exits with its outcome; or until a signal or the prompt stops watching.
     pub(crate) async fn run(self, client: &Client, signals: &mut Signals) -> anyhow::Result<ExitCode> {
         if !self.show(client, signals).await? {
@@ -90,12 +90,12 @@ impl Watch {
                 },
                 position = next_position(&mut positions) => screen.set_position(position),
                 caught = signals.next() => match caught {
-                    Caught::Interrupt if !was_interrupted && screen.is_terminal() && prompt::is_interactive() => {
+                    StopSignal::Interrupt if !was_interrupted && screen.is_terminal() && prompt::is_interactive() => {
                         was_interrupted = true;
                         prompt = Some(Prompt::open()?);
                         screen.set_prompt(Some(prompt::text(None)));
                     }
-                    Caught::Interrupt | Caught::Terminate => return Ok(false),
+                    StopSignal::Interrupt | StopSignal::Terminate => return Ok(false),
                 },
                 press = next_press(&mut prompt) => {
                     let choice = match press {

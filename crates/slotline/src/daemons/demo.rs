@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::daemons::embedded::{Embedded, Plan};
+use crate::daemons::embedded::{Embedded, EmbeddedPlan};
 use crate::exit::Exit;
 use crate::settings::{Settings, actions};
 use crate::show::terminal::{Stdio, cut};
@@ -50,7 +50,7 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
     // The demo runs only its own commands, so warnings about isolating commands are left out.
     settings.log("error")?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let plan = Plan {
+    let plan = EmbeddedPlan {
         data: args.data.or(settings.file.data.clone()).unwrap_or_else(|| folder.path().to_owned()),
         actions: actions::with_examples(args.actions.as_deref().or(settings.file.actions.as_deref()))?,
         listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),

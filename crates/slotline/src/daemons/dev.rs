@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::daemons::embedded::{Embedded, Plan};
+use crate::daemons::embedded::{Embedded, EmbeddedPlan};
 use crate::daemons::{activity, host};
 use crate::exit::Exit;
-use crate::settings::actions::{self, Action};
+use crate::settings::actions::{self, DeclaredAction};
 use crate::settings::{self, Settings};
 use crate::show::output;
 use crate::signals::Signals;
@@ -41,7 +41,7 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         None => default_data()
             .ok_or_else(|| settings::Error::Invalid("no home folder: name a folder with --data".to_owned()))?,
     };
-    let plan = Plan {
+    let plan = EmbeddedPlan {
         data: data.clone(),
         actions: actions::with_examples(args.actions.as_deref().or(file.actions.as_deref()))?,
         listen: args.listen.or(file.listen).unwrap_or(settings::DEFAULT_LISTEN),
@@ -74,8 +74,8 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
 }
 
 /// `demo.deploy (limit 1), demo.echo`.
-fn names(actions: &[Action]) -> String {
-    let name = |Action { action_ref, policy, .. }: &Action| match (policy.limit, policy.key_limit) {
+fn names(actions: &[DeclaredAction]) -> String {
+    let name = |DeclaredAction { action_ref, policy, .. }: &DeclaredAction| match (policy.limit, policy.key_limit) {
         (Some(limit), _) => format!("{action_ref} (limit {limit})"),
         (None, Some(limit)) => format!("{action_ref} (limit {limit} a key)"),
         (None, None) => action_ref.to_string(),

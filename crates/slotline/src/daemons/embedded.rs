@@ -23,7 +23,7 @@ use crate::client::{self, Client};
 use crate::commands::apply;
 use crate::daemons::host;
 use crate::journal::{self, Opening};
-use crate::settings::actions::Action;
+use crate::settings::actions::DeclaredAction;
 use crate::settings::{self, DEFAULT_PREFIX};
 
 /// How long the executor may take to lead.
@@ -36,10 +36,10 @@ const AT_START: &str = "declared at the start";
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to start.
-pub(crate) struct Plan {
+pub(crate) struct EmbeddedPlan {
     /// Folder of the journal, made if missing.
     pub(crate) data: PathBuf,
-    pub(crate) actions: Vec<Action>,
+    pub(crate) actions: Vec<DeclaredAction>,
     pub(crate) listen: SocketAddr,
     pub(crate) tokens: Tokens,
     pub(crate) capacity: u32,
@@ -60,7 +60,7 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     /// Returns once the actions can be used.
-    pub(crate) async fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plan: EmbeddedPlan) -> anyhow::Result<Self> {
         let lock = lock(&plan.data)?;
         let listener = slotline_api::listen(plan.listen, &plan.tokens).await?;
         let url = format!("http://{}", reachable(listener.local_addr()?));
@@ -128,7 +128,7 @@ async fn ended(
 }
 
 /// Declares the actions as soon as the executor leads.
-async fn register(client: &Client, actions: &[Action]) -> anyhow::Result<()> {
+async fn register(client: &Client, actions: &[DeclaredAction]) -> anyhow::Result<()> {
     let deadline = Instant::now() + LEAD_WITHIN;
     loop {
         match apply::send(client, actions, false, Some(AT_START.to_owned())).await {

@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use crate::daemons::host;
 use crate::exit::Exit;
 use crate::journal::{self, Migrate, Opening};
-use crate::settings::{self, Secret, Settings};
+use crate::settings::{self, SecretSetting, Settings};
 use crate::signals::Signals;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// postgres://user:password@host/database
     #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<Secret>,
+    database_url: Option<SecretSetting>,
     /// amqp://user:password@host:5672/vhost [default: RabbitMQ on this machine]
     #[arg(long, env = "SLOTLINE_AMQP_URL", hide_env_values = true, value_name = "URL")]
-    amqp_url: Option<Secret>,
+    amqp_url: Option<SecretSetting>,
     /// First part of the names of all exchanges and queues [default: slotline]
     #[arg(long, env = "SLOTLINE_PREFIX")]
     prefix: Option<String>,
@@ -110,12 +110,12 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
 
 /// The broker that the settings name.
 pub(crate) fn broker(
-    url: Option<&Secret>,
+    url: Option<&SecretSetting>,
     prefix: Option<&str>,
     file: &settings::File,
 ) -> Result<Broker, settings::Error> {
     use slotline_broker::Error;
-    let url = url.or(file.amqp_url.as_ref()).map_or(settings::DEFAULT_AMQP_URL, Secret::expose);
+    let url = url.or(file.amqp_url.as_ref()).map_or(settings::DEFAULT_AMQP_URL, SecretSetting::expose);
     let opened = Broker::rabbit(url, prefix.or(file.prefix.as_deref()).unwrap_or(settings::DEFAULT_PREFIX));
     opened.map_err(|error| {
         settings::Error::Invalid(match error {

@@ -9,14 +9,14 @@ use slotline_worker::{Shutdown, Worker};
 
 use crate::daemons::executor::broker;
 use crate::daemons::host;
-use crate::settings::{self, Secret, Settings, actions, require};
+use crate::settings::{self, SecretSetting, Settings, actions, require};
 use crate::signals::Signals;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// amqp://user:password@host:5672/vhost [default: RabbitMQ on this machine]
     #[arg(long, env = "SLOTLINE_AMQP_URL", hide_env_values = true, value_name = "URL")]
-    amqp_url: Option<Secret>,
+    amqp_url: Option<SecretSetting>,
     /// First part of the names of all exchanges and queues [default: slotline]
     #[arg(long, env = "SLOTLINE_PREFIX")]
     prefix: Option<String>,

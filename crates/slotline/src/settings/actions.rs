@@ -21,7 +21,7 @@ const PROGRAM: &str = "SLOTLINE_BIN";
 
 /// One `[[action]]`.
 #[derive(Clone, Debug)]
-pub(crate) struct Action {
+pub(crate) struct DeclaredAction {
     pub(crate) action_ref: ActionRef,
     pub(crate) policy: Policy,
     /// What a worker runs for it, if the file has an `[action.run]` table.
@@ -29,7 +29,7 @@ pub(crate) struct Action {
 }
 
 /// Reads the file at `path`. Relative paths in it start at its folder.
-pub(crate) fn read(path: &Path) -> Result<Vec<Action>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<DeclaredAction>, Error> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -39,9 +39,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Action>, Error> {
 }
 
 /// Warnings about what is allowed but probably not meant.
-pub(crate) fn doubts(actions: &[Action]) -> Vec<String> {
+pub(crate) fn doubts(actions: &[DeclaredAction]) -> Vec<String> {
     let is_doubtful = |policy: &Policy| policy.key_limit.is_some() && policy.key.is_none() && !policy.key_required;
-    let of = |Action { action_ref, .. }: &Action| {
+    let of = |DeclaredAction { action_ref, .. }: &DeclaredAction| {
         format!(
             "{action_ref}: `key_limit` holds for each concurrency key, and no `key` says where it is: requests must give \
              `concurrency_key`, and those without one share one line; set `key = \"/name\"`, or `key_required = true`"
@@ -51,20 +51,20 @@ pub(crate) fn doubts(actions: &[Action]) -> Vec<String> {
 }
 
 /// The example actions.
-pub(crate) fn examples() -> Vec<Action> {
+pub(crate) fn examples() -> Vec<DeclaredAction> {
     let toml = TomlFile::new(Path::new("examples/actions.toml"), EXAMPLES.to_owned());
     parse(&toml, Path::new("/")).expect("the examples that come with the program are sound")
 }
 
 /// The example actions and those of `path`; where both have a name, that of `path` counts.
-pub(crate) fn with_examples(path: Option<&Path>) -> Result<Vec<Action>, Error> {
+pub(crate) fn with_examples(path: Option<&Path>) -> Result<Vec<DeclaredAction>, Error> {
     let mut actions = path.map(read).transpose()?.unwrap_or_default();
     let own: HashSet<ActionRef> = actions.iter().map(|action| action.action_ref.clone()).collect();
     actions.extend(examples().into_iter().filter(|example| !own.contains(&example.action_ref)));
     Ok(actions)
 }
 
-fn parse(toml: &TomlFile, folder: &Path) -> Result<Vec<Action>, Error> {
+fn parse(toml: &TomlFile, folder: &Path) -> Result<Vec<DeclaredAction>, Error> {
     let mut table = toml.table()?.into_inner();
     let entries = table.remove("action");
     if let Some((key, _)) = table.iter().next() {
@@ -97,7 +97,7 @@ fn parse(toml: &TomlFile, folder: &Path) -> Result<Vec<Action>, Error> {
     Ok(actions)
 }
 
-fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: usize) -> Result<Action, Error> {
+fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: usize) -> Result<DeclaredAction, Error> {
     let whole = entry.span();
     let mut entry = entry.into_inner();
     let Some(name) = entry.remove("ref") else {
@@ -119,7 +119,7 @@ fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: us
         let message = error.message.replace(", or null for", ", or left out for");
         toml.wrong(Some(span), format!("{action_ref}.{}: {message}", error.field))
     })?;
-    Ok(Action { action_ref, policy, run })
+    Ok(DeclaredAction { action_ref, policy, run })
 }
 
 fn run(toml: &TomlFile, folder: &Path, run: Spanned<DeValue<'_>>, name: &str) -> Result<RunConfig, Error> {
@@ -142,7 +142,7 @@ fn run(toml: &TomlFile, folder: &Path, run: Spanned<DeValue<'_>>, name: &str) ->
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Action>, String> {
+    fn read(text: &str) -> Result<Vec<DeclaredAction>, String> {
         let toml = TomlFile::new(Path::new("actions.toml"), text.to_owned());
         parse(&toml, Path::new("/srv")).map_err(|error| error.to_string())
     }

@@ -51,15 +51,15 @@ pub(crate) enum LogFormat {
 /// A value that is never printed.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Secret(String);
+pub(crate) struct SecretSetting(String);
 
-impl Secret {
+impl SecretSetting {
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl Secret {
+impl SecretSetting {
     /// The one line of a file.
     fn read(key: &'static str, path: &Path) -> Result<Self, Error> {
         let text =
@@ -74,7 +74,7 @@ impl Secret {
     }
 }
 
-impl FromStr for Secret {
+impl FromStr for SecretSetting {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -82,7 +82,7 @@ impl FromStr for Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
@@ -116,16 +116,16 @@ fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAdd
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct File {
-    pub(crate) database_url: Option<Secret>,
+    pub(crate) database_url: Option<SecretSetting>,
     /// A file that holds only the URL, as mounted secrets do.
     pub(crate) database_url_file: Option<PathBuf>,
-    pub(crate) amqp_url: Option<Secret>,
+    pub(crate) amqp_url: Option<SecretSetting>,
     pub(crate) amqp_url_file: Option<PathBuf>,
     pub(crate) prefix: Option<String>,
     #[serde(deserialize_with = "listen")]
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) api_url: Option<String>,
-    pub(crate) api_token: Option<Secret>,
+    pub(crate) api_token: Option<SecretSetting>,
     pub(crate) api_token_file: Option<PathBuf>,
     pub(crate) output: Option<Output>,
     pub(crate) log_format: Option<LogFormat>,
@@ -165,12 +165,12 @@ impl File {
         ] {
             let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
             match (named, url_file) {
-                (Some(path), _) => *url = Some(Secret::read(key, &path)?),
+                (Some(path), _) => *url = Some(SecretSetting::read(key, &path)?),
                 (None, Some(_)) if url.is_some() => {
                     let message = format!("both `{key}` and `{key}_file` are set: leave one");
                     return Err(Error::Invalid(message).into());
                 }
-                (None, Some(path)) => *url = Some(Secret::read(key, path)?),
+                (None, Some(path)) => *url = Some(SecretSetting::read(key, path)?),
                 (None, None) => {}
             }
         }

@@ -1,0 +1,147 @@
+//! One word, one thing: no type name means something else in another crate, except for those listed here.
+//!
+//! Read off the sources: every `pub` and `pub(crate)` type at the start of a line. Not here: names within one crate, and those of
+//! members and variants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+type Names = BTreeMap<String, BTreeSet<String>>;
+
+/// Names that several crates may define, each with the reason. It may name any crates.
+const KEPT: &[(&str, &str)] = &[
+    ("Command", "clap's name for the commands of a program, beside the command of an action"),
+    ("Config", "the settings of the component that a crate is, always written with the crate's name"),
+    ("Error", "the error of a crate, always written with the crate's name"),
+    ("Execution", "the API's answer about an execution bears the name of what it shows"),
+    ("DeadLetter", "the API's answer about a dead letter bears the name of what it shows"),
+    ("Input", "what a pure machine is given, one for the scheduler and one for the duty book"),
+    ("Worker", "the API's answer about a worker bears the name of what it shows"),
+];
+
+/// Names that still mean several things, with the crates that define each. An entry goes when its name does; none is added.
+const TO_BE_RENAMED: &[(&str, &[&str])] = &[
+    ("Accepted", &["protocol", "scheduler", "store"]),
+    ("Account", &["protocol", "worker"]),
+    ("Action", &["protocol", "scheduler", "worker"]),
+    ("Answer", &["executor", "protocol"]),
+    ("Ask", &["executor", "worker"]),
+    ("Asked", &["executor", "store"]),
+    ("Channel", &["broker", "protocol", "worker"]),
+    ("Condition", &["api", "executor"]),
+    ("Context", &["executor", "worker"]),
+    ("Counters", &["scheduler", "store"]),
+    ("Delivery", &["broker", "worker"]),
+    ("Ended", &["protocol", "scheduler"]),
+    ("Ending", &["scheduler", "worker"]),
+    ("Event", &["protocol", "scheduler"]),
+    ("Events", &["protocol", "store"]),
+    ("Exit", &["slotline", "worker"]),
+    ("Feed", &["executor", "worker"]),
+    ("Filter", &["api", "store"]),
+    ("Handle", &["executor", "worker"]),
+    ("Json", &["api", "protocol", "worker"]),
+    ("Kind", &["api", "broker", "protocol"]),
+    ("Known", &["api", "store"]),
+    ("Link", &["broker", "executor", "worker"]),
+    ("Mark", &["executor", "worker"]),
+    ("Marks", &["executor", "worker"]),
+    ("Notice", &["executor", "worker"]),
+    ("Order", &["scheduler", "worker"]),
+    ("Outcome", &["protocol", "scheduler"]),
+    ("Page", &["protocol", "store"]),
+    ("Part", &["protocol", "store"]),
+    ("Phase", &["scheduler", "worker"]),
+    ("Places", &["api", "worker"]),
+    ("Publication", &["broker", "worker"]),
+    ("Publisher", &["api", "worker"]),
+    ("Reading", &["executor", "store"]),
+    ("Recovered", &["scheduler", "store"]),
+    ("Refusal", &["executor", "protocol"]),
+    ("Refused", &["api", "executor", "protocol"]),
+    ("Report", &["protocol", "worker"]),
+    ("Settled", &["protocol", "scheduler", "store"]),
+    ("State", &["api", "scheduler"]),
+    ("Token", &["api", "protocol", "scheduler"]),
+    ("Verdict", &["executor", "protocol", "scheduler"]),
+    ("Watch", &["api", "broker"]),
+];
+
+#[test]
+fn no_type_name_is_defined_in_two_crates_without_a_reason() {
+    let found = doubles();
+    let kept: BTreeSet<&str> = KEPT.iter().map(|(name, _)| *name).collect();
+    let listed: BTreeMap<&str, BTreeSet<&str>> =
+        TO_BE_RENAMED.iter().map(|(name, crates)| (*name, crates.iter().copied().collect())).collect();
+    assert_eq!(listed.len(), TO_BE_RENAMED.len(), "a name is listed twice");
+    for (name, crates) in &found {
+        if kept.contains(name.as_str()) {
+            assert!(!listed.contains_key(name.as_str()), "{name} is in both lists");
+            continue;
+        }
+        let crates: BTreeSet<&str> = crates.iter().map(String::as_str).collect();
+        let known = listed.get(name.as_str()).cloned().unwrap_or_default();
+        let new: Vec<_> = crates.difference(&known).collect();
+        assert!(
+            new.is_empty(),
+            "{name} is defined in {crates:?}, which of them are new: {new:?}; find another name (crates/README.md, Glossary)"
+        );
+        let gone: Vec<_> = known.difference(&crates).collect();
+        assert!(gone.is_empty(), "{name} is not defined in {gone:?} any more: take it off the list");
+    }
+    let names = kept.into_iter().chain(listed.into_keys());
+    let stale: Vec<&str> = names.filter(|name| !found.contains_key(*name)).collect();
+    assert!(stale.is_empty(), "defined in one crate at most by now: take them off the list: {stale:?}");
+}
+
+/// The type names that two crates or more define, with those crates.
+fn doubles() -> Names {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let mut names = Names::new();
+    for folder in entries(&crates).into_iter().filter(|path| path.join("src").is_dir()) {
+        let krate = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        let mut rest = vec![folder.join("src")];
+        while let Some(path) = rest.pop() {
+            if path.is_dir() {
+                rest.extend(entries(&path));
+            } else if is_source(path.strip_prefix(&folder).expect("it is below")) {
+                let text = std::fs::read_to_string(&path).expect("source is text");
+                let own = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                for name in own.lines().filter_map(type_name) {
+                    names.entry(name.to_owned()).or_default().insert(krate.clone());
+                }
+            }
+        }
+    }
+    assert!(names.len() > 100, "the sources were not found: {names:?}");
+    names.retain(|_, crates| crates.len() > 1);
+    names
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+/// Whether a file of a crate is Rust and not its tests.
+fn is_source(path: &Path) -> bool {
+    let is_tests = path.components().any(|part| ["tests", "tests.rs"].iter().any(|tests| part.as_os_str() == *tests));
+    path.extension().is_some_and(|extension| extension == "rs") && !is_tests
+}
+
+/// `Line` of `pub(crate) struct Line<T> {`.
+fn type_name(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(crate) "))?;
+    let rest = ["struct ", "enum ", "trait ", "type ", "union "].iter().find_map(|kind| rest.strip_prefix(kind))?;
+    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+}
+
+#[test]
+fn a_type_name_is_read_off_its_line() {
+    assert_eq!(type_name("pub(crate) struct Line<T> {"), Some("Line"));
+    assert_eq!(type_name("pub enum Status {"), Some("Status"));
+    assert_eq!(type_name("pub(crate) type Names = u8;"), Some("Names"));
+    for line in ["    pub struct Inner;", "pub(super) struct Near;", "struct Own;", "pub fn line() {}"] {
+        assert_eq!(type_name(line), None, "{line}");
+    }
+}
