@@ -8,19 +8,19 @@
 //! line. What is stored is counted as rows of the journal.
 
 #[allow(dead_code, reason = "others measure more with it")]
-mod stage;
+mod bench;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use bench::{Bench, PATIENCE, PREFIX, Spans, argument, machine, milliseconds};
 use eventsource_stream::{Event, Eventsource};
 use futures::{Stream, StreamExt, stream};
 use slotline_broker::Broker;
 use slotline_tests::{Daemon, Postgres, Rabbit, Sandbox, eventually};
 use slotline_worker::{Context, HandlerError, Report, Shutdown, Worker};
-use stage::{PATIENCE, PREFIX, Spans, Stage, argument, machine, milliseconds};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -87,13 +87,13 @@ async fn measure(sizes: Sizes) -> Result<()> {
     let shutdown = Shutdown::new();
     let worker = tokio::spawn(worker.run(broker.clone(), shutdown.clone()));
     let session = broker.open("bench publisher").await?;
-    let stage = Stage { session: &session, api: &api };
+    let bench = Bench { session: &session, api: &api };
     for action in ["bench.flood", "bench.tell", "bench.messages", "bench.calls"] {
-        stage.put(action, "{}").await?;
+        bench.put(action, "{}").await?;
     }
-    stage.put("bench.handover", r#"{"limit": 1}"#).await?;
+    bench.put("bench.handover", r#"{"limit": 1}"#).await?;
 
-    stage.run("bench.calls", 1).await?;
+    bench.run("bench.calls", 1).await?;
     let [numbers, message] = costs.recv().await.context("the handler says")?;
     let each = |whole: Duration| whole.as_nanos() as f64 / sizes.calls as f64;
     println!(
@@ -103,8 +103,8 @@ async fn measure(sizes: Sizes) -> Result<()> {
         each(message)
     );
     watched(&api, sizes.reports, ask, reports).await?;
-    beside_a_flood(&stage, &spans, &played, sizes.handovers).await?;
-    stored(&stage, &postgres, &database, sizes.executions).await?;
+    beside_a_flood(&bench, &spans, &played, sizes.handovers).await?;
+    stored(&bench, &postgres, &database, sizes.executions).await?;
     shutdown.drain();
     Ok(worker.await??)
 }
@@ -204,16 +204,16 @@ fn events(answer: reqwest::Response) -> impl Stream<Item = Result<Event>> {
 }
 
 /// The hand-over of a line alone, and beside a run that floods.
-async fn beside_a_flood(stage: &Stage<'_>, spans: &Spans, played: &Played, count: usize) -> Result<()> {
-    let alone = stage.handovers("bench.handover", spans, count).await?;
-    let flooding = stage.run("bench.flood", 1);
+async fn beside_a_flood(bench: &Bench<'_>, spans: &Spans, played: &Played, count: usize) -> Result<()> {
+    let alone = bench.handovers("bench.handover", spans, count).await?;
+    let flooding = bench.run("bench.flood", 1);
     let measuring = async {
         eventually("the flood has begun", PATIENCE, async || {
             Ok((played.flooded.load(Ordering::Relaxed) > 0).then_some(()))
         })
         .await?;
         let (before, begun) = (played.flooded.load(Ordering::Relaxed), Instant::now());
-        let beside = stage.handovers("bench.handover", spans, count).await;
+        let beside = bench.handovers("bench.handover", spans, count).await;
         let rate = (played.flooded.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
         played.stop.cancel();
         beside.map(|beside| (beside, rate))
@@ -230,14 +230,14 @@ async fn beside_a_flood(stage: &Stage<'_>, spans: &Spans, played: &Played, count
 }
 
 /// Events that the journal takes in a second, of many executions at once.
-async fn stored(stage: &Stage<'_>, postgres: &Postgres, database: &str, executions: usize) -> Result<()> {
+async fn stored(bench: &Bench<'_>, postgres: &Postgres, database: &str, executions: usize) -> Result<()> {
     let rows = async || -> Result<u64> {
         Ok(postgres.psql_in(database, "SELECT count(*) FROM events").await?.trim().parse()?)
     };
-    stage.run("bench.messages", executions / 50).await?;
+    bench.run("bench.messages", executions / 50).await?;
     let before = rows().await?;
     let begun = Instant::now();
-    stage.run("bench.messages", executions).await?;
+    bench.run("bench.messages", executions).await?;
     // The moves to queued, scheduled and running, the start, the end, and the messages.
     let all = before + (executions * (5 + MESSAGES)) as u64;
     let mut stored = 0;

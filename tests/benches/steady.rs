@@ -6,15 +6,15 @@
 //! grows with the load until its retention ends; all else should stay within 5 %.
 
 #[allow(dead_code, reason = "others measure more with it")]
-mod stage;
+mod bench;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use bench::{Bench, PATIENCE, PREFIX, argument, machine, request};
 use slotline_broker::{Broker, Session};
 use slotline_tests::{Daemon, Postgres, Rabbit, Sandbox, eventually};
 use slotline_worker::{Context, HandlerError, Shutdown, Worker};
-use stage::{PATIENCE, PREFIX, Stage, argument, machine, request};
 
 const ACTION: &str = "steady.stream";
 const POLICY: &str = r#"{"limit": 4}"#;
@@ -56,7 +56,7 @@ async fn run(lasts: Duration) -> Result<()> {
     postgres.psql("select pg_reload_conf()").await?;
     let database = postgres.fresh_database("steady").await?;
     let sandbox = Sandbox::new("steady")?;
-    let executors = stage::pair(&sandbox, &database, &rabbit.url())?;
+    let executors = bench::pair(&sandbox, &database, &rabbit.url())?;
     let site = Site { executors, postgres, database };
     let broker = Broker::rabbit(&rabbit.url(), PREFIX)?;
     let handle = async |_: Context| {
@@ -69,7 +69,7 @@ async fn run(lasts: Duration) -> Result<()> {
     let session = broker.open("steady publisher").await?;
     site.waits().await?;
     let api = site.executors[0].api_url();
-    Stage { session: &session, api: &api }.put(ACTION, POLICY).await?;
+    Bench { session: &session, api: &api }.put(ACTION, POLICY).await?;
     let stream = tokio::spawn(stream(session));
 
     let begun = Instant::now();

@@ -8,17 +8,17 @@
 //! that it leads, and when the first handler began in a slot that it granted. The last one is what a user sees.
 
 #[allow(dead_code, reason = "others measure more with it")]
-mod stage;
+mod bench;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use bench::{Bench, PATIENCE, PREFIX, argument, machine, milliseconds, request};
 use serde_json::Value;
 use slotline_broker::{Broker, Session};
 use slotline_tests::{Daemon, Postgres, Rabbit, Sandbox, Signal, eventually};
 use slotline_worker::{Context, HandlerError, Shutdown, Worker};
-use stage::{PATIENCE, PREFIX, Stage, argument, machine, milliseconds, request};
 
 const ACTION: &str = "takeover.stream";
 const POLICY: &str = r#"{"limit": 4}"#;
@@ -83,7 +83,7 @@ async fn run(tries: usize) -> Result<()> {
     let (rabbit, postgres) = (Rabbit::start().await?, Postgres::start().await?);
     let database = postgres.fresh_database("takeover").await?;
     let sandbox = Sandbox::new("takeover")?;
-    let executors = stage::pair(&sandbox, &database, &rabbit.url())?;
+    let executors = bench::pair(&sandbox, &database, &rabbit.url())?;
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
     let starts = Starts::default();
     let mut installation = Installation { executors, postgres, database, sandbox, starts, http };
@@ -96,7 +96,7 @@ async fn run(tries: usize) -> Result<()> {
     let session = broker.open("takeover publisher").await?;
     let leader = installation.leader().await?;
     let api = installation.executors[leader].api_url();
-    Stage { session: &session, api: &api }.put(ACTION, POLICY).await?;
+    Bench { session: &session, api: &api }.put(ACTION, POLICY).await?;
     let stream = tokio::spawn(stream(session));
 
     for (how, name) in [(Signal::SIGKILL, "SIGKILL"), (Signal::SIGTERM, "SIGTERM")] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slotline_tests::Weather;
+use slotline_tests::Conditions;
 
 use crate::chance::Chance;
 
@@ -23,21 +23,21 @@ pub(crate) struct Fault {
     /// Since the storm began.
     pub(crate) at: Duration,
     pub(crate) lasts: Duration,
-    pub(crate) blow: Blow,
+    pub(crate) kind: FaultKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blow {
+pub(crate) enum FaultKind {
     /// SIGKILL; started again when it is over.
-    Kill(Who),
+    Kill(Target),
     /// SIGTERM; started again when it is over.
-    End(Who),
+    End(Target),
     /// SIGSTOP until it is over.
-    Freeze(Who),
+    Freeze(Target),
     /// All connections of a link are reset.
     Cut(usize),
-    /// A link has this weather until it is over.
-    Weather(usize, Weather),
+    /// A link has these conditions until it is over.
+    Link(usize, Conditions),
     BrokerStops,
     BrokerKilled,
     BrokerFreezes,
@@ -59,7 +59,7 @@ pub(crate) enum Blow {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Target {
     Executor(usize),
     Worker(usize),
 }
@@ -74,46 +74,49 @@ pub(crate) fn plan(seed: u64, lasts: Duration) -> Vec<Fault> {
         if at > lasts {
             return faults;
         }
-        let blow = choose(&mut chance);
+        let kind = choose(&mut chance);
         let (least, most) = if chance.percent(25) { LONG } else { SHORT };
-        faults.push(Fault { at, lasts: Duration::from_millis(chance.between(least, most)), blow });
+        faults.push(Fault { at, lasts: Duration::from_millis(chance.between(least, most)), kind });
     }
 }
 
-fn choose(chance: &mut Chance) -> Blow {
-    let who =
-        if chance.percent(40) { Who::Executor(chance.index(EXECUTORS)) } else { Who::Worker(chance.index(WORKERS)) };
+fn choose(chance: &mut Chance) -> FaultKind {
+    let target = if chance.percent(40) {
+        Target::Executor(chance.index(EXECUTORS))
+    } else {
+        Target::Worker(chance.index(WORKERS))
+    };
     let link = chance.index(LINKS);
     match chance.below(100) {
-        0..22 => Blow::Kill(who),
-        22..29 => Blow::End(who),
-        29..44 => Blow::Freeze(who),
-        44..52 => Blow::Cut(link),
+        0..22 => FaultKind::Kill(target),
+        22..29 => FaultKind::End(target),
+        29..44 => FaultKind::Freeze(target),
+        44..52 => FaultKind::Cut(link),
         52..76 => {
             let bytes = chance.spread(1, 20_000);
             let kinds = [
-                Weather::Stalled,
-                Weather::StalledUp,
-                Weather::StalledDown,
-                Weather::HalfOpen,
-                Weather::Slow,
-                Weather::Down,
-                Weather::ResetAfter(bytes),
-                Weather::ResetAfter(bytes),
+                Conditions::Stalled,
+                Conditions::StalledUp,
+                Conditions::StalledDown,
+                Conditions::HalfOpen,
+                Conditions::Slow,
+                Conditions::Down,
+                Conditions::ResetAfter(bytes),
+                Conditions::ResetAfter(bytes),
             ];
-            Blow::Weather(link, chance.pick(&kinds))
+            FaultKind::Link(link, chance.pick(&kinds))
         }
         // A broker takes long to come back, so these are few; while it is away other faults have no effect.
-        76..78 => Blow::BrokerStops,
-        78..80 => Blow::BrokerKilled,
-        80..82 => Blow::BrokerFreezes,
-        82..84 => Blow::BrokerAlarm,
-        84..87 => Blow::ConnectionsClosed,
-        87..90 => Blow::QueueDeleted(chance.next()),
-        90..92 => Blow::JournalRestarts,
-        92..94 => Blow::JournalKilled,
-        94..96 => Blow::SessionsEnded { all: chance.percent(50) },
-        96..98 => Blow::JournalLocked,
-        _ => Blow::JournalFreezes,
+        76..78 => FaultKind::BrokerStops,
+        78..80 => FaultKind::BrokerKilled,
+        80..82 => FaultKind::BrokerFreezes,
+        82..84 => FaultKind::BrokerAlarm,
+        84..87 => FaultKind::ConnectionsClosed,
+        87..90 => FaultKind::QueueDeleted(chance.next()),
+        90..92 => FaultKind::JournalRestarts,
+        92..94 => FaultKind::JournalKilled,
+        94..96 => FaultKind::SessionsEnded { all: chance.percent(50) },
+        96..98 => FaultKind::JournalLocked,
+        _ => FaultKind::JournalFreezes,
     }
 }

@@ -13,8 +13,8 @@ use crate::audit;
 use crate::checker::Checker;
 use crate::clock::{self, Clocks};
 use crate::history::{Entry, Fact};
+use crate::installation::{Api, Installation};
 use crate::publisher::Notebook;
-use crate::site::{Api, Site};
 
 /// Facts about an execution that a verdict shows.
 const SHOWN_MAX: usize = 60;
@@ -41,21 +41,21 @@ impl fmt::Display for Tally {
 /// Checks an installation against the rules, after all its processes have ended. `calm_since`: when faults stopped, and within how
 /// many microseconds from then everything had to be terminal.
 pub(crate) async fn judge(
-    site: &Site,
+    installation: &Installation,
     postgres: &Postgres,
     notes: &Notebook,
     clocks: &Clocks,
     (calm_since, bound, quiet_since): (u64, u64, u64),
 ) -> anyhow::Result<Tally> {
-    let mut history = audit::read(postgres, &site.database, clocks).await.context("the journal's own notes")?;
-    let stamps = site.stamps.read().context("what commands wrote of themselves")?;
+    let mut history = audit::read(postgres, &installation.database, clocks).await.context("the journal's own notes")?;
+    let stamps = installation.stamps.read().context("what commands wrote of themselves")?;
     history.extend(notes.read());
     history.extend(stamps.iter().flat_map(lived));
     history.push(Entry { at: calm_since, fact: Fact::FaultsStopped { bound } });
     // The entries of each recorder are in order already; a stable sort keeps that where times are equal.
     history.sort_by_key(|entry| entry.at);
     history.push(Entry { at: quiet_since.max(calm_since), fact: Fact::Closed });
-    write(&history, &site.sandbox.path().join("history.jsonl"))?;
+    write(&history, &installation.sandbox.path().join("history.jsonl"))?;
     if let Err(violation) = Checker::check(&history) {
         let about = violation.execution.map(|id| told_of(&history, id)).unwrap_or_default();
         bail!("{:?} at {} us: {}\n{about}", violation.rule, violation.at, violation.detail);

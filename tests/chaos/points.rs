@@ -16,11 +16,11 @@ use slotline_tests::{Port, Postgres, Rabbit, eventually};
 
 use crate::clock::{self, Clocks};
 use crate::history::Entry;
+use crate::installation::{Action, Api, Installation};
 use crate::judge::{Tally, judge, judge_api};
 use crate::lies;
 use crate::member::Member;
 use crate::publisher::{Message, Notebook, Publisher};
-use crate::site::{Action, Api, Site};
 
 /// Cases under way at once: most of the time each waits.
 const AT_ONCE: usize = 3;
@@ -160,31 +160,31 @@ fn named_points() -> anyhow::Result<BTreeSet<String>> {
 
 async fn run(rabbit: &Rabbit, postgres: &Postgres, number: usize, case: Case) -> anyhow::Result<()> {
     let begun = std::time::Instant::now();
-    let site = Site::build(postgres, rabbit.url(), &format!("points{number}"), &ACTIONS, TERMS).await?;
-    let result = Box::pin(cut_off(&site, postgres, case)).await;
+    let installation = Installation::build(postgres, rabbit.url(), &format!("points{number}"), &ACTIONS, TERMS).await?;
+    let result = Box::pin(cut_off(&installation, postgres, case)).await;
     println!("    {case:?} ... {} ms", begun.elapsed().as_millis());
     // The history that was checked must also show each false entry.
     if let Err(error) = result.and_then(|history| lies::are_found(&history)) {
-        let kept = site.keep(&format!("slotline-chaos-{}-{number}", case.point))?;
+        let kept = installation.keep(&format!("slotline-chaos-{}-{number}", case.point))?;
         return Err(error.context(format!("{case:?}; what is left is in {}", kept.display())));
     }
     Ok(())
 }
 
 /// Returns the history, which keeps every rule.
-async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result<Vec<Entry>> {
+async fn cut_off(installation: &Installation, postgres: &Postgres, case: Case) -> anyhow::Result<Vec<Entry>> {
     let (clocks, notes) = (Clocks::watch(), Notebook::default());
-    let mut pair = Pair::start(site, case)?;
+    let mut pair = Pair::start(installation, case)?;
     let api = pair.api.clone();
-    pair.watching(site.apply(&api, WITHIN)).await?;
-    let mut publisher = Publisher::new(&site.amqp, &site.prefix, notes.clone())?;
+    pair.watching(installation.apply(&api, WITHIN)).await?;
+    let mut publisher = Publisher::new(&installation.amqp, &installation.prefix, notes.clone())?;
     let mut published = 0;
     while published < BEFORE {
         pair.watching(publish(&mut publisher, &mut published)).await?;
     }
     if case.when != When::Working {
         let some = eventually("some have ended", WITHIN, async || {
-            let ended = settled(site, postgres).await?;
+            let ended = settled(installation, postgres).await?;
             ensure!(ended >= 3, "{ended} have ended");
             Ok(Some(()))
         });
@@ -206,7 +206,7 @@ async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result
         pair.watching(publish(&mut publisher, &mut published)).await?;
     }
     let all = eventually("everything is terminal", WITHIN, async || {
-        let ended = settled(site, postgres).await?;
+        let ended = settled(installation, postgres).await?;
         ensure!(ended == published, "{ended} have ended");
         Ok(Some(clock::now()))
     });
@@ -218,10 +218,10 @@ async fn cut_off(site: &Site, postgres: &Postgres, case: Case) -> anyhow::Result
         agrees.await?;
     }
     let crashes = pair.end().await?;
-    site.is_deserted(WITHIN).await?;
+    installation.is_deserted(WITHIN).await?;
     let bound = u64::try_from(WITHIN.as_micros())?;
     let closed = quiet_since.as_ref().map_or_else(|_| clock::now(), |at| *at);
-    let Tally { history, .. } = judge(site, postgres, &notes, &clocks, (calm_since, bound, closed)).await?;
+    let Tally { history, .. } = judge(installation, postgres, &notes, &clocks, (calm_since, bound, closed)).await?;
     quiet_since?;
     ensure!(crashes == 1, "it was cut off {crashes} times");
     Ok(history)
@@ -237,8 +237,9 @@ async fn publish(publisher: &mut Publisher, published: &mut usize) -> anyhow::Re
 }
 
 /// By the triggers' notes, since history may be pruned meanwhile.
-async fn settled(site: &Site, postgres: &Postgres) -> anyhow::Result<usize> {
-    let count = postgres.psql_in(&site.database, "select count(*) from chaos.notes where what = 'history'").await?;
+async fn settled(installation: &Installation, postgres: &Postgres) -> anyhow::Result<usize> {
+    let count =
+        postgres.psql_in(&installation.database, "select count(*) from chaos.notes where what = 'history'").await?;
     Ok(count.parse()?)
 }
 
@@ -262,7 +263,7 @@ enum Victim {
 }
 
 impl Pair {
-    fn start(site: &Site, case: Case) -> anyhow::Result<Self> {
+    fn start(installation: &Installation, case: Case) -> anyhow::Result<Self> {
         // Leaked with the process: an executor that is started again listens where it did.
         let port = Box::leak(Box::new(Port::claim()?)).number();
         let victim = if case.point.starts_with("executor.") { Victim::Executor } else { Victim::Worker };
@@ -271,13 +272,13 @@ impl Pair {
             let told = of == victim && case.when != When::Recovering;
             if told { vec![(crash::VARIABLE, target.as_str())] } else { Vec::new() }
         };
-        let mut arguments = site.executor("executor", &site.database, &site.amqp, port);
+        let mut arguments = installation.executor("executor", &installation.database, &installation.amqp, port);
         if is_about_pruning(case) {
             arguments.extend(["--retention", "1ms"].map(str::to_owned));
         }
-        let executor = Member::start(&site.sandbox, "executor", arguments, &variables(Victim::Executor))?;
-        let arguments = site.worker("worker", &site.amqp, 2);
-        let worker = Member::start(&site.sandbox, "worker", arguments, &variables(Victim::Worker))?;
+        let executor = Member::start(&installation.sandbox, "executor", arguments, &variables(Victim::Executor))?;
+        let arguments = installation.worker("worker", &installation.amqp, 2);
+        let worker = Member::start(&installation.sandbox, "worker", arguments, &variables(Victim::Worker))?;
         Ok(Self { executor, worker, api: Api::at([port])?, victim, crashes: 0 })
     }
 

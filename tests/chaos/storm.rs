@@ -11,14 +11,14 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::blow::{Ground, links};
 use crate::chance::Chance;
 use crate::clock::{self, Clocks};
-use crate::fault::{self, Blow, EXECUTORS, Fault, WORKERS};
+use crate::fault::{self, EXECUTORS, Fault, FaultKind, WORKERS};
+use crate::inject::{Targets, links};
+use crate::installation::{Action, Api, Installation};
 use crate::judge::{self, Tally};
 use crate::member::Member;
 use crate::publisher::{Message, Notebook, Publisher};
-use crate::site::{Action, Api, Site};
 use crate::submitter::submit;
 
 /// Lease, fence and heartbeat: short enough that storms lose workers.
@@ -67,9 +67,9 @@ impl Storm {
             "too mild"
         );
         let count = faults.len();
-        let ground = Box::pin(build()).await.context("before the storm")?;
-        let result = Box::pin(self.over(&ground, faults)).await;
-        let wrongs = std::mem::take(&mut *ground.wrongs.lock().unwrap_or_else(PoisonError::into_inner));
+        let targets = Box::pin(build()).await.context("before the storm")?;
+        let result = Box::pin(self.over(&targets, faults)).await;
+        let wrongs = std::mem::take(&mut *targets.wrongs.lock().unwrap_or_else(PoisonError::into_inner));
         let result = result.and_then(|tally| {
             ensure!(wrongs.is_empty(), "{wrongs:#?}");
             Ok(tally)
@@ -80,18 +80,18 @@ impl Storm {
                 Ok(())
             }
             Err(error) => {
-                let kept = ground.site.keep(&format!("slotline-chaos-{}", self.seed))?;
+                let kept = targets.installation.keep(&format!("slotline-chaos-{}", self.seed))?;
                 Err(error.context(format!("seed {}; what is left is in {}", self.seed, kept.display())))
             }
         }
     }
 
-    async fn over(&self, ground: &Ground, faults: Vec<Fault>) -> anyhow::Result<Tally> {
+    async fn over(&self, targets: &Targets, faults: Vec<Fault>) -> anyhow::Result<Tally> {
         let (clocks, notes, stop) = (Clocks::watch(), Notebook::default(), CancellationToken::new());
-        let site = &ground.site;
-        let api = ground.api.clone();
-        let url = ground.links[fault::LINKS - 1].1.lock().await.url(&site.amqp, ground.rabbit.port());
-        let publisher = Publisher::new(&url, &site.prefix, notes.clone())?;
+        let installation = &targets.installation;
+        let api = targets.api.clone();
+        let url = targets.links[fault::LINKS - 1].1.lock().await.url(&installation.amqp, targets.rabbit.port());
+        let publisher = Publisher::new(&url, &installation.prefix, notes.clone())?;
         let mut sources = JoinSet::new();
         let load = load(self.seed);
         sources.spawn({
@@ -105,25 +105,25 @@ impl Storm {
             let (api, notes, stop, name) = (api.clone(), notes.clone(), stop.clone(), format!("h{}", self.seed));
             async move { submit(api, SUBMITTED, &name, notes, stop).await }
         });
-        let hurt = watched(ground, hurt(ground, faults)).await;
+        let injected = watched(targets, inject_all(targets, faults)).await;
         let calm_since = clock::now();
         println!("    calm; {} requests are confirmed", notes.confirmed());
         stop.cancel();
-        ground.is_fine().await?;
-        hurt?;
+        targets.is_fine().await?;
+        injected?;
         let all = eventually("everything is terminal", QUIET_WITHIN, async || {
             let count = "select (select count(*) from live) || ' ' || (select count(*) from history)";
-            let count = ground.postgres.psql_in(&site.database, count).await?;
+            let count = targets.postgres.psql_in(&installation.database, count).await?;
             while let Some(done) = sources.try_join_next() {
                 if let Err(error) = done? {
-                    ground.wrong(format!("{error:#}"));
+                    targets.wrong(format!("{error:#}"));
                 }
             }
             ensure!(sources.is_empty(), "a publisher still waits; live and settled: {count}");
             ensure!(count == format!("0 {}", notes.confirmed()), "live and settled: {count}");
             Ok(Some(clock::now()))
         });
-        let quiet = watched(ground, all).await;
+        let quiet = watched(targets, all).await;
         let quiet_since = quiet.as_ref().map_or_else(|_| clock::now(), |at| *at);
         let told = match &quiet {
             Ok(_) => {
@@ -133,16 +133,17 @@ impl Storm {
             }
             Err(_) => Ok(()),
         };
-        let closed = ground.close().await;
-        let deserted = site.is_deserted(READY_WITHIN).await;
+        let closed = targets.close().await;
+        let deserted = installation.is_deserted(READY_WITHIN).await;
         let bound = u64::try_from(QUIET_WITHIN.as_micros())?;
         // Checked in any case: a broken rule may be why it is not quiet.
-        let judged = judge::judge(site, &ground.postgres, &notes, &clocks, (calm_since, bound, quiet_since)).await?;
+        let judged =
+            judge::judge(installation, &targets.postgres, &notes, &clocks, (calm_since, bound, quiet_since)).await?;
         quiet?;
         told?;
         closed?;
         deserted?;
-        for member in ground.everyone() {
+        for member in targets.everyone() {
             let member = member.lock().await;
             ensure!(!member.log().contains("panicked at"), "{} has panicked:\n{}", member.name, member.log());
         }
@@ -151,45 +152,45 @@ impl Storm {
 }
 
 /// Waits for something, and meanwhile checks that no process ends by itself.
-async fn watched<T>(ground: &Ground, what: impl Future<Output = T>) -> T {
+async fn watched<T>(targets: &Targets, what: impl Future<Output = T>) -> T {
     let mut what = std::pin::pin!(what);
     loop {
         tokio::select! {
             done = &mut what => return done,
-            () = tokio::time::sleep(LOOK_EVERY) => ground.look_for_the_dead(),
+            () = tokio::time::sleep(LOOK_EVERY) => targets.look_for_ended(),
         }
     }
 }
 
 /// Injects all faults, each at its time, and waits until the last is over.
-async fn hurt(ground: &Ground, faults: Vec<Fault>) -> anyhow::Result<()> {
-    let diary = Diary::default();
-    let blows = faults.into_iter().map(async |fault| {
+async fn inject_all(targets: &Targets, faults: Vec<Fault>) -> anyhow::Result<()> {
+    let log = FaultLog::default();
+    let faults = faults.into_iter().map(async |fault| {
         tokio::time::sleep(fault.at).await;
-        diary.note(ground, "begins", fault);
-        let done = ground.strike(fault).await;
-        diary.note(ground, "ends", fault);
+        log.note(targets, "begins", fault);
+        let done = targets.inject(fault).await;
+        log.note(targets, "ends", fault);
         done.with_context(|| format!("{fault:?} can't be done"))
     });
-    futures::future::join_all(blows).await.into_iter().collect()
+    futures::future::join_all(faults).await.into_iter().collect()
 }
 
 /// What was done when, on the clock of the history.
 #[derive(Default)]
-struct Diary(RefCell<String>);
+struct FaultLog(RefCell<String>);
 
-impl Diary {
-    fn note(&self, ground: &Ground, what: &str, Fault { lasts, blow, .. }: Fault) {
-        let link = match blow {
-            Blow::Cut(link) | Blow::Weather(link, _) => format!(" ({})", ground.links[link].0),
+impl FaultLog {
+    fn note(&self, targets: &Targets, what: &str, Fault { lasts, kind, .. }: Fault) {
+        let link = match kind {
+            FaultKind::Cut(link) | FaultKind::Link(link, _) => format!(" ({})", targets.links[link].0),
             _ => String::new(),
         };
-        let line = format!("{:>12} {what:6} {blow:?}{link} for {lasts:?}", clock::now());
+        let line = format!("{:>12} {what:6} {kind:?}{link} for {lasts:?}", clock::now());
         println!("    {line}");
         let mut text = self.0.borrow_mut();
         *text += &(line + "\n");
         // Only for people, should it fail.
-        let _ = std::fs::write(ground.site.sandbox.path().join("faults"), &*text);
+        let _ = std::fs::write(targets.installation.sandbox.path().join("faults"), &*text);
     }
 }
 
@@ -224,33 +225,39 @@ fn load(seed: u64) -> impl FnMut(u64) -> (Vec<Message>, Duration) + Send {
     }
 }
 
-async fn build() -> anyhow::Result<Ground> {
+async fn build() -> anyhow::Result<Targets> {
     let (rabbit, postgres) = tokio::try_join!(Rabbit::start(), Postgres::start())?;
-    let site = Site::build(&postgres, rabbit.url(), "slotline", &ACTIONS, TERMS).await?;
+    let installation = Installation::build(&postgres, rabbit.url(), "slotline", &ACTIONS, TERMS).await?;
     let links = links(rabbit.port(), postgres.port())?;
     let by = async |link: usize, url: &str, server: u16| links[link].1.lock().await.url(url, server);
     let (mut executors, mut workers, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..EXECUTORS {
-        let amqp = by(2 * index, &site.amqp, rabbit.port()).await;
-        let database = by(2 * index + 1, &site.database, postgres.port()).await;
+        let amqp = by(2 * index, &installation.amqp, rabbit.port()).await;
+        let database = by(2 * index + 1, &installation.database, postgres.port()).await;
         // Leaked with the process: an executor that is started again listens where it did.
         let port = Box::leak(Box::new(Port::claim()?)).number();
         let name = format!("executor-{index}");
         executors.push(Mutex::new(Member::start(
-            &site.sandbox,
+            &installation.sandbox,
             &name,
-            site.executor(&name, &database, &amqp, port),
+            installation.executor(&name, &database, &amqp, port),
             &[],
         )?));
         addresses.push(port);
     }
     let api = Api::at(addresses)?;
-    site.apply(&api, READY_WITHIN).await?;
+    installation.apply(&api, READY_WITHIN).await?;
     for index in 0..WORKERS {
-        let (name, amqp) = (format!("worker-{index}"), by(2 * EXECUTORS + index, &site.amqp, rabbit.port()).await);
-        workers.push(Mutex::new(Member::start(&site.sandbox, &name, site.worker(&name, &amqp, CAPACITY), &[])?));
+        let (name, amqp) =
+            (format!("worker-{index}"), by(2 * EXECUTORS + index, &installation.amqp, rabbit.port()).await);
+        workers.push(Mutex::new(Member::start(
+            &installation.sandbox,
+            &name,
+            installation.worker(&name, &amqp, CAPACITY),
+            &[],
+        )?));
     }
     api.ready(WORKERS, READY_WITHIN).await?;
     let (broker, journal, wrongs) = (Mutex::new(()), Mutex::new(()), Held::default());
-    Ok(Ground { rabbit, postgres, site, api, executors, workers, links, broker, journal, wrongs })
+    Ok(Targets { rabbit, postgres, installation, api, executors, workers, links, broker, journal, wrongs })
 }

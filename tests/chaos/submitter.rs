@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::Fact;
+use crate::installation::Api;
 use crate::publisher::Notebook;
-use crate::site::Api;
 
 const PAUSE: Duration = Duration::from_millis(400);
 const AGAIN: Duration = Duration::from_millis(200);

@@ -5,16 +5,16 @@
 //! first lines of its file describe it. It is planted into one copy of the tree below the target directory, where dependencies are
 //! built already and only what differs is built again. Not here: switches for mistakes in the production code.
 
+mod copy;
 mod patch;
-mod plot;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{bail, ensure};
 
+use copy::{Found, TreeCopy};
 use patch::Patch;
-use plot::{Found, Plot};
 
 struct Arguments {
     names: Vec<String>,
@@ -45,11 +45,11 @@ fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
         let names: Vec<_> = patches.iter().map(|patch| patch.name.as_str()).collect();
         println!("drawn: {}", names.join(" "));
     }
-    let plot = Plot::new()?;
+    let copy = TreeCopy::new()?;
     let mut missed = Vec::new();
     for patch in &patches {
         let began = Instant::now();
-        let found = plot.plant(patch)?;
+        let found = copy.plant(patch)?;
         let took = began.elapsed().as_secs();
         match found {
             Found::Yes(what) => println!("{}: {what} ({took} s)", patch.name),

@@ -27,7 +27,7 @@ pub use fuzz::Fuzz;
 pub use nix::sys::signal::Signal;
 pub use port::Port;
 pub use postgres::{Frozen, Postgres};
-pub use proxy::{Proxy, Weather};
+pub use proxy::{Conditions, Proxy};
 pub use rabbit::{Output, Rabbit, RabbitCluster, fresh_vhost_name};
 pub use sandbox::{Guarded, Sandbox};
 pub use servers::SERVERS_VARIABLE;

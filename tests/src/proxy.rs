@@ -16,14 +16,14 @@ use crate::Port;
 
 /// The most bytes taken from one side before the other has them.
 const CHUNK: usize = 16 << 10;
-/// Between two bytes of a [`Weather::Slow`] connection.
+/// Between two bytes of a [`Conditions::Slow`] connection.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// What becomes of connections, new ones and those that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
+pub enum Conditions {
     /// Everything passes.
-    Fair,
+    Normal,
     /// What the client sends is held back.
     StalledUp,
     /// What the server sends is held back.
@@ -44,14 +44,14 @@ pub enum Weather {
 #[derive(Debug)]
 pub struct Proxy {
     port: Port,
-    sky: watch::Sender<Sky>,
+    state: watch::Sender<LinkState>,
     task: AbortHandle,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Sky {
-    weather: Weather,
-    /// Changes of the weather, so that a second limit of bytes is not taken for the first.
+struct LinkState {
+    conditions: Conditions,
+    /// Changes of the conditions, so that a second limit of bytes is not taken for the first.
     changes: u64,
     /// Connections that are older are reset.
     cuts: u64,
@@ -73,9 +73,9 @@ impl Proxy {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port.number()))?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let sky = watch::Sender::new(Sky { weather: Weather::Fair, changes: 0, cuts: 0 });
-        let task = tokio::spawn(serve(listener, server, sky.subscribe())).abort_handle();
-        Ok(Self { port, sky, task })
+        let state = watch::Sender::new(LinkState { conditions: Conditions::Normal, changes: 0, cuts: 0 });
+        let task = tokio::spawn(serve(listener, server, state.subscribe())).abort_handle();
+        Ok(Self { port, state, task })
     }
 
     pub fn port(&self) -> u16 {
@@ -87,22 +87,22 @@ impl Proxy {
         direct.replacen(&format!("127.0.0.1:{server}"), &format!("127.0.0.1:{}", self.port()), 1)
     }
 
-    pub fn weather(&self) -> Weather {
-        self.sky.borrow().weather
+    pub fn conditions(&self) -> Conditions {
+        self.state.borrow().conditions
     }
 
     /// Holds from now on, also for the connections that are there.
-    pub fn set(&self, weather: Weather) {
-        self.sky.send_modify(|sky| {
-            sky.cuts += u64::from(sky.weather == Weather::HalfOpen && weather != Weather::HalfOpen);
-            sky.weather = weather;
-            sky.changes += 1;
+    pub fn set(&self, conditions: Conditions) {
+        self.state.send_modify(|state| {
+            state.cuts += u64::from(state.conditions == Conditions::HalfOpen && conditions != Conditions::HalfOpen);
+            state.conditions = conditions;
+            state.changes += 1;
         });
     }
 
     /// Resets every connection that is there.
     pub fn cut(&self) {
-        self.sky.send_modify(|sky| sky.cuts += 1);
+        self.state.send_modify(|state| state.cuts += 1);
     }
 }
 
@@ -113,13 +113,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, server: u16, sky: watch::Receiver<Sky>) {
+async fn serve(listener: TcpListener, server: u16, state: watch::Receiver<LinkState>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(connect(client, server, sky.clone()));
+                    connections.spawn(connect(client, server, state.clone()));
                 }
                 // The client has gone already, or there is no descriptor left for it.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -130,13 +130,13 @@ async fn serve(listener: TcpListener, server: u16, sky: watch::Receiver<Sky>) {
 }
 
 /// Carries one connection to its end.
-async fn connect(mut client: TcpStream, port: u16, mut sky: watch::Receiver<Sky>) {
-    let born = sky.borrow_and_update().cuts;
-    let mut fate = sky.clone();
+async fn connect(mut client: TcpStream, port: u16, mut state: watch::Receiver<LinkState>) {
+    let born = state.borrow_and_update().cuts;
+    let mut watched = state.clone();
     let reset = async move {
         loop {
-            let now = *fate.borrow_and_update();
-            if now.cuts != born || now.weather == Weather::Down || fate.changed().await.is_err() {
+            let now = *watched.borrow_and_update();
+            if now.cuts != born || now.conditions == Conditions::Down || watched.changed().await.is_err() {
                 return;
             }
         }
@@ -144,14 +144,14 @@ async fn connect(mut client: TcpStream, port: u16, mut sky: watch::Receiver<Sky>
     let mut server = None;
     let carry = async {
         // Past a half-open time this is over, one way or the other.
-        sky.wait_for(|sky| sky.weather != Weather::HalfOpen).await.map_err(|_| Broken)?;
+        state.wait_for(|state| state.conditions != Conditions::HalfOpen).await.map_err(|_| Broken)?;
         let server = server.insert(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|_| Broken)?);
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         tokio::try_join!(
-            pump(Direction::Up, from_client, to_server, sky.clone()),
-            pump(Direction::Down, from_server, to_client, sky.clone()),
+            pump(Direction::Up, from_client, to_server, state.clone()),
+            pump(Direction::Down, from_server, to_client, state.clone()),
         )?;
         Ok(())
     };
@@ -172,17 +172,17 @@ async fn pump(
     direction: Direction,
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut sky: watch::Receiver<Sky>,
+    mut state: watch::Receiver<LinkState>,
 ) -> Result<(), Broken> {
     let mut buffer = vec![0; CHUNK];
-    // What may pass before a reset, and since which change of the weather that is counted.
+    // What may pass before a reset, and since which change of the conditions that is counted.
     let mut budget = (0, u64::MAX);
     loop {
-        let limit = allowed(direction, &mut sky, &mut budget).await?;
-        // A change of the weather may be about bytes that are not there yet.
+        let limit = allowed(direction, &mut state, &mut budget).await?;
+        // A change of the conditions may be about bytes that are not there yet.
         let read = tokio::select! {
             read = from.read(&mut buffer[..limit]) => read.map_err(|_| Broken)?,
-            changed = sky.changed() => { changed.map_err(|_| Broken)?; continue }
+            changed = state.changed() => { changed.map_err(|_| Broken)?; continue }
         };
         if read == 0 {
             return to.shutdown().await.map_err(|_| Broken);
@@ -190,13 +190,13 @@ async fn pump(
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
             // Checked again: the bytes may have come at the moment of a change.
-            let limit = allowed(direction, &mut sky, &mut budget).await?;
+            let limit = allowed(direction, &mut state, &mut budget).await?;
             let (now, later) = rest.split_at(limit.min(rest.len()));
             to.write_all(now).await.map_err(|_| Broken)?;
             budget.1 = budget.1.saturating_sub(now.len() as u64);
             rest = later;
-            if sky.borrow().weather == Weather::Slow {
-                let _ = tokio::time::timeout(SLOW_PAUSE, sky.changed()).await;
+            if state.borrow().conditions == Conditions::Slow {
+                let _ = tokio::time::timeout(SLOW_PAUSE, state.changed()).await;
             }
         }
     }
@@ -205,17 +205,17 @@ async fn pump(
 /// Waits until bytes may pass, and returns how many.
 async fn allowed(
     direction: Direction,
-    sky: &mut watch::Receiver<Sky>,
+    state: &mut watch::Receiver<LinkState>,
     budget: &mut (u64, u64),
 ) -> Result<usize, Broken> {
     loop {
-        let now = *sky.borrow_and_update();
-        let limit = match now.weather {
-            Weather::Fair => CHUNK,
-            Weather::Slow => 1,
-            Weather::StalledUp if direction == Direction::Down => CHUNK,
-            Weather::StalledDown if direction == Direction::Up => CHUNK,
-            Weather::ResetAfter(bytes) => {
+        let now = *state.borrow_and_update();
+        let limit = match now.conditions {
+            Conditions::Normal => CHUNK,
+            Conditions::Slow => 1,
+            Conditions::StalledUp if direction == Direction::Down => CHUNK,
+            Conditions::StalledDown if direction == Direction::Up => CHUNK,
+            Conditions::ResetAfter(bytes) => {
                 if budget.0 != now.changes {
                     *budget = (now.changes, bytes);
                 }
@@ -224,12 +224,16 @@ async fn allowed(
                     left => left,
                 }
             }
-            Weather::StalledUp | Weather::StalledDown | Weather::Stalled | Weather::HalfOpen | Weather::Down => 0,
+            Conditions::StalledUp
+            | Conditions::StalledDown
+            | Conditions::Stalled
+            | Conditions::HalfOpen
+            | Conditions::Down => 0,
         };
         if limit > 0 {
             return Ok(limit);
         }
-        sky.changed().await.map_err(|_| Broken)?;
+        state.changed().await.map_err(|_| Broken)?;
     }
 }
 
@@ -324,16 +328,16 @@ mod tests {
 
     #[tokio::test]
     async fn stalled_bytes_are_held_and_pass_when_it_is_fair_again() -> anyhow::Result<()> {
-        for weather in [Weather::Stalled, Weather::StalledUp, Weather::StalledDown] {
+        for conditions in [Conditions::Stalled, Conditions::StalledUp, Conditions::StalledDown] {
             let proxy = echo().await?;
             let mut client = dial(&proxy).await?;
             say(&mut client, "a").await?;
             hear(&mut client, 1).await?;
-            proxy.set(weather);
+            proxy.set(conditions);
             say(&mut client, "late").await?;
-            assert!(is_silent(&mut client).await, "{weather:?}");
-            proxy.set(Weather::Fair);
-            assert_eq!(hear(&mut client, 4).await?, "late", "{weather:?}");
+            assert!(is_silent(&mut client).await, "{conditions:?}");
+            proxy.set(Conditions::Normal);
+            assert_eq!(hear(&mut client, 4).await?, "late", "{conditions:?}");
         }
         Ok(())
     }
@@ -344,12 +348,12 @@ mod tests {
         let proxy = Proxy::start(listener.local_addr()?.port())?;
         let mut client = dial(&proxy).await?;
         let (mut server, _) = listener.accept().await?;
-        proxy.set(Weather::StalledUp);
+        proxy.set(Conditions::StalledUp);
         say(&mut client, "held").await?;
         say(&mut server, "free").await?;
         assert_eq!(hear(&mut client, 4).await?, "free");
         assert!(is_silent(&mut server).await);
-        proxy.set(Weather::StalledDown);
+        proxy.set(Conditions::StalledDown);
         assert_eq!(hear(&mut server, 4).await?, "held");
         say(&mut server, "held").await?;
         assert!(is_silent(&mut client).await);
@@ -362,13 +366,13 @@ mod tests {
         let mut old = dial(&proxy).await?;
         say(&mut old, "a").await?;
         hear(&mut old, 1).await?;
-        proxy.set(Weather::HalfOpen);
+        proxy.set(Conditions::HalfOpen);
         let mut new = dial(&proxy).await?;
         for client in [&mut old, &mut new] {
             say(client, "b").await?;
             assert!(is_silent(client).await);
         }
-        proxy.set(Weather::Fair);
+        proxy.set(Conditions::Normal);
         is_reset(&mut old).await?;
         is_reset(&mut new).await
     }
@@ -377,12 +381,12 @@ mod tests {
     async fn a_slow_connection_carries_a_byte_a_second() -> anyhow::Result<()> {
         let proxy = echo().await?;
         let mut client = dial(&proxy).await?;
-        proxy.set(Weather::Slow);
+        proxy.set(Conditions::Slow);
         say(&mut client, "abc").await?;
         let begun = std::time::Instant::now();
         assert_eq!(hear(&mut client, 2).await?, "ab");
         assert!(begun.elapsed() >= SLOW_PAUSE, "{:?}", begun.elapsed());
-        proxy.set(Weather::Fair);
+        proxy.set(Conditions::Normal);
         assert_eq!(hear(&mut client, 1).await?, "c");
         Ok(())
     }
@@ -394,7 +398,7 @@ mod tests {
         let mut client = dial(&proxy).await?;
         let (mut server, _) = listener.accept().await?;
         for round in ["one", "two"] {
-            proxy.set(Weather::ResetAfter(5));
+            proxy.set(Conditions::ResetAfter(5));
             if round == "two" {
                 client = dial(&proxy).await?;
                 (server, _) = listener.accept().await?;
@@ -413,10 +417,10 @@ mod tests {
     async fn what_is_down_or_has_no_server_resets_at_once() -> anyhow::Result<()> {
         let proxy = echo().await?;
         let mut client = dial(&proxy).await?;
-        proxy.set(Weather::Down);
+        proxy.set(Conditions::Down);
         is_reset(&mut client).await?;
         is_reset(&mut dial(&proxy).await?).await?;
-        assert_eq!(proxy.weather(), Weather::Down);
+        assert_eq!(proxy.conditions(), Conditions::Down);
         let nobody = Port::claim()?;
         let proxy = Proxy::start(nobody.number())?;
         is_reset(&mut dial(&proxy).await?).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
-use slotline_tests::{Proxy, Weather, eventually};
+use slotline_tests::{Conditions, Proxy, eventually};
 
 use crate::actions::Action;
 use crate::message::{Message, tags};
@@ -277,7 +277,7 @@ async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_not
             hold_back_an_answer(&world, link).await?;
             let started = over(&world, link).await?;
             // It never gets there: what has ended waits to be written.
-            link.set(Weather::StalledUp);
+            link.set(Conditions::StalledUp);
             eventually("all that run have ended", SOON, async || {
                 Ok(world.stamps.read()?.iter().all(|stamp| stamp.ended.is_some()).then_some(()))
             })
@@ -286,7 +286,7 @@ async fn a_commit_that_is_cut_off_with_its_outcome_unknown_loses_and_repeats_not
             world.stamps.started(started + 5, LATER).await?;
         }
         for bytes in [300, 1500, 5000, 11_000] {
-            link.set(Weather::ResetAfter(bytes));
+            link.set(Conditions::ResetAfter(bytes));
             eventually("nobody leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
             over(&world, link).await?;
         }
@@ -312,7 +312,7 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_the_next_lead
         .await?;
     let link = world.journal_link.as_ref().context("the proxy")?;
     // Committed without an answer to the executor; or never committed.
-    for (round, weather) in [(1, Weather::StalledDown), (2, Weather::StalledUp)] {
+    for (round, conditions) in [(1, Conditions::StalledDown), (2, Conditions::StalledUp)] {
         let (first, last) = (format!("first-{round}"), format!("last-{round}"));
         let waiting = (0..CANCELLED).map(|n| format!("cancelled-{round}-{n}"));
         let requests: Vec<Message> = std::iter::once(json!({"tag": first, "gate": world.gate(&first)}))
@@ -334,7 +334,7 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_the_next_lead
         let others = Message::payloads("execution.cancel_requested", payloads);
 
         pinged(&world).await?;
-        link.set(weather);
+        link.set(conditions);
         world.publish(&[one]).await?;
         let all_taken = async || {
             eventually("all are taken", SOON, async || {
@@ -390,13 +390,13 @@ async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<(
 async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> {
     eventually("a commit is made whose answer is held back", SOON, async || {
         let before = led(world).await?;
-        link.set(Weather::StalledDown);
+        link.set(Conditions::StalledDown);
         let held = eventually("a commit that shows", Duration::from_secs(2), async || {
             Ok((led(world).await? != before).then_some(()))
         })
         .await;
         if held.is_err() {
-            link.set(Weather::Fair);
+            link.set(Conditions::Normal);
         }
         Ok(held.ok())
     })
@@ -406,7 +406,7 @@ async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> 
 /// Cuts all connections, lets new ones pass, and waits until an executor leads; returns how many attempts had started by then.
 async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
     link.cut();
-    link.set(Weather::Fair);
+    link.set(Conditions::Normal);
     eventually("somebody leads", SOON, async || world.leader().await).await?;
     Ok(world.stamps.read()?.len())
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
-use slotline_tests::{Weather, eventually};
+use slotline_tests::{Conditions, eventually};
 
 use crate::actions::Action;
 use crate::message::{Message, tags};
@@ -77,9 +77,9 @@ async fn a_leader_that_dies_once_it_has_claimed_the_journal_leaves_the_next_one_
 async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_only_with_one() -> anyhow::Result<()> {
     let world = two_executors().await?;
     let mut all = Vec::new();
-    for (round, weather) in [Weather::Down, Weather::HalfOpen].into_iter().enumerate() {
+    for (round, conditions) in [Conditions::Down, Conditions::HalfOpen].into_iter().enumerate() {
         let old = eventually("one leads", SOON, async || world.leader().await).await?;
-        world.broker_links[old].set(weather);
+        world.broker_links[old].set(conditions);
         let new = another_leads(&world, old).await?;
         let more: Vec<String> = (0..20).map(|n| format!("{round}-{n:02}")).collect();
         world.publish(&requests(&more, 5)).await?;
@@ -91,7 +91,7 @@ async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_o
         })
         .await?;
         let led = epoch(&world).await?;
-        world.broker_links[old].set(Weather::Fair);
+        world.broker_links[old].set(Conditions::Normal);
         eventually("it has a broker again", SOON, async || {
             let said = readiness(&world, old).await?;
             if said.contains("does not seek") { bail!("{said}") } else { Ok(Some(())) }
@@ -141,7 +141,7 @@ async fn where_no_executor_has_a_broker_no_epoch_follows_another_and_no_run_is_l
     world.stamps.started(11, LATER).await?;
     let before = epoch(&world).await?;
     for link in &world.broker_links {
-        link.set(Weather::Down);
+        link.set(Conditions::Down);
     }
     eventually("no executor leads", SOON, async || Ok(world.leader().await?.is_none().then_some(()))).await?;
     for index in 0..2 {
@@ -154,7 +154,7 @@ async fn where_no_executor_has_a_broker_no_epoch_follows_another_and_no_run_is_l
     world.stamps.ended(11, LATER).await?;
     ensure!(epoch(&world).await? == before, "no executor could have led");
     for link in &world.broker_links {
-        link.set(Weather::Fair);
+        link.set(Conditions::Normal);
     }
     world.settled(LINE, all.len(), LATER).await?;
     ensure!(epoch(&world).await? == before + 1, "{} after {before}", epoch(&world).await?);

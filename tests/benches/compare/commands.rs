@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::crew::Spent;
 use crate::figure::{Book, Figure, MACHINE};
 use crate::installation::{END_WITHIN, Site};
 use crate::program;
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
+use crate::workers::Spent;
 
 const ACTION: &str = "bench.true";
 const PROGRAM: &str = "/bin/true";

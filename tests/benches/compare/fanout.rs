@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
 use crate::installation::Site;
 use crate::load::in_lines;
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
 use crate::stamps;
+use crate::workers::{Served, Spent};
 
 const ACTION: &str = "bench.fan";
 const ACTIONS: usize = 10_000;
@@ -23,10 +23,10 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     let installation = site.install().await?;
     installation.put_many(ACTION, actions, r#"{"limit": 1}"#).await?;
     let served = Served { action: ACTION.to_owned(), many: Some(actions), run_ms: 0 };
-    let crew = installation.hire(WORKERS, CAPACITY, &[served]).await?;
+    let workers = installation.start_workers(WORKERS, CAPACITY, &[served]).await?;
     let (mut rounds, mut spent, mut published) = (Vec::new(), Spent::default(), 0);
     while rounds.iter().sum::<f64>() < scale.floor.as_secs_f64() {
-        let (clocks, begun) = (crew.meter.read()?, Instant::now());
+        let (clocks, begun) = (workers.meter.read()?, Instant::now());
         let requests = (published..published + actions * EACH).map(|n| {
             let line = (n % actions) as u64;
             Request { action: format!("{ACTION}{line}"), line, keyed: false, n: n as u64 }
@@ -35,9 +35,9 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
         published += actions * EACH;
         installation.until_settled(published as u64).await?;
         rounds.push(begun.elapsed().as_secs_f64());
-        spent.add(crew.meter.since(&clocks)?);
+        spent.add(workers.meter.since(&clocks)?);
     }
-    let stamps = crew.end().await?;
+    let stamps = workers.end().await?;
     stamps::each_once(&stamps, published)?;
     let case = format!("{actions} actions of limit 1, {EACH} executions each, {WORKERS} workers");
     let figure = Figure::new(site.system(), "F", case, published).rate(rounds.len(), rounds.iter().sum()).cpu(spent.0);

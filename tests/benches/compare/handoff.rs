@@ -5,13 +5,13 @@
 
 use anyhow::Result;
 
-use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
 use crate::installation::{Installation, Site};
 use crate::limits::{self, Round};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
 use crate::stamps;
+use crate::workers::{Served, Spent};
 
 const ACTION: &str = "bench.handoff";
 const COUNT: usize = 5_000;
@@ -75,7 +75,7 @@ pub(crate) async fn run(
         return Ok(None);
     }
     let count = scale.of(COUNT);
-    let crew = installation.hire(line.workers, CAPACITY, &[Served::one(ACTION, line.run_ms)]).await?;
+    let workers = installation.start_workers(line.workers, CAPACITY, &[Served::one(ACTION, line.run_ms)]).await?;
     let (mut rounds, mut seconds, mut spent) = (0, 0.0, Spent::default());
     while seconds < scale.floor.as_secs_f64() {
         let before = installation.totals().await?;
@@ -83,14 +83,14 @@ pub(crate) async fn run(
         let requests = Request::of(ACTION, None, rounds * count..(rounds + 1) * count);
         publish(&installation.session, Form::Arrays, requests).await?;
         installation.until_enqueued(before.enqueued + count as u64).await?;
-        let (clocks, begun) = (crew.meter.read()?, std::time::Instant::now());
+        let (clocks, begun) = (workers.meter.read()?, std::time::Instant::now());
         installation.resume(ACTION).await?;
         installation.until_settled_undisturbed(before.settled + count as u64).await?;
         seconds += begun.elapsed().as_secs_f64();
-        spent.add(crew.meter.since(&clocks)?);
+        spent.add(workers.meter.since(&clocks)?);
         rounds += 1;
     }
-    let stamps = crew.end().await?;
+    let stamps = workers.end().await?;
     stamps::each_once(&stamps, rounds * count)?;
 
     let Line { workers, run_ms, runs_ahead } = line;

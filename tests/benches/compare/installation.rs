@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::cpu::Meter;
-use crate::crew::{Crew, Hand, Role, Served};
+use crate::workers::{BenchWorker, Role, Served, Workers};
 
 pub(crate) use site::Site;
 use site::start_executor;
@@ -168,17 +168,17 @@ impl Installation {
     }
 
     /// Starts so many workers, each of this capacity; the leader knows them when this returns.
-    pub(crate) async fn hire(&self, count: usize, capacity: u32, served: &[Served]) -> Result<Crew> {
+    pub(crate) async fn start_workers(&self, count: usize, capacity: u32, served: &[Served]) -> Result<Workers> {
         let names: Vec<String> = (0..count).map(|_| self.fresh_name()).collect();
         let roles = names.iter().map(|name| Role { name: name.clone(), capacity, served: served.to_vec() });
-        let hands = roles.map(|role| match self.executor {
-            Executor::Process { .. } => Hand::process(&self.sandbox, &self.amqp, &role),
-            Executor::Task { .. } => Hand::task(&self.broker, &role),
+        let workers = roles.map(|role| match self.executor {
+            Executor::Process { .. } => BenchWorker::process(&self.sandbox, &self.amqp, &role),
+            Executor::Task { .. } => BenchWorker::task(&self.broker, &role),
         });
-        let hands = hands.collect::<Result<Vec<_>>>()?;
+        let workers = workers.collect::<Result<Vec<_>>>()?;
         self.until_known(&names).await?;
-        let meter = hands.iter().fold(self.meter.clone(), |meter, hand| hand.meter(meter));
-        Ok(Crew { hands, meter })
+        let meter = workers.iter().fold(self.meter.clone(), |meter, worker| worker.meter(meter));
+        Ok(Workers { workers, meter })
     }
 
     /// A name that no worker had before.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::crew::Served;
 use crate::figure::{Book, Figure};
 use crate::installation::Site;
 use crate::limits;
 use crate::publisher::{Request, publish_one};
 use crate::scale::Scale;
 use crate::stamps;
+use crate::workers::Served;
 
 const ACTION: &str = "bench.idle";
 const COUNT: usize = 400;
@@ -24,8 +24,8 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     let before = site.floors(&floors, scale).await?;
     let installation = site.install().await?;
     installation.put(ACTION, "{}").await?;
-    let crew = installation.hire(1, 10, &[Served::one(ACTION, 0)]).await?;
-    let (count, clocks) = (scale.of(COUNT), crew.meter.read()?);
+    let workers = installation.start_workers(1, 10, &[Served::one(ACTION, 0)]).await?;
+    let (count, clocks) = (scale.of(COUNT), workers.meter.read()?);
     let begun = std::time::Instant::now();
     let mut sent = Vec::with_capacity(WARM_UP + count);
     for request in Request::of(ACTION, None, 0..WARM_UP + count) {
@@ -34,8 +34,8 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     }
     let seconds = begun.elapsed().as_secs_f64();
     installation.until_settled(sent.len() as u64).await?;
-    let spent = crew.meter.since(&clocks)?;
-    let mut stamps = crew.end().await?;
+    let spent = workers.meter.since(&clocks)?;
+    let mut stamps = workers.end().await?;
     stamps::each_once(&stamps, sent.len())?;
 
     stamps.sort_unstable_by_key(|stamp| stamp.n);

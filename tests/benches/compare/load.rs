@@ -8,12 +8,12 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::crew::{Served, Spent};
 use crate::figure::{Book, Figure};
 use crate::installation::{Installation, Site};
 use crate::publisher::{Form, Request, publish};
 use crate::scale::Scale;
 use crate::stamps::{self, Stamp};
+use crate::workers::{Served, Spent};
 
 const ACTION: &str = "bench.noop";
 /// Executions before the first round: they pay for what is set up once.
@@ -74,18 +74,18 @@ pub(crate) async fn run(installation: &Installation, measure: &str, load: Load, 
     // Handlers that take no time outrun a short chain.
     let policy = if load.keys.is_some() { r#"{"key_limit": 1, "run_ahead": 40}"# } else { "{}" };
     installation.put(ACTION, policy).await?;
-    let crew = installation.hire(1, CAPACITY, &[Served::one(ACTION, 0)]).await?;
+    let workers = installation.start_workers(1, CAPACITY, &[Served::one(ACTION, 0)]).await?;
     let mut published = WARM_UP;
     round(installation, load, 0..WARM_UP).await?;
 
     let (mut rounds, mut spent) = (Vec::new(), Spent::default());
     while rounds.iter().sum::<f64>() < scale.floor.as_secs_f64() {
-        let before = crew.meter.read()?;
+        let before = workers.meter.read()?;
         rounds.push(round(installation, load, published..published + load.count).await?);
-        spent.add(crew.meter.since(&before)?);
+        spent.add(workers.meter.since(&before)?);
         published += load.count;
     }
-    let stamps = crew.end().await?;
+    let stamps = workers.end().await?;
     stamps::each_once(&stamps, published)?;
 
     let when = if load.prefilled { "prefilled" } else { "live" };

@@ -30,7 +30,6 @@
 
 mod commands;
 mod cpu;
-mod crew;
 mod fanout;
 mod figure;
 mod growth;
@@ -49,6 +48,7 @@ mod scale;
 mod servers;
 mod stamps;
 mod table;
+mod workers;
 
 use std::collections::BTreeMap;
 
@@ -70,9 +70,9 @@ fn main() -> Result<()> {
     let _ = nix::sys::prctl::set_thp_disable(true);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [role, orders] = arguments.as_slice()
-        && role == crew::ROLE
+        && role == workers::ROLE
     {
-        return crew::be_one(orders);
+        return workers::run(orders);
     }
     let options = Options::parse(&arguments)?;
     // The HTTP client asks for a provider even where no TLS is spoken.

@@ -16,7 +16,7 @@ const MANIFEST: &str = "tests/planted/simulation.toml";
 /// Lines of a build that failed which are shown.
 const SHOWN_MAX: usize = 40;
 
-pub(crate) struct Plot {
+pub(crate) struct TreeCopy {
     root: PathBuf,
     target: PathBuf,
     tree: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) enum Found {
     No,
 }
 
-impl Plot {
+impl TreeCopy {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests lie in the tree")?.to_owned();
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path));

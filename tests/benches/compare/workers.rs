@@ -28,17 +28,17 @@ const END_WITHIN: Duration = Duration::from_secs(60);
 const STAMPS_EXPECTED: usize = 300_000;
 
 /// Running workers, and the meter of their processor time and that of the executor.
-pub(crate) struct Crew {
-    pub(crate) hands: Vec<Hand>,
+pub(crate) struct Workers {
+    pub(crate) workers: Vec<BenchWorker>,
     pub(crate) meter: Meter,
 }
 
-impl Crew {
+impl Workers {
     /// Ends all workers; returns the stamps of their handlers.
     pub(crate) async fn end(self) -> Result<Vec<Stamp>> {
         let mut stamps = Vec::new();
-        for hand in self.hands {
-            stamps.extend(hand.end().await?);
+        for worker in self.workers {
+            stamps.extend(worker.end().await?);
         }
         Ok(stamps)
     }
@@ -102,7 +102,7 @@ struct Parameters {
 }
 
 /// A running worker.
-pub(crate) enum Hand {
+pub(crate) enum BenchWorker {
     Process { process: Box<Guarded>, stamps: PathBuf },
     Task { running: JoinHandle<Result<(), slotline_worker::Error>>, shutdown: Shutdown, stamps: Stamps },
 }
@@ -110,7 +110,7 @@ pub(crate) enum Hand {
 #[derive(Clone)]
 pub(crate) struct Stamps(Arc<Mutex<Vec<Stamp>>>);
 
-impl Hand {
+impl BenchWorker {
     pub(crate) fn process(sandbox: &Sandbox, amqp: &str, role: &Role) -> Result<Self> {
         let stamps = sandbox.path().join(format!("{}.stamps", role.name));
         let orders = Orders { role: role.clone(), amqp: amqp.to_owned(), stamps: stamps.clone() };
@@ -155,7 +155,7 @@ impl Hand {
 }
 
 /// Runs this program as a worker.
-pub(crate) fn be_one(orders: &str) -> Result<()> {
+pub(crate) fn run(orders: &str) -> Result<()> {
     let orders: Orders = serde_json::from_str(orders)?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let stamps = Stamps::new();

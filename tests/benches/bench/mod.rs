@@ -34,12 +34,12 @@ pub(crate) fn pair(sandbox: &Sandbox, database: &str, amqp: &str) -> Result<Vec<
 }
 
 /// One installation under measurement.
-pub(crate) struct Stage<'s> {
+pub(crate) struct Bench<'s> {
     pub(crate) session: &'s Session,
     pub(crate) api: &'s str,
 }
 
-impl Stage<'_> {
+impl Bench<'_> {
     /// Publishes `count` executions and waits until the journal holds all their ends.
     pub(crate) async fn run(&self, action: &str, count: usize) -> Result<Duration> {
         let before = self.settled(action).await?;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
-use slotline_tests::{Postgres, Proxy, Rabbit, Weather, eventually};
+use slotline_tests::{Conditions, Postgres, Proxy, Rabbit, eventually};
 use tokio::sync::Mutex;
 
-use crate::fault::{Blow, EXECUTORS, Fault, LINKS, WORKERS, Who};
+use crate::fault::{EXECUTORS, Fault, FaultKind, LINKS, Target, WORKERS};
+use crate::installation::{Api, Installation};
 use crate::member::Member;
-use crate::site::{Api, Site};
 
 /// How long a process may take to end after SIGTERM: a drain, the last confirms, and a database that does not answer.
 const END_WITHIN: Duration = Duration::from_secs(45);
@@ -21,10 +21,10 @@ const LEFT_WITHIN: Duration = Duration::from_secs(10);
 const FINE_WITHIN: Duration = Duration::from_secs(60);
 
 /// All targets of faults.
-pub(crate) struct Ground {
+pub(crate) struct Targets {
     pub(crate) rabbit: Rabbit,
     pub(crate) postgres: Postgres,
-    pub(crate) site: Site,
+    pub(crate) installation: Installation,
     pub(crate) api: Api,
     pub(crate) executors: Vec<Mutex<Member>>,
     pub(crate) workers: Vec<Mutex<Member>>,
@@ -35,13 +35,13 @@ pub(crate) struct Ground {
     pub(crate) wrongs: Held<Vec<String>>,
 }
 
-impl Ground {
+impl Targets {
     /// Injects the fault, and returns when it is undone.
-    pub(crate) async fn strike(&self, Fault { lasts, blow, .. }: Fault) -> anyhow::Result<()> {
-        match blow {
-            Blow::Kill(who) => self.kill(who, lasts).await,
-            Blow::End(who) => {
-                let mut member = self.member(who).lock().await;
+    pub(crate) async fn inject(&self, Fault { lasts, kind, .. }: Fault) -> anyhow::Result<()> {
+        match kind {
+            FaultKind::Kill(target) => self.kill(target, lasts).await,
+            FaultKind::End(target) => {
+                let mut member = self.member(target).lock().await;
                 member.signal(Signal::SIGTERM)?;
                 if let Err(error) = member.end(END_WITHIN).await {
                     self.wrong(format!("{} did not end when it was asked to: {error:#}", member.name));
@@ -50,42 +50,42 @@ impl Ground {
                 tokio::time::sleep(lasts).await;
                 member.start_again(&[])
             }
-            Blow::Freeze(who) => {
-                let mut member = self.member(who).lock().await;
+            FaultKind::Freeze(target) => {
+                let mut member = self.member(target).lock().await;
                 member.signal(Signal::SIGSTOP)?;
                 tokio::time::sleep(lasts).await;
                 member.signal(Signal::SIGCONT)
             }
-            Blow::Cut(link) => {
+            FaultKind::Cut(link) => {
                 self.links[link].1.lock().await.cut();
                 Ok(())
             }
-            Blow::Weather(link, weather) => {
+            FaultKind::Link(link, conditions) => {
                 let proxy = self.links[link].1.lock().await;
-                proxy.set(weather);
+                proxy.set(conditions);
                 tokio::time::sleep(lasts).await;
-                proxy.set(Weather::Fair);
+                proxy.set(Conditions::Normal);
                 Ok(())
             }
-            Blow::BrokerStops
-            | Blow::BrokerKilled
-            | Blow::BrokerFreezes
-            | Blow::BrokerAlarm
-            | Blow::ConnectionsClosed
-            | Blow::QueueDeleted(_) => self.strike_broker(blow, lasts).await,
-            Blow::JournalRestarts
-            | Blow::JournalKilled
-            | Blow::SessionsEnded { .. }
-            | Blow::JournalLocked
-            | Blow::JournalFreezes => self.strike_journal(blow, lasts).await,
+            FaultKind::BrokerStops
+            | FaultKind::BrokerKilled
+            | FaultKind::BrokerFreezes
+            | FaultKind::BrokerAlarm
+            | FaultKind::ConnectionsClosed
+            | FaultKind::QueueDeleted(_) => self.inject_into_broker(kind, lasts).await,
+            FaultKind::JournalRestarts
+            | FaultKind::JournalKilled
+            | FaultKind::SessionsEnded { .. }
+            | FaultKind::JournalLocked
+            | FaultKind::JournalFreezes => self.inject_into_journal(kind, lasts).await,
         }
     }
 
-    async fn kill(&self, who: Who, lasts: Duration) -> anyhow::Result<()> {
-        let mut member = self.member(who).lock().await;
+    async fn kill(&self, target: Target, lasts: Duration) -> anyhow::Result<()> {
+        let mut member = self.member(target).lock().await;
         member.kill().await?;
-        if let Who::Worker(_) = who
-            && let Err(error) = self.site.nothing_left_of(&member.name, LEFT_WITHIN).await
+        if let Target::Worker(_) = target
+            && let Err(error) = self.installation.nothing_left_of(&member.name, LEFT_WITHIN).await
         {
             self.wrong(format!("{error:#}"));
         }
@@ -93,33 +93,34 @@ impl Ground {
         member.start_again(&[])
     }
 
-    async fn strike_broker(&self, blow: Blow, lasts: Duration) -> anyhow::Result<()> {
+    async fn inject_into_broker(&self, kind: FaultKind, lasts: Duration) -> anyhow::Result<()> {
         let _turn = self.broker.lock().await;
         let rabbit = &self.rabbit;
-        match blow {
-            Blow::BrokerStops => {
+        match kind {
+            FaultKind::BrokerStops => {
                 rabbit.stop_app().await?;
                 tokio::time::sleep(lasts).await;
                 rabbit.start_app().await
             }
-            Blow::BrokerKilled => {
+            FaultKind::BrokerKilled => {
                 rabbit.kill().await?;
                 tokio::time::sleep(lasts).await;
                 rabbit.start_again().await
             }
-            Blow::BrokerFreezes => {
+            FaultKind::BrokerFreezes => {
                 rabbit.freeze().await?;
                 tokio::time::sleep(lasts).await;
                 rabbit.signal(Signal::SIGCONT)
             }
-            Blow::BrokerAlarm => {
+            FaultKind::BrokerAlarm => {
                 rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await?;
                 tokio::time::sleep(lasts).await;
                 rabbit.ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"]).await.map(drop)
             }
-            Blow::QueueDeleted(which) => {
+            FaultKind::QueueDeleted(which) => {
                 let listed = rabbit.ctl(&["list_queues", "--silent", "--no-table-headers", "name"]).await?.stdout;
-                let spared = [format!("{}.requests", self.site.prefix), format!("{}.dead", self.site.prefix)];
+                let spared =
+                    [format!("{}.requests", self.installation.prefix), format!("{}.dead", self.installation.prefix)];
                 let queues: Vec<&str> =
                     listed.lines().filter(|name| !spared.iter().any(|spare| spare == name)).collect();
                 if queues.is_empty() {
@@ -136,22 +137,22 @@ impl Ground {
         }
     }
 
-    async fn strike_journal(&self, blow: Blow, lasts: Duration) -> anyhow::Result<()> {
+    async fn inject_into_journal(&self, kind: FaultKind, lasts: Duration) -> anyhow::Result<()> {
         let _turn = self.journal.lock().await;
-        let sql = |text: String| async move { self.postgres.psql_in(&self.site.database, &text).await };
-        match blow {
-            Blow::JournalRestarts => self.postgres.restart().await,
-            Blow::JournalKilled => {
+        let sql = |text: String| async move { self.postgres.psql_in(&self.installation.database, &text).await };
+        match kind {
+            FaultKind::JournalRestarts => self.postgres.restart().await,
+            FaultKind::JournalKilled => {
                 self.postgres.kill().await?;
                 tokio::time::sleep(lasts).await;
                 self.postgres.start_again().await
             }
-            Blow::JournalFreezes => {
+            FaultKind::JournalFreezes => {
                 let _frozen = self.postgres.freeze()?;
                 tokio::time::sleep(lasts).await;
                 Ok(())
             }
-            Blow::SessionsEnded { all } => {
+            FaultKind::SessionsEnded { all } => {
                 let limit = if all { "" } else { "limit 1" };
                 let end = "select pg_terminate_backend(pid) from pg_stat_activity \
                     where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
@@ -166,10 +167,10 @@ impl Ground {
         }
     }
 
-    pub(crate) fn member(&self, who: Who) -> &Mutex<Member> {
-        match who {
-            Who::Executor(index) => &self.executors[index],
-            Who::Worker(index) => &self.workers[index],
+    pub(crate) fn member(&self, target: Target) -> &Mutex<Member> {
+        match target {
+            Target::Executor(index) => &self.executors[index],
+            Target::Worker(index) => &self.workers[index],
         }
     }
 
@@ -184,7 +185,7 @@ impl Ground {
     }
 
     /// Notes each process that has ended by itself, which must not happen whatever the faults. A process with a fault is skipped.
-    pub(crate) fn look_for_the_dead(&self) {
+    pub(crate) fn look_for_ended(&self) {
         for member in self.everyone() {
             let Ok(mut member) = member.try_lock() else { continue };
             match member.ended() {
@@ -203,7 +204,7 @@ impl Ground {
     /// Waits until both servers answer.
     pub(crate) async fn is_fine(&self) -> anyhow::Result<()> {
         eventually("the journal answers", FINE_WITHIN, async || {
-            self.postgres.psql_in(&self.site.database, "select 1").await.map(Some)
+            self.postgres.psql_in(&self.installation.database, "select 1").await.map(Some)
         })
         .await?;
         eventually("the broker answers", FINE_WITHIN, async || self.rabbit.ctl(&["await_startup"]).await.map(Some))

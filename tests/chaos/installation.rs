@@ -14,7 +14,7 @@ use crate::member::slotline;
 /// How long an answer of the API may take: longer than it waits for a leader itself.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
-pub(crate) struct Site {
+pub(crate) struct Installation {
     pub(crate) sandbox: Sandbox,
     pub(crate) stamps: Stamps,
     /// Without a proxy.
@@ -31,7 +31,7 @@ pub(crate) struct Action {
     pub(crate) policy: &'static str,
 }
 
-impl Site {
+impl Installation {
     /// Makes a database in which every change is noted, and a file of actions. `terms`: lease, fence and heartbeat.
     pub(crate) async fn build(
         postgres: &Postgres,
