@@ -203,7 +203,7 @@ fn events(answer: reqwest::Response) -> impl Stream<Item = Result<Event>> {
     chunks.eventsource().map(|event| event.map_err(|error| anyhow::anyhow!("{error}")))
 }
 
-/// The hand-over of a line alone, and beside a run that floods.
+/// The hand-off of a line alone, and beside a run that floods.
 async fn beside_a_flood(bench: &Bench<'_>, spans: &Spans, played: &Played, count: usize) -> Result<()> {
     let alone = bench.handovers("bench.handover", spans, count).await?;
     let flooding = bench.run("bench.flood", 1);
@@ -223,7 +223,7 @@ async fn beside_a_flood(bench: &Bench<'_>, spans: &Spans, played: &Played, count
     let (beside, rate) = measured?;
     for (what, pauses) in [("alone".to_owned(), &alone), (format!("beside {rate:.0} reports a second"), &beside)] {
         let [p50, p99] = [0.5, 0.99].map(|share| milliseconds(pauses, share));
-        println!("  hand-over, limit 1, {count} handlers of 1 ms, {what}: p50 {p50:.2} ms, p99 {p99:.2} ms");
+        println!("  hand-off, limit 1, {count} handlers of 1 ms, {what}: p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
     println!("  ratio of the medians: {:.2}", milliseconds(&beside, 0.5) / milliseconds(&alone, 0.5));
     Ok(())

@@ -1,4 +1,4 @@
-//! What the benchmarks share: publishing executions and waiting for their ends, and the hand-overs of a line.
+//! What the benchmarks share: publishing executions and waiting for their ends, and the hand-offs of a line.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
