@@ -17,7 +17,7 @@ mkdir -p "$out"
 # try PACKAGE TESTS [OPTION...]: only those tests are built and run.
 try() {
   local status=0
-  # By 2 and 3 it says that some were missed, or took too long; what that comes to is counted below.
+  # 2 and 3 mean that some were missed, or took too long; they are counted below.
   cargo mutants --shuffle --jobs "$(nproc)" --output "$out/$1" --package "$1" \
     --cargo-arg=--lib --cargo-arg=--test --cargo-arg="$2" "${@:3}" || status=$?
   [ $status -eq 0 ] || [ $status -eq 2 ] || [ $status -eq 3 ]

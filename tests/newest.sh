@@ -15,7 +15,7 @@ suite=${NEWEST_SUITE:-sid}
 folder=${NEWEST_FOLDER:-$PWD/target/servers/$suite}
 
 mirror() {
-  # The first Debian archive that apt is told of, in either of its two formats; not all of these files are there.
+  # The first Debian archive of apt's sources, in either of their two formats; not all of these files are there.
   { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
     sed -n -e 's/^URIs: *\([^ ]*\/debian\/\{0,1\}\).*/\1/p' -e 's/^deb  *\(\[[^]]*\] *\)\{0,1\}\([^ ]*\/debian\/\{0,1\}\) .*/\2/p' |
     head -n 1

@@ -74,7 +74,7 @@ install_packages() {
     }
     root=(sudo)
   fi
-  # The real services would take the default ports and start at once; this file tells the packages not to.
+  # The real services would take the default ports and start at once; this file keeps the packages from it.
   local policy=/usr/sbin/policy-rc.d made=no
   if [ ! -e $policy ]; then
     printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null && "${root[@]}" chmod 755 $policy && made=yes

@@ -2,11 +2,11 @@
 
 books.py URL
 
-Binds a queue of its own to everything on the exchange of events and says `listening`. For each line on its standard input
+Binds a queue of its own to everything on the exchange of events and prints `listening`. For each line on its standard input
 it prints its books as one line of JSON:
 
-    ends     execution -> "status" or "status:error code", as execution.completed said
-    now      how many executions are in each status, by the moves that execution.status_changed told; none that is gone
+    ends     execution -> "status" or "status:error code", by execution.completed
+    now      how many executions are in each status, by the moves in execution.status_changed; none that is gone
     holes    executions of which a number is missing
     repeats  messages whose message_id came before, which count once
     arrays   bodies that were no single envelope

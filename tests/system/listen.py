@@ -2,7 +2,7 @@
 
 listen.py URL PATTERN...
 
-Binds a queue of its own to the exchange with each pattern and says `listening`; then it prints each body that comes,
+Binds a queue of its own to the exchange with each pattern and prints `listening`; then it prints each body that comes,
 as one line, until it is ended.
 """
 

@@ -1,10 +1,10 @@
-"""A command that tells how far it has come, and knows nothing of Slotline but a socket for lines of JSON.
+"""A command that reports how far it has come, and knows nothing of Slotline but a socket for lines of JSON.
 
 report.py GATES
 
 Its parameters, on stdin, are {"steps": [...]}, or {"attempts": [[...], ...]} with other steps for each attempt. A step
 is an object with one member, named after one of the functions of `Run`. Where it waits, it waits for a file in the
-folder GATES, which the test makes. Its result says how many lines it wrote and the longest that one write took.
+folder GATES, which the test makes. Its result has how many lines it wrote and the longest that one write took.
 """
 
 import json

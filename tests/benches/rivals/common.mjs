@@ -94,7 +94,7 @@ function lines(records) {
 
 /**
  * Repeats `round` until all have taken long enough, and prints one figure. A round gives `{records, begun, more?}`; it ends
- * with the last handler. `inLines` says that each line has one slot, and `pauses` that the times between its jobs are wanted.
+ * with the last handler. `inLines`: each line has one slot; `pauses`: the times between its jobs are wanted.
  */
 export async function measured(system, measure, name, { inLines = false, pauses = false }, round) {
   let [seconds, rounds, n, order_violations, overlaps, all, more] = [0, 0, 0, 0, 0, [], {}];

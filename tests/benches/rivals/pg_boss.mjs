@@ -1,6 +1,6 @@
 // pg-boss on PostgreSQL.
 //
-// `insert()` gives a whole batch one moment of creation, and ties are broken by a random id: who wants order sends job by job.
+// `insert()` gives a whole batch one moment of creation, and ties are broken by a random id: for order send job by job.
 // `work()` polls at least every half second; the loop below is written on the documented `fetch()` and `complete()` instead.
 import pg from 'pg';
 import { PgBoss } from 'pg-boss';

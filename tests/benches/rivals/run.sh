@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs rivals on private servers of their own and prints one JSON line a figure; what else they say goes to standard error.
+# Runs rivals on private servers of their own and prints one JSON line a figure; their other output goes to standard error.
 #   ./run.sh [RIVAL...] [T|M|H|L...]
 # Rivals: bullmq bullmq-always graphile-worker graphile-crate pg-boss celery dramatiq procrastinate. Without one: all of them.
 # RIVALS_DIVISOR=20 is a trial: a twentieth of everything. The packages of others are installed at the first run.
