@@ -138,7 +138,7 @@ fn answer(stdout: &str) -> Result<Value> {
 }
 
 #[test]
-fn every_example_is_answered_as_its_page_says() -> Result<()> {
+fn every_example_is_answered_as_on_its_page() -> Result<()> {
     let (page, world) = (Page::read(PAGE), World::start(None)?);
     let names: BTreeSet<String> = page.sections.iter().flat_map(|section| section.names()).collect();
     let mut tried = BTreeSet::new();

@@ -235,7 +235,7 @@ command = ["/bin/sh", "-euc", '/usr/bin/python3 -c "$SLOTLINE_PARAM_LINES"']
 "#;
 
 #[test]
-fn a_command_is_given_the_variables_of_the_page_and_reports_as_it_says() -> Result<()> {
+fn a_command_is_given_the_variables_of_the_page_and_reports_as_in_its_examples() -> Result<()> {
     let (page, world) = (Page::read(PAGE), World::start(Some(SHOW))?);
     let done = world.shell("id=$(slotline run show.environment -p n=1 --wait --output json | sed -n 's/.*\"execution_id\": \\([0-9]*\\).*/\\1/p'); slotline logs $id")?;
     ensure!(done.code == Some(0), "{done:?}");

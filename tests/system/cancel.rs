@@ -9,7 +9,7 @@ use crate::message::Message;
 use crate::world::{LATER, SOON, World};
 
 #[tokio::test]
-async fn what_is_cancelled_in_line_never_starts_and_holds_up_nobody() -> anyhow::Result<()> {
+async fn what_is_cancelled_in_line_never_starts_and_holds_up_no_other() -> anyhow::Result<()> {
     cancelled_in_line("limit = 1\nrun_ahead = 0", &["cancelled"]).await
 }
 

@@ -87,7 +87,7 @@ async fn limits_and_pauses_change_at_once_under_a_backlog_of_ten_thousand() -> a
 }
 
 #[tokio::test]
-async fn an_execution_without_a_worker_says_so_and_starts_when_one_comes() -> anyhow::Result<()> {
+async fn an_execution_without_a_worker_shows_that_and_starts_when_one_comes() -> anyhow::Result<()> {
     let mut world = World::with([Action::stamp("line.one", "limit = 1")]).workers(0, 2).start().await?;
     let id = world.submit("line.one", json!({"tag": "patient"})).await?;
     let execution = world.execution(id).await?;

@@ -74,7 +74,7 @@ async fn after_a_leader_whose_clock_was_two_hours_ahead_what_waits_is_due_when_i
 }
 
 #[tokio::test]
-async fn a_worker_whose_clock_is_off_is_named_and_its_stamps_are_told_in_the_leaders_time() -> anyhow::Result<()> {
+async fn a_worker_whose_clock_is_off_is_named_and_its_stamps_are_in_the_leaders_time() -> anyhow::Result<()> {
     let world = World::with([Action::stamp(QUEUE, "limit = 1")]).workers(1, 4).worker_clock("-2h").start().await?;
     eventually("its clock is named", SOON, async || {
         let workers = world.get("/api/v1/workers").await?;

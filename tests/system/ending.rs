@@ -60,7 +60,7 @@ async fn every_way_an_attempt_ends_frees_its_slot_exactly_once() -> anyhow::Resu
 }
 
 /// Checks the end of an execution with an info and an error as its last messages.
-fn check_told(execution: &Value, status: &str, code: &str, message: &str) {
+fn check_last_messages(execution: &Value, status: &str, code: &str, message: &str) {
     let lines =
         "Progress events:\nInfo - Container web is running but not ready\nError - Readiness probe failed: refused";
     assert_eq!((&execution["status"], &execution["error"]["code"]), (&json!(status), &json!(code)), "{execution}");
@@ -77,7 +77,7 @@ fn check_told(execution: &Value, status: &str, code: &str, message: &str) {
 }
 
 #[tokio::test]
-async fn every_sudden_end_tells_how_far_it_had_come() -> anyhow::Result<()> {
+async fn every_sudden_end_shows_how_far_it_had_come() -> anyhow::Result<()> {
     let actions = [
         Action::reports("deploy.app", "timeout = \"2s\""),
         Action::reports("deploy.stalls", "stall_timeout = \"1500ms\""),
@@ -103,7 +103,7 @@ async fn every_sudden_end_tells_how_far_it_had_come() -> anyhow::Result<()> {
     let execution = world.reaches(overdue, "timeout").await?;
     let name = |id: i64, action: &str| format!("Execution {id} ({action})");
     let message = format!("{} has timed out because it was processing longer than 2 s.", name(overdue, "deploy.app"));
-    check_told(&execution, "timeout", "timeout", &message);
+    check_last_messages(&execution, "timeout", "timeout", &message);
 
     let execution = world.reaches(waits, "timeout").await?;
     assert_eq!(execution["error"]["code"], "queue_timeout", "{execution}");
@@ -121,11 +121,11 @@ async fn every_sudden_end_tells_how_far_it_had_come() -> anyhow::Result<()> {
     world.ask("POST", &format!("/api/v1/executions/{cancelled}/cancel"), Some(reason)).await?;
     let execution = world.reaches(cancelled, "cancelled").await?;
     let message = format!("{} was cancelled: no longer wanted.", name(cancelled, "deploy.cancelled"));
-    check_told(&execution, "cancelled", "cancelled", &message);
+    check_last_messages(&execution, "cancelled", "cancelled", &message);
 
     let execution = world.reaches(stalls, "timeout").await?;
     let message = format!("{} has timed out because it reported no progress for 1.5 s.", name(stalls, "deploy.stalls"));
-    check_told(&execution, "timeout", "stall_timeout", &message);
+    check_last_messages(&execution, "timeout", "stall_timeout", &message);
     let record = world.whole_record(stalls).await?;
     let counted = record.iter().filter_map(|event| event["progress"][0].as_u64()).max();
     assert_eq!(counted, Some(12), "each report kept it alive: {record:?}");
@@ -137,7 +137,7 @@ async fn every_sudden_end_tells_how_far_it_had_come() -> anyhow::Result<()> {
     let message = execution["error"]["message"].as_str().and_then(|text| text.split(" Progress events:").next());
     let message = message.unwrap_or_default().to_owned();
     assert!(message.contains("worker-0"), "{execution}");
-    check_told(&execution, "failed", "worker_lost", &message);
+    check_last_messages(&execution, "failed", "worker_lost", &message);
     assert_eq!(execution["attempt"], 1, "{execution}");
     Ok(())
 }

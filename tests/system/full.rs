@@ -29,7 +29,7 @@ async fn has_run(dev: &Daemon, client: &reqwest::Client, key: &str) -> anyhow::R
 }
 
 #[tokio::test]
-async fn dev_whose_disk_is_full_says_so_and_goes_on_by_itself_when_there_is_room() -> anyhow::Result<()> {
+async fn dev_whose_disk_is_full_reports_it_and_goes_on_by_itself_when_there_is_room() -> anyhow::Result<()> {
     let sandbox = Sandbox::new("full")?;
     let disk = Disk::mount(&sandbox, DISK_BYTES)?;
     let data = disk.path().join("data").display().to_string();

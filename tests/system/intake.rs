@@ -54,7 +54,7 @@ async fn the_same_message_id_twice_runs_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_put_aside_with_its_reason_and_stops_nobody() -> anyhow::Result<()> {
+async fn what_is_wrong_is_put_aside_with_its_reason_and_stops_no_other() -> anyhow::Result<()> {
     let schema = "limit = 1\nschema = { type = \"object\", required = [\"tag\"] }";
     let world = World::with([Action::stamp("line.one", schema)]).start().await?;
     let good = |tag: &str| Message::request("line.one", json!({"tag": tag}));
@@ -162,7 +162,7 @@ async fn a_full_line_refuses_clearly_and_takes_more_once_there_is_room() -> anyh
 }
 
 #[tokio::test]
-async fn whoever_asks_is_told_the_end() -> anyhow::Result<()> {
+async fn a_publisher_that_asks_receives_the_end() -> anyhow::Result<()> {
     let world = World::with([echo()]).start().await?;
     let payload = json!({"action_ref": "demo.echo", "reply": "settled"});
     let replies = world.publish_for_replies(&[Message::payload("execution.requested", payload).id("m")], 1).await?;

@@ -36,7 +36,7 @@ fn executor<'a>(database: &'a str, amqp: &'a str) -> [&'a str; 7] {
 }
 
 #[tokio::test]
-async fn a_database_that_refuses_ends_an_executor_and_says_where_why_and_what_to_correct() -> anyhow::Result<()> {
+async fn a_database_that_refuses_ends_an_executor_with_where_why_and_what_to_correct() -> anyhow::Result<()> {
     let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
     let (amqp, sandbox) = (rabbit.fresh_vhost().await?, Sandbox::new("refused")?);
     let database = postgres.fresh_database("refused").await?;
@@ -82,7 +82,7 @@ async fn a_database_that_refuses_ends_an_executor_and_says_where_why_and_what_to
 }
 
 #[tokio::test]
-async fn a_schema_that_a_newer_program_made_is_not_led_on_unless_it_is_said() -> anyhow::Result<()> {
+async fn a_schema_that_a_newer_program_made_is_not_led_on_unless_it_is_allowed() -> anyhow::Result<()> {
     let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
     let (amqp, sandbox) = (rabbit.fresh_vhost().await?, Sandbox::new("newer")?);
     let database = postgres.fresh_database("newer").await?;
@@ -102,7 +102,7 @@ async fn a_schema_that_a_newer_program_made_is_not_led_on_unless_it_is_said() ->
 }
 
 #[tokio::test]
-async fn a_broker_that_refuses_ends_executors_and_workers_and_says_where_and_whom() -> anyhow::Result<()> {
+async fn a_broker_that_refuses_ends_executors_and_workers_with_its_address_and_the_user() -> anyhow::Result<()> {
     let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
     let (sandbox, database) = (Sandbox::new("denied")?, postgres.fresh_database("denied").await?);
     std::fs::write(sandbox.path().join("a.toml"), "[[action]]\nref = 'a.b'\n[action.run]\ncommand = ['/bin/true']\n")?;

@@ -43,7 +43,7 @@ async fn changed(world: &World, query: &str) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn every_change_works_on_a_follower_as_on_the_leader_and_says_who_and_why() -> anyhow::Result<()> {
+async fn every_change_works_on_a_follower_as_on_the_leader_and_is_in_the_audit() -> anyhow::Result<()> {
     let actions = [Action::stamp("line.one", "limit = 1\nkey = \"/tenant\"\ntimeout = \"1h\"\nrun_ahead = 0")];
     let world = World::with(actions).executors(2).start().await?;
     let leader = world.leader().await?.context("one leads")?;

@@ -275,7 +275,7 @@ async fn numbers_go_on_without_a_gap_across_attempts() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn who_asks_for_less_detail_is_told_less_and_nonsense_is_refused_by_name() -> anyhow::Result<()> {
+async fn less_detail_is_reported_on_request_and_nonsense_is_refused_by_name() -> anyhow::Result<()> {
     const ALL: u64 = 200;
     let world = World::with([Action::reports("talk.much", "")]).start().await?;
     let steps = json!({"steps": [{"count": {"to": ALL, "every": 0.002}}, {"report": {"message": "last"}}]});
@@ -345,7 +345,7 @@ async fn an_ended_execution_shows_how_far_it_came_and_where_it_failed_whatever_d
 }
 
 #[tokio::test]
-async fn tasks_within_a_run_are_a_tree_in_the_api_in_the_record_and_for_who_watches() -> anyhow::Result<()> {
+async fn tasks_within_a_run_are_a_tree_in_the_api_in_the_record_and_for_watchers() -> anyhow::Result<()> {
     let world = World::with([Action::reports("deploy.app", "")]).start().await?;
     let task = |task: Value| json!({"report": {"task": task}});
     let error = json!({"code": "no_disk", "message": "it is full", "stack_trace": "at main"});

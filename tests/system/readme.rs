@@ -50,7 +50,7 @@ impl Site {
 }
 
 #[tokio::test]
-async fn every_block_of_the_readme_does_what_it_says_on_real_servers() -> Result<()> {
+async fn every_block_of_the_readme_works_on_real_servers() -> Result<()> {
     let readme = blocks("README.md");
     let runs = readme.iter().filter(|block| matches!(block.language.as_str(), "sh" | "python"));
     let subscriber = blocks("crates/protocol/README.md").into_iter().find(|block| block.language == "python");

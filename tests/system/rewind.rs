@@ -125,7 +125,7 @@ async fn comes_through(world: &World, long: &Stamp) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_dump_restored_while_workers_live_gives_nothing_out_twice_and_says_what_is_gone() -> anyhow::Result<()> {
+async fn a_dump_restored_while_workers_live_gives_nothing_out_twice_and_reports_what_is_lost() -> anyhow::Result<()> {
     let mut world = begin(2).await?;
     let dump = world.dump().await?;
     let long = go_on(&world).await?;
@@ -201,7 +201,7 @@ async fn of_two_copies_of_the_journal_that_are_led_on_at_once_only_the_newer_goe
 }
 
 #[tokio::test]
-async fn a_move_to_another_broker_is_said_and_what_runs_meanwhile_is_not_run_again() -> anyhow::Result<()> {
+async fn a_move_to_another_broker_is_reported_and_what_runs_meanwhile_is_not_run_again() -> anyhow::Result<()> {
     let mut world = begin_in(new(1).middle_lease()).await?;
     world.publish(&[request("long", 2 * LONG_MS)]).await?;
     world.publish(&requests("behind", 2)).await?;

@@ -141,7 +141,7 @@ async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything(
 }
 
 #[tokio::test]
-async fn a_publisher_that_says_who_it_is_keeps_its_message_ids_to_itself() -> anyhow::Result<()> {
+async fn a_publisher_that_sends_its_user_id_keeps_its_message_ids_to_itself() -> anyhow::Result<()> {
     let world = World::with([Action::stamp("line.one", "limit = 1\nrun_ahead = 0")]).start().await?;
     let request =
         |tag: &str| Message::request("line.one", json!({"tag": tag, "gate": world.gate("all")})).id("the-one");

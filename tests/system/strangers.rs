@@ -324,7 +324,7 @@ async fn among_as_many_bad_ones_every_good_message_runs_once_in_order_and_every_
 }
 
 #[tokio::test]
-async fn a_verdict_names_what_is_wrong_and_says_when_it_could_not_look() -> Result<()> {
+async fn a_verdict_names_what_is_wrong_or_that_the_journal_could_not_be_read() -> Result<()> {
     let installation = Installation::start().await?;
     installation.put("line.n0", json!({"limit": 1})).await?;
     installation.publish([good(0)].into_iter()).await?;

@@ -219,7 +219,7 @@ async fn through_the_end_of_executors(mut world: World, in_its_place: bool) -> a
 }
 
 #[tokio::test]
-async fn who_follows_while_another_executor_takes_over_misses_nothing_and_hears_nothing_twice() -> anyhow::Result<()> {
+async fn a_client_that_follows_through_a_take_over_misses_nothing_and_receives_nothing_twice() -> anyhow::Result<()> {
     let world = World::with([Action::reports("talk.much", "")]).executors(2).start().await?;
     through_the_end_of_executors(world, false).await
 }
@@ -231,7 +231,7 @@ async fn who_follows_while_the_only_executor_is_killed_and_restarted_misses_noth
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_delays_nobody() -> anyhow::Result<()> {
+async fn a_client_that_never_reads_delays_no_other() -> anyhow::Result<()> {
     // More than both ends of a connection and the buffer between can take, and less than is kept in full.
     const REPORTS: usize = 700;
     const PADDING: usize = 16_000;

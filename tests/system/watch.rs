@@ -23,7 +23,7 @@ async fn the_stats_of_an_unused_action_are_zeros_and_of_an_unknown_one_not_found
 }
 
 #[tokio::test]
-async fn whoever_waits_is_told_where_and_for_whom_by_every_executor() -> anyhow::Result<()> {
+async fn every_executor_shows_where_an_execution_waits_and_for_which_others() -> anyhow::Result<()> {
     let world = World::with([
         Action::stamp("line.one", "limit = 1"),
         Action::stamp("tenant.job", "key_limit = 1\nkey = \"/tenant\""),

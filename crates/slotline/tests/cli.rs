@@ -204,7 +204,7 @@ fn wrong_use_ends_with_2_and_says_what_is_wrong() -> anyhow::Result<()> {
 }
 
 #[test]
-fn where_nothing_answers_the_next_step_is_told() -> anyhow::Result<()> {
+fn where_nothing_answers_the_error_names_the_next_step() -> anyhow::Result<()> {
     let desk = Desk::new()?;
     // While it is bound no other program gets the port; afterwards no connection to it is accepted.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -216,7 +216,7 @@ fn where_nothing_answers_the_next_step_is_told() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_report_that_nobody_hears_fails_no_script() -> anyhow::Result<()> {
+fn a_report_that_no_worker_receives_fails_no_script() -> anyhow::Result<()> {
     let desk = Desk::new()?;
     // A socket that no worker listens at any more.
     drop(std::os::unix::net::UnixListener::bind(desk.path().join("left"))?);
@@ -257,7 +257,7 @@ fn secrets_show_neither_in_help_nor_in_errors() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_version_is_told_twice() -> anyhow::Result<()> {
+fn the_version_is_printed_in_two_ways() -> anyhow::Result<()> {
     let desk = Desk::new()?;
     let expected = format!("slotline {}\n", env!("CARGO_PKG_VERSION"));
     for arguments in [["version"], ["--version"]] {

@@ -79,7 +79,7 @@ fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_a_script_reports_and_writes_is_seen_by_who_watches_and_afterwards() -> anyhow::Result<()> {
+fn what_a_script_reports_and_writes_is_shown_live_and_afterwards() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     let watched = dev.slotline(&["run", "test.talk", "--watch", "--logs"])?;
     assert_eq!(watched.status.code(), Some(0), "{}", told(&watched));
@@ -160,7 +160,7 @@ fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
 }
 
 #[test]
-fn who_waits_in_line_is_told_for_whom_and_the_same_key_runs_once() -> anyhow::Result<()> {
+fn a_wait_in_line_names_the_executions_before_it_and_the_same_key_runs_once() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     for turn in 1..=3 {
         let submitted = dev.json(&["run", "test.slow", "--message-id", &format!("m-{}", turn.min(2))])?;
@@ -274,7 +274,7 @@ fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> an
 }
 
 #[test]
-fn a_pause_and_a_cancellation_say_who_and_why_in_the_audit_and_in_the_log() -> anyhow::Result<()> {
+fn a_pause_and_a_cancellation_are_in_the_audit_and_the_log_with_actor_and_reason() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     let paused = told(&dev.slotline(&["pause", "test.slow", "--reason", "a flood"])?);
     assert_eq!(paused, "test.slow is paused\n");

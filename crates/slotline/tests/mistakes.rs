@@ -102,7 +102,7 @@ fn a_port_alone_is_no_place_to_listen() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_daemon_that_runs_as_root_says_what_that_means_and_what_to_do() -> anyhow::Result<()> {
+fn a_daemon_that_runs_as_root_logs_what_that_means_and_what_to_do() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -207,7 +207,7 @@ fn a_schema_that_a_newer_program_made_is_refused_by_both_versions() -> anyhow::R
 }
 
 #[test]
-fn what_answers_and_is_no_slotline_is_told_from_what_does_not_answer() -> anyhow::Result<()> {
+fn another_server_than_slotline_has_another_error_than_no_answer() -> anyhow::Result<()> {
     let dev = Dev::start("[[action]]\nref = 'a.b'\n")?;
     let port = dev.url.rsplit(':').next().context("a port")?.to_owned();
     let at = |arguments: &[&str], url: &str| -> anyhow::Result<(Option<i32>, String)> {
@@ -231,7 +231,7 @@ fn what_answers_and_is_no_slotline_is_told_from_what_does_not_answer() -> anyhow
 }
 
 #[test]
-fn a_request_that_is_refused_says_which_part_of_it_and_what_to_do() -> anyhow::Result<()> {
+fn a_request_that_is_refused_names_the_part_and_what_to_do() -> anyhow::Result<()> {
     let actions = "[[action]]\nref = 'job.slow'\nlimit = 1\n\n[[action]]\nref = 'job.keyed'\nkey_limit = 1\n";
     let dev = Dev::start(actions)?;
     let twice = ["run", "demo.echo", "--message-id", "m-1"];
@@ -273,7 +273,7 @@ fn a_wait_for_an_action_that_no_worker_serves_prints_that() -> anyhow::Result<()
 }
 
 #[test]
-fn a_command_that_can_not_be_started_says_why_and_what_to_change() -> anyhow::Result<()> {
+fn a_command_that_can_not_be_started_names_the_reason_and_what_to_change() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let script = |name: &str, text: &str, mode: u32| -> anyhow::Result<()> {
         std::fs::write(folder.path().join(name), text)?;
@@ -327,7 +327,7 @@ fn a_command_that_can_not_be_started_says_why_and_what_to_change() -> anyhow::Re
 }
 
 #[test]
-fn a_token_that_is_wrong_is_told_from_none_at_all() -> anyhow::Result<()> {
+fn a_wrong_token_has_another_error_than_a_missing_one() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("actions.toml"), "[[action]]\nref = 'a.b'\n")?;
     let dev = Dev::start_with(folder, &[("SLOTLINE_API_TOKEN", "the-right-one")])?;

@@ -190,7 +190,7 @@ fn a_stray_key_cancels_nothing_and_no_bar_is_left_behind() -> anyhow::Result<()>
 }
 
 #[test]
-fn the_demo_draws_over_itself_and_says_what_comes_next() -> anyhow::Result<()> {
+fn the_demo_draws_over_itself_and_names_the_next_step() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     for columns in [80, 50] {
         let (screen, code) = Terminal::start(&dev, columns, &["demo"], &[])?.end()?;

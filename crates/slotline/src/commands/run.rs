@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_meant_is_said_by_its_flag() {
+    fn what_can_not_be_meant_is_refused_by_the_name_of_its_flag() {
         assert!(read(Some("[1]"), &[]).expect_err("no object").starts_with("--params: expected a JSON object"));
         assert!(read(Some("@/nowhere"), &[]).expect_err("no file").starts_with("--params @/nowhere: "));
         assert_eq!(read(None, &["novalue"]).expect_err("no value"), "-p novalue: expected KEY=VALUE");

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_can_is_said_once_and_with_its_actions_where_not_for_all() {
+    fn a_capability_is_shown_once_and_with_its_actions_where_not_for_all() {
         let (all, some) = (["report-progress", "cancel", "logs"], ["report-progress", "cancel"]);
         assert_eq!(capabilities(&[served("a.b", &all), served("c.d", &all)]), "cancel logs report-progress");
         assert_eq!(capabilities(&[served("a.b", &all), served("c.d", &some)]), "cancel report-progress logs(a.b)");

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_is_said_with_its_line_and_key() {
+    fn every_error_names_its_line_and_key() {
         for (text, expected) in [
             ("[[actions]]\nref = 'a.b'", "actions.toml:1: unknown key `actions`: did you mean `action`?"),
             (

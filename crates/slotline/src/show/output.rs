@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn json_for_a_terminal_says_the_same_with_all_that_steers_spelt_out() {
+    fn json_for_a_terminal_means_the_same_with_all_that_steers_escaped() {
         let text = "a\u{1b}[2J\u{7f}\u{9b}31m\u{9d}0;title\u{9c}\u{200f}\u{202e}gnp.exe\u{2069} ü\n\t🦀";
         let json = serde_json::to_string_pretty(&serde_json::json!({"text": text})).expect("JSON");
         let shown = visible(&json);
