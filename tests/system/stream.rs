@@ -225,7 +225,7 @@ async fn a_client_that_follows_through_a_take_over_misses_nothing_and_receives_n
 }
 
 #[tokio::test]
-async fn who_follows_while_the_only_executor_is_killed_and_restarted_misses_nothing() -> anyhow::Result<()> {
+async fn a_client_that_follows_while_the_only_executor_is_killed_and_restarted_misses_nothing() -> anyhow::Result<()> {
     let world = World::with([Action::reports("talk.much", "")]).start().await?;
     through_the_end_of_executors(world, true).await
 }

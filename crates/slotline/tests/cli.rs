@@ -84,15 +84,15 @@ fn a_file_that_holds_no_url_is_refused_by_the_name_of_the_setting() -> anyhow::R
         ("two", "amqp_url: two holds several lines: expected one line with the URL", 2),
         ("wrong", "", 2),
     ] {
-        let (ended, told) = desk.fails(&executor, &[("SLOTLINE_AMQP_URL_FILE", file)])?;
-        assert!(told.starts_with(&format!("slotline: {expected}")), "{file}: {told}");
-        assert!(ended == Some(code) && !told.contains("geheim"), "{file}: {ended:?} {told}");
+        let (ended, stderr) = desk.fails(&executor, &[("SLOTLINE_AMQP_URL_FILE", file)])?;
+        assert!(stderr.starts_with(&format!("slotline: {expected}")), "{file}: {stderr}");
+        assert!(ended == Some(code) && !stderr.contains("geheim"), "{file}: {ended:?} {stderr}");
     }
-    let (code, told) = desk.fails(&["migrate", "--config", "both.toml"], &[])?;
-    assert!(code == Some(2) && told.contains("both `amqp_url` and `amqp_url_file` are set"), "{told}");
+    let (code, stderr) = desk.fails(&["migrate", "--config", "both.toml"], &[])?;
+    assert!(code == Some(2) && stderr.contains("both `amqp_url` and `amqp_url_file` are set"), "{stderr}");
     for (file, expected) in [("none", "can't read the API token from none"), ("empty", "empty: ")] {
-        let (code, told) = desk.fails(&["workers"], &[("SLOTLINE_API_TOKEN_FILE", file)])?;
-        assert!(code == Some(2) && told.starts_with(&format!("slotline: {expected}")), "{file}: {told}");
+        let (code, stderr) = desk.fails(&["workers"], &[("SLOTLINE_API_TOKEN_FILE", file)])?;
+        assert!(code == Some(2) && stderr.starts_with(&format!("slotline: {expected}")), "{file}: {stderr}");
     }
     Ok(())
 }
@@ -169,9 +169,9 @@ fn wrong_settings_are_refused_with_their_place_and_the_name_that_was_meant() -> 
         (vec!["run", "a.b", "--params", "[1]"], "--params: expected a JSON object"),
     ];
     for (arguments, expected) in cases {
-        let (code, told) = desk.fails(&arguments, &[])?;
-        assert!(told.starts_with(&format!("slotline: {expected}")), "{arguments:?}: {told}");
-        assert_eq!(code, Some(2), "{arguments:?}: {told}");
+        let (code, stderr) = desk.fails(&arguments, &[])?;
+        assert!(stderr.starts_with(&format!("slotline: {expected}")), "{arguments:?}: {stderr}");
+        assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
     }
     Ok(())
 }
@@ -196,9 +196,9 @@ fn wrong_use_ends_with_2_and_says_what_is_wrong() -> anyhow::Result<()> {
         (&["progress", "--step", "two"], "--step"),
         (&["progress", "--total", "7"], "--done"),
     ] {
-        let (code, told) = desk.fails(arguments, &[])?;
-        assert_eq!(code, Some(2), "{arguments:?}: {told}");
-        assert!(told.contains(expected), "{arguments:?}: {told}");
+        let (code, stderr) = desk.fails(arguments, &[])?;
+        assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     }
     Ok(())
 }
@@ -209,9 +209,9 @@ fn where_nothing_answers_the_error_names_the_next_step() -> anyhow::Result<()> {
     // While it is bound no other program gets the port; afterwards no connection to it is accepted.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let url = format!("http://127.0.0.1:{port}");
-    let (code, told) = desk.fails(&["run", "demo.echo", "--wait"], &[("SLOTLINE_API_URL", &url)])?;
-    assert_eq!(code, Some(69), "{told}");
-    assert!(told.contains(&url) && told.contains("slotline dev") && told.contains("--api-url"), "{told}");
+    let (code, stderr) = desk.fails(&["run", "demo.echo", "--wait"], &[("SLOTLINE_API_URL", &url)])?;
+    assert_eq!(code, Some(69), "{stderr}");
+    assert!(stderr.contains(&url) && stderr.contains("slotline dev") && stderr.contains("--api-url"), "{stderr}");
     Ok(())
 }
 
@@ -250,8 +250,8 @@ fn secrets_show_neither_in_help_nor_in_errors() -> anyhow::Result<()> {
         &["workers"],
     ] {
         let output = desk.slotline(arguments, &environment)?;
-        let told = format!("{}{}", String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-        assert!(!told.is_empty() && !told.contains("geheim"), "{arguments:?}: {told}");
+        let shown = format!("{}{}", String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+        assert!(!shown.is_empty() && !shown.contains("geheim"), "{arguments:?}: {shown}");
     }
     Ok(())
 }

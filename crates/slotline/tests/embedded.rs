@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use dev::{Dev, SOON, interrupt, program, told};
+use dev::{Dev, SOON, interrupt, printed, program};
 
 const ACTIONS: &str = r#"
 [[action]]
@@ -49,8 +49,8 @@ command = ["/bin/sh", "-c", "true"]
 fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     let done = dev.slotline(&["run", "demo.echo", "-p", "message=hello", "-p", "n=1.10", "--wait"])?;
-    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
-    assert_eq!(String::from_utf8(done.stdout.clone())?, "{\"message\":\"hello\",\"n\":1.10}\n", "{}", told(&done));
+    assert_eq!(done.status.code(), Some(0), "{}", printed(&done));
+    assert_eq!(String::from_utf8(done.stdout.clone())?, "{\"message\":\"hello\",\"n\":1.10}\n", "{}", printed(&done));
     for (arguments, code, expected) in [
         (&["run", "test.fail", "--watch"][..], 1, "exit_status"),
         (&["run", "test.slow", "--timeout", "300ms", "--wait"], 124, "timeout"),
@@ -58,8 +58,8 @@ fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
         (&["run", "test.strict", "--wait"], 2, "app"),
     ] {
         let done = dev.slotline(arguments)?;
-        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", told(&done));
-        assert!(told(&done).contains(expected), "{arguments:?}: {}", told(&done));
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", printed(&done));
+        assert!(printed(&done).contains(expected), "{arguments:?}: {}", printed(&done));
     }
     let waits = dev.command(&["run", "test.slow", "--wait", "--output", "json"]).stdout(Stdio::piped()).spawn()?;
     let begun = Instant::now();
@@ -71,7 +71,7 @@ fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
         }
     };
     let cancelled = dev.slotline(&["executions", "cancel", &id, "--reason", "enough"])?;
-    assert!(cancelled.status.success(), "{}", told(&cancelled));
+    assert!(cancelled.status.success(), "{}", printed(&cancelled));
     let done = waits.wait_with_output()?;
     assert_eq!(done.status.code(), Some(130));
     assert_eq!(serde_json::from_slice::<Value>(&done.stdout)?["status"], "cancelled");
@@ -82,8 +82,8 @@ fn run_and_wait_ends_as_the_execution_did() -> anyhow::Result<()> {
 fn what_a_script_reports_and_writes_is_shown_live_and_afterwards() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     let watched = dev.slotline(&["run", "test.talk", "--watch", "--logs"])?;
-    assert_eq!(watched.status.code(), Some(0), "{}", told(&watched));
-    assert_eq!(String::from_utf8(watched.stdout.clone())?, "{\"n\": 1.10}\n", "{}", told(&watched));
+    assert_eq!(watched.status.code(), Some(0), "{}", printed(&watched));
+    assert_eq!(String::from_utf8(watched.stdout.clone())?, "{\"n\": 1.10}\n", "{}", printed(&watched));
     let news = String::from_utf8(watched.stderr)?;
     let mut rest = news.as_str();
     for expected in [
@@ -100,14 +100,14 @@ fn what_a_script_reports_and_writes_is_shown_live_and_afterwards() -> anyhow::Re
     }
     assert!(!news.contains('\u{1b}'), "no terminal, no escapes: {news}");
 
-    let shown = told(&dev.slotline(&["executions", "show", "1"])?);
+    let shown = printed(&dev.slotline(&["executions", "show", "1"])?);
     for expected in ["[copy] ", "60 B/1.00 KiB", "Info - copying\n", "Error - the disk is slow\n"] {
         assert!(shown.contains(expected), "no {expected:?}: {shown}");
     }
     for arguments in [&["logs", "1"][..], &["logs", "-f", "1"]] {
         let logs = dev.slotline(arguments)?;
-        assert_eq!(String::from_utf8(logs.stdout.clone())?, "begun\n{\"n\": 1.10}\n", "{}", told(&logs));
-        assert!(told(&logs).contains("oops\n"), "{}", told(&logs));
+        assert_eq!(String::from_utf8(logs.stdout.clone())?, "begun\n{\"n\": 1.10}\n", "{}", printed(&logs));
+        assert!(printed(&logs).contains("oops\n"), "{}", printed(&logs));
     }
     dev.stop().map(drop)
 }
@@ -117,7 +117,7 @@ fn events_as_json_are_one_a_line_and_begin_where_asked() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     let numbers = |arguments: &[&str]| -> anyhow::Result<(Vec<u64>, Vec<Value>)> {
         let output = dev.command(arguments).args(["--output", "json"]).output()?;
-        ensure!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", told(&output));
+        ensure!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", printed(&output));
         let lines = String::from_utf8(output.stdout)?;
         let events: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         Ok((events.iter().filter_map(|event| event["number"].as_u64()).collect(), events))
@@ -134,19 +134,19 @@ fn events_as_json_are_one_a_line_and_begin_where_asked() -> anyhow::Result<()> {
     let (_, logs) = numbers(&["logs", "1"])?;
     assert!(!logs.is_empty() && logs.iter().all(|event| event["kind"] == "log"), "{logs:?}");
     let unknown = dev.slotline(&["watch", "77"])?;
-    assert_eq!(unknown.status.code(), Some(3), "{}", told(&unknown));
+    assert_eq!(unknown.status.code(), Some(3), "{}", printed(&unknown));
     dev.stop().map(drop)
 }
 
 #[test]
-fn who_stops_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
+fn to_stop_waiting_leaves_the_execution_alone() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     let mut waits =
         dev.command(&["run", "test.slow", "--watch"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let mut news = BufReader::new(waits.stderr.take().context("a pipe")?).lines();
-    let mut told = Vec::new();
-    while !told.last().is_some_and(|line: &String| line.contains("is running")) {
-        told.push(news.next().with_context(|| format!("{told:?}"))??);
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.contains("is running")) {
+        lines.push(news.next().with_context(|| format!("{lines:?}"))??);
     }
     interrupt(&waits, Signal::INT)?;
     let last = news.next().context("a last word")??;
@@ -174,7 +174,7 @@ fn a_wait_in_line_names_the_executions_before_it_and_the_same_key_runs_once() ->
     assert_eq!((&line["queue_length"], &line["active_count"]), (&1.into(), &1.into()), "{line}");
     for arguments in [&["queue"][..], &["queue", "test.slow"], &["executions", "list"], &["executions", "show", "2"]] {
         let table = dev.slotline(arguments)?;
-        assert!(table.status.success() && told(&table).contains("test.slow"), "{arguments:?}: {}", told(&table));
+        assert!(table.status.success() && printed(&table).contains("test.slow"), "{arguments:?}: {}", printed(&table));
     }
     let workers = dev.json(&["workers"])?;
     assert_eq!(workers[0]["active_count"], 1, "{workers}");
@@ -193,7 +193,7 @@ fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Re
     };
     let shown = |text: &str, arguments: &[&str]| -> anyhow::Result<String> {
         let applied = apply(text, arguments)?;
-        ensure!(applied.status.success(), "{}", told(&applied));
+        ensure!(applied.status.success(), "{}", printed(&applied));
         Ok(String::from_utf8(applied.stdout)?)
     };
     let one = "[[action]]\nref = 'more.one'\nlimit = 2\ntimeout = '60s'\n";
@@ -210,16 +210,16 @@ fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Re
     let bad = "[[action]]\nref = 'more.two'\n[[action]]\nref = 'more.bad'\nschema = { type = 'nonsense' }\n";
     for arguments in [&["--dry-run"][..], &[]] {
         let refused = apply(bad, arguments)?;
-        assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
-        let words = told(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{}", printed(&refused));
+        let words = printed(&refused);
         assert!(words.contains("actions[1].policy.schema") && words.contains("more.bad"), "{words}");
     }
     assert_eq!(dev.slotline(&["actions", "more.two"])?.status.code(), Some(3), "all or nothing");
 
     let entries = dev.json(&["audit", "--action", "more.one"])?;
-    let told = |index: usize| (entries[index]["changed"].as_str(), entries[index]["reason"].as_str());
-    assert_eq!(told(0), (Some("policy_changed"), Some("more of them")), "{entries}");
-    assert_eq!(told(1), (Some("action_created"), None), "{entries}");
+    let entry = |index: usize| (entries[index]["changed"].as_str(), entries[index]["reason"].as_str());
+    assert_eq!(entry(0), (Some("policy_changed"), Some("more of them")), "{entries}");
+    assert_eq!(entry(1), (Some("action_created"), None), "{entries}");
     assert_eq!(entries.as_array().map(Vec::len), Some(2), "what changes nothing is no change: {entries}");
     assert_eq!(entries[0]["actor"], "local");
     let table = dev.slotline(&["audit", "--actor", "local"])?;
@@ -230,15 +230,15 @@ fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Re
 #[test]
 fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
-    let long = told(&dev.slotline(&["limit", "test.slow", "4", "--for", "2h", "--reason", "a backlog"])?);
+    let long = printed(&dev.slotline(&["limit", "test.slow", "4", "--for", "2h", "--reason", "a backlog"])?);
     assert!(long.starts_with("the limit of test.slow is 4 until ") && long.contains("(local: a backlog)"), "{long}");
     for arguments in [&["queue"][..], &["queue", "test.slow"], &["actions"], &["actions", "test.slow"]] {
-        let shown = told(&dev.slotline(arguments)?);
+        let shown = printed(&dev.slotline(arguments)?);
         assert!(shown.contains("(local: a backlog)"), "{arguments:?}: {shown}");
     }
     let stats = dev.json(&["queue", "test.slow"])?;
     assert_eq!((&stats["max_concurrent"], &stats["declared_limit"]), (&4.into(), &1.into()), "{stats}");
-    let applied = told(&dev.slotline(&["apply", "actions.toml"])?);
+    let applied = printed(&dev.slotline(&["apply", "actions.toml"])?);
     assert!(applied.contains("test.slow unchanged\n    the limit is 4 until "), "{applied}");
     assert_eq!(dev.json(&["queue", "test.slow"])?["max_concurrent"], 4, "it survives what is declared");
 
@@ -248,7 +248,7 @@ fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> an
     for id in ["1", "2", "3"] {
         dev.reaches(id, "running")?;
     }
-    let cleared = told(&dev.slotline(&["limit", "test.slow", "--clear", "--reason", "done"])?);
+    let cleared = printed(&dev.slotline(&["limit", "test.slow", "--clear", "--reason", "done"])?);
     assert_eq!(cleared, "the limit of test.slow is 1, as declared\n");
     assert!(dev.slotline(&["limit", "test.slow", "--clear"])?.status.success(), "once more changes nothing");
 
@@ -276,22 +276,22 @@ fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> an
 #[test]
 fn a_pause_and_a_cancellation_are_in_the_audit_and_the_log_with_actor_and_reason() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
-    let paused = told(&dev.slotline(&["pause", "test.slow", "--reason", "a flood"])?);
+    let paused = printed(&dev.slotline(&["pause", "test.slow", "--reason", "a flood"])?);
     assert_eq!(paused, "test.slow is paused\n");
     dev.json(&["run", "test.slow"])?;
     dev.json(&["executions", "cancel", "1", "--reason", "not wanted"])?;
     for _ in 0..2 {
-        assert_eq!(told(&dev.slotline(&["resume", "test.slow"])?), "test.slow is open\n");
+        assert_eq!(printed(&dev.slotline(&["resume", "test.slow"])?), "test.slow is open\n");
         dev.json(&["executions", "cancel", "1"])?;
     }
     let entries = dev.json(&["audit", "--limit", "3"])?;
-    let told = |index: usize| {
+    let entry = |index: usize| {
         let entry: &Value = &entries[index];
         (entry["changed"].as_str(), entry["reason"].as_str(), entry["execution_id"].as_i64())
     };
-    assert_eq!(told(0), (Some("resumed"), None, None), "what is so already is no change: {entries}");
-    assert_eq!(told(1), (Some("cancel_requested"), Some("not wanted"), Some(1)), "{entries}");
-    assert_eq!(told(2), (Some("paused"), Some("a flood"), None), "{entries}");
+    assert_eq!(entry(0), (Some("resumed"), None, None), "what is so already is no change: {entries}");
+    assert_eq!(entry(1), (Some("cancel_requested"), Some("not wanted"), Some(1)), "{entries}");
+    assert_eq!(entry(2), (Some("paused"), Some("a flood"), None), "{entries}");
     let of_one = dev.json(&["audit", "--execution", "1"])?;
     assert_eq!((of_one.as_array().map(Vec::len), &of_one[0]["action_ref"]), (Some(1), &"test.slow".into()), "{of_one}");
     let log = dev.log()?;
@@ -330,7 +330,7 @@ fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -
     assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());
     let verify = |folder: &Path, url: &str| program(folder, &["verify", "--database-url", url]).output();
     let live = verify(dev.folder.path(), "sqlite:data/slotline.db")?;
-    assert!(live.status.success() && told(&live).contains("All of it holds."), "{}", told(&live));
+    assert!(live.status.success() && printed(&live).contains("All of it holds."), "{}", printed(&live));
     let folder = dev.stop()?;
     let folder = folder.path();
     // Another program's, in the ways in which that may be.
@@ -350,8 +350,8 @@ fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -
         ("sqlite::memory:", 2, "the journal could not be verified"),
     ] {
         let done = verify(folder, url)?;
-        assert_eq!(done.status.code(), Some(code), "{url}: {}", told(&done));
-        assert!(told(&done).contains(words), "{url}: {}", told(&done));
+        assert_eq!(done.status.code(), Some(code), "{url}: {}", printed(&done));
+        assert!(printed(&done).contains(words), "{url}: {}", printed(&done));
         assert!(files(folder)? == before, "{url}: a file was made or changed");
     }
     Ok(())
@@ -363,7 +363,7 @@ fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Re
     assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());
     let second = dev.slotline(&["dev", "--data", "data", "--listen", "127.0.0.1:0"])?;
     assert_eq!(second.status.code(), Some(2));
-    assert!(told(&second).contains("another slotline works in data"), "{}", told(&second));
+    assert!(printed(&second).contains("another slotline works in data"), "{}", printed(&second));
     let dev = Dev::start_in(dev.stop()?)?;
     assert_eq!(dev.json(&["executions", "show", "1"])?["status"], "completed");
     assert_eq!(dev.json(&["run", "demo.echo"])?["execution_id"], 2);
@@ -375,13 +375,13 @@ fn the_demo_shows_lines_checks_them_and_ends_well() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let begun = Instant::now();
     let done = program(folder.path(), &["demo"]).output()?;
-    assert!(done.status.success(), "{}", told(&done));
+    assert!(done.status.success(), "{}", printed(&done));
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     let text = String::from_utf8(done.stdout.clone())?;
     for expected in
         ["demo.deploy", "demo.resize", "demo.sync", "48 executions, 48 completed", "Checked from the journal"]
     {
-        assert!(text.contains(expected), "{}", told(&done));
+        assert!(text.contains(expected), "{}", printed(&done));
     }
     assert!(!text.contains('\u{1b}'), "no terminal, no escapes: {text}");
     Ok(())

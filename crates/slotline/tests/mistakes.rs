@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use desk::Desk;
-use dev::{Dev, told};
+use dev::{Dev, printed};
 use serde_json::Value;
 
 /// A text of the program, with its version replaced.
@@ -82,11 +82,11 @@ fn a_wrong_setting_is_named_with_its_place_and_what_to_write() -> anyhow::Result
         ),
     ];
     for (arguments, expected) in cases {
-        let (code, told) = desk.fails(arguments, &[])?;
+        let (code, stderr) = desk.fails(arguments, &[])?;
         // Lines that a daemon logs before the error are about the user that runs it.
-        let told: String =
-            told.lines().filter(|line| line.starts_with("slotline:")).map(|it| format!("{it}\n")).collect();
-        assert_eq!((told.as_str(), code), (expected, Some(2)), "{arguments:?}");
+        let stderr: String =
+            stderr.lines().filter(|line| line.starts_with("slotline:")).map(|it| format!("{it}\n")).collect();
+        assert_eq!((stderr.as_str(), code), (expected, Some(2)), "{arguments:?}");
     }
     Ok(())
 }
@@ -94,10 +94,10 @@ fn a_wrong_setting_is_named_with_its_place_and_what_to_write() -> anyhow::Result
 #[test]
 fn a_port_alone_is_no_place_to_listen() -> anyhow::Result<()> {
     let desk = Desk::new()?;
-    let (code, told) = desk.fails(&["dev", "--listen", "27099"], &[])?;
+    let (code, stderr) = desk.fails(&["dev", "--listen", "27099"], &[])?;
     let expected = "error: invalid value '27099' for '--listen <ADDRESS:PORT>': expected an address in numbers and a port: \
                     127.0.0.1:27099 for this machine, 0.0.0.0:27099 for all\n\nFor more information, try '--help'.\n";
-    assert_eq!((told.as_str(), code), (expected, Some(2)));
+    assert_eq!((stderr.as_str(), code), (expected, Some(2)));
     Ok(())
 }
 
@@ -121,8 +121,8 @@ fn a_daemon_that_runs_as_root_logs_what_that_means_and_what_to_do() -> anyhow::R
         ),
     ] {
         // A lease below the fence ends both after that.
-        let (code, told) = desk.fails(&[daemon, &away].concat(), &[])?;
-        assert!(code == Some(2) && told.contains(expected), "{daemon:?}: {told}");
+        let (code, stderr) = desk.fails(&[daemon, &away].concat(), &[])?;
+        assert!(code == Some(2) && stderr.contains(expected), "{daemon:?}: {stderr}");
     }
     Ok(())
 }
@@ -132,12 +132,12 @@ fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     let desk = Desk::new()?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
-    let (code, told) = desk.fails(&["dev", "--data", "data", "--listen", &address], &[])?;
+    let (code, stderr) = desk.fails(&["dev", "--data", "data", "--listen", &address], &[])?;
     let expected = format!(
         "slotline: can't listen on {address}, another program does: end that one, or choose another with --listen: Address \
          already in use (os error 98)\n"
     );
-    assert_eq!((told, code), (expected, Some(2)));
+    assert_eq!((stderr, code), (expected, Some(2)));
     Ok(())
 }
 
@@ -165,8 +165,8 @@ fn an_error_in_an_actions_file_names_its_line() -> anyhow::Result<()> {
         ),
     ] {
         desk.write("actions.toml", text)?;
-        let (code, told) = desk.fails(&["apply", "actions.toml"], &[])?;
-        assert_eq!((told, code), (format!("slotline: actions.toml:{expected}\n"), Some(2)), "{text}");
+        let (code, stderr) = desk.fails(&["apply", "actions.toml"], &[])?;
+        assert_eq!((stderr, code), (format!("slotline: actions.toml:{expected}\n"), Some(2)), "{text}");
     }
     Ok(())
 }
@@ -196,12 +196,12 @@ fn a_schema_that_a_newer_program_made_is_refused_by_both_versions() -> anyhow::R
         &["executor", "--database-url", url, "--listen", "127.0.0.1:0", "--no-migrate"],
         &["migrate", "--database-url", url],
     ] {
-        let (code, told) = desk.fails(arguments, &[])?;
+        let (code, stderr) = desk.fails(arguments, &[])?;
         let expected = "slotline: the database at sqlite:journal.db can't be used: its schema is 7, made by a newer program; \
                         this one (slotline VERSION) knows those up to 1: start the newer one, or, to go back by one version, \
                         this one with --allow-newer-schema\n";
-        let told = without_version(&told);
-        assert!(told.ends_with(expected) && code == Some(2), "{arguments:?}: {code:?} {told}");
+        let stderr = without_version(&stderr);
+        assert!(stderr.ends_with(expected) && code == Some(2), "{arguments:?}: {code:?} {stderr}");
     }
     Ok(())
 }
@@ -214,19 +214,19 @@ fn another_server_than_slotline_has_another_error_than_no_answer() -> anyhow::Re
         let output = dev.command(arguments).env("SLOTLINE_API_URL", url).output()?;
         Ok((output.status.code(), String::from_utf8(output.stderr)?))
     };
-    let (code, told) = at(&["workers"], &format!("https://127.0.0.1:{port}"))?;
+    let (code, stderr) = at(&["workers"], &format!("https://127.0.0.1:{port}"))?;
     let expected = format!(
         "slotline: what listens at https://127.0.0.1:{port}/ speaks no TLS: name it as http:// (--api-url or \
          SLOTLINE_API_URL)\n"
     );
-    assert_eq!((code, told), (Some(2), expected));
+    assert_eq!((code, stderr), (Some(2), expected));
     // A URL that was copied with its routes is meant as it is.
-    let (code, told) = at(&["workers"], &format!("http://127.0.0.1:{port}/api/v1/"))?;
-    assert_eq!((code, told.as_str()), (Some(0), ""));
-    let (code, told) = at(&["workers"], &format!("http://127.0.0.1:{port}/other"))?;
+    let (code, stderr) = at(&["workers"], &format!("http://127.0.0.1:{port}/api/v1/"))?;
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (code, stderr) = at(&["workers"], &format!("http://127.0.0.1:{port}/other"))?;
     let expected = "slotline: no such route: the URL has the path /other, below which /api/v1 is asked; leave it out unless \
                     a proxy serves Slotline there\n";
-    assert_eq!((code, told.as_str()), (Some(3), expected));
+    assert_eq!((code, stderr.as_str()), (Some(3), expected));
     Ok(())
 }
 
@@ -251,12 +251,12 @@ fn a_request_that_is_refused_names_the_part_and_what_to_do() -> anyhow::Result<(
         (&["executions", "show", "77"], 3, "slotline: there is no execution 77\n"),
     ] {
         let output = dev.slotline(arguments)?;
-        assert_eq!((told(&output).as_str(), output.status.code()), (expected, Some(code)), "{arguments:?}");
+        assert_eq!((printed(&output).as_str(), output.status.code()), (expected, Some(code)), "{arguments:?}");
     }
     let applied = dev.slotline(&["apply", "actions.toml", "--dry-run"])?;
     let expected = "job.keyed: `key_limit` holds for each concurrency key, and no `key` says where it is: requests must give \
                     `concurrency_key`, and those without one share one line; set `key = \"/name\"`, or `key_required = true`";
-    assert!(told(&applied).contains(expected), "{}", told(&applied));
+    assert!(printed(&applied).contains(expected), "{}", printed(&applied));
     Ok(())
 }
 
@@ -311,11 +311,11 @@ fn a_command_that_can_not_be_started_names_the_reason_and_what_to_change() -> an
         };
         let reason = format!("can't start {program:?}: {}", expected.replace("FOLDER", &place));
         let output = dev.slotline(&["run", name, "--wait"])?;
-        let said = told(&output);
+        let text = printed(&output);
         assert_eq!(
-            (said.trim_end(), output.status.code()),
+            (text.trim_end(), output.status.code()),
             (
-                &*format!("execution {} is failed: spawn_failed: {reason}", said.split(' ').nth(1).unwrap_or_default()),
+                &*format!("execution {} is failed: spawn_failed: {reason}", text.split(' ').nth(1).unwrap_or_default()),
                 Some(1)
             ),
             "{name}"
@@ -339,7 +339,7 @@ fn a_wrong_token_has_another_error_than_a_missing_one() -> anyhow::Result<()> {
         ("another", "slotline: the token is none of this API's (give it in SLOTLINE_API_TOKEN or --api-token-file)\n"),
     ] {
         let output = dev.command(&["workers"]).env("SLOTLINE_API_TOKEN", token).output()?;
-        assert_eq!((told(&output).as_str(), output.status.code()), (expected, Some(2)));
+        assert_eq!((printed(&output).as_str(), output.status.code()), (expected, Some(2)));
     }
     let output = dev.command(&["workers", "--output", "json"]).env("SLOTLINE_API_TOKEN", "the-right-one").output()?;
     serde_json::from_slice::<Value>(&output.stdout)?;

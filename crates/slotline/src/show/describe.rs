@@ -112,7 +112,7 @@ fn finished(
 pub(crate) fn gap(count: u64, reason: GapReason) -> String {
     let (events, are) = if count == 1 { ("event", "is") } else { ("events", "are") };
     match reason {
-        GapReason::Merged => format!("({count} more {events} came too fast to be told)"),
+        GapReason::Merged => format!("({count} more {events} came too fast to be recorded)"),
         GapReason::Lost => format!("({count} {events} can't be had any more)"),
         GapReason::Pruned => format!("({count} older {events} {are} not kept any more)"),
         GapReason::Refused => format!("({count} {events} {are} left out: the database refuses the content)"),
