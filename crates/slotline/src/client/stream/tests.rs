@@ -13,7 +13,7 @@ use super::*;
 use crate::show::describe::tests::{event, moved};
 
 /// The longest wait for anything.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 /// What the played executor does with one connection.
 #[derive(Clone)]
