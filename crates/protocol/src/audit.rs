@@ -1,4 +1,4 @@
-//! Who changed what, when and why: the entries of the audit, which the journal keeps beside what they changed.
+//! The entries of the audit: each change with its actor, time and reason, kept in the journal beside what it changed.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use crate::{ActionRef, ExecutionId, Timestamp};
 
 /// The most characters of a reason.
 pub const REASON_CHARS_MAX: usize = 1000;
-/// The actor of requests to an API without tokens: whoever may use this machine.
+/// The actor of requests to an API without tokens: any user of this machine.
 pub const LOCAL: &str = "local";
-/// The actor of a message whose publisher did not say which user of the broker it is.
+/// The actor of a message without the user of the broker that published it (the AMQP property `user_id`).
 pub const PUBLISHER: &str = "publisher";
 /// The actor of what the leader does by itself, such as ending an override when its time is over.
 pub const EXECUTOR: &str = "executor";
 
-/// Who asked for a change, by which way, and why.
+/// The actor that requested a change, the way the request came, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct By {
     /// The name of an API token, the `user_id` of a publisher, or one of [`LOCAL`], [`PUBLISHER`] and [`EXECUTOR`].
@@ -26,7 +26,7 @@ pub struct By {
     pub reason: Option<String>,
 }
 
-/// How a change was asked for.
+/// How a change was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Via {
@@ -36,7 +36,7 @@ pub enum Via {
     Executor,
 }
 
-/// The leader, for a reason of its own.
+/// The leader, without a stated reason.
 impl Default for By {
     fn default() -> Self {
         Self { actor: EXECUTOR.to_owned(), via: Via::Executor, reason: None }
@@ -71,7 +71,7 @@ pub enum Changed {
     LimitOverridden,
     /// By a person, before its time was over.
     OverrideCleared,
-    /// By itself.
+    /// By the leader, when its time was over.
     OverrideEnded,
     CancelRequested,
     DeadLetterReplayed,
@@ -137,7 +137,7 @@ pub struct Entry {
     /// The id of a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<String>,
-    /// What of the action was another before; of one that is new or deleted, what is not as by default.
+    /// The members of the action that changed; of a new or deleted action, those that differ from the default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Difference>,
 }

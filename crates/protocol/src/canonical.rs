@@ -1,8 +1,8 @@
-//! One spelling for JSON that means the same: members in the order of their names, no spaces, no escape that is not
-//! needed, and a number as its digits, be there ever so many.
+//! One spelling for all JSON of the same meaning: members in the order of their names, no spaces, no needless escapes,
+//! and all digits of a number, however many.
 //!
-//! What it is for: whether two requests with one `message_id` are the same request, and whether two concurrency keys are
-//! the same key. RFC 8785 is close, but takes numbers for floats: two integers beyond 2^53 would be one.
+//! It decides whether two requests with one `message_id` are the same request, and whether two concurrency keys are the
+//! same key. RFC 8785 is close, but reads numbers as floats: two different integers beyond 2^53 would be equal.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-/// Zeros that a number is written out with at most, before or behind its digits; one of more has an exponent, so that no
-/// spelling is much longer than what was read.
+/// The most zeros written before or after the digits of a number. With more, it is written with an exponent, so that no
+/// spelling is much longer than its source.
 const ZEROS_MAX: i64 = 40;
 
 /// The one spelling of `json`, which is valid JSON and no deeper than [`crate::envelope::DEPTH_MAX`].
@@ -33,7 +33,7 @@ pub fn number(text: &str) -> String {
     }
     let is_small = exponent.starts_with('-');
     let exponent: i64 = exponent.parse().unwrap_or(if is_small { i64::MIN / 2 } else { i64::MAX / 2 });
-    // How many zeros are to follow the digits; where it is negative, how many of the digits follow the point.
+    // The zeros after the digits; if negative, the number of digits after the point.
     let behind = (all.len() - all.trim_end_matches('0').len()) as i64;
     let zeros = exponent.saturating_sub(fraction.len() as i64).saturating_add(behind);
     let before_the_point = digits.len() as i64 + zeros;
@@ -49,7 +49,7 @@ pub fn number(text: &str) -> String {
     }
 }
 
-/// The text of the value at a JSON pointer (RFC 6901), where there is one.
+/// The text of the value at a JSON pointer (RFC 6901), if there is one.
 pub fn at<'j>(json: &'j str, pointer: &str) -> Option<&'j str> {
     let mut value: &RawValue = serde_json::from_str(json).ok()?;
     for step in pointer.split('/').skip(1) {
@@ -74,7 +74,7 @@ struct Reader<'j> {
 }
 
 impl<'j> Reader<'j> {
-    /// Reads the value that comes next, and writes its one spelling.
+    /// Reads the next value, and writes its one spelling.
     fn value(&mut self, out: &mut String) {
         match self.peek() {
             b'{' => self.object(out),
@@ -92,7 +92,7 @@ impl<'j> Reader<'j> {
                 let rest = &self.json[self.at..];
                 let end = rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
                 let token = &rest[..end];
-                // Nothing of valid JSON is empty here; on anything else it still comes to an end.
+                // No token of valid JSON is empty; on anything else the reader still moves on.
                 self.at += end.max(1);
                 match first {
                     b'-' | b'0'..=b'9' => out.push_str(&number(token)),

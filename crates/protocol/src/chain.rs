@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Shows `error` and its causes in one line, each once: `database unavailable: error returned from database: ...`.
 ///
-/// Every log of an error goes through here: what an error says of itself alone is rarely what went wrong.
+/// Every log of an error uses this: the message of the outermost error alone rarely names what went wrong.
 pub fn chain<'e>(error: &'e (dyn Error + 'e)) -> Chain<'e> {
     Chain(error)
 }

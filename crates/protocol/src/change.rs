@@ -1,5 +1,4 @@
-//! Changes of an action: one member of its policy after the other, a whole file of policies, and a limit that holds for a
-//! while.
+//! Changes to an action: single members of its policy, a whole file of policies, and a temporary limit.
 //!
 //! Pure: what differs between two policies, and what a merge patch (RFC 7396) makes of one.
 
@@ -14,10 +13,10 @@ use crate::{ActionId, ActionRef, Policy, Timestamp, canonical, did_you_mean, dur
 
 /// The most actions of one `POST /api/v1/actions/apply`.
 pub const APPLY_ACTIONS_MAX: usize = 10_000;
-/// The member of a policy whose own members are told one by one.
+/// The member of a policy that is compared member by member.
 const RETRY: &str = "retry";
 
-/// One member that is not what it was.
+/// One member that changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// A path such as `limit` or `retry.max_attempts`.
@@ -32,7 +31,7 @@ impl Difference {
     }
 }
 
-/// A limit that holds instead of the declared one until its time is over.
+/// A limit that replaces the declared one until its time is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitOverride {
     /// `None` is unlimited.
@@ -48,10 +47,10 @@ pub struct LimitOverride {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OverrideBody {
-    /// null is unlimited, and must be said.
+    /// null is unlimited; the member must be present.
     #[serde(deserialize_with = "Option::deserialize")]
     pub limit: Option<u32>,
-    /// From now on.
+    /// Counted from now.
     #[serde(rename = "for", with = "duration")]
     pub duration: Duration,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +69,7 @@ impl OverrideBody {
     }
 }
 
-/// Body of what needs no more than a reason, such as `POST /api/v1/actions/{ref}/pause`; may be empty.
+/// Body of a request that has at most a reason, such as `POST /api/v1/actions/{ref}/pause`; may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReasonBody {
@@ -83,7 +82,7 @@ pub struct ReasonBody {
 #[serde(deny_unknown_fields)]
 pub struct ApplyBody {
     pub actions: Vec<Declared>,
-    /// Tells what would change, and changes nothing.
+    /// Shows what would change, and changes nothing.
     #[serde(default)]
     pub dry_run: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,16 +97,16 @@ pub struct Declared {
     pub policy: Policy,
 }
 
-/// What became of one action of a file.
+/// The result for one action of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     pub action_ref: ActionRef,
-    /// Of an action that a dry run would create: null.
+    /// null for an action that a dry run would create.
     pub action_id: Option<ActionId>,
     pub outcome: Outcome,
     #[serde(default)]
     pub changes: Vec<Difference>,
-    /// The limit that holds meanwhile, if it is overridden.
+    /// The override of its limit, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_override: Option<LimitOverride>,
 }
@@ -130,7 +129,8 @@ impl Outcome {
     }
 }
 
-/// What `new` has that `old` has not. Without one of them: what is not as by default, from or to null.
+/// The members in which `new` differs from `old`. If one of them is `None`, the members of the other that differ from
+/// the default, with null on the missing side.
 pub fn differences(old: Option<&Policy>, new: Option<&Policy>) -> Vec<Difference> {
     let default = Policy::default();
     let mut found = Vec::new();
@@ -146,13 +146,13 @@ pub fn differences(old: Option<&Policy>, new: Option<&Policy>) -> Vec<Difference
     found
 }
 
-/// That the override of a limit began, changed or ended.
+/// The difference when the override of a limit begins, changes or ends.
 pub fn override_difference(old: Option<&LimitOverride>, new: Option<&LimitOverride>) -> Difference {
     let value = |it: Option<&LimitOverride>| serde_json::to_value(it).expect("plain data with string keys");
     Difference::new("limit_override", value(old), value(new))
 }
 
-/// That an action was paused or resumed.
+/// The difference when an action is paused or resumed.
 pub fn pause_difference(paused: bool) -> Difference {
     Difference::new("paused", Value::Bool(!paused), Value::Bool(paused))
 }
@@ -178,8 +178,7 @@ fn differ(before: &str, old: &Map<String, Value>, new: &Map<String, Value>, foun
 }
 
 impl Policy {
-    /// Names this policy for `If-Match`: another policy has another. It is of the policy alone, not of what else an
-    /// action shows.
+    /// The policy's ETag for `If-Match`. It depends on the policy alone, not on the action's other members.
     pub fn etag(&self) -> String {
         let json = serde_json::to_string(self).expect("plain data with string keys");
         let digest = Sha256::digest(canonical(&json));
@@ -188,7 +187,7 @@ impl Policy {
     }
 
     /// The policy that a merge patch makes of this one (RFC 7396): each member that the patch names is replaced, null
-    /// brings it back to its default, and `retry` and `schema` are merged member by member.
+    /// resets it to its default, and `retry` and `schema` are merged member by member.
     pub fn merged(&self, patch: &Value) -> Result<Self, Refusal> {
         let refuse = |field: &str, message: String| Err(Refusal::new("invalid_request", message).at(field));
         let Value::Object(asked) = patch else {
@@ -196,7 +195,7 @@ impl Policy {
         };
         let mut whole = members(self);
         for (name, value) in asked {
-            // Also one that is null: nothing would be removed, and nothing said.
+            // An unknown member is refused even if it is null: removing it would change nothing, without an error.
             let Some(known) = whole.get(name) else {
                 return refuse(name, unknown(name, &whole));
             };

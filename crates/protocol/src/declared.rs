@@ -1,8 +1,8 @@
-//! Objects that have no members but those that are declared, and a publisher's own.
+//! Objects that have only declared members, and a publisher's own.
 //!
-//! A name that was misspelt must not be taken for one that was left out: the action would run with what is left. So an
-//! unknown member is refused, with the name that was probably meant. Names that begin with `x-` are the publisher's own
-//! and are skipped. An array in an object's place is refused, too, where serde would take its members in order.
+//! A misspelt member must not count as left out: the action would run without it. So an unknown member is refused, with
+//! the name that was probably meant. Names that begin with `x-` are the publisher's own and are skipped. An array in an
+//! object's place is refused, too; serde would take its elements as the members in order.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializ
 
 use crate::text::Text;
 
-/// What the names of a publisher's own members begin with.
+/// The prefix of a publisher's own members.
 const OWN: &str = "x-";
 
 /// Makes the two implementations of a struct with `#[serde(remote = "Self")]`: read through [`Declared`], written as
@@ -32,12 +32,12 @@ macro_rules! declared {
 }
 pub(crate) use declared;
 
-/// Names less alike than this are no help.
+/// The least likeness of a name that is suggested.
 const ALIKE: f64 = 0.6;
-/// The same where there are many names, of which one is always somewhat alike.
+/// The same among many names, where one is always somewhat alike.
 const ALIKE_AMONG_MANY: f64 = 0.85;
 
-/// `: did you mean ...`, or what there is.
+/// `: did you mean ...`, or the names that there are.
 pub fn did_you_mean(unknown: &str, known: &[&str]) -> String {
     match most_alike(unknown, known.iter().copied()) {
         Some((alike, name)) if alike >= ALIKE => format!(": did you mean `{name}`?"),
@@ -46,7 +46,7 @@ pub fn did_you_mean(unknown: &str, known: &[&str]) -> String {
     }
 }
 
-/// `: did you mean ...`, or nothing; for names of which there may be many.
+/// `: did you mean ...`, or nothing; for long lists of names.
 pub fn perhaps_meant<'n>(unknown: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     match most_alike(unknown, known) {
         Some((alike, name)) if alike >= ALIKE_AMONG_MANY => format!(": did you mean `{name}`?"),
@@ -60,7 +60,7 @@ fn most_alike<'n>(unknown: &str, known: impl IntoIterator<Item = &'n str>) -> Op
     alike.max_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// Gives a struct its declared members only.
+/// Wraps a deserializer so that a struct is given its declared members only.
 pub(crate) struct Declared<D>(pub(crate) D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Declared<D> {
@@ -95,7 +95,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<V> {
     type Value = V::Value;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Other spellings of a member are read, and not taught.
+        // Other spellings of a member are accepted but not listed.
         let is_snake_case = |name: &&str| !name.contains(|c: char| c == '-' || c.is_ascii_uppercase());
         let names: Vec<&str> = self.names.iter().copied().filter(is_snake_case).collect();
         write!(out, "an object with {}", names.join(", "))
@@ -123,7 +123,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
                 let IgnoredAny = self.members.next_value()?;
                 continue;
             }
-            // As an error of its value, it is found where the member stands.
+            // As an error of the value, it gets the path of the member.
             self.members.next_value_seed(Unknown { name: &name, names: self.names })?;
         }
         Ok(None)

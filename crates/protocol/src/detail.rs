@@ -1,4 +1,4 @@
-//! How much progress a publisher wants to hear: the `progress` member of a request.
+//! How much progress a publisher wants to receive: the `progress` member of a request.
 //!
 //! Absent or `{}` is the default of one event a second; `null` is quiet; otherwise `update_interval` (the least time
 //! between two events) and `update_step` (units of progress after which the next is sent), whichever comes first.

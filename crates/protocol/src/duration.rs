@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 /// No duration in a policy or message may be longer: 366 days.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// The most characters of a text that is no duration that an error repeats.
+/// The most characters of an invalid text that an error repeats.
 const SHOWN_CHARS_MAX: usize = 40;
 
 /// Reads `"300ms"`, `"1h 5m"`, or seconds as a bare number (`"60"`).
@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         .and_then(bounded)
 }
 
-/// As much of a text as an error repeats.
+/// The text, shortened for an error.
 pub(crate) fn clip(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -32,7 +32,7 @@ pub(crate) fn clip(text: &str) -> String {
     }
 }
 
-/// Takes a number of seconds.
+/// A duration of so many seconds.
 pub fn from_seconds(seconds: f64) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| format!("{seconds} is no duration: expected a number of seconds, not negative"))

@@ -23,28 +23,28 @@ use crate::text::Text;
 
 /// The most bytes one envelope of a publisher may have.
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
-/// The most bytes one envelope between executors and workers may have. Such a one repeats what a publisher's held, with
-/// more around it: whatever is accepted can be dispatched, and told in a heartbeat beside ten thousand attempts.
+/// The most bytes one envelope between executors and workers may have. It repeats what a publisher's held, with more
+/// around it: every request that is accepted can be dispatched, and fits into a heartbeat beside ten thousand attempts.
 pub const OWN_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (1 << 20);
 /// The most bytes a body, that is all envelopes of an array, may have.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
-/// The most envelopes an array may have. A body of more is refused whole: the smallest that are worth sending are larger
-/// than this many times over would allow, and each costs its readers more than its bytes.
+/// The most envelopes an array may have. A body with more is refused whole, since each envelope costs its readers more
+/// than its bytes.
 pub const MEMBERS_MAX: usize = 10_000;
 /// The most characters a `message_id` may have.
 pub const MESSAGE_ID_CHARS_MAX: usize = 128;
 /// The most characters a `correlation_id`, a `trace_id` or a `source` of a request may have, which many messages repeat;
 /// as many bytes fit into an AMQP property.
 pub const LABEL_CHARS_MAX: usize = 255;
-/// What a body is to be in place of a compressed one.
+/// What the refusal of a compressed body asks for.
 pub const ENCODING_EXPECTED: &str = "expected JSON in UTF-8, not compressed";
 /// The deepest nesting of arrays and objects that is read.
 pub const DEPTH_MAX: usize = 100;
 
-/// A message on the broker: one that was read from a body `'t`, or, around a `&M`, one to be written.
+/// A message on the broker: read from a body `'t`, or, with a `&M` as its payload, to be written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Envelope<'t, P = &'t RawValue> {
-    /// The idempotency key of a request. `None`: the publisher named none, and takes its request at least once.
+    /// The idempotency key of a request. `None`: the publisher gave none, and its request may run more than once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     pub message_type: Cow<'t, str>,
@@ -59,7 +59,7 @@ pub struct Envelope<'t, P = &'t RawValue> {
     pub payload: P,
 }
 
-/// What the AMQP properties say where an envelope is silent.
+/// The AMQP properties, for members that an envelope leaves out.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
     pub message_id: Option<String>,
@@ -85,7 +85,7 @@ pub enum Reason {
     /// Larger than [`ENVELOPE_BYTES_MAX`] (or [`OWN_BYTES_MAX`]), or a body larger than [`BODY_BYTES_MAX`] or of more than
     /// [`MEMBERS_MAX`] envelopes.
     Oversized,
-    /// No message of this type is known where it arrived.
+    /// The queue where it arrived takes no messages of this type.
     UnknownType,
     /// The payload does not fit its type.
     InvalidPayload,
@@ -99,7 +99,7 @@ pub enum Reason {
     IdempotencyConflict,
     /// The AMQP property `priority` asks to be served out of turn.
     PriorityNotSupported,
-    /// Processes that began to read it ended while they did.
+    /// Processes that began to read it ended while doing so.
     Poisoned,
     /// The journal's database refuses what the message holds.
     JournalRefused,
@@ -130,7 +130,7 @@ impl Reason {
 pub struct Unreadable {
     pub reason: Reason,
     pub detail: String,
-    /// The `message_id`, as far as it could be told.
+    /// The `message_id`, if it could be read.
     pub message_id: Option<String>,
 }
 
@@ -152,7 +152,7 @@ struct Wire<'a> {
     payload: &'a RawValue,
 }
 
-/// When a message was written decides nothing, so that none is refused for the spelling of it.
+/// No decision depends on the timestamp, so an unreadable one is left out instead of refusing the message.
 fn if_readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = <&RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(text.get()).ok())
@@ -243,7 +243,7 @@ pub fn read(body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
     read_requests(Sizes::FULL, body, defaults)
 }
 
-/// Divides a publisher's body where the broker may take less than envelopes otherwise have.
+/// Divides a publisher's body on a broker that may take less than the largest envelope.
 pub fn read_requests(sizes: Sizes, body: &Bytes, defaults: Defaults) -> Result<Members, Unreadable> {
     read_up_to(sizes.request(), body, defaults)
 }
@@ -260,7 +260,7 @@ fn read_up_to(envelope_bytes_max: usize, body: &Bytes, defaults: Defaults) -> Re
         return Err(whole(Reason::Oversized, detail));
     }
     let whole_text = std::str::from_utf8(body).map_err(|error| {
-        // A text that says it is compressed is still a text; many clients name an encoding of characters there.
+        // `content_encoding` counts only for a body that is no text: many clients put the encoding of characters there.
         match compression(body).or(defaults.content_encoding.as_deref()) {
             Some(name) => whole(Reason::UnsupportedEncoding, format!("the body is {name}: {ENCODING_EXPECTED}")),
             None => whole(Reason::Malformed, format!("the body is not UTF-8: {error}")),
@@ -291,12 +291,12 @@ fn read_up_to(envelope_bytes_max: usize, body: &Bytes, defaults: Defaults) -> Re
         texts.push(text);
     }
     let start_of = |text: &str| text.as_ptr().addr() - whole_text.as_ptr().addr();
-    // A body is far smaller than what 32 bits can tell.
+    // A body is far smaller than 4 GiB.
     let spans = texts.iter().map(|text| start_of(text) as u32..(start_of(text) + text.len()) as u32).collect();
     Ok(Members { body: body.clone(), defaults, envelope_bytes_max, is_array, spans })
 }
 
-/// Finds the members of an array, and no more of them than [`MEMBERS_MAX`].
+/// Finds the members of an array, at most [`MEMBERS_MAX`] of them.
 fn divide<'t>(array: &'t str, into: &mut Vec<&'t str>) -> Result<(), serde_json::Error> {
     struct Divider<'t, 'v>(&'v mut Vec<&'t str>);
 
@@ -330,25 +330,25 @@ pub fn write<P: Serialize>(envelope: &Envelope<'_, P>) -> Bytes {
     body.finish()
 }
 
-/// A body in the making: a single envelope stays bare, several are an array.
+/// A body being built: a single envelope stays bare, several are an array.
 #[derive(Debug)]
 pub struct Body {
-    /// Begins as an array, whatever it becomes.
+    /// Always begins as an array.
     text: Vec<u8>,
     members: usize,
-    /// Where the last of several begins, with the comma before it.
+    /// Where the last member begins, with the comma before it.
     last: usize,
 }
 
 impl Body {
     /// The most envelopes of one body.
     pub const MEMBERS_MAX: usize = 500;
-    /// A body takes no more envelopes once it has this many bytes; far below what it may have, even with one more.
+    /// A body takes no more envelopes once it has this many bytes; far below the limit, even with one more.
     const FULL_BYTES: usize = 1 << 20;
-    /// The bytes that most envelopes fit in.
+    /// Most envelopes have no more bytes than this.
     const MEMBER_BYTES: usize = 400;
 
-    /// An empty one, with memory for so many envelopes of common size.
+    /// An empty body, with memory for so many envelopes of common size.
     pub fn with_room(members: usize) -> Self {
         let mut text = Vec::with_capacity(members * Self::MEMBER_BYTES + 2);
         text.push(b'[');
@@ -370,12 +370,12 @@ impl Body {
         self.members == 0
     }
 
-    /// The bytes that it has so far.
+    /// The bytes so far.
     pub fn len(&self) -> usize {
         self.text.len()
     }
 
-    /// Takes the last envelope off again if the body has more than `most` bytes with it, unless it is the only one.
+    /// Removes the last envelope if the body has more than `most` bytes with it, unless it is the only one.
     pub fn split(&mut self, most: usize) -> Option<Self> {
         if self.members < 2 || self.text.len() < most {
             return None;
@@ -387,7 +387,7 @@ impl Body {
         Some(split)
     }
 
-    /// Whether one more envelope is to travel with those that it has.
+    /// Whether it takes one more envelope.
     pub fn has_room(&self) -> bool {
         self.members < Self::MEMBERS_MAX && self.text.len() < Self::FULL_BYTES
     }
@@ -409,14 +409,14 @@ impl Body {
     }
 }
 
-/// Reads JSON; an error comes with the path to the field it is about, unless it is about the whole. The path is looked for
-/// only then, since keeping track of it takes as long as all the rest.
+/// Reads JSON; an error comes with the path of the field it is about, unless it is about the whole. The path is looked
+/// for only after an error, since keeping track of it takes as long as all the rest.
 pub fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, (Option<String>, serde_json::Error)> {
     serde_json::from_str(text).map_err(|error| {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let found: Result<T, _> = serde_path_to_error::deserialize(&mut deserializer);
         let path = found.err().map(|error| error.path().to_string());
-        // Without one it is what follows that can't be read.
+        // Without an error here, the error is in what follows the value.
         (path.filter(|path| path != "." && path != "?"), error)
     })
 }
@@ -444,7 +444,7 @@ fn member<'t>(
     }
     check_depth(text).map_err(|detail| refuse(Reason::Malformed, detail))?;
     if text.starts_with('[') {
-        // Its fields would be taken by their places.
+        // serde would take its elements as the fields in order.
         return Err(refuse(Reason::Malformed, "expected an object, found an array".to_owned()));
     }
     let wire: Wire<'_> = parse(text).map_err(|(path, error)| {
@@ -489,7 +489,7 @@ fn clip(text: &str) -> String {
 
 /// Refuses nesting that a recursive reader further down would not survive.
 pub fn check_depth(text: &str) -> Result<(), String> {
-    // Nothing nests deeper than there are brackets, and counting them takes next to no time.
+    // The depth is at most the number of brackets, and counting them takes next to no time.
     if memchr::memchr2_iter(b'[', b'{', text.as_bytes()).take(DEPTH_MAX + 1).count() <= DEPTH_MAX {
         return Ok(());
     }

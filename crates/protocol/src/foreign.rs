@@ -1,8 +1,8 @@
-//! Messages of other systems, by their looks: whoever sends one by mistake reads the name of what was sent.
+//! Messages of other systems, recognised by their shape: a refusal of one names the system.
 
 use serde_json::{Map, Value};
 
-/// The envelopes of others: what each is called, and members that together no other has.
+/// Envelopes of other systems: the name of each, and members that only it has together.
 const ENVELOPES: [(&str, &[&str]); 8] = [
     ("a payload without its envelope", &["action_ref"]),
     ("a Celery task of protocol 1", &["task", "args", "kwargs"]),
@@ -17,11 +17,11 @@ const ENVELOPES: [(&str, &[&str]); 8] = [
 /// Members of the third part of a Celery task of protocol 2.
 const CELERY_OPTIONS: [&str; 4] = ["callbacks", "errbacks", "chain", "chord"];
 
-/// What to send in its place.
+/// What to send instead.
 const EXPECTED: &str =
     r#"expected {"message_type": "execution.requested", "payload": {"action_ref": "...", "parameters": {}}}"#;
 
-/// Says what an object that is no envelope seems to be.
+/// Names what an object that is no envelope seems to be.
 pub(crate) fn envelope(text: &str) -> Option<String> {
     let members: Map<String, Value> = serde_json::from_str(text).ok()?;
     let has = |names: &[&str]| names.iter().all(|name| members.contains_key(*name));
@@ -29,7 +29,7 @@ pub(crate) fn envelope(text: &str) -> Option<String> {
     Some(format!("this is {name}: {EXPECTED}"))
 }
 
-/// Says what an array seems to be that holds no envelopes; `members` are its own.
+/// Names what an array without envelopes seems to be; `members` are its elements.
 pub(crate) fn array(members: &[&str]) -> Option<String> {
     let &[arguments, keywords, options] = members else { return None };
     let options: Map<String, Value> = serde_json::from_str(options).ok()?;

@@ -75,9 +75,9 @@ pub struct Action {
     pub action_id: ActionId,
     pub action_ref: ActionRef,
     pub paused: bool,
-    /// As declared; see [`Action::limit`] for what holds.
+    /// As declared; see [`Action::limit`] for the limit in force.
     pub policy: Policy,
-    /// What holds instead of the policy's limit for a while.
+    /// The temporary limit in place of the policy's, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_override: Option<LimitOverride>,
     pub created_at: Timestamp,
@@ -85,13 +85,13 @@ pub struct Action {
 }
 
 impl Action {
-    /// The slots that hold now: the declared ones, or those of an override.
+    /// The limit in force: the declared one, or that of an override.
     pub fn limit(&self) -> Option<u32> {
         self.limit_override.as_ref().map_or(self.policy.limit, |temporary| temporary.limit)
     }
 }
 
-/// How the line of an action stands.
+/// The state of an action's line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QueueStats {
     pub action_id: ActionId,
@@ -100,12 +100,12 @@ pub struct QueueStats {
     pub queue_length: u64,
     /// Slots in use.
     pub active_count: u64,
-    /// The limit that holds; null where there is none.
+    /// The limit in force; null where there is none.
     pub max_concurrent: Option<u32>,
-    /// The limit of the policy, which an override may stand beside; null where there is none.
+    /// The limit of the policy, also during an override; null where there is none.
     #[serde(default)]
     pub declared_limit: Option<u32>,
-    /// What holds instead of it for a while.
+    /// The temporary limit in place of the policy's, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_override: Option<LimitOverride>,
     /// The limit of each concurrency key, and of the executions without one; null where there is none.
@@ -126,7 +126,7 @@ pub struct QueueStats {
     pub keys: Vec<KeyStats>,
 }
 
-/// How the line of one concurrency key stands, or that of the executions without one.
+/// The state of one concurrency key's line, or that of the executions without a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyStats {
     /// `None`: of the executions without a key.
@@ -176,14 +176,14 @@ pub struct Execution {
     /// The current or last attempt, as people count them: 1-based; 0 before the first. One that was handed back or lost
     /// before it began does not count.
     pub attempt: u32,
-    /// The number of its newest grant, which is higher where some did not come to an attempt; 0 before the first.
+    /// The number of its newest grant, which is higher if some grants did not become attempts; 0 before the first.
     #[serde(default)]
     pub grant: u32,
     pub concurrency_key: Option<String>,
     pub parameters: Arc<RawValue>,
     /// The longest run of one attempt: of the newest one, and of the next one while it waits.
     pub timeout_seconds: Option<f64>,
-    /// Whose word that is.
+    /// What set that time-out.
     #[serde(default)]
     pub timeout_from: TimeoutFrom,
     pub progress_detail: Detail,
@@ -215,12 +215,12 @@ pub struct Execution {
     /// Attempts that ended without settling it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_attempts: Vec<Attempt>,
-    /// It has ended, and the last events of it are still on their way: what it says of progress may not be the last word.
+    /// It has ended, and its last events are still on their way: the progress shown may not be final.
     #[serde(skip)]
     pub awaits_events: bool,
 }
 
-/// Where a time-out is from.
+/// What set a time-out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeoutFrom {
@@ -237,7 +237,7 @@ pub enum TimeoutFrom {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Events {
     pub data: Vec<Event>,
-    /// The number to ask for more after.
+    /// The number after which to ask for more.
     pub next_after: u64,
     /// The last event of the execution is among these, or was before them: nothing follows.
     pub is_over: bool,
@@ -254,7 +254,7 @@ pub struct Attempt {
     pub worker: Option<WorkerName>,
     pub outcome: OutcomeKind,
     pub error: Option<Failure>,
-    /// What it left as its result although it failed, up to 64 KiB; left out of lists.
+    /// The result that it left although it failed, up to 64 KiB; not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Arc<RawValue>>,
     pub start_time: Option<Timestamp>,
@@ -301,7 +301,7 @@ pub struct Worker {
     pub active_count: u32,
     pub holding: Vec<ExecutionId>,
     pub draining: bool,
-    /// Two heartbeats in a row are missing. It is lost once its lease is over; until then it may be back.
+    /// Two heartbeats in a row are missing. It is lost once its lease is over; until then it may come back.
     #[serde(default)]
     pub silent: bool,
     pub actions: Vec<Served>,
@@ -323,7 +323,7 @@ pub struct DeadLetter {
     pub routing_key: String,
     pub dead_at: Option<Timestamp>,
     pub body_bytes: u64,
-    /// As its publisher set it, if it is another than JSON's; only in `show`, as what follows.
+    /// As its publisher set it, unless it is JSON's. This and the members below are only in `show`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -339,7 +339,7 @@ pub struct Health {
     pub role: Role,
     pub database: Part,
     pub broker: Part,
-    /// What start-up checks found unfit, and what is not as it should be now, for people.
+    /// Problems found at start-up, and those there are now, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

@@ -40,7 +40,8 @@ number! {
     ActionId
 }
 number! {
-    /// The fencing token: rises with every grant of a slot, never repeats. Hand it to whatever an attempt writes to.
+    /// The fencing token: rises with every grant of a slot, never repeats. An attempt passes it on to the systems it
+    /// writes to.
     Fence
 }
 number! {
@@ -53,7 +54,7 @@ number! {
 #[serde(transparent)]
 pub struct Incarnation(pub Uuid);
 
-/// By its bytes, compared as one number: every decision looks incarnations up.
+/// Compares the bytes as one number, since every decision looks incarnations up.
 impl Ord for Incarnation {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.as_u128().cmp(&other.0.as_u128())

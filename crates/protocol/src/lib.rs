@@ -1,7 +1,7 @@
-//! What the processes of Slotline say to each other, and to publishers and people.
+//! The messages between the processes of Slotline, publishers and people.
 //!
 //! Ids, statuses, the envelope, every message on the broker, the policy of an action, and the bodies of the HTTP API.
-//! Parse at the edge, once: what leaves this crate as a value is valid, and nobody inside re-checks.
+//! Parse at the edge, once: a value of this crate's types is valid, and is not checked again.
 //!
 //! Deliberately absent: I/O, async, clocks, randomness, and any decision. Wire shapes only grow; `tests/wire.rs` holds
 //! them against golden files.

@@ -1,8 +1,8 @@
 //! Every message on the broker: one struct per `message_type`, named as it is.
 //!
-//! What the executor says to a worker carries `(epoch, n)`, rising; the worker drops whatever is not above the highest
-//! it has seen. What a worker says of an attempt carries its fence; a stale fence changes nothing.
-//! Unknown members are ignored, so that shapes can grow, but not in what a publisher asks for (`declared`).
+//! A message from the executor to a worker carries a rising `(epoch, n)`; the worker drops one that is not above the
+//! highest it has seen. A worker's message about an attempt carries its fence; a stale fence changes nothing. Unknown
+//! members are ignored, so that shapes can grow, but not in a publisher's requests (`declared`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::{
     ActionId, ActionRef, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
 };
 
-/// A payload that knows the `message_type` it travels under.
+/// A payload with the `message_type` it travels under.
 pub trait Message: Serialize + for<'de> Deserialize<'de> {
     const TYPE: &'static str;
 }
@@ -55,11 +55,12 @@ messages! {
 /// A JSON value as it was written, never re-encoded.
 pub type Json = Arc<RawValue>;
 
-/// `(execution, number of the grant)`: what a worker's table is keyed by. What executors and workers say to each other
-/// alone calls that number `attempt`.
+/// `(execution, number of the grant)`: the key of a worker's table. Messages that only executors and workers read call
+/// that number `attempt`.
 pub type AttemptKey = (ExecutionId, u32);
 
-/// What is said of a grant beside the number of its attempt as people count them: its own number, if that is another.
+/// The member `grant` of a message: the number of the grant, if it differs from that of its attempt as people count
+/// them.
 pub fn grant(number: u32, counts_as: u32) -> Option<u32> {
     (number != counts_as).then_some(number)
 }
@@ -81,7 +82,7 @@ pub struct Requested {
     pub timeout_seconds: Option<Duration>,
     #[serde(default)]
     pub progress: Detail,
-    /// What is answered to the request's `reply_to`.
+    /// Which answer the request's `reply_to` receives.
     #[serde(default)]
     pub reply: Reply,
 }
@@ -101,8 +102,8 @@ fn empty_object() -> Json {
     RawValue::from_string("{}".to_owned()).expect("valid JSON").into()
 }
 
-/// Asks to end an execution, named by the `message_id` of its request, which must be the publisher's own. By its number,
-/// which anybody may guess, an execution is cancelled over HTTP.
+/// Asks to end an execution, named by the `message_id` of its request, which must be the publisher's own. A number is
+/// easily guessed: cancelling by number needs the HTTP API.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct CancelRequested {
@@ -193,12 +194,12 @@ pub struct Scheduled {
     pub stall_timeout_seconds: Option<Duration>,
     #[serde(default)]
     pub progress: Detail,
-    /// The attempt whose `completed` starts this one.
+    /// This attempt starts once that one has `completed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_after: Option<AttemptKey>,
     pub scheduled_at: Timestamp,
-    /// The line of its action that it holds a slot of, and the `message_id` of its request: the worker shows both to a
-    /// leader whose journal knows nothing of the attempt.
+    /// The concurrency key of the line that it holds a slot of, and the `message_id` of its request: the worker reports
+    /// both to a leader that does not find the attempt in its journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,8 +250,8 @@ pub struct Recorded {
     pub attempts: Vec<AttemptKey>,
 }
 
-/// Some events of an attempt did not arrive; the worker says again those it still has, under their numbers, and one
-/// [`Event::Gap`] for those it has not.
+/// Some events of an attempt did not arrive; the worker sends again those it still has, under their numbers, and one
+/// [`Event::Gap`] for the others.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Resend {
     pub epoch: Epoch,
@@ -260,7 +261,7 @@ pub struct Resend {
     pub attempt: u32,
     /// The first number that is missing.
     pub first_sequence: u64,
-    /// The last one; `None`: whatever there is.
+    /// The last one; `None`: all that follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sequence: Option<u64>,
 }
@@ -279,18 +280,19 @@ pub struct Hello {
     /// Addressed to one incarnation: it is over for ever; the process must go on as a new one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
-    /// The journal that is led on.
+    /// The leader's journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<Lineage>,
     /// That journal may be older than the attempts of its workers: each heartbeat is to bring an [`Account`] of them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub account: bool,
-    /// Addressed to one incarnation: why its worker is to take nothing more, end what it runs as in a drain, and end.
+    /// Addressed to one incarnation: why its worker is refused. The worker takes nothing more, ends what it runs as in
+    /// a drain, and exits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 
-/// Which journal is led on, and how often it went back in time and was led on all the same.
+/// A journal, and how often it was led on after it had gone back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lineage {
     pub identity: Uuid,
@@ -316,7 +318,7 @@ pub struct Completed {
     pub incarnation: Incarnation,
     /// The number of the attempt's last event.
     pub last_sequence: u64,
-    /// Never `lost`: that is the executor's conclusion, not a worker's word.
+    /// Never `lost`: only the executor concludes that.
     pub status: OutcomeKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Json>,
@@ -366,7 +368,7 @@ pub struct StatusChanged {
     /// The worker that holds the attempt, if any does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerName>,
-    /// On a worker's word: the fence of the attempt.
+    /// On a worker's report: the fence of the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -421,7 +423,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// Something is not told: `count` reports, or with [`GapReason::Lost`] the events with this number and the
+    /// Something is left out: `count` reports, or with [`GapReason::Lost`] the events with this number and the
     /// `count - 1` that follow it.
     Gap {
         count: u64,
@@ -429,7 +431,7 @@ pub enum Event {
     },
 }
 
-/// Why something is not told.
+/// Why something is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
@@ -473,7 +475,7 @@ pub struct Report {
     pub tasks: Vec<Task>,
 }
 
-/// What a report says of a task within the run: one of its steps with a name, an end and an error of its own.
+/// A report's part on a task within the run: a step with a name, an end and an error of its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Task {
@@ -518,7 +520,7 @@ impl TaskStatus {
 }
 
 impl Task {
-    /// Takes what a newer report says of it; what that leaves out stays.
+    /// Merges a newer report of the task; members that it leaves out stay.
     pub fn take(&mut self, newer: Self) {
         let Self { name: _, parent, status, step, error } = newer;
         self.parent = parent.or(self.parent.take());
@@ -545,11 +547,11 @@ pub enum Level {
 pub enum Stream {
     Stdout,
     Stderr,
-    /// What the worker has to say about the attempt, such as a report that made no sense.
+    /// The worker's own remarks about the attempt, such as on a report that made no sense.
     Notice,
 }
 
-/// Everything a worker holds, every few seconds. Whatever was lost on the way shows here.
+/// Everything a worker holds, sent every few seconds. It shows what was lost on the way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
     pub worker: WorkerName,
@@ -557,7 +559,7 @@ pub struct Heartbeat {
     pub capacity: u32,
     /// Attempts started or waiting to start.
     pub holding: Vec<(ExecutionId, u32, Holding)>,
-    /// Attempts that ended, not yet known to be in the journal.
+    /// Attempts that ended, not yet [`Recorded`].
     pub unrecorded: Vec<AttemptKey>,
     /// The highest `(epoch, n)` received.
     pub seen: (Epoch, u64),
@@ -596,7 +598,7 @@ pub struct Highest {
     pub fence: Fence,
 }
 
-/// A part of what an incarnation holds, or has not seen recorded, told in full. The parts follow each other.
+/// A part of the full list of what an incarnation holds, or has not seen recorded. The parts follow each other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Account {
     /// 0-based.
@@ -608,8 +610,8 @@ pub struct Account {
 impl Account {
     /// The most attempts that a worker holds, so that a heartbeat fits its envelope.
     pub const ENTRIES_MAX: usize = 10_000;
-    /// The most attempts of one part, and the bytes of their parameters after which it takes no further one: so that the
-    /// heartbeat fits its envelope, whose own bound leaves room for one with parameters as large as they may be.
+    /// The most attempts of one part, and the bytes of their parameters after which it takes no further one: so that
+    /// the heartbeat fits its envelope, even if the last of them has parameters of the largest size.
     pub const ATTEMPTS_MAX: usize = 500;
     pub const PARAMETER_BYTES_MAX: usize = 256 << 10;
 
@@ -618,7 +620,7 @@ impl Account {
     }
 }
 
-/// One attempt, told to a leader that may never have heard of it: with all that is needed to try it again.
+/// One attempt, for a leader that may not have it in its journal: with all that is needed to try it again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Shown {
     pub execution_id: ExecutionId,
@@ -641,7 +643,7 @@ pub struct Shown {
     pub correlation_id: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<Arc<str>>,
-    /// `None`: it has ended, and is not known to be recorded.
+    /// `None`: it has ended, and is not yet [`Recorded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Holding>,
 }
@@ -658,7 +660,7 @@ impl Shown {
 pub enum Holding {
     /// Waits for its predecessor.
     Pending,
-    /// Being started: whether it can be is not known yet.
+    /// Being started, which may still fail.
     Starting,
     Running,
     Cancelling,
@@ -673,19 +675,19 @@ pub struct Served {
     pub capabilities: Vec<String>,
 }
 
-/// An incarnation's last word: nothing of it runs any more.
+/// An incarnation's last message: nothing of it runs any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ended {
     pub worker: WorkerName,
     pub incarnation: Incarnation,
     pub reason: EndReason,
-    /// The outcomes not known to be recorded; every other lease of the incarnation is lost.
+    /// The outcomes not yet [`Recorded`]; every other lease of the incarnation is lost.
     pub outcomes: Vec<Completed>,
-    /// Attempts handed back, not known to be recorded.
+    /// Attempts handed back, not yet [`Recorded`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub returned: Vec<Returned>,
-    /// The incarnation of the process that says this, by now or after another process: what is recorded of the outcomes is
-    /// told there. Without one it is told to the incarnation that ended.
+    /// The incarnation that sends this, which may be a later one of the process, or another process's: [`Recorded`] is
+    /// sent to it. `None`: to the incarnation that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_by: Option<Incarnation>,
     /// Further outcomes follow once these are recorded: until then no other lease of the incarnation is lost.
@@ -701,7 +703,7 @@ pub enum EndReason {
     Replaced,
 }
 
-/// The executor's message to itself: what comes out behind it was published behind it.
+/// The executor's message to itself: what is delivered after it was published after it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Probe {
     pub generation: u64,

@@ -1,15 +1,15 @@
-//! What a request is known by.
+//! The name of a request.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Begins the text of a name that is more than a `message_id`.
+/// The first character of a name that is more than a `message_id`.
 const MARK: char = '\u{1f}';
 
-/// A request's `message_id`, and the broker's user that published it, where the broker vouches for that: two publishers
-/// that log in as different users and say who they are (the AMQP property `user_id`) can't take each other's names.
+/// A request's `message_id`, and the broker's user that published it, if the broker vouches for that: two publishers
+/// that log in as different users and set the AMQP property `user_id` can't take each other's names.
 ///
 /// One text stands for both, in the journal and between executors and workers. Without a user it is the `message_id`
 /// alone; no `message_id` can be taken for the name of another user's request.
@@ -69,7 +69,7 @@ impl fmt::Display for RequestName {
     }
 }
 
-/// Of a request whose user is not known.
+/// The name of a request without a user.
 impl From<&str> for RequestName {
     fn from(message_id: &str) -> Self {
         Self::new(None, message_id)

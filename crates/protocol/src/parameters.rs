@@ -1,11 +1,11 @@
-//! What the parameters of a request may hold: what every later reader reads as its publisher wrote it.
+//! What the parameters of a request may hold: only what every later reader reads as the publisher wrote it.
 //!
-//! They travel as text and are read again and again: by the action's schema, by the reader of the concurrency key,
-//! by handlers, by scripts in any language, and as the environment of commands. Readers differ in what they make of half
-//! a character, of a number beyond their range, of a member that is there twice: some fail, some take the first, some the
-//! last. So such parameters are refused at the door, and by name.
+//! They travel as text and are read again and again: by the action's schema, by the reader of the concurrency key, by
+//! handlers, by scripts in any language, and as the environment of commands. Readers differ in what they make of half a
+//! character, of a number beyond their range, of a member that is there twice: some fail, some take the first, some the
+//! last. So such parameters are refused on arrival, by name.
 //!
-//! One pass over the text; nothing is kept but the names of the objects that are open.
+//! One pass over the text; only the names in objects that are still open are kept.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -14,14 +14,14 @@ use std::fmt::Write;
 pub const DEPTH_MAX: usize = 100;
 /// What the environment variables of parameters start with.
 pub const VARIABLE_PREFIX: &str = "SLOTLINE_PARAM_";
-/// Members of an object up to which each is compared with each; names of more are sorted.
+/// The most members of an object that are compared pair by pair; with more, the names are sorted first.
 const FEW: usize = 16;
 /// The longest number without an exponent that needs no closer look: a float has up to 309 digits before the point.
 const DIGITS_MAX: usize = 300;
 /// The most characters of a number that are shown.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// Where parameters can't be taken, and why.
+/// Which parameter is refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("parameters{pointer}: {message}")]
 pub struct InvalidParameters {
@@ -30,8 +30,8 @@ pub struct InvalidParameters {
     pub message: String,
 }
 
-/// The environment variable in which a command finds its parameter of this name, without [`VARIABLE_PREFIX`]: upper case,
-/// and `_` for whatever a shell could not name.
+/// The environment variable in which a command finds its parameter of this name, without [`VARIABLE_PREFIX`]: upper
+/// case, and `_` for each character that a shell does not allow in a name.
 pub fn variable(name: &str) -> String {
     characters(name).collect()
 }
@@ -52,7 +52,7 @@ struct Scan<'j> {
     json: &'j str,
     at: usize,
     levels: Vec<Level>,
-    /// Of all objects that are open; the last is that of the member being read.
+    /// The names in all objects that are open; the last is that of the member being read.
     names: Vec<Cow<'j, str>>,
 }
 
@@ -160,7 +160,7 @@ impl<'j> Scan<'j> {
         Ok(())
     }
 
-    /// Passes over an escape, and over its other half if it is half a character.
+    /// Skips an escape; two of them if it takes two to spell a character.
     fn escape(&mut self) -> Result<(), InvalidParameters> {
         let unit = self.unit(self.at);
         self.at += match unit {
@@ -177,7 +177,7 @@ impl<'j> Scan<'j> {
         Ok(())
     }
 
-    /// What `\uXXXX` at this place says.
+    /// The UTF-16 unit that `\uXXXX` at this place spells.
     fn unit(&self, at: usize) -> Option<u16> {
         let escape = self.json.as_bytes().get(at..at + 6)?;
         let digits = escape.strip_prefix(b"\\u")?;
@@ -209,7 +209,7 @@ impl<'j> Scan<'j> {
         matches!(self.levels.last(), Some(Level::Object { expects_name: true, .. }))
     }
 
-    /// What is being read can't be taken.
+    /// Refuses the value that is being read.
     fn refuse(&self, message: String) -> InvalidParameters {
         let mut pointer = String::new();
         for (index, level) in self.levels.iter().enumerate() {
@@ -231,7 +231,7 @@ impl<'j> Scan<'j> {
         InvalidParameters { pointer, message }
     }
 
-    /// A member of the object that was just closed can't be taken.
+    /// Refuses a member of the object that was just closed.
     fn refuse_member(&self, name: &str, message: String) -> InvalidParameters {
         let mut refused = self.refuse(message);
         push(&mut refused.pointer, name);
@@ -293,9 +293,9 @@ mod tests {
             "{}",
             r#"{"a": "\ud83d\ude00", "b": "\u0000\"\\", "c": "{\"a\":1,\"a\":2}", "d": [1.5e300, 0e999, -0, null, true]}"#,
             r#"{"a": {"x": 1}, "b": {"x": 1}, "c": [{"x": 1}, {"x": 1}], "": 1}"#,
-            // Whole in every reader that keeps the text; the nearest float elsewhere, as JSON's numbers are.
+            // Readers that keep the text have it whole; others take the nearest float, as for any JSON number.
             r#"{"n": 123456789012345678901234567890.123456789}"#,
-            // Only what a command's environment would name alike must differ.
+            // Only members at the top level become variables of a command.
             r#"{"x": {"my_app": 1, "my~app": 2}}"#,
             &deep,
         ] {
@@ -341,7 +341,7 @@ mod tests {
             prop_assert_eq!(check(&json), Ok(()));
         }
 
-        /// No text makes it fail otherwise than by a refusal, also none that is no JSON.
+        /// Any text is taken or refused, also one that is no JSON.
         #[test]
         fn any_text_is_scanned_to_its_end(json in ".{0,60}|[\\[\\]{}\",:\\\\u0-9dDeE+.-]{0,40}") {
             let _ = check(&json);

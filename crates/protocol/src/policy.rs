@@ -106,7 +106,7 @@ pub enum OnIsolation {
     Continue,
 }
 
-/// Which member of a policy can't be taken, and why.
+/// Which member of a policy is refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct InvalidPolicy {
@@ -115,7 +115,7 @@ pub struct InvalidPolicy {
 }
 
 impl Policy {
-    /// Checks what types alone can't say. The schema itself is compiled by the executor.
+    /// Checks what the types don't. The schema itself is compiled by the executor.
     pub fn check(&self) -> Result<(), InvalidPolicy> {
         let refuse = |field, message: &str| Err(InvalidPolicy { field, message: message.to_owned() });
         if self.limit == Some(0) {

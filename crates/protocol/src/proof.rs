@@ -1,13 +1,13 @@
-//! Proof that a message comes from who says so, whatever the broker lets through.
+//! Proof that a message comes from the sender it names, whatever the broker lets through.
 //!
-//! The journal holds a secret. From it follows a token for each incarnation of a worker, which the leader gives to that
-//! incarnation's own queue alone, and one for executors among themselves. A message carries a code over its body under such
-//! a token, never the token: completions and progress are public. So no executor keeps a list of tokens, and the next
-//! leader knows them all. A message that is sent a second time is no forgery, and changes nothing twice.
+//! The journal holds a secret. A token for each incarnation of a worker is derived from it, which the leader sends to
+//! that incarnation's own queue alone, and one for executors among themselves. A message carries a code over its body
+//! under such a token, never the token: completions and progress are public. So no executor keeps a list of tokens; the
+//! next leader derives them again. A message that is sent a second time is no forgery, and changes nothing twice.
 //!
-//! [`Ring`] is an executor's part in this, [`Trust`] a worker's: both decide by what they are given, and do nothing else.
+//! [`Ring`] is an executor's part in this, [`Trust`] a worker's: both only decide.
 //!
-//! Not of the worker's name: whatever may speak as a worker may take any name.
+//! A worker's name is not proved: a process that may publish as a worker may take any name.
 
 mod ring;
 mod trust;
@@ -25,7 +25,7 @@ use crate::Incarnation;
 
 /// The header with the code over a body. A worker's begins with its incarnation and a space.
 pub const PROOF_HEADER: &str = "x-slotline-proof";
-/// The header of a heartbeat by which its worker knows the answer to it, and of that answer.
+/// The header of a heartbeat, and of the answer to it, by which the worker recognises the answer.
 pub const NONCE_HEADER: &str = "x-slotline-nonce";
 /// The header that brings an incarnation its token.
 pub const TOKEN_HEADER: &str = "x-slotline-token";
@@ -34,18 +34,18 @@ pub const SECRET_BYTES: usize = 32;
 
 type Code = Hmac<Sha256>;
 
-/// What is said to whom. A code for one proves nothing for another.
+/// The kind of message that a code is for. A code for one kind proves nothing for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// A worker reports to executors.
+    /// From a worker to executors.
     Report,
-    /// The leader orders a worker.
+    /// From the leader to a worker.
     Order,
-    /// An executor asks the leader.
+    /// From an executor to the leader.
     Call,
-    /// The leader answers, and tells events that an executor's clients watch.
+    /// From the leader to an executor: answers, and the events that the executor's clients subscribed to.
     Answer,
-    /// An executor says whose message it publishes again.
+    /// From an executor to executors: the publisher of a message that it publishes again.
     Replay,
 }
 
@@ -65,11 +65,11 @@ impl Channel {
 #[derive(Clone)]
 pub struct Secret(Code);
 
-/// What one incarnation of a worker, or every executor, knows.
+/// The key of one incarnation of a worker, or of all executors.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
-/// A token at work; made once, since a good part of a short code's cost is the key.
+/// A token ready to sign; made once, since for a short body the key is a good part of the cost.
 #[derive(Clone)]
 pub struct Key(Code);
 
@@ -103,7 +103,7 @@ impl Key {
         hex(&self.over(channel, body).finalize().into_bytes())
     }
 
-    /// Whether `proof` is the code over the body; takes as long for any wrong one.
+    /// Whether `proof` is the code over the body; takes the same time for every wrong one.
     pub fn proves(&self, channel: Channel, body: &[u8], proof: &str) -> bool {
         bytes(proof).is_some_and(|proof| self.over(channel, body).verify_slice(&proof).is_ok())
     }
@@ -118,7 +118,7 @@ pub fn of_worker(incarnation: Incarnation, key: &Key, body: &[u8]) -> String {
     format!("{incarnation} {}", key.sign(Channel::Report, body))
 }
 
-/// Who is said to speak, and the code, of a worker's proof.
+/// The incarnation that a worker's proof names, and the code.
 pub fn speaker(proof: &str) -> Option<(Incarnation, &str)> {
     let (incarnation, code) = proof.split_once(' ')?;
     Some((Incarnation(incarnation.parse().ok()?), code))

@@ -1,8 +1,8 @@
 //! What subscribers of the public exchange receive: one envelope a body, from the leader, once its journal has it.
 //!
 //! Every payload bears the `number` that the execution's record gave the event, so that a subscriber can put the events
-//! of an execution in order, see that none is missing, and know a repeated one. An execution ends once, and only that is
-//! [`Completed`]; the end of an attempt is an [`Event`] of kind `finished`, whatever follows it.
+//! of an execution in order, see that none is missing, and recognise a repeated one. An execution ends once, and only
+//! that is [`Completed`]; the end of an attempt is an [`Event`] of kind `finished`, whatever follows it.
 //!
 //! Not here: what workers report to executors under the same names (`message`).
 
@@ -37,9 +37,10 @@ pub struct Completed {
     pub action_ref: ActionRef,
     /// The last attempt; 0 if there was none.
     pub attempt: u32,
-    /// Of the [`StatusChanged`] to the same status.
+    /// The number of the [`StatusChanged`] to the same status.
     pub number: u64,
-    /// Of the last attempt, if one was out when the execution ended, as its worker and that worker's incarnation are.
+    /// The fence of the attempt that was out when the execution ended, if any; `worker` and `incarnation` are of it,
+    /// too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

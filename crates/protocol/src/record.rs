@@ -1,6 +1,6 @@
 //! The record: everything that happened to one execution, numbered without a gap across its attempts.
 //!
-//! The same shape in the journal, in the event stream and on a page of events. What a worker says of one attempt is
+//! The same shape in the journal, in the event stream and on a page of events. A worker's event of one attempt is a
 //! [`crate::message::Progress`], numbered per attempt; the leader gives each its place in the record.
 
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub enum What {
         stream: Stream,
         lines: Vec<String>,
     },
-    /// `count` events or reports are not told.
+    /// `count` events or reports are left out.
     Gap {
         count: u64,
         reason: GapReason,
@@ -62,7 +62,7 @@ pub enum What {
     },
 }
 
-/// How far an execution has come, by the newest report of its newest attempt that said so.
+/// How far an execution has come: each member by the newest report of its newest attempt that has it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Latest {
@@ -79,7 +79,7 @@ pub struct Latest {
     pub percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// What reports said beside: the newest of each member; see [`merge_data`].
+    /// The `data` of all reports: the newest of each member; see [`merge_data`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
     /// The tasks of the run, each below the one that it is a part of.
@@ -88,10 +88,10 @@ pub struct Latest {
     pub updated_at: Timestamp,
 }
 
-/// The most bytes of `data`, as JSON: of one report, and of what several say together.
+/// The most bytes of `data`, as JSON: of one report, and of several together.
 pub const DATA_BYTES_MAX: usize = 64 << 10;
 
-/// Adds the `data` of a newer report: the members of objects by their names, anything else in place of what was known.
+/// Adds the `data` of a newer report: the members of objects by their names, anything else in place of the older value.
 /// Where both together are too large, the newer stands alone.
 pub fn merge_data(known: &mut Option<serde_json::Value>, newer: serde_json::Value) {
     use serde_json::Value::Object;
@@ -107,7 +107,7 @@ pub fn merge_data(known: &mut Option<serde_json::Value>, newer: serde_json::Valu
 }
 
 impl Latest {
-    /// Takes what a report says; what it leaves out stays.
+    /// Merges a newer report; members that it leaves out stay.
     pub fn take(&mut self, report: &Report, at: Timestamp) {
         self.step = report.step.or(self.step);
         self.progress = report.progress.or(self.progress);

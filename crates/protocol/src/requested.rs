@@ -1,4 +1,5 @@
-//! What types alone can't say about a request. The executor checks every one; the API earlier, to answer at once.
+//! Checks of a request that types alone don't make. The executor checks every request; the API checks it earlier, to
+//! answer at once.
 
 use std::borrow::Cow;
 
@@ -8,7 +9,7 @@ use crate::{Reason, parameters};
 /// The most characters a concurrency key may have.
 pub const CONCURRENCY_KEY_CHARS_MAX: usize = 256;
 
-/// Which member of a request can't be taken, and why.
+/// Which member of a request is refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct InvalidRequest {
@@ -17,7 +18,7 @@ pub struct InvalidRequest {
 }
 
 impl InvalidRequest {
-    /// What the message that bore the request is put aside for.
+    /// The reason for which the request's message is put aside.
     pub fn reason(&self) -> Reason {
         match self.field.starts_with("parameters/") {
             true => Reason::InvalidParameters,

@@ -1,7 +1,8 @@
 //! How large messages may be, by what the broker takes in one (RabbitMQ's `max_message_size`).
 //!
-//! A broker that takes [`Sizes::MESSAGE_FULL`] limits nothing. With less, each size is a share of what it takes, so that a
-//! request that is accepted can be dispatched, told in a heartbeat beside all else that its worker holds, and settled.
+//! A broker that takes [`Sizes::MESSAGE_FULL`] limits nothing. With less, each size is a share of what it takes, so
+//! that a request that is accepted can be dispatched, shown in a heartbeat beside all else that its worker holds, and
+//! settled.
 
 use crate::envelope::{Body, ENVELOPE_BYTES_MAX, OWN_BYTES_MAX};
 use crate::message::Account;
@@ -20,13 +21,13 @@ impl Sizes {
     pub const MESSAGE_MIN: usize = 256 << 10;
     /// What a broker must take to limit nothing: a body that is all but full, and the largest envelope after it.
     pub const MESSAGE_FULL: usize = 2 * OWN_BYTES_MAX;
-    /// On a broker that takes this much or more.
+    /// The sizes on a broker that takes this much or more.
     pub const FULL: Self = Self { message: Self::MESSAGE_FULL };
 
     /// The most bytes of a result where the broker limits nothing.
     pub const OUTCOME_FULL: usize = ENVELOPE_BYTES_MAX - BESIDE_RESULT_BYTES;
 
-    /// Of a broker that takes so many bytes in one message; `None`: too few.
+    /// The sizes on a broker that takes so many bytes in one message; `None`: too few.
     pub fn of(message_bytes_max: usize) -> Option<Self> {
         (message_bytes_max >= Self::MESSAGE_MIN).then_some(Self { message: message_bytes_max })
     }
@@ -36,7 +37,7 @@ impl Sizes {
         self.message
     }
 
-    /// The most bytes of a request's envelope: half of a message, since a heartbeat may have to tell it beside others.
+    /// The most bytes of a request's envelope: half of a message, since a heartbeat may have to show it beside others.
     pub fn request(self) -> usize {
         ENVELOPE_BYTES_MAX.min(self.message / 2)
     }
@@ -46,7 +47,8 @@ impl Sizes {
         ENVELOPE_BYTES_MAX.min(self.message) - BESIDE_RESULT_BYTES
     }
 
-    /// The most bytes of outcomes in an incarnation's last word, if they are several; as many again tell what is handed back.
+    /// The most bytes of outcomes in an incarnation's last message, if they are several; attempts handed back may take
+    /// as many again.
     pub fn last_word(self) -> usize {
         (ENVELOPE_BYTES_MAX / 2).min(self.message / 4)
     }

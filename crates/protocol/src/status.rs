@@ -1,4 +1,4 @@
-//! Where an execution stands, flat: for eyes, for the wire and for the journal.
+//! The status of an execution, flat: for people, for the wire and for the journal.
 //!
 //! Not here: which moves are legal (`slotline-scheduler`, `execution.rs`).
 
@@ -19,7 +19,7 @@ pub enum Status {
     Scheduled,
     /// An attempt runs.
     Running,
-    /// Asked to end; its slot stays taken until it has.
+    /// Being ended; its slot stays taken until it has.
     Cancelling,
     Completed,
     Failed,

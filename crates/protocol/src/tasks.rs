@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::message::{Failure, Task, TaskStatus};
 
-/// The most tasks of one attempt that are shown; of further ones the record alone tells.
+/// The most tasks of one attempt that are shown; further ones are only in the record.
 pub const TASKS_MAX: usize = 200;
-/// The most bytes of errors that the tree shows: past it one is shown without its details and stack trace.
+/// The most bytes of errors that the tree shows: past it, an error is shown without its details and stack trace.
 const ERROR_BYTES_MAX: usize = 256 << 10;
 
 /// What is shown of all tasks.
@@ -15,7 +15,7 @@ const ERROR_BYTES_MAX: usize = 256 << 10;
 #[serde(transparent)]
 pub struct Tasks(Vec<TaskState>);
 
-/// How one task stands.
+/// The state of one task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskState {
@@ -31,7 +31,7 @@ pub struct TaskState {
     pub end_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// Those that are a part of it.
+    /// The tasks that are a part of it.
     #[serde(skip_serializing_if = "Tasks::is_empty")]
     pub tasks: Tasks,
 }
@@ -45,7 +45,7 @@ impl Tasks {
         self.0.iter()
     }
 
-    /// Each task with how deep it stands, those that are a part of one right behind it.
+    /// Each task with its depth, followed by the tasks that are a part of it.
     pub fn flat(&self) -> Vec<(usize, &TaskState)> {
         let mut flat = Vec::new();
         self.walk(0, &mut |depth, task| flat.push((depth, task)));
@@ -59,7 +59,7 @@ impl Tasks {
         }
     }
 
-    /// Takes what a report says of a task. One that is new is put below its parent, or at the root if that is not known.
+    /// Merges a report of a task. A new task is put below its parent, or at the root if there is no such parent.
     pub fn take(&mut self, newer: &Task, at: Timestamp) {
         if self.find(&newer.name).is_none() {
             if self.flat().len() >= TASKS_MAX {
@@ -85,7 +85,7 @@ impl Tasks {
         task.error = error.or(task.error.take());
     }
 
-    /// Whether it is known already that a task stands so.
+    /// Whether the task has this status already.
     pub fn has(&self, name: &str, status: TaskStatus) -> bool {
         self.flat().iter().any(|(_, task)| task.name == name && task.status == Some(status))
     }

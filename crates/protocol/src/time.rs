@@ -1,7 +1,7 @@
 //! A moment, in microseconds since the Unix epoch; RFC 3339 in UTC on the wire.
 //!
-//! Microseconds, because a hand-over takes well under a millisecond and the journal must still tell an end from the
-//! start that follows it. Not here: reading a clock. Whoever decides is handed `now`.
+//! Microseconds, because a hand-off takes well under a millisecond and the journal must still distinguish an end from
+//! the start that follows it. Not here: reading a clock. Code that decides is given `now`.
 
 use std::fmt;
 use std::ops::{Add, Range, Sub};
@@ -38,7 +38,7 @@ impl Timestamp {
 
     /// `YYYY-MM-DDThh:mm:ss.uuuuuuZ`, in ASCII; what RFC 3339 can't spell is the nearest moment that it can.
     ///
-    /// Digit by digit, since every message carries several moments: chrono's way of all formats took a twentieth of an
+    /// Digit by digit, since every message carries several moments: chrono's general formatter took a twentieth of an
     /// executor's time.
     fn written(self) -> [u8; 27] {
         let moment = DateTime::<Utc>::from(self.clamp(Self::MIN, Self::MAX));

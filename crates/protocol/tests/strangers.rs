@@ -1,8 +1,8 @@
-//! Whatever reaches these readers, nothing panics, a refusal says why, and what was read is written so that it reads
-//! back the same.
+//! Whatever reaches these readers, nothing panics, a refusal gives its reason, and what was read and written reads back
+//! the same.
 //!
-//! `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline-protocol --test strangers` for the long run;
-//! `slotline_tests::fuzz` tells more. The seeds are the golden files.
+//! `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline-protocol --test strangers` for the long run; see
+//! `slotline_tests::fuzz`. The seeds are the golden files.
 
 use std::fmt::Debug;
 
@@ -72,7 +72,7 @@ fn open<M: Message>(envelope: &Envelope<'_>) -> Result<String, String> {
     }
 }
 
-/// Opens the envelope as what it says it is.
+/// Opens the envelope by its type.
 fn open_any(envelope: &Envelope<'_>) -> Result<String, String> {
     macro_rules! by_type {
         ($($name:ident),* $(,)?) => {

@@ -34,7 +34,7 @@ fn check<M: Message>(name: &str) -> &'static str {
     M::TYPE
 }
 
-/// Of what a publisher asks for, where an unknown member is one that was misspelt.
+/// For a publisher's requests, where an unknown member is a misspelt one.
 fn check_asked<M: Message>(name: &str) -> &'static str {
     let mut grown = read::<M>(name);
     grown["x-a_field_of_its_own"] = Value::Bool(true);

@@ -1,7 +1,7 @@
-//! What an executor makes of proofs, and how it proves itself: the secret at work.
+//! An executor's side of proofs: it checks those of workers and of other executors, and signs its own messages.
 //!
-//! A report counts only with the code of the incarnation that it is of. A heartbeat without one is from a worker that this
-//! journal has not met: its nonce is all that is taken of it, and all that follows is an introduction to that
+//! A report counts only with the code of the incarnation that it names. A heartbeat without one comes from a worker
+//! that is new to this journal: only its nonce is taken, and the only answer is an introduction, sent to that
 //! incarnation's own queue, which only the worker itself reads.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use super::{Channel, Key, Secret, Token, speaker};
 use crate::Incarnation;
 use crate::message::{Heartbeat, Message};
 
-/// Keys that are kept; all are forgotten when there are more, since each follows from the secret.
+/// The most keys that are kept; beyond that all are dropped, since each can be derived again.
 const KEYS_MAX: usize = 10_000;
 /// The most characters of a nonce; a worker's is a UUID.
 const NONCE_CHARS_MAX: usize = 64;
@@ -23,23 +23,23 @@ pub struct Ring {
     workers: Mutex<HashMap<Incarnation, Key>>,
 }
 
-/// Who a report is from, as far as it proves that.
+/// The sender of a report, as far as it is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker<'a> {
     /// This incarnation wrote it.
     Worker(Incarnation),
-    /// Anybody may have; a heartbeat may ask for an introduction of the incarnation that it names.
+    /// Not proved; a heartbeat may ask for an introduction of the incarnation that it names.
     Stranger { nonce: &'a str },
-    /// Anybody may have.
+    /// Not proved.
     Unknown,
 }
 
-/// What one member of a report may do.
+/// What one member of a report is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// All that its worker may.
+    /// All that its worker is allowed.
     Believed,
-    /// Nothing, but for the introduction of its incarnation, which knows the answer by this nonce.
+    /// Only the introduction of its incarnation, which recognises the answer by this nonce.
     Introduced { nonce: &'a str },
     /// Nothing.
     Refused,
@@ -51,7 +51,7 @@ impl Ring {
         Self { secret, executors, workers: Mutex::default() }
     }
 
-    /// Who wrote a body, by the headers that came with it.
+    /// The sender of a body, by the headers that came with it.
     pub fn speaker<'a>(&self, proof: Option<&str>, nonce: Option<&'a str>, body: &[u8]) -> Speaker<'a> {
         match (proof.and_then(|proof| self.proven(proof, body)), nonce) {
             (Some(incarnation), _) => Speaker::Worker(incarnation),
@@ -73,11 +73,12 @@ impl Ring {
         Some(incarnation)
     }
 
-    /// What a speaker's word is worth: `of` is the incarnation that the report names, `None` where it names none.
+    /// What a report from this speaker is allowed: `of` is the incarnation that the report names, `None` if it names
+    /// none.
     pub fn verdict<'a>(&self, speaker: Speaker<'a>, message_type: &str, of: Option<Incarnation>) -> Verdict<'a> {
         match (speaker, of) {
             (Speaker::Worker(speaker), of) if of.is_none_or(|of| of == speaker) => Verdict::Believed,
-            // One that has proved itself has its token, and what comes without is not from it.
+            // An incarnation that has proved itself has its token: a heartbeat without proof is not from it.
             (Speaker::Stranger { nonce }, Some(of)) if message_type == Heartbeat::TYPE && self.known(of).is_none() => {
                 Verdict::Introduced { nonce }
             }
@@ -91,12 +92,12 @@ impl Ring {
         key.sign(Channel::Order, body)
     }
 
-    /// What an introduction brings to this incarnation.
+    /// The token that an introduction brings to this incarnation.
     pub fn token(&self, incarnation: Incarnation) -> Token {
         self.secret.of_worker(incarnation)
     }
 
-    /// The proof of what executors say to each other.
+    /// The proof of a message between executors.
     pub fn sign(&self, channel: Channel, body: &[u8]) -> String {
         self.executors.sign(channel, body)
     }

@@ -1,11 +1,12 @@
-//! Whom one incarnation of a worker believes, and how it proves itself.
+//! A worker's side of proofs: which messages one incarnation believes, and how it signs its own.
 //!
-//! Its heartbeats bear a nonce, which only executors read. Whatever answers with it, in the queue that only this incarnation
-//! reads, is an executor; the token that comes along makes the two known to each other from then on. Until then nothing is
-//! obeyed, and whatever comes later without the token's code is dropped. A journal that has another secret, since it is new
-//! or another, introduces itself in the same way, and its token takes the place of the one before.
+//! Its heartbeats bear a nonce, which only executors read. An answer with that nonce, in the queue that only this
+//! incarnation reads, comes from an executor; the token in the answer proves each to the other from then on. Before
+//! that no order is obeyed, and afterwards every message without the token's code is dropped. A journal with another
+//! secret introduces itself in the same way, and its token replaces the one before.
 //!
-//! A greeting to all can bear no code of one worker's. It is a hint to send a heartbeat, and nothing is taken from it.
+//! A greeting to all workers can't bear the code of one. It is a hint to send a heartbeat, and nothing is taken from
+//! it.
 
 use super::{Channel, Key, Token, of_worker};
 use crate::Incarnation;
@@ -18,7 +19,7 @@ pub struct Trust {
     key: Option<Key>,
 }
 
-/// What came through the queue of an incarnation, as far as it proves anything.
+/// The parts of a message in an incarnation's queue that prove its sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
     /// It went to all workers.
@@ -29,14 +30,15 @@ pub struct Letter<'a> {
     pub body: &'a [u8],
 }
 
-/// What a letter is worth.
+/// How far a letter is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
     /// An executor of this worker's journal wrote it.
     Order,
-    /// The same, and until then it could not have known a report of this incarnation: what was reported is to be repeated.
+    /// The same, with a token that is new: earlier reports of this incarnation were not believed there, and are to be
+    /// repeated.
     Introduction,
-    /// Anybody may have written it; an executor that leads anew does.
+    /// Its sender is not proved; a new leader sends such a greeting.
     Hint,
     Nothing,
 }
@@ -47,7 +49,7 @@ impl Trust {
         Self { incarnation, nonce, key: None }
     }
 
-    /// Judges what came through the incarnation's queue, and takes the token that it may bring.
+    /// Judges a message in the incarnation's queue, and keeps the token that it may bring.
     pub fn judge(&mut self, letter: Letter<'_>) -> Worth {
         if letter.is_to_all {
             return Worth::Hint;
@@ -66,17 +68,17 @@ impl Trust {
         }
     }
 
-    /// Whether executors know this incarnation, as far as it knows.
+    /// Whether an executor has introduced itself to this incarnation.
     pub fn is_known(&self) -> bool {
         self.key.is_some()
     }
 
-    /// What a heartbeat bears, so that the incarnation knows the answer.
+    /// The nonce of its heartbeats, by which the incarnation recognises the answer.
     pub fn nonce(&self) -> &str {
         &self.nonce
     }
 
-    /// What a report with this body bears; `None` before the incarnation is known.
+    /// The proof of a report with this body; `None` before an introduction.
     pub fn proof(&self, body: &[u8]) -> Option<String> {
         self.key.as_ref().map(|key| of_worker(self.incarnation, key, body))
     }
