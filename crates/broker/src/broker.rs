@@ -11,7 +11,7 @@ use crate::{Error, Faults, Session, memory, rabbit};
 /// The longest prefix: the longest name with it must stay below AMQP's 255 bytes.
 const PREFIX_BYTES_MAX: usize = 64;
 
-/// Sessions are told apart across all brokers of the process.
+/// Generations are unique across all brokers of the process.
 static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
 
 /// A broker to open sessions on. Clones of an in-process broker share one.
@@ -28,9 +28,9 @@ enum Server {
 }
 
 impl Broker {
-    /// RabbitMQ at `url` (`amqp://` or `amqps://`), or at several, separated by commas: the nodes of one cluster, which are
-    /// tried in turn. Nothing is connected yet. AMQP heartbeats every 10 s, and 5 s to connect, unless the URL says
-    /// otherwise (`?heartbeat=10&connection_timeout=5000`).
+    /// RabbitMQ at `url` (`amqp://` or `amqps://`), or at several, separated by commas: the nodes of one cluster, which
+    /// are tried in turn. Nothing is connected yet. AMQP heartbeats every 10 s, and 5 s to connect, unless the URL sets
+    /// others (`?heartbeat=10&connection_timeout=5000`).
     pub fn rabbit(url: &str, prefix: &str) -> Result<Self, Error> {
         let server = rabbit::Server::new(url)?;
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
@@ -45,13 +45,13 @@ impl Broker {
         Self { prefix: prefix.into(), server: Server::Memory(memory::Server::default()) }
     }
 
-    /// What all names on the broker start with.
+    /// The prefix of all names on the broker.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Opens one session; `name` shows in RabbitMQ's list of connections. Whoever wants the next one as well uses a
-    /// [`Supervisor`](crate::Supervisor).
+    /// Opens one session; `name` shows in RabbitMQ's list of connections. A [`Supervisor`](crate::Supervisor) opens the
+    /// next one when it ends.
     pub async fn open(&self, name: &str) -> Result<Session, Error> {
         let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
         let (over, link) = match &self.server {
@@ -83,7 +83,7 @@ impl Broker {
         }
     }
 
-    /// Where it is, without credentials.
+    /// Its address, without credentials.
     pub fn endpoint(&self) -> &str {
         match &self.server {
             Server::Rabbit(server) => server.endpoint(),

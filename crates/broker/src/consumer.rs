@@ -1,7 +1,7 @@
-//! Messages coming in: a consumer on a channel of its own, and the acker that says they were dealt with.
+//! Messages coming in: a consumer on a channel of its own, and the acker for those that have been handled.
 //!
-//! What is not acked when its consumer goes is given back in place; nothing is ever rejected or requeued by hand.
-//! An acker knows its own channel only, so that no delivery is acked across sessions.
+//! A delivery that is not acked when its consumer ends goes back to its place in the queue; none is ever rejected or
+//! requeued by hand. An acker acks on its own channel only, so that no delivery is acked across sessions.
 
 use std::collections::VecDeque;
 
@@ -11,25 +11,26 @@ use crate::{Error, Properties, Session, memory, rabbit};
 
 /// How to consume.
 ///
-/// Without a priority (`x-priority`): on RabbitMQ 4.3 a consumer that ranks above one whose node died with messages unacked
-/// makes the queue forget that it waits for that node, and nothing is delivered ever again.
+/// There is no priority (`x-priority`): on RabbitMQ 4.3, a consumer with a higher priority than one that was lost with
+/// its node and unacked messages makes the queue forget that it waits for that node, and nothing is delivered ever
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consume {
     /// How many deliveries may be unacked; the only back-pressure there is.
     pub prefetch: u16,
 }
 
-/// Names a delivery towards its acker. Rises with every delivery of a consumer.
+/// Identifies a delivery to its acker. Rises with every delivery of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag {
     pub(crate) channel: u64,
     pub(crate) number: u64,
 }
 
-/// The channel of deliveries that the broker has forgotten already: no ack is owed for them.
+/// The channel of deliveries that the broker has removed already: they need no ack.
 pub(crate) const SETTLED: u64 = 0;
 
-/// A message that came in, to be acked when it has been dealt with.
+/// A message that came in, to be acked when it has been handled.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub tag: Tag,
@@ -41,9 +42,9 @@ pub struct Delivery {
     pub redelivered: bool,
 }
 
-/// Receives the messages of one queue. Dropped, it gives back what is not acked.
+/// Receives the messages of one queue. Dropping it gives back what is not acked.
 pub struct Consumer {
-    /// What comes first, from a queue that was read before.
+    /// Deliveries that come first, from the queue of an earlier session.
     ahead: VecDeque<Delivery>,
     channel: Channel,
     /// A consumer keeps its session.
@@ -120,7 +121,7 @@ enum AckerOf {
 }
 
 impl Acker {
-    /// The broker may forget this delivery. Fire and forget: should it get lost, the message comes again.
+    /// Lets the broker remove this delivery. If the ack gets lost, the message comes again.
     pub fn ack(&self, tag: Tag) {
         self.settle(tag, false);
     }
@@ -130,7 +131,7 @@ impl Acker {
         self.settle(tag, true);
     }
 
-    /// The same for all deliveries behind `after`, up to `tag`, and for none before: those may still be dealt with.
+    /// The same for all deliveries after `after`, up to `tag`, and for none before: those may still be in work.
     pub fn ack_between(&self, after: Option<Tag>, tag: Tag) {
         let after = after.map_or(0, |after| after.number);
         for number in after + 1..=tag.number {
@@ -163,7 +164,8 @@ impl std::fmt::Debug for Acker {
     }
 }
 
-/// Messages looked at without consuming the queue. What is not acked goes back in place when it is closed or dropped.
+/// Messages read without consuming the queue. What is not acked goes back in place when the browser is closed or
+/// dropped.
 pub struct Browser {
     pub deliveries: Vec<Delivery>,
     channel: BrowserChannel,
@@ -180,7 +182,7 @@ impl Browser {
         Self { deliveries, channel, _session: session }
     }
 
-    /// Takes this message off the queue.
+    /// Removes this message from the queue.
     pub fn ack(&self, tag: Tag) {
         match &self.channel {
             BrowserChannel::Rabbit(browser) => browser.acker().ack(tag.number, false),

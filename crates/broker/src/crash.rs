@@ -1,11 +1,11 @@
-//! Named points at which a process can be told to die, so that tests cut it off between any two of its steps.
+//! Named points at which a process can be made to abort, so that tests can stop it between any two of its steps.
 //!
 //! `SLOTLINE_CRASH_AT=name:n` aborts the process when it passes the point for the n-th time; the first, without `:n`.
-//! `SLOTLINE_CRASH_ON=step:text` aborts every process that takes a message which holds that text through that step.
-//! Only builds with debug assertions have points: in a release they are nothing.
+//! `SLOTLINE_CRASH_ON=step:text` aborts every process that takes a message with that text through that step. Only
+//! builds with debug assertions have points: in a release they do nothing.
 //!
-//! Here because executor and worker both stand on this crate, and one of its own would be a crate for one function.
-//! Not here: which points there are. Each is named where it is passed, and a test looks them up in the sources.
+//! Here because executor and worker both use this crate, and one of its own would be a crate for one function. Not
+//! here: which points there are. Each is named where it is passed, and a test looks them up in the sources.
 
 #[cfg(debug_assertions)]
 use std::sync::{
@@ -13,13 +13,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Where the process is to die.
+/// The variable with the point at which the process aborts.
 pub const VARIABLE: &str = "SLOTLINE_CRASH_AT";
 
 #[cfg(debug_assertions)]
 static TARGET: LazyLock<Option<Target>> = LazyLock::new(|| Target::parse(&std::env::var(VARIABLE).ok()?));
 
-/// What no process survives, and in which step.
+/// The variable with the step and the text of messages at which every process aborts.
 pub const POISON_VARIABLE: &str = "SLOTLINE_CRASH_ON";
 
 #[cfg(debug_assertions)]
@@ -28,7 +28,7 @@ static POISON: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
     poison.split_once(':').map(|(step, text)| (step.to_owned(), text.to_owned()))
 });
 
-/// Takes a message through a step: nothing happens, or the process is no more.
+/// Aborts the process if [`POISON_VARIABLE`] names this step and a text in this message.
 #[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "there is no poison in a release"))]
 pub fn on_poison(step: &str, message: &[u8]) {
     #[cfg(debug_assertions)]
@@ -41,12 +41,12 @@ pub fn on_poison(step: &str, message: &[u8]) {
     }
 }
 
-/// What a process that is started with another environment needs in order to die of the same messages.
+/// The variable to set for a process that is started with another environment, so that it aborts at the same messages.
 pub fn poison_variable() -> Option<(&'static str, std::ffi::OsString)> {
     cfg!(debug_assertions).then(|| Some((POISON_VARIABLE, std::env::var_os(POISON_VARIABLE)?)))?
 }
 
-/// Passes a point: nothing happens, or the process is no more.
+/// Aborts the process if [`VARIABLE`] names this point and this passing.
 #[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "there are no points in a release"))]
 pub fn point(name: &str) {
     #[cfg(debug_assertions)]
@@ -61,7 +61,7 @@ pub fn point(name: &str) {
 #[cfg(debug_assertions)]
 struct Target {
     name: String,
-    /// Passings until it is met.
+    /// The passings left until the process aborts.
     left: AtomicU64,
 }
 

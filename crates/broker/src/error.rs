@@ -1,20 +1,20 @@
-//! Why the broker did not do as asked.
+//! Why an operation on the broker failed.
 
 use std::time::Duration;
 
 /// Why a broker can't be reached, why an operation failed, or why a session is over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The address can't be meant; a person must correct it.
+    /// The address is invalid; a person must correct it.
     #[error("invalid broker address: {0}")]
     InvalidUrl(String),
     /// The prefix can't be part of names on the broker; a person must correct it.
     #[error("{0:?} is no valid prefix: expected letters, digits, '_', '-' and '.', at most 64 characters")]
     InvalidPrefix(String),
-    /// Nobody answered; the same call may succeed later.
+    /// The broker did not answer; the same call may succeed later.
     #[error("can't reach the broker at {endpoint}: {detail}")]
     Unreachable { endpoint: String, detail: String },
-    /// The broker answers, and lets this user, or this virtual host, have no session; a person must look.
+    /// The broker answers, but refuses a session to this user or virtual host; a person must look.
     #[error(
         "the broker at {endpoint} refuses the user {user:?}: {detail}: correct the user, the password or the virtual host \
          (--amqp-url, SLOTLINE_AMQP_URL or `amqp_url`)"
@@ -26,7 +26,7 @@ pub enum Error {
     /// A queue or exchange does not exist; declare it first.
     #[error("not on the broker: {0}")]
     Missing(String),
-    /// A queue or exchange exists otherwise than declared; a person must delete it or choose another prefix.
+    /// A queue or exchange exists with other settings; a person must delete it or choose another prefix.
     #[error("{name} exists with other settings: {detail}")]
     Mismatch { name: String, detail: String },
     /// A name or argument is longer than AMQP allows.
@@ -38,7 +38,7 @@ pub enum Error {
     /// A publication was not confirmed in time; the session is over.
     #[error("a publication was not confirmed within {after:?}")]
     Overdue { after: Duration },
-    /// A queue has refused whatever this session published to it for so long that another session is worth a try; the
+    /// A queue has refused all publications of this session for so long that another session is worth a try; the
     /// session is over.
     #[error("a queue has refused all publications for {after:?}, full or not: another session may be heard")]
     RefusedForGood { after: Duration },
@@ -53,7 +53,7 @@ pub enum Error {
     Closed,
 }
 
-/// Why a publication does not count as stored. It may have been stored all the same, but for `Full` and `TooLarge`.
+/// Why a publication does not count as stored. It may have been stored all the same, except for `Full` and `TooLarge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// It was mandatory, and no queue took it.

@@ -1,8 +1,9 @@
 //! Carries messages at least once: RabbitMQ, and an in-process twin with the same semantics.
 //!
-//! A [`Broker`] says where; a [`Supervisor`] owns the one session of a process and builds the next when it ends; a
-//! [`Session`] declares, publishes and consumes. Any error ends the whole session, and what was not acked or not
-//! confirmed by then comes again or is sent again: nothing is repaired in place, and nothing is acked across sessions.
+//! A [`Broker`] is where to connect; a [`Supervisor`] owns the one session of a process and opens the next when it
+//! ends; a [`Session`] declares, publishes and consumes. Any error ends the whole session, and what was not acked or
+//! not confirmed by then comes again or is sent again: nothing is repaired in place, and nothing is acked across
+//! sessions.
 //!
 //! Deliberately absent: what the messages mean, retries of publications, and rejecting or requeueing a delivery.
 
@@ -30,6 +31,6 @@ pub use session::Session;
 pub use supervisor::Supervisor;
 pub use topology::Topology;
 
-/// What a log filter should say besides. lapin tells of each session's end several times over, also of an orderly one, and
-/// of returned messages with their bodies; a [`Supervisor`] says once what ended, where and why.
+/// Directives for a log filter. lapin logs the end of each session several times, also of an orderly one, and returned
+/// messages with their bodies; a [`Supervisor`] logs each end once, with its place and cause.
 pub const LOG_DIRECTIVES: [&str; 1] = ["lapin=off"];

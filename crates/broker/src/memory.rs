@@ -26,10 +26,10 @@ use crate::{Consume, Error, Publication, PublishError, Receipt, Topology};
 use queue::{Queue, Refused, UnknownTag};
 use route::Routes;
 
-/// Consumers and browsers are told apart across all brokers of the process.
+/// The numbers of consumers and browsers are unique across all brokers of the process.
 static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 
-/// What all sessions share.
+/// The state that all sessions share.
 #[derive(Clone, Default)]
 pub(crate) struct Server(Arc<Mutex<State>>);
 
@@ -41,7 +41,7 @@ struct State {
     refuses_sessions: bool,
     withholds_confirms: bool,
     is_blocked: bool,
-    /// `None`: as large as ever.
+    /// `None`: the default of RabbitMQ.
     message_bytes_max: Option<usize>,
 }
 
@@ -50,7 +50,7 @@ struct Attached {
     over: Arc<Over>,
     /// The queue of each consumer and browser.
     channels: BTreeMap<u64, String>,
-    /// What came while publishers were blocked.
+    /// Publications that came while publishers were blocked.
     held: Vec<Publication>,
     held_bytes: usize,
     unsettled: Vec<Unsettled>,
@@ -59,7 +59,7 @@ struct Attached {
 /// A receipt that is still open.
 struct Unsettled {
     receipt: oneshot::Sender<Result<(), PublishError>>,
-    /// What a withheld confirm will say; `None` while the publication itself is held.
+    /// The result of a withheld confirm; `None` while the publication itself is held back.
     result: Option<Result<(), PublishError>>,
 }
 
@@ -152,7 +152,8 @@ impl State {
         }
     }
 
-    /// Ends a session: what it had not acked goes back in place, what was not confirmed never will be.
+    /// Ends a session: deliveries that it had not acked go back in place, publications that were not confirmed never
+    /// will be.
     fn end(&mut self, generation: u64, cause: Error) {
         let Some(attached) = self.sessions.remove(&generation) else { return };
         attached.over.end(cause);
@@ -323,7 +324,7 @@ impl Session {
         self.server.lock().end(self.generation, cause);
     }
 
-    /// The broker's state, while this session is part of it.
+    /// The broker's state, unless this session is over.
     fn lock(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.server.lock();
         match self.over.cause() {
@@ -397,7 +398,7 @@ impl Acker {
     }
 }
 
-/// Gives back what it looked at when it is dropped.
+/// Gives back its messages when it is dropped.
 pub(crate) struct Browser(Consumer);
 
 impl Browser {

@@ -1,4 +1,4 @@
-//! The end of a session: it comes once, has one cause, and everybody who waits for it learns it.
+//! The end of a session: it comes once and has one cause, and every task that waits for it gets that cause.
 
 use tokio::sync::watch;
 
@@ -12,7 +12,7 @@ impl Over {
         Self(watch::Sender::new(None))
     }
 
-    /// Ends the session. Only the first cause counts; says whether this was it.
+    /// Ends the session. Only the first cause counts; returns whether this was it.
     pub(crate) fn end(&self, cause: Error) -> bool {
         self.0.send_if_modified(|over| match over {
             Some(_) => false,

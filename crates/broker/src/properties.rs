@@ -1,4 +1,4 @@
-//! What travels beside a body.
+//! The properties that travel beside a body.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub struct Properties {
     /// The AMQP property `type`.
     pub message_type: Option<String>,
     pub app_id: Option<String>,
-    /// `None`, of what Slotline publishes: JSON.
+    /// `None`: JSON, as everything that Slotline publishes.
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,
     pub correlation_id: Option<String>,
@@ -21,24 +21,24 @@ pub struct Properties {
     pub timestamp: Option<Timestamp>,
     /// As its publisher set it. Read only: nothing that Slotline publishes has one.
     pub priority: Option<u8>,
-    /// The user that published it, which RabbitMQ has held against the connection. Read only, as the priority is: another
-    /// user than that of the connection is refused.
+    /// The user that published it, which RabbitMQ has checked against the connection. Read only, as the priority is:
+    /// RabbitMQ refuses a user other than the connection's.
     pub user_id: Option<String>,
     /// String headers; others are read as text.
     pub headers: BTreeMap<String, String>,
 }
 
-/// What RabbitMQ takes for the priority of a message that has none.
+/// The priority that a message without one has on RabbitMQ.
 pub const PRIORITY_NORMAL: u8 = 4;
 
 impl Properties {
-    /// The priority, if it is another than that of messages without: quorum queues of RabbitMQ 4 deliver such a message out
-    /// of turn.
+    /// The priority, if it differs from that of messages without one: quorum queues of RabbitMQ 4 deliver such a
+    /// message out of turn.
     pub fn unequal_priority(&self) -> Option<u8> {
         self.priority.filter(|priority| *priority != PRIORITY_NORMAL)
     }
 
-    /// What these say where an envelope is silent.
+    /// The values for members that an envelope leaves out.
     pub fn defaults(&self) -> Defaults {
         Defaults {
             message_id: self.message_id.clone(),

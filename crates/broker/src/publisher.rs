@@ -1,4 +1,4 @@
-//! One message on its way out, and the receipt that says whether the broker has it.
+//! One message on its way out, and the receipt that shows whether the broker has it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::{Properties, PublishError};
 pub const UNCONFIRMED_MAX: usize = 10_000;
 /// How many bytes the unconfirmed publications of one session may have; further ones get [`PublishError::Full`].
 pub const UNCONFIRMED_BYTES_MAX: usize = 64 << 20;
-/// The most bytes a body may have where the broker does not say that it takes less: what RabbitMQ 4 takes by default.
+/// The most bytes a body may have unless the broker is known to take less: the default of RabbitMQ 4.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// The most bytes a routing key or the name of an exchange may have.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -24,12 +24,13 @@ pub const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 /// One message to publish.
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
-    /// `""` is the default exchange: straight to the queue whose name is the routing key.
+    /// `""` is the default exchange: straight to the queue that the routing key names.
     pub exchange: String,
     pub routing_key: String,
     pub body: Bytes,
     pub properties: Properties,
-    /// Fails as [`PublishError::Returned`] where no queue takes it; otherwise such a message is dropped and confirmed.
+    /// If no queue takes the message, it fails as [`PublishError::Returned`]; if this is not set, it is dropped and
+    /// confirmed.
     pub mandatory: bool,
     /// Survives a restart of the broker.
     pub persistent: bool,

@@ -1,11 +1,11 @@
-//! Whether a loop turns: a thread beside it names a turn that takes too long.
+//! A watchdog for an event loop: a thread of its own logs a turn of the loop that takes too long.
 //!
-//! A loop that waits for a file, a child or a lock answers no message, and says nothing of it either. The loop leaves a mark
-//! at each turn, and the watch counts its own looks at which there was no new one. It reads no clock: a process that was
-//! stopped and goes on finds a watch that has not looked meanwhile, and so has counted nothing.
+//! A loop that is blocked by a file, a child or a lock answers no message, and can't log that either. So the loop
+//! counts its turns, and the watchdog counts its checks that found no new turn. It reads no clock: in a process that
+//! was stopped and goes on, the watchdog has not checked meanwhile, and so has counted nothing.
 //!
-//! Here because executor and worker both stand on this crate, as with [`crate::crash`]. Not here: what follows from a
-//! loop that stands, which its owner decides in the closure that it gives to [`Pulse::watch`].
+//! Here because executor and worker both use this crate, as with [`crate::crash`]. Not here: what to do about a blocked
+//! loop, which its owner decides in the closure that it gives to [`Pulse::watch`].
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -17,15 +17,15 @@ use std::time::Duration;
 
 use tokio::runtime;
 
-/// Between two looks at a loop.
+/// The time between two checks of a loop.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A turn that takes longer is named. A worker's longest honest turn takes a few milliseconds.
+/// A turn that takes longer is logged. A worker's longest normal turn takes a few milliseconds.
 pub const SLOW: Duration = Duration::from_secs(1);
 
-/// What a loop leaves at each turn. One loop writes, one watch reads.
+/// What a loop writes at each turn, and its watchdog reads.
 #[derive(Debug)]
 pub struct Pulse {
-    /// What the loop can be doing; the first is what it does where it names nothing.
+    /// What the loop can be doing; the first is for a turn that names nothing.
     names: &'static [&'static str],
     turns: AtomicU64,
     doing: AtomicUsize,
@@ -43,7 +43,7 @@ impl Pulse {
         })
     }
 
-    /// The loop goes on, and does this from here on.
+    /// Begins a turn of the loop, which does this.
     pub fn turn(&self, doing: usize) {
         self.doing.store(doing, Ordering::Relaxed);
         self.is_resting.store(false, Ordering::Relaxed);
@@ -51,7 +51,7 @@ impl Pulse {
         self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// A task of the loop's thread, which does this.
+    /// Runs a task on the loop's thread, and counts each poll as a turn that does this.
     pub async fn during<F: Future>(self: Arc<Self>, doing: usize, task: F) -> F::Output {
         let mut task = pin!(task);
         poll_fn(|context| {
@@ -61,7 +61,7 @@ impl Pulse {
         .await
     }
 
-    /// The runtime of the loop: while its thread is parked, nothing keeps the loop from turning.
+    /// The runtime of the loop: while its thread is parked, the loop is idle and not blocked.
     pub fn runtime(self: &Arc<Self>) -> std::io::Result<runtime::Runtime> {
         let (parked, woken) = (self.clone(), self.clone());
         runtime::Builder::new_current_thread()
@@ -95,7 +95,7 @@ impl Pulse {
     }
 }
 
-/// Ends the watch when it is dropped.
+/// Stops the watchdog when it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     _guard: Sender<()>,

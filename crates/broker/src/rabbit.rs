@@ -1,4 +1,4 @@
-//! RabbitMQ through lapin, its recovery off: a connection that breaks ends the session.
+//! RabbitMQ through lapin, with its recovery off: a connection that breaks ends the session.
 //!
 //! A session has two connections, since RabbitMQ blocks a publishing one on an alarm and lapin then writes nothing at
 //! all on it, acks and heartbeats included. Connections run on a small runtime of their own, so that heartbeats go out
@@ -38,9 +38,10 @@ use publisher::Publisher;
 
 /// How long any answer of the broker may take. Past it the session is over.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the queue of an earlier session is read; whatever is not there by then is asked for again or repeated.
+/// How long the queue of an earlier session is read; messages that are not read by then are requested again or
+/// repeated.
 const SALVAGE_WITHIN: Duration = Duration::from_secs(1);
-/// How long an orderly close waits for outstanding confirms, and then for the broker's goodbye.
+/// How long an orderly close waits for outstanding confirms, and then for the broker to close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The runtime of all AMQP connections of the process. One thread is enough: lapin reads and writes each connection on a
@@ -135,7 +136,7 @@ impl Session {
         deliveries
     }
 
-    /// Takes whatever is ready, and deletes the queue.
+    /// Takes all ready messages, and deletes the queue.
     async fn take_all(&self, queue: &str, into: &mut Vec<Delivery>) -> Result<(), Error> {
         let name = wire::short(queue)?;
         let channel = self.channel().await?;
@@ -218,7 +219,7 @@ impl Session {
         self.publisher.flush(CLOSE_DEADLINE, &self.over).await;
         self.over.end(Error::Closed);
         let mut buried = self.buried.clone();
-        // The sender only goes without a word when its task was killed with the runtime.
+        // The sender is dropped before it sends only if its task was killed with the runtime.
         let _ = buried.wait_for(|buried| *buried).await;
     }
 
@@ -246,7 +247,7 @@ impl Drop for Session {
     }
 }
 
-/// Waits for an answer of the broker, though not for ever.
+/// Waits for an answer of the broker, at most [`ANSWER_DEADLINE`].
 async fn ask<T>(
     over: &Over,
     operation: &'static str,

@@ -10,9 +10,10 @@ use crate::over::Over;
 use crate::topology::Binding;
 use crate::{Browser, Consume, Consumer, Delivery, Error, Publication, Receipt, Topology, memory, rabbit};
 
-/// RabbitMQ versions whose single active consumer on a quorum queue can stall for ever after a consumer time-out.
+/// RabbitMQ versions in which the single active consumer of a quorum queue can stall for ever after a consumer
+/// time-out.
 const STALLING_VERSIONS: std::ops::RangeInclusive<(u32, u32, u32)> = (4, 3, 0)..=(4, 3, 5);
-/// The oldest RabbitMQ that knows what the declares ask for.
+/// The oldest RabbitMQ that supports the arguments of the declares.
 const OLDEST_VERSION: (u32, u32, u32) = (3, 10, 0);
 
 /// A handle to one session. It ends when it is closed, when all handles and consumers are dropped, or with the first
@@ -48,8 +49,8 @@ impl Session {
         }
     }
 
-    /// Makes sure that none of `bindings` exists. It needs no queue to answer, so it works while the node of one is away. A
-    /// refusal leaves the session alone.
+    /// Makes sure that none of `bindings` exists. It needs no queue to answer, so it works while the node of one is
+    /// away. A refusal does not end the session.
     pub async fn unbind(&self, bindings: &[Binding]) -> Result<(), Error> {
         match &self.link {
             Link::Rabbit(session) => session.unbind(bindings).await,
@@ -57,8 +58,8 @@ impl Session {
         }
     }
 
-    /// What waits in a queue that an earlier session read and no session will read any more; the queue is deleted. Nothing if
-    /// the queue does not exist or its node is away, and after a short while at the latest.
+    /// Takes the messages in the queue of an earlier session, which no session will read any more, and deletes the
+    /// queue. Returns none if the queue does not exist or its node is away. Takes a short while at most.
     pub async fn salvage(&self, queue: &str) -> Vec<Delivery> {
         match &self.link {
             Link::Rabbit(session) => session.salvage(queue).await,
@@ -97,7 +98,7 @@ impl Session {
         })
     }
 
-    /// How many messages of `queue` are ready, that is not yet delivered to anybody.
+    /// How many messages of `queue` are ready, that is, not delivered to a consumer yet.
     pub async fn depth(&self, queue: &str) -> Result<u64, Error> {
         match &self.link {
             Link::Rabbit(session) => session.depth(queue).await,
@@ -113,8 +114,8 @@ impl Session {
         }
     }
 
-    /// Resolves when the session is over, with the cause. That RabbitMQ cancelled a consumer is noticed by whoever waits
-    /// for its next delivery. Cancel-safe.
+    /// Resolves when the session is over, with the cause. If RabbitMQ cancels a consumer, that shows only to a task
+    /// that waits for its next delivery. Cancel-safe.
     pub async fn ended(&self) -> Error {
         self.over.wait().await
     }
@@ -151,7 +152,7 @@ impl Session {
         }
     }
 
-    /// The version of RabbitMQ, if it could be told.
+    /// The version of RabbitMQ, if it could be read.
     pub fn server_version(&self) -> Option<String> {
         match &self.link {
             Link::Rabbit(session) => session.server_version(),
@@ -159,12 +160,13 @@ impl Session {
         }
     }
 
-    /// Whether the broker is of this process: nothing in it, and no process that it reaches, is older.
+    /// Whether the broker is inside this process: no message in it, and no process that uses it, is older than this
+    /// one.
     pub fn is_private(&self) -> bool {
         matches!(self.link, Link::Memory(_))
     }
 
-    /// What is unfit about this broker, in sentences for an operator. Empty is good.
+    /// Problems of this broker, in sentences for an operator; empty if there are none.
     pub fn findings(&self) -> Vec<String> {
         let mut findings: Vec<String> = self.server_version().as_deref().and_then(unfit).into_iter().collect();
         if self.is_blocked() {

@@ -1,4 +1,4 @@
-//! The one who owns the session of a process, and builds the next one when it ends.
+//! The owner of a process's session, which opens the next one when it ends.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Supervisor {
     /// Failures in a row: sessions that could not be opened or did not last.
     failures: u32,
     not_before: Option<Instant>,
-    /// The broker has let this process in.
+    /// The broker has accepted this process before.
     was_let_in: bool,
     current: Option<(Session, Instant)>,
 }
@@ -48,8 +48,8 @@ impl Supervisor {
         }
     }
 
-    /// As [`Supervisor::next`], but fails where the broker denies the first session: by then nothing runs that could be
-    /// lost, and only a person can mend it. One that was let in once waits out what is done to its user meanwhile.
+    /// As [`Supervisor::next`], but fails if the broker denies the first session: nothing runs yet that could be lost,
+    /// and only a person can fix it. A process that was accepted before keeps trying, also while its user is denied.
     pub async fn next_unless_denied(&mut self) -> Result<Session, Error> {
         self.end_current().await;
         loop {
@@ -79,7 +79,7 @@ impl Supervisor {
         }
     }
 
-    /// Tries once, when it is time to.
+    /// Tries once, after the pause.
     async fn try_open(&mut self) -> Result<Session, Error> {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
@@ -99,7 +99,7 @@ impl Supervisor {
         Ok(session)
     }
 
-    /// Says what is wrong, and when it is tried again.
+    /// Logs the error and the pause before the next try.
     fn put_off(&mut self, error: &Error) {
         let pause = self.pause();
         tracing::warn!("{error}; trying again in {} ms", pause.as_millis());

@@ -1,8 +1,8 @@
 //! Every exchange, queue and binding as data, and every name on the broker.
 //!
-//! The declares are valid on RabbitMQ 3.10 to 4.x: the queue type is always said, no queue is transient, and the
-//! arguments are few and frozen, since a changed argument is refused by every broker that has the queue already.
-//! What may be tuned belongs into a policy on the broker. Not here: declaring (`Session::declare`).
+//! The declares are valid on RabbitMQ 3.10 to 4.x: the queue type is always given, no queue is transient, and the
+//! arguments are few and frozen, since a changed argument is refused by every broker that has the queue already. What
+//! may be tuned belongs in a policy on the broker. Not here: declaring (`Session::declare`).
 
 use std::time::Duration;
 
@@ -11,35 +11,37 @@ use uuid::Uuid;
 
 /// The prefix of all names where none is configured.
 pub const DEFAULT_PREFIX: &str = "slotline";
-/// How often a message of a quorum queue may come back. Out of reach, and said explicitly: with a limit returned
-/// Marks that are kept: a few, since one of a leader that was deposed may come after that of the next.
+/// The most marks that are kept: a few, since one of a deposed leader may come after that of the next.
 pub const MARKS_MAX: u32 = 8;
-/// messages keep their place, without one they go to the back (3.x) or are dropped after 20 returns (4.x).
+/// How often a message of a quorum queue may be returned. Out of reach, and given explicitly: with a limit, returned
+/// messages keep their place; without one, they go to the back (3.x) or are dropped after 20 returns (4.x).
 pub const DELIVERY_LIMIT: u32 = 1_000_000;
 /// How many requests may wait to be read by the leader; further ones are not confirmed.
 pub const REQUESTS_MAX: u32 = 1_000_000;
 /// How many dead letters may wait for the leader, which takes them into the journal; the oldest go first.
 pub const DEAD_MAX: u32 = 100_000;
-/// How many bytes of them may wait; the oldest go first.
+/// How many bytes of dead letters may wait; the oldest go first.
 pub const DEAD_BYTES_MAX: u64 = 1 << 30;
-/// How many events may wait to be read by the leader; the oldest go first, and the gap is asked for again.
+/// How many events may wait to be read by the leader; the oldest go first, and the gap is requested again.
 pub const EVENTS_MAX: u32 = 100_000;
 /// How many calls of other executors may wait for the leader; further ones are not confirmed.
 pub const CALLS_MAX: u32 = 10_000;
 /// How many answers may wait for one executor; the oldest go first.
 pub const REPLIES_MAX: u32 = 10_000;
-/// The routing key of what commands print, which an operator may keep from the public; all other progress bears its type.
+/// The routing key of the output of commands, which an operator may keep from the public; all other progress uses its
+/// type.
 pub const LOGS_KEY: &str = "execution.progress.log";
 /// How long the active consumer of the requests may be away with its node before the next is served: 60 s by default on
-/// RabbitMQ 4.3, at once before. Short, since a site stands still meanwhile, though longer than a blink between nodes.
+/// RabbitMQ 4.3, at once before. Short, since nothing is scheduled meanwhile, but longer than a brief interruption
+/// between nodes.
 pub const DISCONNECTED: Duration = Duration::from_secs(3);
-/// Sessions of one leader after which a name comes again. More than a cluster has nodes: a name may be out of use because
-/// its queue lives on a node that is away. Few, so that the next leader can name them all.
+/// The number of names that the sessions of one leader take in turn. More than a cluster has nodes: a name can't be
+/// used while its queue lives on a node that is away. Few, so that the next leader can list them all.
 pub const LEADER_NAMES: u64 = 8;
 /// How long a queue that belongs to one leader or one worker outlives its last consumer: ten leases.
 pub const EXPIRES: Duration = Duration::from_secs(600);
 
-/// What is to exist on the broker.
+/// What must exist on the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     pub exchanges: Vec<Exchange>,
@@ -60,7 +62,7 @@ pub struct Queue {
     pub kind: Kind,
     /// One consumer at a time, the next takes over when it goes.
     pub single_active_consumer: bool,
-    /// How long a consumer whose node is away keeps what it has not acked (RabbitMQ 4.3; ignored before).
+    /// How long a consumer keeps what it has not acked while its node is away (RabbitMQ 4.3; ignored before).
     pub disconnected: Option<Duration>,
     /// The queue that takes what exceeds `delivery_limit`, at least once.
     pub dead_letters: Option<String>,
@@ -88,7 +90,7 @@ pub enum Overflow {
     RejectPublish,
 }
 
-/// Messages whose routing key matches `pattern` go from `exchange` to `queue`.
+/// Messages with a routing key that matches `pattern` go from `exchange` to `queue`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub exchange: String,
@@ -181,7 +183,7 @@ fn millis(duration: Duration) -> Argument {
     Argument::Number(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// The publishers' door: it leads to the requests queue and nowhere else.
+/// The exchange for publishers: it leads to the requests queue and nowhere else.
 pub fn executions_exchange(prefix: &str) -> String {
     format!("{prefix}.executions")
 }
@@ -191,7 +193,7 @@ pub fn work_exchange(prefix: &str) -> String {
     format!("{prefix}.work")
 }
 
-/// What the public may hear: leaders alone publish there.
+/// The exchange of public events: only leaders publish there.
 pub fn events_exchange(prefix: &str) -> String {
     format!("{prefix}.events")
 }
@@ -201,12 +203,12 @@ pub fn requests_queue(prefix: &str) -> String {
     format!("{prefix}.requests")
 }
 
-/// Where what can't be read is put aside.
+/// Where messages that can't be read are put aside.
 pub fn dead_queue(prefix: &str) -> String {
     format!("{prefix}.dead")
 }
 
-/// Where leaders leave marks of how far the journal has come.
+/// Where leaders keep marks of how far the journal has come.
 pub fn marks_queue(prefix: &str) -> String {
     format!("{prefix}.marks")
 }
@@ -226,7 +228,7 @@ pub fn heartbeats_queue(prefix: &str, epoch: Epoch, session: u64) -> String {
     of_leader(prefix, "heartbeats", epoch, session)
 }
 
-/// Where other executors ask the leader of `epoch`.
+/// Where calls of other executors wait for the leader of `epoch`.
 pub fn calls_queue(prefix: &str, epoch: Epoch, session: u64) -> String {
     of_leader(prefix, "calls", epoch, session)
 }
@@ -249,7 +251,7 @@ pub fn to_worker(message_type: &str, incarnation: Incarnation) -> String {
 }
 
 impl Topology {
-    /// What requests need: declared by executors, and by whoever publishes before one ever ran.
+    /// What requests need: declared by executors, and by a publisher that starts before the first executor.
     pub fn requests(prefix: &str) -> Self {
         let requests = Queue {
             single_active_consumer: true,
@@ -316,7 +318,7 @@ impl Topology {
         Self { queues: vec![queue], ..Self::default() }
     }
 
-    /// The exchange of what the public may hear, to which subscribers bind queues of their own.
+    /// The exchange of public events, to which subscribers bind queues of their own.
     pub fn events(prefix: &str) -> Self {
         Self {
             exchanges: [work_exchange(prefix), events_exchange(prefix)].map(|name| Exchange { name }).into(),

@@ -123,7 +123,7 @@ async fn an_alarm_holds_publications_back_while_consuming_goes_on() -> anyhow::R
         assert!(soon(consumer.next_batch(&mut deliveries, 10)).await?);
     }
     consumer.acker().ack_up_to(deliveries[2].tag);
-    // The buffer is bounded, and full it says so at once.
+    // The buffer is bounded, and a full one refuses at once.
     let held: Vec<_> = (0..UNCONFIRMED_MAX).map(|_| session.publish(to_queue("nowhere", 0))).collect();
     assert_eq!(soon(session.publish(to_queue(&queue.name, 9))).await?, Err(PublishError::Full));
     // An alarm may last longer than a confirm.
@@ -196,7 +196,7 @@ async fn no_message_is_sent_that_the_broker_does_not_take_and_one_that_takes_too
     assert!(!session.is_over());
     session.close().await;
 
-    // What is raised is noticed by the next session. A bound above all that is asked for is learnt from the first refusal.
+    // The next session notices a bound that was raised. A bound above the probe is learnt from the first refusal.
     takes(5 << 20).await?;
     let session = soon(broker.open("small")).await??;
     assert!(session.sizes().message() > 5 << 20 && session.findings().is_empty(), "{:?}", session.findings());

@@ -1,7 +1,8 @@
-//! A returned message is told from the confirmed ones around it, whatever the broker acknowledges with one frame.
+//! A returned message is distinguished from the confirmed ones around it, whatever the broker acknowledges with one
+//! frame.
 //!
-//! RabbitMQ decides by its load how many confirms share a frame; the server here, which knows just enough AMQP for
-//! one publisher, always puts a whole batch into one, with the returns of some of them right before.
+//! RabbitMQ decides by its load how many confirms share a frame; the server here, with just enough AMQP for one
+//! publisher, always puts a whole batch into one, with the returns of some of them right before.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 const BATCH: usize = 50;
 const ROUNDS: usize = 400;
 const NOWHERE: &str = "nowhere";
-/// The key of the large message by which a session asks whether it would be taken.
+/// The key of the large message by which a session probes the bound of the broker.
 const LARGEST: &str = "slotline.nowhere";
 
 const METHOD: u8 = 1;
@@ -67,7 +68,7 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     send(&mut stream, 0, METHOD, &method(10, 10, &start)).await?;
     let mut batch: Vec<Received> = Vec::new();
     let mut acknowledged: u64 = 0;
-    // Where a session has asked how large a message may be.
+    // The channel on which a session has probed that bound.
     let mut aside = None;
     loop {
         let (kind, channel, payload) = receive(&mut stream).await?;

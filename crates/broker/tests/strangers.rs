@@ -1,4 +1,4 @@
-//! Whatever is written beside a body is read, and can be passed on: no property and no header ends a session.
+//! Any property and header beside a body is read, and can be passed on: none ends a session.
 //!
 //! The publisher writes AMQP byte by byte, since no library sends such things; what RabbitMQ itself refuses never comes
 //! here. Not here: what the executor makes of it (`tests/system/strangers.rs`).
@@ -25,7 +25,7 @@ const DEEPEST: usize = 18_000;
 /// As many as the stack of a thread has no room for.
 const DEEP: usize = 2_000;
 
-/// A session that consumes the requests, and a stranger who publishes them.
+/// A session that consumes the requests, and a stranger that publishes them.
 struct World {
     session: Session,
     requests: Consumer,
@@ -56,7 +56,7 @@ impl World {
         next(&mut self.requests).await
     }
 
-    /// Passes a message on as a dead letter, reads that, and says what came of it.
+    /// Passes a message on as a dead letter, and reads that letter.
     async fn put_aside(&mut self, delivery: &Delivery) -> anyhow::Result<Delivery> {
         let mut properties = delivery.properties.clone();
         properties.headers.insert("x-slotline-reason".to_owned(), "malformed".to_owned());
@@ -184,7 +184,7 @@ async fn as_many_headers_as_a_frame_has_room_for_are_read_and_passed_on_as_far_a
 async fn a_broker_with_smaller_frames_is_sent_no_larger_ones() -> anyhow::Result<()> {
     let rabbit = Rabbit::start().await?;
     rabbit.ctl(&["eval", "application:set_env(rabbit, frame_max, 16384)."]).await?;
-    // It is not the URL that says how large a frame may be.
+    // The URL does not set how large a frame may be.
     let mut world = World::on(format!("{}?frame_max=8192", rabbit.url()), rabbit.url()).await?;
     let voids: Vec<u8> = (0..3_000_u32).flat_map(|number| entry(&number.to_be_bytes()[1..], b"V")).collect();
     let delivery = world.deliver(&headers(voids)).await?;

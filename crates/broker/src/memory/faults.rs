@@ -1,4 +1,4 @@
-//! Faults of the in-process broker, for tests: what a real broker does to its clients on a bad day.
+//! Faults of the in-process broker, for tests: what clients of a real broker must survive.
 
 use super::{Attached, Server};
 use crate::Error;
@@ -21,7 +21,7 @@ impl Faults {
         }
     }
 
-    /// Cuts the connection of one session; whether there was one.
+    /// Cuts the connection of one session; returns whether it was open.
     pub fn end_session(&self, generation: u64) -> bool {
         let mut state = self.0.lock();
         let is_open = state.sessions.contains_key(&generation);
@@ -34,7 +34,7 @@ impl Faults {
         self.0.lock().refuses_sessions = on;
     }
 
-    /// Messages may have no more bytes from now on, which a session is asked about when it is opened.
+    /// From now on messages may have no more bytes; clients read this bound when they open a session.
     pub fn limit_messages(&self, bytes: usize) {
         self.0.lock().message_bytes_max = Some(bytes);
     }
@@ -47,7 +47,7 @@ impl Faults {
         if !on {
             for attached in state.sessions.values_mut() {
                 for open in attached.unsettled.extract_if(.., |open| open.result.is_some()) {
-                    // Nobody waits for a receipt that was dropped.
+                    // The receipt may have been dropped.
                     let _ = open.receipt.send(open.result.unwrap_or(Ok(())));
                 }
             }
@@ -84,7 +84,7 @@ fn settle_next(attached: Option<&mut Attached>, result: Result<(), crate::Publis
     if let Some(attached) = attached
         && let Some(at) = attached.unsettled.iter().position(|open| open.result.is_none())
     {
-        // Nobody waits for a receipt that was dropped.
+        // The receipt may have been dropped.
         let _ = attached.unsettled.remove(at).receipt.send(result);
     }
 }

@@ -1,7 +1,8 @@
-//! One queue: what is ready, who consumes it, and what they have not acked.
+//! One queue: its ready messages, its consumers, and the messages that these have not acked.
 //!
-//! Invariant: a message is either ready or unacked by exactly one consumer, and `ready` ascends by position, so that
-//! what is given back comes again in its old place. Not here: routing (`route`), sessions and waking (`memory`).
+//! Invariant: a message is either ready or unacked by exactly one consumer, and `ready` ascends by position, so that a
+//! message that is given back comes again in its old place. Not here: routing (`route`), sessions and waking
+//! (`memory`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,11 +19,11 @@ pub(super) struct Queue {
     ready: VecDeque<Held>,
     next_position: u64,
     consumers: Vec<Consumer>,
-    /// Who gets the next message among equals.
+    /// The consumer that gets the next message, if it has room.
     turn: usize,
-    /// The one consumer that is served, where only one is.
+    /// The consumer that is served, if only one is.
     active: Option<u64>,
-    /// Since when nobody consumes it.
+    /// Since when it has no consumer.
     unused_since: Instant,
 }
 
@@ -35,9 +36,9 @@ struct Held {
 
 struct Consumer {
     id: u64,
-    /// `None`: it only looks, and is handed nothing by itself.
+    /// `None`: a browser, which gets nothing by itself.
     consume: Option<Consume>,
-    /// By tag. The tail past `handed` waits to be fetched.
+    /// By tag. Those past `handed` wait to be fetched.
     unacked: BTreeMap<u64, Held>,
     next_tag: u64,
     /// The newest tag that was fetched.
@@ -56,7 +57,7 @@ impl Consumer {
     }
 }
 
-/// The queue is full and refuses.
+/// The queue is full and refuses the message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
@@ -90,7 +91,7 @@ impl Queue {
         self.ready.len()
     }
 
-    /// Takes a message at the end.
+    /// Adds a message at the end.
     pub(super) fn push(&mut self, message: Arc<Publication>) -> Result<(), Refused> {
         let max = self.settings.max_length.map_or(usize::MAX, |max| max as usize);
         if self.settings.overflow == Overflow::RejectPublish && self.ready.len() >= max {
@@ -131,7 +132,7 @@ impl Queue {
         self.deliver();
     }
 
-    /// Hands the next `max` ready messages to a consumer that only looks.
+    /// Gives the next `max` ready messages to a browser.
     pub(super) fn look(&mut self, id: u64, max: usize) {
         let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.id == id) else { return };
         for held in self.ready.drain(..max.min(self.ready.len())) {
@@ -156,7 +157,7 @@ impl Queue {
         true
     }
 
-    /// Forgets a delivery, or with `multiple` all up to it.
+    /// Removes a delivery, or with `multiple` all up to it.
     pub(super) fn ack(&mut self, id: u64, number: u64, multiple: bool) -> Result<(), UnknownTag> {
         // A consumer that is gone has given back its deliveries; its acks come too late, which is no error.
         let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.id == id) else { return Ok(()) };
@@ -197,7 +198,7 @@ impl Queue {
         Some(at)
     }
 
-    /// The one consumer that is served: the first that came, for as long as it is there.
+    /// The consumer that is served: the first that came, for as long as it is there.
     fn active_consumer(&mut self) -> Option<usize> {
         let active = self.consumers.iter().position(|consumer| Some(consumer.id) == self.active);
         let first = || self.consumers.iter().position(|consumer| consumer.consume.is_some());

@@ -28,7 +28,7 @@ impl Routes {
         }
     }
 
-    /// Takes one binding away.
+    /// Removes one binding.
     pub(super) fn unbind_pattern(&mut self, pattern: &str, queue: &str) {
         if let Some(queues) = self.exact.get_mut(pattern) {
             queues.retain(|bound| **bound != *queue);
@@ -36,7 +36,7 @@ impl Routes {
         self.patterns.retain(|(known, bound)| known != pattern || **bound != *queue);
     }
 
-    /// Forgets a queue that is gone.
+    /// Removes the bindings of a queue.
     pub(super) fn unbind(&mut self, queue: &str) {
         self.exact.retain(|_, queues| {
             queues.retain(|bound| **bound != *queue);
@@ -60,7 +60,7 @@ impl Routes {
 fn matches(pattern: &str, key: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('.').collect();
     let key: Vec<&str> = if key.is_empty() { Vec::new() } else { key.split('.').collect() };
-    // What of the pattern so far can stand for the first words of the key; a `#` may also stand for none.
+    // `reached[n]`: the first `n` words of the pattern match the words of the key so far; a `#` may match none.
     let mut reached = vec![false; pattern.len() + 1];
     reached[0] = true;
     let skip_hashes = |reached: &mut Vec<bool>| {

@@ -1,4 +1,4 @@
-//! Opening a session, watching its connections, and burying them.
+//! Opening a session, watching its connections, and closing them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,13 +34,14 @@ const ADDRESSES_MAX: usize = 16;
 pub(crate) struct Server {
     endpoints: Vec<Endpoint>,
     endpoint: String,
-    /// Whose turn it is. Processes begin at different ones, and go on to the next when a session is over.
+    /// The endpoint that is next in turn. Processes begin at different ones, and go on to the next when a session is
+    /// over.
     turn: AtomicUsize,
     version: OnceCell<Option<String>>,
     largest: Arc<Largest>,
 }
 
-/// How RabbitMQ says that it has as many connections as an operator lets it have, which passes.
+/// A word of RabbitMQ's refusal when it has as many connections as an operator allows, which is temporary.
 const AT_ITS_LIMIT: &str = "limit";
 
 #[derive(Clone)]
@@ -52,12 +53,12 @@ struct Endpoint {
 
 impl Endpoint {
     fn new(url: &str) -> Result<Self, Error> {
-        // The parser's own words may quote the URL, and with it the password.
+        // The parser's message may quote the URL, and with it the password.
         let shape = "expected amqp://user:password@host:port/vhost or amqps://..., several of them separated by commas";
         let mut uri: AMQPUri = url.parse().map_err(|detail: String| {
             Error::InvalidUrl(if detail.contains(url) { shape.to_owned() } else { format!("{detail}: {shape}") })
         })?;
-        // The parser takes an IPv6 address for no host at all, and would go to localhost.
+        // The parser finds no host in an IPv6 address, and would connect to localhost.
         if let Some(start) = url.find('[')
             && let Some(length) = url[start..].find(']')
         {
@@ -66,8 +67,8 @@ impl Endpoint {
         if uri.vhost.is_empty() {
             uri.vhost = "/".to_owned();
         }
-        // The broker's own limit holds for all its connections; with a lower one, what others publish comes in frames
-        // that are too large, which ends the session.
+        // The broker's own limit holds for all its connections. With a lower one here, messages of other publishers
+        // arrive in frames that are too large, which ends the session.
         uri.query.frame_max = None;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.connection_timeout.get_or_insert(CONNECT_MILLIS);
@@ -76,7 +77,7 @@ impl Endpoint {
         Ok(Self { uri, label })
     }
 
-    /// One for each address of its name. Over TLS the name itself stays, since the certificate is held against it.
+    /// One for each address of its name. Over TLS the name itself stays, since the certificate is checked against it.
     async fn addresses(&self) -> Vec<Self> {
         let authority = &self.uri.authority;
         if self.uri.scheme == AMQPScheme::AMQPS {
@@ -91,11 +92,11 @@ impl Endpoint {
             endpoint
         };
         let addresses: Vec<Self> = found.take(ADDRESSES_MAX).map(at).collect();
-        // The name alone where it is enough, so that an error tells what was configured.
+        // With one address the name stays, so that an error shows what was configured.
         if addresses.len() > 1 { addresses } else { vec![self.clone()] }
     }
 
-    /// What a refused login is: for a person to mend, unless it is for want of room.
+    /// The error for a refused login: a person must look, unless RabbitMQ has too many connections.
     fn denied(&self, detail: String) -> Error {
         if detail.contains(AT_ITS_LIMIT) {
             return unreachable(&self.label, detail);
@@ -132,7 +133,7 @@ impl Server {
         &self.endpoint
     }
 
-    /// Opens a session. Should the caller give up, what was opened meanwhile is closed again.
+    /// Opens a session. If the caller gives up, what was opened meanwhile is closed again.
     pub(crate) async fn open(self: &Arc<Self>, name: &str) -> Result<Session, Error> {
         let server = Arc::clone(self);
         let name = name.to_owned();
@@ -144,7 +145,7 @@ impl Server {
         }
     }
 
-    /// Tries every address of every endpoint once, from the one whose turn it is.
+    /// Tries every address of every endpoint once, beginning with the endpoint that is next in turn.
     async fn open_in_turn(&self, name: &str, callers: &Handle) -> Result<Session, Error> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut addresses = Vec::new();
@@ -173,7 +174,7 @@ impl Server {
         Err(failed)
     }
 
-    /// Both connections to one node, so that the queues which it makes a home for are at hand.
+    /// Opens both connections to one node, so that the queues that it creates there are local.
     async fn connect(&self, endpoint: &Endpoint, name: &str, callers: &Handle) -> Result<Session, Error> {
         let over = Arc::new(Over::new());
         let runtime = TokioRuntime::tokio_with_handle(RUNTIME.handle().clone());
@@ -225,7 +226,7 @@ fn unreachable(endpoint: &str, detail: String) -> Error {
     Error::Unreachable { endpoint: endpoint.to_owned(), detail }
 }
 
-/// Ends the session when its connection breaks. A channel that is refused something is the business of its user.
+/// Ends the session when its connection breaks. An error of a channel alone is handled where the channel is used.
 async fn watch_events(events: impl Stream<Item = Event>, over: Arc<Over>) {
     let mut events = std::pin::pin!(events);
     loop {

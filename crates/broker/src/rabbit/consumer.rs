@@ -13,7 +13,7 @@ use crate::Error;
 use crate::consumer::Delivery;
 use crate::over::Over;
 
-/// Channels are told apart across all sessions: RabbitMQ uses its numbers again.
+/// Numbers of channels are unique across all sessions: RabbitMQ reuses its own.
 static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) struct Consumer {
@@ -48,7 +48,7 @@ impl Consumer {
                 }
             }
             taken += 1;
-            // What lapin has received is there for the taking.
+            // Take what lapin has received already.
             item = if taken < max { self.stream.next().now_or_never() } else { None };
         }
         taken > 0
@@ -85,8 +85,8 @@ impl Acker {
         if self.over.is_over() {
             return;
         }
-        // Polled once, the frame is queued; what is left is to wait until it is written. Should the channel be gone,
-        // the consumer learns it.
+        // One poll queues the frame; the rest would only wait until it is written. If the channel is gone, the consumer
+        // gets the error.
         let _ = self.channel.basic_ack(number, BasicAckOptions { multiple }).now_or_never();
     }
 }

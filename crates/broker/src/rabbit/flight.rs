@@ -1,14 +1,14 @@
-//! Publications under way: sent, and waiting for their confirms.
+//! Publications in flight: sent, and waiting for their confirms.
 //!
-//! lapin does not hand a returned message to the confirm it belongs to: each confirm it resolves takes the oldest
-//! return that waits, and those of one acknowledgement are resolved in no order. So a mandatory publication carries its
-//! number in a header, by which its return is known again wherever it turns up, and that nothing was returned is said
-//! only when it is certain. A return precedes its own acknowledgement, hence:
+//! lapin does not match a returned message to its confirm: each confirm that it resolves takes the oldest return that
+//! waits, and the confirms of one acknowledgement are resolved in no order. So a mandatory publication carries its
+//! number in a header, which identifies its return wherever it turns up, and its receipt is settled as not returned
+//! only when that is certain. A return precedes its own acknowledgement, hence:
 //! - a confirm that took no return found none waiting: its own, if any, was taken by one resolved before;
 //! - a confirm that took a return may have left its own to a later one. But once all publications up to this one are
 //!   confirmed, as many confirms as returns have taken one, and none of theirs still waits.
 //!
-//! "Before" is kept by wakers: each publication notes its number in a queue when it is woken, so that with the queue
+//! Wakers keep the order: each publication puts its number into a queue when it is woken, so that with the queue
 //! drained, all that was resolved before any confirm seen so far has been seen too.
 
 use std::collections::{BTreeMap, HashSet};
@@ -31,21 +31,21 @@ use crate::{Error, Publication, PublishError};
 
 type Confirming = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
 
-/// All publications of one channel that are under way.
+/// All publications of one channel that are in flight.
 pub(super) struct Flights {
     channel: Arc<Channel>,
     buffer: Arc<Buffer>,
     header_bytes_max: usize,
     next: u64,
     flying: BTreeMap<u64, Flight>,
-    /// Confirmed or refused, the verdict not yet given.
+    /// Confirmed or refused, with the receipt not settled yet.
     landed: Vec<Landed>,
     returned: HashSet<u64>,
     refusals: Refusals,
     digests: RandomState,
     wake: mpsc::UnboundedSender<u64>,
     woken: mpsc::UnboundedReceiver<u64>,
-    /// Woken already, to be looked at first.
+    /// Woken already, to be polled first.
     pending: Option<u64>,
 }
 
@@ -54,19 +54,19 @@ struct Flight {
     waker: Waker,
     receipt: Receipt,
     sent: Instant,
-    /// A digest of where it goes.
+    /// A digest of its exchange and routing key.
     address: u64,
 }
 
 struct Landed {
     number: u64,
     result: Result<(), PublishError>,
-    /// It came with a return, its own or another's, so that its own may yet turn up.
+    /// Its confirm took a return, its own or another's, so that its own may still turn up.
     took_a_return: bool,
     receipt: Receipt,
 }
 
-/// Settles a receipt once, and gives its room in the buffer back however it ends.
+/// Settles a receipt once, and frees its room in the buffer in any case.
 struct Receipt {
     sender: Option<oneshot::Sender<Result<(), PublishError>>>,
     bytes: usize,
@@ -76,7 +76,7 @@ struct Receipt {
 impl Receipt {
     fn settle(mut self, result: Result<(), PublishError>) {
         if let Some(sender) = self.sender.take() {
-            // Nobody waits for a receipt that was dropped.
+            // The receipt may have been dropped.
             let _ = sender.send(result);
         }
     }
@@ -137,7 +137,7 @@ impl Flights {
         let confirming = Box::pin(carry(Arc::clone(&self.channel), outgoing.publication, properties));
         let waker = Arc::new(Notes { number, queue: self.wake.clone() }).into();
         self.flying.insert(number, Flight { confirming, waker, receipt, sent: Instant::now(), address });
-        // The first look is what numbers the publication and queues its frames, hence at once and in order.
+        // The first poll numbers the publication and queues its frames, so it is done at once and in order.
         self.look(number)
     }
 
@@ -148,7 +148,7 @@ impl Flights {
         }
     }
 
-    /// Looks at all that were woken, and gives the verdicts. An error means that the channel is gone.
+    /// Polls all that were woken, and settles the receipts that are certain. An error means that the channel is gone.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         if let Some(number) = self.pending.take() {
             self.look(number)?;
@@ -167,12 +167,12 @@ impl Flights {
         Ok(())
     }
 
-    /// When the oldest publication that is still under way was sent.
+    /// When the oldest publication in flight was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.flying.first_key_value().map(|(_, flight)| flight.sent)
     }
 
-    /// Gives up on all that are under way.
+    /// Fails all that are in flight.
     pub(super) fn fail(&mut self, error: PublishError) {
         for flight in std::mem::take(&mut self.flying).into_values() {
             flight.receipt.settle(Err(error));
@@ -180,7 +180,7 @@ impl Flights {
     }
 
     fn look(&mut self, number: u64) -> Result<(), Error> {
-        // Woken more than once, it may have landed already.
+        // Woken more than once, it may be confirmed already.
         let Some(flight) = self.flying.get_mut(&number) else { return Ok(()) };
         let confirmation = match flight.confirming.as_mut().poll(&mut Context::from_waker(&flight.waker)) {
             Poll::Pending => return Ok(()),

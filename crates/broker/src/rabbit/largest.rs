@@ -1,9 +1,9 @@
 //! How large a message this RabbitMQ takes.
 //!
-//! AMQP has no question for `max_message_size`, and a larger message ends the channel that it was sent on, whatever else
-//! goes that way. So one as large as Slotline's become is sent beforehand, to nowhere, on a channel of its own: once per
-//! process where it is taken, and for each session where it is not, since the setting may have been raised. RabbitMQ's
-//! refusal names the bound; where it does not, smaller ones are tried.
+//! AMQP has no query for `max_message_size`, and a larger message ends the channel that it was sent on, with everything
+//! else on that channel. So a probe as large as Slotline's messages become is sent beforehand, to no queue, on a
+//! channel of its own: once per process if it is taken, and for each session if it is not, since the setting may have
+//! been raised. RabbitMQ's refusal names the bound; if it does not, smaller probes are tried.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,24 +18,24 @@ use crate::{BODY_BYTES_MAX, Error};
 
 /// No queue has this name, so that the default exchange drops it.
 const NOWHERE: &str = "slotline.nowhere";
-/// What RabbitMQ's words about a message that is too large hold before the bound.
+/// The words before the bound in RabbitMQ's refusal of a message that is too large.
 const TOO_LARGE: &str = "max size";
-/// A broker that lets no publisher through says nothing either way.
+/// How long to wait for an answer: a broker that blocks publishers gives none.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What is known of it: the bound, or 0.
+/// The bound that was found, or 0.
 #[derive(Debug, Default)]
 pub(super) struct Largest(AtomicUsize);
 
 enum Answer {
     Taken,
     Refused(String),
-    /// It did not say.
+    /// No answer in time.
     Silence,
 }
 
 impl Largest {
-    /// The most bytes of a message; an error if no session could do its work within them.
+    /// The most bytes of a message; an error if they are too few for a session to work.
     pub(super) async fn find(&self, connection: &Connection, over: &Over) -> Result<usize, Error> {
         let known = self.0.load(Ordering::Relaxed);
         if known >= Sizes::MESSAGE_FULL {
@@ -44,7 +44,7 @@ impl Largest {
         let mut tried = Sizes::MESSAGE_FULL;
         let found = loop {
             let words = match send(connection, over, tried).await? {
-                // More was not tried. What is refused later on is learnt then.
+                // More was not tried. A later refusal sets the bound.
                 Answer::Taken if tried == Sizes::MESSAGE_FULL => break BODY_BYTES_MAX,
                 Answer::Taken => break tried,
                 Answer::Silence if known > 0 => return Ok(known),
@@ -68,7 +68,7 @@ impl Largest {
         Ok(found)
     }
 
-    /// Remembers a bound that the words of a refusal name: the setting may be changed while the broker runs.
+    /// Remembers the bound that a refusal names: the setting may be changed while the broker runs.
     pub(super) fn learn(&self, error: &Error) {
         if let Error::Lost(words) = error
             && let Some(bound) = bound_in(words)

@@ -24,13 +24,13 @@ const BATCH_MAX: usize = 256;
 /// How often deadlines are checked.
 const TICK: Duration = Duration::from_millis(500);
 
-/// A publication and whom to tell.
+/// A publication and the sender that settles its receipt.
 pub(super) struct Outgoing {
     pub(super) publication: Publication,
     pub(super) receipt: oneshot::Sender<Result<(), PublishError>>,
 }
 
-/// The near end of the publishing task.
+/// The handle to the publishing task.
 pub(super) struct Publisher {
     outgoing: mpsc::UnboundedSender<Outgoing>,
     message_bytes_max: usize,
@@ -70,9 +70,9 @@ impl Buffer {
 }
 
 impl Publisher {
-    /// Starts the task on `channel`, which must be in confirm mode and is used for nothing else. It runs where the session
-    /// is used: one thread less to wake for every publication. `largest` is how large a message may be, and where to note
-    /// that it may not.
+    /// Starts the task on `channel`, which must be in confirm mode and is used for nothing else. It runs where the
+    /// session is used: one thread less to wake for every publication. `limit` is the most bytes of a message, and
+    /// where to record a bound that turns out to be lower.
     pub(super) fn start(
         channel: Channel,
         connection: Arc<Connection>,
@@ -142,7 +142,7 @@ async fn run(
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The time from which confirms are waited for: a blocked broker is not a slow one.
+    // The time from which confirms are awaited: a blocked broker is not a slow one.
     let mut unblocked = Instant::now();
     let mut ended = std::pin::pin!(over.wait());
     loop {
@@ -173,5 +173,5 @@ async fn run(
             break;
         }
     }
-    // What is still unsettled is dropped with its sender, which tells the receipts that the session has ended.
+    // The senders of unsettled receipts are dropped here, which settles them as `SessionEnded`.
 }

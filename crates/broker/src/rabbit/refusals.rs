@@ -1,19 +1,19 @@
-//! Addresses whose publications are refused again and again, though callers try again.
+//! Addresses where publications are refused again and again.
 //!
-//! A quorum queue that was full tells each channel when it has room again. RabbitMQ forgets to where the bound was lifted
-//! meanwhile, by a policy that was set and cleared: what comes on that channel is refused for ever, and what comes on
-//! another is taken. So a session that has been refused for a while ends, and the next one is heard.
+//! A quorum queue that was full notifies each channel when it has room again. RabbitMQ does not if the bound was lifted
+//! meanwhile, by a policy that was set and cleared: publications on that channel are then refused for ever, and those
+//! on another are taken. So a session that has been refused for a while ends, and the next one is accepted.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long an address may be refused. Where its queue is full all the same, this is how often a session ends in vain.
+/// How long an address may be refused. If its queue is really full, this is how often a session ends in vain.
 pub(super) const REFUSED_MAX: Duration = Duration::from_secs(60);
-/// Refusals further apart are another time.
+/// Refusals further apart are counted anew.
 const APART: Duration = Duration::from_secs(30);
-/// Addresses that are remembered; beyond, all are forgotten and noted anew.
+/// The most addresses that are remembered; beyond, all are forgotten.
 const ADDRESSES_MAX: usize = 1000;
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ impl Refusals {
         }
     }
 
-    /// Notes a refusal; true if it has lasted too long.
+    /// Records a refusal; true if refusals have lasted too long.
     pub(super) fn refused(&mut self, address: u64, now: Instant) -> bool {
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
             self.0.clear();

@@ -1,7 +1,7 @@
-//! Which RabbitMQ this is.
+//! The version of RabbitMQ.
 //!
-//! lapin keeps the greeting in which the broker says so to itself; so this opens a connection of its own, reads the
-//! greeting and leaves. RabbitMQ logs that, hence it is done once per process and broker.
+//! lapin does not expose the greeting, in which the broker names its version. So this opens a connection of its own,
+//! reads the greeting and closes it. RabbitMQ logs that, so it is done once per process and broker.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// The greeting of RabbitMQ has some 500 bytes.
 const GREETING_BYTES_MAX: usize = 16 << 10;
 
-/// Asks; `None` where the broker does not answer as RabbitMQ does.
+/// Reads the version; `None` if the broker does not answer as RabbitMQ does.
 pub(super) async fn ask(uri: &AMQPUri, runtime: &TokioRuntime) -> Option<String> {
     let greeting = tokio::time::timeout(DEADLINE, read_greeting(uri, runtime)).await.ok()?.ok()?;
     find(&greeting)

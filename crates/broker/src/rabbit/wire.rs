@@ -1,4 +1,4 @@
-//! What AMQP says, in our words, and the reverse.
+//! AMQP's types as ours, and the reverse.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -12,11 +12,11 @@ use crate::consumer::{Delivery, Tag};
 use crate::publisher::NAME_BYTES_MAX;
 use crate::{Error, Properties, Publication};
 
-/// The header by which a returned message is known again.
+/// The header that identifies a returned message.
 const MARK: &str = "x-slotline-publication";
 /// The most bytes the headers of a message may have on the wire.
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// All properties must fit into one frame, of which the others have at most 2 KiB.
+/// All properties must fit into one frame; all but the headers take at most 2 KiB.
 pub(super) fn header_bytes_max(frame_max: u32) -> usize {
     match frame_max as usize {
         0 => HEADER_BYTES_MAX,
@@ -26,18 +26,18 @@ pub(super) fn header_bytes_max(frame_max: u32) -> usize {
 
 /// What a header has on the wire beside its name and text: the length of the name, the type, the length of the text.
 const HEADER_OVERHEAD: usize = 6;
-/// The most bytes of text that stand for a table or an array among the headers.
+/// The most bytes of the text that replaces a table or an array among the headers.
 const NESTED_BYTES_MAX: usize = 4 << 10;
-/// Headers by which RabbitMQ routes, and refuses a message, with its channel, where they are no arrays. Nothing that
-/// Slotline passes on is meant for the queues that they name.
+/// Headers by which RabbitMQ routes. If they are no arrays, it refuses the message and closes the channel. No message
+/// that Slotline passes on is meant for the queues that they name.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
-/// Where RabbitMQ puts the name of a queue of the publisher's own channel, and closes a channel that has none.
+/// RabbitMQ replaces this by the name of a queue of the publisher's own channel, and closes a channel that has none.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 const MICROS: i64 = 1_000_000;
 
-/// The content type of all that is not said to be something else.
+/// The content type of a message without another.
 const JSON: &str = "application/json";
 
 /// A name as AMQP takes it.
@@ -104,14 +104,14 @@ fn text_of(value: &AMQPValue) -> String {
         AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into_owned(),
         AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => {
             let mut text = Bounded::default();
-            // It fails when there is no more room, which is when the rest is left out.
+            // It fails when there is no more room; the rest is left out.
             let _ = write!(text, "{value:?}");
             text.0
         }
     }
 }
 
-/// A text that takes so many bytes and no more.
+/// A text that takes [`NESTED_BYTES_MAX`] bytes and no more.
 #[derive(Default)]
 struct Bounded(String);
 
@@ -123,7 +123,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// The properties of a publication; `number` is noted where it may be returned.
+/// The properties of a publication; `number` goes into a header if the message may be returned.
 pub(super) fn properties_to_amqp(publication: &Publication, number: u64, header_bytes_max: usize) -> BasicProperties {
     let properties = &publication.properties;
     let mut amqp = BasicProperties::default()
@@ -159,19 +159,19 @@ pub(super) fn properties_to_amqp(publication: &Publication, number: u64, header_
     amqp.with_headers(headers)
 }
 
-/// A property longer than AMQP takes is left out; where it matters the envelope says it as well.
+/// A property longer than AMQP takes is left out; the envelope repeats those that matter.
 fn fitting(property: &Option<String>) -> Option<ShortString> {
     property.as_deref().filter(|text| text.len() <= NAME_BYTES_MAX).map(ShortString::from)
 }
 
-/// How the names of our own headers begin.
+/// The prefix of our own headers.
 const OURS: &str = "x-slotline-";
 
-/// Headers past what fits are cut off and left out, and so are those that would be taken for more than words.
+/// Headers that do not fit are cut or left out, and headers that RabbitMQ acts on are left out.
 fn headers_to_amqp(headers: &BTreeMap<String, String>, bytes_max: usize) -> FieldTable {
     let mut table = FieldTable::default();
     let mut room = bytes_max;
-    // Our own first: a dead letter must keep its reason whatever its publisher wrote beside it.
+    // Our own first: a dead letter must keep its reason, whatever headers its publisher set.
     let told = headers.iter().filter(|(name, _)| !ROUTING_HEADERS.contains(&name.as_str()));
     let (ours, theirs): (Vec<_>, Vec<_>) = told.partition(|(name, _)| name.starts_with(OURS));
     for (name, value) in ours.into_iter().chain(theirs) {

@@ -150,7 +150,7 @@ pub(crate) async fn browsing_gives_back_in_place_what_was_not_acked(world: World
     browser.ack(browser.deliveries[2].tag);
     browser.close().await?;
     until_depth(&session, &queue, 9).await?;
-    // Dropped without a word it gives back everything.
+    // Dropped without being closed, it gives back everything.
     let browser = session.browse(&queue, 100).await?;
     assert_eq!(numbers(&browser.deliveries), [0, 1, 3, 4, 5, 6, 7, 8, 9]);
     drop(browser);

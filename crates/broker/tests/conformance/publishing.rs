@@ -124,7 +124,7 @@ pub(crate) async fn properties_travel_with_the_message(world: World) -> anyhow::
     soon(session.publish(publication)).await??;
     let mut consumer = session.consume(&queue, prefetch(10)).await?;
     let delivery = take(&mut consumer, 1).await?.remove(0);
-    // All but the priority, which would change the order, and the user, which is the connection's to say.
+    // All but the priority, which would change the order, and the user, which the connection sets.
     assert_eq!(delivery.properties, Properties { priority: None, user_id: None, ..properties });
     assert_eq!((delivery.exchange.as_str(), delivery.routing_key), ("", queue));
     assert!(!delivery.redelivered);

@@ -84,7 +84,7 @@ pub(crate) async fn unbinding_what_never_was_changes_nothing(world: World) -> an
     Ok(())
 }
 
-/// As a queue does whose node is away.
+/// As a queue does while its node is away.
 pub(crate) async fn a_queue_that_refuses_nacks_for_all_until_it_is_unbound(world: World) -> anyhow::Result<()> {
     let session = world.session().await?;
     let (dead, live) = (world.name("dead"), world.name("live"));
