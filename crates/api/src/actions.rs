@@ -1,4 +1,4 @@
-//! `/api/v1/actions` and `/api/v1/queues`: what can run, and how its lines stand.
+//! `/api/v1/actions` and `/api/v1/queues`: actions, and the state of their lines.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::control::Refused;
 use crate::error::Error;
 use crate::{Api, Condition, input};
 
-/// How long an answer waits for the leader to say what its workers can do; without that the action is shown all the same.
+/// How long an answer waits for the leader to list its workers; without them the action is shown all the same.
 const WORKERS_WITHIN: Duration = Duration::from_secs(2);
 /// Percentiles are taken over this many of the newest executions.
 const DURATIONS_OVER: u32 = 1000;
@@ -42,7 +42,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(action_ref): Path<String>)
     Ok(tagged(&etag, Json(Answer { data: ActionDetail { action, capabilities } })))
 }
 
-/// With the ETag by which `If-Match` knows the policy.
+/// Adds the ETag that `If-Match` is compared with.
 fn tagged(etag: &str, answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
     if let Ok(etag) = HeaderValue::from_str(etag) {
@@ -51,7 +51,7 @@ fn tagged(etag: &str, answer: impl IntoResponse) -> Response {
     response
 }
 
-/// What every one of `workers` that serves the action can do with it, in alphabetical order.
+/// The capabilities that all of `workers` that serve the action share, in alphabetical order.
 fn shared_capabilities(workers: &[Worker], action_ref: &ActionRef) -> Vec<String> {
     workers
         .iter()
@@ -204,7 +204,7 @@ pub(crate) async fn queue_stats(
     Ok(Json(Answer { data }))
 }
 
-/// All actions' lines, by name. Their percentiles are null: those take a look at the history of each.
+/// All actions' lines, by name. Their percentiles are null: those need the history of each action.
 pub(crate) async fn queues(State(api): State<Api>, uri: Uri) -> Result<Json<Page<QueueStats>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (input::limit(&pairs)?, after(&pairs)?);

@@ -1,4 +1,4 @@
-//! `/api/v1/audit`: who changed what, and why.
+//! `/api/v1/audit`: changes, each with its actor and reason.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,10 +1,10 @@
-//! Who may ask: the bearer token, and what takes its place on a machine of one's own.
+//! Authorization: the bearer token, and the checks that replace it without one.
 //!
 //! With a token everything but the two health answers needs it. Without one the API is for this machine only: it does
 //! not listen beyond loopback ([`check_exposure`]), and it answers no web page that was not served from this machine,
-//! for a browser would carry any page's request here. A page that was served from this machine, by whatever else listens
-//! here, changes nothing either: what changes something bears a header that no form can send, and that a script may send
-//! only after asking, which is refused.
+//! for a browser would carry any page's request here. A page that another program on this machine serves can't change
+//! anything either: a request that changes something needs a header that no form can send, and that a script may send
+//! only after a preflight request, which is refused.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,10 +20,11 @@ use crate::error::{Error, Exposed};
 use crate::health;
 use crate::token::{Token, Tokens};
 
-/// The fewest characters of a token that guards more than this machine: what can be tried from afar must not be guessed.
+/// The fewest characters of a token when the API listens beyond this machine: it must not be guessable from the
+/// network.
 pub const EXPOSED_TOKEN_CHARS_MIN: usize = 20;
 
-/// Refuses an address that others can reach while no token guards it, or one that could be guessed.
+/// Refuses an address that other machines can reach, unless tokens guard it that can't be guessed.
 pub fn check_exposure(address: SocketAddr, tokens: &Tokens) -> Result<(), Exposed> {
     match tokens.shortest().map(Token::chars) {
         _ if address.ip().to_canonical().is_loopback() => Ok(()),
@@ -33,12 +34,12 @@ pub fn check_exposure(address: SocketAddr, tokens: &Tokens) -> Result<(), Expose
     }
 }
 
-/// Who asks, by the name of the token that was given.
+/// The sender of a request, by the name of its token.
 #[derive(Clone, Debug)]
 pub(crate) struct Actor(String);
 
 impl Actor {
-    /// Asks for a change, for this reason.
+    /// The author of a change, with this reason.
     pub(crate) fn by(self, reason: Option<String>) -> By {
         By::http(self.0, reason)
     }
@@ -66,15 +67,15 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| given.trim_ascii())
 }
 
-/// A page of another site reaches us under its own name (`Host`, after rebinding it) or says where it is from
-/// (`Origin`); programs send a loopback host and no origin.
+/// A page of another site reaches us under its own name (`Host`, after rebinding it) or with its own `Origin`; programs
+/// send a loopback host and no origin.
 fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
     let host = match headers.get(HOST) {
         Some(host) => Some(host.to_str().map_err(|_| Error::Foreign)?),
         None => uri.authority().map(|authority| authority.as_str()),
     };
     let origin = match headers.get(ORIGIN) {
-        // A sandboxed or local page has the origin "null", and could be anybody's.
+        // A sandboxed or local page has the origin "null", and may come from any site.
         Some(origin) => {
             let origin = origin.to_str().map_err(|_| Error::Foreign)?;
             Some(origin.split_once("://").ok_or(Error::Foreign)?.1)
@@ -84,7 +85,7 @@ fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
     if host.into_iter().chain(origin).all(is_loopback) { Ok(()) } else { Err(Error::Foreign) }
 }
 
-/// By this header, or by the content type of JSON, a program says that it means what it asks for.
+/// This header, or the content type of JSON, shows that a program sent the request on purpose.
 pub const INTENT_HEADER: &str = "x-slotline";
 
 /// The media type of a merge patch (RFC 7396), which no form can send either.

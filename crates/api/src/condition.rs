@@ -1,7 +1,7 @@
-//! What a change of a policy rests on: the headers `If-Match` and `If-None-Match`.
+//! The precondition of a change to a policy: the headers `If-Match` and `If-None-Match`.
 //!
-//! A policy that is put whole replaces all that is there, also what the client has never seen. So it says which one it
-//! replaces, by the ETag that `GET` gives.
+//! A policy that is put whole replaces all members, also those that the client has never seen. So the request names the
+//! policy that it replaces, by the ETag from `GET`.
 
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
@@ -12,7 +12,7 @@ use slotline_protocol::{ActionRef, Policy};
 use crate::control::{Kind, Refused};
 use crate::error::Error;
 
-/// What must be so for a policy to be changed. Serializable: a follower passes it on to the leader, who judges it.
+/// What must hold for a policy to be changed. Serializable: a follower passes it on to the leader, which checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {

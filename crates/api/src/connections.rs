@@ -1,7 +1,7 @@
-//! Connections: so many at once, and of those that ask nothing the oldest goes when another comes.
+//! Connections: a limited number at once. When another comes, the one that has been idle for longest is closed.
 //!
-//! So strangers who connect and stay silent keep no client out, least of all a probe that asks whether this process lives: there
-//! are more connections than requests and streams may hold together. Not here: what is asked, and how long it may take.
+//! So clients that connect and send nothing keep no other client out, least of all a liveness probe: there are more
+//! connections than requests and streams may hold together. Not here: requests, and how long they may take.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,31 +29,31 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct Idle {
     table: Mutex<Table>,
-    /// Another connection asks nothing.
+    /// Another connection is idle.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct Table {
-    /// Rises whenever a connection falls silent.
+    /// Rises whenever a connection becomes idle.
     next: u64,
     silent: BTreeMap<u64, CancellationToken>,
 }
 
-/// A connection's place. Silent until its first request, and between requests.
+/// A connection's permit. Idle until its first request, and between requests.
 pub(crate) struct Connection {
     _place: OwnedSemaphorePermit,
     pub(crate) activity: Activity,
 }
 
-/// Tells whether a connection asks for something.
+/// Tracks whether a connection has a request.
 #[derive(Clone)]
 pub(crate) struct Activity(Arc<Silence>);
 
 struct Silence {
     idle: Arc<Idle>,
     evicted: CancellationToken,
-    /// Its number among the silent; none while a request is answered.
+    /// Its number among the idle connections; none while a request is answered.
     number: Mutex<Option<u64>>,
 }
 
@@ -67,10 +67,10 @@ impl Default for Connections {
 }
 
 impl Connections {
-    /// A place for a connection that has come; where there is none, the one that has been silent for longest goes.
+    /// A permit for a new connection; if there is none, the connection that has been idle for longest is closed.
     pub(crate) async fn admit(&self) -> Connection {
         loop {
-            // Made before the look, so that nothing that falls silent meanwhile is missed.
+            // Made before the check, so that no connection that becomes idle meanwhile is missed.
             let changed = self.idle.changed.notified();
             let acquired = match Arc::clone(&self.places).try_acquire_owned() {
                 Ok(place) => Some(place),
@@ -94,7 +94,7 @@ impl Idle {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the connection that has been silent for longest; `false` if all ask something.
+    /// Closes the connection that has been idle for longest; `false` if none is idle.
     fn evict(&self) -> bool {
         let oldest = self.lock().silent.pop_first();
         oldest.map(|(_, evicted)| evicted.cancel()).is_some()
@@ -118,7 +118,7 @@ impl Activity {
         Self(Arc::new(Silence { idle, evicted, number }))
     }
 
-    /// Notes a request, which ends when what is returned is dropped.
+    /// Marks the connection as busy until the returned value is dropped.
     pub(crate) fn begin(&self) -> Busy {
         if let Some(number) = self.0.lock().take() {
             self.0.idle.lock().silent.remove(&number);
@@ -126,7 +126,7 @@ impl Activity {
         Busy(Arc::clone(&self.0))
     }
 
-    /// Resolves when the connection is to give its place to another.
+    /// Resolves when the connection must make room for another.
     pub(crate) async fn evicted(&self) {
         self.0.evicted.cancelled().await;
     }

@@ -1,7 +1,7 @@
-//! What the API asks of the executor it is mounted on: the one trait between HTTP and the leader.
+//! What the API needs of the executor it runs in: the one trait between HTTP and the leader.
 //!
-//! Whoever implements it answers for the leader, from any executor: a follower passes the question on. Reads of the
-//! journal do not come through here; the API asks the store itself, so that they work while nobody leads.
+//! An implementation answers for the leader, in any executor: a follower passes the request on. The journal is not read
+//! through it; the API uses the store itself, so that reading works without a leader.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::Condition;
 /// One submission over HTTP, checked for shape, not yet for sense.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// The `Idempotency-Key`; a fresh one is made where there is none.
+    /// The `Idempotency-Key`; if there is none, a new one is made.
     pub message_id: Option<String>,
     pub body: Submit,
     pub correlation_id: Option<String>,
@@ -27,17 +27,17 @@ pub struct Submission {
 
 /// The executor, as the API sees it.
 pub trait Control: Send + Sync + 'static {
-    /// Whether anything is taken in at all, as far as is known without asking anybody; if not, why not.
+    /// Whether requests are taken at all, as far as this process knows; if not, the reason.
     fn takes_requests(&self) -> Result<(), Refused> {
         Ok(())
     }
 
-    /// Sends the request down the same queue as every other. With an `execution_id` the journal has it; without one no
-    /// leader answered in time, and the request waits on the broker.
+    /// Sends the request through the same queue as every other. With an `execution_id` the journal has it; without one
+    /// no leader answered in time, and the request waits on the broker.
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>>;
 
-    /// Asks for the end of an execution. Answers with its status after the journal took the wish; with its terminal
-    /// status, unchanged, if it has ended.
+    /// Requests the end of an execution. Returns its status once the journal has the request; if the execution has
+    /// ended, its terminal status, unchanged.
     fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>>;
 
     /// Creates an action, or replaces its whole policy; `true` if it is new.
@@ -58,16 +58,17 @@ pub trait Control: Send + Sync + 'static {
         by: By,
     ) -> BoxFuture<'_, Result<Action, Refused>>;
 
-    /// Declares all of these policies in one commit, or none; says of each what differs. `dry_run` only says it.
+    /// Declares all of these policies in one commit, or none, and returns the differences of each. With `dry_run` it
+    /// only returns them.
     fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>>;
 
-    /// A conflict while executions of it live.
+    /// A conflict while it has executions that have not ended.
     fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>>;
 
-    /// Pauses or resumes an action; what runs runs on.
+    /// Pauses or resumes an action; running executions go on.
     fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>>;
 
-    /// Lets another limit hold than the declared one, from now on for so long.
+    /// Overrides the declared limit, from now on for so long.
     fn override_limit(
         &self,
         action_ref: ActionRef,
@@ -76,10 +77,11 @@ pub trait Control: Send + Sync + 'static {
         by: By,
     ) -> BoxFuture<'_, Result<Action, Refused>>;
 
-    /// Lets the declared limit hold again; changes nothing if it does.
+    /// Ends the override of the limit; changes nothing if there is none.
     fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>>;
 
-    /// How the lines stand; `None` is all actions. The percentiles are left `None`: the API takes them from the store.
+    /// The state of the lines; `None` is all actions. The percentiles are left `None`: the API takes them from the
+    /// store.
     fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>>;
 
     /// Why executions wait; those that do not are left out.
@@ -95,7 +97,7 @@ pub trait Control: Send + Sync + 'static {
     fn health(&self) -> BoxFuture<'_, Health>;
 }
 
-/// Why the executor did not do as asked. Serializable: a follower passes on what the leader answered.
+/// Why the executor refused a request. Serializable: a follower passes on the leader's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{refusal}")]
 pub struct Refused {
@@ -103,25 +105,25 @@ pub struct Refused {
     pub refusal: Refusal,
 }
 
-/// What the asker can do about a refusal.
+/// What the client can do about a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Ask differently: something in the question is wrong.
+    /// Correct the request: something in it is wrong.
     Invalid,
     /// There is no such thing.
     NotFound,
-    /// It stands against something that is already so.
+    /// It conflicts with something that exists already.
     Conflict,
-    /// Say what the change rests on.
+    /// Send the precondition of the change.
     PreconditionRequired,
-    /// What the change rests on is not so: look again.
+    /// The precondition does not hold: read the current state again.
     PreconditionFailed,
     /// Send less.
     TooLarge,
-    /// Wait for the line to shorten, then ask again.
+    /// Wait for the line to shorten, then try again.
     Full,
-    /// Nobody can answer now; ask again.
+    /// No leader can answer now; try again.
     Unavailable,
 }
 

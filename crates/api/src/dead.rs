@@ -15,14 +15,14 @@ use crate::control::Refused;
 use crate::error::Error;
 use crate::{Api, input};
 
-/// What the properties of a letter say of its body.
+/// The properties of a letter that describe its body.
 #[derive(Default, Deserialize)]
 struct Content {
     content_type: Option<String>,
     content_encoding: Option<String>,
 }
 
-/// By pages that neither new letters nor dropped ones shift.
+/// In pages that neither new letters nor dropped ones shift.
 pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<DeadLetter>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
     let page = PageRequest {
@@ -34,7 +34,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<D
 
 pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<DeadLetter>>, Error> {
     let whole = api.store.dead_letter(&id).await?.ok_or_else(|| Refused::unknown_dead_letter(&id))?;
-    // Whatever it holds, it is shown as text, and no more of it than one request may have.
+    // The body is shown as text, whatever it holds, and no more of it than one request may have.
     let shown = &whole.body[..whole.body.len().min(ENVELOPE_BYTES_MAX)];
     let Content { content_type, content_encoding } = serde_json::from_str(&whole.properties).unwrap_or_default();
     let body = Some(String::from_utf8_lossy(shown).into_owned());

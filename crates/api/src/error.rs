@@ -17,9 +17,9 @@ use crate::auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER};
 use crate::control::{Kind, Refused};
 use crate::input;
 
-/// When to ask again after a 503: about the time in which another executor takes the lead.
+/// When to try again after a 503: about the time in which another executor takes the lead.
 const RETRY_UNAVAILABLE: &str = "2";
-/// When to ask again after a 429: a line shortens no faster than its executions run.
+/// When to try again after a 429: a line shortens no faster than its executions run.
 const RETRY_FULL: &str = "5";
 
 /// The API would be open to the network.
@@ -36,13 +36,13 @@ pub enum Exposed {
     Guessable { address: SocketAddr, chars: usize },
 }
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The question can't be read: bad JSON, a bad query.
+    /// The request can't be read: bad JSON, a bad query.
     #[error("{0}")]
     Malformed(Refusal),
-    /// The question reads well, and asks for what can't be.
+    /// The request can be read, but not be carried out.
     #[error("{0}")]
     Invalid(Refusal),
     #[error("expected the content type application/json, found {0}")]
@@ -74,7 +74,7 @@ pub(crate) enum Error {
     NotAcceptable(&'static str),
     #[error("there was no answer in time")]
     Overdue,
-    /// What `/readyz` found, whole if details were asked for.
+    /// What `/readyz` found, with details if the request wanted them.
     #[error("not ready: {message}")]
     NotReady { message: String, details: Option<serde_json::Value> },
     #[error(transparent)]
@@ -142,7 +142,7 @@ fn of_store(error: &slotline_store::Error) -> (StatusCode, Refusal) {
     if let slotline_store::Error::InvalidCursor = error {
         return (StatusCode::BAD_REQUEST, Refusal::new("invalid_request", error.to_string()).at("cursor"));
     }
-    // The cause may name hosts and tables, which are nobody's business out there.
+    // The cause may name hosts and tables, which clients must not see.
     tracing::warn!(error = %chain(error), "the journal did not answer a request");
     (StatusCode::SERVICE_UNAVAILABLE, Refusal::new("unavailable", "the journal can't be read now"))
 }
@@ -165,8 +165,8 @@ fn respond(status: StatusCode, refusal: Refusal) -> Response {
     response
 }
 
-/// Gives the refusals that axum makes by itself (a method that a route does not take, a path that is no UTF-8) the shape
-/// of ours. Their headers stay, such as `Allow`.
+/// Gives axum's own refusals (a method that a route does not take, a path that is no UTF-8) the shape of ours. Their
+/// headers stay, such as `Allow`.
 pub(crate) async fn uniform(response: Response) -> Response {
     let status = response.status();
     let is_ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");

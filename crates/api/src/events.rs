@@ -1,8 +1,9 @@
-//! `GET /api/v1/executions/{id}/events` and `GET /api/v1/events`: what happened, and what happens.
+//! `GET /api/v1/executions/{id}/events` and `GET /api/v1/events`: past and live events.
 //!
 //! One execution's events come as a stream or as pages, both from any number on. A stream ends after the event that
-//! settles the execution; resumed there it is answered with 204, so that a browser asks no more. The stream of everything
-//! begins now and can't be resumed: what was missed is seen by the numbers, and is in each execution's own events.
+//! settles the execution; resumed there it is answered with 204, so that a browser does not reconnect. The stream of
+//! all executions begins now and can't be resumed: gaps show in the numbers, and the missing events are among each
+//! execution's own.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::hub::{Filter, Said, Watch};
 use crate::input::Wish;
 use crate::{Api, input, limits, stream};
 
-/// The longest time that a page is waited for.
+/// The longest time that a page waits for events.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -80,7 +81,7 @@ async fn page(api: &Api, id: ExecutionId, uri: &Uri) -> Result<http::Events, Err
     Ok(http::Events { data: events, next_after, is_over })
 }
 
-/// A page that is asked for.
+/// A request for a page of one execution's events.
 struct Asked {
     id: ExecutionId,
     after: u64,
@@ -93,7 +94,7 @@ impl Asked {
         Ok(events.ok_or_else(|| Refused::unknown_execution(self.id))?)
     }
 
-    /// Reads the page once there is something on it; an empty one after `wait`, or when this executor stops.
+    /// Reads the page once it has events; returns an empty one after `wait`, or when this executor stops.
     async fn wait(&self, api: &Api, wait: Duration) -> Result<Events, Error> {
         let until = Instant::now() + wait;
         let mut watch = api.hub.watch(self.id);
@@ -112,7 +113,7 @@ impl Asked {
         }
     }
 
-    /// Returns when there is reason to look into the journal.
+    /// Returns when the journal may have new events.
     async fn hear(&self, watch: &mut Watch) {
         loop {
             match watch.next().await {

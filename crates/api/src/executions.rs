@@ -1,6 +1,6 @@
 //! `/api/v1/executions` and `/api/v1/requests`: submitting, looking, cancelling.
 //!
-//! What an execution is comes from the journal; why it waits comes from the leader, and is left out while nobody leads.
+//! An execution's state comes from the journal; why it waits comes from the leader, and is left out without one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::control::{Refused, Submission};
 use crate::error::Error;
 use crate::{Api, input};
 
-/// How long an answer waits for the leader to say why executions wait.
+/// How long an answer waits for the leader to explain why executions wait.
 const EXPLAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long an answer waits for the last events of an execution that has just ended.
 const END_WITHIN: Duration = Duration::from_secs(1);
-/// Between two looks whether they have come.
+/// The time between two checks whether they have come.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -60,7 +60,7 @@ pub(crate) async fn submit(
     Ok(response)
 }
 
-/// Refuses what names no action before it is on the broker, where it could only become a dead letter.
+/// Refuses a request without a known action before it is on the broker, where it could only become a dead letter.
 async fn require_action(api: &Api, action_ref: &ActionRef) -> Result<(), Error> {
     if !api.known.contains(action_ref) {
         api.store.action(action_ref).await?.ok_or_else(|| Refused::unknown_action(action_ref))?;
@@ -94,8 +94,8 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
     Ok(Json(Answer { data }))
 }
 
-/// The execution. Of one that has just ended the last events may be on their way: it is shown with what they say, or as it is
-/// after a while.
+/// The execution. If it has just ended, its last events may still be on their way: this waits for them, up to
+/// [`END_WITHIN`].
 async fn whole(api: &Api, id: ExecutionId) -> Result<Option<Execution>, Error> {
     let until = Instant::now() + END_WITHIN;
     loop {
@@ -140,13 +140,13 @@ pub(crate) async fn cancel(
     Ok(Json(Answer { data: serde_json::json!({"execution_id": id, "status": status}) }))
 }
 
-/// Whose request it is; without, that of a publisher that did not say who it is.
+/// The user that published the request; `None` for a publisher that did not set one.
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Publisher {
     user_id: Option<String>,
 }
 
-/// What became of a submission that was answered with 202, or of a request that a user of the broker published.
+/// The execution of a submission that was answered with 202, or of a request that a user of the broker published.
 pub(crate) async fn request(
     State(api): State<Api>,
     Path(message_id): Path<String>,
@@ -157,7 +157,7 @@ pub(crate) async fn request(
             format!("the journal has no request {message_id:?}: it still waits, was refused, or was forgotten");
         Refused::not_found("unknown_request", message)
     };
-    // No request could have had such an id, and not every database takes the question.
+    // No request can have such an id, and not every database takes it in a query.
     let user = user_id.as_deref().filter(|user| !user.is_empty());
     let is_too_long = |text: &str| text.contains('\0') || text.chars().count() > MESSAGE_ID_CHARS_MAX;
     if is_too_long(&message_id) || user.is_some_and(is_too_long) {
@@ -170,7 +170,7 @@ pub(crate) async fn request(
     Ok(Json(Answer { data: Submitted { message_id, execution_id: Some(id), status, position } }))
 }
 
-/// Fills in why those of `executions` wait that do.
+/// Fills in why executions wait.
 async fn explain(api: &Api, executions: &mut [Execution]) {
     let ids: Vec<_> =
         executions.iter().filter(|execution| execution.status == Status::Queued).map(|it| it.execution_id).collect();

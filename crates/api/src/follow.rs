@@ -1,8 +1,8 @@
 //! Following one execution: its past events from the journal, then live ones, each exactly once and in order.
 //!
-//! The hub is asked first and the journal then, so that nothing falls between them. A hole in what the hub says is read
-//! from the journal; while that is away, nothing is said rather than something wrong.
-//! Not here: how an event looks on the wire (`stream`).
+//! The follower subscribes to the hub first and reads the journal then, so that no event falls between them. Events
+//! that the hub left out are read from the journal; while that is away, the follower waits rather than skip them. Not
+//! here: how an event looks on the wire (`stream`).
 
 #[cfg(test)]
 mod tests;
@@ -23,18 +23,20 @@ use crate::hub::{Hub, Live, Said, Watch};
 
 /// Events read from the journal at once, per follower.
 const PAGE_MAX: u32 = 100;
-/// Followers that read the journal at once. After a seam all of them do, and others want to read too.
+/// Followers that read the journal at once. After a resync all of them do, and other requests need the journal, too.
 const READS_MAX: usize = 2;
-/// Waits between looks into a journal that is away, or lacks what the hub told: from the first, doubling to the last.
+/// The waits between two reads of a journal that is away, or that lacks events from the hub: from the first, doubling
+/// to the last.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(50);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(2);
-/// For so long a follower waits for the journal. Then its client may try another executor.
+/// How long a follower waits for the journal. Then its client may try another executor.
 const AWAY_MAX: Duration = Duration::from_secs(30);
 
 /// A part of the record, or `None` if there is no such execution.
 type Read = Result<Option<Events>, Error>;
 
-/// Where past events are read. Boxed, so that one who waits for live events holds no room for a look into the journal.
+/// A source of past events. Its futures are boxed, so that a follower that waits for live events holds no memory for a
+/// read of the journal.
 pub(crate) trait Past {
     fn events(&self, id: ExecutionId, after: u64, limit: u32) -> BoxFuture<'_, Read>;
 }
@@ -45,7 +47,7 @@ impl Past for Store {
     }
 }
 
-/// The journal, as followers read it: not all at once.
+/// The journal, read by at most [`READS_MAX`] followers at once.
 pub(crate) struct Journal {
     store: Store,
     reads: Semaphore,
@@ -67,38 +69,38 @@ impl Past for Journal {
     }
 }
 
-/// What a follower comes to.
+/// The next event of a follower, or its end.
 #[derive(Debug)]
 pub(crate) enum Next {
     Event(Arc<Live>),
     /// Nothing follows: the execution is settled, or forgotten.
     Over,
-    /// The one who follows was too slow; he may resume after [`Follower::last`].
+    /// The client was too slow; it may resume after [`Follower::last`].
     Lagged,
-    /// The journal is away for too long; the same.
+    /// The journal is away for too long; the client may resume in the same way.
     Away,
 }
 
-/// One who follows one execution.
+/// Follows the events of one execution.
 pub(crate) struct Follower<P> {
     past: Arc<P>,
     hub: Arc<Hub>,
     watch: Watch,
     id: ExecutionId,
-    /// The number of the last event that was handed on.
+    /// The number of the last event that was returned.
     last: u64,
-    /// Read, and not yet handed on.
+    /// Events that were read, and not returned yet.
     page: VecDeque<Event>,
-    /// The journal must be read once `page` is handed on.
+    /// The journal must be read after `page`.
     is_behind: bool,
-    /// The hub told of events up to this number; the journal must have them.
+    /// The highest number that the hub published; the journal must have the events up to it.
     told: u64,
     /// Nothing follows `page`.
     is_over: bool,
 }
 
 impl<P: Past> Follower<P> {
-    /// Follows from after the event of that number, or `None` if there is no such execution.
+    /// Follows the events after that number; `None` if there is no such execution.
     pub(crate) async fn open(past: Arc<P>, hub: Arc<Hub>, id: ExecutionId, after: u64) -> Result<Option<Self>, Error> {
         let watch = hub.watch(id);
         let Some(first) = past.events(id, after, PAGE_MAX).await? else { return Ok(None) };
@@ -108,12 +110,12 @@ impl<P: Past> Follower<P> {
         Ok(Some(follower))
     }
 
-    /// The number of the last event that was handed on.
+    /// The number of the last event that was returned.
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Whether it is known already that nothing follows.
+    /// Whether nothing follows.
     pub(crate) fn has_ended(&self) -> bool {
         self.is_over && self.page.is_empty()
     }
@@ -153,9 +155,9 @@ impl<P: Past> Follower<P> {
         Next::Event(live)
     }
 
-    /// Reads on in the journal, until there is something to hand on or nothing left to read.
+    /// Reads the journal, until there is an event to return or nothing left to read.
     async fn catch_up(&mut self) -> Result<(), Away> {
-        // The journal has what a full buffer could not take.
+        // The journal has the events that a full buffer could not take.
         if self.watch.is_cut_off() {
             self.watch = self.hub.watch(self.id);
         }
@@ -197,7 +199,7 @@ fn is_last(event: &Event) -> bool {
     matches!(event.what, What::Settled { .. })
 }
 
-/// The journal did not answer in time, or lacks events that the hub told of.
+/// The journal did not answer in time, or lacks events that the hub published.
 #[derive(Debug, thiserror::Error)]
 #[error("past events can't be read")]
 struct Away(#[source] Option<Error>);

@@ -1,7 +1,7 @@
-//! `GET /livez` and `GET /readyz`: for whoever restarts us, and for whoever sends us traffic.
+//! `GET /livez` and `GET /readyz`: for the supervisor of the process, and for a load balancer.
 //!
-//! Both are open without a token; what `/readyz?verbose` adds is not. A standby is ready: it serves the API, and takes
-//! the lead when it must.
+//! Both are open without a token; `/readyz?verbose` needs one. A standby is ready: it serves the API, and takes the
+//! lead when it must.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +13,7 @@ use slotline_protocol::http::{Answer, Part};
 use crate::error::Error;
 use crate::{Api, input};
 
-/// Whether `uri` may be asked without a token.
+/// Whether `uri` needs no token.
 pub(crate) fn is_open(uri: &Uri) -> bool {
     matches!(uri.path(), "/livez" | "/readyz") && uri.query().is_none_or(str::is_empty)
 }

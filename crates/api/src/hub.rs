@@ -1,8 +1,8 @@
-//! Live events, from whoever learns of them to all who watch.
+//! Sends live events to their subscribers.
 //!
-//! The executor publishes each event once it is in the journal, and never waits: each watcher has a bounded buffer, and
-//! one that lets it fill is cut off. So a watcher that registers first and reads the journal then misses nothing.
-//! Not here: past events, which are the journal's, and what a watcher does about a hole (`follow`).
+//! The executor publishes each event once it is in the journal, and never waits: each subscriber has a bounded buffer,
+//! and one that lets it fill is cut off. So a client that subscribes first and reads the journal then misses nothing.
+//! Not here: past events, which are in the journal, and what a subscriber does about a gap (`follow`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,10 +14,11 @@ use slotline_protocol::{ActionRef, ExecutionId, Status};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// What may wait for one watcher. One that lags further behind is cut off, and goes on from the journal.
+/// The most notices that wait for one subscriber. One that lags further behind is cut off, and goes on from the
+/// journal.
 pub const BUFFER_MAX: usize = 256;
 
-/// One event with its JSON, made once however many watch.
+/// One event with its JSON, which is made once for all subscribers.
 #[derive(Debug)]
 pub struct Live {
     pub event: Event,
@@ -34,11 +35,11 @@ impl Live {
     }
 }
 
-/// What a watcher of everything wants to see. Empty lists stand for all.
+/// Which events of all executions a subscriber receives. Empty lists stand for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub actions: Vec<ActionRef>,
-    /// Statuses that an execution moves to. Events that are no such move are left out, if there are any here.
+    /// Statuses that an execution moves to. If there are any here, all other events are left out.
     pub statuses: Vec<Status>,
 }
 
@@ -54,52 +55,52 @@ impl Filter {
     }
 }
 
-/// What a watcher hears.
+/// What a subscriber receives.
 #[derive(Clone, Debug)]
 pub enum Said {
     Event(Arc<Live>),
-    /// Something may have been missed: look into the journal.
+    /// Events may have been missed: read the journal.
     Seam,
-    /// The buffer was full: nothing is heard any more.
+    /// The buffer was full: nothing follows.
     Lagged,
 }
 
-/// Which events somebody watches here.
+/// The events that have subscribers here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Those of every execution.
+    /// All executions.
     pub all: bool,
-    /// Those of these, ascending.
+    /// These executions, ascending.
     pub ids: Vec<ExecutionId>,
 }
 
-/// All watchers of this process.
+/// All subscribers of this process.
 #[derive(Default)]
 pub struct Hub {
     of_one: DashMap<ExecutionId, Vec<Post>>,
     of_all: Mutex<Vec<(Filter, Post)>>,
-    /// Watchers in both, and those in the second alone.
+    /// The subscribers in both, and those in `of_all` alone.
     count: AtomicUsize,
     count_of_all: AtomicUsize,
     next_key: AtomicU64,
     changed: Notify,
 }
 
-/// The sending end of a watcher's buffer. Without it the watcher has been cut off.
+/// The sending end of a subscription. Dropping it cuts the subscription off.
 struct Post {
     key: u64,
     sender: Sender<Said>,
 }
 
 impl Post {
-    /// Whether there was room.
+    /// Sends a notice; `false` if there is no room.
     fn take(&self, said: Said) -> bool {
         self.sender.try_send(said).is_ok()
     }
 }
 
 impl Hub {
-    /// Watches one execution, from now on.
+    /// Subscribes to one execution, from now on.
     pub fn watch(self: &Arc<Self>, id: ExecutionId) -> Watch {
         let (post, watch) = self.open(Some(id));
         let is_first = {
@@ -113,7 +114,7 @@ impl Hub {
         watch
     }
 
-    /// Watches every execution, from now on.
+    /// Subscribes to every execution, from now on.
     pub fn watch_all(self: &Arc<Self>, filter: Filter) -> Watch {
         let (post, watch) = self.open(None);
         let mut posts = self.all();
@@ -131,7 +132,7 @@ impl Hub {
         (Post { key, sender }, Watch { hub: Arc::clone(self), id, key, receiver })
     }
 
-    /// Hands events to who watches them. Never waits: a watcher without room is cut off.
+    /// Sends each event to its subscribers. Never waits: a subscriber without room is cut off.
     ///
     /// Call it after the events are in the journal, each execution's in the order of their numbers.
     pub fn publish(&self, events: &[Arc<Live>]) {
@@ -149,8 +150,8 @@ impl Hub {
         }
     }
 
-    /// Something may have been missed (a new leader, a lost connection): everyone who watches one execution looks into
-    /// the journal. Who watches everything sees a hole in the numbers of an execution, and may look for himself.
+    /// Events may have been missed (a new leader, a lost connection): every subscriber of one execution reads the
+    /// journal. A subscriber of all executions sees a gap in the numbers of an execution, and may read its events.
     pub fn seam(&self) {
         let ids: Vec<_> = self.of_one.iter().map(|entry| *entry.key()).collect();
         for id in ids {
@@ -158,17 +159,17 @@ impl Hub {
         }
     }
 
-    /// Nobody watches anything. Costs next to nothing.
+    /// Whether there are no subscribers. Costs next to nothing.
     pub fn is_idle(&self) -> bool {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Somebody watches this execution, or everything.
+    /// Whether this execution has subscribers, or there are subscribers of all.
     pub fn wants(&self, id: ExecutionId) -> bool {
         !self.is_idle() && (self.count_of_all.load(Ordering::SeqCst) > 0 || self.of_one.contains_key(&id))
     }
 
-    /// What is watched now.
+    /// The events that have subscribers now.
     pub fn interest(&self) -> Interest {
         let mut ids: Vec<_> = self.of_one.iter().map(|entry| *entry.key()).collect();
         ids.sort_unstable();
@@ -184,7 +185,7 @@ impl Hub {
         self.retain_one(id, |post| post.take(said.clone()));
     }
 
-    /// Drops the posts of one execution that are not kept.
+    /// Drops the subscribers of one execution that are not kept.
     fn retain_one(&self, id: ExecutionId, keep: impl FnMut(&Post) -> bool) {
         let Some(mut posts) = self.of_one.get_mut(&id) else { return };
         let before = posts.len();
@@ -224,23 +225,23 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// One who watches. Dropping it ends that.
+/// Receives events until it is dropped.
 pub struct Watch {
     hub: Arc<Hub>,
-    /// `None` watches everything.
+    /// `None`: all executions.
     id: Option<ExecutionId>,
     key: u64,
     receiver: Receiver<Said>,
 }
 
 impl Watch {
-    /// The next thing heard. What was buffered before a watcher was cut off is heard before [`Said::Lagged`]. Safe to
-    /// drop while it waits.
+    /// The next notice. Notices that were buffered before the subscription was cut off come before [`Said::Lagged`].
+    /// Safe to drop while it waits.
     pub async fn next(&mut self) -> Said {
         self.receiver.recv().await.unwrap_or(Said::Lagged)
     }
 
-    /// Whether this was cut off; there may be something left in its buffer.
+    /// Whether this was cut off; its buffer may still hold notices.
     pub fn is_cut_off(&self) -> bool {
         self.receiver.is_closed()
     }

@@ -19,14 +19,14 @@ use crate::error::Error;
 
 /// The largest body of a request.
 pub const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
-/// What is read of a larger one and thrown away. A client that is still sending would take a connection closed in its
-/// face for a failure, and never see why it was refused.
+/// How much of a larger body is read and thrown away. If the connection were closed while the client still sends, the
+/// client would see a failure and not the refusal.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
 
 /// How long a client may take over its body.
 pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(15);
 
-/// Items of a page where the request does not say.
+/// Items of a page if the request sets no limit.
 pub const LIMIT_DEFAULT: usize = 100;
 /// Most items of a page.
 pub const LIMIT_MAX: usize = 1000;
@@ -119,7 +119,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     })
 }
 
-/// The query parameters, none but `known` ones.
+/// The query parameters; any that are not in `known` are refused.
 pub(crate) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Error> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|_| Error::malformed("query", "the query can't be read"))?;
@@ -137,7 +137,7 @@ pub(crate) fn reason(uri: &Uri) -> Result<Option<String>, Error> {
     reason_of(uri, None)
 }
 
-/// The same where the body has room for it, too; in one of the two places.
+/// The same for a change with a body that may have the reason, too; it must be in one place only.
 pub(crate) fn reason_of(uri: &Uri, in_body: Option<String>) -> Result<Option<String>, Error> {
     let pairs = query(uri, &["reason"])?;
     let reason = match (once(&pairs, "reason")?, in_body) {
@@ -158,7 +158,7 @@ pub(crate) fn once<'a>(pairs: &'a [(String, String)], name: &str) -> Result<Opti
     if values.next().is_some() { Err(Error::malformed(name, "expected once")) } else { Ok(value) }
 }
 
-/// The values of a parameter that may be given often, and hold several values between commas.
+/// The values of a parameter that may be given several times, each with several values between commas.
 pub(crate) fn many<T>(
     pairs: &[(String, String)],
     name: &str,
@@ -179,17 +179,16 @@ pub(crate) fn limit(pairs: &[(String, String)]) -> Result<usize, Error> {
     }
 }
 
-/// What a client says of a media type that it could be answered with.
+/// Whether a client accepts a media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Named,
-    /// It takes this as well as anything.
+    /// By `*/*` or the like, or without a header.
     Any,
     Other,
 }
 
-/// What the header `Accept` says of `media_type`. Preferences among several are not weighed, but for `q=0`, which
-/// declines.
+/// Whether the header `Accept` accepts `media_type`. Weights are ignored, except `q=0`, which declines.
 pub(crate) fn wish(headers: &HeaderMap, media_type: &str) -> Wish {
     let mut values = headers.get_all(ACCEPT).iter().peekable();
     if values.peek().is_none() {
@@ -212,7 +211,7 @@ pub(crate) fn wish(headers: &HeaderMap, media_type: &str) -> Wish {
     wish
 }
 
-/// An action that is asked about: what can't be a name is no action's.
+/// The name of an action that should exist; an invalid name is that of an unknown action.
 pub(crate) fn known_ref(text: &str) -> Result<ActionRef, Error> {
     ActionRef::new(text)
         .map_err(|error| Refused::not_found("unknown_action", error.to_string()).at("action_ref").into())

@@ -1,13 +1,13 @@
-//! Actions that were seen to exist, so that a submission costs no look into the journal.
+//! Actions that are known to exist, so that a submission needs no read of the journal.
 //!
-//! A name may be gone since; the leader, who judges every request, refuses it then.
+//! An action may be deleted since; the leader checks every request, and refuses it then.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slotline_protocol::ActionRef;
 
-/// Names that are kept. Beyond, all are forgotten and learnt again.
+/// The most names that are kept. Beyond, all are forgotten and learnt again.
 const KNOWN_MAX: usize = 10_000;
 
 #[derive(Default)]

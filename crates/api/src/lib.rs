@@ -1,8 +1,8 @@
 //! HTTP over the executor: actions, executions and their events, workers, dead letters, health.
 //!
 //! Mount it with [`serve`], on anything that implements [`Control`]. Every answer is `{"data": ...}`, every refusal
-//! `{"error": {"code", "message", "field"?, "details"?}}`.
-//! Deliberately absent: decisions. What can be read is read from the journal, everything else is asked of the executor.
+//! `{"error": {"code", "message", "field"?, "details"?}}`. Deliberately absent: decisions. What can be read is read
+//! from the journal, everything else goes to the executor.
 
 mod actions;
 mod audit;
@@ -45,14 +45,14 @@ pub use input::{BODY_BYTES_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 pub use serve::{Error as ServeError, listen, serve};
 pub use token::{InvalidToken, InvalidTokens, TOKENS_MAX, Token, Tokens};
 
-/// What the API answers from.
+/// What the API needs to answer requests.
 #[derive(Clone)]
 pub struct State {
     pub control: Arc<dyn Control>,
     pub store: Store,
     /// Without one the API listens on loopback only.
     pub tokens: Tokens,
-    /// Where the executor publishes what happens.
+    /// Where the executor publishes events.
     pub hub: Arc<Hub>,
 }
 
@@ -84,7 +84,7 @@ pub fn router(state: State) -> Router {
     routes(state, CancellationToken::new())
 }
 
-/// Makes a router and the list of its routes, which the reference (`README.md`) is held against.
+/// Makes a router and the list of its routes, which a test compares with the reference (`README.md`).
 macro_rules! routes {
     ($list:ident, $router:ident: $($path:literal => $($method:ident $handler:path),+;)+) => {
         const $list: &[(&str, &str)] = &[$($((stringify!($method), $path)),+),+];
@@ -95,7 +95,7 @@ macro_rules! routes {
     };
 }
 
-// These take their places themselves, and may take longer than others.
+// These take their permits themselves, and may take longer than others.
 routes! {
     STREAMS, streams:
     "/events" => get events::of_all;
@@ -129,7 +129,7 @@ routes! {
     "/readyz" => get health::ready;
 }
 
-/// Where all but health is served.
+/// The path of all routes but health.
 const BASE: &str = "/api/v1";
 
 /// Every route, such as `GET /api/v1/workers`.

@@ -1,5 +1,4 @@
-//! How many requests are worked on at once, and how long one may take; how many streams are open; and how many bytes of
-//! answers wait for their readers.
+//! Limits: requests at once and the time for each, open streams, and bytes of answers that wait for their clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +13,19 @@ use crate::Api;
 use crate::error::Error;
 use crate::sending::holding;
 
-/// Requests that are worked on or sent at once; one beyond is refused, not queued. Each may hold a body of a mebibyte.
+/// Requests that are worked on or answered at once; one beyond is refused, not queued. Each may hold a body of a
+/// mebibyte.
 pub(crate) const REQUESTS_MAX: usize = 256;
-/// Streams and long polls that are open at once; one beyond is refused. Enough connections are left for all else.
+/// Streams and long polls that are open at once; one beyond is refused. Enough connections are left for other requests.
 pub(crate) const STREAMS_MAX: usize = 384;
-/// Bytes of answers that wait to be taken, all clients together; a large answer beyond is refused.
+/// Bytes of answers that wait for their clients, all together; a large answer beyond is refused.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
-/// Answers up to this size are always sent: all requests together have few of them.
+/// Answers up to this size are always sent: those of all requests together have few bytes.
 const SMALL_ANSWER_BYTES: usize = 64 << 10;
 /// The longest time to an answer; more than every deadline below it (database 10 s, leader 5 s, a slow body).
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Room for requests and for streams.
+/// The permits of requests, streams and answers.
 pub(crate) struct Places {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
@@ -40,7 +40,7 @@ impl Default for Places {
     }
 }
 
-/// Held as long as the request or stream lasts.
+/// Kept as long as the request or stream lasts.
 pub(crate) type Place = OwnedSemaphorePermit;
 
 impl Places {
@@ -48,7 +48,7 @@ impl Places {
         Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)
     }
 
-    /// Room for an answer of so many bytes.
+    /// A permit for an answer of so many bytes.
     fn answer(&self, bytes: usize) -> Result<Option<Place>, Error> {
         if bytes <= SMALL_ANSWER_BYTES {
             return Ok(None);
@@ -62,7 +62,7 @@ impl Places {
     }
 }
 
-/// Health is asked past this: it must be seen while all places are taken. Streams have their own places.
+/// Not for health, which must answer while all permits are taken. Streams have their own permits.
 pub(crate) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Error> {
     let place = api.places.request()?;
     let response = next.run(request).await;

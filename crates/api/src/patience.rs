@@ -1,7 +1,7 @@
-//! A connection that is given up once its client takes nothing for too long.
+//! A connection that is closed once its client reads nothing for too long.
 //!
-//! A stream's buffer is bounded, but one who never reads would hold his connection, and a place among the streams, for
-//! ever. TCP itself keeps a peer that acknowledges and takes nothing.
+//! A stream's buffer is bounded, but a client that never reads would hold its connection, and a stream's permit, for
+//! ever. TCP itself keeps a peer that acknowledges and reads nothing.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,12 +13,13 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take over [`TAKE_BYTES`] of what waits for it.
+/// How long a client may take to read [`TAKE_BYTES`] that wait for it.
 pub(crate) const TAKE_WITHIN: Duration = Duration::from_secs(60);
-/// The same once shutdown is asked for, which waits for all answers.
+/// The same during shutdown, which waits for all answers.
 pub(crate) const TAKE_WITHIN_AT_SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// How much has to be taken in that time, unless all is: one who takes a byte a minute holds what he was given for ever.
+/// How much a client must read in that time, unless it reads all: one that reads a byte a minute would hold its memory
+/// for ever.
 const TAKE_BYTES: usize = 64 << 10;
 
 /// Reads and writes as `S` does; a write fails once it, and those right before it, have waited for longer than
@@ -26,9 +27,9 @@ const TAKE_BYTES: usize = 64 << 10;
 pub(crate) struct Patient<S> {
     inner: S,
     shutdown: CancellationToken,
-    /// Runs while a write waits.
+    /// The timer, which runs while a write waits.
     patience: Option<BoxFuture<'static, ()>>,
-    /// What was taken since a write began to wait.
+    /// The bytes that were read since a write began to wait.
     taken: usize,
 }
 
@@ -55,7 +56,7 @@ impl<S> Patient<S> {
     }
 }
 
-/// Returns when patience is at its end.
+/// Returns when the time is over.
 async fn exhaust(shutdown: CancellationToken) {
     let sooner = async {
         shutdown.cancelled().await;
@@ -91,7 +92,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked for once nothing waits to be written any more.
+        // Called once nothing waits to be written any more.
         self.calm();
         Pin::new(&mut self.inner).poll_flush(cx)
     }

@@ -1,8 +1,8 @@
-//! An answer on its way: sent in pieces, and holding what it was given until the last piece has left.
+//! An answer on its way: sent in pieces, and holding its permits until the last piece has left.
 //!
-//! A body given whole is hyper's at once, and a client that reads it slowly would hold its memory and nothing else. In pieces no
-//! more is taken than the socket takes, so that a place among the requests, and the bytes of the answer among those of all
-//! answers, are given back when they are free.
+//! hyper takes a whole body at once, and a client that reads it slowly would hold its memory without a permit. In
+//! pieces, hyper takes no more than the socket does, so that the permits of the request and of its answer's bytes are
+//! given back when they are free.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,17 +11,17 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-/// What is handed to a connection at once.
+/// The bytes that a connection gets at once.
 const PIECE_BYTES: usize = 64 << 10;
 
 struct Sending<G> {
     body: Body,
-    /// What the body gave and the connection did not take yet.
+    /// Bytes of the body that the connection did not take yet.
     rest: Bytes,
     _held: G,
 }
 
-/// Lets `response` hold `held` until it is sent, or given up.
+/// Makes `response` hold `held` until it is sent, or given up.
 pub(crate) fn holding<G: Send + Unpin + 'static>(response: Response, held: G) -> Response {
     response.map(|body| Body::new(Sending { body, rest: Bytes::new(), _held: held }))
 }

@@ -1,6 +1,6 @@
-//! Listening: connections, bounded in number and patience, until shutdown.
+//! Listening: connections, bounded in number and time, until shutdown.
 //!
-//! Not here: TLS, which a proxy in front ends.
+//! Not here: TLS, which a proxy in front terminates.
 
 use slotline_protocol::chain;
 use std::io;
@@ -20,9 +20,9 @@ use crate::patience::Patient;
 use crate::sending::holding;
 use crate::{State, Tokens, check_exposure, routes};
 
-/// How long a client may take over the head of a request, and how long it may be silent before it.
+/// How long a client may take to send the head of a request, and how long it may be idle before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// How long answers under way may take once shutdown is asked for.
+/// How long answers under way may take during shutdown.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, which means that files or memory are short.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub enum Error {
     Listener(#[source] io::Error),
 }
 
-/// What to do about it; stands before the system's own words.
+/// What to do about it; printed before the system's own message.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => ", another program does: end that one, or choose another with --listen",
@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
             graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream, shutdown.clone())), service));
         tokio::spawn(async move {
             tokio::select! {
-                // A client that goes away in mid-sentence is no news.
+                // A client that goes away in the middle is no error.
                 _ = connection => {}
                 () = place.activity.evicted() => {}
             }
@@ -91,7 +91,8 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
     Ok(())
 }
 
-/// The next connection, with its place. It is accepted first, so that a silent one goes only for one that has come.
+/// The next connection, with its permit. It is accepted first, so that an idle one is closed only for one that has
+/// come.
 async fn accept(listener: &TcpListener, connections: &Connections) -> (Connection, TcpStream) {
     loop {
         match listener.accept().await {

@@ -1,8 +1,8 @@
 //! Events as `text/event-stream`.
 //!
-//! `id:` is the number to resume after, `event:` the kind, `data:` the event as JSON. Between events there are comments,
-//! so that both ends notice when the other is gone. Before a stream ends for another reason than the end of its
-//! execution, `event: reset` or a comment says why.
+//! `id:` is the number to resume after, `event:` the kind, `data:` the event as JSON. Between events there are
+//! comments, so that both ends notice when the other is gone. Before a stream ends for another reason than the end of
+//! its execution, `event: reset` or a comment gives the reason.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ where
     });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT_EVERY)).into_response();
     let headers = response.headers_mut();
-    // The same address answers with a page of JSON; and a proxy must not gather what is to be seen at once.
+    // The same address answers with a page of JSON; and a proxy must not buffer events.
     headers.insert(VARY, HeaderValue::from_static("accept"));
     headers.insert(ACCEL_BUFFERING.clone(), HeaderValue::from_static("no"));
     response
@@ -92,7 +92,7 @@ impl<P: Past> One<P> {
 
 struct All {
     watch: Watch,
-    /// The last event that was told.
+    /// The last event that was sent.
     last: Option<(ExecutionId, u64)>,
     is_done: bool,
     shutdown: CancellationToken,
@@ -111,7 +111,7 @@ impl All {
                     self.last = Some((execution, number));
                     return Some((told(&live, format!("{execution}-{number}")), self));
                 }
-                // Whoever misses something sees it by the numbers.
+                // The client sees a gap in the numbers.
                 Some(Said::Seam) => continue,
                 Some(Said::Lagged) => {
                     let (execution, after) = self.last.unzip();

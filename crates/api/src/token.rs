@@ -1,4 +1,4 @@
-//! The secrets that open the API, each with a name by which the audit knows who came with it.
+//! The secrets that open the API, each with the name that the audit records for it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,11 +9,11 @@ use slotline_protocol::audit::{EXECUTOR, LOCAL, PUBLISHER};
 
 /// The longest token.
 const TOKEN_CHARS_MAX: usize = 1024;
-/// The most tokens of one API: each request is held against all of them.
+/// The most tokens of one API: each request is compared with all of them.
 pub const TOKENS_MAX: usize = 100;
 /// The longest name of a token.
 const NAME_CHARS_MAX: usize = 64;
-/// What a token is called that was given without a name.
+/// The name of a token without one.
 const UNNAMED: &str = "token";
 
 /// A secret of the API. Never shown.
@@ -44,7 +44,7 @@ impl Token {
         self.0.len()
     }
 
-    /// Takes as long for a near miss as for a far one.
+    /// Takes the same time for every wrong token.
     fn matches(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
@@ -120,12 +120,12 @@ impl Tokens {
         self.0.first().map(|(_, token)| token)
     }
 
-    /// The one that is guessed most easily.
+    /// The token that is guessed most easily.
     pub(crate) fn shortest(&self) -> Option<&Token> {
         self.0.iter().map(|(_, token)| token).min_by_key(|token| token.chars())
     }
 
-    /// The name of the token that was given. Takes as long whichever it is.
+    /// The name of the token that was given. Takes the same time for all of them.
     pub(crate) fn name_of(&self, given: &[u8]) -> Option<&str> {
         self.0.iter().fold(None, |found, (name, token)| if token.matches(given) { Some(name.as_str()) } else { found })
     }

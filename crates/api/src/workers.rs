@@ -1,4 +1,4 @@
-//! `GET /api/v1/workers`: who runs attempts, as the leader sees it.
+//! `GET /api/v1/workers`: the workers, as the leader sees them.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,5 +1,5 @@
-//! What changes actions over HTTP: on what a change rests, one member of a policy, a whole file, a limit for a while; and
-//! who did it.
+//! Changes to actions over HTTP: preconditions, one member of a policy, a whole file, a temporary limit; and the actor
+//! of each.
 
 use crate::world::{Asked, World};
 use axum::http::StatusCode;

@@ -1,4 +1,4 @@
-//! The events of executions over HTTP: as a stream, as pages, and all that happens.
+//! The events of executions over HTTP: as a stream, as pages, and of all executions.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn a_stream_resumes_at_every_number_by_either_name_and_the_header_wins() -
             assert_eq!(numbers(&world.listen(asked).await?.rest().await?), expected);
         }
     }
-    // A browser that is told this asks no more.
+    // A browser does not reconnect after this answer.
     for after in ["5", "6", "18446744073709551615"] {
         let asked = Asked::get(&world.events("")).header("last-event-id", after).header("accept", "text/event-stream");
         let response = world.response(asked).await?;
@@ -245,7 +245,7 @@ async fn silence_is_filled_with_comments() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As `limits` says.
+/// As in `limits`.
 const STREAMS_MAX: usize = 384;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Requests that nobody should send, and what each is told. None reaches the executor.
+//! Requests that no client should send, and the answer to each. None reaches the executor.
 
 mod wire;
 
@@ -174,7 +174,7 @@ async fn whatever_is_no_token_opens_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line each for the method, the path, the headers, and behind an empty line the body.
+/// Reads a request: one line with the method and the path, one for each header, and the body after an empty line.
 fn asked(input: &[u8]) -> Option<Asked> {
     let (head, body) = match input.windows(2).position(|pair| pair == b"\n\n") {
         Some(at) => (&input[..at], &input[at + 2..]),

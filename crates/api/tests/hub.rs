@@ -1,4 +1,4 @@
-//! The hub: who hears what, who is cut off, and what the executor learns of who watches.
+//! The hub: what each subscriber receives, when one is cut off, and how the executor learns what has subscribers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn settled(id: i64, number: u64, status: Status) -> Arc<Live> {
     live(id, number, "demo.echo", What::Settled { previous: Status::Running, status, result: None, error: None })
 }
 
-/// What is there to be heard without waiting: events as `execution-number`.
+/// All that can be received without waiting: events as `execution-number`.
 fn heard(watch: &mut Watch) -> Vec<String> {
     let mut heard = Vec::new();
     while let Some(said) = watch.next().now_or_never() {
@@ -124,7 +124,7 @@ async fn whoever_feeds_the_hub_learns_what_is_watched_as_it_changes() {
     changed().await;
     assert_eq!(hub.interest(), Interest { all: false, ids: ids(&[3, 7]) });
     assert!(hub.wants(ExecutionId(3)) && !hub.wants(ExecutionId(4)) && !hub.is_idle());
-    // A second watcher of the same, and its end, are no news.
+    // A second subscriber of the same execution, and its end, change nothing.
     drop(hub.watch(ExecutionId(3)));
     assert!(hub.interest_changed().now_or_never().is_none());
     let all = hub.watch_all(Filter::default());

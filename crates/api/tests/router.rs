@@ -1,4 +1,4 @@
-//! The API over a real journal (SQLite) and an executor that only records what it is asked.
+//! The API over a real journal (SQLite) and an executor that only records its calls.
 
 use crate::world::{Asked, World};
 use axum::http::StatusCode;
@@ -182,7 +182,7 @@ async fn an_action_shows_what_every_worker_that_serves_it_can_do() -> anyhow::Re
     assert_eq!(capabilities(&world).await?, json!(["logs", "report-progress"]));
     let workers = world.ask(Asked::get("/api/v1/workers")).await?.body;
     assert_eq!(workers["data"][1]["actions"][1]["capabilities"], json!(["logs", "report-progress"]));
-    // What the leader does not say is not waited for long.
+    // The answer waits for the leader only a short time.
     world.control.stall();
     let begun = std::time::Instant::now();
     assert_eq!(capabilities(&world).await?, json!([]));
@@ -377,7 +377,7 @@ async fn without_a_token_no_web_page_of_another_site_is_answered() -> anyhow::Re
     Ok(())
 }
 
-/// As `limits` says.
+/// As in `limits`.
 const REQUESTS_MAX: usize = 256;
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn eight_hundred_silent_strangers_keep_no_probe_and_no_request_out() -> an
             stream.read_exact(&mut answer).await?;
             anyhow::Ok(answer)
         };
-        // Silence itself is borne for longer than this.
+        // An idle connection is kept for longer than this.
         let answer = tokio::time::timeout(Duration::from_secs(5), answered).await??;
         assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 200");
     }

@@ -1,4 +1,4 @@
-//! Streams over real connections: who reads nothing, who goes away, and shutdown.
+//! Streams over real connections: clients that read nothing, clients that go away, and shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Server {
         Ok(Self { address, shutdown, serving })
     }
 
-    /// Asks, and reads nothing of the answer.
+    /// Sends a request, and reads nothing of the answer.
     async fn ask(&self, path: &str, accept: &str) -> anyhow::Result<TcpStream> {
         let mut stream = TcpStream::connect(self.address).await?;
         // So old that the answer is not cut into chunks, and ends with the connection.

@@ -17,7 +17,7 @@ fn event(number: u64, what: What) -> Event {
     Event { execution_id: ID, action_ref, number, attempt: 1, timestamp: Timestamp::from_micros(0), what }
 }
 
-/// A journal, and the hub that tells of what is written to it.
+/// A journal, and the hub on which its events are published.
 #[derive(Default)]
 struct World {
     hub: Arc<Hub>,
@@ -32,7 +32,7 @@ struct Script {
     is_away: AtomicBool,
     is_forgotten: AtomicBool,
     reads: AtomicU64,
-    /// What happens between the next look into the journal and its answer.
+    /// What happens between the next read of the journal and its answer.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -72,7 +72,7 @@ impl Script {
 }
 
 impl World {
-    /// Writes the next event, and gives it back for the hub.
+    /// Writes the next event, and returns it for the hub.
     fn write(&self, what: What) -> Arc<Live> {
         let mut written = self.past.events.lock().expect("no test panics with it");
         let event = event(written.len() as u64 + 1, what);
@@ -99,12 +99,12 @@ impl World {
     }
 }
 
-/// What must come.
+/// Waits for what must come.
 async fn next(follower: &mut Follower<Script>) -> Next {
     tokio::time::timeout(2 * AWAY_MAX, follower.next()).await.expect("something comes")
 }
 
-/// Numbers until something else comes, and that.
+/// The numbers of events until something else comes, and that.
 async fn numbers(follower: &mut Follower<Script>) -> (Vec<u64>, Next) {
     let mut numbers = Vec::new();
     loop {
@@ -115,7 +115,7 @@ async fn numbers(follower: &mut Follower<Script>) -> (Vec<u64>, Next) {
     }
 }
 
-/// Chance that is the same in every run.
+/// Random numbers that are the same in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -154,14 +154,14 @@ async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
         .collect();
     let mut chance = Chance(7);
     for number in 1..EVENTS {
-        // The hub loses some, as a connection does, and sooner or later says so.
+        // The hub loses some events, as a connection does, and sooner or later asks for a resync.
         let live = world.write(What::Started);
         match chance.below(20) {
             0 => {}
             1 => world.hub.seam(),
             _ => world.hub.publish(&[live]),
         }
-        // What happens is heard while it happens.
+        // Some follower receives the events while they happen.
         while number > newest.load(Ordering::Relaxed) + 20 {
             tokio::task::yield_now().await;
         }

@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use crate::world::World;
 
 const SOON: Duration = Duration::from_secs(60);
-/// Past this a client that does not finish what it says is cut off.
+/// Past this a client that does not finish its request is cut off.
 const GIVEN_UP: Duration = Duration::from_secs(31);
 
-/// What came back, as far as a client can tell.
+/// The answer, as a client sees it.
 #[derive(Debug)]
 struct Raw {
     status: u16,
     body: String,
 }
 
-/// Sends bytes as they are, and reads until the server closes. `None`: it did without a word.
+/// Sends bytes as they are, and reads until the server closes. `None`: it did so without an answer.
 async fn send(address: std::net::SocketAddr, bytes: &[u8], is_all: bool) -> anyhow::Result<Option<Raw>> {
     let mut stream = TcpStream::connect(address).await?;
     // A server that refuses early closes while we still write.
@@ -29,7 +29,7 @@ async fn send(address: std::net::SocketAddr, bytes: &[u8], is_all: bool) -> anyh
         let _ = stream.shutdown().await;
     }
     let mut answer = Vec::new();
-    // It may also cut the connection for what it never read.
+    // It may also cut the connection, since it never read all.
     let read = tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await;
     read.map_err(|_| anyhow::anyhow!("neither answered nor closed")).map(drop)?;
     if answer.is_empty() {
@@ -42,7 +42,7 @@ async fn send(address: std::net::SocketAddr, bytes: &[u8], is_all: bool) -> anyh
     Ok(Some(Raw { status, body }))
 }
 
-/// Of those below: the client says no more, and there should be more.
+/// Cases below in which the client stops before the end of its request.
 const UNFINISHED: [&str; 4] = ["nothing", "half a head", "chunks that end early", "a body shorter than said"];
 
 /// `Some`: refused with this status. `None`: HTTP itself is broken, and the connection may just as well be closed.
@@ -127,7 +127,7 @@ fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
     ]
 }
 
-/// More than is read of any body.
+/// More than the server reads of any body.
 fn endless_chunks() -> Vec<u8> {
     let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
     chunk.repeat(17 << 4)
@@ -166,7 +166,7 @@ async fn heads_and_bodies_that_trickle_in_are_given_up_and_others_are_served_mea
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let (address, shutdown) = (listener.local_addr()?, CancellationToken::new());
     tokio::spawn(serve(listener, world.state(), shutdown.clone()));
-    // Not before the journal is there, which keeps time of its own.
+    // Not before the journal is open, which needs real time.
     tokio::time::pause();
     let mut slow = Vec::new();
     for _ in 0..50 {

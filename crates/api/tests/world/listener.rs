@@ -1,4 +1,4 @@
-//! One who listens to an event stream.
+//! A client of an event stream.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
 use serde_json::Value;
 
-/// More than anything takes that is not broken.
+/// Longer than anything takes that is not broken.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Listener {
@@ -16,7 +16,7 @@ pub(crate) struct Listener {
     frames: VecDeque<Frame>,
 }
 
-/// What stands between two empty lines.
+/// The lines between two empty lines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) id: Option<String>,
@@ -70,12 +70,12 @@ impl Listener {
         }
     }
 
-    /// The next one that must be there.
+    /// The next frame, which must be there.
     pub(crate) async fn frame(&mut self) -> anyhow::Result<Frame> {
         self.next().await?.ok_or_else(|| anyhow::anyhow!("the stream is over"))
     }
 
-    /// All to the end.
+    /// All frames to the end.
     pub(crate) async fn rest(mut self) -> anyhow::Result<Vec<Frame>> {
         let mut frames = Vec::new();
         while let Some(frame) = self.next().await? {

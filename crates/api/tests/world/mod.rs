@@ -54,7 +54,7 @@ impl World {
         Ok(Self { control, waiting, hub, store, router: slotline_api::router(state) })
     }
 
-    /// For a server of one's own.
+    /// For a separate server.
     pub(crate) fn state(&self) -> State {
         State {
             control: self.control.clone(),
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// Leads, and writes the record of the execution that waits.
+    /// Takes the lead, and writes the record of the execution that waits.
     pub(crate) async fn teller(&self) -> anyhow::Result<Teller> {
         Teller::new(&self.store, self.hub.clone(), self.waiting).await
     }
@@ -96,7 +96,7 @@ impl World {
         Ok(self.router.clone().oneshot(request.body(Body::from(asked.body))?).await?)
     }
 
-    /// Many at once, of which none is waited for.
+    /// Sends many at once, without waiting for an answer.
     pub(crate) fn ask_and_leave(&self, asked: &Asked, times: usize) {
         for _ in 0..times {
             let request = Request::builder().method(asked.method).uri(&asked.uri).body(Body::empty());
@@ -163,7 +163,7 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
     Ok(ExecutionId(3))
 }
 
-/// An action that was paused and resumed by different people, and an execution that another wanted ended.
+/// The audit: an action paused and resumed by two people, and an execution cancelled by a publisher.
 fn audit(now: Timestamp) -> Vec<Audit> {
     let of = action(1, "demo.echo", Policy::default());
     let paused =
@@ -189,14 +189,14 @@ fn action(id: i64, name: &str, policy: Policy) -> Action {
     }
 }
 
-/// A request to be.
+/// A request to send.
 #[derive(Clone)]
 pub(crate) struct Asked {
     method: &'static str,
     uri: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// Whether it says so by a header that no form can send.
+    /// Whether it has the header that no form can send.
     is_meant: bool,
 }
 
@@ -212,7 +212,7 @@ impl Asked {
         Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new(), is_meant: true }
     }
 
-    /// As a form would send it.
+    /// Without that header, as a form would send it.
     pub(crate) fn unmeant(self) -> Self {
         Self { is_meant: false, ..self }
     }
@@ -284,7 +284,7 @@ fn who(by: &By) -> String {
     by.reason.as_ref().map_or_else(|| by.actor.clone(), |reason| format!("{}: {reason}", by.actor))
 }
 
-/// An executor that notes what it is asked, and answers as told.
+/// An executor that records its calls, and answers as the test sets it up.
 #[derive(Default)]
 pub(crate) struct Recorder {
     calls: Mutex<Vec<String>>,
@@ -309,7 +309,7 @@ impl Recorder {
         *self.is_alone.lock().expect("no test panics with it") = true;
     }
 
-    /// From now on questions for the workers are never answered.
+    /// From now on calls for the workers are never answered.
     pub(crate) fn stall(&self) {
         *self.is_stalled.lock().expect("no test panics with it") = true;
     }

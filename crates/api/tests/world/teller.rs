@@ -1,4 +1,4 @@
-//! What a leader does for the record of one execution: it writes each event, and then tells of it.
+//! What a leader does for the record of one execution: it writes each event, and then publishes it.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Teller {
         Ok(Self { leadership, counters, hub, id, batch: 0, last: 0 })
     }
 
-    /// Writes and tells of a report.
+    /// Writes and publishes a report.
     pub(crate) async fn report(&mut self, message: &str) -> anyhow::Result<()> {
         let report = Report { message: Some(message.to_owned()), ..Report::default() };
         self.tell(What::Progress(report)).await
@@ -44,7 +44,7 @@ impl Teller {
         Ok(())
     }
 
-    /// Writes an event of which nobody is told.
+    /// Writes an event without publishing it.
     pub(crate) async fn write(&mut self, what: What) -> anyhow::Result<Event> {
         self.last += 1;
         let event = event(self.id, self.last, what);
