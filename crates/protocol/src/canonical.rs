@@ -17,7 +17,7 @@ const ZEROS_MAX: i64 = 40;
 /// The one spelling of `json`, which is valid JSON and no deeper than [`crate::envelope::DEPTH_MAX`].
 pub fn canonical(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
-    Reader { json, at: 0 }.value(&mut out);
+    JsonReader { json, at: 0 }.value(&mut out);
     out
 }
 
@@ -68,12 +68,12 @@ pub fn at<'j>(json: &'j str, pointer: &str) -> Option<&'j str> {
     Some(value.get())
 }
 
-struct Reader<'j> {
+struct JsonReader<'j> {
     json: &'j str,
     at: usize,
 }
 
-impl<'j> Reader<'j> {
+impl<'j> JsonReader<'j> {
     /// Reads the next value, and writes its one spelling.
     fn value(&mut self, out: &mut String) {
         match self.peek() {

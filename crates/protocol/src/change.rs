@@ -303,14 +303,14 @@ mod tests {
     #[test]
     fn what_differs_is_told_by_member_with_old_and_new() {
         let changed = full().merged(&json!({"limit": 5, "timeout": null, "retry": {"backoff": "3s"}})).expect("sound");
-        let told: Vec<_> =
+        let found: Vec<_> =
             differences(Some(&full()), Some(&changed)).into_iter().map(|it| (it.member, it.old, it.new)).collect();
         let expected = [
             ("limit".to_owned(), json!(1), json!(5)),
             ("retry.backoff".to_owned(), json!("2s"), json!("3s")),
             ("timeout".to_owned(), json!("1m"), json!(null)),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(found, expected);
         assert_eq!(differences(Some(&full()), Some(&full())), []);
         let one = policy(json!({"limit": 1}));
         let limit = |old, new| [Difference::new("limit", old, new)];

@@ -13,13 +13,13 @@ use crate::text::Text;
 /// The prefix of a publisher's own members.
 const OWN: &str = "x-";
 
-/// Makes the two implementations of a struct with `#[serde(remote = "Self")]`: read through [`Declared`], written as
+/// Makes the two implementations of a struct with `#[serde(remote = "Self")]`: read through [`Strict`], written as
 /// derived.
 macro_rules! declared {
     ($($struct:ty),*) => {$(
         impl<'de> serde::Deserialize<'de> for $struct {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <$struct>::deserialize($crate::declared::Declared(deserializer))
+                <$struct>::deserialize($crate::declared::Strict(deserializer))
             }
         }
 
@@ -61,9 +61,9 @@ fn most_alike<'n>(unknown: &str, known: impl IntoIterator<Item = &'n str>) -> Op
 }
 
 /// Wraps a deserializer so that a struct is given its declared members only.
-pub(crate) struct Declared<D>(pub(crate) D);
+pub(crate) struct Strict<D>(pub(crate) D);
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Declared<D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -102,16 +102,16 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Object<V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_map(Members { members, names: self.names })
+        self.visitor.visit_map(DeclaredMembers { members, names: self.names })
     }
 }
 
-struct Members<A> {
+struct DeclaredMembers<A> {
     members: A,
     names: &'static [&'static str],
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for DeclaredMembers<A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
@@ -124,7 +124,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
                 continue;
             }
             // As an error of the value, it gets the path of the member.
-            self.members.next_value_seed(Unknown { name: &name, names: self.names })?;
+            self.members.next_value_seed(UnknownMember { name: &name, names: self.names })?;
         }
         Ok(None)
     }
@@ -139,12 +139,12 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
 }
 
 /// Refuses the value of an unknown member.
-struct Unknown<'n> {
+struct UnknownMember<'n> {
     name: &'n str,
     names: &'static [&'static str],
 }
 
-impl<'de> DeserializeSeed<'de> for Unknown<'_> {
+impl<'de> DeserializeSeed<'de> for UnknownMember<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {

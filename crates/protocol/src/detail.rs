@@ -27,14 +27,14 @@ pub enum Detail {
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
-struct Wire {
+struct WireDetail {
     #[serde(alias = "updateInterval", alias = "update-interval", with = "crate::duration::optional")]
     update_interval: Option<Duration>,
     #[serde(alias = "updateStep", alias = "update-step", deserialize_with = "step")]
     update_step: Option<u64>,
 }
 
-declared!(Wire);
+declared!(WireDetail);
 
 fn step<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     match Option::<serde_json::Number>::deserialize(deserializer)? {
@@ -50,10 +50,10 @@ fn step<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
 
 impl<'de> Deserialize<'de> for Detail {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match Option::<Wire>::deserialize(deserializer)? {
+        Ok(match Option::<WireDetail>::deserialize(deserializer)? {
             None => Self::Quiet,
-            Some(Wire { update_interval: None, update_step: None }) => Self::Default,
-            Some(Wire { update_interval, update_step }) => {
+            Some(WireDetail { update_interval: None, update_step: None }) => Self::Default,
+            Some(WireDetail { update_interval, update_step }) => {
                 Self::Negotiated { interval: update_interval, step: update_step }
             }
         })
@@ -63,10 +63,10 @@ impl<'de> Deserialize<'de> for Detail {
 impl Serialize for Detail {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
-            Self::Default => Wire::default().serialize(serializer),
+            Self::Default => WireDetail::default().serialize(serializer),
             Self::Quiet => serializer.serialize_none(),
             Self::Negotiated { interval, step } => {
-                Wire { update_interval: interval, update_step: step }.serialize(serializer)
+                WireDetail { update_interval: interval, update_step: step }.serialize(serializer)
             }
         }
     }

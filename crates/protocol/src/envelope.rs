@@ -135,7 +135,8 @@ pub struct Unreadable {
 }
 
 #[derive(Deserialize)]
-struct Wire<'a> {
+#[serde(expecting = "an envelope")]
+struct WireEnvelope<'a> {
     #[serde(default)]
     message_id: Option<String>,
     #[serde(borrow, default)]
@@ -447,7 +448,7 @@ fn member<'t>(
         // serde would take its elements as the fields in order.
         return Err(refuse(Reason::Malformed, "expected an object, found an array".to_owned()));
     }
-    let wire: Wire<'_> = parse(text).map_err(|(path, error)| {
+    let wire: WireEnvelope<'_> = parse(text).map_err(|(path, error)| {
         let detail = path.map_or(error.to_string(), |path| format!("{path}: {error}"));
         refuse(Reason::Malformed, foreign::envelope(text).unwrap_or(detail))
     })?;

@@ -64,8 +64,8 @@ mod tests {
             (r#"{"specversion": "1.0", "type": "deploy", "source": "/x", "id": "1"}"#, "CloudEvents"),
             (r#"{"action_ref": "deploy.app", "parameters": {}}"#, "without its envelope"),
         ] {
-            let said = envelope(text).unwrap_or_else(|| panic!("{name} is known"));
-            assert!(said.contains(name) && said.contains("expected {\"message_type\""), "{said}");
+            let message = envelope(text).unwrap_or_else(|| panic!("{name} is known"));
+            assert!(message.contains(name) && message.contains("expected {\"message_type\""), "{message}");
         }
         assert_eq!(envelope(r#"{"app": "web"}"#), None);
         assert_eq!(envelope("7"), None);
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_celery_task_is_told_from_an_array_of_envelopes() {
         let task = [r#"["web"]"#, r#"{"ms": 5}"#, r#"{"callbacks": null, "chord": null}"#];
-        assert!(array(&task).is_some_and(|said| said.contains("Celery")));
+        assert!(array(&task).is_some_and(|message| message.contains("Celery")));
         assert_eq!(array(&["[]", "{}", "{}"]), None);
         assert_eq!(array(&["{}", "{}", "{}"]), None);
     }

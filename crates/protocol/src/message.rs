@@ -292,7 +292,7 @@ pub struct Hello {
     pub refused: Option<String>,
 }
 
-/// A journal, and how often it was led on after it had gone back in time.
+/// A journal, and how often leaders went on with it after it had gone back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lineage {
     pub identity: Uuid,

@@ -51,13 +51,13 @@ pub fn check(json: &str) -> Result<(), InvalidParameters> {
 struct Scan<'j> {
     json: &'j str,
     at: usize,
-    levels: Vec<Level>,
+    levels: Vec<OpenLevel>,
     /// The names in all objects that are open; the last is that of the member being read.
     names: Vec<Cow<'j, str>>,
 }
 
 /// An array or object that is open.
-enum Level {
+enum OpenLevel {
     Array {
         index: usize,
     },
@@ -90,15 +90,15 @@ impl<'j> Scan<'j> {
         }
         self.at += 1;
         self.levels.push(match byte {
-            b'[' => Level::Array { index: 0 },
-            _ => Level::Object { names: self.names.len(), expects_name: true },
+            b'[' => OpenLevel::Array { index: 0 },
+            _ => OpenLevel::Object { names: self.names.len(), expects_name: true },
         });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), InvalidParameters> {
         self.at += 1;
-        if let Some(Level::Object { names, .. }) = self.levels.pop() {
+        if let Some(OpenLevel::Object { names, .. }) = self.levels.pop() {
             let members = self.names.split_off(names);
             if let Some(name) = twice(&members, |one, other| one.cmp(other)) {
                 let message = "the member is there twice, and readers differ in which of them they take; send it once";
@@ -124,8 +124,8 @@ impl<'j> Scan<'j> {
     fn next_member(&mut self) {
         self.at += 1;
         match self.levels.last_mut() {
-            Some(Level::Array { index }) => *index += 1,
-            Some(Level::Object { expects_name, .. }) => *expects_name = true,
+            Some(OpenLevel::Array { index }) => *index += 1,
+            Some(OpenLevel::Object { expects_name, .. }) => *expects_name = true,
             None => {}
         }
     }
@@ -148,7 +148,7 @@ impl<'j> Scan<'j> {
                 Some(_) => self.at += 1,
             }
         }
-        if let Some(Level::Object { expects_name: expects_name @ true, .. }) = self.levels.last_mut() {
+        if let Some(OpenLevel::Object { expects_name: expects_name @ true, .. }) = self.levels.last_mut() {
             *expects_name = false;
             let text = self.json.get(begin..self.at).unwrap_or_default();
             let name = match is_plain {
@@ -206,7 +206,7 @@ impl<'j> Scan<'j> {
     }
 
     fn is_name(&self) -> bool {
-        matches!(self.levels.last(), Some(Level::Object { expects_name: true, .. }))
+        matches!(self.levels.last(), Some(OpenLevel::Object { expects_name: true, .. }))
     }
 
     /// Refuses the value that is being read.
@@ -214,14 +214,14 @@ impl<'j> Scan<'j> {
         let mut pointer = String::new();
         for (index, level) in self.levels.iter().enumerate() {
             match level {
-                Level::Array { index } => {
+                OpenLevel::Array { index } => {
                     let _ = write!(pointer, "/{index}");
                 }
-                Level::Object { expects_name: true, .. } => {}
-                Level::Object { names, .. } => {
+                OpenLevel::Object { expects_name: true, .. } => {}
+                OpenLevel::Object { names, .. } => {
                     let after = self.levels[index + 1..].iter().find_map(|level| match level {
-                        Level::Object { names, .. } => Some(*names),
-                        Level::Array { .. } => None,
+                        OpenLevel::Object { names, .. } => Some(*names),
+                        OpenLevel::Array { .. } => None,
                     });
                     let own = self.names.get(*names..after.unwrap_or(self.names.len()));
                     push(&mut pointer, own.and_then(<[_]>::last).map_or("", |name| name));

@@ -223,8 +223,8 @@ mod tests {
     fn a_workers_proof_names_who_speaks() {
         let key = Key::new(&secret().of_worker(incarnation(1)));
         let proof = of_worker(incarnation(1), &key, b"done");
-        let (who, code) = speaker(&proof).expect("a proof");
-        assert_eq!(who, incarnation(1));
+        let (sender, code) = speaker(&proof).expect("a proof");
+        assert_eq!(sender, incarnation(1));
         assert!(key.proves(Channel::Report, b"done", code));
         assert_eq!(speaker("nobody in particular"), None);
     }

@@ -14,7 +14,7 @@ use crate::{ActionRef, ExecutionId, OutcomeKind, Status, Timestamp, WorkerName};
 
 /// One event of an execution.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(into = "Wire", try_from = "Wire")]
+#[serde(into = "WireEvent", try_from = "WireEvent")]
 pub struct Event {
     pub execution_id: ExecutionId,
     pub action_ref: ActionRef,
@@ -203,7 +203,8 @@ impl What {
 
 /// The flat shape. Not a tagged enum of serde's: a result must stay as its worker wrote it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Wire {
+#[serde(expecting = "an event")]
+struct WireEvent {
     execution_id: ExecutionId,
     action_ref: ActionRef,
     number: u64,
@@ -256,7 +257,7 @@ struct Wire {
     error: Option<Failure>,
 }
 
-impl From<Event> for Wire {
+impl From<Event> for WireEvent {
     fn from(event: Event) -> Self {
         let Event { execution_id, action_ref, number, attempt, timestamp, what } = event;
         let wire = Self {
@@ -312,14 +313,14 @@ impl From<Event> for Wire {
 /// A member that the event's kind requires is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event of this kind needs {0}")]
-struct Missing(&'static str);
+struct MissingMember(&'static str);
 
-impl TryFrom<Wire> for Event {
-    type Error = Missing;
+impl TryFrom<WireEvent> for Event {
+    type Error = MissingMember;
 
-    fn try_from(wire: Wire) -> Result<Self, Missing> {
-        fn required<T>(value: Option<T>, name: &'static str) -> Result<T, Missing> {
-            value.ok_or(Missing(name))
+    fn try_from(wire: WireEvent) -> Result<Self, MissingMember> {
+        fn required<T>(value: Option<T>, name: &'static str) -> Result<T, MissingMember> {
+            value.ok_or(MissingMember(name))
         }
         let what = match wire.kind {
             Kind::Status => What::Status {
@@ -352,7 +353,7 @@ impl TryFrom<Wire> for Event {
                 error: wire.error,
             },
         };
-        let Wire { execution_id, action_ref, number, attempt, timestamp, .. } = wire;
+        let WireEvent { execution_id, action_ref, number, attempt, timestamp, .. } = wire;
         Ok(Self { execution_id, action_ref, number, attempt, timestamp, what })
     }
 }

@@ -44,8 +44,8 @@ fn type_of(name: &str) -> &'static str {
 }
 
 fn refusal(error: impl std::fmt::Display) -> Result<String, String> {
-    let said = error.to_string();
-    if said.trim().is_empty() { Err("a refusal without a word".to_owned()) } else { Ok(way(said)) }
+    let text = error.to_string();
+    if text.trim().is_empty() { Err("a refusal without a word".to_owned()) } else { Ok(way(text)) }
 }
 
 /// Written, read and written again, it is the same.
