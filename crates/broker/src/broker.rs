@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::over::Over;
-use crate::session::Link;
+use crate::session::SessionBackend;
 use crate::{Error, Faults, Session, memory, rabbit};
 
 /// The longest prefix: the longest name with it must stay below AMQP's 255 bytes.
@@ -54,17 +54,17 @@ impl Broker {
     /// next one when it ends.
     pub async fn open(&self, name: &str) -> Result<Session, Error> {
         let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
-        let (over, link) = match &self.server {
+        let (over, backend) = match &self.server {
             Server::Rabbit(server) => {
                 let session = server.open(name).await?;
-                (session.over(), Link::Rabbit(Arc::new(session)))
+                (session.over(), SessionBackend::Rabbit(Arc::new(session)))
             }
             Server::Memory(server) => {
                 let over = Arc::new(Over::new());
-                (Arc::clone(&over), Link::Memory(Arc::new(server.open(generation, over)?)))
+                (Arc::clone(&over), SessionBackend::Memory(Arc::new(server.open(generation, over)?)))
             }
         };
-        Ok(Session::new(generation, over, link))
+        Ok(Session::new(generation, over, backend))
     }
 
     /// Whether an operator may set policies on it.
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_debug_nor_an_error_tells_the_password() {
+    fn neither_debug_nor_an_error_shows_the_password() {
         let broker = Broker::rabbit("amqp://user:s3cret@example.org:5673/staging", "p").expect("a good address");
         assert_eq!(broker.endpoint(), "amqp://example.org:5673/staging");
         assert!(!format!("{broker:?}").contains("s3cret"));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn several_nodes_are_told_apart_from_a_password_with_commas() {
+    fn several_nodes_are_split_at_commas_outside_of_a_password() {
         let broker =
             Broker::rabbit("amqp://u:a,b@h1:5673/v, amqps://u:p@h2/v,amqp://u:p@h3", "p").expect("three nodes");
         assert_eq!(broker.endpoint(), "amqp://h1:5673/v, amqps://h2:5671/v, amqp://h3:5672/");

@@ -46,19 +46,19 @@ pub struct Delivery {
 pub struct Consumer {
     /// Deliveries that come first, from the queue of an earlier session.
     ahead: VecDeque<Delivery>,
-    channel: Channel,
+    channel: ConsumerChannel,
     /// A consumer keeps its session.
     session: Session,
 }
 
 #[expect(clippy::large_enum_variant, reason = "consumers are few")]
-pub(crate) enum Channel {
+pub(crate) enum ConsumerChannel {
     Rabbit(rabbit::Consumer),
     Memory(memory::Consumer),
 }
 
 impl Consumer {
-    pub(crate) fn new(channel: Channel, session: Session) -> Self {
+    pub(crate) fn new(channel: ConsumerChannel, session: Session) -> Self {
         Self { ahead: VecDeque::new(), channel, session }
     }
 
@@ -86,15 +86,15 @@ impl Consumer {
             return true;
         }
         match &mut self.channel {
-            Channel::Rabbit(consumer) => consumer.next_batch(into, max.max(1)).await,
-            Channel::Memory(consumer) => consumer.next_batch(into, max.max(1)).await,
+            ConsumerChannel::Rabbit(consumer) => consumer.next_batch(into, max.max(1)).await,
+            ConsumerChannel::Memory(consumer) => consumer.next_batch(into, max.max(1)).await,
         }
     }
 
     pub fn acker(&self) -> Acker {
         Acker(match &self.channel {
-            Channel::Rabbit(consumer) => AckerOf::Rabbit(consumer.acker()),
-            Channel::Memory(consumer) => AckerOf::Memory(consumer.acker()),
+            ConsumerChannel::Rabbit(consumer) => AckerOf::Rabbit(consumer.acker()),
+            ConsumerChannel::Memory(consumer) => AckerOf::Memory(consumer.acker()),
         })
     }
 

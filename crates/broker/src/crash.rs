@@ -17,7 +17,7 @@ use std::sync::{
 pub const VARIABLE: &str = "SLOTLINE_CRASH_AT";
 
 #[cfg(debug_assertions)]
-static TARGET: LazyLock<Option<Target>> = LazyLock::new(|| Target::parse(&std::env::var(VARIABLE).ok()?));
+static TARGET: LazyLock<Option<CrashPoint>> = LazyLock::new(|| CrashPoint::parse(&std::env::var(VARIABLE).ok()?));
 
 /// The variable with the step and the text of messages at which every process aborts.
 pub const POISON_VARIABLE: &str = "SLOTLINE_CRASH_ON";
@@ -59,14 +59,14 @@ pub fn point(name: &str) {
 }
 
 #[cfg(debug_assertions)]
-struct Target {
+struct CrashPoint {
     name: String,
     /// The passings left until the process aborts.
     left: AtomicU64,
 }
 
 #[cfg(debug_assertions)]
-impl Target {
+impl CrashPoint {
     fn parse(text: &str) -> Option<Self> {
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
         Some(Self { name: name.to_owned(), left: AtomicU64::new(count.parse().ok()?) })
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &[usize]) {
-        let target = Target::parse(text).expect("a name, and a number or none");
+        let target = CrashPoint::parse(text).expect("a name, and a number or none");
         let met: Vec<usize> = (1..=4).filter(|_| target.is_met("commit.before")).collect();
         assert_eq!(met, expected, "{text}");
     }
@@ -94,6 +94,6 @@ mod tests {
         check("commit.before:3", &[3]);
         check("commit.before:9", &[]);
         check("commit.after", &[]);
-        assert!(Target::parse("commit.before:soon").is_none());
+        assert!(CrashPoint::parse("commit.before:soon").is_none());
     }
 }

@@ -40,7 +40,7 @@ pub enum Error {
     Overdue { after: Duration },
     /// A queue has refused all publications of this session for so long that another session is worth a try; the
     /// session is over.
-    #[error("a queue has refused all publications for {after:?}, full or not: another session may be heard")]
+    #[error("a queue has refused all publications for {after:?}, full or not: another session may be accepted")]
     RefusedForGood { after: Duration },
     /// The broker ended a consumer, mostly because its queue was deleted; the session is over.
     #[error("the broker cancelled the consumer of {queue}")]

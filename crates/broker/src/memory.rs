@@ -23,7 +23,7 @@ use crate::over::Over;
 use crate::publisher::{BODY_BYTES_MAX, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
 use crate::topology::Binding;
 use crate::{Consume, Error, Publication, PublishError, Receipt, Topology};
-use queue::{Queue, Refused, UnknownTag};
+use queue::{MessageQueue, QueueFull, UnknownTag};
 use route::Routes;
 
 /// The numbers of consumers and browsers are unique across all brokers of the process.
@@ -31,13 +31,13 @@ static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
 
 /// The state that all sessions share.
 #[derive(Clone, Default)]
-pub(crate) struct Server(Arc<Mutex<State>>);
+pub(crate) struct Server(Arc<Mutex<BrokerState>>);
 
 #[derive(Default)]
-struct State {
+struct BrokerState {
     exchanges: BTreeMap<String, Routes>,
-    queues: HashMap<String, Queue>,
-    sessions: BTreeMap<u64, Attached>,
+    queues: HashMap<String, MessageQueue>,
+    sessions: BTreeMap<u64, SessionState>,
     refuses_sessions: bool,
     withholds_confirms: bool,
     is_blocked: bool,
@@ -46,18 +46,18 @@ struct State {
 }
 
 /// One session, seen from the broker.
-struct Attached {
+struct SessionState {
     over: Arc<Over>,
     /// The queue of each consumer and browser.
     channels: BTreeMap<u64, String>,
     /// Publications that came while publishers were blocked.
     held: Vec<Publication>,
     held_bytes: usize,
-    unsettled: Vec<Unsettled>,
+    open_receipts: Vec<OpenReceipt>,
 }
 
 /// A receipt that is still open.
-struct Unsettled {
+struct OpenReceipt {
     receipt: oneshot::Sender<Result<(), PublishError>>,
     /// The result of a withheld confirm; `None` while the publication itself is held back.
     result: Option<Result<(), PublishError>>,
@@ -71,24 +71,24 @@ impl Server {
             return Err(Error::Unreachable { endpoint: "memory".to_owned(), detail: "connection refused".to_owned() });
         }
         state.drop_expired();
-        let attached = Attached {
+        let attached = SessionState {
             over: Arc::clone(&over),
             channels: BTreeMap::new(),
             held: Vec::new(),
             held_bytes: 0,
-            unsettled: Vec::new(),
+            open_receipts: Vec::new(),
         };
         state.sessions.insert(generation, attached);
         Ok(Session { server: self.clone(), generation, over })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BrokerState> {
         // Every change is complete before anything that could panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BrokerState {
     /// Routes a message into its queues.
     fn route(&mut self, publication: Publication) -> Result<Result<(), PublishError>, Error> {
         let now = Instant::now();
@@ -103,7 +103,7 @@ impl State {
         for name in names {
             if let Some(queue) = self.queue(&name, now) {
                 routed = true;
-                refused |= queue.push(Arc::clone(&message)) == Err(Refused);
+                refused |= queue.push(Arc::clone(&message)) == Err(QueueFull);
             }
         }
         Ok(match (routed, refused) {
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// The queue, unless it does not exist or has expired.
-    fn queue(&mut self, name: &str, now: Instant) -> Option<&mut Queue> {
+    fn queue(&mut self, name: &str, now: Instant) -> Option<&mut MessageQueue> {
         if self.queues.get(name)?.is_expired(now) {
             self.delete(name);
         }
@@ -141,13 +141,13 @@ impl State {
         let Some(queue) = self.queues.remove(name) else { return };
         self.exchanges.values_mut().for_each(|routes| routes.unbind(name));
         let consumers: HashSet<u64> = queue.consumers().collect();
-        let bereft: Vec<u64> = self
+        let ended: Vec<u64> = self
             .sessions
             .iter()
             .filter(|(_, attached)| attached.channels.keys().any(|channel| consumers.contains(channel)))
             .map(|(generation, _)| *generation)
             .collect();
-        for generation in bereft {
+        for generation in ended {
             self.end(generation, Error::ConsumerCancelled { queue: name.to_owned() });
         }
     }
@@ -191,7 +191,8 @@ impl Session {
             state.exchanges.entry(exchange.name.clone()).or_default();
         }
         for settings in &topology.queues {
-            let queue = state.queues.entry(settings.name.clone()).or_insert_with(|| Queue::new(settings.clone(), now));
+            let queue =
+                state.queues.entry(settings.name.clone()).or_insert_with(|| MessageQueue::new(settings.clone(), now));
             if queue.settings != *settings {
                 let detail = format!("declared as {settings:?}, it is {:?}", queue.settings);
                 let error = Error::Mismatch { name: settings.name.clone(), detail };
@@ -276,7 +277,7 @@ impl Session {
         if !publication.is_sendable(state.message_bytes_max.unwrap_or(BODY_BYTES_MAX)) {
             return Receipt::settled(Err(PublishError::TooLarge));
         }
-        if attached.unsettled.len() >= UNCONFIRMED_MAX
+        if attached.open_receipts.len() >= UNCONFIRMED_MAX
             || attached.held_bytes + publication.body.len() > UNCONFIRMED_BYTES_MAX
         {
             return Receipt::settled(Err(PublishError::Full));
@@ -285,7 +286,7 @@ impl Session {
             let (sender, receipt) = Receipt::waiting();
             attached.held_bytes += publication.body.len();
             attached.held.push(publication);
-            attached.unsettled.push(Unsettled { receipt: sender, result: None });
+            attached.open_receipts.push(OpenReceipt { receipt: sender, result: None });
             return receipt;
         }
         let result = match state.route(publication) {
@@ -299,7 +300,7 @@ impl Session {
             && let Some(attached) = state.sessions.get_mut(&self.generation)
         {
             let (sender, receipt) = Receipt::waiting();
-            attached.unsettled.push(Unsettled { receipt: sender, result: Some(result) });
+            attached.open_receipts.push(OpenReceipt { receipt: sender, result: Some(result) });
             return receipt;
         }
         Receipt::settled(result)
@@ -325,7 +326,7 @@ impl Session {
     }
 
     /// The broker's state, unless this session is over.
-    fn lock(&self) -> Result<MutexGuard<'_, State>, Error> {
+    fn lock(&self) -> Result<MutexGuard<'_, BrokerState>, Error> {
         let state = self.server.lock();
         match self.over.cause() {
             None => Ok(state),

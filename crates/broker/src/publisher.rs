@@ -49,22 +49,22 @@ impl Publication {
 /// Dropping it changes nothing: the publication goes out and its confirm is still watched.
 #[must_use = "a publication without its receipt may be lost unnoticed; drop it explicitly where that is meant"]
 #[derive(Debug)]
-pub struct Receipt(State);
+pub struct Receipt(ReceiptState);
 
 #[derive(Debug)]
-enum State {
+enum ReceiptState {
     Settled(Result<(), PublishError>),
     Waiting(oneshot::Receiver<Result<(), PublishError>>),
 }
 
 impl Receipt {
     pub(crate) fn settled(result: Result<(), PublishError>) -> Self {
-        Self(State::Settled(result))
+        Self(ReceiptState::Settled(result))
     }
 
     pub(crate) fn waiting() -> (oneshot::Sender<Result<(), PublishError>>, Self) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self(State::Waiting(receiver)))
+        (sender, Self(ReceiptState::Waiting(receiver)))
     }
 }
 
@@ -73,9 +73,9 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Settled(result) => Poll::Ready(*result),
+            ReceiptState::Settled(result) => Poll::Ready(*result),
             // The session drops the sender when it ends.
-            State::Waiting(receiver) => {
+            ReceiptState::Waiting(receiver) => {
                 Pin::new(receiver).poll(cx).map(|result| result.unwrap_or(Err(PublishError::SessionEnded)))
             }
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::runtime;
 
 /// The time between two checks of a loop.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// A turn that takes longer is logged. A worker's longest normal turn takes a few milliseconds.
 pub const SLOW: Duration = Duration::from_secs(1);
 
@@ -71,23 +71,23 @@ impl Pulse {
             .build()
     }
 
-    /// Watches the loop until the guard is dropped. `stands` is called at each look at which it still stands, with how
-    /// long it has and what it was doing, and before anything is logged.
+    /// Watches the loop until the guard is dropped. `blocked` is called at each check that finds no new turn, with how
+    /// long that has lasted and what the loop was doing, and before anything is logged.
     pub fn watch(
         self: &Arc<Self>,
-        whose: &'static str,
-        stands: impl FnMut(Duration, &'static str) + Send + 'static,
-    ) -> std::io::Result<Watch> {
+        owner: &'static str,
+        blocked: impl FnMut(Duration, &'static str) + Send + 'static,
+    ) -> std::io::Result<WatchGuard> {
         let (guard, dropped) = channel::<()>();
         let pulse = self.clone();
         thread::Builder::new().name("slotline-watch".to_owned()).spawn(move || {
-            let mut look = Look { turn: 0, looks: 0 };
-            let mut stands = stands;
-            while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(LOOK_EVERY) {
-                look.at(&pulse, whose, &mut stands);
+            let mut watchdog = Watchdog { turn: 0, checks: 0 };
+            let mut blocked = blocked;
+            while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(CHECK_EVERY) {
+                watchdog.check(&pulse, owner, &mut blocked);
             }
         })?;
-        Ok(Watch { _guard: guard })
+        Ok(WatchGuard { _guard: guard })
     }
 
     fn doing(&self) -> &'static str {
@@ -97,41 +97,41 @@ impl Pulse {
 
 /// Stops the watchdog when it is dropped.
 #[derive(Debug)]
-pub struct Watch {
+pub struct WatchGuard {
     _guard: Sender<()>,
 }
 
-/// What the watch remembers between two looks.
-struct Look {
+/// The thread beside a loop: the newest turn it saw, and how often it saw that one again.
+struct Watchdog {
     turn: u64,
-    /// Looks in a row that found the loop where it was.
-    looks: u32,
+    /// Checks in a row that found no new turn.
+    checks: u32,
 }
 
-impl Look {
-    fn at(&mut self, pulse: &Pulse, whose: &'static str, stands: &mut impl FnMut(Duration, &'static str)) {
+impl Watchdog {
+    fn check(&mut self, pulse: &Pulse, owner: &'static str, blocked: &mut impl FnMut(Duration, &'static str)) {
         let turn = pulse.turns.load(Ordering::Relaxed);
-        let stood = LOOK_EVERY * self.looks;
+        let blocked_for = CHECK_EVERY * self.checks;
         if pulse.is_resting.load(Ordering::Relaxed) || turn != self.turn {
-            if stood > SLOW {
-                log(move || tracing::warn!(stood_for = ?stood, "the {whose}'s loop turns again"));
+            if blocked_for > SLOW {
+                log(move || tracing::warn!(?blocked_for, "the {owner}'s loop turns again"));
             }
-            *self = Self { turn, looks: 0 };
+            *self = Self { turn, checks: 0 };
             return;
         }
-        self.looks += 1;
-        let (before, stood) = (stood, LOOK_EVERY * self.looks);
+        self.checks += 1;
+        let (before, blocked_for) = (blocked_for, CHECK_EVERY * self.checks);
         let doing = pulse.doing();
-        stands(stood, doing);
-        if stood > SLOW && before <= SLOW {
-            log(move || tracing::error!(doing, "the {whose}'s loop stands for over {SLOW:?}: nothing is answered"));
+        blocked(blocked_for, doing);
+        if blocked_for > SLOW && before <= SLOW {
+            log(move || tracing::error!(doing, "the {owner}'s loop is blocked for over {SLOW:?}: nothing is answered"));
         }
     }
 }
 
-/// On a thread of its own: the reader of the log may be what the loop waits for, and the watch must not.
+/// On a thread of its own: the loop may be waiting for the reader of the log, and the watchdog must not.
 fn log(line: impl FnOnce() + Send + 'static) {
-    // A system without room for a thread has other things to say.
+    // If the system has no room for a thread, the line is left out.
     let _ = thread::Builder::new().name("slotline-watch-log".to_owned()).spawn(line);
 }
 
@@ -143,37 +143,37 @@ mod tests {
 
     const NAMES: &[&str] = &["nothing", "reading a file"];
 
-    fn looks(pulse: &Pulse, look: &mut Look, count: u32) -> Vec<(Duration, &'static str)> {
-        let mut stood = Vec::new();
+    fn checks(pulse: &Pulse, watchdog: &mut Watchdog, count: u32) -> Vec<(Duration, &'static str)> {
+        let mut found = Vec::new();
         for _ in 0..count {
-            look.at(pulse, "test", &mut |for_how_long, doing| stood.push((for_how_long, doing)));
+            watchdog.check(pulse, "test", &mut |blocked, doing| found.push((blocked, doing)));
         }
-        stood
+        found
     }
 
     #[test]
     fn a_loop_that_stands_is_counted_by_looks_and_named_by_what_it_did_last() {
-        let (pulse, mut look) = (Pulse::new(NAMES), Look { turn: 0, looks: 0 });
+        let (pulse, mut watchdog) = (Pulse::new(NAMES), Watchdog { turn: 0, checks: 0 });
         pulse.turn(0);
         pulse.turn(1);
-        let stood = looks(&pulse, &mut look, 3);
+        let found = checks(&pulse, &mut watchdog, 3);
         assert_eq!(
-            stood,
-            [(LOOK_EVERY, "reading a file"), (LOOK_EVERY * 2, "reading a file")],
-            "the first look is new"
+            found,
+            [(CHECK_EVERY, "reading a file"), (CHECK_EVERY * 2, "reading a file")],
+            "the first check finds a new turn"
         );
         pulse.turn(1);
-        assert!(looks(&pulse, &mut look, 1).is_empty(), "it has turned");
+        assert!(checks(&pulse, &mut watchdog, 1).is_empty(), "it has turned");
     }
 
     #[test]
     fn a_loop_that_rests_or_turns_never_stands() {
-        let (pulse, mut look) = (Pulse::new(NAMES), Look { turn: 0, looks: 0 });
-        assert!(looks(&pulse, &mut look, 9).is_empty(), "it has not begun");
+        let (pulse, mut watchdog) = (Pulse::new(NAMES), Watchdog { turn: 0, checks: 0 });
+        assert!(checks(&pulse, &mut watchdog, 9).is_empty(), "it has not begun");
         pulse.turn(0);
         for _ in 0..9 {
             pulse.turn(0);
-            assert!(looks(&pulse, &mut look, 1).is_empty());
+            assert!(checks(&pulse, &mut watchdog, 1).is_empty());
         }
     }
 
@@ -181,11 +181,12 @@ mod tests {
     fn a_task_that_blocks_the_thread_of_a_loop_is_seen_and_one_that_waits_is_not() {
         let pulse = Pulse::new(NAMES);
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let noted = seen.clone();
-        let watch = pulse.watch("test", move |stood, doing| noted.lock().expect("free").push((stood, doing)));
+        let recorded = seen.clone();
+        let watch =
+            pulse.watch("test", move |blocked_for, doing| recorded.lock().expect("free").push((blocked_for, doing)));
         let runtime = pulse.runtime().expect("a runtime");
         runtime.block_on(async {
-            tokio::time::sleep(LOOK_EVERY * 3).await;
+            tokio::time::sleep(CHECK_EVERY * 3).await;
         });
         runtime.block_on(async {
             pulse.turn(1);

@@ -8,9 +8,9 @@
 mod connection;
 mod consumer;
 mod flight;
-mod largest;
 mod publisher;
 mod refusals;
+mod size_limit;
 mod version;
 mod wire;
 
@@ -62,7 +62,7 @@ pub(crate) struct Session {
     publishing: Arc<Connection>,
     consuming: Arc<Connection>,
     /// Turns true when both connections are closed.
-    buried: watch::Receiver<bool>,
+    closed: watch::Receiver<bool>,
     server_version: Option<String>,
 }
 
@@ -218,9 +218,9 @@ impl Session {
         }
         self.publisher.flush(CLOSE_DEADLINE, &self.over).await;
         self.over.end(Error::Closed);
-        let mut buried = self.buried.clone();
+        let mut closed = self.closed.clone();
         // The sender is dropped before it sends only if its task was killed with the runtime.
-        let _ = buried.wait_for(|buried| *buried).await;
+        let _ = closed.wait_for(|closed| *closed).await;
     }
 
     /// A new channel, for one purpose: a channel dies with the first operation that is refused.

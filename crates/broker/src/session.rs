@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slotline_protocol::Sizes;
 
-use crate::consumer::{BrowserChannel, Channel};
+use crate::consumer::{BrowserChannel, ConsumerChannel};
 use crate::over::Over;
 use crate::topology::Binding;
 use crate::{Browser, Consume, Consumer, Delivery, Error, Publication, Receipt, Topology, memory, rabbit};
@@ -22,18 +22,18 @@ const OLDEST_VERSION: (u32, u32, u32) = (3, 10, 0);
 pub struct Session {
     generation: u64,
     over: Arc<Over>,
-    link: Link,
+    backend: SessionBackend,
 }
 
 #[derive(Clone)]
-pub(crate) enum Link {
+pub(crate) enum SessionBackend {
     Rabbit(Arc<rabbit::Session>),
     Memory(Arc<memory::Session>),
 }
 
 impl Session {
-    pub(crate) fn new(generation: u64, over: Arc<Over>, link: Link) -> Self {
-        Self { generation, over, link }
+    pub(crate) fn new(generation: u64, over: Arc<Over>, backend: SessionBackend) -> Self {
+        Self { generation, over, backend }
     }
 
     /// Unique in this process and rising.
@@ -43,55 +43,55 @@ impl Session {
 
     /// Makes sure that all of `topology` exists. Idempotent. An error ends the session.
     pub async fn declare(&self, topology: &Topology) -> Result<(), Error> {
-        match &self.link {
-            Link::Rabbit(session) => session.declare(topology).await,
-            Link::Memory(session) => session.declare(topology),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.declare(topology).await,
+            SessionBackend::Memory(session) => session.declare(topology),
         }
     }
 
     /// Makes sure that none of `bindings` exists. It needs no queue to answer, so it works while the node of one is
     /// away. A refusal does not end the session.
     pub async fn unbind(&self, bindings: &[Binding]) -> Result<(), Error> {
-        match &self.link {
-            Link::Rabbit(session) => session.unbind(bindings).await,
-            Link::Memory(session) => session.unbind(bindings),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.unbind(bindings).await,
+            SessionBackend::Memory(session) => session.unbind(bindings),
         }
     }
 
     /// Takes the messages in the queue of an earlier session, which no session will read any more, and deletes the
     /// queue. Returns none if the queue does not exist or its node is away. Takes a short while at most.
     pub async fn salvage(&self, queue: &str) -> Vec<Delivery> {
-        match &self.link {
-            Link::Rabbit(session) => session.salvage(queue).await,
-            Link::Memory(session) => session.salvage(queue).unwrap_or_default(),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.salvage(queue).await,
+            SessionBackend::Memory(session) => session.salvage(queue).unwrap_or_default(),
         }
     }
 
     /// Consumes `queue` on a channel of its own. An error ends the session.
     pub async fn consume(&self, queue: &str, options: Consume) -> Result<Consumer, Error> {
-        let channel = match &self.link {
-            Link::Rabbit(session) => Channel::Rabbit(session.consume(queue, options).await?),
-            Link::Memory(session) => Channel::Memory(session.consume(queue, options)?),
+        let channel = match &self.backend {
+            SessionBackend::Rabbit(session) => ConsumerChannel::Rabbit(session.consume(queue, options).await?),
+            SessionBackend::Memory(session) => ConsumerChannel::Memory(session.consume(queue, options)?),
         };
         Ok(Consumer::new(channel, self.clone()))
     }
 
     /// Sends a message. Never waits; messages go out in the order of the calls.
     pub fn publish(&self, publication: Publication) -> Receipt {
-        match &self.link {
-            Link::Rabbit(session) => session.publish(publication),
-            Link::Memory(session) => session.publish(publication),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.publish(publication),
+            SessionBackend::Memory(session) => session.publish(publication),
         }
     }
 
     /// Takes up to `max` ready messages of `queue` to look at.
     pub async fn browse(&self, queue: &str, max: usize) -> Result<Browser, Error> {
-        Ok(match &self.link {
-            Link::Rabbit(session) => {
+        Ok(match &self.backend {
+            SessionBackend::Rabbit(session) => {
                 let (deliveries, browser) = session.browse(queue, max).await?;
                 Browser::new(deliveries, BrowserChannel::Rabbit(browser), self.clone())
             }
-            Link::Memory(session) => {
+            SessionBackend::Memory(session) => {
                 let (deliveries, browser) = session.browse(queue, max)?;
                 Browser::new(deliveries, BrowserChannel::Memory(browser), self.clone())
             }
@@ -100,17 +100,17 @@ impl Session {
 
     /// How many messages of `queue` are ready, that is, not delivered to a consumer yet.
     pub async fn depth(&self, queue: &str) -> Result<u64, Error> {
-        match &self.link {
-            Link::Rabbit(session) => session.depth(queue).await,
-            Link::Memory(session) => session.depth(queue),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.depth(queue).await,
+            SessionBackend::Memory(session) => session.depth(queue),
         }
     }
 
     /// Deletes `queue` with all that is in it, whether it exists or not. Sessions that consume it end.
     pub async fn delete_queue(&self, queue: &str) -> Result<(), Error> {
-        match &self.link {
-            Link::Rabbit(session) => session.delete_queue(queue).await,
-            Link::Memory(session) => session.delete_queue(queue),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.delete_queue(queue).await,
+            SessionBackend::Memory(session) => session.delete_queue(queue),
         }
     }
 
@@ -127,18 +127,18 @@ impl Session {
     /// Ends the session in order: waits a little for outstanding confirms, lets acks arrive, and gives the unacked
     /// back in place. Publications from now on get `SessionEnded`.
     pub async fn close(&self) {
-        match &self.link {
-            Link::Rabbit(session) => session.close().await,
-            Link::Memory(session) => session.end(Error::Closed),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.close().await,
+            SessionBackend::Memory(session) => session.end(Error::Closed),
         }
     }
 
     /// The most bytes that the broker takes in one message. A larger one gets [`PublishError::TooLarge`](crate::PublishError)
     /// and is not sent, since RabbitMQ would end the session for it.
     pub fn sizes(&self) -> Sizes {
-        let most = match &self.link {
-            Link::Rabbit(session) => session.message_bytes_max(),
-            Link::Memory(session) => session.message_bytes_max(),
+        let most = match &self.backend {
+            SessionBackend::Rabbit(session) => session.message_bytes_max(),
+            SessionBackend::Memory(session) => session.message_bytes_max(),
         };
         // No session is opened on a broker that takes too little.
         Sizes::of(most).unwrap_or(Sizes::FULL)
@@ -146,24 +146,24 @@ impl Session {
 
     /// Whether the broker makes publishers wait, because it is short of memory or disk.
     pub fn is_blocked(&self) -> bool {
-        match &self.link {
-            Link::Rabbit(session) => session.is_blocked(),
-            Link::Memory(session) => session.is_blocked(),
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.is_blocked(),
+            SessionBackend::Memory(session) => session.is_blocked(),
         }
     }
 
     /// The version of RabbitMQ, if it could be read.
     pub fn server_version(&self) -> Option<String> {
-        match &self.link {
-            Link::Rabbit(session) => session.server_version(),
-            Link::Memory(_) => None,
+        match &self.backend {
+            SessionBackend::Rabbit(session) => session.server_version(),
+            SessionBackend::Memory(_) => None,
         }
     }
 
     /// Whether the broker is inside this process: no message in it, and no process that uses it, is older than this
     /// one.
     pub fn is_private(&self) -> bool {
-        matches!(self.link, Link::Memory(_))
+        matches!(self.backend, SessionBackend::Memory(_))
     }
 
     /// Problems of this broker, in sentences for an operator; empty if there are none.

@@ -59,7 +59,7 @@ pub struct Exchange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     pub name: String,
-    pub kind: Kind,
+    pub kind: QueueKind,
     /// One consumer at a time, the next takes over when it goes.
     pub single_active_consumer: bool,
     /// How long a consumer keeps what it has not acked while its node is away (RabbitMQ 4.3; ignored before).
@@ -76,7 +76,7 @@ pub struct Queue {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum QueueKind {
     Classic,
     Quorum,
 }
@@ -111,7 +111,7 @@ impl Queue {
     pub fn classic(name: String) -> Self {
         Self {
             name,
-            kind: Kind::Classic,
+            kind: QueueKind::Classic,
             single_active_consumer: false,
             disconnected: None,
             dead_letters: None,
@@ -125,7 +125,7 @@ impl Queue {
 
     /// A quorum queue that keeps returned messages in place.
     pub fn quorum(name: String) -> Self {
-        Self { kind: Kind::Quorum, delivery_limit: Some(DELIVERY_LIMIT), ..Self::classic(name) }
+        Self { kind: QueueKind::Quorum, delivery_limit: Some(DELIVERY_LIMIT), ..Self::classic(name) }
     }
 
     pub fn bounded(self, max_length: u32, overflow: Overflow) -> Self {
@@ -141,8 +141,8 @@ impl Queue {
         let mut arguments = vec![(
             "x-queue-type",
             Argument::Text(match self.kind {
-                Kind::Classic => "classic".to_owned(),
-                Kind::Quorum => "quorum".to_owned(),
+                QueueKind::Classic => "classic".to_owned(),
+                QueueKind::Quorum => "quorum".to_owned(),
             }),
         )];
         if self.single_active_consumer {
@@ -379,7 +379,7 @@ mod tests {
             let arguments = queue.arguments();
             assert_eq!(arguments[0].0, "x-queue-type");
             assert!(arguments.iter().all(|(name, _)| allowed.contains(name)), "{arguments:?}");
-            if queue.kind == Kind::Quorum {
+            if queue.kind == QueueKind::Quorum {
                 assert_eq!(argument(queue, "x-delivery-limit"), Some(Argument::Number(DELIVERY_LIMIT.into())));
                 assert_eq!(queue.expires, None, "{}", queue.name);
             }

@@ -29,10 +29,11 @@ async fn whichever_endpoint_is_silent_or_gone_the_next_one_is_taken() -> anyhow:
 }
 
 #[tokio::test]
-async fn without_any_endpoint_the_last_failure_is_told() -> anyhow::Result<()> {
+async fn without_any_endpoint_the_last_failure_is_returned() -> anyhow::Result<()> {
     let (one, two) = (Port::claim()?, Port::claim()?);
     let url = |port: &Port| format!("amqp://guest:geheim@127.0.0.1:{}/", port.number());
-    let error = Broker::rabbit(&format!("{},{}", url(&one), url(&two)), "p")?.open("test").await.expect_err("nobody");
+    let error =
+        Broker::rabbit(&format!("{},{}", url(&one), url(&two)), "p")?.open("test").await.expect_err("no broker");
     assert!(matches!(error, Error::Unreachable { .. }) && !error.to_string().contains("geheim"), "{error}");
     Ok(())
 }

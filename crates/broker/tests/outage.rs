@@ -147,7 +147,7 @@ async fn an_alarm_holds_publications_back_while_consuming_goes_on() -> anyhow::R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_broker_refuses_is_said_readably_and_without_the_password() -> anyhow::Result<()> {
+async fn a_refusal_of_the_broker_is_readable_and_without_the_password() -> anyhow::Result<()> {
     let rabbit = Rabbit::shared().await?;
     let port = rabbit.port();
     for (url, expected) in [
@@ -212,7 +212,7 @@ async fn no_message_is_sent_that_the_broker_does_not_take_and_one_that_takes_too
 async fn the_version_and_the_connection_names_are_known() -> anyhow::Result<()> {
     let rabbit = Rabbit::shared().await?;
     let session = Broker::rabbit(&rabbit.url(), "out")?.open("named-session").await?;
-    let version = session.server_version().context("RabbitMQ says its version")?;
+    let version = session.server_version().context("RabbitMQ names its version")?;
     let status = rabbit.ctl(&["version"]).await?.stdout;
     assert_eq!(version, status.trim());
     let listed = rabbit.ctl(&["list_connections", "client_properties"]).await?.stdout;
@@ -235,7 +235,7 @@ async fn a_property_longer_than_amqp_takes_is_left_out_and_the_message_goes() ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_a_queue_refuses_though_it_has_room_again_ends_and_the_next_is_heard() -> anyhow::Result<()> {
+async fn a_session_that_a_queue_refuses_though_it_has_room_again_ends_and_the_next_is_accepted() -> anyhow::Result<()> {
     const FULL: &str = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
     let rabbit = Rabbit::start().await?;
     let broker = Broker::rabbit(&rabbit.url(), "forgets")?;
@@ -256,7 +256,7 @@ async fn a_session_that_a_queue_refuses_though_it_has_room_again_ends_and_the_ne
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(matches!(soon(session.ended()).await?, Error::RefusedForGood { .. }));
-    let next = broker.open("heard").await?;
+    let next = broker.open("accepted").await?;
     soon(next.publish(to_queue(&queue, 3))).await??;
     Ok(())
 }

@@ -113,7 +113,7 @@ async fn a_property_that_is_not_utf8_is_read_as_text_and_passed_on() -> anyhow::
             let delivery = world.deliver(&RawProperties::default().text(property, bytes)).await?;
             let expected: String = bytes.escape_ascii().to_string().chars().take(255).collect();
             let read = &delivery.properties;
-            let told = match property {
+            let text_read = match property {
                 Property::MessageId => &read.message_id,
                 Property::CorrelationId => &read.correlation_id,
                 Property::ReplyTo => &read.reply_to,
@@ -126,7 +126,7 @@ async fn a_property_that_is_not_utf8_is_read_as_text_and_passed_on() -> anyhow::
                 | Property::ClusterId
                 | Property::Headers => &Some(expected.clone()),
             };
-            assert_eq!(told.as_ref(), Some(&expected), "{property:?}");
+            assert_eq!(text_read.as_ref(), Some(&expected), "{property:?}");
             let letter = world.put_aside(&delivery).await?;
             assert_eq!(letter.properties.message_id, read.message_id, "{property:?}");
         }

@@ -94,7 +94,7 @@ async fn a_session_with_too_much_unconfirmed_is_full_and_recovers() -> anyhow::R
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_expires_when_nobody_has_consumed_it_for_long_enough() -> anyhow::Result<()> {
+async fn a_queue_expires_after_long_enough_without_a_consumer() -> anyhow::Result<()> {
     let broker = Broker::memory("p");
     let session = with_queue(&broker, classic().expiring(EXPIRES)).await?;
     let consumer = session.consume("q", CONSUME).await?;

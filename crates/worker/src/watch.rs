@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use slotline_broker::pulse::{Pulse, SLOW, Watch};
+use slotline_broker::pulse::{Pulse, SLOW, WatchGuard};
 use tokio::sync::oneshot;
 
 use crate::{Error, Shutdown, clock};
@@ -73,7 +73,7 @@ impl Gauge {
         self: &Arc<Self>,
         shutdown: Shutdown,
         gives_up: oneshot::Sender<Error>,
-    ) -> std::io::Result<Watch> {
+    ) -> std::io::Result<WatchGuard> {
         let gauge = self.clone();
         let mut gives_up = Some(gives_up);
         self.pulse.watch("worker", move |stood, doing| {

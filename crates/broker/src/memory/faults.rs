@@ -1,6 +1,6 @@
 //! Faults of the in-process broker, for tests: what clients of a real broker must survive.
 
-use super::{Attached, Server};
+use super::{Server, SessionState};
 use crate::Error;
 
 /// Switches that make the in-process broker misbehave. Clones and all sessions share them.
@@ -46,7 +46,7 @@ impl Faults {
         state.withholds_confirms = on;
         if !on {
             for attached in state.sessions.values_mut() {
-                for open in attached.unsettled.extract_if(.., |open| open.result.is_some()) {
+                for open in attached.open_receipts.extract_if(.., |open| open.result.is_some()) {
                     // The receipt may have been dropped.
                     let _ = open.receipt.send(open.result.unwrap_or(Ok(())));
                 }
@@ -80,11 +80,11 @@ impl Faults {
 }
 
 /// Settles the oldest receipt of a publication that was held back.
-fn settle_next(attached: Option<&mut Attached>, result: Result<(), crate::PublishError>) {
+fn settle_next(attached: Option<&mut SessionState>, result: Result<(), crate::PublishError>) {
     if let Some(attached) = attached
-        && let Some(at) = attached.unsettled.iter().position(|open| open.result.is_none())
+        && let Some(at) = attached.open_receipts.iter().position(|open| open.result.is_none())
     {
         // The receipt may have been dropped.
-        let _ = attached.unsettled.remove(at).receipt.send(result);
+        let _ = attached.open_receipts.remove(at).receipt.send(result);
     }
 }

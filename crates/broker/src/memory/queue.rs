@@ -14,11 +14,11 @@ use crate::consumer::{Delivery, Tag};
 use crate::topology::{self, Overflow};
 use crate::{Consume, Publication};
 
-pub(super) struct Queue {
+pub(super) struct MessageQueue {
     pub(super) settings: topology::Queue,
-    ready: VecDeque<Held>,
+    ready: VecDeque<QueuedMessage>,
     next_position: u64,
-    consumers: Vec<Consumer>,
+    consumers: Vec<QueueConsumer>,
     /// The consumer that gets the next message, if it has room.
     turn: usize,
     /// The consumer that is served, if only one is.
@@ -28,30 +28,30 @@ pub(super) struct Queue {
 }
 
 /// A message and its place in the queue.
-struct Held {
+struct QueuedMessage {
     position: u64,
     redelivered: bool,
     message: Arc<Publication>,
 }
 
-struct Consumer {
+struct QueueConsumer {
     id: u64,
     /// `None`: a browser, which gets nothing by itself.
     consume: Option<Consume>,
     /// By tag. Those past `handed` wait to be fetched.
-    unacked: BTreeMap<u64, Held>,
+    unacked: BTreeMap<u64, QueuedMessage>,
     next_tag: u64,
     /// The newest tag that was fetched.
     handed: u64,
     wake: Arc<Notify>,
 }
 
-impl Consumer {
+impl QueueConsumer {
     fn has_room(&self) -> bool {
         self.consume.is_some_and(|consume| consume.prefetch == 0 || self.unacked.len() < usize::from(consume.prefetch))
     }
 
-    fn take(&mut self, held: Held) {
+    fn take(&mut self, held: QueuedMessage) {
         self.unacked.insert(self.next_tag, held);
         self.next_tag += 1;
     }
@@ -59,13 +59,13 @@ impl Consumer {
 
 /// The queue is full and refuses the message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused;
+pub(super) struct QueueFull;
 
 /// No delivery with this tag is unacked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnknownTag;
 
-impl Queue {
+impl MessageQueue {
     pub(super) fn new(settings: topology::Queue, now: Instant) -> Self {
         Self {
             settings,
@@ -92,12 +92,12 @@ impl Queue {
     }
 
     /// Adds a message at the end.
-    pub(super) fn push(&mut self, message: Arc<Publication>) -> Result<(), Refused> {
+    pub(super) fn push(&mut self, message: Arc<Publication>) -> Result<(), QueueFull> {
         let max = self.settings.max_length.map_or(usize::MAX, |max| max as usize);
         if self.settings.overflow == Overflow::RejectPublish && self.ready.len() >= max {
-            return Err(Refused);
+            return Err(QueueFull);
         }
-        self.ready.push_back(Held { position: self.next_position, redelivered: false, message });
+        self.ready.push_back(QueuedMessage { position: self.next_position, redelivered: false, message });
         self.next_position += 1;
         self.deliver();
         while self.ready.len() > max || self.is_too_large() {
@@ -114,7 +114,7 @@ impl Queue {
 
     /// Adds a consumer; `wake` is notified when there is something to fetch for it.
     pub(super) fn subscribe(&mut self, id: u64, consume: Option<Consume>, wake: Arc<Notify>) {
-        self.consumers.push(Consumer { id, consume, unacked: BTreeMap::new(), next_tag: 1, handed: 0, wake });
+        self.consumers.push(QueueConsumer { id, consume, unacked: BTreeMap::new(), next_tag: 1, handed: 0, wake });
         self.deliver();
     }
 
@@ -126,7 +126,7 @@ impl Queue {
         // Backwards, so that each insertion is close to the front.
         for (_, held) in consumer.unacked.into_iter().rev() {
             let place = self.ready.partition_point(|ready| ready.position < held.position);
-            self.ready.insert(place, Held { redelivered: true, ..held });
+            self.ready.insert(place, QueuedMessage { redelivered: true, ..held });
         }
         consumer.wake.notify_one();
         self.deliver();
@@ -214,22 +214,22 @@ mod tests {
 
     use super::*;
 
-    fn queue(settings: topology::Queue) -> Queue {
-        Queue::new(settings, Instant::now())
+    fn queue(settings: topology::Queue) -> MessageQueue {
+        MessageQueue::new(settings, Instant::now())
     }
 
-    fn push(queue: &mut Queue, bodies: &[&'static str]) {
+    fn push(queue: &mut MessageQueue, bodies: &[&'static str]) {
         for body in bodies {
             let message = Publication { body: (*body).into(), ..Publication::default() };
             queue.push(Arc::new(message)).expect("the queue has room");
         }
     }
 
-    fn subscribe(queue: &mut Queue, id: u64, prefetch: u16) {
+    fn subscribe(queue: &mut MessageQueue, id: u64, prefetch: u16) {
         queue.subscribe(id, Some(Consume { prefetch }), Arc::new(Notify::new()));
     }
 
-    fn fetch(queue: &mut Queue, id: u64) -> Vec<(String, bool)> {
+    fn fetch(queue: &mut MessageQueue, id: u64) -> Vec<(String, bool)> {
         let mut deliveries = Vec::new();
         queue.fetch(id, &mut deliveries, usize::MAX);
         deliveries
@@ -238,7 +238,7 @@ mod tests {
             .collect()
     }
 
-    fn bodies(queue: &mut Queue, id: u64) -> Vec<String> {
+    fn bodies(queue: &mut MessageQueue, id: u64) -> Vec<String> {
         fetch(queue, id).into_iter().map(|(body, _)| body).collect()
     }
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_expires_only_while_nobody_consumes_it() {
+    fn a_queue_expires_only_without_a_consumer() {
         let mut queue = queue(topology::Queue::classic("q".into()).expiring(Duration::from_secs(60)));
         let start = Instant::now();
         subscribe(&mut queue, 1, 1);

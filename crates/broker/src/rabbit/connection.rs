@@ -13,8 +13,8 @@ use lapin::{Connection, ConnectionProperties, Event};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
-use super::largest::Largest;
 use super::publisher::Publisher;
+use super::size_limit::SizeLimit;
 use super::{CLOSE_DEADLINE, RUNTIME, Session, version, wire};
 use crate::Error;
 use crate::over::Over;
@@ -38,7 +38,7 @@ pub(crate) struct Server {
     /// over.
     turn: AtomicUsize,
     version: OnceCell<Option<String>>,
-    largest: Arc<Largest>,
+    limit: Arc<SizeLimit>,
 }
 
 /// A word of RabbitMQ's refusal when it has as many connections as an operator allows, which is temporary.
@@ -126,7 +126,7 @@ impl Server {
         let endpoints = split(urls).into_iter().map(Endpoint::new).collect::<Result<Vec<_>, _>>()?;
         let endpoint = endpoints.iter().map(|endpoint| endpoint.label.as_str()).collect::<Vec<_>>().join(", ");
         let turn = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(Self { endpoints, endpoint, turn, version: OnceCell::new(), largest: Arc::default() })
+        Ok(Self { endpoints, endpoint, turn, version: OnceCell::new(), limit: Arc::default() })
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -194,21 +194,21 @@ impl Server {
         for connection in [&publishing, &consuming] {
             tokio::spawn(watch_events(connection.events_listener(), Arc::clone(&over)));
         }
-        let (buried, is_buried) = watch::channel(false);
-        tokio::spawn(bury([Arc::clone(&publishing), Arc::clone(&consuming)], Arc::clone(&over), buried));
+        let (closed, is_closed) = watch::channel(false);
+        tokio::spawn(close_connections([Arc::clone(&publishing), Arc::clone(&consuming)], Arc::clone(&over), closed));
         let session = |publisher| Session {
             over: Arc::clone(&over),
             publisher,
             publishing: Arc::clone(&publishing),
             consuming,
-            buried: is_buried,
+            closed: is_closed,
             server_version,
         };
         let opened = async {
-            let largest = self.largest.find(&publishing, &over).await?;
+            let limit = self.limit.find(&publishing, &over).await?;
             let channel = super::ask(&over, "channel.open", publishing.create_channel()).await?;
             super::ask(&over, "confirm.select", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            let bound = (largest, Arc::clone(&self.largest));
+            let bound = (limit, Arc::clone(&self.limit));
             Ok(Publisher::start(channel, Arc::clone(&publishing), Arc::clone(&over), bound, callers))
         }
         .await;
@@ -251,7 +251,7 @@ async fn watch_events(events: impl Stream<Item = Event>, over: Arc<Over>) {
 }
 
 /// Closes the connections of a session that is over, so that RabbitMQ gives back in place what was not acked.
-async fn bury(connections: [Arc<Connection>; 2], over: Arc<Over>, buried: watch::Sender<bool>) {
+async fn close_connections(connections: [Arc<Connection>; 2], over: Arc<Over>, closed: watch::Sender<bool>) {
     over.wait().await;
     let close = async |connection: &Connection| {
         // A broker that is gone does not answer; dropping the connection is all that can be done then.
@@ -259,5 +259,5 @@ async fn bury(connections: [Arc<Connection>; 2], over: Arc<Over>, buried: watch:
     };
     let [publishing, consuming] = &connections;
     tokio::join!(close(publishing), close(consuming));
-    buried.send_replace(true);
+    closed.send_replace(true);
 }

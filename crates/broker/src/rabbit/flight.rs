@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::publisher::{Buffer, Outgoing};
-use super::refusals::{REFUSED_MAX, Refusals};
+use super::refusals::{REFUSED_MAX, RefusedAddresses};
 use super::wire;
 use crate::{Error, Publication, PublishError};
 
@@ -39,9 +39,9 @@ pub(super) struct Flights {
     next: u64,
     flying: BTreeMap<u64, Flight>,
     /// Confirmed or refused, with the receipt not settled yet.
-    landed: Vec<Landed>,
+    landed: Vec<Landing>,
     returned: HashSet<u64>,
-    refusals: Refusals,
+    refusals: RefusedAddresses,
     digests: RandomState,
     wake: mpsc::UnboundedSender<u64>,
     woken: mpsc::UnboundedReceiver<u64>,
@@ -52,28 +52,28 @@ pub(super) struct Flights {
 struct Flight {
     confirming: Confirming,
     waker: Waker,
-    receipt: Receipt,
+    receipt: BufferedReceipt,
     sent: Instant,
     /// A digest of its exchange and routing key.
     address: u64,
 }
 
-struct Landed {
+struct Landing {
     number: u64,
     result: Result<(), PublishError>,
     /// Its confirm took a return, its own or another's, so that its own may still turn up.
     took_a_return: bool,
-    receipt: Receipt,
+    receipt: BufferedReceipt,
 }
 
 /// Settles a receipt once, and frees its room in the buffer in any case.
-struct Receipt {
+struct BufferedReceipt {
     sender: Option<oneshot::Sender<Result<(), PublishError>>>,
     bytes: usize,
     buffer: Arc<Buffer>,
 }
 
-impl Receipt {
+impl BufferedReceipt {
     fn settle(mut self, result: Result<(), PublishError>) {
         if let Some(sender) = self.sender.take() {
             // The receipt may have been dropped.
@@ -82,18 +82,18 @@ impl Receipt {
     }
 }
 
-impl Drop for Receipt {
+impl Drop for BufferedReceipt {
     fn drop(&mut self) {
         self.buffer.release(self.bytes);
     }
 }
 
-struct Notes {
+struct NumberWaker {
     number: u64,
     queue: mpsc::UnboundedSender<u64>,
 }
 
-impl Wake for Notes {
+impl Wake for NumberWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -115,7 +115,7 @@ impl Flights {
             flying: BTreeMap::new(),
             landed: Vec::new(),
             returned: HashSet::new(),
-            refusals: Refusals::default(),
+            refusals: RefusedAddresses::default(),
             digests: RandomState::new(),
             wake,
             woken,
@@ -127,7 +127,7 @@ impl Flights {
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<(), Error> {
         let number = self.next;
         self.next += 1;
-        let receipt = Receipt {
+        let receipt = BufferedReceipt {
             sender: Some(outgoing.receipt),
             bytes: outgoing.publication.body.len(),
             buffer: Arc::clone(&self.buffer),
@@ -135,10 +135,10 @@ impl Flights {
         let properties = wire::properties_to_amqp(&outgoing.publication, number, self.header_bytes_max);
         let address = self.digests.hash_one((&outgoing.publication.exchange, &outgoing.publication.routing_key));
         let confirming = Box::pin(carry(Arc::clone(&self.channel), outgoing.publication, properties));
-        let waker = Arc::new(Notes { number, queue: self.wake.clone() }).into();
+        let waker = Arc::new(NumberWaker { number, queue: self.wake.clone() }).into();
         self.flying.insert(number, Flight { confirming, waker, receipt, sent: Instant::now(), address });
         // The first poll numbers the publication and queues its frames, so it is done at once and in order.
-        self.look(number)
+        self.poll_flight(number)
     }
 
     /// Resolves when there is something to settle. Cancel-safe.
@@ -151,15 +151,15 @@ impl Flights {
     /// Polls all that were woken, and settles the receipts that are certain. An error means that the channel is gone.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         if let Some(number) = self.pending.take() {
-            self.look(number)?;
+            self.poll_flight(number)?;
         }
         while let Ok(number) = self.woken.try_recv() {
-            self.look(number)?;
+            self.poll_flight(number)?;
         }
         let oldest = self.flying.first_key_value().map_or(u64::MAX, |(number, _)| *number);
         let returned = &mut self.returned;
         let is_certain =
-            |landed: &mut Landed| !landed.took_a_return || landed.number < oldest || returned.contains(&landed.number);
+            |landed: &mut Landing| !landed.took_a_return || landed.number < oldest || returned.contains(&landed.number);
         for landed in self.landed.extract_if(.., is_certain).collect::<Vec<_>>() {
             let result = if self.returned.remove(&landed.number) { Err(PublishError::Returned) } else { landed.result };
             landed.receipt.settle(result);
@@ -179,7 +179,7 @@ impl Flights {
         }
     }
 
-    fn look(&mut self, number: u64) -> Result<(), Error> {
+    fn poll_flight(&mut self, number: u64) -> Result<(), Error> {
         // Woken more than once, it may be confirmed already.
         let Some(flight) = self.flying.get_mut(&number) else { return Ok(()) };
         let confirmation = match flight.confirming.as_mut().poll(&mut Context::from_waker(&flight.waker)) {
@@ -204,7 +204,7 @@ impl Flights {
                 Err(_) => {}
                 Ok(()) => self.refusals.taken(flight.address),
             }
-            self.landed.push(Landed { number, result, took_a_return, receipt: flight.receipt });
+            self.landed.push(Landing { number, result, took_a_return, receipt: flight.receipt });
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::flight::Flights;
-use super::largest::Largest;
+use super::size_limit::SizeLimit;
 use super::wire;
 use crate::over::Over;
 use crate::publisher::{CONFIRM_DEADLINE, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX};
@@ -77,13 +77,13 @@ impl Publisher {
         channel: Channel,
         connection: Arc<Connection>,
         over: Arc<Over>,
-        largest: (usize, Arc<Largest>),
+        limit: (usize, Arc<SizeLimit>),
         callers: &Handle,
     ) -> Self {
         let (outgoing, taken) = mpsc::unbounded_channel();
         let buffer = Arc::new(Buffer::default());
-        let (message_bytes_max, largest) = largest;
-        callers.spawn(run(channel, connection, taken, Arc::clone(&buffer), over, largest));
+        let (message_bytes_max, limit) = limit;
+        callers.spawn(run(channel, connection, taken, Arc::clone(&buffer), over, limit));
         Self { outgoing, message_bytes_max, buffer }
     }
 
@@ -135,7 +135,7 @@ async fn run(
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
     buffer: Arc<Buffer>,
     over: Arc<Over>,
-    largest: Arc<Largest>,
+    limit: Arc<SizeLimit>,
 ) {
     let header_bytes_max = wire::header_bytes_max(connection.configuration().frame_max());
     let mut flights = Flights::new(channel, header_bytes_max, buffer);
@@ -168,7 +168,7 @@ async fn run(
         }
         let sent = batch.drain(..).try_for_each(|outgoing| flights.send(outgoing));
         if let Err(error) = sent.and_then(|()| flights.settle()) {
-            largest.learn(&error);
+            limit.learn(&error);
             over.end(error);
             break;
         }

@@ -17,16 +17,16 @@ const APART: Duration = Duration::from_secs(30);
 const ADDRESSES_MAX: usize = 1000;
 
 #[derive(Clone, Copy, Debug)]
-struct Refused {
+struct RefusalPeriod {
     since: Instant,
     last: Instant,
 }
 
 /// By a digest of the address.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<u64, Refused>);
+pub(super) struct RefusedAddresses(HashMap<u64, RefusalPeriod>);
 
-impl Refusals {
+impl RefusedAddresses {
     pub(super) fn taken(&mut self, address: u64) {
         if !self.0.is_empty() {
             self.0.remove(&address);
@@ -38,7 +38,7 @@ impl Refusals {
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
             self.0.clear();
         }
-        let refused = self.0.entry(address).or_insert(Refused { since: now, last: now });
+        let refused = self.0.entry(address).or_insert(RefusalPeriod { since: now, last: now });
         if now - refused.last > APART {
             refused.since = now;
         }
@@ -53,7 +53,7 @@ mod tests {
 
     /// Whether the last of refusals at these seconds is one too many; `taken` is when something was taken in between.
     fn lasts(seconds: impl IntoIterator<Item = u64>, taken: Option<u64>) -> bool {
-        let (begun, mut refusals) = (Instant::now(), Refusals::default());
+        let (begun, mut refusals) = (Instant::now(), RefusedAddresses::default());
         let mut lasts = false;
         for second in seconds {
             if taken == Some(second) {

@@ -172,8 +172,8 @@ fn headers_to_amqp(headers: &BTreeMap<String, String>, bytes_max: usize) -> Fiel
     let mut table = FieldTable::default();
     let mut room = bytes_max;
     // Our own first: a dead letter must keep its reason, whatever headers its publisher set.
-    let told = headers.iter().filter(|(name, _)| !ROUTING_HEADERS.contains(&name.as_str()));
-    let (ours, theirs): (Vec<_>, Vec<_>) = told.partition(|(name, _)| name.starts_with(OURS));
+    let passed = headers.iter().filter(|(name, _)| !ROUTING_HEADERS.contains(&name.as_str()));
+    let (ours, theirs): (Vec<_>, Vec<_>) = passed.partition(|(name, _)| name.starts_with(OURS));
     for (name, value) in ours.into_iter().chain(theirs) {
         let bytes = name.len() + HEADER_OVERHEAD;
         if name.len() <= NAME_BYTES_MAX && bytes < room {

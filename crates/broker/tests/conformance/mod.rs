@@ -65,6 +65,6 @@ both! {
         a_missing_queue_is_an_error_that_leaves_the_session_alone,
         consuming_a_missing_queue_ends_the_session,
         a_deleted_queue_is_declared_again_empty,
-        after_the_end_everything_says_so,
-        a_session_ends_when_nobody_holds_it;
+        after_the_end_everything_fails,
+        a_session_ends_with_its_last_handle_and_consumer;
 }

@@ -74,13 +74,13 @@ pub(crate) async fn unbinding_what_never_was_changes_nothing(world: World) -> an
     for _ in 0..2 {
         session.unbind(&bindings).await?;
     }
-    let to_nobody = Publication {
+    let unroutable = Publication {
         exchange: bindings[0].exchange.clone(),
         routing_key: "a.key".to_owned(),
         mandatory: true,
         ..Publication::default()
     };
-    assert_eq!(soon(session.publish(to_nobody)).await?, Err(PublishError::Returned));
+    assert_eq!(soon(session.publish(unroutable)).await?, Err(PublishError::Returned));
     Ok(())
 }
 
@@ -214,7 +214,7 @@ pub(crate) async fn a_deleted_queue_is_declared_again_empty(world: World) -> any
     Ok(())
 }
 
-pub(crate) async fn after_the_end_everything_says_so(world: World) -> anyhow::Result<()> {
+pub(crate) async fn after_the_end_everything_fails(world: World) -> anyhow::Result<()> {
     let queue = world.name("q");
     let session = world.with_queue(Queue::classic(queue.clone())).await?;
     publish(&session, &queue, 0..3).await?;
@@ -231,7 +231,7 @@ pub(crate) async fn after_the_end_everything_says_so(world: World) -> anyhow::Re
     Ok(())
 }
 
-pub(crate) async fn a_session_ends_when_nobody_holds_it(world: World) -> anyhow::Result<()> {
+pub(crate) async fn a_session_ends_with_its_last_handle_and_consumer(world: World) -> anyhow::Result<()> {
     let queue = world.name("q");
     let session = world.with_queue(Queue::classic(queue.clone())).await?;
     publish(&session, &queue, 0..3).await?;

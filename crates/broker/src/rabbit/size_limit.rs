@@ -21,20 +21,20 @@ const NOWHERE: &str = "slotline.nowhere";
 /// The words before the bound in RabbitMQ's refusal of a message that is too large.
 const TOO_LARGE: &str = "max size";
 /// How long to wait for an answer: a broker that blocks publishers gives none.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The bound that was found, or 0.
 #[derive(Debug, Default)]
-pub(super) struct Largest(AtomicUsize);
+pub(super) struct SizeLimit(AtomicUsize);
 
-enum Answer {
+enum ProbeResult {
     Taken,
     Refused(String),
     /// No answer in time.
     Silence,
 }
 
-impl Largest {
+impl SizeLimit {
     /// The most bytes of a message; an error if they are too few for a session to work.
     pub(super) async fn find(&self, connection: &Connection, over: &Over) -> Result<usize, Error> {
         let known = self.0.load(Ordering::Relaxed);
@@ -45,11 +45,11 @@ impl Largest {
         let found = loop {
             let words = match send(connection, over, tried).await? {
                 // More was not tried. A later refusal sets the bound.
-                Answer::Taken if tried == Sizes::MESSAGE_FULL => break BODY_BYTES_MAX,
-                Answer::Taken => break tried,
-                Answer::Silence if known > 0 => return Ok(known),
-                Answer::Silence => return Ok(BODY_BYTES_MAX),
-                Answer::Refused(words) => words,
+                ProbeResult::Taken if tried == Sizes::MESSAGE_FULL => break BODY_BYTES_MAX,
+                ProbeResult::Taken => break tried,
+                ProbeResult::Silence if known > 0 => return Ok(known),
+                ProbeResult::Silence => return Ok(BODY_BYTES_MAX),
+                ProbeResult::Refused(words) => words,
             };
             match bound_in(&words) {
                 Some(bound) if bound >= Sizes::MESSAGE_MIN => break bound,
@@ -78,18 +78,18 @@ impl Largest {
     }
 }
 
-async fn send(connection: &Connection, over: &Over, bytes: usize) -> Result<Answer, Error> {
+async fn send(connection: &Connection, over: &Over, bytes: usize) -> Result<ProbeResult, Error> {
     let channel = super::ask(over, "channel.open", connection.create_channel()).await?;
     super::ask(over, "confirm.select", channel.confirm_select(ConfirmSelectOptions::default())).await?;
     let (body, options) = (vec![0; bytes], BasicPublishOptions::default());
     let sent = async {
         channel.basic_publish("".into(), NOWHERE.into(), options, &body, BasicProperties::default()).await?.await
     };
-    Ok(match tokio::time::timeout(PATIENCE, sent).await.map(|sent| sent.map_err(|error| wire::error(&error))) {
-        Ok(Err(Error::Lost(words))) if words.contains(TOO_LARGE) => Answer::Refused(words),
+    Ok(match tokio::time::timeout(PROBE_TIMEOUT, sent).await.map(|sent| sent.map_err(|error| wire::error(&error))) {
+        Ok(Err(Error::Lost(words))) if words.contains(TOO_LARGE) => ProbeResult::Refused(words),
         // Some users may not publish to the default exchange.
-        Ok(_) => Answer::Taken,
-        Err(_) => Answer::Silence,
+        Ok(_) => ProbeResult::Taken,
+        Err(_) => ProbeResult::Silence,
     })
 }
 
@@ -111,9 +111,9 @@ mod tests {
         for other in ["PRECONDITION_FAILED - message size 9 is larger than max size", "ACCESS_REFUSED - 17", ""] {
             assert_eq!(bound_in(other), None, "{other}");
         }
-        let largest = Largest::default();
-        largest.learn(&Error::Lost(words.to_owned()));
-        largest.learn(&Error::Lost("connection reset".to_owned()));
-        assert_eq!(largest.0.into_inner(), 1 << 20);
+        let limit = SizeLimit::default();
+        limit.learn(&Error::Lost(words.to_owned()));
+        limit.learn(&Error::Lost("connection reset".to_owned()));
+        assert_eq!(limit.0.into_inner(), 1 << 20);
     }
 }
