@@ -116,7 +116,7 @@ pub(crate) async fn apply(
     let mut names = BTreeSet::new();
     for (index, declared) in actions.iter().enumerate() {
         if !names.insert(&declared.action_ref) {
-            let message = format!("{} is there already", declared.action_ref);
+            let message = format!("{} is there twice", declared.action_ref);
             return Err(Error::invalid(&format!("actions[{index}].action_ref"), message));
         }
         declared.policy.check().map_err(|error| {

@@ -72,7 +72,7 @@ impl Condition {
                 failed(&IF_MATCH, format!("no action is called {action_ref}: leave If-Match out to make it"))
             }
             (Self::OneOf(tags), Some(policy)) if !tags.contains(&policy.etag()) => {
-                let message = format!("the policy of {action_ref} is another by now: GET it again, and send its ETag");
+                let message = format!("the policy of {action_ref} has changed: GET it again, and send its ETag");
                 failed(&IF_MATCH, message)
             }
             (Self::None | Self::New, None) | (Self::None | Self::Any | Self::OneOf(_), Some(_)) => Ok(()),

@@ -55,7 +55,7 @@ pub(crate) enum Error {
     SlowBody,
     #[error("a bearer token is needed, in the header Authorization")]
     TokenMissing,
-    #[error("the token is none of this API's")]
+    #[error("the token is not one of this API's")]
     TokenWrong,
     #[error("a request from another site or under a foreign name; to be reached beyond this machine, set an API token")]
     Foreign,
@@ -70,7 +70,7 @@ pub(crate) enum Error {
     Busy,
     #[error("there are {0} streams already; try another executor, or ask for pages without `wait`")]
     TooManyStreams(usize),
-    #[error("this is served as {0} alone; say so in the header Accept")]
+    #[error("this route serves only {0}: send that in the header Accept")]
     NotAcceptable(&'static str),
     #[error("there was no answer in time")]
     Overdue,

@@ -44,8 +44,12 @@ pub enum Error {
 /// What to do about it; printed before the system's own message.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => ", another program does: end that one, or choose another with --listen",
-        io::ErrorKind::AddrNotAvailable => ", which is no address of this machine: choose another with --listen",
+        io::ErrorKind::AddrInUse => {
+            ", which another program uses: stop that program, or choose another address with --listen"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ", which is no address of this machine: choose another address with --listen"
+        }
         io::ErrorKind::PermissionDenied => ", which needs a right of its own: choose a port above 1023 with --listen",
         _ => "",
     }

@@ -97,7 +97,7 @@ impl Tokens {
             check_name(name).map_err(refuse)?;
             let token = Token::new(secret).map_err(|error| refuse(error.to_string()))?;
             if !names.insert(name) {
-                return Err(refuse(format!("{name} is there already")));
+                return Err(refuse(format!("{name} is there twice")));
             }
             if !secrets.insert(token.clone()) {
                 return Err(refuse(format!("the token of {name} has another name, too")));
@@ -143,7 +143,7 @@ fn check_name(name: &str) -> Result<(), String> {
         return Err(format!("a name has 1 to {NAME_CHARS_MAX} letters, digits and -_.@"));
     }
     if [LOCAL, PUBLISHER, EXECUTOR].contains(&name) {
-        return Err(format!("{name} stands for another in the audit: choose another name"));
+        return Err(format!("{name} has a meaning of its own in the audit: choose another name"));
     }
     Ok(())
 }
@@ -185,10 +185,10 @@ mod tests {
             ("\n# nothing\n", "the API token must be"),
             ("alice 3f9c\n77ab\n", "line 2: it has no name"),
             ("al/ice 3f9c\n", "line 1: a name has"),
-            ("alice 3f9c\nalice 77ab\n", "line 2: alice is there already"),
+            ("alice 3f9c\nalice 77ab\n", "line 2: alice is there twice"),
             ("alice 3f9c\nbob 3f9c\n", "line 2: the token of bob has another name, too"),
             ("alice 3f9c 77ab\n", "line 1: the API token must be"),
-            ("local 3f9c\n", "line 1: local stands for another"),
+            ("local 3f9c\n", "line 1: local has a meaning of its own"),
         ] {
             let error = Tokens::parse(text).expect_err(text).to_string();
             assert!(error.starts_with(expected) && !error.contains("3f9c") && !error.contains("77ab"), "{error}");

@@ -134,8 +134,8 @@ fn a_port_that_is_taken_is_named() -> anyhow::Result<()> {
     let address = taken.local_addr()?.to_string();
     let (code, stderr) = desk.fails(&["dev", "--data", "data", "--listen", &address], &[])?;
     let expected = format!(
-        "slotline: can't listen on {address}, another program does: end that one, or choose another with --listen: Address \
-         already in use (os error 98)\n"
+        "slotline: can't listen on {address}, which another program uses: stop that program, or choose another address \
+         with --listen: Address already in use (os error 98)\n"
     );
     assert_eq!((stderr, code), (expected, Some(2)));
     Ok(())
@@ -336,7 +336,10 @@ fn a_wrong_token_has_another_error_than_a_missing_one() -> anyhow::Result<()> {
             "",
             "slotline: a bearer token is needed, in the header Authorization (give it in SLOTLINE_API_TOKEN or --api-token-file)\n",
         ),
-        ("another", "slotline: the token is none of this API's (give it in SLOTLINE_API_TOKEN or --api-token-file)\n"),
+        (
+            "another",
+            "slotline: the token is not one of this API's (give it in SLOTLINE_API_TOKEN or --api-token-file)\n",
+        ),
     ] {
         let output = dev.command(&["workers"]).env("SLOTLINE_API_TOKEN", token).output()?;
         assert_eq!((printed(&output).as_str(), output.status.code()), (expected, Some(2)));
