@@ -67,7 +67,7 @@ pub(crate) async fn put(
     Path(action_ref): Path<String>,
     uri: Uri,
     headers: HeaderMap,
-    input::Json(policy): input::Json<Policy>,
+    input::JsonBody(policy): input::JsonBody<Policy>,
 ) -> Result<Response, Error> {
     let action_ref = ActionRef::new(&action_ref).map_err(|error| Error::invalid("action_ref", error.to_string()))?;
     let (condition, by) = (Condition::read(&headers)?, actor.by(input::reason(&uri)?));
@@ -84,7 +84,7 @@ pub(crate) async fn patch(
     Path(action_ref): Path<String>,
     uri: Uri,
     headers: HeaderMap,
-    input::Json(patch): input::Json<Box<RawValue>>,
+    input::JsonBody(patch): input::JsonBody<Box<RawValue>>,
 ) -> Result<Response, Error> {
     let (condition, by) = (Condition::read(&headers)?, actor.by(input::reason(&uri)?));
     // A member that is there twice would be read as the last of the two.
@@ -105,7 +105,7 @@ pub(crate) async fn apply(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     uri: Uri,
-    input::Json(body): input::Json<ApplyBody>,
+    input::JsonBody(body): input::JsonBody<ApplyBody>,
 ) -> Result<Json<Answer<Vec<Applied>>>, Error> {
     let ApplyBody { actions, dry_run, reason } = body;
     let by = actor.by(input::reason_of(&uri, reason)?);
@@ -135,7 +135,7 @@ pub(crate) async fn delete(
 ) -> Result<Json<Answer<serde_json::Value>>, Error> {
     let action_ref = input::known_ref(&action_ref)?;
     api.control.delete_action(action_ref.clone(), actor.by(input::reason(&uri)?)).await?;
-    api.known.forget(&action_ref);
+    api.known_actions.forget(&action_ref);
     Ok(Json(Answer { data: json!({"action_ref": action_ref, "deleted": true}) }))
 }
 
@@ -144,7 +144,7 @@ pub(crate) async fn pause(
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
-    input::OptionalJson(body): input::OptionalJson<ReasonBody>,
+    input::OptionalJsonBody(body): input::OptionalJsonBody<ReasonBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
     let by = actor.by(input::reason_of(&uri, body.reason)?);
     set_paused(&api, &action_ref, true, by).await
@@ -155,7 +155,7 @@ pub(crate) async fn resume(
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
-    input::OptionalJson(body): input::OptionalJson<ReasonBody>,
+    input::OptionalJsonBody(body): input::OptionalJsonBody<ReasonBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
     let by = actor.by(input::reason_of(&uri, body.reason)?);
     set_paused(&api, &action_ref, false, by).await
@@ -171,7 +171,7 @@ pub(crate) async fn override_limit(
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
-    input::Json(body): input::Json<OverrideBody>,
+    input::JsonBody(body): input::JsonBody<OverrideBody>,
 ) -> Result<Json<Answer<Action>>, Error> {
     body.check().map_err(|(field, message)| Error::invalid(field, message))?;
     let OverrideBody { limit, duration, reason } = body;

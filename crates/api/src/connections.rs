@@ -22,7 +22,7 @@ const _: () = assert!(
 /// All connections of one listener.
 #[derive(Clone)]
 pub(crate) struct Connections {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle: Arc<Idle>,
 }
 
@@ -37,20 +37,20 @@ struct Idle {
 struct Table {
     /// Rises whenever a connection becomes idle.
     next: u64,
-    silent: BTreeMap<u64, CancellationToken>,
+    idle: BTreeMap<u64, CancellationToken>,
 }
 
 /// A connection's permit. Idle until its first request, and between requests.
 pub(crate) struct Connection {
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     pub(crate) activity: Activity,
 }
 
 /// Tracks whether a connection has a request.
 #[derive(Clone)]
-pub(crate) struct Activity(Arc<Silence>);
+pub(crate) struct Activity(Arc<ConnectionState>);
 
-struct Silence {
+struct ConnectionState {
     idle: Arc<Idle>,
     evicted: CancellationToken,
     /// Its number among the idle connections; none while a request is answered.
@@ -58,11 +58,11 @@ struct Silence {
 }
 
 /// One request under way, until its answer is sent.
-pub(crate) struct Busy(Arc<Silence>);
+pub(crate) struct Busy(Arc<ConnectionState>);
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(CONNECTIONS_MAX)), idle: Arc::default() }
+        Self { permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), idle: Arc::default() }
     }
 }
 
@@ -72,17 +72,17 @@ impl Connections {
         loop {
             // Made before the check, so that no connection that becomes idle meanwhile is missed.
             let changed = self.idle.changed.notified();
-            let acquired = match Arc::clone(&self.places).try_acquire_owned() {
-                Ok(place) => Some(place),
-                Err(_) if self.idle.evict() => Arc::clone(&self.places).acquire_owned().await.ok(),
+            let acquired = match Arc::clone(&self.permits).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) if self.idle.evict() => Arc::clone(&self.permits).acquire_owned().await.ok(),
                 Err(_) => tokio::select! {
-                    place = Arc::clone(&self.places).acquire_owned() => place.ok(),
+                    permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
                     () = changed => None,
                 },
             };
-            if let Some(place) = acquired {
-                let activity = Activity::silent(Arc::clone(&self.idle));
-                return Connection { _place: place, activity };
+            if let Some(permit) = acquired {
+                let activity = Activity::new(Arc::clone(&self.idle));
+                return Connection { _permit: permit, activity };
             }
         }
     }
@@ -96,7 +96,7 @@ impl Idle {
 
     /// Closes the connection that has been idle for longest; `false` if none is idle.
     fn evict(&self) -> bool {
-        let oldest = self.lock().silent.pop_first();
+        let oldest = self.lock().idle.pop_first();
         oldest.map(|(_, evicted)| evicted.cancel()).is_some()
     }
 
@@ -104,7 +104,7 @@ impl Idle {
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        table.silent.insert(number, evicted.clone());
+        table.idle.insert(number, evicted.clone());
         drop(table);
         self.changed.notify_one();
         number
@@ -112,16 +112,16 @@ impl Idle {
 }
 
 impl Activity {
-    fn silent(idle: Arc<Idle>) -> Self {
+    fn new(idle: Arc<Idle>) -> Self {
         let evicted = CancellationToken::new();
         let number = Mutex::new(Some(idle.add(&evicted)));
-        Self(Arc::new(Silence { idle, evicted, number }))
+        Self(Arc::new(ConnectionState { idle, evicted, number }))
     }
 
     /// Marks the connection as busy until the returned value is dropped.
     pub(crate) fn begin(&self) -> Busy {
         if let Some(number) = self.0.lock().take() {
-            self.0.idle.lock().silent.remove(&number);
+            self.0.idle.lock().idle.remove(&number);
         }
         Busy(Arc::clone(&self.0))
     }
@@ -132,7 +132,7 @@ impl Activity {
     }
 }
 
-impl Silence {
+impl ConnectionState {
     fn lock(&self) -> MutexGuard<'_, Option<u64>> {
         self.number.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,10 +145,10 @@ impl Drop for Busy {
     }
 }
 
-impl Drop for Silence {
+impl Drop for ConnectionState {
     fn drop(&mut self) {
         if let Some(number) = self.lock().take() {
-            self.idle.lock().silent.remove(&number);
+            self.idle.lock().idle.remove(&number);
         }
     }
 }
@@ -158,36 +158,36 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_has_been_silent_for_longest_makes_room_and_who_asks_stays() {
+    async fn the_connection_that_is_idle_for_longest_makes_room_and_a_busy_one_stays() {
         let connections = Connections::default();
         let mut all = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             all.push(connections.admit().await);
         }
-        let asking = all[0].activity.begin();
+        let busy = all[0].activity.begin();
         let evicted = all[1].activity.clone();
         let admitting = tokio::spawn({
             let connections = connections.clone();
             async move { connections.admit().await }
         });
         evicted.evicted().await;
-        assert!(!all[0].activity.0.evicted.is_cancelled(), "it asks");
+        assert!(!all[0].activity.0.evicted.is_cancelled(), "it is busy");
         assert!(!all[2].activity.0.evicted.is_cancelled(), "one is enough");
         drop(all.remove(1));
-        drop(admitting.await.expect("a place"));
-        drop(asking);
-        assert_eq!(connections.idle.lock().silent.len(), CONNECTIONS_MAX - 1);
+        drop(admitting.await.expect("a permit"));
+        drop(busy);
+        assert_eq!(connections.idle.lock().idle.len(), CONNECTIONS_MAX - 1);
         drop(all);
-        assert!(connections.idle.lock().silent.is_empty());
+        assert!(connections.idle.lock().idle.is_empty());
     }
 
     #[tokio::test]
-    async fn while_all_ask_the_next_waits_for_the_first_that_falls_silent() {
+    async fn while_all_are_busy_the_next_waits_for_the_first_that_becomes_idle() {
         let connections = Connections::default();
-        let (mut all, mut asking) = (Vec::new(), Vec::new());
+        let (mut all, mut busy) = (Vec::new(), Vec::new());
         for _ in 0..CONNECTIONS_MAX {
             let connection = connections.admit().await;
-            asking.push(connection.activity.begin());
+            busy.push(connection.activity.begin());
             all.push(connection);
         }
         let admitting = tokio::spawn({
@@ -196,9 +196,9 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!admitting.is_finished());
-        asking.truncate(7);
+        busy.truncate(7);
         all[7].activity.evicted().await;
         drop(all.remove(7));
-        drop(admitting.await.expect("a place"));
+        drop(admitting.await.expect("a permit"));
     }
 }

@@ -17,7 +17,7 @@ use crate::{Api, input};
 
 /// The properties of a letter that describe its body.
 #[derive(Default, Deserialize)]
-struct Content {
+struct BodyProperties {
     content_type: Option<String>,
     content_encoding: Option<String>,
 }
@@ -36,7 +36,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
     let whole = api.store.dead_letter(&id).await?.ok_or_else(|| Refused::unknown_dead_letter(&id))?;
     // The body is shown as text, whatever it holds, and no more of it than one request may have.
     let shown = &whole.body[..whole.body.len().min(ENVELOPE_BYTES_MAX)];
-    let Content { content_type, content_encoding } = serde_json::from_str(&whole.properties).unwrap_or_default();
+    let BodyProperties { content_type, content_encoding } = serde_json::from_str(&whole.properties).unwrap_or_default();
     let body = Some(String::from_utf8_lossy(shown).into_owned());
     let data = DeadLetter { content_type, content_encoding, body, ..whole.letter };
     Ok(Json(Answer { data }))
@@ -47,7 +47,7 @@ pub(crate) async fn replay(
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     uri: Uri,
-    input::OptionalJson(body): input::OptionalJson<ReasonBody>,
+    input::OptionalJsonBody(body): input::OptionalJsonBody<ReasonBody>,
 ) -> Result<Json<Answer<Value>>, Error> {
     let by = actor.by(input::reason_of(&uri, body.reason)?);
     api.control.replay_dead(id.clone(), by).await?;

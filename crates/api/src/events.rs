@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use crate::control::Refused;
 use crate::error::Error;
-use crate::follow::{Follower, Past};
-use crate::hub::{Filter, Said, Watch};
-use crate::input::Wish;
+use crate::follow::{EventFollower, PastEvents};
+use crate::hub::{EventFilter, Subscription, Update};
+use crate::input::Accept;
 use crate::{Api, input, limits, stream};
 
 /// The longest time that a page waits for events.
@@ -34,62 +34,62 @@ pub(crate) async fn of_one(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let id = input::execution_id(&id)?;
-    match input::wish(&headers, STREAM) {
-        Wish::Named => stream_of_one(&api, id, &uri, &headers).await,
-        Wish::Any | Wish::Other => page(&api, id, &uri).await.map(|page| Json(page).into_response()),
+    match input::accepted(&headers, STREAM) {
+        Accept::Named => stream_of_one(&api, id, &uri, &headers).await,
+        Accept::Any | Accept::Other => page(&api, id, &uri).await.map(|page| Json(page).into_response()),
     }
 }
 
 pub(crate) async fn of_all(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
-    if let Wish::Other = input::wish(&headers, STREAM) {
+    if let Accept::Other = input::accepted(&headers, STREAM) {
         return Err(Error::NotAcceptable(STREAM));
     }
     let pairs = input::query(&uri, &["action", "status"])?;
-    let filter = Filter {
+    let filter = EventFilter {
         actions: input::many(&pairs, "action", |value| ActionRef::new(value).map_err(|error| error.to_string()))?,
         statuses: input::many(&pairs, "status", |value| value.parse::<Status>().map_err(|error| error.to_string()))?,
     };
-    let place = api.places.stream()?;
-    Ok(stream::of_all(api.hub.watch_all(filter), place, api.shutdown.clone()))
+    let permit = api.permits.stream()?;
+    Ok(stream::of_all(api.hub.subscribe_all(filter), permit, api.shutdown.clone()))
 }
 
 async fn stream_of_one(api: &Api, id: ExecutionId, uri: &Uri, headers: &HeaderMap) -> Result<Response, Error> {
     let after = after(&input::query(uri, &["after"])?)?;
     // A browser that reconnects keeps the address it began with.
     let after = last_event_id(headers)?.unwrap_or(after);
-    let place = api.places.stream()?;
-    let follower = Follower::open(api.journal.clone(), api.hub.clone(), id, after);
+    let permit = api.permits.stream()?;
+    let follower = EventFollower::open(api.journal.clone(), api.hub.clone(), id, after);
     let follower = limits::in_time(follower).await??.ok_or_else(|| Refused::unknown_execution(id))?;
     if follower.has_ended() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(stream::of_one(follower, place, api.shutdown.clone()))
+    Ok(stream::of_one(follower, permit, api.shutdown.clone()))
 }
 
 async fn page(api: &Api, id: ExecutionId, uri: &Uri) -> Result<http::Events, Error> {
     let pairs = input::query(uri, &["after", "limit", "wait"])?;
     let (after, limit, wait) = (after(&pairs)?, input::limit(&pairs)?, wait(&pairs)?);
-    let asked = Asked { id, after, limit: u32::try_from(limit).expect("the limit is bounded") };
+    let request = EventsRequest { id, after, limit: u32::try_from(limit).expect("the limit is bounded") };
     let Events { events, is_over, .. } = if wait.is_zero() {
-        let _place = api.places.request()?;
-        limits::in_time(asked.read(&api.store)).await??
+        let _permit = api.permits.request()?;
+        limits::in_time(request.read(&api.store)).await??
     } else {
-        let _place = api.places.stream()?;
-        asked.wait(api, wait).await?
+        let _permit = api.permits.stream()?;
+        request.wait(api, wait).await?
     };
     let next_after = events.last().map_or(after, |event| event.number);
     Ok(http::Events { data: events, next_after, is_over })
 }
 
 /// A request for a page of one execution's events.
-struct Asked {
+struct EventsRequest {
     id: ExecutionId,
     after: u64,
     limit: u32,
 }
 
-impl Asked {
-    async fn read(&self, past: &impl Past) -> Result<Events, Error> {
+impl EventsRequest {
+    async fn read(&self, past: &impl PastEvents) -> Result<Events, Error> {
         let events = past.events(self.id, self.after, self.limit).await?;
         Ok(events.ok_or_else(|| Refused::unknown_execution(self.id))?)
     }
@@ -97,28 +97,28 @@ impl Asked {
     /// Reads the page once it has events; returns an empty one after `wait`, or when this executor stops.
     async fn wait(&self, api: &Api, wait: Duration) -> Result<Events, Error> {
         let until = Instant::now() + wait;
-        let mut watch = api.hub.watch(self.id);
+        let mut subscription = api.hub.subscribe(self.id);
         loop {
             let events = self.read(&*api.journal).await?;
             if !events.events.is_empty() || events.is_over {
                 return Ok(events);
             }
-            let heard = tokio::time::timeout_at(until, self.hear(&mut watch));
-            if !matches!(api.shutdown.run_until_cancelled(heard).await, Some(Ok(()))) {
+            let changed = tokio::time::timeout_at(until, self.changed(&mut subscription));
+            if !matches!(api.shutdown.run_until_cancelled(changed).await, Some(Ok(()))) {
                 return Ok(events);
             }
-            if watch.is_cut_off() {
-                watch = api.hub.watch(self.id);
+            if subscription.is_cut_off() {
+                subscription = api.hub.subscribe(self.id);
             }
         }
     }
 
     /// Returns when the journal may have new events.
-    async fn hear(&self, watch: &mut Watch) {
+    async fn changed(&self, subscription: &mut Subscription) {
         loop {
-            match watch.next().await {
-                Said::Event(live) if live.event.number <= self.after => {}
-                Said::Event(_) | Said::Seam | Said::Lagged => return,
+            match subscription.next().await {
+                Update::Event(live) if live.event.number <= self.after => {}
+                Update::Event(_) | Update::Resync | Update::Lagged => return,
             }
         }
     }

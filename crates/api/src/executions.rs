@@ -27,7 +27,7 @@ const EXPLAIN_WITHIN: Duration = Duration::from_secs(2);
 /// How long an answer waits for the last events of an execution that has just ended.
 const END_WITHIN: Duration = Duration::from_secs(1);
 /// The time between two checks whether they have come.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -36,7 +36,7 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
-    input::Json(body): input::Json<Submit>,
+    input::JsonBody(body): input::JsonBody<Submit>,
 ) -> Result<Response, Error> {
     let submission = Submission {
         message_id: text_header(&headers, &IDEMPOTENCY_KEY, unquoted)?,
@@ -62,9 +62,9 @@ pub(crate) async fn submit(
 
 /// Refuses a request without a known action before it is on the broker, where it could only become a dead letter.
 async fn require_action(api: &Api, action_ref: &ActionRef) -> Result<(), Error> {
-    if !api.known.contains(action_ref) {
+    if !api.known_actions.contains(action_ref) {
         api.store.action(action_ref).await?.ok_or_else(|| Refused::unknown_action(action_ref))?;
-        api.known.remember(action_ref);
+        api.known_actions.remember(action_ref);
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ async fn whole(api: &Api, id: ExecutionId) -> Result<Option<Execution>, Error> {
         if !found.as_ref().is_some_and(|execution| execution.awaits_events) || Instant::now() >= until {
             return Ok(found);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(CHECK_EVERY).await;
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) async fn cancel(
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     uri: Uri,
-    input::OptionalJson(body): input::OptionalJson<CancelBody>,
+    input::OptionalJsonBody(body): input::OptionalJsonBody<CancelBody>,
 ) -> Result<Json<Answer<serde_json::Value>>, Error> {
     let id = input::execution_id(&id)?;
     let status = api.control.cancel(id, actor.by(input::reason_of(&uri, body.reason)?)).await?;
@@ -142,7 +142,7 @@ pub(crate) async fn cancel(
 
 /// The user that published the request; `None` for a publisher that did not set one.
 #[derive(Debug, serde::Deserialize)]
-pub(crate) struct Publisher {
+pub(crate) struct RequestUser {
     user_id: Option<String>,
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct Publisher {
 pub(crate) async fn request(
     State(api): State<Api>,
     Path(message_id): Path<String>,
-    Query(Publisher { user_id }): Query<Publisher>,
+    Query(RequestUser { user_id }): Query<RequestUser>,
 ) -> Result<Json<Answer<Submitted>>, Error> {
     let unknown = || {
         let message =

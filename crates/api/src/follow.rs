@@ -19,7 +19,7 @@ use slotline_store::{Error, Events, Store};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::hub::{Hub, Live, Said, Watch};
+use crate::hub::{Hub, LiveEvent, Subscription, Update};
 
 /// Events read from the journal at once, per follower.
 const PAGE_MAX: u32 = 100;
@@ -27,8 +27,8 @@ const PAGE_MAX: u32 = 100;
 const READS_MAX: usize = 2;
 /// The waits between two reads of a journal that is away, or that lacks events from the hub: from the first, doubling
 /// to the last.
-const LOOK_AGAIN_MIN: Duration = Duration::from_millis(50);
-const LOOK_AGAIN_MAX: Duration = Duration::from_secs(2);
+const READ_AGAIN_MIN: Duration = Duration::from_millis(50);
+const READ_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// How long a follower waits for the journal. Then its client may try another executor.
 const AWAY_MAX: Duration = Duration::from_secs(30);
 
@@ -37,32 +37,32 @@ type Read = Result<Option<Events>, Error>;
 
 /// A source of past events. Its futures are boxed, so that a follower that waits for live events holds no memory for a
 /// read of the journal.
-pub(crate) trait Past {
+pub(crate) trait PastEvents {
     fn events(&self, id: ExecutionId, after: u64, limit: u32) -> BoxFuture<'_, Read>;
 }
 
-impl Past for Store {
+impl PastEvents for Store {
     fn events(&self, id: ExecutionId, after: u64, limit: u32) -> BoxFuture<'_, Read> {
         Self::events(self, id, after, limit).boxed()
     }
 }
 
 /// The journal, read by at most [`READS_MAX`] followers at once.
-pub(crate) struct Journal {
+pub(crate) struct LimitedJournal {
     store: Store,
     reads: Semaphore,
 }
 
-impl Journal {
+impl LimitedJournal {
     pub(crate) fn new(store: Store) -> Self {
         Self { store, reads: Semaphore::new(READS_MAX) }
     }
 }
 
-impl Past for Journal {
+impl PastEvents for LimitedJournal {
     fn events(&self, id: ExecutionId, after: u64, limit: u32) -> BoxFuture<'_, Read> {
         let read = async move {
-            let _turn = self.reads.acquire().await.expect("the semaphore is never closed");
+            let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
             self.store.events(id, after, limit).await
         };
         read.boxed()
@@ -72,20 +72,20 @@ impl Past for Journal {
 /// The next event of a follower, or its end.
 #[derive(Debug)]
 pub(crate) enum Next {
-    Event(Arc<Live>),
+    Event(Arc<LiveEvent>),
     /// Nothing follows: the execution is settled, or forgotten.
     Over,
-    /// The client was too slow; it may resume after [`Follower::last`].
+    /// The client was too slow; it may resume after [`EventFollower::last`].
     Lagged,
     /// The journal is away for too long; the client may resume in the same way.
     Away,
 }
 
 /// Follows the events of one execution.
-pub(crate) struct Follower<P> {
+pub(crate) struct EventFollower<P> {
     past: Arc<P>,
     hub: Arc<Hub>,
-    watch: Watch,
+    subscription: Subscription,
     id: ExecutionId,
     /// The number of the last event that was returned.
     last: u64,
@@ -94,18 +94,19 @@ pub(crate) struct Follower<P> {
     /// The journal must be read after `page`.
     is_behind: bool,
     /// The highest number that the hub published; the journal must have the events up to it.
-    told: u64,
+    published: u64,
     /// Nothing follows `page`.
     is_over: bool,
 }
 
-impl<P: Past> Follower<P> {
+impl<P: PastEvents> EventFollower<P> {
     /// Follows the events after that number; `None` if there is no such execution.
     pub(crate) async fn open(past: Arc<P>, hub: Arc<Hub>, id: ExecutionId, after: u64) -> Result<Option<Self>, Error> {
-        let watch = hub.watch(id);
+        let subscription = hub.subscribe(id);
         let Some(first) = past.events(id, after, PAGE_MAX).await? else { return Ok(None) };
         let page = VecDeque::new();
-        let mut follower = Self { past, hub, watch, id, last: after, page, is_behind: true, told: 0, is_over: false };
+        let mut follower =
+            Self { past, hub, subscription, id, last: after, page, is_behind: true, published: 0, is_over: false };
         follower.take(first);
         Ok(Some(follower))
     }
@@ -124,7 +125,7 @@ impl<P: Past> Follower<P> {
     pub(crate) async fn next(&mut self) -> Next {
         loop {
             if let Some(event) = self.page.pop_front() {
-                return self.hand_on(Arc::new(Live::new(event)));
+                return self.return_event(Arc::new(LiveEvent::new(event)));
             }
             if self.is_over {
                 return Next::Over;
@@ -136,33 +137,33 @@ impl<P: Past> Follower<P> {
                 }
                 continue;
             }
-            match self.watch.next().await {
-                Said::Event(live) if live.event.number == self.last + 1 => return self.hand_on(live),
+            match self.subscription.next().await {
+                Update::Event(live) if live.event.number == self.last + 1 => return self.return_event(live),
                 // A number at or below the last was in the journal already.
-                Said::Event(live) => {
-                    self.told = self.told.max(live.event.number);
+                Update::Event(live) => {
+                    self.published = self.published.max(live.event.number);
                     self.is_behind = live.event.number > self.last || is_last(&live.event);
                 }
-                Said::Seam => self.is_behind = true,
-                Said::Lagged => return Next::Lagged,
+                Update::Resync => self.is_behind = true,
+                Update::Lagged => return Next::Lagged,
             }
         }
     }
 
-    fn hand_on(&mut self, live: Arc<Live>) -> Next {
+    fn return_event(&mut self, live: Arc<LiveEvent>) -> Next {
         self.last = live.event.number;
         self.is_over |= is_last(&live.event);
         Next::Event(live)
     }
 
     /// Reads the journal, until there is an event to return or nothing left to read.
-    async fn catch_up(&mut self) -> Result<(), Away> {
+    async fn catch_up(&mut self) -> Result<(), JournalAway> {
         // The journal has the events that a full buffer could not take.
-        if self.watch.is_cut_off() {
-            self.watch = self.hub.watch(self.id);
+        if self.subscription.is_cut_off() {
+            self.subscription = self.hub.subscribe(self.id);
         }
         let since = Instant::now();
-        let mut wait = LOOK_AGAIN_MIN;
+        let mut wait = READ_AGAIN_MIN;
         loop {
             let cause = match self.past.events(self.id, self.last, PAGE_MAX).await {
                 Ok(Some(events)) => {
@@ -179,16 +180,16 @@ impl<P: Past> Follower<P> {
                 Err(error) => Some(error),
             };
             if since.elapsed() + wait > AWAY_MAX {
-                return Err(Away(cause));
+                return Err(JournalAway(cause));
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LOOK_AGAIN_MAX);
+            wait = (wait * 2).min(READ_AGAIN_MAX);
         }
     }
 
     fn take(&mut self, events: Events) {
         let end = events.events.last().map_or(self.last, |event| event.number);
-        self.is_behind = end < events.last.max(self.told);
+        self.is_behind = end < events.last.max(self.published);
         self.is_over = events.is_over;
         self.page = events.events.into();
     }
@@ -202,4 +203,4 @@ fn is_last(event: &Event) -> bool {
 /// The journal did not answer in time, or lacks events that the hub published.
 #[derive(Debug, thiserror::Error)]
 #[error("past events can't be read")]
-struct Away(#[source] Option<Error>);
+struct JournalAway(#[source] Option<Error>);

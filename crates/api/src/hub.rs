@@ -14,18 +14,18 @@ use slotline_protocol::{ActionRef, ExecutionId, Status};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// The most notices that wait for one subscriber. One that lags further behind is cut off, and goes on from the
+/// The most updates that wait for one subscriber. One that lags further behind is cut off, and goes on from the
 /// journal.
 pub const BUFFER_MAX: usize = 256;
 
 /// One event with its JSON, which is made once for all subscribers.
 #[derive(Debug)]
-pub struct Live {
+pub struct LiveEvent {
     pub event: Event,
     json: OnceLock<Arc<str>>,
 }
 
-impl Live {
+impl LiveEvent {
     pub fn new(event: Event) -> Self {
         Self { event, json: OnceLock::new() }
     }
@@ -37,13 +37,13 @@ impl Live {
 
 /// Which events of all executions a subscriber receives. Empty lists stand for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct EventFilter {
     pub actions: Vec<ActionRef>,
     /// Statuses that an execution moves to. If there are any here, all other events are left out.
     pub statuses: Vec<Status>,
 }
 
-impl Filter {
+impl EventFilter {
     fn passes(&self, event: &Event) -> bool {
         let status = match &event.what {
             What::Status { new, .. } => Some(new),
@@ -57,10 +57,10 @@ impl Filter {
 
 /// What a subscriber receives.
 #[derive(Clone, Debug)]
-pub enum Said {
-    Event(Arc<Live>),
+pub enum Update {
+    Event(Arc<LiveEvent>),
     /// Events may have been missed: read the journal.
-    Seam,
+    Resync,
     /// The buffer was full: nothing follows.
     Lagged,
 }
@@ -77,8 +77,8 @@ pub struct Interest {
 /// All subscribers of this process.
 #[derive(Default)]
 pub struct Hub {
-    of_one: DashMap<ExecutionId, Vec<Post>>,
-    of_all: Mutex<Vec<(Filter, Post)>>,
+    of_one: DashMap<ExecutionId, Vec<Subscriber>>,
+    of_all: Mutex<Vec<(EventFilter, Subscriber)>>,
     /// The subscribers in both, and those in `of_all` alone.
     count: AtomicUsize,
     count_of_all: AtomicUsize,
@@ -87,75 +87,75 @@ pub struct Hub {
 }
 
 /// The sending end of a subscription. Dropping it cuts the subscription off.
-struct Post {
+struct Subscriber {
     key: u64,
-    sender: Sender<Said>,
+    sender: Sender<Update>,
 }
 
-impl Post {
-    /// Sends a notice; `false` if there is no room.
-    fn take(&self, said: Said) -> bool {
-        self.sender.try_send(said).is_ok()
+impl Subscriber {
+    /// Sends an update; `false` if there is no room.
+    fn send(&self, update: Update) -> bool {
+        self.sender.try_send(update).is_ok()
     }
 }
 
 impl Hub {
     /// Subscribes to one execution, from now on.
-    pub fn watch(self: &Arc<Self>, id: ExecutionId) -> Watch {
-        let (post, watch) = self.open(Some(id));
+    pub fn subscribe(self: &Arc<Self>, id: ExecutionId) -> Subscription {
+        let (subscriber, subscription) = self.open(Some(id));
         let is_first = {
-            let mut posts = self.of_one.entry(id).or_default();
-            posts.push(post);
-            posts.len() == 1
+            let mut subscribers = self.of_one.entry(id).or_default();
+            subscribers.push(subscriber);
+            subscribers.len() == 1
         };
         if is_first {
             self.changed.notify_one();
         }
-        watch
+        subscription
     }
 
     /// Subscribes to every execution, from now on.
-    pub fn watch_all(self: &Arc<Self>, filter: Filter) -> Watch {
-        let (post, watch) = self.open(None);
-        let mut posts = self.all();
-        posts.push((filter, post));
-        self.count_of_all.store(posts.len(), Ordering::SeqCst);
-        drop(posts);
+    pub fn subscribe_all(self: &Arc<Self>, filter: EventFilter) -> Subscription {
+        let (subscriber, subscription) = self.open(None);
+        let mut subscribers = self.all();
+        subscribers.push((filter, subscriber));
+        self.count_of_all.store(subscribers.len(), Ordering::SeqCst);
+        drop(subscribers);
         self.changed.notify_one();
-        watch
+        subscription
     }
 
-    fn open(self: &Arc<Self>, id: Option<ExecutionId>) -> (Post, Watch) {
+    fn open(self: &Arc<Self>, id: Option<ExecutionId>) -> (Subscriber, Subscription) {
         let (sender, receiver) = mpsc::channel(BUFFER_MAX);
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::SeqCst);
-        (Post { key, sender }, Watch { hub: Arc::clone(self), id, key, receiver })
+        (Subscriber { key, sender }, Subscription { hub: Arc::clone(self), id, key, receiver })
     }
 
     /// Sends each event to its subscribers. Never waits: a subscriber without room is cut off.
     ///
     /// Call it after the events are in the journal, each execution's in the order of their numbers.
-    pub fn publish(&self, events: &[Arc<Live>]) {
+    pub fn publish(&self, events: &[Arc<LiveEvent>]) {
         if self.is_idle() {
             return;
         }
         for live in events {
-            self.tell(live.event.execution_id, &Said::Event(Arc::clone(live)));
+            self.send_to(live.event.execution_id, &Update::Event(Arc::clone(live)));
         }
         if self.count_of_all.load(Ordering::SeqCst) > 0 {
-            self.retain_all(|filter, post| {
+            self.retain_all(|filter, subscriber| {
                 let mut wanted = events.iter().filter(|live| filter.passes(&live.event));
-                wanted.all(|live| post.take(Said::Event(Arc::clone(live))))
+                wanted.all(|live| subscriber.send(Update::Event(Arc::clone(live))))
             });
         }
     }
 
     /// Events may have been missed (a new leader, a lost connection): every subscriber of one execution reads the
     /// journal. A subscriber of all executions sees a gap in the numbers of an execution, and may read its events.
-    pub fn seam(&self) {
+    pub fn resync(&self) {
         let ids: Vec<_> = self.of_one.iter().map(|entry| *entry.key()).collect();
         for id in ids {
-            self.tell(id, &Said::Seam);
+            self.send_to(id, &Update::Resync);
         }
     }
 
@@ -181,39 +181,39 @@ impl Hub {
         self.changed.notified().await;
     }
 
-    fn tell(&self, id: ExecutionId, said: &Said) {
-        self.retain_one(id, |post| post.take(said.clone()));
+    fn send_to(&self, id: ExecutionId, update: &Update) {
+        self.retain_one(id, |subscriber| subscriber.send(update.clone()));
     }
 
     /// Drops the subscribers of one execution that are not kept.
-    fn retain_one(&self, id: ExecutionId, keep: impl FnMut(&Post) -> bool) {
-        let Some(mut posts) = self.of_one.get_mut(&id) else { return };
-        let before = posts.len();
-        posts.retain(keep);
-        let (dropped, is_empty) = (before - posts.len(), posts.is_empty());
-        drop(posts);
+    fn retain_one(&self, id: ExecutionId, keep: impl FnMut(&Subscriber) -> bool) {
+        let Some(mut subscribers) = self.of_one.get_mut(&id) else { return };
+        let before = subscribers.len();
+        subscribers.retain(keep);
+        let (dropped, is_empty) = (before - subscribers.len(), subscribers.is_empty());
+        drop(subscribers);
         self.count.fetch_sub(dropped, Ordering::SeqCst);
         if is_empty {
             // Another may have come in between.
-            self.of_one.remove_if(&id, |_, posts| posts.is_empty());
+            self.of_one.remove_if(&id, |_, subscribers| subscribers.is_empty());
             self.changed.notify_one();
         }
     }
 
-    fn retain_all(&self, mut keep: impl FnMut(&Filter, &Post) -> bool) {
-        let mut posts = self.all();
-        let before = posts.len();
-        posts.retain(|(filter, post)| keep(filter, post));
-        let dropped = before - posts.len();
-        self.count_of_all.store(posts.len(), Ordering::SeqCst);
-        drop(posts);
+    fn retain_all(&self, mut keep: impl FnMut(&EventFilter, &Subscriber) -> bool) {
+        let mut subscribers = self.all();
+        let before = subscribers.len();
+        subscribers.retain(|(filter, subscriber)| keep(filter, subscriber));
+        let dropped = before - subscribers.len();
+        self.count_of_all.store(subscribers.len(), Ordering::SeqCst);
+        drop(subscribers);
         self.count.fetch_sub(dropped, Ordering::SeqCst);
         if dropped > 0 {
             self.changed.notify_one();
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<(Filter, Post)>> {
+    fn all(&self) -> MutexGuard<'_, Vec<(EventFilter, Subscriber)>> {
         // A list of senders is whole after every single call on it.
         self.of_all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -226,38 +226,38 @@ impl fmt::Debug for Hub {
 }
 
 /// Receives events until it is dropped.
-pub struct Watch {
+pub struct Subscription {
     hub: Arc<Hub>,
     /// `None`: all executions.
     id: Option<ExecutionId>,
     key: u64,
-    receiver: Receiver<Said>,
+    receiver: Receiver<Update>,
 }
 
-impl Watch {
-    /// The next notice. Notices that were buffered before the subscription was cut off come before [`Said::Lagged`].
+impl Subscription {
+    /// The next update. Updates that were buffered before the subscription was cut off come before [`Update::Lagged`].
     /// Safe to drop while it waits.
-    pub async fn next(&mut self) -> Said {
-        self.receiver.recv().await.unwrap_or(Said::Lagged)
+    pub async fn next(&mut self) -> Update {
+        self.receiver.recv().await.unwrap_or(Update::Lagged)
     }
 
-    /// Whether this was cut off; its buffer may still hold notices.
+    /// Whether this was cut off; its buffer may still hold updates.
     pub fn is_cut_off(&self) -> bool {
         self.receiver.is_closed()
     }
 }
 
-impl Drop for Watch {
+impl Drop for Subscription {
     fn drop(&mut self) {
         match self.id {
-            Some(id) => self.hub.retain_one(id, |post| post.key != self.key),
-            None => self.hub.retain_all(|_, post| post.key != self.key),
+            Some(id) => self.hub.retain_one(id, |subscriber| subscriber.key != self.key),
+            None => self.hub.retain_all(|_, subscriber| subscriber.key != self.key),
         }
     }
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("id", &self.id).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Subscription").field("id", &self.id).field("key", &self.key).finish_non_exhaustive()
     }
 }

@@ -32,9 +32,9 @@ pub const LIMIT_DEFAULT: usize = 100;
 pub const LIMIT_MAX: usize = 1000;
 
 /// A JSON body.
-pub(crate) struct Json<T>(pub(crate) T);
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
@@ -49,9 +49,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 }
 
 /// A JSON body that may be left out.
-pub(crate) struct OptionalJson<T>(pub(crate) T);
+pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
@@ -181,7 +181,7 @@ pub(crate) fn limit(pairs: &[(String, String)]) -> Result<usize, Error> {
 
 /// Whether a client accepts a media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Accept {
     Named,
     /// By `*/*` or the like, or without a header.
     Any,
@@ -189,26 +189,26 @@ pub(crate) enum Wish {
 }
 
 /// Whether the header `Accept` accepts `media_type`. Weights are ignored, except `q=0`, which declines.
-pub(crate) fn wish(headers: &HeaderMap, media_type: &str) -> Wish {
+pub(crate) fn accepted(headers: &HeaderMap, media_type: &str) -> Accept {
     let mut values = headers.get_all(ACCEPT).iter().peekable();
     if values.peek().is_none() {
-        return Wish::Any;
+        return Accept::Any;
     }
     let family = media_type.split('/').next().unwrap_or_default();
-    let mut wish = Wish::Other;
+    let mut accepted = Accept::Other;
     for range in values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
         let range = range.to_ascii_lowercase();
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default();
         let is_declined = parts.any(|part| part.strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0));
         if essence == media_type {
-            return if is_declined { Wish::Other } else { Wish::Named };
+            return if is_declined { Accept::Other } else { Accept::Named };
         }
         if !is_declined && (essence == "*/*" || essence.strip_suffix("/*") == Some(family)) {
-            wish = Wish::Any;
+            accepted = Accept::Any;
         }
     }
-    wish
+    accepted
 }
 
 /// The name of an action that should exist; an invalid name is that of an unknown action.

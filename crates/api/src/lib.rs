@@ -18,14 +18,14 @@ mod follow;
 mod health;
 pub mod hub;
 mod input;
-mod known;
+mod known_actions;
 mod limits;
-mod patience;
 mod sending;
 mod serve;
 mod stream;
 mod token;
 mod workers;
+mod write_timeout;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -57,23 +57,23 @@ pub struct State {
 }
 
 #[derive(Clone)]
-struct Api(Arc<Shared>);
+struct Api(Arc<ApiState>);
 
-struct Shared {
+struct ApiState {
     control: Arc<dyn Control>,
     store: Store,
-    known: known::Known,
-    places: limits::Places,
+    known_actions: known_actions::KnownActions,
+    permits: limits::Permits,
     hub: Arc<Hub>,
-    journal: Arc<follow::Journal>,
+    journal: Arc<follow::LimitedJournal>,
     /// Ends streams and long polls, which would go on for ever.
     shutdown: CancellationToken,
 }
 
 impl Deref for Api {
-    type Target = Shared;
+    type Target = ApiState;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &ApiState {
         &self.0
     }
 }
@@ -141,14 +141,14 @@ pub fn served() -> Vec<String> {
 
 fn routes(state: State, shutdown: CancellationToken) -> Router {
     let State { control, store, tokens, hub } = state;
-    let journal = Arc::new(follow::Journal::new(store.clone()));
-    let (known, places) = (known::Known::default(), limits::Places::default());
-    let api = Api(Arc::new(Shared { control, store, known, places, hub, journal, shutdown }));
+    let journal = Arc::new(follow::LimitedJournal::new(store.clone()));
+    let (known_actions, permits) = (known_actions::KnownActions::default(), limits::Permits::default());
+    let api = Api(Arc::new(ApiState { control, store, known_actions, permits, hub, journal, shutdown }));
     let requests = requests().layer(middleware::from_fn_with_state(api.clone(), limits::admit));
     Router::new()
         .nest(BASE, requests)
         .merge(health())
-        .layer(middleware::from_fn(limits::hurry))
+        .layer(middleware::from_fn(limits::bound_time))
         .nest(BASE, streams())
         .fallback(async || error::Error::NoRoute)
         .with_state(api)

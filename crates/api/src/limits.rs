@@ -26,30 +26,30 @@ const SMALL_ANSWER_BYTES: usize = 64 << 10;
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The permits of requests, streams and answers.
-pub(crate) struct Places {
+pub(crate) struct Permits {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// In bytes.
     answers: Arc<Semaphore>,
 }
 
-impl Default for Places {
+impl Default for Permits {
     fn default() -> Self {
-        let places = |count| Arc::new(Semaphore::new(count));
-        Self { requests: places(REQUESTS_MAX), streams: places(STREAMS_MAX), answers: places(ANSWER_BYTES_MAX) }
+        let permits = |count| Arc::new(Semaphore::new(count));
+        Self { requests: permits(REQUESTS_MAX), streams: permits(STREAMS_MAX), answers: permits(ANSWER_BYTES_MAX) }
     }
 }
 
 /// Kept as long as the request or stream lasts.
-pub(crate) type Place = OwnedSemaphorePermit;
+pub(crate) type Permit = OwnedSemaphorePermit;
 
-impl Places {
-    pub(crate) fn request(&self) -> Result<Place, Error> {
+impl Permits {
+    pub(crate) fn request(&self) -> Result<Permit, Error> {
         Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)
     }
 
     /// A permit for an answer of so many bytes.
-    fn answer(&self, bytes: usize) -> Result<Option<Place>, Error> {
+    fn answer(&self, bytes: usize) -> Result<Option<Permit>, Error> {
         if bytes <= SMALL_ANSWER_BYTES {
             return Ok(None);
         }
@@ -57,21 +57,21 @@ impl Places {
         Arc::clone(&self.answers).try_acquire_many_owned(bytes).map(Some).map_err(|_| Error::Busy)
     }
 
-    pub(crate) fn stream(&self) -> Result<Place, Error> {
+    pub(crate) fn stream(&self) -> Result<Permit, Error> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::TooManyStreams(STREAMS_MAX))
     }
 }
 
 /// Not for health, which must answer while all permits are taken. Streams have their own permits.
 pub(crate) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Error> {
-    let place = api.places.request()?;
+    let permit = api.permits.request()?;
     let response = next.run(request).await;
     let bytes = response.body().size_hint().exact().map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let memory = api.places.answer(bytes)?;
-    Ok(holding(response, (place, memory)))
+    let memory = api.permits.answer(bytes)?;
+    Ok(holding(response, (permit, memory)))
 }
 
-pub(crate) async fn hurry(request: Request, next: Next) -> Result<Response, Error> {
+pub(crate) async fn bound_time(request: Request, next: Next) -> Result<Response, Error> {
     in_time(next.run(request)).await
 }
 

@@ -70,17 +70,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_keeps_its_place_until_its_last_piece_was_taken() {
-        let place = Arc::new(());
-        let response = holding(Response::new(Body::from(vec![b'x'; 3 * PIECE_BYTES + 1])), Arc::clone(&place));
+    async fn an_answer_keeps_its_permit_until_its_last_piece_was_taken() {
+        let permit = Arc::new(());
+        let response = holding(Response::new(Body::from(vec![b'x'; 3 * PIECE_BYTES + 1])), Arc::clone(&permit));
         assert_eq!(response.body().size_hint().exact(), Some(3 * PIECE_BYTES as u64 + 1));
         let mut pieces = response.into_body().into_data_stream();
         for length in [PIECE_BYTES, PIECE_BYTES, PIECE_BYTES, 1] {
             assert_eq!(pieces.next().await.expect("a piece").expect("sound").len(), length);
-            assert_eq!(Arc::strong_count(&place), 2);
+            assert_eq!(Arc::strong_count(&permit), 2);
         }
         assert!(pieces.next().await.is_none());
         drop(pieces);
-        assert_eq!(Arc::strong_count(&place), 1);
+        assert_eq!(Arc::strong_count(&permit), 1);
     }
 }

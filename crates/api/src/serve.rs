@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connections::{Connection, Connections};
 use crate::error::Exposed;
-use crate::patience::Patient;
 use crate::sending::holding;
+use crate::write_timeout::WriteTimeout;
 use crate::{State, Tokens, check_exposure, routes};
 
 /// How long a client may take to send the head of a request, and how long it may be idle before it.
@@ -67,25 +67,25 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
     let router = routes(state, shutdown.clone());
     let connections = Connections::default();
     let graceful = GracefulShutdown::new();
-    while let Some((place, stream)) = shutdown.run_until_cancelled(accept(&listener, &connections)).await {
+    while let Some((permit, stream)) = shutdown.run_until_cancelled(accept(&listener, &connections)).await {
         // Answers are small and awaited.
         let _ = stream.set_nodelay(true);
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-        let (router, activity) = (TowerToHyperService::new(router.clone()), place.activity.clone());
+        let (router, activity) = (TowerToHyperService::new(router.clone()), permit.activity.clone());
         let service = service_fn(move |request| {
             let (busy, answer) = (activity.begin(), router.call(request));
             async move { answer.await.map(|response| holding(response, busy)) }
         });
         let connection =
-            graceful.watch(http.serve_connection(TokioIo::new(Patient::new(stream, shutdown.clone())), service));
+            graceful.watch(http.serve_connection(TokioIo::new(WriteTimeout::new(stream, shutdown.clone())), service));
         tokio::spawn(async move {
             tokio::select! {
                 // A client that goes away in the middle is no error.
                 _ = connection => {}
-                () = place.activity.evicted() => {}
+                () = permit.activity.evicted() => {}
             }
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);

@@ -17,9 +17,9 @@ use serde_json::json;
 use slotline_protocol::ExecutionId;
 use tokio_util::sync::CancellationToken;
 
-use crate::follow::{Follower, Next, Past};
-use crate::hub::{Live, Said, Watch};
-use crate::limits::Place;
+use crate::follow::{EventFollower, Next, PastEvents};
+use crate::hub::{LiveEvent, Subscription, Update};
+use crate::limits::Permit;
 
 /// Silence after which a comment is sent.
 pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
@@ -30,17 +30,17 @@ const AWAY: &str = "the journal is away; resume later";
 static ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// A stream of one execution, to its end.
-pub(crate) fn of_one<P: Past + Send + Sync + 'static>(
-    follower: Follower<P>,
-    place: Place,
+pub(crate) fn of_one<P: PastEvents + Send + Sync + 'static>(
+    follower: EventFollower<P>,
+    permit: Permit,
     shutdown: CancellationToken,
 ) -> Response {
-    respond(One { follower, is_done: false, shutdown, _place: place }, One::next)
+    respond(One { follower, is_done: false, shutdown, _permit: permit }, One::next)
 }
 
 /// A stream of everything that happens from now on.
-pub(crate) fn of_all(watch: Watch, place: Place, shutdown: CancellationToken) -> Response {
-    respond(All { watch, last: None, is_done: false, shutdown, _place: place }, All::next)
+pub(crate) fn of_all(subscription: Subscription, permit: Permit, shutdown: CancellationToken) -> Response {
+    respond(All { subscription, last: None, is_done: false, shutdown, _permit: permit }, All::next)
 }
 
 fn respond<S, F>(state: S, next: impl Fn(S) -> F + Send + 'static) -> Response
@@ -61,13 +61,13 @@ where
 }
 
 struct One<P> {
-    follower: Follower<P>,
+    follower: EventFollower<P>,
     is_done: bool,
     shutdown: CancellationToken,
-    _place: Place,
+    _permit: Permit,
 }
 
-impl<P: Past> One<P> {
+impl<P: PastEvents> One<P> {
     async fn next(mut self) -> Option<(Event, Self)> {
         if self.is_done {
             return None;
@@ -77,7 +77,7 @@ impl<P: Past> One<P> {
             return Some((Event::default().comment(STOPPING), self));
         };
         let event = match next {
-            Next::Event(live) => return Some((told(&live, live.event.number.to_string()), self)),
+            Next::Event(live) => return Some((sse_event(&live, live.event.number.to_string()), self)),
             Next::Over => return None,
             Next::Away => Event::default().comment(AWAY),
             Next::Lagged => {
@@ -91,12 +91,12 @@ impl<P: Past> One<P> {
 }
 
 struct All {
-    watch: Watch,
+    subscription: Subscription,
     /// The last event that was sent.
     last: Option<(ExecutionId, u64)>,
     is_done: bool,
     shutdown: CancellationToken,
-    _place: Place,
+    _permit: Permit,
 }
 
 impl All {
@@ -105,15 +105,15 @@ impl All {
             return None;
         }
         loop {
-            let event = match self.shutdown.run_until_cancelled(self.watch.next()).await {
-                Some(Said::Event(live)) => {
+            let event = match self.shutdown.run_until_cancelled(self.subscription.next()).await {
+                Some(Update::Event(live)) => {
                     let (execution, number) = (live.event.execution_id, live.event.number);
                     self.last = Some((execution, number));
-                    return Some((told(&live, format!("{execution}-{number}")), self));
+                    return Some((sse_event(&live, format!("{execution}-{number}")), self));
                 }
                 // The client sees a gap in the numbers.
-                Some(Said::Seam) => continue,
-                Some(Said::Lagged) => {
+                Some(Update::Resync) => continue,
+                Some(Update::Lagged) => {
                     let (execution, after) = self.last.unzip();
                     reset(&json!({"execution_id": execution, "after": after}))
                 }
@@ -125,7 +125,7 @@ impl All {
     }
 }
 
-fn told(live: &Arc<Live>, id: String) -> Event {
+fn sse_event(live: &Arc<LiveEvent>, id: String) -> Event {
     Event::default().id(id).event(live.event.what.kind().as_str()).data(live.json())
 }
 

@@ -169,7 +169,7 @@ mod tests {
     fn a_file_holds_one_token_as_it_is_or_several_with_their_names() {
         let one = Tokens::parse("s3cret\n").expect("one token");
         assert_eq!((one.len(), one.name_of(b"s3cret"), one.name_of(b"other")), (1, Some("token"), None));
-        let commented = Tokens::parse("# of everybody\n#s3cret\n").expect("one token");
+        let commented = Tokens::parse("# of all people\n#s3cret\n").expect("one token");
         assert_eq!(commented.name_of(b"#s3cret"), Some("token"));
         let named = Tokens::parse("# people\nalice  3f9c\n\nci@build\t77ab\r\n").expect("two tokens");
         assert_eq!((named.name_of(b"3f9c"), named.name_of(b"77ab")), (Some("alice"), Some("ci@build")));

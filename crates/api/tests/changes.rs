@@ -1,7 +1,7 @@
 //! Changes to actions over HTTP: preconditions, one member of a policy, a whole file, a temporary limit; and the actor
 //! of each.
 
-use crate::world::{Asked, World};
+use crate::world::{TestRequest, World};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use slotline_protocol::Policy;
@@ -9,12 +9,12 @@ use slotline_protocol::Policy;
 const ECHO: &str = "/api/v1/actions/demo.echo";
 
 #[tokio::test]
-async fn a_policy_is_replaced_whole_only_by_who_has_seen_it() -> anyhow::Result<()> {
+async fn a_policy_is_replaced_whole_only_with_its_etag() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let seen = world.ask(Asked::get(ECHO)).await?;
+    let seen = world.ask(TestRequest::get(ECHO)).await?;
     let etag = seen.header("etag").expect("GET gives it").to_owned();
     assert_eq!(etag, Policy::default().etag());
-    let put = || Asked::put(ECHO).json(&json!({"limit": 5}));
+    let put = || TestRequest::put(ECHO).json(&json!({"limit": 5}));
     let answer = world.ask(put()).await?;
     assert_eq!((answer.status, answer.code()), (StatusCode::PRECONDITION_REQUIRED, "precondition_required"));
     let words = answer.body["error"]["message"].as_str().unwrap_or_default();
@@ -33,7 +33,7 @@ async fn a_policy_is_replaced_whole_only_by_who_has_seen_it() -> anyhow::Result<
     let answer = world.ask(put().header("if-match", &etag)).await?;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.header("etag"), Some(&*Policy { limit: Some(5), ..Policy::default() }.etag()));
-    let new = || Asked::put("/api/v1/actions/new.one").json(&json!({}));
+    let new = || TestRequest::put("/api/v1/actions/new.one").json(&json!({}));
     let answer = world.ask(new().header("if-none-match", "*")).await?;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert_eq!(world.ask(new()).await?.status, StatusCode::CREATED);
@@ -46,7 +46,7 @@ async fn a_policy_is_replaced_whole_only_by_who_has_seen_it() -> anyhow::Result<
 async fn a_merge_patch_is_passed_on_as_it_is_and_refused_by_its_path() -> anyhow::Result<()> {
     let world = World::new().await?;
     for kind in ["application/merge-patch+json", "application/json"] {
-        let answer = world.ask(Asked::patch(ECHO).text(kind, r#"{"limit": 5}"#).unmeant()).await?;
+        let answer = world.ask(TestRequest::patch(ECHO).text(kind, r#"{"limit": 5}"#).unmeant()).await?;
         assert_eq!((answer.status, &answer.body["data"]["policy"]["limit"]), (StatusCode::OK, &json!(5)), "{kind}");
         assert_eq!(answer.header("etag"), Some(&*Policy { limit: Some(5), ..Policy::default() }.etag()));
     }
@@ -57,11 +57,11 @@ async fn a_merge_patch_is_passed_on_as_it_is_and_refused_by_its_path() -> anyhow
         (r#"{"retry": {"backoff": "soon"}}"#, "retry.backoff"),
         ("[]", "body"),
     ] {
-        let answer = world.ask(Asked::patch(ECHO).text("application/json", patch)).await?;
+        let answer = world.ask(TestRequest::patch(ECHO).text("application/json", patch)).await?;
         let found = (answer.status, answer.body["error"]["field"].as_str().unwrap_or_default());
         assert_eq!(found, (StatusCode::UNPROCESSABLE_ENTITY, field), "{patch}: {}", answer.body);
     }
-    let stale = Asked::patch(ECHO).json(&json!({"limit": 5})).header("if-match", "\"x\"");
+    let stale = TestRequest::patch(ECHO).json(&json!({"limit": 5})).header("if-match", "\"x\"");
     assert_eq!(world.ask(stale).await?.status, StatusCode::PRECONDITION_FAILED);
     Ok(())
 }
@@ -69,7 +69,7 @@ async fn a_merge_patch_is_passed_on_as_it_is_and_refused_by_its_path() -> anyhow
 #[tokio::test]
 async fn a_file_is_one_call_and_every_fault_of_it_is_named_by_its_place() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let apply = |body: &Value| Asked::post("/api/v1/actions/apply").json(body);
+    let apply = |body: &Value| TestRequest::post("/api/v1/actions/apply").json(body);
     let one = |name: &str, policy: Value| json!({"action_ref": name, "policy": policy});
     let good = json!({"actions": [one("a.b", json!({"limit": 2})), one("a.c", json!({}))], "dry_run": true});
     let answer = world.ask(apply(&good)).await?;
@@ -96,11 +96,11 @@ async fn a_limit_is_overridden_for_a_time_and_with_a_reason() -> anyhow::Result<
     let world = World::new().await?;
     let path = "/api/v1/actions/demo.echo/limit";
     let body = json!({"limit": 4, "for": "2h", "reason": "a backlog"});
-    let answer = world.ask(Asked::put(path).json(&body)).await?;
+    let answer = world.ask(TestRequest::put(path).json(&body)).await?;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     let shown = &answer.body["data"]["limit_override"];
     assert_eq!((&shown["limit"], &shown["reason"]), (&json!(4), &json!("a backlog")));
-    let answer = world.ask(Asked::delete(&format!("{path}?reason=all%20done"))).await?;
+    let answer = world.ask(TestRequest::delete(&format!("{path}?reason=all%20done"))).await?;
     assert_eq!(answer.body["data"].get("limit_override"), None);
     assert_eq!(
         world.control.calls(),
@@ -112,25 +112,25 @@ async fn a_limit_is_overridden_for_a_time_and_with_a_reason() -> anyhow::Result<
         (json!({"limit": 4, "for": 0}), "for"),
         (json!({"limit": 4, "for": "2h", "reason": "x".repeat(1001)}), "reason"),
     ] {
-        let answer = world.ask(Asked::put(path).json(&body)).await?;
+        let answer = world.ask(TestRequest::put(path).json(&body)).await?;
         assert_eq!(answer.body["error"]["field"], field, "{body}: {}", answer.body);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn whoever_changes_something_is_known_by_the_name_of_the_token() -> anyhow::Result<()> {
+async fn the_actor_of_a_change_is_the_name_of_its_token() -> anyhow::Result<()> {
     let world = World::guarded("alice s3cret-a\nbob s3cret-b").await?;
-    let as_one = |asked: Asked, token: &str| asked.header("authorization", &format!("Bearer {token}"));
+    let as_one = |request: TestRequest, token: &str| request.header("authorization", &format!("Bearer {token}"));
     let reason = json!({"reason": "why not"});
-    for (asked, token) in [
-        (Asked::post("/api/v1/actions/demo.echo/pause").json(&reason), "s3cret-a"),
-        (Asked::post("/api/v1/executions/3/cancel"), "s3cret-b"),
-        (Asked::delete("/api/v1/dead/d-1?reason=rubbish"), "s3cret-a"),
-        (Asked::post("/api/v1/dead/d-1/replay").json(&reason), "s3cret-b"),
-        (Asked::put("/api/v1/actions/new.one?reason=first").json(&json!({})), "s3cret-a"),
+    for (request, token) in [
+        (TestRequest::post("/api/v1/actions/demo.echo/pause").json(&reason), "s3cret-a"),
+        (TestRequest::post("/api/v1/executions/3/cancel"), "s3cret-b"),
+        (TestRequest::delete("/api/v1/dead/d-1?reason=rubbish"), "s3cret-a"),
+        (TestRequest::post("/api/v1/dead/d-1/replay").json(&reason), "s3cret-b"),
+        (TestRequest::put("/api/v1/actions/new.one?reason=first").json(&json!({})), "s3cret-a"),
     ] {
-        let answer = world.ask(as_one(asked, token)).await?;
+        let answer = world.ask(as_one(request, token)).await?;
         assert!(answer.status.is_success(), "{}", answer.body);
     }
     assert_eq!(
@@ -143,7 +143,7 @@ async fn whoever_changes_something_is_known_by_the_name_of_the_token() -> anyhow
             "put new.one alice: first",
         ]
     );
-    assert_eq!(world.ask(as_one(Asked::get(ECHO), "alice")).await?.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.ask(as_one(TestRequest::get(ECHO), "alice")).await?.status, StatusCode::UNAUTHORIZED);
     Ok(())
 }
 
@@ -151,7 +151,7 @@ async fn whoever_changes_something_is_known_by_the_name_of_the_token() -> anyhow
 async fn the_audit_is_read_by_pages_and_filtered_by_action_execution_and_actor() -> anyhow::Result<()> {
     let world = World::new().await?;
     let ids = async |query: &str| -> anyhow::Result<Vec<i64>> {
-        let answer = world.ask(Asked::get(&format!("/api/v1/audit{query}"))).await?;
+        let answer = world.ask(TestRequest::get(&format!("/api/v1/audit{query}"))).await?;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         Ok(answer.body["data"].as_array().into_iter().flatten().filter_map(|entry| entry["id"].as_i64()).collect())
     };
@@ -161,17 +161,17 @@ async fn the_audit_is_read_by_pages_and_filtered_by_action_execution_and_actor()
     assert_eq!(ids("?execution=3").await?, [3]);
     assert_eq!(ids("?actor=alice").await?, [1]);
     assert_eq!(ids("?actor=bob&action=demo.echo").await?, [2]);
-    let page = world.ask(Asked::get("/api/v1/audit?limit=2")).await?.body;
+    let page = world.ask(TestRequest::get("/api/v1/audit?limit=2")).await?.body;
     let cursor = page["next_cursor"].as_str().expect("there is more").to_owned();
     assert_eq!(ids(&format!("?limit=2&cursor={cursor}")).await?, [1]);
-    let first = &world.ask(Asked::get("/api/v1/audit?actor=alice")).await?.body["data"][0];
+    let first = &world.ask(TestRequest::get("/api/v1/audit?actor=alice")).await?.body["data"][0];
     let expected = json!({
         "id": 1, "at": first["at"], "changed": "paused", "actor": "alice", "via": "http", "reason": "a flood",
         "action_ref": "demo.echo", "changes": [{"member": "paused", "old": false, "new": true}],
     });
     assert_eq!(*first, expected);
     for bad in ["?cursor=x", "?execution=x", "?action=x", "?who=x", "?limit=0"] {
-        let answer = world.ask(Asked::get(&format!("/api/v1/audit{bad}"))).await?;
+        let answer = world.ask(TestRequest::get(&format!("/api/v1/audit{bad}"))).await?;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
     }
     Ok(())
@@ -189,33 +189,33 @@ async fn every_change_takes_its_reason_in_the_query_and_in_a_body_that_has_room_
         }
         whole
     };
-    type Change = (&'static str, fn(&str) -> Asked, Option<Value>);
+    type Change = (&'static str, fn(&str) -> TestRequest, Option<Value>);
     let with_room: [Change; 6] = [
-        ("/actions/apply", Asked::post, Some(json!({"actions": []}))),
-        ("/actions/demo.echo/pause", Asked::post, Some(json!({}))),
-        ("/actions/demo.echo/resume", Asked::post, Some(json!({}))),
-        ("/actions/demo.echo/limit", Asked::put, Some(json!({"limit": 4, "for": "2h"}))),
-        ("/executions/5/cancel", Asked::post, Some(json!({}))),
-        ("/dead/d-1/replay", Asked::post, Some(json!({}))),
+        ("/actions/apply", TestRequest::post, Some(json!({"actions": []}))),
+        ("/actions/demo.echo/pause", TestRequest::post, Some(json!({}))),
+        ("/actions/demo.echo/resume", TestRequest::post, Some(json!({}))),
+        ("/actions/demo.echo/limit", TestRequest::put, Some(json!({"limit": 4, "for": "2h"}))),
+        ("/executions/5/cancel", TestRequest::post, Some(json!({}))),
+        ("/dead/d-1/replay", TestRequest::post, Some(json!({}))),
     ];
     let without: [Change; 5] = [
-        ("/actions/demo.echo", Asked::put, Some(json!({"limit": 5}))),
-        ("/actions/demo.echo", Asked::patch, Some(json!({"limit": 6}))),
-        ("/actions/demo.echo/limit", Asked::delete, None),
-        ("/dead/d-1", Asked::delete, None),
-        ("/actions/demo.echo", Asked::delete, None),
+        ("/actions/demo.echo", TestRequest::put, Some(json!({"limit": 5}))),
+        ("/actions/demo.echo", TestRequest::patch, Some(json!({"limit": 6}))),
+        ("/actions/demo.echo/limit", TestRequest::delete, None),
+        ("/dead/d-1", TestRequest::delete, None),
+        ("/actions/demo.echo", TestRequest::delete, None),
     ];
     let changes = with_room.iter().map(|change| (change, true)).chain(without.iter().map(|change| (change, false)));
     for ((path, method, whole), has_room) in changes {
         let ask = async |query: &str, in_body: bool| {
-            let mut asked = method(&at(path, query));
+            let mut request = method(&at(path, query));
             if let Some(whole) = whole {
-                asked = asked.json(&body(whole.clone(), in_body));
+                request = request.json(&body(whole.clone(), in_body));
             }
             if *path == "/actions/demo.echo" && whole == &Some(json!({"limit": 5})) {
-                asked = asked.header("if-match", &etag);
+                request = request.header("if-match", &etag);
             }
-            world.ask(asked).await
+            world.ask(request).await
         };
         let answer = ask("?reason=in%20the%20query", false).await?;
         assert!(answer.status.is_success(), "{path}: {}", answer.body);

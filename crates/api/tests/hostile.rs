@@ -2,7 +2,7 @@
 
 mod wire;
 
-use crate::world::{Asked, World};
+use crate::world::{TestRequest, World};
 use axum::http::StatusCode;
 use serde_json::json;
 use slotline_tests::Fuzz;
@@ -11,9 +11,9 @@ use slotline_tests::fuzz::way;
 #[tokio::test]
 async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let submit = |body: &str| Asked::post("/api/v1/executions").text("application/json", body);
-    let put = |body: &str| Asked::put("/api/v1/actions/a.b").text("application/json", body);
-    let list = |query: &str| Asked::get(&format!("/api/v1/executions?{query}"));
+    let submit = |body: &str| TestRequest::post("/api/v1/executions").text("application/json", body);
+    let put = |body: &str| TestRequest::put("/api/v1/actions/a.b").text("application/json", body);
+    let list = |query: &str| TestRequest::get(&format!("/api/v1/executions?{query}"));
     let deep =
         format!(r#"{{"action_ref": "demo.echo", "parameters": {}1{}}}"#, r#"{"a":"#.repeat(5000), "}".repeat(5000));
     let large = format!(r#"{{"action_ref": "demo.echo", "parameters": {{"a": "{}"}}}}"#, "x".repeat(1 << 20));
@@ -48,20 +48,25 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         ),
         (submit(r#"{"action_ref": "demo.nothing"}"#), 404, "unknown_action", "action_ref"),
         (submit(&large), 413, "too_large", ""),
-        (Asked::post("/api/v1/executions").text("text/plain", "{}"), 415, "unsupported_media_type", "content-type"),
         (
-            Asked::post("/api/v1/executions").text("application/x-www-form-urlencoded", "a=b"),
+            TestRequest::post("/api/v1/executions").text("text/plain", "{}"),
             415,
             "unsupported_media_type",
             "content-type",
         ),
         (
-            Asked::post("/api/v1/executions").bytes("application/json", b"{\"action_ref\": \"demo.echo\xff\"}"),
+            TestRequest::post("/api/v1/executions").text("application/x-www-form-urlencoded", "a=b"),
+            415,
+            "unsupported_media_type",
+            "content-type",
+        ),
+        (
+            TestRequest::post("/api/v1/executions").bytes("application/json", b"{\"action_ref\": \"demo.echo\xff\"}"),
             400,
             "invalid_request",
             "body",
         ),
-        (Asked::post("/api/v1/executions"), 415, "unsupported_media_type", "content-type"),
+        (TestRequest::post("/api/v1/executions"), 415, "unsupported_media_type", "content-type"),
         (
             submit(r#"{"action_ref": "demo.echo"}"#).header("content-encoding", "gzip"),
             415,
@@ -69,7 +74,7 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
             "content-encoding",
         ),
         (
-            Asked::post("/api/v1/executions").bytes("application/json", b"\x1f\x8b\x08\x00\x00"),
+            TestRequest::post("/api/v1/executions").bytes("application/json", b"\x1f\x8b\x08\x00\x00"),
             415,
             "unsupported_encoding",
             "content-encoding",
@@ -101,11 +106,11 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         (put(r#"{"timeout": "soon"}"#), 422, "invalid_request", "timeout"),
         (put(r#"{"schema": 5}"#), 422, "invalid_request", "schema"),
         (put(r#"{"run": {"command": ["rm"]}}"#), 422, "invalid_request", "run"),
-        (Asked::put("/api/v1/actions/noname").json(&json!({})), 422, "invalid_request", "action_ref"),
-        (Asked::put("/api/v1/actions/a.b%00").json(&json!({})), 422, "invalid_request", "action_ref"),
-        (Asked::get("/api/v1/actions/%ff"), 400, "invalid_request", ""),
-        (Asked::get("/api/v1/actions/..%2f..%2fetc"), 404, "unknown_action", "action_ref"),
-        (Asked::get("/api/v1/actions?cursor=x"), 400, "invalid_request", "cursor"),
+        (TestRequest::put("/api/v1/actions/noname").json(&json!({})), 422, "invalid_request", "action_ref"),
+        (TestRequest::put("/api/v1/actions/a.b%00").json(&json!({})), 422, "invalid_request", "action_ref"),
+        (TestRequest::get("/api/v1/actions/%ff"), 400, "invalid_request", ""),
+        (TestRequest::get("/api/v1/actions/..%2f..%2fetc"), 404, "unknown_action", "action_ref"),
+        (TestRequest::get("/api/v1/actions?cursor=x"), 400, "invalid_request", "cursor"),
         (list("limit=0"), 400, "invalid_request", "limit"),
         (list("limit=1001"), 400, "invalid_request", "limit"),
         (list("limit=x"), 400, "invalid_request", "limit"),
@@ -115,31 +120,31 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         (list("action=noname"), 400, "invalid_request", "action"),
         (list("key=%00"), 400, "invalid_request", "key"),
         (list("sort=asc"), 400, "invalid_request", "sort"),
-        (Asked::get("/api/v1/executions/x"), 400, "invalid_request", "execution_id"),
-        (Asked::get("/api/v1/executions/99999999999999999999"), 400, "invalid_request", "execution_id"),
-        (Asked::get("/api/v1/executions/-1"), 404, "unknown_execution", ""),
+        (TestRequest::get("/api/v1/executions/x"), 400, "invalid_request", "execution_id"),
+        (TestRequest::get("/api/v1/executions/99999999999999999999"), 400, "invalid_request", "execution_id"),
+        (TestRequest::get("/api/v1/executions/-1"), 404, "unknown_execution", ""),
         (
-            Asked::post("/api/v1/executions/1/cancel").text("application/json", r#"{"why": "x"}"#),
+            TestRequest::post("/api/v1/executions/1/cancel").text("application/json", r#"{"why": "x"}"#),
             422,
             "invalid_request",
             "why",
         ),
         (
-            Asked::post("/api/v1/executions/1/cancel").text("text/plain", "x"),
+            TestRequest::post("/api/v1/executions/1/cancel").text("text/plain", "x"),
             415,
             "unsupported_media_type",
             "content-type",
         ),
-        (Asked::get("/api/v1/requests/%00"), 404, "unknown_request", ""),
-        (Asked::get("/api/v1/executions/1/nothing"), 404, "no_such_route", ""),
-        (Asked::get("/nothing"), 404, "no_such_route", ""),
-        (Asked::delete("/api/v1/executions"), 405, "method_not_allowed", ""),
-        (Asked::post("/livez"), 405, "method_not_allowed", ""),
-        (Asked::get("/readyz?details"), 400, "invalid_request", "details"),
+        (TestRequest::get("/api/v1/requests/%00"), 404, "unknown_request", ""),
+        (TestRequest::get("/api/v1/executions/1/nothing"), 404, "no_such_route", ""),
+        (TestRequest::get("/nothing"), 404, "no_such_route", ""),
+        (TestRequest::delete("/api/v1/executions"), 405, "method_not_allowed", ""),
+        (TestRequest::post("/livez"), 405, "method_not_allowed", ""),
+        (TestRequest::get("/readyz?details"), 400, "invalid_request", "details"),
     ];
-    for (asked, status, code, field) in cases {
-        let name = format!("{asked:?}");
-        let answer = world.ask(asked).await?;
+    for (request, status, code, field) in cases {
+        let name = format!("{request:?}");
+        let answer = world.ask(request).await?;
         assert_eq!(answer.status, StatusCode::from_u16(status)?, "{name}: {}", answer.body);
         assert_eq!(answer.code(), code, "{name}: {}", answer.body);
         assert_eq!(answer.body["error"]["field"].as_str().unwrap_or(""), field, "{name}: {}", answer.body);
@@ -153,20 +158,20 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
 }
 
 #[tokio::test]
-async fn whatever_is_no_token_opens_nothing() -> anyhow::Result<()> {
+async fn only_the_token_opens_anything() -> anyhow::Result<()> {
     let world = World::guarded("s3cret").await?;
-    let list = || Asked::get("/api/v1/actions");
+    let list = || TestRequest::get("/api/v1/actions");
     let long = format!("Bearer {}", "s3cret".repeat(10_000));
     let wrong = ["", "s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "Bearer S3CRET", "Basic s3cret"];
     let wrong = wrong.into_iter().chain(["Bearer s3cret s3cret", "Bearer\ts3cret", "Bearer \u{e4}", &long]);
     let tokens = wrong.map(|token| list().header("authorization", token));
     let twice = list().header("authorization", "Bearer x").header("authorization", "Bearer s3cret");
     let elsewhere =
-        [list(), list().header("cookie", "token=s3cret"), Asked::get("/api/v1/actions?token=s3cret"), twice];
+        [list(), list().header("cookie", "token=s3cret"), TestRequest::get("/api/v1/actions?token=s3cret"), twice];
     let hidden = ["/api/v1//actions", "/api/v1/../v1/actions", "/API/V1/actions", "/livez/../api/v1/actions"];
-    for asked in tokens.chain(elsewhere).chain(hidden.into_iter().map(Asked::get)) {
-        let name = format!("{asked:?}");
-        let answer = world.ask(asked).await?;
+    for request in tokens.chain(elsewhere).chain(hidden.into_iter().map(TestRequest::get)) {
+        let name = format!("{request:?}");
+        let answer = world.ask(request).await?;
         assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "unauthorized"), "{name}");
     }
     let answer = world.ask(list().header("authorization", "bearer s3cret")).await?;
@@ -175,7 +180,7 @@ async fn whatever_is_no_token_opens_nothing() -> anyhow::Result<()> {
 }
 
 /// Reads a request: one line with the method and the path, one for each header, and the body after an empty line.
-fn asked(input: &[u8]) -> Option<Asked> {
+fn parse(input: &[u8]) -> Option<TestRequest> {
     let (head, body) = match input.windows(2).position(|pair| pair == b"\n\n") {
         Some(at) => (&input[..at], &input[at + 2..]),
         None => (input, &[][..]),
@@ -185,14 +190,14 @@ fn asked(input: &[u8]) -> Option<Asked> {
     let (method, path) = lines.next()?.split_once(' ')?;
     let method = ["GET", "PUT", "PATCH", "POST", "DELETE"].into_iter().find(|known| *known == method)?;
     let uri: axum::http::Uri = path.parse().ok()?;
-    let mut asked = Asked::new(method, &uri.to_string());
+    let mut request = TestRequest::new(method, &uri.to_string());
     for line in lines {
         let (name, value) = line.split_once(": ")?;
         let name = axum::http::HeaderName::try_from(name).ok()?;
         axum::http::HeaderValue::try_from(value).ok()?;
-        asked = asked.header(name.as_str(), value);
+        request = request.header(name.as_str(), value);
     }
-    Some(asked.body(body))
+    Some(request.body(body))
 }
 
 /// `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline-api --test hostile strange` for the long run.
@@ -201,10 +206,10 @@ fn no_request_is_too_strange() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let world = runtime.block_on(World::new())?;
     let answer = |input: &[u8]| {
-        let Some(asked) = asked(input) else { return Ok("no request".to_owned()) };
-        let method = asked.method();
+        let Some(request) = parse(input) else { return Ok("no request".to_owned()) };
+        let method = request.method();
         runtime.block_on(async {
-            let response = world.response(asked).await.map_err(|error| error.to_string())?;
+            let response = world.response(request).await.map_err(|error| error.to_string())?;
             let (status, is_stream) = (response.status(), response.headers().get("content-type").cloned());
             if is_stream.is_some_and(|kind| kind == "text/event-stream") {
                 return Ok("a stream".to_owned());

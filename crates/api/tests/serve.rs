@@ -39,7 +39,7 @@ async fn requests_are_answered_until_shutdown_which_waits_for_no_idle_connection
 }
 
 #[tokio::test]
-async fn a_client_that_is_still_sending_too_much_is_told_so() -> anyhow::Result<()> {
+async fn a_client_that_is_still_sending_too_much_gets_the_refusal() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let shutdown = CancellationToken::new();
@@ -92,7 +92,7 @@ async fn eight_hundred_silent_strangers_keep_no_probe_and_no_request_out() -> an
 }
 
 #[tokio::test]
-async fn nobody_listens_beyond_this_machine_without_a_token() -> anyhow::Result<()> {
+async fn without_a_token_the_api_listens_on_this_machine_only() -> anyhow::Result<()> {
     let exposed = || TcpListener::bind("0.0.0.0:0");
     let refused = serve(exposed().await?, state(Tokens::default()).await?, CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServeError::Exposed(_))), "{refused:?}");

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::world::World;
+use crate::world::event_writer::event;
 use crate::world::listener::{Listener, SOON};
-use crate::world::teller::event;
 use axum::body::Body;
-use slotline_api::hub::Live;
+use slotline_api::hub::LiveEvent;
 use slotline_api::{ServeError, serve};
 use slotline_protocol::message::Stream;
 use slotline_protocol::record::What;
@@ -98,7 +98,7 @@ async fn shutdown_ends_streams_and_waiting_pages_at_once() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-async fn one_who_never_reads_delays_nobody_and_holds_no_more_than_its_buffer() -> anyhow::Result<()> {
+async fn a_client_that_never_reads_delays_no_other_and_holds_no_more_than_its_buffer() -> anyhow::Result<()> {
     const EVENTS: u64 = 500;
     let world = World::new().await?;
     let server = Server::start(&world).await?;
@@ -110,11 +110,11 @@ async fn one_who_never_reads_delays_nobody_and_holds_no_more_than_its_buffer() -
     let begun = Instant::now();
     for number in 2..=EVENTS {
         let log = What::Log { stream: Stream::Stdout, lines: lines.clone() };
-        world.hub.publish(&[Arc::new(Live::new(event(world.waiting, number, log)))]);
+        world.hub.publish(&[Arc::new(LiveEvent::new(event(world.waiting, number, log)))]);
         assert_eq!(quick.frame().await?.number(), number);
     }
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    assert!(!world.hub.interest().all, "who does not read is cut off");
+    assert!(!world.hub.interest().all, "a client that does not read is cut off");
     drop(quick);
     until(|| world.hub.is_idle()).await?;
     // Nor does shutdown wait for it.
@@ -127,7 +127,7 @@ async fn one_who_never_reads_delays_nobody_and_holds_no_more_than_its_buffer() -
 }
 
 #[tokio::test]
-async fn whoever_goes_away_is_forgotten_without_an_event() -> anyhow::Result<()> {
+async fn a_client_that_goes_away_is_forgotten_without_an_event() -> anyhow::Result<()> {
     let world = World::new().await?;
     let server = Server::start(&world).await?;
     let (one, all) = (server.listen(&world.events("")).await?, server.listen("/api/v1/events").await?);

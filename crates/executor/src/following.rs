@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slotline_api::Hub;
-use slotline_api::hub::{Interest, Live};
+use slotline_api::hub::{Interest, LiveEvent};
 use slotline_broker::Delivery;
 use slotline_protocol::chain;
 use slotline_protocol::record::Event;
@@ -45,7 +45,7 @@ pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: Cancell
         match tokio::time::timeout(AGAIN * 2, handle.ask_elsewhere(ask)).await {
             Ok(Some(Ok(Answer::Following { is_new }))) => {
                 if is_new || interest != known {
-                    hub.seam();
+                    hub.resync();
                 }
                 known = interest;
             }
@@ -58,10 +58,10 @@ pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: Cancell
 /// Hands on what the leader tells.
 pub(crate) fn deliver(hub: &Hub, delivery: &Delivery) {
     match serde_json::from_slice::<Vec<Event>>(&delivery.body) {
-        Ok(events) => hub.publish(&events.into_iter().map(|event| Arc::new(Live::new(event))).collect::<Vec<_>>()),
+        Ok(events) => hub.publish(&events.into_iter().map(|event| Arc::new(LiveEvent::new(event))).collect::<Vec<_>>()),
         Err(error) => {
             tracing::warn!(error = %chain(&error), "dropped events of the leader that can't be read");
-            hub.seam();
+            hub.resync();
         }
     }
 }

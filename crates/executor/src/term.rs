@@ -166,7 +166,7 @@ pub(crate) async fn lead(
     context.probation.absolve().await;
     context.notice.set_doubt(None);
     // From here on another tells what happens, and something may have been missed in between.
-    context.hub.seam();
+    context.hub.resync();
     Ok(end)
 }
 
@@ -680,7 +680,7 @@ impl Term {
                 self.apply(Input::SessionOpened);
                 // Whatever was on its way went with the session before, or with the leader before.
                 self.record.ask_all();
-                self.hub.seam();
+                self.hub.resync();
             }
             Ok(Err(error)) => {
                 // An error ends the session; the link builds the next one.

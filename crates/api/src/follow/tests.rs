@@ -36,7 +36,7 @@ struct Script {
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
-impl Past for Script {
+impl PastEvents for Script {
     fn events(&self, _: ExecutionId, after: u64, limit: u32) -> BoxFuture<'_, Read> {
         self.read(after, limit).boxed()
     }
@@ -73,39 +73,39 @@ impl Script {
 
 impl World {
     /// Writes the next event, and returns it for the hub.
-    fn write(&self, what: What) -> Arc<Live> {
+    fn write(&self, what: What) -> Arc<LiveEvent> {
         let mut written = self.past.events.lock().expect("no test panics with it");
         let event = event(written.len() as u64 + 1, what);
         written.push(event.clone());
-        Arc::new(Live::new(event))
+        Arc::new(LiveEvent::new(event))
     }
 
-    fn tell(&self, what: What) {
+    fn publish(&self, what: What) {
         let live = self.write(what);
         self.hub.publish(&[live]);
     }
 
-    fn tell_many(&self, count: usize) {
-        (0..count).for_each(|_| self.tell(What::Started));
+    fn publish_many(&self, count: usize) {
+        (0..count).for_each(|_| self.publish(What::Started));
     }
 
     fn settle(&self) {
-        self.tell(What::Settled { previous: Status::Running, status: Status::Completed, result: None, error: None });
+        self.publish(What::Settled { previous: Status::Running, status: Status::Completed, result: None, error: None });
     }
 
-    async fn follow(&self, after: u64) -> Follower<Script> {
-        let opened = Follower::open(self.past.clone(), self.hub.clone(), ID, after).await;
+    async fn follow(&self, after: u64) -> EventFollower<Script> {
+        let opened = EventFollower::open(self.past.clone(), self.hub.clone(), ID, after).await;
         opened.expect("the journal is there").expect("the execution is known")
     }
 }
 
 /// Waits for what must come.
-async fn next(follower: &mut Follower<Script>) -> Next {
+async fn next(follower: &mut EventFollower<Script>) -> Next {
     tokio::time::timeout(2 * AWAY_MAX, follower.next()).await.expect("something comes")
 }
 
 /// The numbers of events until something else comes, and that.
-async fn numbers(follower: &mut Follower<Script>) -> (Vec<u64>, Next) {
+async fn numbers(follower: &mut EventFollower<Script>) -> (Vec<u64>, Next) {
     let mut numbers = Vec::new();
     loop {
         match next(follower).await {
@@ -126,7 +126,7 @@ impl Chance {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
+async fn two_hundred_followers_that_are_cut_off_at_random_each_get_every_number_once() {
     const EVENTS: u64 = 600;
     let world = Arc::new(World::default());
     let newest = Arc::new(AtomicU64::new(0));
@@ -134,16 +134,16 @@ async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
         .map(|seed| {
             let (world, newest) = (world.clone(), newest.clone());
             tokio::spawn(async move {
-                let (mut chance, mut heard) = (Chance(seed), Vec::new());
+                let (mut chance, mut received) = (Chance(seed), Vec::new());
                 loop {
-                    let mut follower = world.follow(heard.last().copied().unwrap_or(0)).await;
+                    let mut follower = world.follow(received.last().copied().unwrap_or(0)).await;
                     for _ in 0..chance.below(90) + 1 {
                         match next(&mut follower).await {
                             Next::Event(live) => {
                                 newest.fetch_max(live.event.number, Ordering::Relaxed);
-                                heard.push(live.event.number);
+                                received.push(live.event.number);
                             }
-                            Next::Over => return heard,
+                            Next::Over => return received,
                             Next::Lagged => break,
                             Next::Away => panic!("the journal is there"),
                         }
@@ -158,7 +158,7 @@ async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
         let live = world.write(What::Started);
         match chance.below(20) {
             0 => {}
-            1 => world.hub.seam(),
+            1 => world.hub.resync(),
             _ => world.hub.publish(&[live]),
         }
         // Some follower receives the events while they happen.
@@ -169,43 +169,44 @@ async fn two_hundred_who_are_cut_off_at_random_each_get_every_number_once() {
     world.settle();
     let expected: Vec<u64> = (1..=EVENTS).collect();
     for follower in followers {
-        let heard = tokio::time::timeout(Duration::from_secs(60), follower).await.expect("in time").expect("no panic");
-        assert_eq!(heard, expected);
+        let received =
+            tokio::time::timeout(Duration::from_secs(60), follower).await.expect("in time").expect("no panic");
+        assert_eq!(received, expected);
     }
     assert!(world.hub.is_idle());
 }
 
 #[tokio::test]
-async fn what_happens_while_the_past_is_read_is_told_after_it() {
+async fn what_happens_while_the_past_is_read_follows_after_it() {
     let world = Arc::new(World::default());
-    world.tell_many(3);
+    world.publish_many(3);
     let settle = Box::new({
         let world = world.clone();
         move || world.settle()
     });
     *world.past.meanwhile.lock().expect("no test panics with it") = Some(settle);
-    assert!(matches!(numbers(&mut world.follow(0).await).await, (heard, Next::Over) if heard == [1, 2, 3, 4]));
+    assert!(matches!(numbers(&mut world.follow(0).await).await, (received, Next::Over) if received == [1, 2, 3, 4]));
 }
 
 #[tokio::test]
-async fn whoever_resumes_gets_exactly_what_follows_at_every_number() {
+async fn a_follower_resumes_at_every_number_with_exactly_what_follows() {
     let world = World::default();
-    world.tell_many(250);
+    world.publish_many(250);
     world.settle();
     for after in 0..=251 {
         let mut follower = world.follow(after).await;
         assert_eq!(follower.has_ended(), after == 251, "{after}");
-        let (heard, end) = numbers(&mut follower).await;
-        assert_eq!(heard, (after + 1..=251).collect::<Vec<_>>());
+        let (received, end) = numbers(&mut follower).await;
+        assert_eq!(received, (after + 1..=251).collect::<Vec<_>>());
         assert!(matches!(end, Next::Over), "{end:?}");
     }
     assert!(world.follow(1000).await.has_ended());
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_told_as_one_gap_first() {
+async fn what_is_forgotten_is_shown_as_one_gap_first() {
     let world = World::default();
-    world.tell_many(20);
+    world.publish_many(20);
     world.past.pruned.store(12, Ordering::Relaxed);
     world.settle();
     let mut follower = world.follow(5).await;
@@ -215,78 +216,78 @@ async fn what_is_forgotten_is_told_as_one_gap_first() {
 }
 
 #[tokio::test]
-async fn one_who_is_slow_may_resume_and_another_misses_nothing() {
+async fn a_slow_follower_may_resume_and_another_misses_nothing() {
     let world = World::default();
-    world.tell_many(3);
+    world.publish_many(3);
     let (mut slow, mut quick) = (world.follow(0).await, world.follow(0).await);
     for number in 1..=3 {
         assert!(matches!(next(&mut slow).await, Next::Event(live) if live.event.number == number));
     }
     for number in 1..=1000 {
         if number > 3 {
-            world.tell(What::Started);
+            world.publish(What::Started);
         }
         assert!(matches!(next(&mut quick).await, Next::Event(live) if live.event.number == number));
     }
-    let (heard, end) = numbers(&mut slow).await;
-    assert_eq!(heard, (4..4 + BUFFER_MAX as u64).collect::<Vec<_>>());
+    let (received, end) = numbers(&mut slow).await;
+    assert_eq!(received, (4..4 + BUFFER_MAX as u64).collect::<Vec<_>>());
     assert!(matches!(end, Next::Lagged), "{end:?}");
     world.settle();
-    let (heard, end) = numbers(&mut world.follow(slow.last()).await).await;
-    assert_eq!(heard, (slow.last() + 1..=1001).collect::<Vec<_>>());
+    let (received, end) = numbers(&mut world.follow(slow.last()).await).await;
+    assert_eq!(received, (slow.last() + 1..=1001).collect::<Vec<_>>());
     assert!(matches!(end, Next::Over), "{end:?}");
 }
 
 #[tokio::test]
 async fn a_buffer_that_fills_while_the_past_is_read_costs_nothing() {
     let world = World::default();
-    world.tell_many(350);
+    world.publish_many(350);
     let mut follower = world.follow(0).await;
-    world.tell_many(2 * BUFFER_MAX);
+    world.publish_many(2 * BUFFER_MAX);
     let past = 350 + 2 * BUFFER_MAX as u64;
     for number in 1..=past {
         assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
     }
     world.settle();
-    let (heard, end) = numbers(&mut follower).await;
-    assert_eq!(heard, [past + 1]);
+    let (received, end) = numbers(&mut follower).await;
+    assert_eq!(received, [past + 1]);
     assert!(matches!(end, Next::Over), "{end:?}");
 }
 
 #[tokio::test]
-async fn a_hole_in_what_is_told_is_read_from_the_journal() {
+async fn a_gap_in_live_events_is_read_from_the_journal() {
     let world = World::default();
     let mut follower = world.follow(0).await;
     for _ in 0..5 {
         world.write(What::Started);
     }
-    world.tell(What::Started);
+    world.publish(What::Started);
     for number in 1..=6 {
         assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
     }
     world.write(What::Started);
-    world.hub.seam();
+    world.hub.resync();
     assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == 7));
     let reads = world.past.reads.load(Ordering::Relaxed);
     world.settle();
-    assert!(matches!(numbers(&mut follower).await, (heard, Next::Over) if heard == [8]));
-    assert_eq!(world.past.reads.load(Ordering::Relaxed), reads, "what is told live needs no journal");
+    assert!(matches!(numbers(&mut follower).await, (received, Next::Over) if received == [8]));
+    assert_eq!(world.past.reads.load(Ordering::Relaxed), reads, "a live event needs no read of the journal");
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_journal_is_away_nothing_is_told_and_after_so_long_the_end() {
+async fn while_the_journal_is_away_nothing_follows_and_after_so_long_the_end() {
     let world = World::default();
     let mut follower = world.follow(0).await;
     world.past.is_away.store(true, Ordering::Relaxed);
     world.write(What::Started);
-    world.tell(What::Started);
+    world.publish(What::Started);
     assert!(tokio::time::timeout(AWAY_MAX / 2, follower.next()).await.is_err());
     world.past.is_away.store(false, Ordering::Relaxed);
     for number in 1..=2 {
         assert!(matches!(next(&mut follower).await, Next::Event(live) if live.event.number == number));
     }
     world.past.is_away.store(true, Ordering::Relaxed);
-    world.hub.seam();
+    world.hub.resync();
     let begun = Instant::now();
     assert!(matches!(next(&mut follower).await, Next::Away));
     assert!(begun.elapsed() <= AWAY_MAX && begun.elapsed() > AWAY_MAX / 2, "{:?}", begun.elapsed());
@@ -294,10 +295,10 @@ async fn while_the_journal_is_away_nothing_is_told_and_after_so_long_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_journal_does_not_have_yet_is_told_once_it_has() {
+async fn what_the_journal_does_not_have_yet_follows_once_it_has() {
     let world = World::default();
     let mut follower = world.follow(0).await;
-    world.hub.publish(&[Arc::new(Live::new(event(3, What::Started)))]);
+    world.hub.publish(&[Arc::new(LiveEvent::new(event(3, What::Started)))]);
     assert!(tokio::time::timeout(AWAY_MAX / 2, follower.next()).await.is_err());
     for _ in 0..3 {
         world.write(What::Started);
@@ -312,18 +313,19 @@ async fn an_execution_that_is_forgotten_is_over() {
     let world = World::default();
     let mut follower = world.follow(0).await;
     world.past.is_forgotten.store(true, Ordering::Relaxed);
-    world.hub.seam();
+    world.hub.resync();
     assert!(matches!(next(&mut follower).await, Next::Over));
-    let unknown = Follower::open(world.past.clone(), world.hub.clone(), ID, 0).await.expect("the journal is there");
+    let unknown =
+        EventFollower::open(world.past.clone(), world.hub.clone(), ID, 0).await.expect("the journal is there");
     assert!(unknown.is_none());
 }
 
 #[tokio::test]
-async fn one_who_resumes_past_the_end_is_sent_away_when_it_comes() {
+async fn a_follower_that_resumes_past_the_end_is_over_when_it_comes() {
     let world = World::default();
-    world.tell_many(2);
+    world.publish_many(2);
     let mut follower = world.follow(1000).await;
-    world.tell_many(1);
+    world.publish_many(1);
     world.settle();
-    assert!(matches!(numbers(&mut follower).await, (heard, Next::Over) if heard.is_empty()));
+    assert!(matches!(numbers(&mut follower).await, (received, Next::Over) if received.is_empty()));
 }

@@ -43,7 +43,7 @@ async fn send(address: std::net::SocketAddr, bytes: &[u8], is_all: bool) -> anyh
 }
 
 /// Cases below in which the client stops before the end of its request.
-const UNFINISHED: [&str; 4] = ["nothing", "half a head", "chunks that end early", "a body shorter than said"];
+const UNFINISHED: [&str; 4] = ["nothing", "half a head", "chunks that end early", "a body shorter than its length"];
 
 /// `Some`: refused with this status. `None`: HTTP itself is broken, and the connection may just as well be closed.
 fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
@@ -81,9 +81,9 @@ fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
         ("a chunk of a negative size", post("transfer-encoding: chunked\r\n", b"-5\r\nhello\r\n0\r\n\r\n"), Some(400)),
         ("a chunk of a huge size", post("transfer-encoding: chunked\r\n", b"ffffffffffffffff1\r\nhello"), Some(400)),
         ("chunks that end early", post("transfer-encoding: chunked\r\n", b"1a\r\n{\"action"), Some(400)),
-        ("a body shorter than said", post("content-length: 1000\r\n", submit), Some(400)),
-        ("a body longer than said", post("content-length: 5\r\n", submit), Some(400)),
-        ("a body larger than anybody may send", post("content-length: 999999999999\r\n", submit), Some(413)),
+        ("a body shorter than its length", post("content-length: 1000\r\n", submit), Some(400)),
+        ("a body longer than its length", post("content-length: 5\r\n", submit), Some(400)),
+        ("a body larger than a client may send", post("content-length: 999999999999\r\n", submit), Some(413)),
         ("chunks without end", post("transfer-encoding: chunked\r\n", &endless_chunks()), Some(413)),
         (
             "another host",
@@ -92,7 +92,7 @@ fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
         ),
         ("no host", b"GET /api/v1/actions/x HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec(), Some(404)),
         ("a page of another site", get("/api/v1/actions", "origin: https://evil.example\r\n").into_bytes(), Some(403)),
-        ("a method nobody knows", get("/api/v1/actions", "").replacen("GET", "BREW", 1).into_bytes(), Some(405)),
+        ("an unknown method", get("/api/v1/actions", "").replacen("GET", "BREW", 1).into_bytes(), Some(405)),
         ("TRACE", get("/livez", "").replacen("GET", "TRACE", 1).into_bytes(), Some(405)),
         (
             "CONNECT",

@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
+pub(crate) mod event_writer;
 pub(crate) mod listener;
-pub(crate) mod teller;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
+use event_writer::EventWriter;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use listener::Listener;
@@ -23,7 +24,6 @@ use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, By, Detail, ExecutionId, Fence, Policy, Status, Timestamp};
 use slotline_scheduler::Snapshot;
 use slotline_store::{Accepted, ActionChange, Audit, Batch, Counters, Store};
-use teller::Teller;
 use tower::ServiceExt;
 
 pub(crate) struct World {
@@ -65,8 +65,8 @@ impl World {
     }
 
     /// Takes the lead, and writes the record of the execution that waits.
-    pub(crate) async fn teller(&self) -> anyhow::Result<Teller> {
-        Teller::new(&self.store, self.hub.clone(), self.waiting).await
+    pub(crate) async fn event_writer(&self) -> anyhow::Result<EventWriter> {
+        EventWriter::new(&self.store, self.hub.clone(), self.waiting).await
     }
 
     /// The path of that execution's events.
@@ -75,9 +75,9 @@ impl World {
     }
 
     /// Opens a stream, which must begin.
-    pub(crate) async fn listen(&self, asked: Asked) -> anyhow::Result<Listener> {
-        let name = format!("{asked:?}");
-        let response = self.response(asked.header("accept", "text/event-stream")).await?;
+    pub(crate) async fn listen(&self, request: TestRequest) -> anyhow::Result<Listener> {
+        let name = format!("{request:?}");
+        let response = self.response(request.header("accept", "text/event-stream")).await?;
         let (parts, body) = response.into_parts();
         anyhow::ensure!(parts.status == StatusCode::OK, "{name}: {}", parts.status);
         let kind = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
@@ -85,31 +85,31 @@ impl World {
         Ok(Listener::new(body))
     }
 
-    pub(crate) async fn response(&self, asked: Asked) -> anyhow::Result<axum::response::Response> {
-        let mut request = Request::builder().method(asked.method).uri(asked.uri);
-        if asked.is_meant {
-            request = request.header(slotline_api::INTENT_HEADER, "1");
+    pub(crate) async fn response(&self, request: TestRequest) -> anyhow::Result<axum::response::Response> {
+        let mut built = Request::builder().method(request.method).uri(request.uri);
+        if request.is_meant {
+            built = built.header(slotline_api::INTENT_HEADER, "1");
         }
-        for (name, value) in asked.headers {
-            request = request.header(name, value);
+        for (name, value) in request.headers {
+            built = built.header(name, value);
         }
-        Ok(self.router.clone().oneshot(request.body(Body::from(asked.body))?).await?)
+        Ok(self.router.clone().oneshot(built.body(Body::from(request.body))?).await?)
     }
 
     /// Sends many at once, without waiting for an answer.
-    pub(crate) fn ask_and_leave(&self, asked: &Asked, times: usize) {
+    pub(crate) fn ask_and_leave(&self, request: &TestRequest, times: usize) {
         for _ in 0..times {
-            let request = Request::builder().method(asked.method).uri(&asked.uri).body(Body::empty());
-            tokio::spawn(self.router.clone().oneshot(request.expect("a sound request")));
+            let built = Request::builder().method(request.method).uri(&request.uri).body(Body::empty());
+            tokio::spawn(self.router.clone().oneshot(built.expect("a sound request")));
         }
     }
 
-    pub(crate) async fn ask(&self, asked: Asked) -> anyhow::Result<Answered> {
-        let (parts, body) = self.response(asked).await?.into_parts();
+    pub(crate) async fn ask(&self, request: TestRequest) -> anyhow::Result<TestAnswer> {
+        let (parts, body) = self.response(request).await?.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 24).await?;
         let kind = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
         anyhow::ensure!(kind == Some("application/json"), "{kind:?}: {}", String::from_utf8_lossy(&bytes));
-        Ok(Answered { status: parts.status, headers: parts.headers, body: serde_json::from_slice(&bytes)? })
+        Ok(TestAnswer { status: parts.status, headers: parts.headers, body: serde_json::from_slice(&bytes)? })
     }
 }
 
@@ -191,7 +191,7 @@ fn action(id: i64, name: &str, policy: Policy) -> Action {
 
 /// A request to send.
 #[derive(Clone)]
-pub(crate) struct Asked {
+pub(crate) struct TestRequest {
     method: &'static str,
     uri: String,
     headers: Vec<(String, String)>,
@@ -200,14 +200,14 @@ pub(crate) struct Asked {
     is_meant: bool,
 }
 
-impl std::fmt::Debug for Asked {
+impl std::fmt::Debug for TestRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let body = String::from_utf8_lossy(&self.body).chars().take(80).collect::<String>();
         write!(f, "{} {} {body}", self.method, self.uri)
     }
 }
 
-impl Asked {
+impl TestRequest {
     pub(crate) fn new(method: &'static str, uri: &str) -> Self {
         Self { method, uri: uri.to_owned(), headers: Vec::new(), body: Vec::new(), is_meant: true }
     }
@@ -263,13 +263,13 @@ impl Asked {
     }
 }
 
-pub(crate) struct Answered {
+pub(crate) struct TestAnswer {
     pub(crate) status: StatusCode,
     headers: HeaderMap,
     pub(crate) body: Value,
 }
 
-impl Answered {
+impl TestAnswer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -280,7 +280,7 @@ impl Answered {
 }
 
 /// `actor` or `actor: reason`.
-fn who(by: &By) -> String {
+fn actor_of(by: &By) -> String {
     by.reason.as_ref().map_or_else(|| by.actor.clone(), |reason| format!("{}: {reason}", by.actor))
 }
 
@@ -305,7 +305,7 @@ impl Recorder {
         *self.refusal.lock().expect("no test panics with it") = Some(refusal);
     }
 
-    pub(crate) fn nobody_leads(&self) {
+    pub(crate) fn lose_the_leader(&self) {
         *self.is_alone.lock().expect("no test panics with it") = true;
     }
 
@@ -351,7 +351,7 @@ impl Control for Recorder {
     }
 
     fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>> {
-        self.answer(format!("cancel {id} {}", who(&by)), Status::Cancelled)
+        self.answer(format!("cancel {id} {}", actor_of(&by)), Status::Cancelled)
     }
 
     fn put_action(
@@ -365,7 +365,7 @@ impl Control for Recorder {
         if let Err(refused) = condition.check_put(&action_ref, (!is_new).then_some(&Policy::default())) {
             return async { Err(refused) }.boxed();
         }
-        self.answer(format!("put {action_ref} {}", who(&by)), (action(9, action_ref.as_str(), policy), is_new))
+        self.answer(format!("put {action_ref} {}", actor_of(&by)), (action(9, action_ref.as_str(), policy), is_new))
     }
 
     fn patch_action(
@@ -382,7 +382,7 @@ impl Control for Recorder {
             Ok(policy) => policy,
             Err(refusal) => return async { Err(Refused { kind: Kind::Invalid, refusal }) }.boxed(),
         };
-        self.answer(format!("patch {action_ref} {patch} {}", who(&by)), action(1, action_ref.as_str(), policy))
+        self.answer(format!("patch {action_ref} {patch} {}", actor_of(&by)), action(1, action_ref.as_str(), policy))
     }
 
     fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>> {
@@ -394,17 +394,17 @@ impl Control for Recorder {
             limit_override: None,
         };
         let names: Vec<&str> = actions.iter().map(|declared| declared.action_ref.as_str()).collect();
-        let call = format!("apply {} {dry_run} {}", names.join(","), who(&by));
+        let call = format!("apply {} {dry_run} {}", names.join(","), actor_of(&by));
         self.answer(call, actions.iter().map(applied).collect())
     }
 
     fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>> {
-        self.answer(format!("delete {action_ref} {}", who(&by)), ())
+        self.answer(format!("delete {action_ref} {}", actor_of(&by)), ())
     }
 
     fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
         let action = Action { paused, ..action(1, action_ref.as_str(), Policy::default()) };
-        self.answer(format!("pause {action_ref} {paused} {}", who(&by)), action)
+        self.answer(format!("pause {action_ref} {paused} {}", actor_of(&by)), action)
     }
 
     fn override_limit(
@@ -415,14 +415,14 @@ impl Control for Recorder {
         by: By,
     ) -> BoxFuture<'_, Result<Action, Refused>> {
         let since = Timestamp::from_micros(0);
-        let call = format!("override {action_ref} {limit:?} {duration:?} {}", who(&by));
+        let call = format!("override {action_ref} {limit:?} {duration:?} {}", actor_of(&by));
         let temporary = LimitOverride { limit, until: since + duration, since, actor: by.actor, reason: by.reason };
         let limit_override = Some(temporary);
         self.answer(call, Action { limit_override, ..action(1, action_ref.as_str(), Policy::default()) })
     }
 
     fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
-        let call = format!("clear {action_ref} {}", who(&by));
+        let call = format!("clear {action_ref} {}", actor_of(&by));
         self.answer(call, action(1, action_ref.as_str(), Policy::default()))
     }
 
@@ -454,7 +454,7 @@ impl Control for Recorder {
 
     fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>> {
         if !self.leads() {
-            return async { Err(Refused::unavailable("nobody leads")) }.boxed();
+            return async { Err(Refused::unavailable("no leader")) }.boxed();
         }
         let waiting = Waiting {
             reason: WaitReason::Limit,
@@ -476,11 +476,11 @@ impl Control for Recorder {
     }
 
     fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
-        self.answer(format!("replay {id} {}", who(&by)), ())
+        self.answer(format!("replay {id} {}", actor_of(&by)), ())
     }
 
     fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
-        let done = self.answer(format!("drop {id} {}", who(&by)), ());
+        let done = self.answer(format!("drop {id} {}", actor_of(&by)), ());
         async move { if id == "d-1" { done.await } else { Err(Refused::unknown_dead_letter(&id)) } }.boxed()
     }
 

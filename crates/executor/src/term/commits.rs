@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use slotline_api::hub::Live;
+use slotline_api::hub::LiveEvent;
 use slotline_broker::{Publication, Tag, crash};
 use slotline_protocol::record::Event;
 use slotline_protocol::{Timestamp, chain};
@@ -222,7 +222,7 @@ impl Term {
     fn show(&mut self, told: &[Arc<Event>]) {
         if !self.hub.is_idle() {
             let wanted = told.iter().filter(|event| self.hub.wants(event.execution_id));
-            let live: Vec<_> = wanted.map(|event| Arc::new(Live::new(Event::clone(event)))).collect();
+            let live: Vec<_> = wanted.map(|event| Arc::new(LiveEvent::new(Event::clone(event)))).collect();
             self.hub.publish(&live);
         }
         if let Some(feed) = &self.feed {

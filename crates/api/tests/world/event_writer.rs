@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use slotline_api::Hub;
-use slotline_api::hub::Live;
+use slotline_api::hub::LiveEvent;
 use slotline_protocol::message::{Failure, Report};
 use slotline_protocol::record::{Event, Newest, What};
 use slotline_protocol::{ActionRef, ExecutionId, Status, Timestamp};
 use slotline_store::{Batch, Counters, Leadership, Settled, Store, Story};
 
-pub(crate) struct Teller {
+pub(crate) struct EventWriter {
     leadership: Leadership,
     counters: Counters,
     hub: Arc<Hub>,
@@ -18,9 +18,9 @@ pub(crate) struct Teller {
     last: u64,
 }
 
-impl Teller {
+impl EventWriter {
     pub(crate) async fn new(store: &Store, hub: Arc<Hub>, id: ExecutionId) -> anyhow::Result<Self> {
-        let mut leadership = store.lead("teller").await?;
+        let mut leadership = store.lead("writer").await?;
         let counters = leadership.recover().await?.counters;
         Ok(Self { leadership, counters, hub, id, batch: 0, last: 0 })
     }
@@ -28,7 +28,7 @@ impl Teller {
     /// Writes and publishes a report.
     pub(crate) async fn report(&mut self, message: &str) -> anyhow::Result<()> {
         let report = Report { message: Some(message.to_owned()), ..Report::default() };
-        self.tell(What::Progress(report)).await
+        self.publish(What::Progress(report)).await
     }
 
     pub(crate) async fn reports(&mut self, count: u64) -> anyhow::Result<()> {
@@ -38,9 +38,9 @@ impl Teller {
         Ok(())
     }
 
-    pub(crate) async fn tell(&mut self, what: What) -> anyhow::Result<()> {
+    pub(crate) async fn publish(&mut self, what: What) -> anyhow::Result<()> {
         let event = self.write(what).await?;
-        self.hub.publish(&[Arc::new(Live::new(event))]);
+        self.hub.publish(&[Arc::new(LiveEvent::new(event))]);
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl Teller {
         let batch = Batch { settled: vec![settled], stories: vec![self.story()], ..self.batch() };
         self.leadership.commit(&batch).await?;
         let event = event(self.id, self.last, What::Settled { previous: Status::Running, status, result: None, error });
-        self.hub.publish(&[Arc::new(Live::new(event))]);
+        self.hub.publish(&[Arc::new(LiveEvent::new(event))]);
         Ok(())
     }
 

@@ -24,40 +24,40 @@ const TAKE_BYTES: usize = 64 << 10;
 
 /// Reads and writes as `S` does; a write fails once it, and those right before it, have waited for longer than
 /// [`TAKE_WITHIN`] for too few bytes.
-pub(crate) struct Patient<S> {
+pub(crate) struct WriteTimeout<S> {
     inner: S,
     shutdown: CancellationToken,
     /// The timer, which runs while a write waits.
-    patience: Option<BoxFuture<'static, ()>>,
+    timer: Option<BoxFuture<'static, ()>>,
     /// The bytes that were read since a write began to wait.
     taken: usize,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     pub(crate) fn new(inner: S, shutdown: CancellationToken) -> Self {
-        Self { inner, shutdown, patience: None, taken: 0 }
+        Self { inner, shutdown, timer: None, taken: 0 }
     }
 
-    fn calm(&mut self) {
-        (self.patience, self.taken) = (None, 0);
+    fn reset(&mut self) {
+        (self.timer, self.taken) = (None, 0);
     }
 
-    fn judge(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn check(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
             self.taken += written.as_ref().copied().unwrap_or(0);
             if self.taken >= TAKE_BYTES {
-                self.calm();
+                self.reset();
             }
             return Poll::Ready(written);
         }
-        let patience = self.patience.get_or_insert_with(|| exhaust(self.shutdown.clone()).boxed());
-        ready!(patience.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        let timer = self.timer.get_or_insert_with(|| time_over(self.shutdown.clone()).boxed());
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
     }
 }
 
 /// Returns when the time is over.
-async fn exhaust(shutdown: CancellationToken) {
+async fn time_over(shutdown: CancellationToken) {
     let sooner = async {
         shutdown.cancelled().await;
         tokio::time::sleep(TAKE_WITHIN_AT_SHUTDOWN).await;
@@ -66,16 +66,16 @@ async fn exhaust(shutdown: CancellationToken) {
     let _ = tokio::time::timeout(TAKE_WITHIN, sooner).await;
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.judge(written, cx)
+        self.check(written, cx)
     }
 
     fn poll_write_vectored(
@@ -84,7 +84,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
-        self.judge(written, cx)
+        self.check(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -93,7 +93,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Called once nothing waits to be written any more.
-        self.calm();
+        self.reset();
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -110,9 +110,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_for_too_long_is_given_up_and_who_takes_a_little_is_not() {
+    async fn a_client_that_reads_nothing_for_too_long_is_given_up_and_one_that_reads_a_little_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(TAKE_BYTES);
-        let mut ours = Patient::new(ours, CancellationToken::new());
+        let mut ours = WriteTimeout::new(ours, CancellationToken::new());
         let (given, mut taken) = (vec![0; TAKE_BYTES], vec![0; TAKE_BYTES]);
         ours.write_all(&given).await.expect("there is room");
         for _ in 0..5 {
@@ -124,14 +124,14 @@ mod tests {
             assert!(written.is_ok() && read.is_ok(), "{written:?} {read:?}");
         }
         let begun = Instant::now();
-        let error = ours.write_all(&given).await.expect_err("nobody reads");
+        let error = ours.write_all(&given).await.expect_err("the client does not read");
         assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, TAKE_WITHIN.as_secs()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_a_byte_now_and_then_is_given_up_unless_that_is_all_there_is() {
+    async fn a_client_that_reads_a_byte_now_and_then_is_given_up_unless_that_is_all_there_is() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = Patient::new(ours, CancellationToken::new());
+        let mut ours = WriteTimeout::new(ours, CancellationToken::new());
         let drip = tokio::spawn(async move {
             while theirs.read_u8().await.is_ok() {
                 tokio::time::sleep(TAKE_WITHIN / 4).await;
@@ -149,17 +149,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_shutdown_there_is_less_patience() {
+    async fn at_shutdown_the_time_is_shorter() {
         let (ours, _theirs) = tokio::io::duplex(8);
         let shutdown = CancellationToken::new();
-        let mut ours = Patient::new(ours, shutdown.clone());
+        let mut ours = WriteTimeout::new(ours, shutdown.clone());
         let begun = Instant::now();
         let stop = async {
             tokio::time::sleep(Duration::from_secs(3)).await;
             shutdown.cancel();
         };
         let (written, ()) = tokio::join!(ours.write_all(&[0; 9]), stop);
-        assert_eq!(written.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(written.expect_err("the client does not read").kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed().as_secs(), 3 + TAKE_WITHIN_AT_SHUTDOWN.as_secs());
     }
 }

@@ -11,9 +11,9 @@ use slotline_protocol::ActionRef;
 const KNOWN_MAX: usize = 10_000;
 
 #[derive(Default)]
-pub(crate) struct Known(Mutex<HashSet<ActionRef>>);
+pub(crate) struct KnownActions(Mutex<HashSet<ActionRef>>);
 
-impl Known {
+impl KnownActions {
     pub(crate) fn contains(&self, action_ref: &ActionRef) -> bool {
         self.names().contains(action_ref)
     }
