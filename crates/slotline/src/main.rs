@@ -103,7 +103,10 @@ fn main() -> ExitCode {
     // An executor starts it again as the examiner of messages that may have killed an executor.
     slotline_executor::examiner::run_if_asked();
     argv::hide_secrets();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     // A script may call it in a loop; settings, logging and a runtime are not needed.
     if let Command::Progress(args) = cli.command {
         return progress::progress(args);
@@ -124,6 +127,18 @@ fn main() -> ExitCode {
             Exit::of(&error).into()
         }
     }
+}
+
+/// Prints what is wrong with the command line, or the help that it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Without a terminal there is no reader to miss it.
+    let _ = error.print();
+    // A command must not fail because of what it reports of itself.
+    let is_report = std::env::args_os().nth(1).is_some_and(|argument| argument == "progress");
+    if is_report && std::env::var_os(slotline_worker::progress::SOCKET).is_some_and(|path| !path.is_empty()) {
+        return ExitCode::SUCCESS;
+    }
+    if error.use_stderr() { Exit::Refused.into() } else { ExitCode::SUCCESS }
 }
 
 #[tokio::main]

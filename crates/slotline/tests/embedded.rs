@@ -370,6 +370,29 @@ fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Re
     dev.stop().map(drop)
 }
 
+/// As after `slotline dev 2>&1 | tee log` of which `tee` was ended, or after its terminal was closed.
+#[test]
+fn dev_without_a_reader_of_its_log_works_on_and_ends_in_order() -> anyhow::Result<()> {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let folder = tempfile::tempdir()?;
+        let arguments = ["dev", "--data", "data", "--listen", "127.0.0.1:0", "--log-level", "debug"];
+        let mut command = program(folder.path(), &arguments);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        // Of both pipes no end is open any more but its own.
+        drop(process.stderr.take());
+        let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).context(line.clone())?.to_owned();
+        let dev = Dev { folder, process, url };
+        for _ in 0..3 {
+            let done = dev.slotline(&["run", "demo.echo", "-p", "message=on", "--wait"])?;
+            assert!(done.status.success(), "{}", printed(&done));
+        }
+        dev.stop_by(signal)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn the_demo_shows_lines_checks_them_and_ends_well() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;

@@ -11,6 +11,7 @@ mod tree;
 pub(crate) mod wire;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -48,7 +49,8 @@ pub fn run_if_asked() {
         std::process::exit(match serve() {
             Ok(()) => 0,
             Err(error) => {
-                eprintln!("slotline shim: {error}");
+                // A stderr that was closed must not keep it from ending what it started.
+                let _ = writeln!(std::io::stderr(), "slotline shim: {error}");
                 tree::end_all();
                 1
             }

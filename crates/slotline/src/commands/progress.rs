@@ -1,8 +1,8 @@
 //! `slotline progress`: a command reports how far it has come.
 //!
 //! It never makes the calling command fail: without a worker that listens the report is dropped. Numbers that make no sense
-//! together (step 9 of 7) are sent, and the worker notes them in the log of the execution. Only arguments that are no report
-//! exit with 2. Not here: a runtime, settings, the API; a script may call this in a loop.
+//! together (step 9 of 7) are sent, and the worker notes them in the log of the execution. Arguments that are no report are
+//! named on stderr; they exit with 2 only where no worker runs the caller. Not here: a runtime, settings, the API; a script may call this in a loop.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -95,7 +95,7 @@ impl WatchedExecution {
                         prompt = Some(Prompt::open()?);
                         screen.set_prompt(Some(prompt::text(None)));
                     }
-                    StopSignal::Interrupt | StopSignal::Terminate => return Ok(false),
+                    StopSignal::Interrupt | StopSignal::Terminate | StopSignal::HangUp => return Ok(false),
                 },
                 press = next_press(&mut prompt) => {
                     let choice = match press {

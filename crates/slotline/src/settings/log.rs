@@ -23,7 +23,12 @@ pub(crate) fn start(format: LogFormat, level: Option<&str>, default: &str) -> Re
         }
     }
     let is_colourful = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_colourful);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(is_colourful)
+        // A line that can't be written is lost. Its own complaint about that would go to stderr as well, and panic.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

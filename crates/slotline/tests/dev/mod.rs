@@ -85,9 +85,20 @@ impl Dev {
     }
 
     /// Asks it to end, waits until it has, and gives back its folder.
-    pub(crate) fn stop(mut self) -> anyhow::Result<TempDir> {
-        interrupt(&self.process, Signal::TERM)?;
-        let status = self.process.wait()?;
+    pub(crate) fn stop(self) -> anyhow::Result<TempDir> {
+        self.stop_by(Signal::TERM)
+    }
+
+    pub(crate) fn stop_by(mut self, signal: Signal) -> anyhow::Result<TempDir> {
+        interrupt(&self.process, signal)?;
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.try_wait()? {
+                break status;
+            }
+            ensure!(begun.elapsed() < SOON, "it did not end by {signal:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
         ensure!(status.success(), "{status}");
         Ok(std::mem::replace(&mut self.folder, tempfile::tempdir()?))
     }
