@@ -230,7 +230,9 @@ fn a_report_that_no_worker_receives_fails_no_script() -> anyhow::Result<()> {
     }
     // Nor does a report that is none, where a worker runs the script.
     let running = [("SLOTLINE_PROGRESS_SOCKET", "left")];
-    for (arguments, expected) in [(["progress", "--step", "1-2"], "--step"), (["progress", "--stepp", "1/2"], "--stepp")] {
+    for (arguments, expected) in
+        [(["progress", "--step", "1-2"], "--step"), (["progress", "--stepp", "1/2"], "--stepp")]
+    {
         let output = desk.slotline(&arguments, &running)?;
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
