@@ -27,6 +27,18 @@ pub struct Tag {
     pub(crate) number: u64,
 }
 
+impl Tag {
+    /// Of a delivery that comes from elsewhere than a [`Consumer`].
+    pub fn new(channel: u64, number: u64) -> Self {
+        Self { channel, number }
+    }
+
+    /// Counts the deliveries of one channel.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+}
+
 /// The channel of deliveries that the broker has removed already: they need no ack.
 pub(crate) const SETTLED: u64 = 0;
 

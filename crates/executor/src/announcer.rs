@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use crate::config::Public;
 use crate::errands::Fate;
 use crate::link::Current;
+pub use shared::Heard;
 use shared::Shared;
 use task::{Batch, Content, Task};
 use writer::Writer;
@@ -69,10 +70,9 @@ impl Announcer {
         Self { epoch, batches, shared, task }
     }
 
-    /// Which of `told` the batch that is being cut is to note in the journal: what has a subscriber, or may have one.
-    pub(crate) fn ranges(&self, told: &[Arc<Event>]) -> Vec<EventRange> {
-        let heard = self.shared.heard();
-        ranges(told.iter().filter(|event| heard.takes(event)))
+    /// What has a subscriber, or may have one.
+    pub(crate) fn heard(&self) -> Heard {
+        self.shared.heard()
     }
 
     /// Whether so few events wait that more may come about.
@@ -105,6 +105,11 @@ impl Drop for Announcer {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Which of `told` the batch that is being cut is to note in the journal.
+pub(crate) fn ranges_heard(told: &[Arc<Event>], heard: Heard) -> Vec<EventRange> {
+    ranges(told.iter().filter(|event| heard.takes(event)))
 }
 
 /// The events of each execution as one range.

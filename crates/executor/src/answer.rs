@@ -9,7 +9,7 @@ use slotline_store::Audit;
 use crate::ask::{Answer, Answered, Ask};
 use crate::outbox::Pending;
 use crate::quarantine::Quarantine;
-use crate::registry::Registry;
+use crate::registry::ActionTable;
 use crate::skew::Skews;
 
 /// Why what waits can't be ended now: it may be out.
@@ -19,7 +19,7 @@ const IN_DOUBT: &str = "the journal may be older than its workers, and this exec
 /// All that an answer may need; changes go into `pending` and into the scheduler.
 pub(crate) struct Desk<'a> {
     pub(crate) scheduler: &'a mut Scheduler,
-    pub(crate) registry: &'a Registry,
+    pub(crate) registry: &'a mut ActionTable,
     pub(crate) quarantine: &'a Quarantine,
     pub(crate) skews: &'a Skews,
     pub(crate) pending: &'a mut Pending,

@@ -18,7 +18,7 @@ pub(crate) const CALL: &str = "executor.call";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
-pub(crate) enum Ask {
+pub enum Ask {
     PutAction {
         action_ref: ActionRef,
         policy: Box<Policy>,
@@ -86,7 +86,7 @@ pub(crate) enum Ask {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "data", rename_all = "snake_case")]
-pub(crate) enum Answer {
+pub enum Answer {
     Action {
         action: Box<Action>,
         created: bool,
@@ -104,19 +104,27 @@ pub(crate) enum Answer {
     },
 }
 
-pub(crate) type Answered = Result<Answer, Refused>;
+pub type Answered = Result<Answer, Refused>;
 
-/// A question and where its answer goes.
+/// A question of this process to its own leader.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct LeaderCall {
     pub(crate) ask: Ask,
-    pub(crate) asker: Asker,
+    pub(crate) reply: oneshot::Sender<Answered>,
 }
 
-#[derive(Debug)]
+/// A question and where its answer goes.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub ask: Ask,
+    pub asker: Asker,
+}
+
+#[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "few questions wait at a time")]
-pub(crate) enum Asker {
-    Here(oneshot::Sender<Answered>),
+pub enum Asker {
+    /// A call of this process, by its number.
+    Here(u64),
     /// Another executor: the properties of its question name its reply queue.
     Elsewhere(Properties),
 }

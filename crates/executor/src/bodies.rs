@@ -19,7 +19,7 @@ const ENTRY_BYTES: usize = 2 * size_of::<(ExecutionId, Arc<Request>)>();
 /// What stands before the content of an `Arc`: two counts.
 const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bodies {
     requests: BTreeMap<ExecutionId, Arc<Request>>,
     bytes: usize,

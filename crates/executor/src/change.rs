@@ -103,7 +103,7 @@ impl Desk<'_> {
 
     /// What the policy would change. An action that is new has no id yet.
     fn plan(&self, action_ref: ActionRef, policy: Policy) -> Result<Plan, Invalid> {
-        if let Some(words) = self.quarantine.action(&action_ref, &policy) {
+        if let Some(words) = self.quarantine.action(&action_ref, &policy, self.now) {
             return Err(Invalid { code: Reason::JournalRefused.as_str(), field: None, message: in_words(&words) });
         }
         let known = self.registry.get(&action_ref).map(|known| known.action.clone());

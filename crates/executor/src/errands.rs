@@ -11,6 +11,7 @@ use slotline_protocol::chain;
 use slotline_scheduler::Counters;
 use tokio::sync::{mpsc, watch};
 
+use crate::leader::Handled;
 use crate::mail::DETAIL_HEADER;
 use crate::mark::Unmarked;
 
@@ -66,14 +67,6 @@ pub(crate) async fn watch_orders(
     }
 }
 
-/// What a batch owes the requests queue: letters to be stored, then an ack up to `tag`. Without a tag there is more to come
-/// of the last delivery.
-#[derive(Debug)]
-pub(crate) struct Handled {
-    pub(crate) tag: Option<Tag>,
-    pub(crate) dead: Vec<Publication>,
-}
-
 /// Deliveries up to `tag` that may be acked once so many letters are stored.
 struct Group {
     tag: Option<Tag>,
@@ -84,7 +77,7 @@ struct Group {
 /// Acks requests once their dead copies are confirmed. Many copies are under way at once, and what needs none is acked
 /// past those that do, so that neither a flood of bad messages nor a letter that the broker refuses holds up good ones.
 pub(crate) async fn ack_requests(
-    mut handled: mpsc::UnboundedReceiver<Handled>,
+    mut handled: mpsc::UnboundedReceiver<Handled<Publication>>,
     session: Session,
     acker: Acker,
     fates: mpsc::UnboundedSender<Fate>,

@@ -65,7 +65,7 @@ fn serve() -> std::io::Result<()> {
     // Until an empty one.
     while let Some(action) = receive(&mut input)?.filter(|action| !action.is_empty()) {
         if let Ok(registered) = Registered::new(serde_json::from_slice(&action)?) {
-            registry.put(registered);
+            registry.set(registered.action.action_ref.clone(), Some(Arc::new(registered)));
         }
     }
     say(READY)?;

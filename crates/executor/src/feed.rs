@@ -37,16 +37,21 @@ const CHANNEL: usize = 4;
 
 /// What deliveries of one of the leader's queues say, read before it reaches the loop.
 #[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) from: Source,
+pub struct Arrival {
+    pub from: Source,
     /// Of the last delivery; acks it and all before.
-    pub(crate) tag: Tag,
-    pub(crate) items: Vec<Item>,
-    pub(crate) questions: Vec<Question>,
+    pub tag: Tag,
+    pub items: Vec<Item>,
+    pub questions: Vec<Question>,
     bytes: usize,
 }
 
 impl Arrival {
+    /// What was read of one delivery.
+    pub fn of(from: Source, tag: Tag, items: Vec<Item>) -> Self {
+        Self { items, ..Self::new(from, tag) }
+    }
+
     fn new(from: Source, tag: Tag) -> Self {
         Self { from, tag, items: Vec::new(), questions: Vec::new(), bytes: 0 }
     }
@@ -58,7 +63,7 @@ impl Arrival {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub enum Source {
     Completions,
     Heartbeats,
     Events,

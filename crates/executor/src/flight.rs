@@ -1,34 +1,33 @@
-//! One commit under way: the batch, the letters written meanwhile, and all that may leave once it has landed.
+//! One commit under way: the batch, and meanwhile what leaves once it has landed is written.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, future, stream};
-use slotline_broker::{Tag, crash};
+use slotline_broker::crash;
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
-use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
-use slotline_scheduler::{Counters, Departed};
-use slotline_store::{Audit, Batch, CommitError, Leadership, Request, Store};
+use slotline_store::{Batch, CommitError, Leadership, Request, Store};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-use crate::ask::{Answered, Asker};
-use crate::feed::Source;
+use crate::leader::Commit;
 use crate::mail::{Mail, Postman};
 use crate::outbox::{Letters, UNKNOWN_DIGEST};
-use crate::quarantine::Quarantine;
 use crate::registry::Registry;
 
 /// Ends looked up at once: fewer than the connections for reads, since other reads are waited for, too.
 const READS_AT_ONCE: usize = 2;
 
-/// A batch under way, with all that may leave once it is committed.
+/// How a commit ended.
 pub(crate) struct Flight {
+    /// The number of its batch.
+    pub(crate) number: i64,
+    pub(crate) takes_requests: bool,
     pub(crate) result: Result<Mail, Error>,
-    pub(crate) cargo: Cargo,
+    /// The batch that the database refuses for what it holds.
+    pub(crate) refused: Option<Box<Batch>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,28 +48,6 @@ impl Error {
     }
 }
 
-#[derive(Default)]
-pub(crate) struct Cargo {
-    pub(crate) batch: i64,
-    /// The next numbers as of this batch.
-    pub(crate) next: Counters,
-    /// When the probes of this batch were due; `None` if none were.
-    pub(crate) probe: Option<Timestamp>,
-    pub(crate) answers: Vec<(Asker, Answered)>,
-    pub(crate) acks: Vec<(Source, Tag)>,
-    pub(crate) requests: Option<Tag>,
-    pub(crate) generation: Option<u64>,
-    /// For the log.
-    pub(crate) audit: Vec<Audit>,
-    pub(crate) departed: Vec<Departed>,
-    /// See [`crate::record::Out::grants`]: what a database refuses is known by its grant.
-    pub(crate) grants: BTreeMap<(ExecutionId, u64), u32>,
-    /// Events for whoever watches.
-    pub(crate) told: Vec<Arc<Event>>,
-    /// Whether the batch notes that those are to be published.
-    pub(crate) is_noted: bool,
-}
-
 /// What a flight needs beside its batch.
 pub(crate) struct Crew {
     pub(crate) store: Store,
@@ -78,56 +55,52 @@ pub(crate) struct Crew {
     pub(crate) leadership: Arc<Mutex<Leadership>>,
     pub(crate) postman: Arc<Postman>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 /// Commits once the flight before it has landed, and meanwhile reads what dispatches lack and writes the letters.
-pub(crate) async fn fly(crew: Crew, mut batch: Batch, mut letters: Letters, cargo: Cargo, now: Timestamp) -> Flight {
-    let Crew { store, leadership, postman, registry, quarantine } = crew;
-    if letters.brings_message_ids
-        && let Err(error) = spare_known(&store, &mut batch).await
-    {
-        return Flight { result: Err(Error::Journal(error)), cargo };
-    }
-    let encoded = store.encode(postman.epoch, &batch);
-    let mut leadership = leadership.lock().await;
-    if let Err(error) = find_heirs(&store, &mut letters).await {
-        return Flight { result: Err(Error::Journal(error)), cargo };
-    }
-    if letters.terms_are_known
-        && let Err(error) = leadership.forget_terms(postman.config.lease).await
-    {
-        return Flight { result: Err(Error::Journal(error)), cargo };
-    }
-    let ended = std::mem::take(&mut letters.ended);
-    let commit = leadership.commit_encoded(&batch, encoded);
-    let write = async {
-        let missing = letters.missing();
-        if !missing.is_empty() {
-            let found = store.requests(&missing).await.map_err(Error::Journal)?;
-            letters.requests.extend(found.into_iter().map(|(id, request)| (id, Arc::new(request))));
+pub(crate) async fn fly(crew: Crew, commit: Commit) -> Flight {
+    let Commit { mut batch, letters, cut_at, takes_requests } = commit;
+    let result = Box::pin(crew.commit(&mut batch, letters, cut_at)).await;
+    let is_refused = matches!(result, Err(Error::Commit(CommitError::Refused { .. })));
+    let number = batch.number;
+    Flight { number, takes_requests, result, refused: is_refused.then(|| Box::new(batch)) }
+}
+
+impl Crew {
+    async fn commit(self, batch: &mut Batch, mut letters: Letters, cut_at: Timestamp) -> Result<Mail, Error> {
+        let Self { store, leadership, postman, registry } = self;
+        if letters.brings_message_ids {
+            spare_known(&store, batch).await.map_err(Error::Journal)?;
         }
-        Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), now))
-    };
-    crash::point("executor.commit.before");
-    let (committed, written) = tokio::join!(commit, write);
-    crash::point("executor.commit.after");
-    // The next may commit: what is left to read here changes no more.
-    drop(leadership);
-    if let Err(CommitError::Refused { culprits, .. }) = &committed {
-        quarantine.put(&batch, &cargo.grants, culprits, Instant::now());
-    }
-    let mut result = committed.map_err(Error::Commit).and(written);
-    if let Ok(mail) = &mut result
-        && !ended.is_empty()
-    {
-        // Read only now: one of them may have settled with this very batch.
-        match find_ends(&store, ended).await {
-            Ok(ends) => postman.ends(mail, ends, now),
-            Err(error) => result = Err(Error::Journal(error)),
+        let encoded = store.encode(postman.epoch, batch);
+        let mut leadership = leadership.lock().await;
+        find_heirs(&store, &mut letters).await.map_err(Error::Journal)?;
+        if letters.terms_are_known {
+            leadership.forget_terms(postman.config.lease).await.map_err(Error::Journal)?;
         }
+        let ended = std::mem::take(&mut letters.ended);
+        let commit = leadership.commit_encoded(batch, encoded);
+        let write = async {
+            let missing = letters.missing();
+            if !missing.is_empty() {
+                let found = store.requests(&missing).await.map_err(Error::Journal)?;
+                letters.requests.extend(found.into_iter().map(|(id, request)| (id, Arc::new(request))));
+            }
+            Ok(postman.write(letters, |dispatch| registry.get(&dispatch.action_ref), cut_at))
+        };
+        crash::point("executor.commit.before");
+        let (committed, written) = tokio::join!(commit, write);
+        crash::point("executor.commit.after");
+        // The next may commit: what is left to read here changes no more.
+        drop(leadership);
+        let mut mail = committed.map_err(Error::Commit).and(written)?;
+        if !ended.is_empty() {
+            // Read only now: one of them may have settled with this very batch.
+            let ends = find_ends(&store, ended).await.map_err(Error::Journal)?;
+            postman.ends(&mut mail, ends, cut_at);
+        }
+        Ok(mail)
     }
-    Flight { result, cargo }
 }
 
 /// A name is of one execution: one that was taken over from a worker goes without where the journal knows another.

@@ -14,10 +14,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(10);
 const FOLLOWERS_MAX: usize = 64;
 
 /// By the queue that each of them listens to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Followers(BTreeMap<String, Follower>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Follower {
     all: bool,
     ids: BTreeSet<ExecutionId>,

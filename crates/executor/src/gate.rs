@@ -45,7 +45,7 @@ impl Gates {
 
 /// What was refused for want of proof.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub struct Refusals {
     count: AtomicU64,
     told: Mutex<Option<(Instant, u64)>>,
 }
@@ -81,13 +81,13 @@ impl Refusals {
 
 /// The secret at work, and the count of what did not stand before it.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub struct Gate {
     ring: Ring,
     refusals: Arc<Refusals>,
 }
 
 impl Gate {
-    pub(crate) fn new(secret: Secret, refusals: Arc<Refusals>) -> Self {
+    pub fn new(secret: Secret, refusals: Arc<Refusals>) -> Self {
         Self { ring: Ring::new(secret), refusals }
     }
 
@@ -144,9 +144,9 @@ impl Gate {
         self.refusals.add(what, 1);
     }
 
-    /// Notes how many words bore numbers that can't be.
-    pub(crate) fn refuse_wild(&self, count: u32) {
-        self.refusals.add("numbers that no journal can have come to", count.into());
+    /// Notes how many of a kind were not believed.
+    pub(crate) fn refuse_all(&self, what: &str, count: u32) {
+        self.refusals.add(what, count.into());
     }
 }
 

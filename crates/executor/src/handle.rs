@@ -17,7 +17,7 @@ use slotline_store::Store;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::ask::{Answer, Answered, Ask, Asker, CALL, Question};
+use crate::ask::{Answer, Answered, Ask, CALL, LeaderCall};
 use crate::clock;
 use crate::gate::{Gate, Gates};
 use crate::journal::Condition;
@@ -45,7 +45,7 @@ pub(crate) struct Handle {
     pub(crate) journal: Arc<Condition>,
     /// What is known of times when the journal went back.
     pub(crate) notice: Arc<Notice>,
-    pub(crate) questions: mpsc::Sender<Question>,
+    pub(crate) calls: mpsc::Sender<LeaderCall>,
     /// What the start-up checks found.
     pub(crate) warnings: Vec<String>,
     /// What the broker's policies were found to do, while this process leads.
@@ -87,9 +87,9 @@ impl Handle {
     }
 
     async fn ask_here(&self, ask: Ask) -> Answered {
-        let (sender, receiver) = oneshot::channel();
+        let (reply, receiver) = oneshot::channel();
         let gone = || Refused::unavailable("the leader stood down; ask again");
-        self.questions.send(Question { ask, asker: Asker::Here(sender) }).await.map_err(|_| gone())?;
+        self.calls.send(LeaderCall { ask, reply }).await.map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
     }
 

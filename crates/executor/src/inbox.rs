@@ -17,7 +17,7 @@ use crate::record::{End, Said, Word};
 
 /// One thing that was said.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub enum Item {
     /// For the scheduler alone.
     Input(Input),
     /// For the record, which tells the scheduler what it needs of it.
@@ -28,6 +28,35 @@ pub(crate) enum Item {
     Parting { teller: Incarnation, worker: WorkerName, incarnation: Incarnation, items: Vec<Item> },
     /// A heartbeat of an incarnation that has no token of this journal, and by what it will know the answer.
     Stranger { incarnation: Incarnation, nonce: String },
+}
+
+impl Item {
+    /// The end of an attempt, by the incarnation that ran it.
+    pub fn completed(word: Completed) -> Self {
+        let teller = word.incarnation;
+        completed(word, teller)
+    }
+
+    pub fn returned(word: Returned, received_at: Timestamp) -> Self {
+        returned(word, received_at)
+    }
+
+    pub fn parting(word: Ended, received_at: Timestamp) -> Self {
+        let teller = word.told_by.unwrap_or(word.incarnation);
+        parting(word, teller, received_at)
+    }
+
+    /// `by` has proved to have said it.
+    pub fn status_changed(changed: &StatusChanged, by: Incarnation) -> Vec<Self> {
+        let mut items = Vec::new();
+        running(changed, by, &mut items);
+        items
+    }
+
+    /// `by` has proved to have said it.
+    pub fn progress(word: Progress, by: Incarnation) -> Self {
+        Self::Said(progress(word, by))
+    }
 }
 
 /// Which of this leader's probes count: those of this session and this term.

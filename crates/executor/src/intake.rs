@@ -37,18 +37,18 @@ const LOOK_UP_AGAIN: Duration = Duration::from_millis(500);
 
 /// Deliveries, checked, in the order of the queue.
 #[derive(Debug)]
-pub(crate) struct Checked {
-    pub(crate) generation: u64,
+pub struct Checked {
+    pub generation: u64,
     /// The last batch that was committed before the look-ups.
-    pub(crate) seen_batch: i64,
-    pub(crate) members: Vec<Member>,
+    pub seen_batch: i64,
+    pub members: Vec<Member>,
     /// Of the last delivery that is taken whole; acks it and all before.
-    pub(crate) tag: Option<Tag>,
+    pub tag: Option<Tag>,
 }
 
 /// What one envelope asks for.
 #[derive(Debug)]
-pub(crate) enum Member {
+pub enum Member {
     Request {
         action: ActionId,
         asked: Asked,
@@ -78,9 +78,9 @@ impl Member {
 
 /// Whose execution is to be cancelled.
 #[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) name: RequestName,
-    pub(crate) known: Option<Known>,
+pub struct Target {
+    pub name: RequestName,
+    pub known: Option<Known>,
 }
 
 pub(crate) struct Intake {

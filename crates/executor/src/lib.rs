@@ -3,7 +3,8 @@
 //! ```text
 //!   link    ── one session with the broker at a time, for the whole process
 //!   run     ── serves HTTP; waits for leadership; leads, and again
-//!    └ term ── one leadership: arrivals ─> scheduler ─> batch ─> commit ─> publications, acks, answers
+//!    └ term ── one leadership: what arrives ─> leader ─> batches, publications, acks, answers, carried out
+//!        leader   a pure machine: what is committed when, and what leaves after it
 //!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
 //!        record   what happened ─> numbered events              followers  who else is told of them
 //!                                                                 announcer  what subscribers receive of them
@@ -17,7 +18,12 @@
 //! The FIFO queue manager is `slotline_scheduler`; the completion listener is [`term`]'s reading of the completions
 //! queue. Deliberately absent: any decision about an execution, and any effect before its commit.
 
-mod admission;
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "these are for the pure leader, which denies them; all else drives it"
+)]
+
 mod announcer;
 mod answer;
 mod ask;
@@ -40,6 +46,7 @@ mod handle;
 mod inbox;
 mod intake;
 mod journal;
+pub mod leader;
 mod link;
 mod lookout;
 mod mail;

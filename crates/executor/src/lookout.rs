@@ -24,7 +24,7 @@ const UNSERVED_AFTER: Duration = Duration::from_secs(10);
 const UNSERVED_MAX: usize = 1_000;
 
 /// What was said of workers and actions in this term.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lookout {
     workers: BTreeMap<Incarnation, Mood>,
     unserved: BTreeMap<ActionRef, Unserved>,

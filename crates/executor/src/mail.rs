@@ -46,32 +46,32 @@ const MEMBER_HEADER_BYTES_MAX: usize = 1 << 10;
 
 /// Writes letters for one term.
 #[derive(Clone, Debug)]
-pub(crate) struct Postman {
-    pub(crate) prefix: String,
-    pub(crate) source: String,
-    pub(crate) epoch: Epoch,
-    pub(crate) journal: Lineage,
+pub struct Postman {
+    pub prefix: String,
+    pub source: String,
+    pub epoch: Epoch,
+    pub journal: Lineage,
     /// Workers are asked for all that they hold: the journal may be older than they are.
-    pub(crate) wants_accounts: bool,
-    pub(crate) config: Config,
-    pub(crate) gate: Arc<Gate>,
+    pub wants_accounts: bool,
+    pub config: Config,
+    pub gate: Arc<Gate>,
     /// What the broker takes.
-    pub(crate) sizes: Sizes,
+    pub sizes: Sizes,
 }
 
 /// Publications in the order in which they must leave.
 #[derive(Debug, Default)]
-pub(crate) struct Mail {
-    pub(crate) publications: Vec<(Publication, Purpose)>,
+pub struct Mail<P = Publication> {
+    pub publications: Vec<(P, Purpose)>,
     /// What nobody waits for; after all of the others.
-    pub(crate) later: Vec<(Publication, Purpose)>,
+    pub later: Vec<(P, Purpose)>,
     /// Copies for the dead letters; the requests behind them are acked once these are confirmed.
-    pub(crate) dead: Vec<Publication>,
+    pub dead: Vec<P>,
 }
 
 /// What a publication is for, as far as its fate matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// If it comes back, the incarnation's queue is gone.
     Order(Incarnation),
     /// Lost or not, someone else sees to it.
@@ -80,7 +80,7 @@ pub(crate) enum Purpose {
 
 impl Postman {
     /// Writes everything but the probes, whose session is known only when they leave.
-    pub(crate) fn write(
+    pub fn write(
         &self,
         letters: Letters,
         actions: impl Fn(&Dispatch) -> Option<Arc<Registered>>,

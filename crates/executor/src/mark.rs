@@ -18,16 +18,15 @@ use slotline_scheduler::Counters;
 use slotline_store::Standing;
 
 /// Numbers of each kind that a leader may give by one mark. They are skipped only where the journal may have gone back.
-const RESERVE: i64 = 20_000;
-/// Fewer left than this, and the next mark is due.
-const RENEW_BELOW: i64 = RESERVE / 2;
+/// With fewer than half of them left, the next mark is due.
+pub(crate) const RESERVE: i64 = 20_000;
 /// How far behind the commits the newest mark may be.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 /// The most copies of the journal that are remembered as superseded; the oldest is forgotten first.
 const RETIRED_MAX: usize = 16;
 /// The most marks that a leader leaves before it looks for those of others: few enough that the claim to another copy of the
 /// journal is still in the queue then.
-const UNLOOKED_MAX: u32 = topology::MARKS_MAX / 2 - 1;
+pub(crate) const UNLOOKED_MAX: u32 = topology::MARKS_MAX / 2 - 1;
 /// How often a leader looks for its own mark before it gives up, and the wait in between: another process reads them all in a
 /// few milliseconds.
 const LOOKS_MAX: u32 = 50;
@@ -45,11 +44,11 @@ pub(crate) struct Numbers {
 
 /// How far a leader has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
-    pub(crate) journal: Lineage,
-    pub(crate) epoch: Epoch,
+pub struct Mark {
+    pub journal: Lineage,
+    pub epoch: Epoch,
     /// Every batch up to this one is committed.
-    pub(crate) batch: i64,
+    pub batch: i64,
     /// The next numbers as of that batch, and those that no leader may reach without another mark.
     next: Numbers,
     reserved: Numbers,
@@ -69,16 +68,16 @@ pub(crate) struct Mark {
 
 /// What this process knows of the journal by having led on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Witness {
-    pub(crate) journal: Lineage,
-    pub(crate) epoch: Epoch,
+pub struct Witness {
+    pub journal: Lineage,
+    pub epoch: Epoch,
     /// The last batch of which anything left.
-    pub(crate) batch: i64,
+    pub batch: i64,
 }
 
 /// What a new leader makes of the journal it is to lead on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub enum Judgement {
     /// It is no older than anything shows. `skips`: nothing proves that it has all that its last leader committed, so
     /// that no number of the last reserve is given.
     Sound { skips: bool },
@@ -91,7 +90,7 @@ pub(crate) enum Judgement {
 #[error(
     "another copy of this journal was led on since, and the site goes on there: connect this executor to that database"
 )]
-pub(crate) struct Superseded;
+pub struct Superseded;
 
 impl From<Counters> for Numbers {
     fn from(counters: Counters) -> Self {
@@ -113,9 +112,47 @@ impl Numbers {
 
 /// The marks on the broker, at most a few, and what they come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Marks(Vec<Mark>);
+pub struct Marks(Vec<Mark>);
+
+impl Mark {
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn batch(&self) -> i64 {
+        self.batch
+    }
+
+    /// Which copy of the journal it is of.
+    pub fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// What may be given once the broker has it.
+    pub fn reserved(&self) -> Counters {
+        self.reserved.into()
+    }
+}
 
 impl Marks {
+    /// What was found on the broker.
+    pub fn of(marks: Vec<Mark>) -> Self {
+        Self(marks)
+    }
+
+    /// Fails if another leader that counts beside the one of `own` has left a mark, or if the reading tells nothing, since
+    /// `own` is not among them.
+    pub fn beside(&self, own: &Mark) -> Result<(), Unmarked> {
+        if let Some(foreign) = self.0.iter().find(|other| is_foreign(other, own)) {
+            return Err(Unmarked::Foreign(format!(
+                "another leader has left a mark of epoch {} on the broker; this one is of epoch {}",
+                foreign.epoch, own.epoch
+            )));
+        }
+        let is_own = |mark: &Mark| mark.epoch == own.epoch && mark.site == own.site;
+        if self.0.iter().any(is_own) { Ok(()) } else { Err(Unmarked::Gone) }
+    }
+
     pub(crate) async fn read(session: &Session, prefix: &str) -> Result<Self, Error> {
         let browser = session.browse(&topology::marks_queue(prefix), MARKS_MAX).await?;
         let read = |body: &[u8]| match serde_json::from_slice(body) {
@@ -135,7 +172,7 @@ impl Marks {
     }
 
     /// No number from these on was given.
-    pub(crate) fn reserved(&self) -> Counters {
+    pub fn reserved(&self) -> Counters {
         let all = |number: fn(&Mark) -> i64| self.0.iter().map(number).max().unwrap_or_default();
         Counters {
             next_id: all(|mark| mark.reserved.execution),
@@ -159,7 +196,7 @@ impl Marks {
     }
 
     /// The highest epoch of any of them.
-    pub(crate) fn epoch(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         self.0.iter().map(|mark| mark.epoch).max().unwrap_or_default()
     }
 
@@ -175,7 +212,7 @@ impl Marks {
 
     /// Holds the journal against the marks. `witness` is what this process itself knows. `is_private`: the broker is of
     /// this process, so that neither marks nor workers are older.
-    pub(crate) fn judge(
+    pub fn judge(
         &self,
         standing: &Standing,
         witness: Option<Witness>,
@@ -260,8 +297,10 @@ const MARKS_MAX: usize = topology::MARKS_MAX as usize;
 /// The hand of one leader: what it writes into its marks, and what it may give by them.
 #[derive(Clone, Debug)]
 pub(crate) struct Hand {
-    prefix: String,
     mark: Mark,
+    /// See [`RESERVE`] and [`UNLOOKED_MAX`].
+    reserve: i64,
+    unlooked_max: u32,
     /// Covered by a confirmed mark of this leader.
     confirmed: Numbers,
     /// Covered by the marks of those before it.
@@ -274,7 +313,14 @@ pub(crate) struct Hand {
 
 impl Hand {
     /// For the leader of `epoch`, which may give nothing before its first mark is confirmed.
-    pub(crate) fn new(prefix: &str, standing: &Standing, epoch: Epoch, lease: Duration, marks: &Marks) -> Self {
+    pub(crate) fn new(
+        standing: &Standing,
+        epoch: Epoch,
+        lease: Duration,
+        marks: &Marks,
+        reserve: i64,
+        unlooked_max: u32,
+    ) -> Self {
         let next = standing.counters.into_numbers();
         let mut retired = marks.retired();
         if let Some(mark) = marks.newest()
@@ -301,7 +347,7 @@ impl Hand {
             is_last: false,
         };
         let inherited = marks.reserved().into();
-        Self { prefix: prefix.to_owned(), mark, confirmed: next, inherited, is_renewing: false, unlooked: 0 }
+        Self { mark, reserve, unlooked_max, confirmed: next, inherited, is_renewing: false, unlooked: 0 }
     }
 
     /// What may be given by now.
@@ -321,26 +367,29 @@ impl Hand {
 
     /// Whether it may leave another mark without a look at those of others, which its own would push out of the queue.
     pub(crate) fn may_leave(&self) -> bool {
-        self.unlooked < UNLOOKED_MAX
+        self.unlooked < self.unlooked_max
     }
 
     /// The mark of a whole reserve above `next`, if one is due and none is on its way. It is left with a look at the others.
-    pub(crate) fn renewal(&mut self, next: Counters, is_new_session: bool) -> Option<Mark> {
-        let next = Numbers::from(next);
-        let left = |of: fn(Numbers) -> i64| of(self.confirmed) - of(next);
-        let is_short =
-            [left(|of| of.execution), left(|of| of.fence), left(|of| of.action)].iter().min() < Some(&RENEW_BELOW);
-        if !is_new_session && (self.is_renewing || !is_short && self.may_leave()) {
-            return None;
-        }
+    pub(crate) fn renewal(&mut self, next: Counters) -> Option<Mark> {
+        let given = Numbers::from(next);
+        let left = |of: fn(Numbers) -> i64| of(self.confirmed) - of(given);
+        let least = left(|of| of.execution).min(left(|of| of.fence)).min(left(|of| of.action));
+        let is_due = least < self.reserve / 2 || !self.may_leave();
+        (is_due && !self.is_renewing).then(|| self.first(next))
+    }
+
+    /// The same for a new session, whatever is left.
+    pub(crate) fn first(&mut self, next: Counters) -> Mark {
         self.is_renewing = true;
-        let above = |number: i64, inherited: i64| number.saturating_add(RESERVE).max(inherited);
+        let next = Numbers::from(next);
+        let above = |number: i64, inherited: i64| number.saturating_add(self.reserve).max(inherited);
         self.mark.reserved = Numbers {
             execution: above(next.execution, self.inherited.execution),
             fence: above(next.fence, self.inherited.fence),
             action: above(next.action, self.inherited.action),
         };
-        Some(self.mark.clone())
+        self.mark.clone()
     }
 
     /// The broker has a mark with this reserve, or did not take it.
@@ -358,9 +407,9 @@ impl Hand {
     }
 
     /// How far it has come, within what is reserved; nothing waits for its confirm.
-    pub(crate) fn progress(&mut self, is_last: bool) -> Publication {
+    pub(crate) fn progress(&mut self, is_last: bool) -> Mark {
         self.unlooked += 1;
-        publication(&self.prefix, &Mark { is_last, ..self.mark.clone() })
+        Mark { is_last, ..self.mark.clone() }
     }
 
     /// Of a leader in doubt, which gives nothing: this copy of the journal is led on, and others are not to be.
@@ -369,13 +418,14 @@ impl Hand {
     }
 
     /// The mark of a journal that was settled with these numbers, as this generation.
-    pub(crate) fn settled(&self, generation: u64, next: Counters) -> Publication {
+    pub(crate) fn settled(&self, generation: u64, next: Counters) -> Mark {
         let journal = Lineage { generation, ..self.mark.journal };
-        publication(&self.prefix, &Mark { journal, next: next.into(), reserved: next.into(), ..self.mark.clone() })
+        Mark { journal, next: next.into(), reserved: next.into(), ..self.mark.clone() }
     }
 }
 
-fn publication(prefix: &str, mark: &Mark) -> Publication {
+/// A mark as it is left in its queue.
+pub(crate) fn publication(prefix: &str, mark: &Mark) -> Publication {
     Publication {
         exchange: String::new(),
         routing_key: topology::marks_queue(prefix),
@@ -388,7 +438,7 @@ fn publication(prefix: &str, mark: &Mark) -> Publication {
 
 /// Why a leader may not go on giving numbers.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unmarked {
+pub enum Unmarked {
     /// Another leads, on this journal or on a copy of it.
     #[error("{0}")]
     Foreign(String),
@@ -431,17 +481,10 @@ pub(crate) async fn renew(session: Session, prefix: String, mark: Mark) -> Resul
 /// not there for this one, so that a reading tells something only if a mark of this leader is among them.
 async fn alone(session: &Session, prefix: &str, own: &Mark) -> Result<(), Unmarked> {
     for _ in 0..LOOKS_MAX {
-        let marks = Marks::read(session, prefix).await?;
-        if let Some(foreign) = marks.0.iter().find(|other| is_foreign(other, own)) {
-            return Err(Unmarked::Foreign(format!(
-                "another leader has left a mark of epoch {} on the broker; this one is of epoch {}",
-                foreign.epoch, own.epoch
-            )));
+        match Marks::read(session, prefix).await?.beside(own) {
+            Err(Unmarked::Gone) => tokio::time::sleep(LOOK_AGAIN).await,
+            looked => return looked,
         }
-        if marks.0.iter().any(|mark| mark.epoch == own.epoch && mark.site == own.site) {
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
     Err(Unmarked::Gone)
 }
@@ -515,9 +558,13 @@ mod tests {
         }
     }
 
+    fn hand(standing: &Standing, epoch: Epoch, marks: &Marks) -> Hand {
+        Hand::new(standing, epoch, Duration::from_secs(60), marks, RESERVE, UNLOOKED_MAX)
+    }
+
     fn mark() -> Mark {
         let now = Standing { former: (Epoch(4), 9), ..standing() };
-        let mut hand = Hand::new("p", &now, Epoch(5), Duration::from_secs(60), &Marks::default());
+        let mut hand = hand(&now, Epoch(5), &Marks::default());
         hand.committed(40, Counters { next_id: 100, next_fence: 100, next_action: 3 });
         hand.mark.clone()
     }
@@ -591,7 +638,7 @@ mod tests {
         let new = Standing { site: "two".to_owned(), ..standing() };
         let marks = Marks(vec![mark()]);
         assert!(matches!(marks.judge(&new, None, false), Ok(Judgement::Doubted(_))));
-        let claim = Hand::new("p", &new, Epoch(6), Duration::ZERO, &marks).claim();
+        let claim = hand(&new, Epoch(6), &marks).claim();
         assert!(is_foreign(&claim, &mark()), "the leader on the old one stands down");
         let marks = Marks(vec![mark(), claim]);
         assert!(marks.judge(&old, None, false).is_err());
@@ -607,13 +654,10 @@ mod tests {
             .await?;
         // Both have read the same marks, and both have the same epoch.
         let read = Marks(vec![mark()]);
-        let hand = |site: &str| {
-            let standing = Standing { site: site.to_owned(), ..standing() };
-            Hand::new("p", &standing, Epoch(6), Duration::from_secs(60), &read)
-        };
-        let (mut sound, doubted) = (hand("one"), hand("other"));
+        let hand_of = |site: &str| hand(&Standing { site: site.to_owned(), ..standing() }, Epoch(6), &read);
+        let (mut sound, doubted) = (hand_of("one"), hand_of("other"));
         let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
-        let renewal = sound.renewal(next, true).expect("it has none");
+        let renewal = sound.first(next);
         let (sound, doubted) =
             tokio::join!(claim(&session, "p", renewal.clone()), claim(&session, "p", doubted.claim()));
         let stands_down = |claimed: &Result<Counters, Unmarked>| matches!(claimed, Err(Unmarked::Foreign(_)));
@@ -631,18 +675,18 @@ mod tests {
         let marks = Queue::quorum(topology::marks_queue("p")).bounded(topology::MARKS_MAX, Overflow::DropHead);
         session.declare(&Topology { queues: vec![marks], ..Topology::default() }).await?;
         let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
-        let mut hand = Hand::new("p", &standing(), Epoch(6), Duration::from_secs(60), &Marks(vec![mark()]));
-        let first = hand.renewal(next, true).expect("it has none");
-        hand.renewed(Some(claim(&session, "p", first.clone()).await?));
+        let mut leader = hand(&standing(), Epoch(6), &Marks(vec![mark()]));
+        let first = leader.first(next);
+        leader.renewed(Some(claim(&session, "p", first.clone()).await?));
         // The other one may have a higher or the same epoch, and is silent while it waits for accounts.
         let other = Standing { site: "other".to_owned(), ..standing() };
-        let other = Hand::new("p", &other, Epoch(7), Duration::from_secs(60), &Marks(vec![first])).claim();
+        let other = hand(&other, Epoch(7), &Marks(vec![first])).claim();
         session.publish(publication("p", &other)).await?;
         for _ in 0..2 * topology::MARKS_MAX {
-            if hand.may_leave() {
-                session.publish(hand.progress(false)).await?;
+            if leader.may_leave() {
+                session.publish(publication("p", &leader.progress(false))).await?;
             }
-            if let Some(mark) = hand.renewal(next, false) {
+            if let Some(mark) = leader.renewal(next) {
                 let renewed = renew(session.clone(), "p".to_owned(), mark).await;
                 assert!(matches!(renewed, Err(Unmarked::Foreign(_))), "{renewed:?}");
                 return Ok(());
@@ -654,14 +698,14 @@ mod tests {
     #[test]
     fn nothing_is_given_that_no_confirmed_mark_covers() {
         let next = Counters { next_id: 100, next_fence: 100, next_action: 3 };
-        let mut hand = Hand::new("p", &standing(), Epoch(6), Duration::ZERO, &Marks::default());
+        let mut hand = hand(&standing(), Epoch(6), &Marks::default());
         assert_eq!(hand.confirmed(), next, "nothing may be given");
-        let mark = hand.renewal(next, true).expect("due");
-        assert_eq!(hand.renewal(next, false), None, "one is on its way");
+        let mark = hand.renewal(next).expect("due");
+        assert_eq!(hand.renewal(next), None, "one is on its way");
         assert_eq!(hand.confirmed(), next);
         hand.renewed(Some(mark.reserved.into()));
         assert_eq!(hand.confirmed().next_id, 100 + RESERVE);
-        assert_eq!(hand.renewal(next, false), None, "enough is left");
-        assert!(hand.renewal(Counters { next_fence: 100 + RENEW_BELOW + 1, ..next }, false).is_some());
+        assert_eq!(hand.renewal(next), None, "enough is left");
+        assert!(hand.renewal(Counters { next_fence: 100 + RESERVE / 2 + 1, ..next }).is_some());
     }
 }

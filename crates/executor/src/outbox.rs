@@ -24,7 +24,7 @@ pub(crate) const UNKNOWN_DIGEST: [u8; 32] = [0; 32];
 const RECOVERED_SOURCE: &str = "slotline/recovered";
 
 /// What has come in since the last cut, beside what the scheduler remembers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pending {
     /// Requests given to the scheduler, by token.
     pub(crate) requests: BTreeMap<Token, Asked>,
@@ -50,71 +50,71 @@ pub(crate) struct Pending {
 
 /// A request under way through the scheduler.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    pub(crate) action_ref: ActionRef,
-    pub(crate) key: Option<Arc<str>>,
-    pub(crate) request: Arc<Request>,
+pub struct Asked {
+    pub action_ref: ActionRef,
+    pub key: Option<Arc<str>>,
+    pub request: Arc<Request>,
     /// Its correlation id is the one by which the asker knows the first answer.
-    pub(crate) came: Arc<Came>,
+    pub came: Arc<Came>,
 }
 
 /// How a message came, which all its members share.
 #[derive(Clone, Debug)]
-pub(crate) struct Came {
-    pub(crate) properties: Properties,
-    pub(crate) routing_key: String,
+pub struct Came {
+    pub properties: Properties,
+    pub routing_key: String,
     /// Whether others came with it.
-    pub(crate) is_array: bool,
+    pub is_array: bool,
 }
 
 /// A request that was read but can't be taken.
 #[derive(Clone, Debug)]
-pub(crate) struct Turned {
-    pub(crate) asked: Asked,
-    pub(crate) reason: Reason,
-    pub(crate) detail: String,
+pub struct Turned {
+    pub asked: Asked,
+    pub reason: Reason,
+    pub detail: String,
 }
 
 /// What leaves the process after the commit.
-#[derive(Debug, Default)]
-pub(crate) struct Letters {
-    pub(crate) hello: Option<u64>,
-    pub(crate) greetings: Vec<(Incarnation, u64)>,
-    pub(crate) orders: Vec<Sent>,
+#[derive(Clone, Debug, Default)]
+pub struct Letters {
+    pub hello: Option<u64>,
+    pub greetings: Vec<(Incarnation, u64)>,
+    pub orders: Vec<Sent>,
     /// How many words bore numbers that no journal can have come to.
-    pub(crate) wild: u32,
+    pub wild: u32,
     /// Incarnations that are to get their tokens, each with what it knows the answer by and the number of the order.
-    pub(crate) introductions: Vec<(Incarnation, String, u64)>,
+    pub introductions: Vec<(Incarnation, String, u64)>,
     /// Requests of the dispatches among the orders, as far as they are at hand.
-    pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
-    pub(crate) accepted: Vec<(Asked, ExecutionId, u64)>,
-    pub(crate) refused: Vec<Turned>,
-    pub(crate) rejections: Vec<Rejection>,
-    pub(crate) refusals: Vec<Refusal>,
-    pub(crate) settled: Vec<(Arc<Request>, Settled)>,
+    pub requests: BTreeMap<ExecutionId, Arc<Request>>,
+    pub accepted: Vec<(Asked, ExecutionId, u64)>,
+    pub refused: Vec<Turned>,
+    pub rejections: Vec<Rejection>,
+    pub refusals: Vec<Refusal>,
+    pub settled: Vec<(Arc<Request>, Settled)>,
     /// Ends of executions that an earlier term accepted: only the journal knows who waits for them.
-    pub(crate) inherited: Vec<Settled>,
+    pub inherited: Vec<Settled>,
     /// Publishers who want to hear an end that only the journal knows.
-    pub(crate) ended: Vec<(Arc<Request>, ExecutionId)>,
-    pub(crate) probe: bool,
+    pub ended: Vec<(Arc<Request>, ExecutionId)>,
+    pub probe: bool,
     /// No worker goes by a longer lease of an earlier leader any more.
-    pub(crate) terms_are_known: bool,
+    pub terms_are_known: bool,
     /// Events to be asked for again, each with the number of the order.
-    pub(crate) missing: Vec<(u64, Missing)>,
+    pub missing: Vec<(u64, Missing)>,
     /// Workers that are greeted since another one has their name; after all that has a lower number.
-    pub(crate) namesakes: Vec<(Incarnation, u64)>,
+    pub namesakes: Vec<(Incarnation, u64)>,
     /// Workers that are refused, and why.
-    pub(crate) refused_workers: Vec<(Incarnation, String, u64)>,
+    pub refused_workers: Vec<(Incarnation, String, u64)>,
     /// Incarnations that are over, for the log.
-    pub(crate) departed: Vec<Departed>,
+    pub departed: Vec<Departed>,
     /// See [`Out::grants`].
-    pub(crate) grants: BTreeMap<(ExecutionId, u64), u32>,
+    pub grants: BTreeMap<(ExecutionId, u64), u32>,
     /// Executions that were taken over from workers bring `message_id`s that the journal may know.
-    pub(crate) brings_message_ids: bool,
+    pub brings_message_ids: bool,
 }
 
 /// Executions whose publishers wait for the end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Awaited {
     pub(crate) requests: BTreeMap<ExecutionId, Arc<Request>>,
     /// Executions below were accepted by an earlier term.
@@ -138,7 +138,7 @@ impl Letters {
     }
 
     /// Dispatches whose requests have to be read from the journal.
-    pub(crate) fn missing(&self) -> Vec<ExecutionId> {
+    pub fn missing(&self) -> Vec<ExecutionId> {
         let dispatched = self.orders.iter().filter_map(|sent| match &sent.order {
             Order::Dispatch(dispatch) => Some(dispatch.id),
             Order::Recorded { .. } | Order::Recall { .. } | Order::Cancel { .. } | Order::Lost => None,

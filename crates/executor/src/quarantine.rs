@@ -4,21 +4,19 @@
 //! completions and events from their workers. What was the culprit is known here by what it holds, and is put aside: a
 //! request among the dead letters, a result for a failure that says so, an event for a gap.
 //!
-//! For a minute only: once somebody has mended the database, what was put aside may be tried again.
+//! For a minute only: once somebody has mended the database, what was put aside may be tried again. Pure: time is an
+//! argument, that of the leader's clock.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use slotline_protocol::message::{AttemptKey, Failure, GapReason, Report, Stream};
 use slotline_protocol::record::{Event, What};
-use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Policy, Reason};
+use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Policy, Reason, Timestamp};
 use slotline_scheduler::Input;
 use slotline_store::{ActionChange, Batch, Culprit, Part, Request};
-use tokio::time::Instant;
 
 use crate::inbox::Item;
 use crate::record::Said;
@@ -28,12 +26,9 @@ const KNOWN_FOR: Duration = Duration::from_secs(60);
 /// The most culprits that are known. One that is forgotten costs another batch.
 const KNOWN_MAX: usize = 10_000;
 
-#[derive(Debug, Default)]
-pub(crate) struct Quarantine {
-    /// Read for each arrival; nearly always false.
-    has_any: AtomicBool,
-    known: Mutex<BTreeMap<Content, Known>>,
-}
+/// Nearly always empty.
+#[derive(Clone, Debug, Default)]
+pub struct Quarantine(BTreeMap<Content, Known>);
 
 /// What is refused, by what it holds or by the attempt that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,62 +43,64 @@ enum Content {
 struct Known {
     /// The database's own words; `None` if it refused even those.
     words: Option<String>,
-    since: Instant,
+    since: Timestamp,
+}
+
+impl Known {
+    /// The next leader's clock may be somewhat behind the one that `since` was read from.
+    fn holds(&self, now: Timestamp) -> bool {
+        now < self.since + KNOWN_FOR && self.since < now + KNOWN_FOR
+    }
 }
 
 impl Quarantine {
     /// Takes the culprits of a batch that was refused. `grants`: of events whose attempt counts as another number.
     pub(crate) fn put(
-        &self,
+        &mut self,
         batch: &Batch,
         grants: &BTreeMap<(ExecutionId, u64), u32>,
         culprits: &[Culprit],
-        now: Instant,
+        now: Timestamp,
     ) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, known| now < known.since + KNOWN_FOR);
+        self.0.retain(|_, known| known.holds(now));
         for culprit in culprits {
             tracing::error!(part = ?culprit.part, words = culprit.words, "the database refuses this; it is put aside");
             for content in contents(batch, grants, culprit.part) {
-                if known.len() < KNOWN_MAX {
-                    let words = (!known.contains_key(&content)).then(|| culprit.words.clone());
-                    known.insert(content, Known { words, since: now });
+                if self.0.len() < KNOWN_MAX {
+                    let words = (!self.0.contains_key(&content)).then(|| culprit.words.clone());
+                    self.0.insert(content, Known { words, since: now });
                 }
             }
         }
-        self.has_any.store(!known.is_empty(), Ordering::Release);
     }
 
-    fn find(&self, content: impl FnOnce() -> Content) -> Option<String> {
-        if !self.has_any.load(Ordering::Acquire) {
+    fn find(&self, content: impl FnOnce() -> Content, now: Timestamp) -> Option<String> {
+        if self.0.is_empty() {
             return None;
         }
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        known.retain(|_, known| now < known.since + KNOWN_FOR);
-        self.has_any.store(!known.is_empty(), Ordering::Release);
-        let known = known.get(&content())?;
+        let known = self.0.get(&content()).filter(|known| known.holds(now))?;
         Some(known.words.clone().unwrap_or_else(|| "and it refuses its own words on that as well".to_owned()))
     }
 
+    /// Forgets what may be tried again.
+    pub(crate) fn forget(&mut self, now: Timestamp) {
+        self.0.retain(|_, known| known.holds(now));
+    }
+
     /// Why this request can't be taken, if it can't.
-    pub(crate) fn request(&self, key: Option<&str>, request: &Request) -> Option<String> {
-        self.find(|| Content::Request(of_request(key, request)))
+    pub(crate) fn request(&self, key: Option<&str>, request: &Request, now: Timestamp) -> Option<String> {
+        self.find(|| Content::Request(of_request(key, request)), now)
     }
 
     /// Why this policy can't be taken, if it can't.
-    pub(crate) fn action(&self, action_ref: &ActionRef, policy: &Policy) -> Option<String> {
-        self.find(|| Content::Action(digest(&(action_ref, policy))))
+    pub(crate) fn action(&self, action_ref: &ActionRef, policy: &Policy, now: Timestamp) -> Option<String> {
+        self.find(|| Content::Action(digest(&(action_ref, policy))), now)
     }
 
     /// Whether the database has refused what was said at the end of an attempt of this execution.
     fn has_ending(&self, id: ExecutionId) -> bool {
-        if !self.has_any.load(Ordering::Acquire) {
-            return false;
-        }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let attempts = Content::Ending((id, 0))..=Content::Ending((id, u32::MAX));
-        known.range(attempts).next().is_some()
+        self.0.range(attempts).next().is_some()
     }
 
     /// The reason of a cancellation, unless an ending of that execution was refused: its reason may be why.
@@ -112,27 +109,27 @@ impl Quarantine {
     }
 
     /// Leaves out of what workers say what the database has refused.
-    pub(crate) fn cleanse(&self, item: Item) -> Item {
-        if !self.has_any.load(Ordering::Acquire) {
+    pub(crate) fn cleanse(&self, item: Item, now: Timestamp) -> Item {
+        if self.0.is_empty() {
             return item;
         }
         match item {
             Item::Said(mut word) => {
                 let content = of_said(word.key, &word.said);
-                if content.is_some_and(|content| self.find(|| content).is_some()) {
+                if content.is_some_and(|content| self.find(|| content, now).is_some()) {
                     word.said = Said::Gap { count: 1, reason: GapReason::Refused };
                 }
                 Item::Said(word)
             }
             Item::Ended(mut end, input) => {
-                let Some(words) = self.find(|| Content::Ending(end.key)) else { return Item::Ended(end, input) };
+                let Some(words) = self.find(|| Content::Ending(end.key), now) else { return Item::Ended(end, input) };
                 let failure = failure(&words);
                 end.message = Some(failure.message.clone());
                 end.outcome = end.outcome.map(failed);
                 Item::Ended(end, refused(input, failure))
             }
             Item::Parting { teller, worker, incarnation, items } => {
-                let items = items.into_iter().map(|item| self.cleanse(item)).collect();
+                let items = items.into_iter().map(|item| self.cleanse(item, now)).collect();
                 Item::Parting { teller, worker, incarnation, items }
             }
             item @ (Item::Input(_) | Item::Stranger { .. }) => item,
@@ -232,10 +229,12 @@ fn digest(content: &impl Serialize) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use slotline_protocol::{Incarnation, Timestamp};
+    use slotline_protocol::Incarnation;
 
     use super::*;
     use crate::record::Word;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
     fn word(message: &str) -> Word {
         let report = Report { message: Some(message.to_owned()), ..Report::default() };
@@ -257,44 +256,45 @@ mod tests {
 
     #[test]
     fn a_refused_event_becomes_a_gap_until_it_is_forgotten_and_its_neighbours_stay() {
-        let quarantine = Quarantine::default();
+        let mut quarantine = Quarantine::default();
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
         let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
-        quarantine.put(&batch, &BTreeMap::new(), std::slice::from_ref(&culprit), Instant::now());
-        let is_gap = |message| {
-            let item = quarantine.cleanse(Item::Said(word(message)));
+        quarantine.put(&batch, &BTreeMap::new(), std::slice::from_ref(&culprit), NOW);
+        let is_gap = |quarantine: &Quarantine, message| {
+            let item = quarantine.cleanse(Item::Said(word(message)), NOW);
             matches!(item, Item::Said(Word { said: Said::Gap { count: 1, reason: GapReason::Refused }, .. }))
         };
-        assert!(is_gap("bad"));
-        assert!(!is_gap("good"));
-        let before = Instant::now().checked_sub(KNOWN_FOR).expect("this machine runs for longer");
-        quarantine.put(&batch, &BTreeMap::new(), &[culprit], before);
-        assert!(!is_gap("bad"), "the database may have been mended");
+        assert!(is_gap(&quarantine, "bad"));
+        assert!(!is_gap(&quarantine, "good"));
+        quarantine.put(&batch, &BTreeMap::new(), &[culprit], NOW - KNOWN_FOR);
+        assert!(!is_gap(&quarantine, "bad"), "the database may have been mended");
     }
 
     #[test]
     fn an_event_is_known_by_its_grant_whatever_its_attempt_counts_as() {
-        let quarantine = Quarantine::default();
+        let mut quarantine = Quarantine::default();
         let granted = Word { key: (ExecutionId(1), 3), ..word("bad") };
         // The two grants before came to no attempt, so that people count this one as the first.
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
         let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
-        quarantine.put(&batch, &BTreeMap::from([((ExecutionId(1), 9), 3)]), &[culprit], Instant::now());
+        quarantine.put(&batch, &BTreeMap::from([((ExecutionId(1), 9), 3)]), &[culprit], NOW);
         let is_gap =
-            |word| matches!(quarantine.cleanse(Item::Said(word)), Item::Said(Word { said: Said::Gap { .. }, .. }));
+            |word| matches!(quarantine.cleanse(Item::Said(word), NOW), Item::Said(Word { said: Said::Gap { .. }, .. }));
         assert!(is_gap(granted));
         assert!(!is_gap(word("bad")), "that is another grant's");
     }
 
     #[test]
     fn what_is_refused_with_the_databases_words_is_told_without_them() {
-        let quarantine = Quarantine::default();
+        let mut quarantine = Quarantine::default();
         let culprit = Culprit { part: Part::Ending(ExecutionId(7), 2), words: "no \"x\"".to_owned() };
-        let words = || quarantine.find(|| Content::Ending((ExecutionId(7), 2))).expect("it is known");
-        quarantine.put(&Batch::default(), &BTreeMap::new(), std::slice::from_ref(&culprit), Instant::now());
-        assert_eq!(words(), "no \"x\"");
-        quarantine.put(&Batch::default(), &BTreeMap::new(), &[culprit], Instant::now());
-        assert!(!words().contains('x'), "{}", words());
+        let words = |quarantine: &Quarantine| {
+            quarantine.find(|| Content::Ending((ExecutionId(7), 2)), NOW).expect("it is known")
+        };
+        quarantine.put(&Batch::default(), &BTreeMap::new(), std::slice::from_ref(&culprit), NOW);
+        assert_eq!(words(&quarantine), "no \"x\"");
+        quarantine.put(&Batch::default(), &BTreeMap::new(), &[culprit], NOW);
+        assert!(!words(&quarantine).contains('x'), "{}", words(&quarantine));
         assert_eq!(quarantine.reason(ExecutionId(7), Some("why".to_owned())), None);
         assert_eq!(quarantine.reason(ExecutionId(8), Some("why".to_owned())), Some("why".to_owned()));
     }

@@ -22,21 +22,21 @@ pub(crate) const REFUSED_SINGLY_MAX: usize = 16;
 
 /// What is put aside of a delivery, with all that its letter needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    pub(crate) detail: String,
-    pub(crate) message_id: Option<String>,
-    pub(crate) body: Bytes,
-    pub(crate) came: Arc<Came>,
+pub struct Refusal {
+    pub reason: Reason,
+    pub detail: String,
+    pub message_id: Option<String>,
+    pub body: Bytes,
+    pub came: Arc<Came>,
 }
 
 /// What the publisher of a refused member is answered.
 #[derive(Clone, Debug)]
-pub(crate) struct Rejection {
-    pub(crate) reason: Reason,
-    pub(crate) detail: String,
-    pub(crate) message_id: Option<String>,
-    pub(crate) came: Arc<Came>,
+pub struct Rejection {
+    pub reason: Reason,
+    pub detail: String,
+    pub message_id: Option<String>,
+    pub came: Arc<Came>,
 }
 
 /// A delivery on its way into the scheduler.

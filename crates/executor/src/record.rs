@@ -36,18 +36,18 @@ const EARLY_MAX: usize = 1000;
 
 /// What a worker says of an attempt while it is out.
 #[derive(Clone, Debug)]
-pub(crate) struct Word {
-    pub(crate) key: AttemptKey,
+pub struct Word {
+    pub key: AttemptKey,
     /// Who has proved to have said it.
-    pub(crate) by: Incarnation,
+    pub by: Incarnation,
     /// `None` from a worker that does not number its events.
-    pub(crate) sequence: Option<u64>,
-    pub(crate) at: Timestamp,
-    pub(crate) said: Said,
+    pub sequence: Option<u64>,
+    pub at: Timestamp,
+    pub said: Said,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Said {
+pub enum Said {
     Running,
     Started,
     Progress(Report),
@@ -58,32 +58,32 @@ pub(crate) enum Said {
 
 /// How an attempt ended, by its worker's word. Counts only if the scheduler takes that word, too.
 #[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) key: AttemptKey,
-    pub(crate) fence: Fence,
+pub struct End {
+    pub key: AttemptKey,
+    pub fence: Fence,
     /// The number of its last event; 0 from a worker that does not number them, and where there was none.
-    pub(crate) last_sequence: u64,
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) at: Timestamp,
+    pub last_sequence: u64,
+    pub started_at: Option<Timestamp>,
+    pub at: Timestamp,
     /// `None`: handed back before it began.
-    pub(crate) outcome: Option<OutcomeKind>,
-    pub(crate) return_code: Option<i32>,
-    pub(crate) message: Option<String>,
+    pub outcome: Option<OutcomeKind>,
+    pub return_code: Option<i32>,
+    pub message: Option<String>,
 }
 
 /// Events that did not arrive, and who may still have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Missing {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) key: AttemptKey,
-    pub(crate) action_ref: ActionRef,
-    pub(crate) first: u64,
+pub struct Missing {
+    pub incarnation: Incarnation,
+    pub key: AttemptKey,
+    pub action_ref: ActionRef,
+    pub first: u64,
     /// `None`: whatever there is.
-    pub(crate) last: Option<u64>,
+    pub last: Option<u64>,
 }
 
 /// What the record owes since it was last asked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Out {
     /// To be written, each execution's ascending.
     pub(crate) events: Vec<Arc<Event>>,
@@ -103,7 +103,7 @@ pub(crate) struct Out {
     timers: Vec<(Option<Timestamp>, Option<Timestamp>, ExecutionId)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
     /// Events of one execution that are kept.
     kept: u64,

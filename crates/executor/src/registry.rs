@@ -1,7 +1,8 @@
-//! The actions of this leader with their compiled schemas: written by its loop, read by whoever checks requests.
+//! The actions of a leader with their compiled schemas: [`ActionTable`] is the leader's own, [`Registry`] what those read who
+//! check requests and write dispatches.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dashmap::DashMap;
 use jsonschema::Validator;
@@ -15,68 +16,89 @@ use slotline_scheduler::Limits;
 /// How many names an unknown one is held against: wrong names must not cost much.
 const ALIKE_AMONG: usize = 1_000;
 
+/// Follows the leader's [`ActionTable`].
 #[derive(Debug, Default)]
-pub(crate) struct Registry {
-    actions: DashMap<ActionRef, Arc<Registered>>,
+pub(crate) struct Registry(DashMap<ActionRef, Arc<Registered>>);
+
+/// What a leader knows of actions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ActionTable {
+    known: BTreeMap<ActionRef, Arc<Registered>>,
     /// When overrides end, the earliest first.
-    ends: Mutex<BTreeSet<(Timestamp, ActionRef)>>,
+    ends: BTreeSet<(Timestamp, ActionRef)>,
+    /// What changed since it was last asked.
+    changes: Vec<(ActionRef, Option<Arc<Registered>>)>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Registered {
-    pub(crate) action: Action,
+pub struct Registered {
+    pub action: Action,
     validator: Option<Validator>,
 }
 
 impl Registry {
     pub(crate) fn get(&self, action_ref: &ActionRef) -> Option<Arc<Registered>> {
-        self.actions.get(action_ref).map(|registered| registered.value().clone())
+        self.0.get(action_ref).map(|registered| registered.value().clone())
     }
 
     /// The actions that are to look into the parameters of their requests.
     pub(crate) fn looking_in(&self) -> Vec<Action> {
         let looks = |registered: &Registered| registered.validator.is_some() || registered.action.policy.key.is_some();
-        let all = self.actions.iter().filter(|registered| looks(registered.value()));
+        let all = self.0.iter().filter(|registered| looks(registered.value()));
         all.map(|registered| registered.action.clone()).collect()
     }
 
     /// `: did you mean ...`, for a name that no action has.
     pub(crate) fn perhaps_meant(&self, unknown: &ActionRef) -> String {
-        let names: Vec<ActionRef> = self.actions.iter().take(ALIKE_AMONG).map(|entry| entry.key().clone()).collect();
+        let names: Vec<ActionRef> = self.0.iter().take(ALIKE_AMONG).map(|entry| entry.key().clone()).collect();
         perhaps_meant(unknown.as_str(), names.iter().map(ActionRef::as_str))
     }
 
-    pub(crate) fn put(&self, registered: Registered) {
-        let mut ends = self.ends();
-        ends.extend(registered.end());
-        let (name, end) = (registered.action.action_ref.clone(), registered.end());
-        if let Some(before) = self.actions.insert(name, Arc::new(registered)).and_then(|before| before.end())
-            && Some(&before) != end.as_ref()
-        {
-            ends.remove(&before);
+    /// `None`: there is none of that name any more.
+    pub(crate) fn set(&self, action_ref: ActionRef, registered: Option<Arc<Registered>>) {
+        match registered {
+            Some(registered) => drop(self.0.insert(action_ref, registered)),
+            None => drop(self.0.remove(&action_ref)),
         }
     }
+}
 
-    pub(crate) fn remove(&self, action_ref: &ActionRef) {
-        if let Some(end) = self.actions.remove(action_ref).and_then(|(_, before)| before.end()) {
-            self.ends().remove(&end);
+impl ActionTable {
+    pub(crate) fn get(&self, action_ref: &ActionRef) -> Option<&Arc<Registered>> {
+        self.known.get(action_ref)
+    }
+
+    pub(crate) fn put(&mut self, registered: Registered) {
+        let (action_ref, end) = (registered.action.action_ref.clone(), registered.end());
+        let registered = Arc::new(registered);
+        self.changes.push((action_ref.clone(), Some(registered.clone())));
+        if let Some(before) = self.known.insert(action_ref, registered).and_then(|before| before.end()) {
+            self.ends.remove(&before);
+        }
+        self.ends.extend(end);
+    }
+
+    pub(crate) fn remove(&mut self, action_ref: &ActionRef) {
+        self.changes.push((action_ref.clone(), None));
+        if let Some(end) = self.known.remove(action_ref).and_then(|before| before.end()) {
+            self.ends.remove(&end);
         }
     }
 
     /// When the next override ends.
     pub(crate) fn next_end(&self) -> Option<Timestamp> {
-        self.ends().first().map(|(at, _)| *at)
+        self.ends.first().map(|(at, _)| *at)
     }
 
     /// An action whose override is over at `now`; the same again until another is put in its place.
     pub(crate) fn due(&self, now: Timestamp) -> Option<Arc<Registered>> {
-        let name = self.ends().first().filter(|(at, _)| *at <= now).map(|(_, name)| name.clone());
-        self.get(&name?)
+        let (_, name) = self.ends.first().filter(|(at, _)| *at <= now)?;
+        self.get(name).cloned()
     }
 
-    fn ends(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, ActionRef)>> {
-        // A set is whole after every single call on it.
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What changed since the last call, in order.
+    pub(crate) fn take_changes(&mut self) -> std::vec::Drain<'_, (ActionRef, Option<Arc<Registered>>)> {
+        self.changes.drain(..)
     }
 }
 

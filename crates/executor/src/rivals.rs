@@ -25,7 +25,7 @@ pub(crate) struct Sign {
 /// What is known of the workers of one name.
 type Namesakes = BTreeMap<Incarnation, Worker>;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rivals {
     workers: BTreeMap<WorkerName, Namesakes>,
     /// To be greeted with the next batch.
@@ -34,7 +34,7 @@ pub(crate) struct Rivals {
     refusals: BTreeMap<Incarnation, String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Worker {
     /// The leader that greeted it first, as far as this one knows.
     since: Epoch,

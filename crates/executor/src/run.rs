@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::ask::LeaderCall;
 use crate::config::{Api, Config};
 use crate::error::Error;
 use crate::following;
@@ -32,8 +33,8 @@ use crate::seeking;
 use crate::term::{self, Context, End};
 use crate::timekeeping;
 
-/// Questions that may wait for the leader's loop.
-const QUESTIONS_MAX: usize = 1000;
+/// Calls that may wait for the leader's loop.
+const CALLS_MAX: usize = 1000;
 
 /// Runs until `shutdown`, and then hands leadership over. The schema must be up to date. Dropping the future ends it.
 ///
@@ -88,7 +89,7 @@ async fn execute(
     let journal = Arc::new(Condition::default());
     let notice = Arc::new(Notice::default());
     let (current_sender, current) = watch::channel(None);
-    let (questions_sender, mut questions) = mpsc::channel(QUESTIONS_MAX);
+    let (calls_sender, mut calls) = mpsc::channel(CALLS_MAX);
     let warnings = store.check().await.unwrap_or_else(|error| vec![format!("the database can't be checked: {error}")]);
     for warning in &warnings {
         tracing::warn!(%warning, "the database is not as it should be");
@@ -107,7 +108,7 @@ async fn execute(
         leads: leads.clone(),
         journal: journal.clone(),
         notice: notice.clone(),
-        questions: questions_sender,
+        calls: calls_sender,
         warnings,
         policies: policies.clone(),
         remarks: remarks.clone(),
@@ -144,7 +145,7 @@ async fn execute(
         leads,
         journal,
         probation: Probation::new(store.clone(), id),
-        quarantine: Arc::default(),
+        quarantine: std::sync::Mutex::default(),
         notice,
         hub,
         pulse,
@@ -153,7 +154,7 @@ async fn execute(
         callers: callers.clone(),
     };
     let result = tokio::select! {
-        result = seek(&context, &mut questions) => result,
+        result = seek(&context, &mut calls) => result,
         Some(Ok(Err(error))) = tasks.join_next() => Err(error),
         Ok(error) = denied => Err(Error::Broker(error)),
     };
@@ -166,7 +167,7 @@ async fn execute(
 }
 
 /// Leads whenever this process can, until shutdown.
-async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Question>) -> Result<(), Error> {
+async fn seek(context: &Context, calls: &mut mpsc::Receiver<LeaderCall>) -> Result<(), Error> {
     let name = context.config.name.clone();
     let (journal, remarks) = (&context.journal, &context.remarks);
     let mut current = context.current.clone();
@@ -196,7 +197,7 @@ async fn seek(context: &Context, questions: &mut mpsc::Receiver<crate::ask::Ques
             Ok(leadership) => {
                 unfit = 0;
                 crash::point("executor.recovery.epoch");
-                let end = Box::pin(term::lead(context, leadership, questions)).await;
+                let end = Box::pin(term::lead(context, leadership, calls)).await;
                 context.leads.store(false, Ordering::Release);
                 match end {
                     Ok(End::Shutdown) => return Ok(()),

@@ -18,7 +18,7 @@ use crate::timekeeping::NAMED;
 const FORGOTTEN_FROM: usize = 100;
 
 /// The clocks of all workers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Skews {
     by_incarnation: BTreeMap<Incarnation, Skew>,
     /// Those that were there when the last look was taken for those that are gone.

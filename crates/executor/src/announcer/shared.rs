@@ -33,8 +33,8 @@ pub(super) struct Shared {
 }
 
 /// Routing keys that have a subscriber, or may have one: each is a bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Heard(u8);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard(u8);
 
 impl Heard {
     pub(super) fn of(keys: impl Iterator<Item = Key>) -> Self {
@@ -42,7 +42,7 @@ impl Heard {
     }
 
     /// Whether an event is published under one of them.
-    pub(super) fn takes(self, event: &Event) -> bool {
+    pub(crate) fn takes(self, event: &Event) -> bool {
         Key::of(event).iter().any(|key| self.0 & 1 << *key as u8 != 0)
     }
 }

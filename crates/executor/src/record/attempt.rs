@@ -9,7 +9,7 @@ use slotline_scheduler::Lease;
 use super::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
 
 /// An attempt that is out, or whose last events are awaited.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attempt {
     /// Of its grant.
     pub(super) number: u32,

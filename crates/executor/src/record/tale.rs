@@ -18,7 +18,7 @@ use super::attempt::Attempt;
 use super::plain::is_told_by_the_row;
 use super::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tale {
     id: ExecutionId,
     action_ref: ActionRef,
@@ -53,7 +53,7 @@ struct Of {
 }
 
 /// What waits for the events before it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Held {
     /// The word of a later attempt's worker.
     End(End),

@@ -6,17 +6,17 @@
 use std::sync::Arc;
 
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionId, ExecutionId, Reason, RequestName};
+use slotline_protocol::{ActionId, ExecutionId, Reason, RequestName, Timestamp};
 use slotline_scheduler::Input;
 
+use super::Leader;
 use crate::answer::Cancellation;
 use crate::intake::{Checked, Member, Target};
 use crate::outbox::{Asked, Turned, UNKNOWN_DIGEST, address};
-use crate::term::Term;
 
-impl Term {
-    pub(crate) fn admit(&mut self, checked: Checked) {
-        if Some(checked.generation) != self.feed.as_ref().map(|feed| feed.session.generation()) {
+impl<P> Leader<P> {
+    pub(super) fn admit(&mut self, checked: Checked, now: Timestamp) {
+        if Some(checked.generation) != self.session {
             // Of a session that is over: unacked, it comes again, in its place.
             return;
         }
@@ -30,9 +30,9 @@ impl Term {
                     let known = known.map(|known| (known.execution_id, known.digest));
                     match known.or_else(|| self.recently(asked.request.name.as_ref())) {
                         Some((id, digest)) => self.repeat(asked, id, digest),
-                        None => match self.quarantine.request(asked.key.as_deref(), &asked.request) {
+                        None => match self.quarantine.request(asked.key.as_deref(), &asked.request, now) {
                             Some(words) => self.put_aside(asked, &words),
-                            None => self.request(action, asked),
+                            None => self.request(action, asked, now),
                         },
                     }
                 }
@@ -42,8 +42,7 @@ impl Term {
                         Some(id) => {
                             let asked = Cancellation::before(&self.scheduler, id);
                             let reason = self.quarantine.reason(id, by.reason.clone());
-                            self.apply(Input::CancelRequested { id, reason });
-                            let now = self.clock.now();
+                            self.apply(Input::CancelRequested { id, reason }, now);
                             self.pending.audit.extend(asked.after(&self.scheduler, by, now));
                         }
                         None => tracing::warn!(message.id = %name, "no request to cancel has this message_id"),
@@ -65,14 +64,14 @@ impl Term {
         self.pending.refused.push(Turned { asked, reason: Reason::JournalRefused, detail });
     }
 
-    fn request(&mut self, action: ActionId, asked: Asked) {
+    fn request(&mut self, action: ActionId, asked: Asked, now: Timestamp) {
         let token = self.next_token;
         self.next_token += 1;
         let key = asked.key.clone();
         let request = asked.request.clone();
         self.pending.requests.insert(token, asked);
         let id = ExecutionId(self.scheduler.counters().next_id);
-        self.apply(Input::Requested { token, action, key });
+        self.apply(Input::Requested { token, action, key }, now);
         if let Some(name) = &request.name
             && self.scheduler.counters().next_id > id.0
         {

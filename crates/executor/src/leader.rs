@@ -1,0 +1,348 @@
+//! The leader: a pure machine between the queues, the scheduler and the journal.
+//!
+//! ```text
+//!   Input ──> scheduler, record ──> what has gathered ──cut──> LeaderAction::Commit
+//!   Input::Committed ──> LeaderAction::Publish, Show, Answer; once the broker has the orders: Announce, Probe, Ack, AckRequests
+//! ```
+//!
+//! It decides when a batch is cut, what leaves once that is committed and in which order, which request is a repetition,
+//! which mark of the journal is due, and when it must stand down. Nothing leaves before its commit; after a commit that
+//! failed, or whose outcome is unknown, nothing leaves at all.
+//!
+//! Pure: time is an argument, and the same inputs give the same actions. The log is all that it writes to. What carries
+//! its actions out (`term`, or a simulation) owns clock, store, broker, encoder and whoever waits for an answer.
+
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+mod admission;
+mod arrivals;
+mod commits;
+mod input;
+mod marks;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_broker::{Publication, Tag};
+use slotline_protocol::message::Lineage;
+use slotline_protocol::record::Event;
+use slotline_protocol::{ActionRef, Epoch, ExecutionId, RequestName, Timestamp, chain};
+use slotline_scheduler::{Config as SchedulerConfig, Counters, Limits, RecoveredAction, Scheduler, Snapshot};
+use slotline_store::Recovered;
+
+use crate::answer::Desk;
+use crate::bodies::Bodies;
+use crate::change::end_past_overrides;
+use crate::followers::Followers;
+use crate::lookout::Lookout;
+use crate::mark::{RESERVE, UNLOOKED_MAX};
+use crate::outbox::{Awaited, Pending};
+use crate::record::Record;
+use crate::registry::ActionTable;
+use crate::skew::Skews;
+use commits::{AfterCommit, Deferred};
+
+pub use crate::announcer::Heard;
+pub use crate::ask::{Answer, Answered, Ask, Asker, Question};
+pub use crate::feed::{Arrival, Source};
+pub use crate::gate::{Gate, Refusals};
+pub use crate::inbox::Item;
+pub use crate::intake::{Checked, Member, Target};
+pub use crate::mail::{Mail, Postman, Purpose};
+pub use crate::mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
+pub use crate::outbox::{Asked, Came, Letters, Turned};
+pub use crate::quarantine::Quarantine;
+pub use crate::reading::{Refusal, Rejection};
+pub use crate::record::{End, Missing, Said, Word};
+pub use crate::registry::Registered;
+pub use input::{Commit, Handled, Input, LeaderAction};
+pub use marks::{Office, Verdict};
+
+/// How long a fact that needs no commit of its own may wait for one.
+const LAZY: Duration = Duration::from_millis(50);
+/// The most incarnations that one batch gives their tokens; the others ask again with their next heartbeat.
+const STRANGERS_MAX: usize = 1_000;
+
+/// What bounds a leader.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Inputs, by weight, that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all
+    /// there is, executor, database and worker would take turns; with several under way they work side by side.
+    pub inputs_max: usize,
+    /// Members of requests, by weight, that may gather beside them: neither a flood of requests nor a flood of anything
+    /// else keeps the other out. Few, since what is accepted long before it can start is written once more.
+    pub members_max: usize,
+    /// Dead letters that may wait for the broker; beyond, requests wait in their queue.
+    pub unstored_max: usize,
+    /// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the
+    /// database need not wait for it. Fewer wait, and grow.
+    pub worth_a_batch: usize,
+    /// Requests that one turn may accept: as many numbers must be left.
+    pub numbers_per_turn: i64,
+    /// Numbers that one mark reserves, and the most marks that are left before those of others are looked for.
+    pub reserve: i64,
+    pub unlooked_max: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            inputs_max: 2_000,
+            members_max: 500,
+            unstored_max: 1_000,
+            worth_a_batch: 500,
+            numbers_per_turn: 2_000,
+            reserve: RESERVE,
+            unlooked_max: UNLOOKED_MAX,
+        }
+    }
+}
+
+/// What a leader is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaderSettings {
+    pub lease: Duration,
+    pub heartbeat: Duration,
+    /// Events of one execution that are kept in full.
+    pub events_kept: u64,
+    pub bounds: Bounds,
+}
+
+/// One leadership. `P` is a message as its encoder wrote it, which the leader does not look into.
+#[derive(Clone, Debug)]
+pub struct Leader<P = Publication> {
+    epoch: Epoch,
+    settings: LeaderSettings,
+    scheduler: Scheduler,
+    actions: ActionTable,
+    quarantine: Quarantine,
+    /// Other executors whose clients watch.
+    followers: Followers,
+    skews: Skews,
+    record: Record,
+    /// What was logged of workers.
+    lookout: Lookout,
+    pending: Pending,
+    bodies: Bodies,
+    awaited: Awaited,
+    /// Names accepted by batches that a look-up may not have seen: name -> (execution, digest, batch).
+    recent: BTreeMap<RequestName, (ExecutionId, [u8; 32], i64)>,
+    next_token: u64,
+    /// The last batch handed to a commit.
+    batch: i64,
+    /// What leaves after the commit under way, and after the one packed behind it.
+    under_way: VecDeque<AfterCommit>,
+    /// What leaves without a commit, once it is encoded.
+    uncommitted: Option<AfterCommit>,
+    /// A commit failed: another leads, or nobody knows.
+    is_over: bool,
+    /// The generation of the session whose queues are consumed.
+    session: Option<u64>,
+    /// Acks that may go out with the batch now gathering.
+    acks: Vec<(Source, Tag)>,
+    requests: Option<Tag>,
+    /// Since when something waits that is worth a commit, and whether at once.
+    lazy_since: Option<Timestamp>,
+    is_urgent: bool,
+    /// What is left of the last release; nothing leaves before it.
+    deferred: Option<Deferred<P>>,
+    /// Dead letters of this session that the broker does not have yet.
+    unstored: usize,
+    /// What this leader made of the journal, and the marks that it leaves.
+    office: Office,
+    /// When the newest mark was left, if something was committed since.
+    marked_at: Option<Timestamp>,
+    /// Why this leader must stand down, and above which epoch the next begins.
+    evidence: Option<(String, Epoch)>,
+    out: VecDeque<LeaderAction<P>>,
+}
+
+impl<P> Leader<P> {
+    /// Goes on where the journal stands. `longest`: the longest lease that any worker may go by.
+    pub fn new(
+        epoch: Epoch,
+        settings: LeaderSettings,
+        recovered: Recovered,
+        office: Office,
+        quarantine: Quarantine,
+        longest: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let Recovered { mut actions, live, ended, counters, stories, rewound_below, .. } = recovered;
+        let mut pending = Pending::default();
+        end_past_overrides(&mut actions, counters.next_fence, now, &mut pending);
+        tracing::info!(%epoch, actions = actions.len(), live = live.len(), "leading");
+        let mut known = ActionTable::default();
+        let actions: Vec<_> = actions
+            .into_iter()
+            .map(|state| {
+                let action = state.action;
+                let recovered = RecoveredAction {
+                    id: action.action_id,
+                    action_ref: action.action_ref.clone(),
+                    limits: Limits { limit: action.limit(), ..Limits::from(&action.policy) },
+                    paused: action.paused,
+                    total_enqueued: state.total_enqueued,
+                    total_completed: state.total_completed,
+                };
+                match Registered::new(action) {
+                    Ok(registered) => known.put(registered),
+                    Err(error) => tracing::error!(error = %chain(&error), "an action in the journal has a policy that can't be used"),
+                }
+                recovered
+            })
+            .collect();
+        let names: BTreeMap<_, _> =
+            actions.iter().map(|action: &RecoveredAction| (action.id, action.action_ref.clone())).collect();
+        let name = |snapshot: &Snapshot| names.get(&snapshot.action).cloned();
+        let record = Record::recover(settings.events_kept, stories, &live, name, now);
+        let mut scheduler = Scheduler::recover(
+            SchedulerConfig { lease: settings.lease, heartbeat: settings.heartbeat },
+            epoch,
+            Counters { next_id: counters.next_id, next_fence: counters.next_fence, next_action: counters.next_action },
+            actions,
+            live,
+            ended,
+            now,
+        );
+        scheduler.know_as(office.lineage(), rewound_below);
+        scheduler.inherit_lease(longest);
+        let mut leader = Self {
+            epoch,
+            settings,
+            scheduler,
+            actions: known,
+            quarantine,
+            followers: Followers::default(),
+            skews: Skews::default(),
+            record,
+            lookout: Lookout::default(),
+            is_urgent: !pending.audit.is_empty(),
+            pending,
+            bodies: Bodies::default(),
+            awaited: Awaited { requests: BTreeMap::new(), inherited_below: ExecutionId(counters.next_id) },
+            recent: BTreeMap::new(),
+            next_token: 0,
+            batch: 0,
+            under_way: VecDeque::new(),
+            uncommitted: None,
+            is_over: false,
+            session: None,
+            acks: Vec::new(),
+            requests: None,
+            lazy_since: None,
+            deferred: None,
+            unstored: 0,
+            office,
+            marked_at: None,
+            evidence: None,
+            out: VecDeque::new(),
+        };
+        leader.begin();
+        leader.send_registered();
+        leader
+    }
+
+    /// Takes what happened at `now`, or rather what was received by then: a silence must never be counted too long.
+    pub fn handle(&mut self, input: Input<P>, now: Timestamp) {
+        match input {
+            Input::SessionOpening { session } => self.claim_in(session),
+            Input::SessionOpened { session } => self.session_opened(session, now),
+            Input::SessionClosed => self.session_closed(),
+            Input::Arrived(arrival) => self.arrive(arrival, now),
+            Input::Checked(checked) => self.admit(checked, now),
+            Input::Asked(question) => self.answer(*question, now),
+            Input::Watched => self.is_urgent = true,
+            Input::Encoded(mail) => self.encoded(mail, now),
+            Input::Committed(mail) => self.committed(mail, now),
+            Input::CommitFailed(refused) => self.commit_failed(refused, now),
+            Input::OrderConfirmed => self.release_deferred(),
+            Input::OrderReturned(incarnation) => {
+                self.apply(slotline_scheduler::Input::OrderReturned { incarnation }, now);
+            }
+            // One of an earlier session may still come.
+            Input::LetterStored => self.unstored = self.unstored.saturating_sub(1),
+            Input::Marked(marked) => self.marked(marked, now),
+            Input::Ticked => self.tick(now),
+            Input::Leaving => self.release_deferred(),
+        }
+        self.send_registered();
+    }
+
+    /// What is to be done, in this order.
+    pub fn next_action(&mut self) -> Option<LeaderAction<P>> {
+        self.out.pop_front()
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn lineage(&self) -> Lineage {
+        self.office.lineage()
+    }
+
+    /// Whether the journal may be older than its workers.
+    pub fn is_in_doubt(&self) -> bool {
+        self.office.doubt().is_some()
+    }
+
+    /// Whether something waits for a commit of its own, at once.
+    pub fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
+    /// Whether more may be taken than requests.
+    pub fn has_room(&self) -> bool {
+        self.pending.inputs < self.settings.bounds.inputs_max
+    }
+
+    /// Whether more requests may join the batch, and whether what was refused before them has been stored for the most
+    /// part, since it takes memory until then.
+    pub fn takes_requests(&self) -> bool {
+        self.pending.members < self.settings.bounds.members_max
+            && self.unstored < self.settings.bounds.unstored_max
+            && self.may_accept()
+    }
+
+    /// Events that are to be shown once they are committed.
+    pub fn told(&self) -> &[Arc<Event>] {
+        self.record.told()
+    }
+
+    /// When it must tick; `None`: not before something happens.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let lazy = self.lazy_since.filter(|_| self.under_way.is_empty()).map(|since| since + LAZY);
+        let ends = self.actions.next_end();
+        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy, self.mark_due(), ends];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What the next leader of this process begins with.
+    pub fn into_quarantine(self) -> Quarantine {
+        self.quarantine
+    }
+
+    fn desk(&mut self, now: Timestamp) -> Desk<'_> {
+        Desk {
+            now,
+            scheduler: &mut self.scheduler,
+            registry: &mut self.actions,
+            quarantine: &self.quarantine,
+            skews: &self.skews,
+            pending: &mut self.pending,
+        }
+    }
+
+    /// Those who check requests hear of a change before it is committed: what they let pass waits for the same commit.
+    fn send_registered(&mut self) {
+        let changes = self.actions.take_changes();
+        self.out.extend(changes.map(|(action_ref, registered)| LeaderAction::Register { action_ref, registered }));
+    }
+
+    /// What is known of an action.
+    pub fn action(&self, action_ref: &ActionRef) -> Option<&Arc<Registered>> {
+        self.actions.get(action_ref)
+    }
+}

@@ -1,0 +1,302 @@
+//! What a leader makes of the journal, the marks that it leaves while it leads, and why it stands down or settles where
+//! the journal went back.
+
+use std::time::Duration;
+
+use slotline_protocol::message::Lineage;
+use slotline_protocol::{ActionRef, Epoch, ExecutionId, Policy, Timestamp, chain};
+use slotline_scheduler::{Counters, DoubtView, Input};
+use slotline_store::{Rewind, Standing};
+
+use super::{Bounds, Leader, LeaderAction};
+use crate::mark::{EVERY, Hand, Judgement, Mark, Marks, Unmarked, Witness};
+
+/// The most workers and executions that a sentence names.
+const NAMED_MAX: usize = 10;
+
+/// How a leader entered.
+#[derive(Clone, Debug)]
+pub struct Office {
+    lineage: Lineage,
+    /// Why the journal may be older than the world.
+    doubt: Option<String>,
+    /// The session on which the first mark was left.
+    claimed_on: Option<u64>,
+    /// The numbers that come next by the journal alone.
+    floor: Counters,
+    /// What was taken over in the same doubt, and has ended since.
+    settled: Vec<ExecutionId>,
+    /// The numbers that come next at least.
+    from: Counters,
+    /// The longest lease that any worker may go by.
+    lease: Duration,
+    /// The next execution by the newest mark.
+    next_execution: i64,
+    /// The highest generation of the journal that any mark shows.
+    generation: u64,
+    hand: Hand,
+}
+
+/// Why a leader ends its term by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The journal is older than something shows: the next leader finds out, above this epoch.
+    Doubted { reason: String, above: Epoch },
+    /// Everything that the journal may have forgotten is known: the next leader goes on.
+    Settled,
+}
+
+impl Office {
+    /// Of the leader of `epoch`, by the marks that were found. `lease`: the one that it announces.
+    pub fn new(
+        standing: Standing,
+        judgement: &Judgement,
+        epoch: Epoch,
+        lease: Duration,
+        marks: &Marks,
+        bounds: &Bounds,
+    ) -> Self {
+        let Bounds { reserve, unlooked_max, .. } = *bounds;
+        let hand = Hand::new(&standing, epoch, lease.max(standing.lease), marks, reserve, unlooked_max);
+        let (doubt, skips) = match judgement {
+            Judgement::Sound { skips } => (None, *skips),
+            Judgement::Doubted(reason) => (Some(reason.clone()), true),
+        };
+        Self {
+            lineage: standing.lineage,
+            doubt,
+            claimed_on: None,
+            floor: counters(standing.floor),
+            settled: standing.settled,
+            from: if skips { marks.reserved() } else { counters(standing.counters) },
+            lease: standing.lease.max(marks.lease()),
+            next_execution: marks.next_execution(),
+            generation: marks.generation(),
+            hand,
+        }
+    }
+
+    pub fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
+    }
+
+    /// To be left before anything is granted, and before any worker is greeted: the leader of another copy of the journal
+    /// stands down, and of two that begin at once at least one sees the other.
+    pub fn claim(&mut self) -> Mark {
+        if self.doubt.is_some() { self.hand.claim() } else { self.hand.first(self.from) }
+    }
+
+    /// The claim was left in this session.
+    pub fn claimed(&mut self, session: u64, reserved: Counters) {
+        if self.doubt.is_none() {
+            self.hand.renewed(Some(reserved));
+        }
+        self.claimed_on = Some(session);
+    }
+}
+
+impl<P> Leader<P> {
+    /// Before the first input.
+    pub(super) fn begin(&mut self) {
+        self.scheduler.raise(self.office.from);
+        self.scheduler.reserve(self.office.hand.confirmed());
+        if self.office.doubt.is_some() {
+            let settled = std::mem::take(&mut self.office.settled);
+            self.scheduler.doubt(self.office.floor, self.office.lease, settled);
+        }
+    }
+
+    /// Requests wait on the broker while numbers are short, and while there is doubt.
+    pub(super) fn may_accept(&self) -> bool {
+        let next = self.scheduler.counters().next_id;
+        next + self.settings.bounds.numbers_per_turn <= self.office.hand.confirmed().next_id
+            && self.office.doubt.is_none()
+    }
+
+    /// Leaves the first mark of a session that came after the one on which the leader began, while its queues are declared.
+    pub(super) fn claim_in(&mut self, session: u64) {
+        if self.office.doubt.is_none() && self.office.claimed_on != Some(session) {
+            let mark = self.office.hand.first(self.scheduler.counters());
+            self.out.push_back(LeaderAction::ClaimMark(Box::new(mark)));
+        }
+    }
+
+    /// Leaves a mark that covers more numbers, if those that are left are few.
+    fn renew_mark(&mut self) {
+        if self.session.is_none() || self.office.doubt.is_some() {
+            return;
+        }
+        if let Some(mark) = self.office.hand.renewal(self.scheduler.counters()) {
+            self.out.push_back(LeaderAction::RenewMark(Box::new(mark)));
+        }
+    }
+
+    pub(super) fn marked(&mut self, marked: Result<Counters, Unmarked>, now: Timestamp) {
+        match marked {
+            Ok(reserved) => {
+                self.office.hand.renewed(Some(reserved));
+                self.scheduler.reserve(reserved);
+                self.apply(Input::Ticked, now);
+            }
+            Err(Unmarked::Foreign(reason)) => {
+                self.evidence.get_or_insert((reason, self.epoch));
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "no mark of the journal was left; trying again");
+                self.office.hand.renewed(None);
+                if matches!(error, Unmarked::Gone) {
+                    self.office.hand.found_nothing();
+                }
+                self.marked_at.get_or_insert(now);
+            }
+        }
+    }
+
+    pub(super) fn note_committed(&mut self, batch: i64, next: Counters, now: Timestamp) {
+        if batch > self.office.hand.batch() {
+            self.office.hand.committed(batch, next);
+            self.marked_at.get_or_insert(now);
+        }
+        self.renew_mark();
+    }
+
+    /// When a mark of what was committed is due.
+    pub(super) fn mark_due(&self) -> Option<Timestamp> {
+        self.marked_at.map(|since| since + EVERY)
+    }
+
+    pub(super) fn leave_mark_if_due(&mut self, now: Timestamp) {
+        if self.mark_due().is_some_and(|due| due <= now) {
+            self.marked_at = None;
+            if self.office.doubt.is_none() && self.office.hand.may_leave() && self.session.is_some() {
+                let mark = self.office.hand.progress(false);
+                self.out.push_back(LeaderAction::LeaveMark(Box::new(mark)));
+            }
+            self.renew_mark();
+        }
+    }
+
+    /// Takes what the scheduler found out about the journal with the last input.
+    pub(super) fn weigh_evidence(&mut self, now: Timestamp) {
+        let Some(missing) = &self.scheduler.effects().missing else { return };
+        if let Some(evidence) = &missing.evidence
+            && self.evidence.is_none()
+        {
+            let (highest, above) = (evidence.highest, evidence.epoch.max(self.epoch));
+            let reason = format!(
+                "a worker shows execution {}, fence {} and epoch {}, which this journal has not given",
+                highest.execution_id, highest.fence, evidence.epoch
+            );
+            self.evidence = Some((reason, above));
+        }
+        for action_ref in missing.unknown_actions.clone() {
+            self.make_up(action_ref, now);
+        }
+    }
+
+    /// A worker runs something of an action that the journal does not know: it is there again, paused, until an operator
+    /// says what it is.
+    fn make_up(&mut self, action_ref: ActionRef, now: Timestamp) {
+        if self.action(&action_ref).is_some() {
+            return;
+        }
+        tracing::error!(%action_ref, "a worker runs an action that this journal does not know; it is made up, paused, with one \
+            slot: put its policy and resume it");
+        let policy = Policy { limit: Some(1), ..Policy::default() };
+        let reason = "a worker runs it, and this journal does not know it";
+        if let Err(refused) = self.desk(now).make_up(action_ref, policy, reason) {
+            tracing::error!(%refused, "the action can't be made up");
+        }
+    }
+
+    /// Whether the term is over because of what is known of the journal by now.
+    pub fn verdict(&self) -> Option<Verdict> {
+        if let Some((reason, above)) = &self.evidence {
+            return Some(Verdict::Doubted { reason: reason.clone(), above: *above });
+        }
+        self.office.doubt.as_ref()?;
+        let is_quiet = self.under_way.is_empty() && !self.is_urgent;
+        (is_quiet && self.scheduler.in_doubt()?.is_over).then_some(Verdict::Settled)
+    }
+
+    /// For people: why nothing is granted, until when at the soonest, and what is waited for.
+    pub fn waits_in_doubt(&self) -> Option<String> {
+        Some(waiting(self.office.doubt.as_ref()?, &self.scheduler.in_doubt()?))
+    }
+
+    /// What this leader knows of the journal by having led on it.
+    pub fn witness(&self) -> Option<Witness> {
+        let batch = self.office.hand.batch();
+        let witness = Witness { journal: self.office.lineage, epoch: self.epoch, batch };
+        self.office.doubt.is_none().then_some(witness)
+    }
+
+    /// To be left as the leader goes in good order.
+    pub fn last_mark(&mut self) -> Option<Mark> {
+        self.office.doubt.is_none().then(|| self.office.hand.progress(true))
+    }
+
+    /// How the journal goes on as it is: with higher numbers, as a new generation; and the mark of that. `marks` as they
+    /// are now: a leader of another copy may have left one more before it saw the claim.
+    pub fn settle(&mut self, marks: &Marks) -> Option<(Rewind, Mark)> {
+        let view = self.scheduler.in_doubt()?;
+        self.scheduler.raise(marks.reserved());
+        let next = self.scheduler.counters();
+        let recovered = &view.recovered;
+        let shown = [
+            self.office.next_execution.max(marks.next_execution()),
+            view.shown.execution_id.0 + 1,
+            recovered.last().map_or(0, |id| id.0 + 1),
+            view.floor.next_id,
+        ];
+        let shown_id = ExecutionId(shown.into_iter().max().unwrap_or_default());
+        let led = [self.office.lineage.generation, self.office.generation, marks.generation(), view.generation];
+        let rewind = Rewind {
+            generation: led.into_iter().max().unwrap_or_default() + 1,
+            reason: self.office.doubt.clone().unwrap_or_default(),
+            floor: stored(view.floor),
+            next: stored(next),
+            shown_id,
+            recovered: recovered.clone(),
+        };
+        let mark = self.office.hand.settled(rewind.generation, next);
+        Some((rewind, mark))
+    }
+}
+
+fn counters(counters: slotline_store::Counters) -> Counters {
+    Counters { next_id: counters.next_id, next_fence: counters.next_fence, next_action: counters.next_action }
+}
+
+fn stored(counters: Counters) -> slotline_store::Counters {
+    slotline_store::Counters {
+        next_id: counters.next_id,
+        next_fence: counters.next_fence,
+        next_action: counters.next_action,
+    }
+}
+
+fn waiting(reason: &str, view: &DoubtView) -> String {
+    let until = view.until.map_or_else(|| "the broker is back".to_owned(), |until| until.to_string());
+    let awaited = match &view.awaited[..] {
+        [] => String::new(),
+        workers => {
+            let names: Vec<&str> = workers.iter().take(NAMED_MAX).map(slotline_protocol::WorkerName::as_str).collect();
+            format!("; workers that have not told what they hold: {} ({})", workers.len(), names.join(", "))
+        }
+    };
+    let recovered = match &view.recovered[..] {
+        [] => String::new(),
+        ids => {
+            let names: Vec<String> = ids.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+            format!("; executions that only workers knew: {} ({})", ids.len(), names.join(", "))
+        }
+    };
+    format!(
+        "nothing is granted, since the journal may be older than its workers: {reason}. Waits until {until}{awaited}{recovered}"
+    )
+}
