@@ -156,6 +156,7 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         (None, Some(timeout)) => (Some(timeout), http::TimeoutFrom::Action),
         (None, None) => (None, http::TimeoutFrom::Default),
     };
+    let message_id = shown(row, "message_id")?.map(|text| RequestName::from_text(text).message_id().to_owned());
     Ok(http::Execution {
         execution_id: id,
         action_id: ActionId(row.number("action_id")?),
@@ -168,8 +169,8 @@ pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
         timeout_seconds: timeout.map(|timeout| timeout.as_secs_f64()),
         timeout_from,
         progress_detail: detail(row, id)?,
-        message_id: shown(row, "message_id")?.map(|text| RequestName::from_text(text).message_id().to_owned()),
-        correlation_id: shown(row, "correlation_id")?,
+        correlation_id: shown(row, "correlation_id")?.or_else(|| message_id.clone()),
+        message_id,
         trace_id: shown(row, "trace_id")?,
         source: shown(row, "source")?,
         enqueued_at: row.time("enqueued_at")?,
