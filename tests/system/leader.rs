@@ -103,6 +103,20 @@ async fn a_leader_whose_own_broker_is_cut_or_silent_hands_over_and_leads_again_o
 }
 
 #[tokio::test]
+async fn a_question_put_to_the_other_executor_as_the_leader_dies_is_answered() -> anyhow::Result<()> {
+    let mut world = two_executors().await?;
+    let leader = world.leader().await?.context("one leads")?;
+    let other = world.executors[1 - leader].api_url().to_owned();
+    world.executors[leader].kill()?;
+    // The question goes to the queue of the dead leader, and must not wait there until its client is refused.
+    for path in ["queues", "workers"] {
+        let answer = reqwest::get(format!("{other}/api/v1/{path}")).await?;
+        ensure!(answer.status().is_success(), "{path}: {} {}", answer.status(), answer.text().await?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_executor_that_the_broker_refuses_does_not_lead_though_it_came_first() -> anyhow::Result<()> {
     let mut world = World::with([Action::stamp(LINE, "limit = 1")]).workers(1, 4).start().await?;
     let vhost = world.vhost()?.to_owned();

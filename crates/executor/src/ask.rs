@@ -84,6 +84,13 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// Whether it may be asked twice.
+    pub(crate) fn only_reads(&self) -> bool {
+        matches!(self, Self::QueueStats { .. } | Self::Explain { .. } | Self::Workers)
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "data", rename_all = "snake_case")]
 pub enum Answer {

@@ -31,6 +31,9 @@ use crate::replies::Replies;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long `/readyz?verbose` tells that the journal went back; `slotline verify` always does.
 pub(crate) const REWINDS_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long the answer to a question that changes nothing is waited for before it is put again: its leader may have died with
+/// it, and another may lead by then, or this executor itself.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a leader is sought again.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
@@ -66,6 +69,11 @@ impl Handle {
             loop {
                 let answered = if self.leads.load(Ordering::Acquire) {
                     Some(self.ask_here(ask.clone()).await)
+                } else if ask.only_reads() {
+                    match tokio::time::timeout(READ_AGAIN, self.ask_elsewhere(ask.clone())).await {
+                        Ok(answered) => answered,
+                        Err(_) => continue,
+                    }
                 } else {
                     self.ask_elsewhere(ask.clone()).await
                 };
