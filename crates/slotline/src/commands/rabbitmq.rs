@@ -70,6 +70,8 @@ fn rights(prefix: &str) -> [Rights; 4] {
     let p = escaped(prefix);
     let logs = escaped(LOGS_KEY);
     let of_worker = format!(r"^{p}\.(work|worker\..*)$");
+    // Queues that outlive a subscriber's connection bear its name: no other user of Slotline may read them.
+    let of_reader = format!(r"{p}-reader\..*");
     [
         Rights {
             role: "publisher",
@@ -106,9 +108,9 @@ fn rights(prefix: &str) -> [Rights; 4] {
         },
         Rights {
             role: "reader",
-            configure: NAMED_BY_BROKER.to_owned(),
-            write: NAMED_BY_BROKER.to_owned(),
-            read: format!(r"^({p}\.events|amq\.gen.*)$"),
+            configure: format!(r"^(amq\.gen.*|{of_reader})$"),
+            write: format!(r"^(amq\.gen.*|{of_reader})$"),
+            read: format!(r"^({p}\.events|amq\.gen.*|{of_reader})$"),
             topics: Some(Topics {
                 exchange: events_exchange(prefix),
                 write: NOTHING.to_owned(),
@@ -207,6 +209,9 @@ mod tests {
         let publisher = &of("permissions", "a.b-publisher")[0];
         assert_eq!((&publisher["configure"], &publisher["read"]), (&json!(NAMED_BY_BROKER), &json!(NAMED_BY_BROKER)));
         assert_eq!(publisher["write"], r"^a\.b\.executions$");
+        let reader = &of("permissions", "a.b-reader")[0];
+        assert_eq!(reader["configure"], r"^(amq\.gen.*|a\.b-reader\..*)$");
+        assert_eq!(reader["read"], r"^(a\.b\.events|amq\.gen.*|a\.b-reader\..*)$");
         let keys = &of("topic_permissions", "a.b-publisher")[0];
         assert_eq!(keys["exchange"], "a.b.executions");
         assert!(of("topic_permissions", "a.b-executor").is_empty());
