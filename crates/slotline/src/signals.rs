@@ -4,6 +4,24 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// From here on the first signal calls `first`, and the second `second`; `asked` says what the first one leads to.
+pub(crate) fn on_stop(
+    asked: &'static str,
+    first: impl FnOnce() + Send + 'static,
+    second: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let mut signals = Signals::catch()?;
+    tokio::spawn(async move {
+        signals.next().await;
+        tracing::info!("asked to end; {asked}");
+        first();
+        signals.next().await;
+        tracing::warn!("asked twice; ends at once");
+        second();
+    });
+    Ok(())
+}
+
 /// Which signal came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopSignal {

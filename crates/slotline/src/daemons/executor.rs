@@ -13,7 +13,7 @@ use crate::daemons::host;
 use crate::exit::Exit;
 use crate::journal::{self, Migrate, Opening};
 use crate::settings::{self, SecretSetting, Settings};
-use crate::signals::Signals;
+use crate::signals;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -130,15 +130,7 @@ pub(crate) fn broker(
 /// Cancelled by the first signal; the second ends the process.
 fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
-    let mut signals = Signals::catch()?;
     let stop = shutdown.clone();
-    tokio::spawn(async move {
-        signals.next().await;
-        tracing::info!("asked to end; hands over");
-        stop.cancel();
-        signals.next().await;
-        tracing::warn!("asked twice; ends at once");
-        std::process::exit(Exit::Interrupted.number().into());
-    });
+    signals::on_stop("hands over", move || stop.cancel(), || std::process::exit(Exit::Interrupted.number().into()))?;
     Ok(shutdown)
 }

@@ -10,7 +10,7 @@ use slotline_worker::{Shutdown, Worker};
 use crate::daemons::executor::broker;
 use crate::daemons::host;
 use crate::settings::{self, SecretSetting, Settings, actions, require};
-use crate::signals::Signals;
+use crate::signals;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -98,15 +98,7 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
 /// The first signal drains, the second ends at once.
 fn drain_on_signals() -> std::io::Result<Shutdown> {
     let shutdown = Shutdown::new();
-    let mut signals = Signals::catch()?;
-    let stop = shutdown.clone();
-    tokio::spawn(async move {
-        signals.next().await;
-        tracing::info!("asked to end; drains");
-        stop.drain();
-        signals.next().await;
-        tracing::warn!("asked twice; ends at once");
-        stop.stop();
-    });
+    let (first, second) = (shutdown.clone(), shutdown.clone());
+    signals::on_stop("drains", move || first.drain(), move || second.stop())?;
     Ok(shutdown)
 }
