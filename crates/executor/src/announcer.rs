@@ -1,4 +1,4 @@
-//! Publishes what the record tells to the public exchange, once it is committed: one envelope a message, with its number.
+//! Publishes the events of the record to the public exchange, once it is committed: one envelope a message, with its number.
 //!
 //! Beside the leader's loop, which hands over the events of each batch after all that is urgent has left. While a key has
 //! a subscriber, a batch notes in the journal which events are to be published (`slotline_store::EventRange`); they are
@@ -6,7 +6,7 @@
 //! from the record and publishes them, again if need be, under the same `message_id`. Memory holds the events of a few
 //! batches; what is more is read from the record when its turn comes.
 //!
-//! Not here: who subscribes (`audience`), what a message looks like (`writer`), the streams of the API (`slotline_api::Hub`).
+//! Not here: the keys that have subscribers (`audience`), what a message looks like (`writer`), the streams of the API (`slotline_api::Hub`).
 
 mod audience;
 mod shared;

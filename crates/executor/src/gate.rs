@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::mail::USER_HEADER;
 
-/// The log tells of refusals no more often than this.
+/// Refusals are logged no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What this process knows of the journal's secret; shared by its leader's loop and its HTTP server.
@@ -55,7 +55,7 @@ impl Refusals {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Counts `more` messages that were refused alike; tells of them now and then.
+    /// Counts `more` messages that were refused alike; logs them now and then.
     pub(crate) fn add(&self, what: &str, more: u64) {
         if more == 0 {
             return;

@@ -29,7 +29,7 @@ use crate::replies::Replies;
 
 /// How long an answer of the leader is waited for.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// How long `/readyz?verbose` tells that the journal went back; `slotline verify` always does.
+/// How long `/readyz?verbose` reports that the journal went back; `slotline verify` always does.
 pub(crate) const REWINDS_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long the answer to a question that changes nothing is waited for before it is put again: its leader may have died with
 /// it, and another may lead by then, or this executor itself.
@@ -62,7 +62,7 @@ impl Handle {
         self.current.borrow().clone().ok_or_else(|| Refused::unavailable("there is no connection to the broker"))
     }
 
-    /// Asks whoever leads; waits a little for one, except for what the journal alone can answer half as well.
+    /// Asks the leader; waits a little for one, except for what the journal alone can answer half as well.
     pub(crate) async fn ask(&self, ask: Ask) -> Answered {
         let waits = !matches!(ask, Ask::Explain { .. });
         let answered = async {
@@ -101,7 +101,7 @@ impl Handle {
         receiver.await.map_err(|_| gone())?
     }
 
-    /// `None`: nobody leads.
+    /// `None`: no executor leads.
     pub(crate) async fn ask_elsewhere(&self, ask: Ask) -> Option<Answered> {
         let session = match self.session() {
             Ok(session) => session,
@@ -286,7 +286,7 @@ fn refused(rejected: &Rejected) -> Refused {
     }
 }
 
-/// Said before anything is sent, so that whoever hears it knows that nothing will come of the request by itself.
+/// Refused before anything is sent, so that the client knows that nothing will come of the request by itself.
 pub(crate) fn no_journal(cause: &str) -> Refused {
     let message = format!(
         "the journal takes nothing now ({cause}), so the request was not taken; \

@@ -10,7 +10,7 @@
 //! failed, or whose outcome is unknown, nothing leaves at all.
 //!
 //! Pure: time is an argument, and the same inputs give the same actions. The log is all that it writes to. What carries
-//! its actions out (`term`, or a simulation) owns clock, store, broker, encoder and whoever waits for an answer.
+//! its actions out (`term`, or a simulation) owns clock, store, broker, encoder and the clients that wait for an answer.
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
@@ -99,7 +99,7 @@ impl Default for Bounds {
     }
 }
 
-/// What a leader is told once.
+/// The settings of a leader.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaderSettings {
     pub lease: Duration,
@@ -135,7 +135,7 @@ pub struct Leader<P = Publication> {
     under_way: VecDeque<AfterCommit>,
     /// What leaves without a commit, once it is encoded.
     uncommitted: Option<AfterCommit>,
-    /// A commit failed: another leads, or nobody knows.
+    /// A commit failed, or its outcome is unknown: another may lead.
     is_over: bool,
     /// The generation of the session whose queues are consumed.
     session: Option<u64>,
@@ -335,7 +335,7 @@ impl<P> Leader<P> {
         }
     }
 
-    /// Those who check requests hear of a change before it is committed: what they let pass waits for the same commit.
+    /// The checks of requests go by a change before it is committed: what they let pass waits for the same commit.
     fn send_registered(&mut self) {
         let changes = self.actions.take_changes();
         self.out.extend(changes.map(|(action_ref, registered)| LeaderAction::Register { action_ref, registered }));

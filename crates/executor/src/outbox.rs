@@ -29,7 +29,7 @@ pub(crate) struct Pending {
     /// Requests given to the scheduler, by token.
     pub(crate) requests: BTreeMap<Token, Asked>,
     pub(crate) actions: Vec<store::ActionChange>,
-    /// Who changed what, and why.
+    /// What was changed, by which actor, and why.
     pub(crate) audit: Vec<store::Audit>,
     pub(crate) answers: Vec<(Asker, Answered)>,
     pub(crate) rejections: Vec<Rejection>,
@@ -92,9 +92,9 @@ pub struct Letters {
     pub rejections: Vec<Rejection>,
     pub refusals: Vec<Refusal>,
     pub settled: Vec<(Arc<Request>, Settled)>,
-    /// Ends of executions that an earlier term accepted: only the journal knows who waits for them.
+    /// Ends of executions that an earlier term accepted: only the journal knows which publishers wait for them.
     pub inherited: Vec<Settled>,
-    /// Publishers who want to hear an end that only the journal knows.
+    /// Publishers that wait for an end that only the journal knows.
     pub ended: Vec<(Arc<Request>, ExecutionId)>,
     pub probe: bool,
     /// No worker goes by a longer lease of an earlier leader any more.

@@ -4,7 +4,7 @@
 //! completions and events from their workers. What was the culprit is known here by what it holds, and is put aside: a
 //! request among the dead letters, a result for a failure that says so, an event for a gap.
 //!
-//! For a minute only: once somebody has mended the database, what was put aside may be tried again. Pure: time is an
+//! For a minute only: once the database is mended, what was put aside may be tried again. Pure: time is an
 //! argument, that of the leader's clock.
 
 use std::collections::BTreeMap;
@@ -137,7 +137,7 @@ impl Quarantine {
     }
 }
 
-/// How the end of an attempt is told whose own word can't be written.
+/// How an attempt is ended whose own outcome can't be written.
 fn failure(words: &str) -> Failure {
     let code = Reason::JournalRefused.as_str();
     Failure::new(code, format!("the attempt ended, but the database refuses its result or error: {words}"))

@@ -1,4 +1,4 @@
-//! The actions of a leader with their compiled schemas: [`ActionTable`] is the leader's own, [`Registry`] what those read who
+//! The actions of a leader with their compiled schemas: [`ActionTable`] is the leader's own, [`Registry`] is read by all that
 //! check requests and write dispatches.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -72,7 +72,7 @@ pub(crate) struct Context {
     /// What the database has refused; lent to each leader in its turn.
     pub(crate) quarantine: Mutex<Quarantine>,
     pub(crate) notice: Arc<Notice>,
-    /// Who watches events through this process.
+    /// The clients that watch events through this process.
     pub(crate) hub: Arc<Hub>,
     /// Shows the watch that the loop turns.
     pub(crate) pulse: Arc<Pulse>,
@@ -108,7 +108,7 @@ pub(crate) async fn lead(
     calls: &mut mpsc::Receiver<LeaderCall>,
 ) -> Result<End, slotline_store::Error> {
     let Some(mut office) = marks::enter(context, &mut leadership).await? else { return Ok(End::Over) };
-    // Before any worker hears of these terms, so that whoever leads next knows of them.
+    // Before these terms reach any worker, so that the next leader knows of them.
     let longest = leadership.take_terms(context.config.lease, office.doubt()).await?;
     crash::point("executor.recovery.terms");
     if !marks::claim(context, &mut leadership, &mut office).await? {
@@ -145,7 +145,7 @@ pub(crate) async fn lead(
     *context.quarantine() = term.leader.into_quarantine();
     context.probation.absolve().await;
     context.notice.set_doubt(None);
-    // From here on another tells what happens, and something may have been missed in between.
+    // From here on another reports what happens, and something may have been missed in between.
     context.hub.resync();
     Ok(end)
 }
@@ -173,7 +173,7 @@ struct Term {
     flights: VecDeque<JoinHandle<Flight>>,
     /// The last batch that is committed.
     committed: Arc<AtomicI64>,
-    /// Who waits for answers here, by number.
+    /// The clients that wait for answers here, by number.
     calls: BTreeMap<u64, oneshot::Sender<Answered>>,
     next_call: u64,
     feed: Option<Feed>,
@@ -348,7 +348,7 @@ impl Term {
 
     // ---- what comes in ----
 
-    /// Tells the leader what happened, and does what follows from it.
+    /// Hands an input to the leader, and carries out what follows from it.
     fn handle(&mut self, input: Input<Publication>) {
         // Read only now, after the arrival was received: a silence must never be counted too long.
         self.leader.handle(input, self.clock.now());
@@ -363,7 +363,7 @@ impl Term {
     }
 
     fn ask(&mut self, LeaderCall { ask, reply }: LeaderCall) {
-        // Whoever was told that nobody answered must not find it done later.
+        // A client that was refused for want of an answer must not find it done later.
         if reply.is_closed() {
             return;
         }

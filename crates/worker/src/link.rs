@@ -194,7 +194,7 @@ impl Link {
             let Subscribed { session, consumer, .. } = from;
             drop(consumer);
             let subscribed = subscribe(session.clone(), &place, incarnation, &formers).await;
-            // Nobody reads it any more; left alone it would expire. Last, because a failure ends the session.
+            // It is not read any more; left alone it would expire. Last, because a failure ends the session.
             let unwanted = subscribed.is_ok().then(|| place.queue(former));
             OptionFuture::from(unwanted.as_deref().map(|queue| session.delete_queue(queue))).await;
             Connected { supervisor, subscribed, formers: Vec::new() }

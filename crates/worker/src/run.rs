@@ -124,7 +124,7 @@ pub(crate) async fn run(
     };
     // Whatever still lives ends with its channel.
     let scratch = book.close();
-    // A broker that is not there keeps nobody.
+    // A broker that is not there keeps no process from ending.
     let _ = tokio::time::timeout(CLOSE_WAIT, link.close()).await;
     if let Some(pool) = &pool {
         pool.clear();
@@ -134,7 +134,7 @@ pub(crate) async fn run(
         // Ends once every shim has; they are idle, so at once.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
-    // The lock is held until the last of this is done. A disk that does not answer keeps nobody either.
+    // The lock is held until the last of this is done. A disk that does not answer keeps no process either.
     let is_done = result.is_ok();
     let _ = aside(&channels, move || {
         if let (Some(lock), true) = (&lock, is_done) {
@@ -310,7 +310,7 @@ impl Loop {
             Action::Subscribe(incarnation) => self.link.subscribe(incarnation),
             Action::Keep(kept) => {
                 if let Some(keeper) = self.keeper.clone() {
-                    // Should the process end before, more is told again than must be.
+                    // Should the process end before, more is reported again than must be.
                     self.files.spawn_blocking(move || {
                         if let Err(error) = keeper.write(kept) {
                             tracing::warn!(path = %keeper.path().display(), error = %chain(&error), "what is kept can't be brought up to date");

@@ -1,6 +1,6 @@
 //! The duty book at work: one lock around it and around the attempts that it starts and ends.
 //!
-//! What happens to an attempt is told at once, on the thread where it happens, so that the next of a chain starts where the
+//! What happens to an attempt is reported at once, on the thread where it happens, so that the next of a chain starts where the
 //! one before has ended, without waiting for the loop. What needs the broker waits for the loop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ impl SharedBook {
         Arc::new(Self { inner: Mutex::new(Inner { book, running }), changed: Notify::new() })
     }
 
-    /// Tells the book, and does at once what it asks of attempts.
+    /// Reports to the book, and does at once what it asks of attempts.
     pub(crate) fn handle(self: &Arc<Self>, input: Input) {
         self.lock().handle(self, input);
     }
@@ -53,7 +53,7 @@ impl SharedBook {
         self.lock().look(self, feed);
     }
 
-    /// When time must be looked at; tells the watch how long that may take.
+    /// When time must be looked at; the watch learns how long that may take.
     pub(crate) fn next_deadline(&self, gauge: &Gauge) -> Option<Duration> {
         let inner = self.lock();
         let duty = inner.book.duty();

@@ -82,7 +82,7 @@ impl<P> Leader<P> {
     fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
         let digest = if digest == UNKNOWN_DIGEST { asked.request.digest } else { digest };
         if digest == asked.request.digest && asked.request.reply == Reply::Settled && asked.request.reply_to.is_some() {
-            // Whoever asks again did not hear the end: it is told now, or when it comes.
+            // A publisher that asks again has missed the end: it is sent now, or when it comes.
             if self.scheduler.status(id).is_some() {
                 self.awaited.requests.insert(id, Arc::new(address(&asked.request)));
             } else {

@@ -50,7 +50,7 @@ pub(super) struct Deferred<P> {
     pub(super) events: Events,
 }
 
-/// Events of a batch, for whoever watches.
+/// Events of a batch, for the clients that watch.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     batch: i64,
@@ -133,7 +133,7 @@ impl<P> Leader<P> {
         }
     }
 
-    /// Tells those who put an action that the database refuses it. Whatever else was asked is asked again.
+    /// Answers the clients that put an action that the database refuses it. All other questions are asked again.
     fn turn_down(&mut self, answers: Vec<(Asker, Answered)>, culprits: &[Culprit]) {
         for (asker, answer) in answers {
             let ids: Vec<_> = match &answer {
@@ -202,7 +202,7 @@ impl<P> Leader<P> {
         }
     }
 
-    /// Has the public told, which waits for all else.
+    /// Has the events published for subscribers, which waits for all else.
     pub(super) fn announce(&mut self, Events { batch, events, is_noted }: Events) {
         if !events.is_empty() {
             self.out.push_back(LeaderAction::Announce { batch, events, is_noted });

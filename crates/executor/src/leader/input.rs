@@ -1,4 +1,4 @@
-//! What a leader is told, and what it has done.
+//! The inputs of a leader, and its actions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,15 +33,15 @@ pub enum Input<P> {
     Arrived(Arrival),
     /// Requests, checked.
     Checked(Checked),
-    /// Somebody asks over HTTP.
+    /// A client asks over HTTP.
     Asked(Box<Question>),
-    /// Somebody waits to see what has just happened.
+    /// A client waits to see what has just happened.
     Watched,
     /// What needs no commit is written ([`LeaderAction::Encode`]).
     Encoded(Mail<P>),
     /// The oldest commit under way is done, and all that leaves after it is written.
     Committed(Mail<P>),
-    /// The oldest commit under way failed, or nobody knows. With the batch and its culprits if the database refuses what it
+    /// The oldest commit under way failed, or its outcome is unknown. With the batch and its culprits if the database refuses what it
     /// holds.
     CommitFailed(Option<(Box<Batch>, Vec<Culprit>)>),
     /// An order is on its way, or never will be.
@@ -80,7 +80,7 @@ pub enum LeaderAction<P> {
     /// Store dead letters, and ack requests once they are stored.
     AckRequests(Handled<P>),
     Answer(Asker, Box<Answered>),
-    /// Show committed events to whoever watches here.
+    /// Show committed events to the clients that watch here.
     Show(Arc<Vec<Arc<Event>>>),
     /// Send committed events to another executor, whose clients watch.
     SendNews {

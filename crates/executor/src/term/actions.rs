@@ -145,7 +145,7 @@ impl Term {
 
     fn answer(&mut self, asker: Asker, answer: Answered) {
         match asker {
-            // Whoever asked may have gone away.
+            // The client may have gone away.
             Asker::Here(number) => drop(self.calls.remove(&number).map(|reply| reply.send(answer))),
             Asker::Elsewhere(properties) => {
                 if let (Some(feed), Some(publication)) = (&self.feed, self.postman.answer(&properties, &answer)) {
@@ -172,7 +172,7 @@ impl Term {
         }
     }
 
-    /// Shows committed events to who watches.
+    /// Shows committed events to the clients that watch.
     fn show(&self, events: &[Arc<Event>]) {
         if !self.hub.is_idle() {
             let wanted = events.iter().filter(|event| self.hub.wants(event.execution_id));

@@ -27,7 +27,7 @@ impl Term {
         let leadership = self.leadership.take().and_then(Arc::into_inner).map(tokio::sync::Mutex::into_inner);
         let leadership = self.take_leave(end, leadership).await;
         // At once, and not after a farewell that the broker may draw out: nothing more is committed under this epoch, and
-        // what a deposed leader still has to say is dropped by whoever has heard the next.
+        // what a deposed leader still has to say is dropped by workers that know the next.
         let without_broker = self.feedless_since.elapsed();
         let hand_over = async {
             if let Some(leadership) = leadership {
@@ -47,7 +47,7 @@ impl Term {
         tokio::join!(hand_over, self.say_farewell());
     }
 
-    /// Tells the journal and the broker how this term ended. Gives back the leadership if it is to be handed over.
+    /// Records in the journal and publishes how this term ended. Gives back the leadership if it is to be handed over.
     async fn take_leave(&mut self, end: &End, leadership: Option<Leadership>) -> Option<Leadership> {
         let mut leadership = leadership?;
         let session = self.feed.as_ref().map(|feed| feed.session.clone());

@@ -176,5 +176,5 @@ impl Term {
     }
 }
 
-/// Something whose failure is only told.
+/// A step whose failure is only logged.
 type Step = Result<(), Box<dyn std::error::Error + Send + Sync>>;

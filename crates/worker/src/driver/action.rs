@@ -16,7 +16,7 @@ pub enum Action {
     /// Tell the duty book what the broker takes.
     KeepTo(Sizes),
     Attempt(AttemptAction),
-    /// Publish; its confirm is told by [`super::Input::Confirmed`] with the same `id`.
+    /// Publish; its confirm is reported by [`super::Input::Confirmed`] with the same `id`.
     Publish(Publication),
     /// Ack all that was delivered.
     Ack,
@@ -34,7 +34,7 @@ pub enum Action {
     Exit(Exit),
 }
 
-/// What is done to attempts at once, on the thread that told the book.
+/// What is done to attempts at once, on the thread that reported to the book.
 #[derive(Clone, Debug)]
 pub enum AttemptAction {
     Start(Start),

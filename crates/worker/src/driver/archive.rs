@@ -31,7 +31,7 @@ pub(super) struct ArchivedEvent {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Archive {
     attempts: BTreeMap<AttemptKey, AttemptEvents>,
-    /// Who goes first when there is no room: those that are over, then those that are not; each by how long they are.
+    /// The attempts that go first when there is no room: those that are over, then those that are not; each by how long they are.
     order: BTreeSet<(bool, u64, AttemptKey)>,
     bytes: usize,
     /// Counts beginnings and ends.

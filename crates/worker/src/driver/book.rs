@@ -9,7 +9,7 @@ use slotline_protocol::{Incarnation, Sizes};
 use super::AttemptAction;
 use crate::duty::{Config, Duty, Effect, Input, Now};
 
-/// The most incarnations of a former process that are told of, the newest first.
+/// The most incarnations of a former process that are reported, the newest first.
 const FORMERS_MAX: usize = 16;
 
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl Book {
     }
 }
 
-/// Those of the incarnations in a lock file, the oldest first, that the next process tells of.
+/// Those of the incarnations in a lock file, the oldest first, that the next process reports.
 pub fn newest(mut formers: Vec<Incarnation>) -> Vec<Incarnation> {
     formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
     formers

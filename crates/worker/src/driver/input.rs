@@ -12,7 +12,7 @@ use crate::duty::Effect;
 pub enum Input {
     /// There is a session, and the queue of that incarnation is consumed through it; `sizes` is what its broker takes.
     Subscribed { incarnation: Incarnation, sizes: Sizes },
-    /// That session is over. What was published through it and not confirmed is told one by one, as [`Confirm::Lost`].
+    /// That session is over. What was published through it and not confirmed is reported one by one, as [`Confirm::Lost`].
     SessionLost,
     /// A message came through the queue of that incarnation. `is_last`: no other waits to be handed in.
     Delivered { incarnation: Incarnation, delivery: Delivery, is_last: bool },
@@ -32,7 +32,7 @@ pub enum Input {
     TurnEnded,
 }
 
-/// A message as it came, with the headers that prove who wrote it.
+/// A message as it came, with the headers that prove its writer.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// It went to all workers.

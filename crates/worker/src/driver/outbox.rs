@@ -234,7 +234,7 @@ impl Outbox {
         Some(next)
     }
 
-    /// A message of outcomes is not on its way any more. Whether it arrived is told by `recorded`.
+    /// A message of outcomes is not on its way any more. Whether it arrived is known by `recorded`.
     pub(super) fn outcomes_confirmed(&mut self) {
         self.outcomes_in_flight -= 1;
     }
