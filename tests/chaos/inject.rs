@@ -133,7 +133,7 @@ impl Targets {
                     done => done.map(|_| println!("    {doomed} is deleted")),
                 }
             }
-            _ => rabbit.ctl(&["close_all_connections", "chaos"]).await.map(drop),
+            _ => rabbit.close_connections(&["close_all_connections", "chaos"]).await,
         }
     }
 

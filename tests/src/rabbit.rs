@@ -145,6 +145,14 @@ impl Rabbit {
         tokio::task::spawn_blocking(move || settings.ctl(&arguments)).await?
     }
 
+    /// Closes the connections that `arguments` of `rabbitmqctl` name. A process closes its other connection by itself when
+    /// one is closed; `rabbitmqctl` fails when that one goes while its turn comes, and is asked again.
+    pub async fn close_connections(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        eventually("rabbitmqctl closes connections", START_WITHIN, async || self.ctl(arguments).await.map(Some))
+            .await?;
+        Ok(())
+    }
+
     /// Messages ready in a queue of the virtual host that `url` names; 0 if there is no such queue.
     pub async fn queue_depth_in(&self, url: &str, queue: &str) -> anyhow::Result<u64> {
         let vhost = url.rsplit('/').next().unwrap_or("%2f").replace("%2f", "/");

@@ -131,7 +131,7 @@ async fn an_executor_that_the_broker_refuses_does_not_lead_though_it_came_first(
     world.start_executor()?;
     // A process that was let in once waits out any change of its user.
     world.rabbit.ctl(&["change_password", &user, "another"]).await?;
-    world.rabbit.ctl(&["close_all_user_connections", &user, "the password is another"]).await?;
+    world.rabbit.close_connections(&["close_all_user_connections", &user, "the password is another"]).await?;
     // The leader ends.
     eventually("the refused one says so", SOON, async || {
         let said = readiness(&world, 1).await.unwrap_or_default();

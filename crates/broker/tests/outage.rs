@@ -68,7 +68,7 @@ async fn the_supervisor_comes_back_after_every_outage_and_finds_the_messages_in_
                 rabbit.kill().await?;
                 rabbit.start_again().await?;
             }
-            _ => rabbit.ctl(&["close_all_connections", "test"]).await.map(drop)?,
+            _ => rabbit.close_connections(&["close_all_connections", "test"]).await?,
         }
         let cause = soon(session.ended()).await?;
         assert!(matches!(cause, Error::Lost(_)), "{outage}: {cause:?}");
