@@ -383,7 +383,10 @@ impl Executor {
                 Seat::Leading(term) => {
                     if term.feed.is_some() {
                         self.starving_since = Some(stage.now);
-                        stage.record_of(self.site, Fact::Starves { epoch: term.epoch });
+                        // Where another has the lock by now, its epoch may be the same: of a journal that went back.
+                        if stage.dbs[term.db].server_up {
+                            stage.record_of(self.site, Fact::Starves { epoch: term.epoch });
+                        }
                     }
                     term.close();
                 }
@@ -429,7 +432,8 @@ impl Executor {
             Down::Marks(_) | Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } | Down::Marked(_) => {
                 if let Seat::Leading(term) = &mut self.seat {
                     term.hear(session, down, stage);
-                    if term.feed.is_some() && self.starving_since.take().is_some() {
+                    let is_fed = term.feed.is_some() && self.starving_since.take().is_some();
+                    if is_fed && stage.dbs[term.db].server_up {
                         stage.record_of(self.site, Fact::Feeds { epoch: term.epoch });
                     }
                 }
