@@ -377,8 +377,11 @@ pub(crate) fn kind(body: &Body) -> String {
         Body::StatusChanged(word) => format!("status of {}/{}", word.execution_id, word.key().1),
         Body::Progress(word) => format!("progress of {}/{}", word.execution_id, word.key().1),
         Body::Probe(_) => "probe".to_owned(),
-        Body::Sealed(sealed) if sealed.is_lie => format!("a lie: {}", kind(&sealed.body)),
-        Body::Sealed(sealed) => kind(&sealed.body),
+        Body::Several(bodies) => {
+            format!("{} of {}", bodies.len(), bodies.first().map(|one| kind(one)).unwrap_or_default())
+        }
+        Body::Written(written) if written.is_lie => format!("a lie: {}", written.message_type),
+        Body::Written(written) => format!("{}, written out", written.message_type),
     }
 }
 

@@ -13,9 +13,9 @@ use slotline_worker::duty::Order;
 use uuid::Uuid;
 
 use crate::chance::Chance;
+use crate::codec::{self, Written};
 use crate::journal::{action_id, action_ref};
 use crate::mail::{chained, parameters};
-use crate::seal::{Sealed, bytes};
 use crate::wire::{Body, Queue, Route};
 
 /// Numbers far above any that a journal can have come to.
@@ -42,15 +42,16 @@ pub(crate) fn lie(known: &Known, chance: &mut Chance) -> (Route, Body) {
     // A token of its own making, with all that follows from it.
     let own: Token = "0".repeat(64).parse().expect("a token has 64 digits");
     let key = Key::new(&own);
+    let written = codec::write(&body);
     let proof = match (chance.below(3), &route) {
         (0, _) => None,
-        (1, Route::To(_)) => Some(key.sign(Channel::Order, &bytes(&body))),
-        (1, _) => Some(of_worker(known.incarnation, &key, &bytes(&body))),
+        (1, Route::To(_)) => Some(key.sign(Channel::Order, &written.text)),
+        (1, _) => Some(of_worker(known.incarnation, &key, &written.text)),
         _ => known.proof.clone(),
     };
     let nonce = chance.percent(70).then(|| "a guess".to_owned());
     let token = chance.percent(50).then(|| own.to_string());
-    (route, Body::Sealed(Box::new(Sealed { body, proof, nonce, token, is_lie: true })))
+    (route, Body::Written(Box::new(Written { proof, nonce, token, is_lie: true, ..written })))
 }
 
 fn number(chance: &mut Chance, known: i64) -> i64 {

@@ -54,12 +54,12 @@ impl Letter {
                     note(order, site, stage);
                 }
                 let route = Route::To(Queue::Worker(incarnation));
-                let body = seal::order(ring, incarnation, None, Body::Orders(orders));
+                let body = seal::order(ring, incarnation, None, orders);
                 stage.publish(session, route, Rc::new(body), true, Purpose::Order(incarnation));
             }
             Self::Introduction { incarnation, nonce, hello } => {
                 let route = Route::To(Queue::Worker(incarnation));
-                let body = seal::order(ring, incarnation, Some(nonce), Body::Orders(vec![hello]));
+                let body = seal::order(ring, incarnation, Some(nonce), vec![hello]);
                 stage.publish(session, route, Rc::new(body), true, Purpose::Order(incarnation));
             }
             Self::Probe { queue, probe } => {

@@ -1,8 +1,10 @@
-//! The production scheduler and duty book in a hostile, deterministic world: one seed, virtual time.
+//! The production scheduler, and the worker's driver with its duty book, in a hostile, deterministic world: one seed, virtual
+//! time.
 //!
 //! `SEED=n cargo sim` runs one seed and shows what happened; `SEEDS=n` runs that many, `FIRST=n` those from there on. A failure prints its seed and a
-//! trace that was made as short as it gets. Two pure machines are the real ones; everything around them is a model of
-//! the daemons and servers, each file of which names what it stands for.
+//! trace that was made as short as it gets. The pure machines are the real ones, and so is the encoder of messages in some of
+//! the worlds (`codec`); everything around them is a model of the daemons and servers, each file of which names what it
+//! stands for.
 //! Not here: real servers and processes (`tests/system`). The checker is for them as well.
 
 mod broker;
@@ -10,6 +12,7 @@ mod chains;
 mod chance;
 mod checker;
 mod clock;
+mod codec;
 mod executor;
 mod faults;
 mod history;

@@ -102,8 +102,6 @@ fn again(purpose: &Purpose) -> Option<(usize, bool)> {
     match purpose {
         Purpose::Request(number) => Some((*number, false)),
         Purpose::Cancel(number) => Some((*number, true)),
-        Purpose::Beat { .. } | Purpose::Farewell { .. } | Purpose::Event(_) | Purpose::Order(_) | Purpose::Other => {
-            None
-        }
+        Purpose::Report(_) | Purpose::Order(_) | Purpose::Other => None,
     }
 }

@@ -55,9 +55,9 @@ impl fmt::Display for Search {
 
 /// Runs `count` seeds from `first` until one fails.
 pub(crate) fn search(first: u64, count: u64) -> Search {
-    search_among(count, first, &|index| {
+    search_among(count, first, &|index, goes_on| {
         let seed = first + index;
-        let outcome = World::new(Plan::of(seed), false).run();
+        let outcome = World::new(Plan::of(seed), false).run_while(goes_on);
         match chains::play(seed).filter(|_| outcome.violation.is_none()) {
             Some((violation, trace)) => Outcome { violation: Some(violation), steps: trace.len() as u64, ..outcome },
             None => outcome,
@@ -67,12 +67,15 @@ pub(crate) fn search(first: u64, count: u64) -> Search {
 
 /// The same for a mistake, which blows of some kinds bring to light.
 pub(crate) fn search_mistake(count: u64, mistake: Mistake, kinds: &[u64]) -> Search {
-    search_among(count, 0, &|seed| {
-        World::new(Plan { mistake: Some(mistake), ..Plan::among(seed, Some(kinds)) }, false).run()
+    search_among(count, 0, &|seed, goes_on| {
+        World::new(Plan { mistake: Some(mistake), ..Plan::among(seed, Some(kinds)) }, false).run_while(goes_on)
     })
 }
 
-fn search_among(count: u64, first: u64, run: &(dyn Fn(u64) -> Outcome + Sync)) -> Search {
+/// Whether the search goes on: once one world fails, nobody waits for what the others come to.
+type GoesOn<'a> = &'a dyn Fn() -> bool;
+
+fn search_among(count: u64, first: u64, run: &(dyn Fn(u64, GoesOn<'_>) -> Outcome + Sync)) -> Search {
     let began = Instant::now();
     let (next, steps, lived) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let is_over = AtomicBool::new(false);
@@ -89,7 +92,7 @@ fn search_among(count: u64, first: u64, run: &(dyn Fn(u64) -> Outcome + Sync)) -
                     if index > 0 && index.is_multiple_of(PROGRESS_EVERY) {
                         say(&format!("{index} seeds in {:.0} s", began.elapsed().as_secs_f64()));
                     }
-                    let outcome = run(index);
+                    let outcome = run(index, &|| !is_over.load(Ordering::Relaxed));
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
                     lived.fetch_add(outcome.took / 1_000_000, Ordering::Relaxed);
                     if let Some(violation) = outcome.violation {

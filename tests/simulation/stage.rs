@@ -110,11 +110,6 @@ pub(crate) enum Event {
         process: usize,
         news: News,
     },
-    /// A worker says again what the broker refused.
-    Resay {
-        worker: usize,
-        life: u32,
-    },
     Duplicate {
         queue: Queue,
         body: Rc<Body>,
@@ -265,7 +260,7 @@ pub(crate) struct Stage {
     pub(crate) chance: Chance,
     pub(crate) rates: Rates,
     pub(crate) mistake: Option<Mistake>,
-    /// The journal's, where somebody lies; else nothing is proved.
+    /// The journal's, where messages are written out; else nothing is proved.
     pub(crate) secret: Option<Secret>,
     /// A proof that anybody can have seen.
     pub(crate) overheard: Option<String>,
@@ -308,7 +303,7 @@ impl Stage {
             chance,
             rates: plan.rates,
             mistake: plan.mistake,
-            secret: plan.has_liar().then(crate::seal::secret),
+            secret: crate::codec::is_written(plan.seed, plan.has_liar()).then(crate::seal::secret),
             overheard: None,
             plans: plan.requests.clone().into(),
             requests: plan.requests.iter().map(|request| request.id.clone()).collect(),

@@ -192,7 +192,7 @@ pub(crate) struct Term {
     pub(crate) is_leaving: bool,
     office: Office,
     evidence: Option<Epoch>,
-    /// Where somebody lies.
+    /// Where messages are written out.
     ring: Option<Ring>,
     /// Incarnations that are to be introduced, with the nonces of their heartbeats.
     strangers: BTreeSet<(Incarnation, String)>,
@@ -529,13 +529,19 @@ impl Term {
     }
 
     fn read(&mut self, queue: Queue, body: &Body, stage: &mut Stage) {
-        match seal::hear(self.ring.as_ref(), body, stage) {
-            Heard::Believed(body) => self.take(queue, body, stage),
-            Heard::Stranger(incarnation, nonce) => {
-                self.strangers.insert((incarnation, nonce));
-                self.is_urgent = true;
+        let heard = match (body, &self.ring) {
+            (Body::Several(bodies), _) => return bodies.iter().for_each(|body| self.take(queue, body, stage)),
+            (Body::Written(written), Some(ring)) => seal::hear(ring, written, stage),
+            (body, _) => return self.take(queue, body, stage),
+        };
+        for heard in heard {
+            match heard {
+                Heard::Believed(body) => self.take(queue, &body, stage),
+                Heard::Stranger(incarnation, nonce) => {
+                    self.strangers.insert((incarnation, nonce));
+                    self.is_urgent = true;
+                }
             }
-            Heard::Nothing => {}
         }
     }
 
@@ -592,7 +598,8 @@ impl Term {
             | Body::Cancel { .. }
             | Body::Greeting(_)
             | Body::Orders(_)
-            | Body::Sealed(_) => {}
+            | Body::Several(_)
+            | Body::Written(_) => {}
         }
     }
 
@@ -904,7 +911,8 @@ fn number(body: &Body) -> Option<usize> {
         | Body::StatusChanged(_)
         | Body::Progress(_)
         | Body::Probe(_)
-        | Body::Sealed(_) => None,
+        | Body::Several(_)
+        | Body::Written(_) => None,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Probe, Progress, Returned, StatusChanged};
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Policy, Timestamp};
@@ -10,7 +9,7 @@ use slotline_scheduler::{Counters, Snapshot};
 use slotline_worker::duty::Order;
 
 use crate::clock::Micros;
-use crate::seal::Sealed;
+use crate::codec::Written;
 
 /// A session with the broker: one connection, as far as it matters here.
 pub(crate) type SessionId = usize;
@@ -74,8 +73,10 @@ pub(crate) enum Body {
     StatusChanged(StatusChanged),
     Progress(Progress),
     Probe(Probe),
-    /// With what its headers prove, where somebody may lie.
-    Sealed(Box<Sealed>),
+    /// What a worker publishes in one message.
+    Several(Vec<Rc<Body>>),
+    /// Reports or orders of one type, as bytes.
+    Written(Box<Written>),
 }
 
 /// To the broker.
@@ -156,15 +157,8 @@ pub(crate) enum Verdict {
 /// What a confirm is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
-    Beat {
-        incarnation: Incarnation,
-        sent: Duration,
-    },
-    Farewell {
-        incarnation: Incarnation,
-    },
-    /// Sent again if its session ends before the confirm.
-    Event(Rc<Body>),
+    /// A worker's, under the number that its driver gave it.
+    Report(u64),
     Order(Incarnation),
     Request(usize),
     Cancel(usize),

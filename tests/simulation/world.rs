@@ -131,8 +131,13 @@ impl World {
     }
 
     /// Runs to the end, or to the first rule that does not hold.
-    pub(crate) fn run(mut self) -> Outcome {
-        let panicked = catch_unwind(AssertUnwindSafe(|| while self.step() {})).err();
+    pub(crate) fn run(self) -> Outcome {
+        self.run_while(&|| true)
+    }
+
+    /// The same, or until `goes_on` is false: then nothing follows from how far it came.
+    pub(crate) fn run_while(mut self, goes_on: &dyn Fn() -> bool) -> Outcome {
+        let panicked = catch_unwind(AssertUnwindSafe(|| while goes_on() && self.step() {})).err();
         if let Some(panic) = panicked {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             self.stage.violation = Some(Violation {
@@ -275,7 +280,7 @@ impl World {
                 let node = *node;
                 self.awake(node, event)
             }
-            Event::Shim { worker, .. } | Event::Resay { worker, .. } => {
+            Event::Shim { worker, .. } => {
                 let node = Node::Worker(*worker);
                 self.awake(node, event)
             }
@@ -372,11 +377,6 @@ impl World {
                     self.workers[worker].told(process, news, &mut self.processes, &mut self.stage);
                 }
             }
-            Event::Resay { worker, life } => {
-                if self.is_there(Node::Worker(worker), life) {
-                    self.workers[worker].resay(&mut self.processes, &mut self.stage);
-                }
-            }
             Event::Duplicate { queue, body } => self.broker.duplicate(queue, body, &mut self.stage),
             Event::Strike(index) => self.strike(index),
             Event::Heal(index) => {
@@ -419,7 +419,7 @@ impl World {
         if self.stage.sessions[session].client_up && self.is_there(owner, life) {
             match owner {
                 Node::Executor(index) => self.executors[index].lost(session, &mut self.stage),
-                Node::Worker(index) => self.workers[index].lost(session, &mut self.stage),
+                Node::Worker(index) => self.workers[index].lost(session, &mut self.processes, &mut self.stage),
                 Node::Publisher => self.publisher.lost(session, &mut self.stage),
             }
         }

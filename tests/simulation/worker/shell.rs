@@ -1,0 +1,174 @@
+//! What the driver of a worker asks for, carried out.
+//!
+//! As `crates/worker/src/{run,running,publish,link,lock,legacy}.rs` do it.
+
+use slotline_protocol::Incarnation;
+use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Progress, Returned, StatusChanged};
+use slotline_worker::driver::{Action, AttemptAction, Exit, Input, Notice, Publication};
+use slotline_worker::duty::{self, Order};
+
+use super::notes::{describe, note_told, renumber};
+use super::{Link, Memory, Worker};
+use crate::clock::{MS, SECOND};
+use crate::codec;
+use crate::history::Fact;
+use crate::plan::Mistake;
+use crate::process::Process;
+use crate::stage::{Event, Stage};
+use crate::wire::{Purpose, Queue, Route, Up};
+
+impl Worker {
+    pub(super) fn act(&mut self, attempt: AttemptAction, processes: &mut Vec<Process>, stage: &mut Stage) {
+        let Some(Memory { live, .. }) = &mut self.memory else { return };
+        match attempt {
+            AttemptAction::Start(start) => {
+                let number = start.parameters.0.get().parse().expect("a request's number");
+                let index = processes.len();
+                let owner = (self.index, self.life);
+                let process = Process::start(stage, index, owner, (start.key, start.fence), start.deadline, number);
+                processes.push(process);
+                live.insert(start.key, index);
+            }
+            AttemptAction::Interrupt { key, grace } => {
+                if let Some(index) = live.get(&key) {
+                    processes[*index].interrupt(*index, grace, stage);
+                }
+            }
+            AttemptAction::Kill { key } => {
+                if let Some(index) = live.get(&key) {
+                    processes[*index].kill(*index, stage);
+                }
+            }
+            AttemptAction::Extend { deadline: Some(deadline) } => {
+                for index in live.values() {
+                    processes[*index].extend(deadline);
+                }
+            }
+            // What is started from now on has a deadline of its own.
+            AttemptAction::Extend { deadline: None } => {}
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, action: Action, processes: &mut [Process], stage: &mut Stage) {
+        match action {
+            Action::Duty(input) => {
+                let input = self.seen(input, stage);
+                self.report(input, stage);
+            }
+            Action::KeepTo(sizes) => {
+                if let Some(memory) = &mut self.memory {
+                    memory.book.keep_to(sizes);
+                }
+            }
+            Action::Attempt(attempt) => {
+                if let Some(memory) = &mut self.memory {
+                    memory.attempts.push_back(attempt);
+                }
+            }
+            Action::Publish(publication) => self.publish(publication, stage),
+            Action::Ack => {
+                let unacked = self.memory.as_mut().and_then(|memory| memory.unacked.take());
+                if let (Link::Open(session, _), Some((queue, tag))) = (self.link, unacked) {
+                    stage.send(session, Up::Ack { queue, tag });
+                }
+            }
+            Action::ChooseName => {
+                if let Some(memory) = &mut self.memory {
+                    memory.owed.clear();
+                }
+                let (incarnation, nonce) = (self.next_name(), codec::nonce(stage));
+                self.handle(Input::Named { incarnation, nonce }, stage);
+            }
+            Action::Note(incarnation) => self.note_in_lock(incarnation),
+            Action::Subscribe(next) => {
+                if let Link::Open(session, former) = self.link {
+                    self.link = Link::Subscribing(session);
+                    stage.send(session, Up::Serve { incarnation: next, former: Some(former) });
+                }
+            }
+            Action::Keep(kept) => self.keep(kept),
+            Action::Log(notice) => {
+                // Whoever lies has no proof, and what has no proof is not read.
+                assert!(!matches!(notice, Notice::Unreadable(_)), "an order can't be read: {notice:?}");
+                stage.trace(|| format!("worker {}: {notice:?}", self.index));
+            }
+            Action::Exit(exit) => self.exit(exit, processes, stage),
+        }
+    }
+
+    /// Looks at an order on its way into the book.
+    fn seen(&mut self, mut input: duty::Input, stage: &mut Stage) -> duty::Input {
+        let (duty::Input::Ordered { order, .. } | duty::Input::Introduced { order, .. }) = &mut input else {
+            return input;
+        };
+        if stage.mistake == Some(Mistake::IgnoresOrderNumbers) {
+            self.orders_taken += 1;
+            renumber(order, self.orders_taken);
+        }
+        stage.trace(|| format!("worker {} <- {}", self.index, describe(order)));
+        if let (Order::Recorded(order), Some(memory)) = (order, &mut self.memory) {
+            memory.owed.retain(|key| !order.attempts.contains(key));
+        }
+        input
+    }
+
+    fn publish(&mut self, publication: Publication, stage: &mut Stage) {
+        let Some(memory) = &mut self.memory else { return };
+        let id = publication.id;
+        let Link::Open(session, _) = self.link else { return memory.unsent.push(id) };
+        let route = match publication.message_type {
+            Completed::TYPE | Returned::TYPE => Route::Completions,
+            Heartbeat::TYPE | Ended::TYPE => Route::Heartbeats,
+            StatusChanged::TYPE | Progress::TYPE => Route::Events,
+            other => unreachable!("no worker reports {other}"),
+        };
+        if stage.secret.is_some() {
+            stage.overheard.clone_from(&publication.proof);
+        }
+        let body = memory.driver.wire().carry(publication);
+        if route != Route::Events {
+            note_told(&body, stage);
+        }
+        stage.publish(session, route, body, false, Purpose::Report(id));
+    }
+
+    pub(super) fn note_in_lock(&mut self, incarnation: Incarnation) {
+        if self.plan.has_lock {
+            self.lock.push(incarnation);
+        }
+    }
+
+    fn keep(&mut self, kept: Vec<Ended>) {
+        if self.plan.has_lock {
+            self.kept = kept;
+        }
+    }
+
+    fn exit(&mut self, exit: Exit, processes: &mut [Process], stage: &mut Stage) {
+        let Exit { unstoppable, kept, refused } = exit;
+        assert_eq!(refused, None, "nothing refuses a worker here");
+        if let Some(kept) = kept {
+            self.keep(kept);
+        }
+        if !unstoppable.is_empty() {
+            stage.trace(|| format!("worker {} gives itself up", self.index));
+            self.crash(processes, stage);
+            return stage.after(SECOND, Event::Start { node: self.node(), life: self.life });
+        }
+        if let Link::Open(session, incarnation) = self.link {
+            stage.send(session, Up::Delete { queue: Queue::Worker(incarnation) });
+        }
+        if self.plan.has_lock {
+            let owed = self.memory.as_mut().map(|memory| std::mem::take(&mut memory.owed)).unwrap_or_default();
+            for (execution, attempt) in owed {
+                stage.record(Fact::Left { execution, attempt });
+                self.left.insert((execution, attempt));
+            }
+        }
+        self.crash(processes, stage);
+        self.lock.clear();
+        stage.trace(|| format!("worker {} has drained", self.index));
+        let delay = stage.chance.spread(100 * MS, 20 * SECOND);
+        stage.after(delay, Event::Start { node: self.node(), life: self.life });
+    }
+}
