@@ -9,7 +9,9 @@ use slotline_broker::Properties;
 use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Incarnation, Reason, RequestName, Timestamp};
-use slotline_scheduler::{Departed, Effects, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable};
+use slotline_scheduler::{
+    Bugs, Departed, Effects, IllegalMove, Order, Recovered, Scheduler, Sent, Settled, Token, Unacceptable,
+};
 use slotline_store::{self as store, Batch, Request};
 
 use crate::ask::{Answered, Asker};
@@ -157,6 +159,7 @@ pub(crate) fn pack(
     now: Timestamp,
 ) -> (Batch, Letters, Vec<Arc<Event>>) {
     let mut effects = scheduler.take_effects();
+    log_bugs(&effects);
     let Out { events, stories, told, missing, mut errors, mut attempt_errors, grants, .. } = record.take();
     let mut batch = Batch {
         actions: std::mem::take(&mut pending.actions),
@@ -262,6 +265,28 @@ pub(crate) fn pack(
         next_action: counters.next_action,
     };
     (batch, letters, told)
+}
+
+/// What the scheduler could not do although it had to. The rest of the batch is as good as ever.
+fn log_bugs(effects: &Effects) {
+    let Some(Bugs { illegal, unplaced }) = effects.bugs.as_deref() else { return };
+    for IllegalMove { id, action, attempt, fence, illegal } in illegal {
+        tracing::error!(
+            execution.id = %id,
+            action.id = %action,
+            attempt,
+            fence = fence.map(|fence| fence.0),
+            phase = ?illegal.phase,
+            event = ?illegal.event,
+            "a bug of the scheduler: a move that no input may cause was not made; the execution stands as it stood before"
+        );
+    }
+    for id in unplaced {
+        tracing::error!(
+            execution.id = %id,
+            "the journal has an execution, and not its action: it can't run, and stays in the journal as it is"
+        );
+    }
 }
 
 fn turned(asked: Asked, reason: Unacceptable) -> Turned {

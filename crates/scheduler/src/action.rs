@@ -4,7 +4,8 @@
 //! key never blocks another; a line stands in turn exactly while it is ready. Not here: which action's turn it is
 //! (`pool`), on which worker (`worker`), and what a change of limits means for the rest (`limits`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use slotline_protocol::{ActionId, ActionRef, ExecutionId};
@@ -17,6 +18,36 @@ use crate::line::{Line, Spot};
 use crate::lines::{LineNumber, Lines};
 use crate::pool::{PoolId, Ticket};
 use crate::slots::Slots;
+
+/// The actions by their ids.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Actions(BTreeMap<ActionId, Action>);
+
+impl Actions {
+    /// The action of a live execution.
+    pub(crate) fn of(&self, execution: &Execution) -> &Action {
+        self.get(&execution.action).expect("an action with live executions is never deleted")
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn of_mut(&mut self, execution: &Execution) -> &mut Action {
+        self.get_mut(&execution.action).expect("an action with live executions is never deleted")
+    }
+}
+
+impl Deref for Actions {
+    type Target = BTreeMap<ActionId, Action>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Actions {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Action {
@@ -71,6 +102,12 @@ impl Action {
         }
     }
 
+    /// Whether executions of it may be sent ahead of their slot: of lines with a single one.
+    pub(crate) fn runs_ahead(&self) -> bool {
+        let Limits { limit, key_limit, run_ahead, .. } = self.limits;
+        run_ahead > 0 && (limit == Some(1) || key_limit == Some(1))
+    }
+
     /// Executions in line, those that back off without a slot included.
     pub(crate) fn queue_length(&self) -> usize {
         self.waiting + self.backing_off.len()
@@ -118,16 +155,14 @@ impl Action {
 
     /// `id`, which waits, was sent ahead of its slot.
     pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
-        let key = self.line_key(key);
-        let Some(number) = self.lines.find(&key) else { return };
+        let number = self.lines.find(&self.line_key(key)).expect("it waits in its line");
         self.lines[number].ahead.push(id);
         self.update_turn(number);
     }
 
     /// `id` waits like everyone else again.
     pub(crate) fn take_back(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
-        let key = self.line_key(key);
-        let Some(number) = self.lines.find(&key) else { return };
+        let number = self.lines.find(&self.line_key(key)).expect("what was sent ahead stands in its line");
         let line = &mut self.lines[number];
         line.ahead.retain(|other| *other != id);
         line.is_rebuffed = true;
@@ -188,6 +223,7 @@ impl Action {
     pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
         self.slots.remove(id);
+        // Where keys do not matter, a line that nobody waits in is closed although slots of it are held.
         let Some(number) = self.lines.find(&key) else { return };
         self.lines[number].slots.remove(id);
         self.update_turn(number);
@@ -267,16 +303,13 @@ impl Action {
         // In order, each of them goes to the end of its line.
         waiting.sort_unstable();
         for id in self.slots.iter().collect::<Vec<_>>() {
-            if let Some(execution) = executions.get(&id) {
-                self.take_slot(id, &execution.key);
-            }
+            self.take_slot(id, &executions.live(id).key);
         }
         for Spot { id, .. } in waiting {
-            if let Some(execution) = executions.get(&id) {
-                self.enqueue(id, execution);
-                if execution.ahead().is_some() {
-                    self.send_ahead(id, &execution.key);
-                }
+            let execution = executions.live(id);
+            self.enqueue(id, execution);
+            if execution.ahead().is_some() {
+                self.send_ahead(id, &execution.key);
             }
         }
     }

@@ -17,11 +17,11 @@ use slotline_protocol::message::AttemptKey;
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
 use crate::deadline::Timer;
-use crate::execution::{Ahead, AtWork, Event, Execution, Phase, State};
 use crate::key::LineKey;
 use crate::line::Line;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
+use crate::state::{AtWork, Event, Moved, Phase, Verdict};
 
 /// A predecessor that no worker knows: whoever starts after it is handed back.
 pub(crate) const NOBODY: AttemptKey = (ExecutionId(0), 0);
@@ -30,10 +30,9 @@ impl Scheduler {
     /// Notes that the line of `key` may have someone to send ahead. To be called when a slot of it was taken, and when
     /// someone joined it.
     pub(crate) fn consider_ahead(&mut self, id: ExecutionId) {
-        let Some(execution) = self.executions.get(&id) else { return };
-        let Some(action) = self.actions.get(&execution.action) else { return };
-        let limits = &action.limits;
-        if limits.run_ahead > 0 && (limits.limit == Some(1) || limits.key_limit == Some(1)) {
+        let execution = self.executions.live(id);
+        let action = self.actions.of(execution);
+        if action.runs_ahead() {
             self.lengthening.insert((execution.action, action.line_key(&execution.key)));
         }
     }
@@ -55,19 +54,21 @@ impl Scheduler {
             return None;
         }
         let next = line.next_ahead()?;
-        let first = self.executions.get(&holder)?.leased()?;
-        let incarnation = first.worker;
-        let mut after = first.fence;
-        if matches!(first.at_work, AtWork::Cancelling { .. }) {
+        // A holder without an attempt keeps its slot while it backs off.
+        let first = self.executions.live(holder).leased()?;
+        let incarnation = first.assignment.worker;
+        let mut after = first.assignment.fence;
+        if matches!(first.at_work, AtWork::Cancelling(_)) {
             return None;
         }
         for id in &line.ahead {
-            let leased = self.executions.get(id)?.leased()?;
-            let follows = leased.ahead.as_ref().is_some_and(|ahead| ahead.after == after && ahead.recall.is_none());
-            if !follows || leased.worker != incarnation || leased.at_work != AtWork::Scheduled {
+            let execution = self.executions.live(*id);
+            let ahead = execution.ahead()?;
+            let is_to_stay = execution.orders.recall.is_none() && ahead.cancelling.is_none();
+            if !is_to_stay || ahead.after != after || ahead.assignment.worker != incarnation {
                 return None;
             }
-            after = leased.fence;
+            after = ahead.assignment.fence;
         }
         if self.counters.next_fence >= self.reserved.next_fence || self.followers.contains_key(&after) {
             // No number is left; or another line has a follower there, since a change of limits.
@@ -78,45 +79,37 @@ impl Scheduler {
     }
 
     fn lease_ahead(&mut self, id: ExecutionId, incarnation: Incarnation, after: Fence, now: Timestamp) {
-        let Some(Phase::Ahead) = self.next_phase(id, Event::SentAhead) else { return };
-        self.issue(id, incarnation, Some(Ahead { after, recall: None }), now);
+        let assignment = self.next_assignment(incarnation, now);
+        if !self.issue(id, Event::SentAhead { assignment, after }, now) {
+            return;
+        }
         self.followers.insert(after, id);
-        if let Some(execution) = self.executions.get(&id)
-            && let Some(action) = self.actions.get_mut(&execution.action)
-        {
-            action.send_ahead(id, &execution.key);
-        }
-        if let Some(worker) = self.workers.get_mut(&incarnation) {
-            worker.ahead.insert(id);
-        }
+        let execution = self.executions.live(id);
+        self.actions.of_mut(execution).send_ahead(id, &execution.key);
+        self.holder_mut(incarnation).ahead.insert(id);
     }
 
-    /// Takes one that was sent ahead out of its chain: it gets its slot, waits, or ends.
-    pub(crate) fn unchain(&mut self, id: ExecutionId) {
-        let Some(leased) = self.executions.get(&id).and_then(Execution::leased) else { return };
-        let Some(ahead) = &leased.ahead else { return };
-        self.followers.remove(&ahead.after);
-        if let Some(worker) = self.workers.get_mut(&leased.worker) {
-            worker.ahead.remove(&id);
-        }
+    /// Takes one that was sent to this worker, to start after this attempt, out of its chain: it gets its slot, waits, or
+    /// ends.
+    pub(crate) fn unchain(&mut self, id: ExecutionId, worker: Incarnation, after: Fence) {
+        self.followers.remove(&after);
+        self.holder_mut(worker).ahead.remove(&id);
     }
 
     /// The attempt with this fence has completed and left its slot: whoever was to start after it has begun.
     pub(crate) fn fire(&mut self, after: Fence, now: Timestamp) {
+        // Of most attempts nobody waits for the end.
         let Some(id) = self.followers.get(&after).copied() else { return };
-        let Some(next) = self.next_phase(id, Event::Fired) else { return };
-        self.unchain(id);
-        self.disarm(id);
-        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let Some(Moved { to: next, .. }) = self.apply(id, Event::Fired) else { return };
+        let execution = self.executions.live_mut(id);
+        execution.orders.recall = None;
+        let assignment = execution.assignment().expect("what has fired is at its worker");
+        let (incarnation, has_started) = (assignment.worker, assignment.started_at.is_some());
         let action_id = execution.action;
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
-        action.fire(id, execution);
-        let Some(leased) = execution.leased_mut() else { return };
-        leased.ahead = None;
-        let (incarnation, has_started) = (leased.worker, leased.started_at.is_some());
-        if let Some(worker) = self.workers.get_mut(&incarnation) {
-            worker.leases.insert(id);
-        }
+        self.actions.of_mut(execution).fire(id, execution);
+        self.unchain(id, incarnation, after);
+        self.leave_line(id);
+        self.holder_mut(incarnation).leases.insert(id);
         self.update_room(incarnation);
         self.effects.changed.insert(id);
         if next == Phase::Scheduled {
@@ -131,12 +124,15 @@ impl Scheduler {
 
     /// It has not begun and never will: it waits for a slot like everyone else.
     pub(crate) fn take_back(&mut self, id: ExecutionId) {
-        let Some(Phase::Waiting) = self.next_phase(id, Event::AttemptEnded(crate::Verdict::Requeue)) else { return };
-        self.unchain(id);
-        let Some(execution) = self.executions.get_mut(&id) else { return };
-        execution.state = State::Waiting { keeps_slot: false };
+        let ahead = self.executions.live(id).ahead().expect("what is taken back was sent ahead");
+        let (worker, after) = (ahead.assignment.worker, ahead.after);
+        if self.apply(id, Event::AttemptEnded(Verdict::Requeue)).is_none() {
+            return;
+        }
+        self.unchain(id, worker, after);
+        let execution = self.executions.live(id);
         let (action_id, queued_at) = (execution.action, execution.queued_at());
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
+        let action = self.actions.of_mut(execution);
         action.take_back(id, &execution.key);
         if let Some(timeout) = action.limits.queue_timeout {
             // It may have come while it was out.
@@ -148,25 +144,23 @@ impl Scheduler {
 
     /// Asks a worker to hand back what it has not begun, once.
     pub(crate) fn recall(&mut self, id: ExecutionId) {
-        let ahead =
-            self.executions.get_mut(&id).and_then(Execution::leased_mut).and_then(|leased| leased.ahead.as_mut());
-        if let Some(ahead) = ahead.filter(|ahead| ahead.recall.is_none()) {
-            ahead.recall = Some(UNSENT);
+        let execution = self.executions.live_mut(id);
+        if execution.ahead().is_some() && execution.orders.recall.is_none() {
+            execution.orders.recall = Some(UNSENT);
             self.orders.recall.push(id);
         }
     }
 
     /// Recalls all of an action whose slots are not what they were.
     pub(crate) fn recall_all(&mut self, action_id: ActionId) {
-        let Some(action) = self.actions.get(&action_id) else { return };
-        for id in action.ahead() {
+        for id in self.actions[&action_id].ahead() {
             self.recall(id);
         }
     }
 
     /// Recalls those whose slot is not the one of a single holder before them, by what a new leader found.
     pub(crate) fn recall_misfits(&mut self, action_id: ActionId) {
-        let Some(action) = self.actions.get(&action_id) else { return };
+        let action = &self.actions[&action_id];
         let is_misfit = |line: &&Line| action.only_holder(&line.key).is_none();
         let lines = action.lines.iter().filter(|line| !line.ahead.is_empty()).filter(is_misfit);
         for id in lines.flat_map(|line| line.ahead.clone()).collect::<BTreeSet<_>>() {
@@ -177,20 +171,20 @@ impl Scheduler {
     /// The fence of an attempt that was sent ahead and has no slot yet, as far as is known.
     pub fn fence_ahead(&self, (id, attempt): AttemptKey) -> Option<Fence> {
         let execution = self.executions.get(&id).filter(|execution| execution.attempt == attempt)?;
-        execution.leased().filter(|leased| leased.ahead.is_some()).map(|leased| leased.fence)
+        execution.ahead().map(|ahead| ahead.assignment.fence)
     }
 
     /// Who must complete before `id` starts, if anyone.
     pub(crate) fn predecessor(&self, id: ExecutionId) -> Option<AttemptKey> {
-        let execution = self.executions.get(&id)?;
+        let execution = self.executions.live(id);
         let after = execution.ahead()?.after;
-        let action = self.actions.get(&execution.action)?;
+        let action = self.actions.of(execution);
         let key = action.line_key(&execution.key);
         let line = action.lines.get(&key)?;
         let mut others = action.holders(line).chain(line.ahead.iter().copied());
         let found = others.find_map(|other| {
-            let before = self.executions.get(&other)?;
-            (before.leased()?.fence == after).then_some((other, before.attempt))
+            let before = self.executions.live(other);
+            (before.assignment()?.fence == after).then_some((other, before.attempt))
         });
         Some(found.unwrap_or(NOBODY))
     }

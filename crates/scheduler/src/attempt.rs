@@ -8,10 +8,12 @@ use slotline_protocol::message::{AttemptKey, Failure, Json};
 use slotline_protocol::{ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp};
 
 use crate::effect::{AttemptEnded, Settled};
-use crate::execution::{AtWork, Event, Execution, Leased, Phase, State, Verdict, judge};
+use crate::execution::{Execution, judge};
 use crate::input::Outcome;
 use crate::scheduler::Scheduler;
 use crate::snapshot::Lease;
+use crate::state::{Assignment, Event, Moved, Phase, State, Verdict};
+use crate::view::lease_of;
 
 /// A worker's reason for handing an attempt back: it takes no more, whatever its last heartbeat said.
 const DRAIN: &str = "drain";
@@ -22,36 +24,39 @@ const SHORTAGE: &str = "shortage";
 
 /// What is known of an attempt, or of a wait, that is over.
 pub(crate) struct Ending {
+    /// By its worker's word; `None`: as was known before.
+    pub(crate) started_at: Option<Timestamp>,
     pub(crate) result: Option<Json>,
     pub(crate) error: Option<Failure>,
     pub(crate) ended_at: Timestamp,
 }
 
+impl Ending {
+    /// Of what did not end by its worker's word.
+    pub(crate) fn without_result(error: Option<Failure>, ended_at: Timestamp) -> Self {
+        Self { started_at: None, result: None, error, ended_at }
+    }
+}
+
 impl Scheduler {
     pub(crate) fn started(&mut self, key: AttemptKey, fence: Fence, started_at: Timestamp, now: Timestamp) {
-        let Some(leased) = self.leased_by(key, fence) else { return };
-        let incarnation = leased.worker;
-        // It says so before the one before it is known to have completed: noted, and believed then.
-        let is_ahead = leased.ahead.is_some();
-        if leased.started_at.is_none() {
-            leased.started_at = Some(started_at);
+        // Of an attempt that is over here nothing follows.
+        let Some(assignment) = self.assigned(key, fence) else { return };
+        let (incarnation, is_known) = (assignment.worker, assignment.started_at.is_some());
+        if let Some(moved) = self.apply(key.0, Event::Started { at: Some(started_at) })
+            && !(is_known && moved.from == moved.to)
+        {
             self.effects.changed.insert(key.0);
-        }
-        if !is_ahead {
-            self.runs(key.0);
         }
         self.heard_from(incarnation, now);
     }
 
     /// Notes that the attempt which is out has begun.
     pub(crate) fn runs(&mut self, id: ExecutionId) {
-        let next = self.next_phase(id, Event::Started);
-        if let Some(leased) = self.executions.get_mut(&id).and_then(Execution::leased_mut)
-            && leased.at_work == AtWork::Scheduled
-            && next == Some(Phase::Running)
-        {
-            leased.at_work = AtWork::Running;
-            self.effects.changed.insert(id);
+        match self.executions.live_mut(id).apply(Event::Started { at: None }) {
+            Ok(moved) if moved.from != moved.to => _ = self.effects.changed.insert(id),
+            Ok(_) => {}
+            Err(illegal) => self.report(id, *illegal),
         }
     }
 
@@ -67,26 +72,27 @@ impl Scheduler {
         if self.is_unheard_of(key, fence) {
             return;
         }
-        if self.is_in_doubt() && self.leased_by(key, fence).is_some() {
+        if self.is_in_doubt() && self.assigned(key, fence).is_some() {
             self.fire_if_ahead(key.0, now);
         }
-        let Some(leased) = self.leased_by(key, fence) else {
+        if self.assigned(key, fence).is_none() {
             self.forget(key, incarnation);
             return;
-        };
-        // Only what was cancelled ends before it began. Else the one before it has completed, which is told again until it
-        // is known, and so is this.
-        if leased.ahead.is_some() && outcome.kind != OutcomeKind::Cancelled {
+        }
+        let execution = self.executions.live_mut(key.0);
+        // Only what is being cancelled ends before it began. Else the one before it has completed, which is reported again
+        // until it is known, and so is this.
+        if let Some(ahead) = execution.ahead()
+            && (ahead.cancelling.is_none() || outcome.kind != OutcomeKind::Cancelled)
+        {
             return;
         }
-        leased.started_at = outcome.started_at.or(leased.started_at);
         self.orders.recorded(incarnation, key);
-        let Some(execution) = self.executions.get_mut(&key.0) else { return };
-        let Some(action) = self.actions.get(&execution.action) else { return };
         execution.failures += u32::from(matches!(outcome.kind, OutcomeKind::Failed | OutcomeKind::Timeout));
-        let verdict = judge(outcome.kind, execution.failures, &action.limits);
-        let Outcome { kind, result, error, ended_at, .. } = outcome;
-        self.conclude(key.0, verdict, Some(kind), Ending { result, error, ended_at }, now);
+        let limits = &self.actions.of(execution).limits;
+        let verdict = judge(key.0, outcome.kind, execution.failures, limits, now);
+        let Outcome { kind, result, error, started_at, ended_at } = outcome;
+        self.conclude(key.0, verdict, Some(kind), Ending { started_at, result, error, ended_at }, now);
         if kind == OutcomeKind::Completed {
             self.fire(fence, now);
         }
@@ -105,19 +111,19 @@ impl Scheduler {
         if self.is_unheard_of(key, fence) {
             return;
         }
-        if started && self.is_in_doubt() && self.leased_by(key, fence).is_some() {
+        if started && self.is_in_doubt() && self.assigned(key, fence).is_some() {
             self.fire_if_ahead(key.0, now);
         }
-        let Some(leased) = self.leased_by(key, fence) else {
+        if self.assigned(key, fence).is_none() {
             self.forget(key, incarnation);
             return;
-        };
-        let is_ahead = leased.ahead.is_some();
+        }
+        let phase = self.executions.live(key.0).phase();
+        let is_ahead = self.executions.live(key.0).ahead().is_some();
         if is_ahead && started {
             // The one before it has completed, and is told again until that is known; so is this.
             return;
         }
-        let is_cancelling = matches!(leased.at_work, AtWork::Cancelling { .. });
         self.orders.recorded(incarnation, key);
         match reason {
             DRAIN => {
@@ -135,38 +141,35 @@ impl Scheduler {
             }
             _ => {}
         }
-        if is_ahead && !is_cancelling {
+        if phase == Phase::Ahead {
             self.take_back(key.0);
         } else if started {
             self.runs(key.0);
             self.lose_attempt(key.0, false, "was handed back by its worker", now);
         } else {
-            let ending = Ending { result: None, error: None, ended_at: now };
-            self.conclude(key.0, Verdict::Requeue, None, ending, now);
+            self.conclude(key.0, Verdict::Requeue, None, Ending::without_result(None, now), now);
         }
     }
 
-    /// The lease of this very grant, if it is live.
-    fn leased_by(&mut self, (id, attempt): AttemptKey, fence: Fence) -> Option<&mut Leased> {
-        let execution = self.executions.get_mut(&id).filter(|execution| execution.attempt == attempt)?;
-        execution.leased_mut().filter(|leased| leased.fence == fence)
+    /// The attempt of this very grant, if it is out.
+    fn assigned(&self, (id, attempt): AttemptKey, fence: Fence) -> Option<&Assignment> {
+        let execution = self.executions.get(&id).filter(|execution| execution.attempt == attempt)?;
+        execution.assignment().filter(|assignment| assignment.fence == fence)
     }
 
     /// Lets a worker forget an attempt that is over here; one whose lease is live must be told under its own fence.
     pub(crate) fn forget(&mut self, key: AttemptKey, incarnation: Incarnation) {
         let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1);
-        let leased = execution.and_then(Execution::leased);
-        if leased.is_none_or(|leased| leased.worker != incarnation) {
+        let assignment = execution.and_then(Execution::assignment);
+        if assignment.is_none_or(|assignment| assignment.worker != incarnation) {
             self.orders.recorded(incarnation, key);
         }
     }
 
     /// Its worker does not know the action: it is not offered any of it until it lists other actions.
     fn disown(&mut self, incarnation: Incarnation, id: ExecutionId) {
-        let action = self.executions.get(&id).and_then(|execution| self.actions.get(&execution.action));
-        if let Some(action_ref) = action.map(|action| action.action_ref.clone()) {
-            self.pools.unserve(incarnation, &action_ref, &mut self.actions);
-        }
+        let action_ref = self.actions.of(self.executions.live(id)).action_ref.clone();
+        self.pools.unserve(incarnation, &action_ref, &mut self.actions);
     }
 
     /// Ends the lease of `id` and moves the execution on as `verdict` says. `outcome` is how the attempt ended; `None` if
@@ -179,82 +182,85 @@ impl Scheduler {
         ending: Ending,
         now: Timestamp,
     ) {
-        let Some(next) = self.next_phase(id, Event::AttemptEnded(verdict)) else { return };
-        let Some(execution) = self.executions.get(&id) else { return };
-        let (from, attempt, action_id, key) =
-            (execution.status(), execution.attempt, execution.action, execution.key.clone());
-        let counts_as = execution.counts_as();
-        let lease = self.lease(execution);
-        let is_ahead = execution.ahead().is_some();
-        let is_running = execution.leased().is_some_and(|leased| leased.at_work == AtWork::Running);
-        if is_ahead {
-            self.unchain(id);
-            self.disarm(id);
-        }
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
-        if is_ahead && let Some(execution) = self.executions.get(&id) {
+        let execution = self.executions.live_mut(id);
+        let (attempt, action_id, counts_as) = (execution.attempt, execution.action, execution.counts_as());
+        let after = execution.ahead().map(|ahead| ahead.after);
+        let mut lease = lease_of(execution, &self.workers).expect("what ends is out");
+        lease.started_at = ending.started_at.or(lease.started_at);
+        let Moved { from, to: next } = match execution.apply(Event::AttemptEnded(verdict)) {
+            Ok(moved) => moved,
+            Err(illegal) => return self.report(id, *illegal),
+        };
+        let action = self.actions.of_mut(execution);
+        let keeps_slot = matches!(execution.state(), State::BackingOff { keeps_slot: true, .. });
+        if after.is_some() {
             action.withdraw(id, execution);
+        } else if !keeps_slot {
+            action.free_slot(id, &execution.key);
         }
-        let keeps_slot = next == Phase::BackingOff && action.limits.retry.keep_place;
-        if !keeps_slot {
-            action.free_slot(id, &key);
+        if let Some(after) = after {
+            self.unchain(id, lease.incarnation, after);
+            self.leave_line(id);
         }
+        let incarnation = lease.incarnation;
         if let Phase::Done(status) = next {
-            self.settle(id, status, lease.clone(), ending, now);
+            self.settle(id, from.status(), status, Some(lease), ending, now);
         } else {
-            if let (Some(outcome), Some(lease)) = (outcome, &lease) {
-                let Ending { result, error, ended_at } = ending;
-                let mut lease = lease.clone();
-                if outcome == OutcomeKind::Lost && is_running {
-                    // Only a heartbeat has shown that it began, and its worker's stamp of when went with it: no sooner
-                    // than it was granted.
-                    lease.started_at.get_or_insert(lease.scheduled_at);
-                }
-                let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();
-                if has_begun && let Some(execution) = self.executions.get_mut(&id) {
-                    execution.tried += 1;
-                }
-                self.effects.attempts.push(AttemptEnded { id, attempt, lease, outcome, result, error, ended_at });
+            if let Some(outcome) = outcome {
+                self.note_attempt(id, attempt, lease, outcome, from, ending);
             }
-            if next == Phase::BackingOff {
-                self.back_off(id, keeps_slot, now);
+            if let State::BackingOff { until, keeps_slot } = *self.executions.live(id).state() {
+                self.back_off(id, until, keeps_slot);
             } else {
-                debug_assert_eq!(next, Phase::Waiting, "an attempt that ended is not at work");
-                if let Some(execution) = self.executions.get_mut(&id) {
-                    execution.state = State::Waiting { keeps_slot: false };
-                }
                 self.join_line(id, now);
             }
-            self.announce_of(id, Some(counts_as), from, Status::Queued, now);
+            self.announce_of(id, Some(counts_as), from.status(), Status::Queued, now);
         }
-        if let Some(lease) = lease {
-            if let Some(worker) = self.workers.get_mut(&lease.incarnation) {
-                worker.leases.remove(&id);
-            }
-            self.update_room(lease.incarnation);
-        }
+        self.holder_mut(incarnation).leases.remove(&id);
+        self.update_room(incarnation);
         self.offer(action_id);
+    }
+
+    /// Records an attempt that did not settle its execution. `from`: where that stood.
+    fn note_attempt(
+        &mut self,
+        id: ExecutionId,
+        attempt: u32,
+        mut lease: Lease,
+        outcome: OutcomeKind,
+        from: Phase,
+        ending: Ending,
+    ) {
+        if outcome == OutcomeKind::Lost && from == Phase::Running {
+            // Only a heartbeat has shown that it began, and its worker's stamp of when went with it: no sooner than it
+            // was granted.
+            lease.started_at.get_or_insert(lease.scheduled_at);
+        }
+        let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();
+        self.executions.live_mut(id).tried += u32::from(has_begun);
+        let Ending { result, error, ended_at, .. } = ending;
+        self.effects.attempts.push(AttemptEnded { id, attempt, lease, outcome, result, error, ended_at });
     }
 
     /// Ends an execution, which holds no slot any more, for good.
     pub(crate) fn settle(
         &mut self,
         id: ExecutionId,
+        from: Status,
         status: Status,
         lease: Option<Lease>,
         ending: Ending,
         now: Timestamp,
     ) {
-        let Some(from) = self.executions.get(&id).map(Execution::status) else { return };
         self.announce(id, from, status, now);
-        let Some(execution) = self.executions.remove(&id) else { return };
+        let execution = self.executions.remove(&id).expect("it was live a moment ago");
         if let Some(doubt) = &mut self.doubt {
             doubt.settled(id);
         }
         self.effects.changed.remove(&id);
-        let Some(action) = self.actions.get_mut(&execution.action) else { return };
+        let action = self.actions.of_mut(&execution);
         action.total_completed += 1;
-        let Ending { result, mut error, ended_at } = ending;
+        let Ending { result, mut error, ended_at, .. } = ending;
         if status == Status::Completed {
             error = None;
         } else if status == Status::Cancelled && error.is_none() {

@@ -26,9 +26,10 @@ use slotline_protocol::message::{Account, AttemptKey, Heartbeat, Highest, Holdin
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 
 use crate::effect::Recovered;
-use crate::execution::{AtWork, Event, Execution, Leased, Phase, State};
-use crate::orders::{FORMER, UNSENT};
+use crate::execution::Execution;
+use crate::orders::{FORMER, OrderNumbers, UNSENT};
 use crate::scheduler::{Counters, Scheduler};
+use crate::state::{Assignment, Event, Phase};
 
 /// How far above the journal's own numbers those that a worker shows may be: what is further is not believed.
 const BELIEVED: i64 = 1 << 40;
@@ -158,6 +159,7 @@ impl Scheduler {
 
     /// Whatever was published before `proven` has come out of the queues.
     pub(crate) fn doubt_until(&mut self, proven: Timestamp) {
+        // Without a doubt there is nothing to wait for.
         let Some(doubt) = &self.doubt else { return };
         let has_waited = doubt.since.is_some_and(|since| since + doubt.lease <= proven);
         let all_told = self.workers.iter().all(|(id, worker)| !worker.introduced || doubt.told.contains(id));
@@ -173,8 +175,8 @@ impl Scheduler {
         if fence.0 < next {
             return false;
         }
-        let has_lease =
-            self.executions.get(&id).and_then(Execution::leased).is_some_and(|leased| leased.fence == fence);
+        let assignment = self.executions.get(&id).and_then(Execution::assignment);
+        let has_lease = assignment.is_some_and(|assignment| assignment.fence == fence);
         if !has_lease {
             self.note(Evidence { highest: Highest { execution_id: id, fence }, ..Evidence::default() });
         }
@@ -263,7 +265,7 @@ impl Scheduler {
 
     /// One row of the table above.
     fn take_over(&mut self, incarnation: Incarnation, shown: Shown, now: Timestamp) {
-        let Some(doubt) = &self.doubt else { return };
+        let doubt = self.doubt.as_ref().expect("accounts are taken while there is doubt");
         let floor = doubt.floor;
         if shown.fence.0 < floor.next_fence {
             return;
@@ -276,7 +278,7 @@ impl Scheduler {
         });
         let id = shown.execution_id;
         let known = self.executions.get(&id).map(|execution| {
-            (execution.phase(), Execution::leased(execution).map(|leased| leased.fence), execution.attempt)
+            (execution.phase(), execution.assignment().map(|assignment| assignment.fence), execution.attempt)
         });
         match known {
             None if is_new => self.recover_from_worker(incarnation, shown, now),
@@ -302,9 +304,9 @@ impl Scheduler {
             self.effects.missing.get_or_insert_default().unknown_actions.insert(shown.action_ref);
             return;
         };
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
-        action.total_enqueued += 1;
-        self.executions.insert(id, Execution::requested(action_id, shown.concurrency_key.clone(), now));
+        let execution = Execution::requested(action_id, shown.concurrency_key.clone(), now);
+        self.actions.of_mut(&execution).total_enqueued += 1;
+        self.executions.insert(id, execution);
         self.join_line(id, now);
         self.announce(id, Status::Requested, Status::Queued, now);
         self.adopt(incarnation, &shown, now);
@@ -322,14 +324,19 @@ impl Scheduler {
     /// The attempt shown becomes the lease of an execution that has none, and takes its slot, whether or not one is free.
     fn adopt(&mut self, incarnation: Incarnation, shown: &Shown, now: Timestamp) {
         let id = shown.execution_id;
-        let Some(Phase::Scheduled) = self.next_phase(id, Event::Shown) else { return };
-        self.disarm(id);
-        let Some(execution) = self.executions.get_mut(&id) else { return };
-        let action_id = execution.action;
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
-        action.withdraw(id, execution);
+        let timer = self.timer_of(id);
+        if self.apply(id, Event::Shown(assignment(incarnation, shown, now))).is_none() {
+            return;
+        }
+        if let Some((at, timer)) = timer {
+            self.deadlines.clear(at, timer);
+        }
+        let execution = self.executions.live_mut(id);
         (execution.attempt, execution.tried) = (shown.attempt, tried_before(shown));
-        execution.state = State::Leased(shown_lease(incarnation, shown, AtWork::Scheduled, now));
+        execution.orders = OrderNumbers::of_dispatch(FORMER, now);
+        let action_id = execution.action;
+        let action = self.actions.of_mut(execution);
+        action.withdraw(id, execution);
         action.take_slot(id, &execution.key);
         self.effects.changed.insert(id);
         self.hold(incarnation, id);
@@ -344,27 +351,22 @@ impl Scheduler {
     fn move_lease(&mut self, incarnation: Incarnation, shown: &Shown, now: Timestamp) {
         let id = shown.execution_id;
         self.fire_if_ahead(id, now);
-        let Some(execution) = self.executions.get_mut(&id) else { return };
-        let Some(before) = Execution::leased_mut(execution) else { return };
-        let (former, reason) = match &before.at_work {
-            AtWork::Cancelling { reason, .. } => (before.worker, reason.clone()),
-            AtWork::Scheduled | AtWork::Running => (before.worker, None),
-        };
-        *before = shown_lease(incarnation, shown, AtWork::Cancelling { n: UNSENT, reason }, now);
+        let former = self.executions.live(id).assignment().expect("what is being cancelled is at a worker").worker;
+        if self.apply(id, Event::Moved(assignment(incarnation, shown, now))).is_none() {
+            return;
+        }
+        let execution = self.executions.live_mut(id);
         (execution.attempt, execution.tried) = (shown.attempt, tried_before(shown));
+        execution.orders = OrderNumbers { cancel: Some(UNSENT), ..OrderNumbers::of_dispatch(FORMER, now) };
         self.orders.cancel.push(id);
         self.effects.changed.insert(id);
-        if let Some(worker) = self.workers.get_mut(&former) {
-            worker.leases.remove(&id);
-        }
+        self.holder_mut(former).leases.remove(&id);
         self.update_room(former);
         self.hold(incarnation, id);
     }
 
     fn hold(&mut self, incarnation: Incarnation, id: ExecutionId) {
-        if let Some(worker) = self.workers.get_mut(&incarnation) {
-            worker.leases.insert(id);
-        }
+        self.holder_mut(incarnation).leases.insert(id);
         self.update_room(incarnation);
     }
 
@@ -379,10 +381,10 @@ impl Scheduler {
     /// The worker's whole account does not show an attempt that the journal gave it: it ended after the time that the
     /// journal goes back to, and how is not known.
     pub(crate) fn miss(&mut self, id: ExecutionId, now: Timestamp) {
-        match self.executions.get(&id).map(Execution::phase) {
-            Some(Phase::Ahead) => self.take_back(id),
-            Some(_) => self.lose_attempt(id, false, "ended after the time that the journal goes back to", now),
-            None => {}
+        if self.executions.live(id).phase() == Phase::Ahead {
+            self.take_back(id);
+        } else {
+            self.lose_attempt(id, false, "ended after the time that the journal goes back to", now);
         }
     }
 }
@@ -392,15 +394,6 @@ fn tried_before(shown: &Shown) -> u32 {
     shown.counts_as.unwrap_or(shown.attempt).saturating_sub(1)
 }
 
-fn shown_lease(worker: Incarnation, shown: &Shown, at_work: AtWork, now: Timestamp) -> Leased {
-    Leased {
-        worker,
-        fence: shown.fence,
-        n: FORMER,
-        sent_at: now,
-        scheduled_at: now,
-        started_at: None,
-        at_work,
-        ahead: None,
-    }
+fn assignment(worker: Incarnation, shown: &Shown, now: Timestamp) -> Assignment {
+    Assignment { worker, fence: shown.fence, scheduled_at: now, started_at: None }
 }

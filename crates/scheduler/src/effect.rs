@@ -8,7 +8,7 @@ use slotline_protocol::{
     ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
 };
 
-use crate::{Evidence, Lease, Token};
+use crate::{Evidence, Illegal, Lease, Token};
 
 /// The effects of a batch, in the order in which each kind came about.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,8 @@ pub struct Effects {
     pub missing: Option<Box<Missing>>,
     /// How many words bore numbers that no journal can have come to, and changed nothing for that.
     pub wild: u32,
+    /// Hopefully never there, and so apart.
+    pub bugs: Option<Box<Bugs>>,
     /// Every lease is held under this leader's terms: a longer lease of an earlier leader need not be remembered.
     pub terms_are_known: bool,
 }
@@ -48,6 +50,26 @@ impl Effects {
             ..Self::default()
         }
     }
+}
+
+/// What must not happen, for the log: the rest of the batch is as good as ever.
+#[derive(Clone, Debug, Default)]
+pub struct Bugs {
+    /// Of this crate: moves that were not made.
+    pub illegal: Vec<IllegalMove>,
+    /// Of the journal: executions whose action it does not have.
+    pub unplaced: Vec<ExecutionId>,
+}
+
+/// A move that no input may cause, and what there was of the execution: it stands as it stood before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IllegalMove {
+    pub id: ExecutionId,
+    pub action: ActionId,
+    pub attempt: u32,
+    /// Of the attempt that is out, if one is.
+    pub fence: Option<Fence>,
+    pub illegal: Illegal,
 }
 
 /// An incarnation that is over for ever.

@@ -88,6 +88,16 @@ impl Executions {
         if page.has(at.bit) { page.executions.get_mut(index) } else { None }
     }
 
+    /// One that a line, a slot, a worker, a timer or a chain names: what settles is taken out of all of them.
+    pub(crate) fn live(&self, id: ExecutionId) -> &Execution {
+        self.get(&id).expect("what is named within the scheduler is live")
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn live_mut(&mut self, id: ExecutionId) -> &mut Execution {
+        self.get_mut(&id).expect("what is named within the scheduler is live")
+    }
+
     pub(crate) fn contains_key(&self, id: &ExecutionId) -> bool {
         self.get(id).is_some()
     }

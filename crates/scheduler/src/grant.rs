@@ -3,9 +3,9 @@
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
 use crate::doubt::attempt_after;
-use crate::execution::{Ahead, AtWork, Event, Leased, Phase, State};
-use crate::orders::UNSENT;
+use crate::orders::{OrderNumbers, UNSENT};
 use crate::scheduler::Scheduler;
+use crate::state::{Assignment, Event};
 
 impl Scheduler {
     /// Lets an action stand in turn if someone of it may start. To be called after every change of it.
@@ -34,33 +34,34 @@ impl Scheduler {
     }
 
     fn lease_out(&mut self, id: ExecutionId, incarnation: Incarnation, now: Timestamp) {
-        let Some(Phase::Scheduled) = self.next_phase(id, Event::Granted) else { return };
-        self.disarm(id);
-        self.issue(id, incarnation, None, now);
-        if let Some(worker) = self.workers.get_mut(&incarnation) {
-            worker.leases.insert(id);
+        let assignment = self.next_assignment(incarnation, now);
+        if !self.issue(id, Event::Granted(assignment), now) {
+            return;
         }
+        self.leave_line(id);
+        self.holder_mut(incarnation).leases.insert(id);
         self.update_room(incarnation);
         self.announce(id, Status::Queued, Status::Scheduled, now);
         self.consider_ahead(id);
     }
 
-    /// Gives an execution its next attempt, with a fence of its own, to be dispatched; `ahead` if its slot is still to come.
-    pub(crate) fn issue(&mut self, id: ExecutionId, worker: Incarnation, ahead: Option<Ahead>, now: Timestamp) {
-        let Some(execution) = self.executions.get_mut(&id) else { return };
+    /// What an attempt that is granted now is known by; [`Self::issue`] uses the fence up.
+    pub(crate) fn next_assignment(&self, worker: Incarnation, now: Timestamp) -> Assignment {
+        Assignment { worker, fence: Fence(self.counters.next_fence), scheduled_at: now, started_at: None }
+    }
+
+    /// Gives an execution its next attempt by `event`, to be dispatched. False if the move is illegal.
+    pub(crate) fn issue(&mut self, id: ExecutionId, event: Event, now: Timestamp) -> bool {
+        let execution = self.executions.live_mut(id);
+        if let Err(illegal) = execution.apply(event) {
+            self.report(id, *illegal);
+            return false;
+        }
         execution.attempt = attempt_after(self.rewound, id, execution.attempt);
-        execution.state = State::Leased(Leased {
-            worker,
-            fence: Fence(self.counters.next_fence),
-            n: UNSENT,
-            sent_at: now,
-            scheduled_at: now,
-            started_at: None,
-            at_work: AtWork::Scheduled,
-            ahead,
-        });
+        execution.orders = OrderNumbers::of_dispatch(UNSENT, now);
         self.counters.next_fence += 1;
         self.orders.dispatch.push(id);
         self.effects.changed.insert(id);
+        true
     }
 }

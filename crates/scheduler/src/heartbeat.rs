@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use slotline_protocol::message::{AttemptKey, Heartbeat, Holding};
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 
-use crate::execution::{Ahead, AtWork, Execution};
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
+use crate::state::Phase;
 use crate::worker::Worker;
 
 /// The part of a heartbeat that is about attempts.
@@ -91,14 +91,15 @@ impl Scheduler {
     /// As [`Self::reconcile`], of leases that the journal gave: what the worker does not show was over before.
     fn reconcile_in_doubt(&mut self, leases: Vec<ExecutionId>, account: &Account, now: Timestamp) {
         for id in leases {
+            // What the account showed may have ended or moved it.
             let Some(execution) = self.executions.get(&id) else { continue };
-            let key = (id, execution.attempt);
-            let Some(leased) = execution.leased().filter(|leased| leased.worker == account.incarnation) else {
+            if execution.assignment().is_none_or(|assignment| assignment.worker != account.incarnation) {
                 continue;
-            };
+            }
+            let key = (id, execution.attempt);
             match account.holding.get(&key) {
                 Some(Holding::Running | Holding::Starting | Holding::Pending)
-                    if matches!(leased.at_work, AtWork::Cancelling { .. }) =>
+                    if execution.phase() == Phase::Cancelling =>
                 {
                     self.reconcile(id, account, now);
                 }
@@ -117,41 +118,36 @@ impl Scheduler {
     fn reconcile(&mut self, id: ExecutionId, account: &Account, now: Timestamp) {
         let covers = |n: u64| (self.epoch, n) <= account.seen;
         let patience = self.config.heartbeat * 2;
-        let Some(execution) = self.executions.get_mut(&id) else { return };
+        let execution = self.executions.live_mut(id);
         let key = (id, execution.attempt);
-        let Some(leased) = Execution::leased_mut(execution) else { return };
+        let (is_ahead, is_running) = (execution.ahead().is_some(), execution.phase() == Phase::Running);
+        let orders = &mut execution.orders;
         match account.holding.get(&key) {
             // By the time of this heartbeat the order to end it had arrived, or should have.
-            Some(Holding::Running | Holding::Starting | Holding::Pending)
-                if let AtWork::Cancelling { n, .. } = &mut leased.at_work
-                    && covers(*n) =>
-            {
-                *n = UNSENT;
+            Some(Holding::Running | Holding::Starting | Holding::Pending) if orders.cancel.is_some_and(covers) => {
+                orders.cancel = Some(UNSENT);
                 self.orders.cancel.push(id);
             }
-            Some(Holding::Pending)
-                if let Some(Ahead { recall: Some(n), .. }) = &mut leased.ahead
-                    && covers(*n) =>
-            {
-                *n = UNSENT;
+            Some(Holding::Pending) if orders.recall.is_some_and(covers) => {
+                orders.recall = Some(UNSENT);
                 self.orders.recall.push(id);
             }
-            // What began although it was sent ahead is believed with the end of the one before it.
-            Some(Holding::Running) if leased.ahead.is_some() => {}
+            // What began although it was sent ahead is believed with the end of the one before it; the rest is known.
+            Some(Holding::Running) if is_ahead || is_running => {}
             Some(Holding::Running) => self.runs(id),
             Some(Holding::Pending | Holding::Starting | Holding::Cancelling) => {}
             // Its end is on the way, and is told again until it is recorded.
             None if account.unrecorded.contains(&key) => {}
-            None if covers(leased.n) || now.since(leased.sent_at) > patience => {
-                leased.n = UNSENT;
-                leased.sent_at = now;
+            None if covers(orders.dispatch) || now.since(orders.dispatched_at) > patience => {
+                orders.dispatch = UNSENT;
+                orders.dispatched_at = now;
                 self.orders.dispatch.push(id);
-                if let AtWork::Cancelling { n, .. } = &mut leased.at_work {
-                    *n = UNSENT;
+                if orders.cancel.is_some() {
+                    orders.cancel = Some(UNSENT);
                     self.orders.cancel.push(id);
                 }
-                if let Some(Ahead { recall: Some(n), .. }) = &mut leased.ahead {
-                    *n = UNSENT;
+                if orders.recall.is_some() {
+                    orders.recall = Some(UNSENT);
                     self.orders.recall.push(id);
                 }
             }

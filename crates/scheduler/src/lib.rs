@@ -37,19 +37,20 @@ mod retry;
 mod scheduler;
 mod slots;
 mod snapshot;
+mod state;
 mod view;
 mod waiting;
 mod worker;
 
 pub use doubt::{DoubtView, Evidence};
 pub use effect::{
-    Accepted, Announcement, AttemptEnded, Departed, Departure, Dispatch, Effects, Missing, Order, Recovered,
-    RefusedRequest, Sent, Settled, Unacceptable,
+    Accepted, Announcement, AttemptEnded, Bugs, Departed, Departure, Dispatch, Effects, IllegalMove, Missing, Order,
+    Recovered, RefusedRequest, Sent, Settled, Unacceptable,
 };
-pub use execution::{Event, Illegal, Phase, Verdict, step};
 pub use input::{Input, Outcome, ProbedQueue, Token};
 pub use limits::Limits;
 pub use recovery::RecoveredAction;
 pub use scheduler::{Config, Counters, Scheduler};
 pub use snapshot::{Lease, Snapshot};
+pub use state::{Assignment, Event, Illegal, Phase, Verdict};
 pub use view::{Attendance, WorkerView};

@@ -8,9 +8,9 @@ use slotline_protocol::{ActionId, ActionRef, Policy, Timestamp};
 
 use crate::action::Action;
 use crate::deadline::Timer;
-use crate::execution::State;
 use crate::line::Line;
 use crate::scheduler::Scheduler;
+use crate::state::Event;
 
 /// The part of a policy that the scheduler decides by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,8 +61,7 @@ impl Scheduler {
         if paused || slots(&before) != slots(&action.limits) {
             self.recall_all(id);
         }
-        let Some(action) = self.actions.get(&id) else { return };
-        if action.limits.queue_timeout != before.queue_timeout {
+        if self.actions[&id].limits.queue_timeout != before.queue_timeout {
             self.rearm_queue_timeouts(id, before.queue_timeout);
         }
         self.shed_surplus(id, now);
@@ -80,10 +79,10 @@ impl Scheduler {
 
     /// Moves the queue time-outs of everyone in line from what they were to what they are.
     pub(crate) fn rearm_queue_timeouts(&mut self, id: ActionId, before: Option<Duration>) {
-        let Some(action) = self.actions.get(&id) else { return };
+        let action = &self.actions[&id];
         let after = action.limits.queue_timeout;
         for waiting in action.lines.iter().flat_map(Line::iter).map(|spot| spot.id) {
-            let Some(execution) = self.executions.get(&waiting) else { continue };
+            let execution = self.executions.live(waiting);
             if let Some(timeout) = before {
                 self.deadlines.clear(execution.queued_at() + timeout, Timer::QueueTimeout(waiting));
             }
@@ -96,14 +95,14 @@ impl Scheduler {
     /// Lets executions that kept their slot, but run nothing, give it up where more slots are held than allowed; the
     /// last in place goes first. At the head of their line they are the next to get one back.
     pub(crate) fn shed_surplus(&mut self, id: ActionId, now: Timestamp) {
-        let Some(action) = self.actions.get(&id) else { return };
-        for spot in action.resuming.iter().rev().copied().collect::<Vec<_>>() {
-            let Some(action) = self.actions.get_mut(&id) else { return };
-            let Some(execution) = self.executions.get_mut(&spot.id) else { continue };
-            if action.has_surplus(&execution.key) {
+        for spot in self.actions[&id].resuming.iter().rev().copied().collect::<Vec<_>>() {
+            let execution = self.executions.live(spot.id);
+            if self.actions.of(execution).has_surplus(&execution.key) && self.apply(spot.id, Event::SlotShed).is_some()
+            {
+                let execution = self.executions.live(spot.id);
+                let action = self.actions.of_mut(execution);
                 action.resuming.remove(&spot);
                 action.free_slot(spot.id, &execution.key);
-                execution.state = State::Waiting { keeps_slot: false };
                 self.join_line(spot.id, now);
             }
         }

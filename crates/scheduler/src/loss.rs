@@ -12,9 +12,10 @@ use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp, Worker
 use crate::attempt::Ending;
 use crate::deadline::Timer;
 use crate::effect::{Departed, Departure};
-use crate::execution::{Execution, Phase, Verdict, judge_loss};
+use crate::execution::judge_loss;
 use crate::input::ProbedQueue;
 use crate::scheduler::Scheduler;
+use crate::state::{Phase, Verdict};
 use crate::worker::Worker;
 
 /// The most ended incarnations that are remembered; the longest gone is forgotten first.
@@ -91,6 +92,7 @@ impl Scheduler {
     pub(crate) fn probed(&mut self, queue: ProbedQueue, published_at: Timestamp, now: Timestamp) {
         let newest = self.probes.back.entry(queue).or_insert(published_at);
         *newest = published_at.max(*newest);
+        // The first probe of a session has come out of one queue only.
         let Some(proven) = self.probes.proven() else { return };
         let silent = self.workers.iter().filter(|(_, worker)| worker.silent_since + self.lease_of(worker) <= proven);
         for incarnation in silent.map(|(incarnation, _)| *incarnation).collect::<Vec<_>>() {
@@ -156,6 +158,7 @@ impl Scheduler {
 
     /// The incarnation is over: nothing of it runs, or by the probes its fence has fallen.
     fn lose(&mut self, incarnation: Incarnation, how: Departure, charged: bool, now: Timestamp) {
+        // It is over already, or this leader never heard of it, and it holds nothing.
         let Some(worker) = self.workers.get(&incarnation) else { return };
         let name = worker.name.clone();
         let ahead = worker.ahead.clone();
@@ -164,9 +167,10 @@ impl Scheduler {
             self.lose_attempt(*id, charged, "was lost with it", now);
         }
         for id in ahead {
-            match self.executions.get(&id).map(Execution::phase) {
-                Some(Phase::Ahead) => self.take_back(id),
-                _ => self.lose_attempt(id, false, "was lost with it", now),
+            if self.executions.live(id).phase() == Phase::Ahead {
+                self.take_back(id);
+            } else {
+                self.lose_attempt(id, false, "was lost with it", now);
             }
         }
         self.workers.remove(&incarnation);
@@ -177,19 +181,19 @@ impl Scheduler {
 
     /// The lease ended without an outcome by its worker's word.
     pub(crate) fn lose_attempt(&mut self, id: ExecutionId, charged: bool, how: &str, now: Timestamp) {
-        let Some(execution) = self.executions.get_mut(&id) else { return };
-        let Some(action) = self.actions.get(&execution.action) else { return };
+        let execution = self.executions.live_mut(id);
+        let action = self.actions.of(execution);
         let verdict = if charged {
             execution.losses += 1;
             judge_loss(execution.losses, &action.limits)
         } else {
             Verdict::Requeue
         };
-        let worker = Execution::leased(execution).and_then(|leased| self.workers.get(&leased.worker));
+        let worker = execution.assignment().and_then(|assignment| self.workers.get(&assignment.worker));
         let name = worker.map_or("unknown", |worker| worker.name.as_str());
         let attempt = execution.counts_as();
         let message = format!("Execution {id} ({}): attempt {attempt} on worker {name} {how}", action.action_ref);
-        let ending = Ending { result: None, error: Some(Failure::new("worker_lost", message)), ended_at: now };
+        let ending = Ending::without_result(Some(Failure::new("worker_lost", message)), now);
         self.conclude(id, verdict, Some(OutcomeKind::Lost), ending, now);
     }
 }

@@ -7,17 +7,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use slotline_protocol::message::AttemptKey;
-use slotline_protocol::{ExecutionId, Incarnation};
+use slotline_protocol::{ExecutionId, Incarnation, Timestamp};
 
 use crate::effect::{Dispatch, Effects, Order, Sent};
-use crate::execution::{Ahead, AtWork};
 use crate::scheduler::Scheduler;
+use crate::state::Assignment;
 
 /// Stands for the number of an order that still waits for it: no heartbeat can have seen it.
 pub(crate) const UNSENT: u64 = u64::MAX;
 /// Stands for the number of an order that an earlier leader gave: whoever has seen anything of this epoch has seen all
 /// that will ever come of it.
 pub(crate) const FORMER: u64 = 0;
+
+/// The numbers of the newest orders about an attempt that is out, in this epoch, or one of the two above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OrderNumbers {
+    pub(crate) dispatch: u64,
+    pub(crate) dispatched_at: Timestamp,
+    /// `None` unless it is to be handed back.
+    pub(crate) recall: Option<u64>,
+    /// `None` unless it is to be ended.
+    pub(crate) cancel: Option<u64>,
+}
+
+impl OrderNumbers {
+    /// Of an execution without an attempt that is out.
+    pub(crate) const NONE: Self = Self::of_dispatch(FORMER, Timestamp::from_micros(0));
+
+    /// Of an attempt about which there is no order but its dispatch.
+    pub(crate) const fn of_dispatch(dispatch: u64, dispatched_at: Timestamp) -> Self {
+        Self { dispatch, dispatched_at, recall: None, cancel: None }
+    }
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Orders {
@@ -76,6 +97,11 @@ impl Scheduler {
             self.send(incarnation, Order::Recorded { attempts });
         }
         debug_assert!(self.effects.changed.iter().all(|id| self.executions.contains_key(id)), "they are live");
+        debug_assert!(
+            self.effects.bugs.as_ref().is_none_or(|bugs| bugs.illegal.is_empty()),
+            "no input may cause an illegal move: {:?}",
+            self.effects.bugs
+        );
         let next = Effects::with_room_of(&self.effects);
         std::mem::replace(&mut self.effects, next)
     }
@@ -96,51 +122,47 @@ impl Scheduler {
         n
     }
 
+    // Each of these orders is numbered when it leaves, and by then its attempt may be over, or the order sent already:
+    // nothing is to be sent of that.
+
     fn send_dispatch(&mut self, id: ExecutionId) {
         let Some(execution) = self.executions.get(&id) else { return };
-        let Some(leased) = execution.leased().filter(|leased| leased.n == UNSENT) else { return };
-        let Some(action) = self.actions.get(&execution.action) else { return };
+        let Some(assignment) = execution.assignment().filter(|_| execution.orders.dispatch == UNSENT) else { return };
+        let action = self.actions.of(execution);
+        let worker = assignment.worker;
         let dispatch = Dispatch {
             id,
             attempt: execution.attempt,
             // One that was sent ahead is out by the time it runs.
             counts_as: execution.tried + 1,
-            fence: leased.fence,
+            fence: assignment.fence,
             action: action.id,
             action_ref: action.action_ref.clone(),
             key: execution.key.clone(),
-            scheduled_at: leased.scheduled_at,
+            scheduled_at: assignment.scheduled_at,
             starts_after: self.predecessor(id),
         };
-        let n = self.send(leased.worker, Order::Dispatch(dispatch));
-        if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut()) {
-            leased.n = n;
-        }
+        let n = self.send(worker, Order::Dispatch(dispatch));
+        self.executions.live_mut(id).orders.dispatch = n;
     }
 
     fn send_recall(&mut self, id: ExecutionId) {
         let Some(execution) = self.executions.get(&id) else { return };
-        let Some(leased) = execution.leased() else { return };
-        let Some(Ahead { recall: Some(UNSENT), .. }) = leased.ahead else { return };
-        let order = Order::Recall { key: (id, execution.attempt), fence: leased.fence };
-        let number = self.send(leased.worker, order);
-        if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut())
-            && let Some(ahead) = &mut leased.ahead
-        {
-            ahead.recall = Some(number);
-        }
+        let Some(ahead) = execution.ahead().filter(|_| execution.orders.recall == Some(UNSENT)) else { return };
+        let Assignment { worker, fence, .. } = ahead.assignment;
+        let n = self.send(worker, Order::Recall { key: (id, execution.attempt), fence });
+        self.executions.live_mut(id).orders.recall = Some(n);
     }
 
     fn send_cancel(&mut self, id: ExecutionId) {
         let Some(execution) = self.executions.get(&id) else { return };
-        let Some(leased) = execution.leased() else { return };
-        let AtWork::Cancelling { n: UNSENT, reason } = &leased.at_work else { return };
-        let order = Order::Cancel { key: (id, execution.attempt), fence: leased.fence, reason: reason.clone() };
-        let number = self.send(leased.worker, order);
-        if let Some(leased) = self.executions.get_mut(&id).and_then(|execution| execution.leased_mut())
-            && let AtWork::Cancelling { n, .. } = &mut leased.at_work
-        {
-            *n = number;
-        }
+        let Some(cancelling) = execution.state().cancelling().filter(|_| execution.orders.cancel == Some(UNSENT))
+        else {
+            return;
+        };
+        let Assignment { worker, fence, .. } = *execution.assignment().expect("what is to end is at a worker");
+        let order = Order::Cancel { key: (id, execution.attempt), fence, reason: cancelling.reason.clone() };
+        let n = self.send(worker, order);
+        self.executions.live_mut(id).orders.cancel = Some(n);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slotline_protocol::{ActionId, ActionRef, Incarnation};
 
-use crate::action::Action;
+use crate::action::{Action, Actions};
 use crate::worker::{Seat, Worker};
 
 /// A place in a ring of turns: whoever draws later stands further back.
@@ -115,17 +115,13 @@ impl Pools {
     }
 
     /// Takes what a worker serves from now on; the actions concerned change pools and keep their turns.
-    pub(crate) fn serve(
-        &mut self,
-        incarnation: Incarnation,
-        serves: BTreeSet<ActionRef>,
-        actions: &mut BTreeMap<ActionId, Action>,
-    ) {
+    pub(crate) fn serve(&mut self, incarnation: Incarnation, serves: BTreeSet<ActionRef>, actions: &mut Actions) {
         let server = self.servers.entry(incarnation).or_default();
         let changed: Vec<_> = server.serves.symmetric_difference(&serves).cloned().collect();
         server.serves = serves;
         let mut moves: BTreeMap<PoolId, PoolId> = BTreeMap::new();
         for action_ref in changed {
+            // A worker may serve what nobody has declared yet.
             let Some(action) = self.actions.get(&action_ref).and_then(|id| actions.get_mut(id)) else { continue };
             let from = action.pool;
             let to = match moves.get(&from) {
@@ -151,12 +147,8 @@ impl Pools {
     }
 
     /// A worker no longer serves this one action.
-    pub(crate) fn unserve(
-        &mut self,
-        incarnation: Incarnation,
-        action_ref: &ActionRef,
-        actions: &mut BTreeMap<ActionId, Action>,
-    ) {
+    pub(crate) fn unserve(&mut self, incarnation: Incarnation, action_ref: &ActionRef, actions: &mut Actions) {
+        // One that has introduced itself to an earlier leader alone serves nothing yet.
         let Some(server) = self.servers.get(&incarnation) else { return };
         let mut serves = server.serves.clone();
         if serves.remove(action_ref) {
@@ -165,7 +157,7 @@ impl Pools {
     }
 
     /// An incarnation is no more.
-    pub(crate) fn dismiss_worker(&mut self, incarnation: Incarnation, actions: &mut BTreeMap<ActionId, Action>) {
+    pub(crate) fn dismiss_worker(&mut self, incarnation: Incarnation, actions: &mut Actions) {
         self.serve(incarnation, BTreeSet::new(), actions);
         self.servers.remove(&incarnation);
     }
@@ -173,6 +165,7 @@ impl Pools {
     /// Brings a worker's room up to date after any change of what it holds or can hold.
     pub(crate) fn update_room(&mut self, incarnation: Incarnation, worker: &Worker) {
         let seat = worker.seat(incarnation);
+        // One that has introduced itself to an earlier leader alone has no room here yet.
         let Some(server) = self.servers.get_mut(&incarnation) else { return };
         if server.seat == seat {
             return;
@@ -206,6 +199,7 @@ impl Pools {
 
     /// Whether nobody who may start waits for room on this worker.
     pub(crate) fn is_unwanted(&self, incarnation: Incarnation) -> bool {
+        // One that serves nothing yet is offered nothing.
         let Some(server) = self.servers.get(&incarnation) else { return false };
         server.pools.iter().filter_map(|id| self.pools.get(id)).all(|pool| pool.ring.is_empty())
     }
@@ -254,7 +248,7 @@ fn change(
     id: PoolId,
     change: impl FnOnce(&mut Pool),
 ) {
-    let Some(pool) = pools.get_mut(&id) else { return };
+    let pool = pools.get_mut(&id).expect("a pool stays as long as any action belongs to it");
     let before = pool.turn();
     change(pool);
     let after = pool.turn();
@@ -275,7 +269,7 @@ mod tests {
     #[test]
     fn a_pool_that_no_action_belongs_to_is_dropped() {
         let mut pools = Pools::default();
-        let mut actions = BTreeMap::new();
+        let mut actions = Actions::default();
         for id in 0..4 {
             let action_ref = ActionRef::new(&format!("test.a{id}")).expect("a name");
             let mut action = Action::new(ActionId(id), action_ref, Limits::from(&Policy::default()), false);
@@ -298,8 +292,8 @@ mod tests {
         let known = |server: &Server| server.pools.iter().all(|id| pools.pools.contains_key(id));
         assert!(pools.servers.values().all(known));
         assert_eq!(pools.by_servers.len(), pools.pools.len());
-        for mut action in actions.into_values() {
-            pools.dismiss_action(&mut action);
+        for action in actions.values_mut() {
+            pools.dismiss_action(action);
         }
         assert!(pools.pools.is_empty() && pools.by_servers.is_empty() && pools.actions.is_empty(), "{pools:?}");
     }

@@ -7,11 +7,12 @@ use slotline_protocol::{ActionId, ActionRef, Epoch, Incarnation, Status, Timesta
 
 use crate::action::Action;
 use crate::deadline::Timer;
-use crate::execution::{Ahead, AtWork, Execution, Leased, State};
+use crate::execution::Execution;
 use crate::limits::Limits;
-use crate::orders::FORMER;
+use crate::orders::{FORMER, OrderNumbers};
 use crate::scheduler::{Config, Counters, Scheduler};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Lease, Snapshot};
+use crate::state::{Ahead, Assignment, AtWork, Cancelling, Leased, Phase, State};
 use crate::worker::Worker;
 
 /// An action as the journal has it.
@@ -62,53 +63,30 @@ impl Scheduler {
     }
 
     fn restore(&mut self, snapshot: Snapshot, now: Timestamp) {
-        let Snapshot { id, action: action_id, keeps_slot, not_before, .. } = snapshot;
-        let Some(action) = self.actions.get_mut(&action_id) else { return };
-        let state = match (&snapshot.lease, not_before) {
-            (Some(lease), _) => {
-                let worker = self
-                    .workers
-                    .entry(lease.incarnation)
-                    .or_insert_with(|| Worker::remembered(lease.worker.clone(), now));
-                match lease.after {
-                    None => worker.leases.insert(id),
-                    Some(_) => worker.ahead.insert(id),
-                };
-                State::Leased(Leased {
-                    worker: lease.incarnation,
-                    fence: lease.fence,
-                    n: FORMER,
-                    sent_at: now,
-                    scheduled_at: lease.scheduled_at,
-                    started_at: lease.started_at,
-                    at_work: match snapshot.status {
-                        Status::Cancelling => AtWork::Cancelling { n: FORMER, reason: None },
-                        Status::Running => AtWork::Running,
-                        Status::Requested
-                        | Status::Queued
-                        | Status::Scheduled
-                        | Status::Completed
-                        | Status::Failed
-                        | Status::Timeout
-                        | Status::Cancelled => AtWork::Scheduled,
-                    },
-                    ahead: lease.after.map(|after| Ahead { after, recall: None }),
-                })
-            }
-            (None, Some(until)) => State::BackingOff { until, keeps_slot },
-            (None, None) => State::Waiting { keeps_slot },
+        let Snapshot { id, keeps_slot, .. } = snapshot;
+        // The journal deletes no action with live executions: it was changed by hand.
+        let Some(action) = self.actions.get_mut(&snapshot.action) else {
+            self.effects.bugs.get_or_insert_default().unplaced.push(id);
+            return;
         };
-        let is_ahead = matches!(&state, State::Leased(leased) if leased.ahead.is_some());
+        let state = state_of(&snapshot);
+        let is_ahead = matches!(state, State::Ahead(_));
         let waits = is_ahead || matches!(state, State::Waiting { keeps_slot: false });
-        let holds_slot = keeps_slot || !is_ahead && matches!(state, State::Leased(_));
-        let execution = Execution::recovered(&snapshot, state);
-        if let Some(after) = snapshot.lease.as_ref().and_then(|lease| lease.after) {
-            self.followers.insert(after, id);
+        let holds_slot = keeps_slot || matches!(state, State::Leased(_));
+        if let Some(lease) = &snapshot.lease {
+            let remembered = || Worker::remembered(lease.worker.clone(), now);
+            let worker = self.workers.entry(lease.incarnation).or_insert_with(remembered);
+            match lease.after {
+                None => worker.leases.insert(id),
+                Some(_) => worker.ahead.insert(id),
+            };
+            self.followers.extend(lease.after.map(|after| (after, id)));
         }
+        let execution = Execution::recovered(&snapshot, state, orders_of(&snapshot, now));
         if holds_slot {
             action.take_slot(id, &snapshot.key);
         }
-        match execution.state {
+        match *execution.state() {
             State::BackingOff { until, keeps_slot } => {
                 self.deadlines.set(until, Timer::BackoffOver(id));
                 if !keeps_slot {
@@ -118,29 +96,64 @@ impl Scheduler {
             State::Waiting { keeps_slot: true } => {
                 action.resuming.insert(execution.spot(id));
             }
-            State::Waiting { keeps_slot: false } | State::Leased(_) => {}
+            State::Waiting { keeps_slot: false } | State::Ahead(_) | State::Leased(_) => {}
+        }
+        if waits {
+            action.enqueue(id, &execution);
+        }
+        if is_ahead {
+            action.send_ahead(id, &snapshot.key);
         }
         self.executions.insert(id, execution);
-        if waits && let Some(execution) = self.executions.get(&id) {
-            action.enqueue(id, execution);
-            if is_ahead {
-                action.send_ahead(id, &snapshot.key);
-            }
-        }
     }
 
     /// What the scheduler believes a worker holds; for checks that compare the two sides.
     pub fn leases_of(&self, incarnation: Incarnation) -> Vec<(AttemptKey, Holding)> {
+        // It holds nothing, if this leader never heard of it.
         let Some(worker) = self.workers.get(&incarnation) else { return Vec::new() };
-        let holding = |at_work: &AtWork| match at_work {
-            AtWork::Scheduled => Holding::Pending,
-            AtWork::Running => Holding::Running,
-            AtWork::Cancelling { .. } => Holding::Cancelling,
+        let held = |id| {
+            let execution = self.executions.live(id);
+            let holding = match execution.phase() {
+                Phase::Running => Holding::Running,
+                Phase::Cancelling => Holding::Cancelling,
+                Phase::Waiting | Phase::Ahead | Phase::BackingOff | Phase::Scheduled | Phase::Done(_) => {
+                    Holding::Pending
+                }
+            };
+            ((id, execution.attempt), holding)
         };
-        let told = |id| {
-            let execution = self.executions.get(&id)?;
-            Some(((id, execution.attempt), holding(&execution.leased()?.at_work)))
-        };
-        worker.held().filter_map(told).collect()
+        worker.held().map(held).collect()
     }
+}
+
+/// Where an execution stands by what the journal keeps of it.
+fn state_of(snapshot: &Snapshot) -> State {
+    let keeps_slot = snapshot.keeps_slot;
+    let Some(lease) = &snapshot.lease else {
+        return match snapshot.not_before {
+            Some(until) => State::BackingOff { until, keeps_slot },
+            None => State::Waiting { keeps_slot },
+        };
+    };
+    let Lease { incarnation: worker, fence, scheduled_at, started_at, .. } = *lease;
+    let assignment = Assignment { worker, fence, scheduled_at, started_at };
+    // Why is known to the leader alone that was asked to end it.
+    let cancelling = (snapshot.status == Status::Cancelling).then_some(Cancelling { reason: None });
+    match (lease.after, cancelling) {
+        (Some(after), cancelling) => State::Ahead(Ahead { assignment, after, cancelling }),
+        (None, Some(cancelling)) => State::Leased(Leased { assignment, at_work: AtWork::Cancelling(cancelling) }),
+        (None, None) if snapshot.status == Status::Running => {
+            State::Leased(Leased { assignment, at_work: AtWork::Running })
+        }
+        (None, None) => State::Leased(Leased { assignment, at_work: AtWork::Scheduled }),
+    }
+}
+
+/// What earlier leaders may have sent about an attempt that is out. That it was to be handed back the journal does not keep.
+fn orders_of(snapshot: &Snapshot, now: Timestamp) -> OrderNumbers {
+    if snapshot.lease.is_none() {
+        return OrderNumbers::NONE;
+    }
+    let cancel = (snapshot.status == Status::Cancelling).then_some(FORMER);
+    OrderNumbers { cancel, ..OrderNumbers::of_dispatch(FORMER, now) }
 }

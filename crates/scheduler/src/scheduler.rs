@@ -10,17 +10,17 @@ use std::time::Duration;
 use slotline_protocol::message::Lineage;
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Fence, Status, Timestamp};
 
-use crate::action::Action;
+use crate::action::Actions;
 use crate::deadline::{Deadlines, Timer};
 use crate::doubt::Doubt;
-use crate::effect::{Announcement, Effects};
-use crate::execution::{Event, Phase, step};
+use crate::effect::{Announcement, Effects, IllegalMove};
 use crate::executions::Executions;
 use crate::input::Input;
 use crate::key::LineKey;
 use crate::loss::{Ended, Probes};
 use crate::orders::Orders;
 use crate::pool::Pools;
+use crate::state::{Event, Illegal, Moved};
 use crate::worker::Workers;
 
 /// The most timers that one input fires; [`Scheduler::next_deadline`] then stays in the past.
@@ -49,7 +49,7 @@ pub struct Scheduler {
     pub(crate) config: Config,
     pub(crate) epoch: Epoch,
     pub(crate) counters: Counters,
-    pub(crate) actions: BTreeMap<ActionId, Action>,
+    pub(crate) actions: Actions,
     pub(crate) executions: Executions,
     pub(crate) workers: Workers,
     pub(crate) ended: Ended,
@@ -80,7 +80,7 @@ impl Scheduler {
             config,
             epoch,
             counters,
-            actions: BTreeMap::new(),
+            actions: Actions::default(),
             executions: Executions::default(),
             workers: Workers::new(),
             ended: Ended::default(),
@@ -163,11 +163,25 @@ impl Scheduler {
         self.send_ahead(now);
     }
 
-    /// Where `event` takes `id` by the table. An illegal move is a bug of this crate; it moves nothing.
-    pub(crate) fn next_phase(&self, id: ExecutionId, event: Event) -> Option<Phase> {
-        let next = step(self.executions.get(&id)?.phase(), event);
-        debug_assert!(next.is_ok(), "execution {id}: {next:?}");
-        next.ok()
+    /// Moves `id`, which is live, by the table. An illegal move is a bug of this crate: nothing moves, and it is reported.
+    pub(crate) fn apply(&mut self, id: ExecutionId, event: Event) -> Option<Moved> {
+        match self.executions.live_mut(id).apply(event) {
+            Ok(moved) => Some(moved),
+            Err(illegal) => {
+                self.report(id, *illegal);
+                None
+            }
+        }
+    }
+
+    /// Says that a move was illegal.
+    #[cold]
+    pub(crate) fn report(&mut self, id: ExecutionId, illegal: Illegal) {
+        let execution = self.executions.live(id);
+        let fence = execution.assignment().map(|assignment| assignment.fence);
+        let (action, attempt) = (execution.action, execution.attempt);
+        let illegal = IllegalMove { id, action, attempt, fence, illegal };
+        self.effects.bugs.get_or_insert_default().illegal.push(illegal);
     }
 
     /// Tells whoever watches. To be called while the execution has the lease that the move is about, if any.
@@ -184,9 +198,9 @@ impl Scheduler {
         to: Status,
         at: Timestamp,
     ) {
-        let Some(execution) = self.executions.get(&id) else { return };
-        let Some(action) = self.actions.get(&execution.action) else { return };
-        let worker = execution.leased().and_then(|leased| self.workers.get(&leased.worker));
+        let execution = self.executions.live(id);
+        let action = self.actions.of(execution);
+        let worker = execution.assignment().and_then(|assignment| self.workers.get(&assignment.worker));
         self.effects.announcements.push(Announcement {
             id,
             action_ref: action.action_ref.clone(),
@@ -197,5 +211,67 @@ impl Scheduler {
             to,
             at,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotline_protocol::{ActionRef, Policy};
+
+    use super::*;
+    use crate::{Limits, Phase, RecoveredAction, Snapshot};
+
+    const ID: ExecutionId = ExecutionId(1);
+
+    fn waiting() -> Snapshot {
+        Snapshot {
+            id: ID,
+            action: ActionId(1),
+            key: None,
+            status: Status::Queued,
+            place: ID.0,
+            attempt: 0,
+            tried: 0,
+            failures: 0,
+            losses: 0,
+            enqueued_at: Timestamp::default(),
+            queued_at: Timestamp::default(),
+            not_before: None,
+            keeps_slot: false,
+            cancel_requested: false,
+            lease: None,
+        }
+    }
+
+    fn recovered(actions: impl IntoIterator<Item = RecoveredAction>) -> Scheduler {
+        let config = Config { lease: Duration::from_secs(60), heartbeat: Duration::from_secs(5) };
+        let counters = Counters { next_id: 2, next_fence: 1, next_action: 2 };
+        Scheduler::recover(config, Epoch(1), counters, actions, [waiting()], [], Timestamp::default())
+    }
+
+    #[test]
+    fn an_illegal_move_moves_nothing_and_is_reported_with_its_ids() {
+        let mut scheduler = recovered([RecoveredAction {
+            id: ActionId(1),
+            action_ref: ActionRef::new("mail.send").expect("a name"),
+            limits: Limits::from(&Policy::default()),
+            paused: false,
+            total_enqueued: 1,
+            total_completed: 0,
+        }]);
+        assert_eq!(scheduler.apply(ID, Event::Fired), None);
+        assert_eq!(scheduler.snapshot(ID), Some(waiting()));
+        let illegal = Illegal { phase: Phase::Waiting, event: Event::Fired };
+        let reported = IllegalMove { id: ID, action: ActionId(1), attempt: 0, fence: None, illegal };
+        let bugs = scheduler.effects().bugs.as_deref().expect("it is reported");
+        assert_eq!((&bugs.illegal[..], &bugs.unplaced[..]), (&[reported][..], &[][..]));
+    }
+
+    #[test]
+    fn an_execution_whose_action_is_not_in_the_journal_is_reported_and_left_alone() {
+        let scheduler = recovered([]);
+        assert_eq!(scheduler.snapshot(ID), None);
+        let bugs = scheduler.effects().bugs.as_deref().expect("it is reported");
+        assert_eq!(bugs.unplaced, [ID]);
     }
 }

@@ -6,11 +6,12 @@ use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, Incarnation, St
 use std::collections::BTreeMap;
 
 use crate::action::Action;
-use crate::execution::{Execution, Phase, State};
+use crate::execution::Execution;
 use crate::line::Line;
 use crate::scheduler::Scheduler;
 use crate::snapshot::{Lease, Snapshot};
-use crate::worker::Worker;
+use crate::state::{Phase, State};
+use crate::worker::{Worker, Workers};
 
 /// The most executions that `held_by` names.
 const HELD_BY_MAX: usize = 100;
@@ -55,10 +56,10 @@ impl Scheduler {
     /// What the journal keeps of a live execution.
     pub fn snapshot(&self, id: ExecutionId) -> Option<Snapshot> {
         let execution = self.executions.get(&id)?;
-        let (not_before, keeps_slot) = match execution.state {
+        let (not_before, keeps_slot) = match *execution.state() {
             State::Waiting { keeps_slot } => (None, keeps_slot),
             State::BackingOff { until, keeps_slot } => (Some(until), keeps_slot),
-            State::Leased(_) => (None, false),
+            State::Ahead(_) | State::Leased(_) => (None, false),
         };
         Some(Snapshot {
             id,
@@ -79,16 +80,8 @@ impl Scheduler {
         })
     }
 
-    pub(crate) fn lease(&self, execution: &Execution) -> Option<Lease> {
-        let leased = execution.leased()?;
-        Some(Lease {
-            worker: self.workers.get(&leased.worker)?.name.clone(),
-            incarnation: leased.worker,
-            fence: leased.fence,
-            scheduled_at: leased.scheduled_at,
-            started_at: leased.started_at,
-            after: leased.ahead.as_ref().map(|ahead| ahead.after),
-        })
+    fn lease(&self, execution: &Execution) -> Option<Lease> {
+        lease_of(execution, &self.workers)
     }
 
     pub fn status(&self, id: ExecutionId) -> Option<Status> {
@@ -97,8 +90,8 @@ impl Scheduler {
 
     /// The action of a live execution.
     pub fn action_of(&self, id: ExecutionId) -> Option<(ActionId, &ActionRef)> {
-        let action = self.executions.get(&id)?.action;
-        self.actions.get(&action).map(|known| (action, &known.action_ref))
+        let action = self.actions.of(self.executions.get(&id)?);
+        Some((action.id, &action.action_ref))
     }
 
     /// How the line of an action stands. That a limit is not the declared one only the caller knows.
@@ -130,10 +123,10 @@ impl Scheduler {
     /// Why `id` waits; `None` if it does not.
     pub fn explain(&self, id: ExecutionId) -> Option<Waiting> {
         let execution = self.executions.get(&id)?;
-        let action = self.actions.get(&execution.action)?;
-        let (until, keeps_slot) = match execution.state {
-            State::Leased(ref leased) if leased.ahead.is_none() => return None,
-            State::Leased(_) => (None, false),
+        let action = self.actions.of(execution);
+        let (until, keeps_slot) = match *execution.state() {
+            State::Leased(_) => return None,
+            State::Ahead(_) => (None, false),
             State::BackingOff { until, keeps_slot } => (Some(until), keeps_slot),
             State::Waiting { keeps_slot } => (None, keeps_slot),
         };
@@ -234,18 +227,32 @@ impl Scheduler {
     /// The incarnation that has this attempt, and when it was granted; `None` if it is no longer out.
     pub fn grant_of(&self, key: AttemptKey) -> Option<(Incarnation, Timestamp)> {
         let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1)?;
-        execution.leased().map(|leased| (leased.worker, leased.scheduled_at))
+        execution.assignment().map(|assignment| (assignment.worker, assignment.scheduled_at))
     }
 
     /// The incarnation that holds the attempt by this fence.
     pub fn holder_of(&self, key: AttemptKey, fence: Fence) -> Option<Incarnation> {
         let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1)?;
-        execution.leased().filter(|leased| leased.fence == fence).map(|leased| leased.worker)
+        execution.assignment().filter(|assignment| assignment.fence == fence).map(|assignment| assignment.worker)
     }
 
     pub fn action_ids(&self) -> impl Iterator<Item = ActionId> {
         self.actions.keys().copied()
     }
+}
+
+/// The lease of the attempt that is out, or what will be one.
+pub(crate) fn lease_of(execution: &Execution, workers: &Workers) -> Option<Lease> {
+    let assignment = execution.assignment()?;
+    let worker = workers.get(&assignment.worker).expect("a worker is forgotten after all that it held");
+    Some(Lease {
+        worker: worker.name.clone(),
+        incarnation: assignment.worker,
+        fence: assignment.fence,
+        scheduled_at: assignment.scheduled_at,
+        started_at: assignment.started_at,
+        after: execution.ahead().map(|ahead| ahead.after),
+    })
 }
 
 /// The lines of an action's keys, and of its executions without one, the longest first.

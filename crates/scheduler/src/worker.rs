@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use slotline_protocol::message::Served;
 use slotline_protocol::{ExecutionId, Incarnation, Timestamp, WorkerName};
 
+use crate::scheduler::Scheduler;
+
 pub(crate) type Workers = BTreeMap<Incarnation, Worker>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +34,13 @@ pub(crate) struct Worker {
     pub(crate) leases: BTreeSet<ExecutionId>,
     /// Sent ahead of their slots: each will take the room of the one before it.
     pub(crate) ahead: BTreeSet<ExecutionId>,
+}
+
+impl Scheduler {
+    /// The worker of an attempt that is out, or goes out: it is forgotten after all that it holds.
+    pub(crate) fn holder_mut(&mut self, incarnation: Incarnation) -> &mut Worker {
+        self.workers.get_mut(&incarnation).expect("a worker is forgotten after all that it holds")
+    }
 }
 
 impl Worker {

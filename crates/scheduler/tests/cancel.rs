@@ -174,3 +174,18 @@ fn only_a_cancellation_without_a_reason_is_given_one() {
     let code = |name: &str| world.ending(name).error.as_ref().map(|error| error.code.as_str());
     assert_eq!([code("a"), code("b"), code("c")], [Some("cancelled"), Some("stopped"), None]);
 }
+
+#[test]
+fn one_sent_ahead_that_ended_unasked_as_cancelled_is_believed_after_the_one_before_it() {
+    let mut world = World::with_line("email", Limits { run_ahead: 2, ..slots(1) });
+    world.submit(["a", "b"]);
+    let first = world.word("a", OutcomeKind::Completed);
+    let second = world.word("b", OutcomeKind::Cancelled);
+    world.tell(second.clone());
+    assert_eq!(world.status("b"), Status::Queued, "it began, so the one before it has completed, and that comes");
+    assert_eq!(world.worker(WORKER).unrecorded.len(), 2, "its worker goes on telling it");
+    world.tell(first);
+    world.tell(second);
+    assert_eq!((world.status("a"), world.status("b")), (Status::Completed, Status::Cancelled));
+    world.assert_nothing_is_left();
+}

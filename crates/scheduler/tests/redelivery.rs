@@ -282,3 +282,24 @@ fn what_is_decided_can_be_seen_before_it_is_taken() {
     assert_eq!(world.scheduler.take_effects().accepted.len(), 1);
     assert_eq!(world.scheduler.effects().accepted.len(), 0);
 }
+
+#[test]
+fn nothing_follows_a_terminal_status() {
+    let mut world = World::with_line("email", slots(1));
+    world.submit(["a"]);
+    let fence = world.snapshot("a").lease.expect("it runs").fence;
+    let (id, incarnation) = (world.id("a"), world.incarnation(WORKER));
+    world.complete("a");
+    let key = (id, 1);
+    for input in [
+        Input::Started { key, fence, started_at: world.now },
+        Input::Completed { key, fence, incarnation, outcome: outcome(OutcomeKind::Failed, world.now) },
+        Input::Returned { key, fence, incarnation, started: true, reason: "drain".to_owned() },
+        Input::CancelRequested { id, reason: None },
+    ] {
+        world.scheduler.handle(input.clone(), world.now);
+        let effects = world.scheduler.take_effects();
+        assert!(effects.announcements.is_empty() && effects.settled.is_empty(), "{input:?}: {effects:?}");
+        assert!(effects.changed.is_empty() && effects.attempts.is_empty(), "{input:?}: {effects:?}");
+    }
+}

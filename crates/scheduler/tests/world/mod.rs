@@ -468,7 +468,9 @@ impl World {
             terms_are_known,
             missing,
             wild,
+            bugs,
         } = effects;
+        assert!(bugs.is_none(), "{bugs:?}");
         let Missing { recovered, unknown_actions, evidence } = missing.map(|missing| *missing).unwrap_or_default();
         self.recovered.extend(recovered.into_iter().map(|recovered| recovered.shown.execution_id));
         self.unknown_actions.extend(unknown_actions);
