@@ -2,6 +2,8 @@
 //!
 //! Only what ends up in a program counts: what tests and benches use is exempt, and so is this package.
 
+#[path = "layering/files.rs"]
+mod files;
 #[path = "layering/names.rs"]
 mod names;
 

@@ -6,6 +6,9 @@ mod actions;
 mod follower;
 mod listener;
 mod message;
+#[allow(dead_code, reason = "the tests of the references, which share this file, use all of it")]
+#[path = "../documents/page.rs"]
+mod page;
 mod world;
 
 mod cancel;
@@ -27,6 +30,7 @@ mod order;
 mod policies;
 mod progress;
 mod public;
+mod readme;
 mod rewind;
 mod rights;
 mod sizes;

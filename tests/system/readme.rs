@@ -22,8 +22,8 @@ const BUILDS: [&str; 4] = [
     "cargo bench -p slotline-tests --bench compare",
 ];
 
-/// The executions of `deploy.app`: one of the command line, two of Python, one of `curl`.
-const DEPLOYED: usize = 4;
+/// The executions of `deploy.app`: one of the command line, two of Python, one of `curl`, one whose end is waited for.
+const DEPLOYED: usize = 5;
 
 fn blocks(path: &'static str) -> Vec<Block> {
     Page::read(path).sections.iter().flat_map(crate::page::Section::blocks).collect()
@@ -53,8 +53,9 @@ impl Site {
 async fn every_block_of_the_readme_works_on_real_servers() -> Result<()> {
     let readme = blocks("README.md");
     let runs = readme.iter().filter(|block| matches!(block.language.as_str(), "sh" | "python"));
-    let subscriber = blocks("crates/protocol/README.md").into_iter().find(|block| block.language == "python");
-    let subscriber = subscriber.context("a complete subscriber")?;
+    let examples: Vec<Block> =
+        blocks("crates/protocol/README.md").into_iter().filter(|block| block.language == "python").collect();
+    let [waiter, subscriber] = &*examples else { anyhow::bail!("{} examples in Python", examples.len()) };
 
     let (sandbox, ports) = (Sandbox::new("readme")?, [Port::claim()?, Port::claim()?]);
     let address = |port: &Port| format!("127.0.0.1:{}", port.number());
@@ -69,9 +70,10 @@ async fn every_block_of_the_readme_works_on_real_servers() -> Result<()> {
     for (index, block) in runs.enumerate() {
         script.push_str(&site.lines(block)?);
         if index == 0 {
-            script.push_str(&site.lines(&subscriber)?);
+            script.push_str(&site.lines(subscriber)?);
         }
     }
+    script.push_str(&site.lines(waiter)?);
     let script_path = sandbox.path().join("readme.sh");
     std::fs::write(&script_path, script)?;
 
@@ -99,7 +101,9 @@ async fn every_block_of_the_readme_works_on_real_servers() -> Result<()> {
     let log = reader.log();
     ensure!(log.contains("deploy.app created") && log.contains("{\"deployed\": \"web\"}"), "{log}");
 
-    let again = site.lines(&subscriber)?;
+    ensure!(log.contains("execution.settled completed {'deployed': 'shop'}"), "{log}");
+
+    let again = site.lines(subscriber)?;
     let told = tokio::task::spawn_blocking(move || Command::new("sh").args(["-euc", &again]).output()).await??;
     let ends = String::from_utf8_lossy(&told.stdout).lines().filter(|line| line.contains(" completed None ")).count();
     ensure!(told.status.success() && ends == DEPLOYED - 1, "{told:?}");
