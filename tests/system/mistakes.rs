@@ -127,6 +127,28 @@ async fn a_broker_that_refuses_ends_executors_and_workers_with_its_address_and_t
 }
 
 #[tokio::test]
+async fn a_user_without_the_rights_ends_executors_and_workers_with_what_it_may_not_do() -> anyhow::Result<()> {
+    let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
+    let (sandbox, database) = (Sandbox::new("rights")?, postgres.fresh_database("rights").await?);
+    std::fs::write(sandbox.path().join("a.toml"), "[[action]]\nref = 'a.b'\n[action.run]\ncommand = ['/bin/true']\n")?;
+    let vhost = rabbit.fresh_vhost().await?.rsplit('/').next().unwrap_or_default().to_owned();
+    let user = format!("bare-{vhost}");
+    rabbit.ctl(&["add_user", &user, "secret"]).await?;
+    rabbit.ctl(&["set_permissions", "--vhost", &vhost, &user, "^$", "^$", "^$"]).await?;
+    let amqp = format!("amqp://{user}:secret@127.0.0.1:{}/{vhost}", rabbit.port());
+    let worker = ["worker", "--name", "w", "--actions", "a.toml", "--state-dir", "state", "--amqp-url", &amqp];
+    for daemon in [&executor(&database, &amqp)[..], &worker] {
+        let (words, code) = ends(&sandbox, daemon).await?;
+        let (begin, end) = (
+            "slotline: the broker refuses: ACCESS_REFUSED - ",
+            format!(" refused for user '{user}': give the user the rights that `slotline rabbitmq definitions` prints"),
+        );
+        anyhow::ensure!(words.starts_with(begin) && words.ends_with(&end) && code == Some(2), "{code:?} {words}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_does_not_answer_is_waited_for_and_named_at_once() -> anyhow::Result<()> {
     let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
     let (amqp, sandbox) = (rabbit.fresh_vhost().await?, Sandbox::new("away")?);

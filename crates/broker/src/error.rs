@@ -20,6 +20,9 @@ pub enum Error {
          (--amqp-url, SLOTLINE_AMQP_URL or `amqp_url`)"
     )]
     Denied { endpoint: String, user: String, detail: String },
+    /// The user lacks a right on a queue or an exchange; a person must give it.
+    #[error("the broker refuses: {0}: give the user the rights that `slotline rabbitmq definitions` prints")]
+    NoRight(String),
     /// The broker refuses this user, virtual host or operation; a person must look.
     #[error("the broker refuses: {0}")]
     Refused(String),

@@ -21,15 +21,15 @@ pub struct Supervisor {
     /// Failures in a row: sessions that could not be opened or did not last.
     failures: u32,
     not_before: Option<Instant>,
-    /// The broker has accepted this process before.
-    was_let_in: bool,
+    /// Sessions that the broker has accepted of this process.
+    opened: u64,
     current: Option<(Session, Instant)>,
 }
 
 impl Supervisor {
     /// `name` shows in RabbitMQ's list of connections.
     pub fn new(broker: Broker, name: &str) -> Self {
-        Self { broker, name: name.to_owned(), failures: 0, not_before: None, was_let_in: false, current: None }
+        Self { broker, name: name.to_owned(), failures: 0, not_before: None, opened: 0, current: None }
     }
 
     pub fn broker(&self) -> &Broker {
@@ -55,10 +55,16 @@ impl Supervisor {
         loop {
             match self.try_open().await {
                 Ok(session) => return Ok(session),
-                Err(error @ Error::Denied { .. }) if !self.was_let_in => return Err(error),
+                Err(error @ Error::Denied { .. }) if self.opened == 0 => return Err(error),
                 Err(error) => self.put_off(&error),
             }
         }
+    }
+
+    /// Whether the broker has accepted one session of this process. What a first session may not do only a person can mend;
+    /// a later one may meet a broker whose rights are being restored.
+    pub fn is_first(&self) -> bool {
+        self.opened == 1
     }
 
     async fn end_current(&mut self) {
@@ -94,7 +100,7 @@ impl Supervisor {
         for finding in session.findings() {
             tracing::warn!(broker.endpoint = endpoint, "{finding}");
         }
-        self.was_let_in = true;
+        self.opened += 1;
         self.current = Some((session.clone(), Instant::now()));
         Ok(session)
     }

@@ -36,7 +36,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Keeps a session alive until `shutdown`, and shows it to everyone. `denied` is sent why there can be no first one.
+    /// Keeps a session alive until `shutdown`, and shows it to everyone. `denied` is sent why the broker refuses the first
+    /// one, or a right that it needs.
     pub(crate) async fn keep(
         self,
         current: watch::Sender<Option<Session>>,
@@ -53,13 +54,17 @@ impl Link {
                     return;
                 }
             };
-            for finding in session.findings() {
-                tracing::warn!(%finding, "the broker is not as it should be");
-            }
             match self.listen(&session, &current, &shutdown).await {
                 Ok(()) => {}
                 // A term that ends closes the session on purpose.
                 Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
+                Err(error @ slotline_broker::Error::NoRight(_))
+                    if supervisor.is_first() && current.borrow().is_none() =>
+                {
+                    session.close().await;
+                    let _ = denied.send(error);
+                    return;
+                }
                 // The supervisor says so with the next session.
                 Err(error) => tracing::debug!(error = %chain(&error), "left the session with the broker"),
             }

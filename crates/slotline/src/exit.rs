@@ -161,6 +161,7 @@ fn of_broker(error: &slotline_broker::Error) -> Exit {
         Error::InvalidUrl(_)
         | Error::InvalidPrefix(_)
         | Error::Denied { .. }
+        | Error::NoRight(_)
         | Error::Refused(_)
         | Error::Missing(_)
         | Error::Mismatch { .. }

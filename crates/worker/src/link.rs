@@ -46,8 +46,9 @@ enum State {
 
 struct Connected {
     supervisor: Supervisor,
-    /// [`Error::Denied`] is of the first session, and so is final.
     subscribed: Result<Subscribed, Error>,
+    /// The broker refuses the first session or a right that it needs: another try is of no use.
+    is_final: bool,
     /// What is still to be put away, also of a session that came to nothing.
     formers: Vec<Former>,
 }
@@ -72,7 +73,7 @@ pub(crate) enum LinkEvent {
     Delivered(Incarnation),
     /// The session is over; the next is being built.
     Lost,
-    /// The broker denies the first session; there is no use in waiting.
+    /// The broker refuses the first session, or a right that it needs; there is no use in waiting.
     Denied(Error),
 }
 
@@ -105,7 +106,7 @@ impl Link {
         loop {
             match &mut self.state {
                 State::Connecting(connecting) => {
-                    let Connected { supervisor, subscribed, formers } = connecting.await;
+                    let Connected { supervisor, subscribed, is_final, formers } = connecting.await;
                     self.formers = formers;
                     match subscribed {
                         Ok(subscribed) => {
@@ -113,7 +114,7 @@ impl Link {
                             self.state = State::Open(Box::new(Open { supervisor, subscribed, acker }));
                             return LinkEvent::Subscribed(incarnation);
                         }
-                        Err(error @ Error::Denied { .. }) => {
+                        Err(error) if is_final => {
                             self.state = State::Connecting(Box::pin(std::future::pending()));
                             return LinkEvent::Denied(error);
                         }
@@ -197,7 +198,7 @@ impl Link {
             // It is not read any more; left alone it would expire. Last, because a failure ends the session.
             let unwanted = subscribed.is_ok().then(|| place.queue(former));
             OptionFuture::from(unwanted.as_deref().map(|queue| session.delete_queue(queue))).await;
-            Connected { supervisor, subscribed, formers: Vec::new() }
+            Connected { supervisor, subscribed, is_final: false, formers: Vec::new() }
         }));
     }
 }
@@ -210,11 +211,8 @@ async fn connect(
 ) -> Connected {
     let session = match supervisor.next_unless_denied().await {
         Ok(session) => session,
-        Err(error) => return Connected { supervisor, subscribed: Err(error), formers },
+        Err(error) => return Connected { supervisor, subscribed: Err(error), is_final: true, formers },
     };
-    for finding in session.findings() {
-        tracing::warn!("{finding}");
-    }
     let own = Former { incarnation, session: session.generation() };
     let subscribed = subscribe(session, &place, incarnation, &formers).await;
     match &subscribed {
@@ -222,7 +220,8 @@ async fn connect(
         Err(_) => formers.push(own),
     }
     formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
-    Connected { supervisor, subscribed, formers }
+    let is_final = supervisor.is_first() && matches!(subscribed, Err(Error::NoRight(_)));
+    Connected { supervisor, subscribed, is_final, formers }
 }
 
 /// Reads a queue of this session, and before it what waits in those of earlier sessions. Their node may be away, so they are

@@ -185,7 +185,7 @@ impl Server {
                 .map(Arc::new)
                 .map_err(|error| match wire::error(&error) {
                     Error::Lost(detail) => unreachable(&endpoint.label, detail),
-                    Error::Refused(detail) => endpoint.denied(detail),
+                    Error::NoRight(detail) | Error::Refused(detail) => endpoint.denied(detail),
                     other => other,
                 })
         };

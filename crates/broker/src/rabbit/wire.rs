@@ -208,7 +208,8 @@ fn refusal(amqp: &AMQPError) -> Error {
     const NOT_ALLOWED: u16 = 530;
     let message = amqp.get_message().as_str().to_owned();
     match amqp.get_id() {
-        ACCESS_REFUSED | RESOURCE_LOCKED | NOT_ALLOWED => Error::Refused(message),
+        ACCESS_REFUSED => Error::NoRight(message),
+        RESOURCE_LOCKED | NOT_ALLOWED => Error::Refused(message),
         NOT_FOUND => Error::Missing(message),
         _ => Error::Lost(message),
     }
