@@ -135,7 +135,7 @@ impl Worker {
         let commands: Vec<_> = self.work.values().filter_map(Work::command).collect();
         let fit = (!commands.is_empty()).then(|| resources::fit(self.config.capacity));
         let scratch = if !commands.is_empty() {
-            say_what_holds(&commands);
+            tracing::info!("commands are held by {}", Layers::probe().describe());
             self.say_what_is_wrong();
             // Its memory and its environment are no business of commands that run as the same user.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -198,17 +198,6 @@ impl Worker {
                 }
             }
         }));
-    }
-}
-
-/// What holds commands is the host's to say; what nothing holds is said.
-fn say_what_holds(commands: &[&Arc<Command>]) {
-    tracing::info!("commands are held by {}", Layers::probe().describe());
-    let is_root = rustix::process::geteuid().is_root();
-    if is_root && commands.iter().any(|command| command.confinement.account.is_none()) {
-        tracing::warn!(
-            "commands run as root, as this worker does: give their actions a `user`, or run the worker as another"
-        );
     }
 }
 

@@ -92,7 +92,9 @@ impl Course {
             let weight = |phases: &[Phase]| phases.iter().map(|phase| f64::from(phase.weight)).sum::<f64>();
             let before = weight(&phases[..current]);
             let within = f64::from(phases[current].weight) * (self.done as f64 / PARTS as f64);
-            report.percent = Some((before + within) / weight(phases) * 100.0);
+            let percent = (before + within) / weight(phases) * 100.0;
+            // Two decimals: 55 of a hundred is not 55.00000000000001.
+            report.percent = Some((percent * 100.0).round() / 100.0);
         }
         self.is_partial = report.percent.is_some_and(|percent| percent < 100.0);
     }
@@ -136,6 +138,18 @@ mod tests {
             Report { step: Some((3, 3)), ..phase("probe") },
         ];
         assert_eq!(percents(reports), [Some(0.0), Some(12.5), Some(25.0), Some(50.0), Some(100.0)]);
+    }
+
+    #[test]
+    fn percent_has_two_decimals() {
+        let phases = |weights: [u32; 2]| weights.map(|weight| Phase::new(weight.to_string(), weight));
+        let percent = |weights: [u32; 2], report: Report| {
+            let (phases, mut course, mut report) = (phases(weights), Course::default(), report);
+            course.follow(&phases, &mut report);
+            report.percent
+        };
+        assert_eq!(percent([11, 9], Report { ..phase("9") }), Some(55.0));
+        assert_eq!(percent([1, 2], Report { step: Some((1, 3)), ..phase("1") }), Some(11.11));
     }
 
     #[test]
