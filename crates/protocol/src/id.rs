@@ -22,10 +22,10 @@ macro_rules! number {
         }
 
         impl FromStr for $name {
-            type Err = std::num::ParseIntError;
+            type Err = InvalidNumber;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
+                text.parse().map(Self).map_err(|_| InvalidNumber)
             }
         }
     };
@@ -72,6 +72,11 @@ impl fmt::Display for Incarnation {
         self.0.fmt(f)
     }
 }
+
+/// A text that is not the number of an execution, an action, an epoch or a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a whole number such as 42")]
+pub struct InvalidNumber;
 
 /// Why a string is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -38,7 +38,7 @@ pub use change::LimitOverride;
 pub use declared::{did_you_mean, perhaps_meant};
 pub use detail::Detail;
 pub use envelope::{Envelope, Reason, Unreadable};
-pub use id::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, InvalidName, WorkerName};
+pub use id::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, InvalidName, InvalidNumber, WorkerName};
 pub use name::RequestName;
 pub use policy::Policy;
 pub use sizes::Sizes;
