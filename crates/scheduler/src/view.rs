@@ -165,7 +165,10 @@ impl Scheduler {
         }
         let workers = servers.iter().filter_map(|incarnation| self.workers.get(incarnation));
         let held_by = workers.flat_map(|worker| worker.leases.iter().copied()).take(HELD_BY_MAX).collect();
-        let message = format!("none of the {} workers that serve {name} has room", servers.len());
+        let message = match servers.len() {
+            1 => format!("the worker that serves {name} has no room"),
+            several => format!("none of the {several} workers that serve {name} has room"),
+        };
         (WaitReason::Capacity, message, held_by)
     }
 

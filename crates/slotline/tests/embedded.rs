@@ -91,7 +91,7 @@ fn what_a_script_reports_and_writes_is_shown_live_and_afterwards() -> anyhow::Re
         "execution 1 is running on ",
         "[copy] 60 B/1.00 KiB: copying\n",
         "error: the disk is slow\n",
-        "execution 1 is completed after ",
+        "execution 1 completed after ",
     ] {
         rest = rest.split_once(expected).with_context(|| format!("no {expected:?} in its place: {news}"))?.1;
     }

@@ -315,7 +315,7 @@ fn a_command_that_can_not_be_started_names_the_reason_and_what_to_change() -> an
         assert_eq!(
             (text.trim_end(), output.status.code()),
             (
-                &*format!("execution {} is failed: spawn_failed: {reason}", text.split(' ').nth(1).unwrap_or_default()),
+                &*format!("execution {} failed: spawn_failed: {reason}", text.split(' ').nth(1).unwrap_or_default()),
                 Some(1)
             ),
             "{name}"

@@ -185,7 +185,7 @@ fn a_stray_key_cancels_nothing_and_no_bar_is_left_behind() -> anyhow::Result<()>
     watch.press("\n")?;
     let (screen, code) = watch.end()?;
     ensure!(code == Some(130), "{code:?}\n{}", screen.text());
-    ensure!(screen.text().contains(&format!("\nexecution {id} is cancelled after ")), "{}", screen.text());
+    ensure!(screen.text().contains(&format!("\nexecution {id} was cancelled after ")), "{}", screen.text());
     Ok(())
 }
 
@@ -214,7 +214,7 @@ fn dev_names_its_actions_and_shows_executions_as_they_come() -> anyhow::Result<(
     let url = text.split([' ', ',', '\n']).find(|word| word.starts_with("http://")).context("where it serves")?;
     let ran = dev.command(&["run", "demo.echo", "--wait"]).env("SLOTLINE_API_URL", url).output()?;
     ensure!(ran.status.success(), "{ran:?}");
-    other.shows("#1  demo.echo is completed").map(drop)
+    other.shows("#1  demo.echo completed").map(drop)
 }
 
 #[test]

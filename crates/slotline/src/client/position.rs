@@ -9,6 +9,7 @@ use slotline_protocol::{ExecutionId, Status};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, Error};
+use crate::show::style::Style;
 
 /// Time between two looks at the line.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -74,14 +75,21 @@ async fn look(client: &Client, id: ExecutionId) -> Result<Option<Position>, Erro
         | Status::Cancelled => return Ok(None),
     }
     let Some(waiting) = execution.waiting else {
-        let why = "no executor leads at the moment".to_owned();
+        let why = "no executor leads, or the leader grants nothing now".to_owned();
         return Ok(Some(Position { number: execution.position.unwrap_or(0), why, wait: None }));
     };
     let action_ref = execution.action_ref.as_str();
     // Without the statistics there is no estimate.
     let stats: Option<QueueStats> = client.get(&["actions", action_ref, "queue-stats"]).await.ok();
     let wait = stats.and_then(|stats| estimate(&waiting, &stats));
-    Ok(Some(Position { number: waiting.position, why: waiting.message, wait }))
+    let why = match (waiting.reason, waiting.until) {
+        // Not the point in time: the wait is looked at live.
+        (WaitReason::Backoff, Some(until)) => {
+            format!("an attempt failed; the next one is due {}", Style::now(false).moment(until))
+        }
+        _ => waiting.message,
+    };
+    Ok(Some(Position { number: waiting.position, why, wait }))
 }
 
 /// How long the execution will wait if runs take as long as the newest did. There is no estimate for when a worker comes or a

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use slotline_protocol::ExecutionId;
-use slotline_protocol::http::Events;
+use slotline_protocol::http::{Events, Execution};
 use slotline_protocol::message::Stream;
 use slotline_protocol::record::{Event, What};
 
@@ -36,6 +36,8 @@ pub(crate) async fn logs(settings: &Settings, args: Args) -> anyhow::Result<Exit
 }
 
 async fn follow(client: Client, args: &Args, printer: &Printer) -> anyhow::Result<()> {
+    // Nothing to follow is an error at once; an API that goes away later is waited for.
+    client.get::<Execution>(&["executions", &args.id.to_string()]).await?;
     let mut events = Follow::new(client, args.id, args.after);
     while let Some(item) = events.next().await {
         match item? {

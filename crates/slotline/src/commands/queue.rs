@@ -7,6 +7,7 @@ use slotline_protocol::http::{Percentiles, QueueStats};
 
 use crate::client::hint;
 use crate::commands::limit::{describe, number as limit};
+use crate::commands::pause;
 use crate::commands::workers::Serving;
 use crate::settings::{Output, Settings};
 use crate::show::output;
@@ -32,7 +33,14 @@ pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<Exi
             let stats: QueueStats = hint::with_near_name(&client, &action, found).await?;
             match settings.output() {
                 Output::Json => output::json(&stats),
-                Output::Table | Output::Wide => one(settings.style(), &stats, Serving::ask(&client).await.as_ref()),
+                Output::Table | Output::Wide => {
+                    let style = settings.style();
+                    let state = match stats.paused {
+                        true => pause::describe(&client, &stats.action_ref, style).await,
+                        false => "open".to_owned(),
+                    };
+                    one(style, &stats, state, Serving::ask(&client).await.as_ref());
+                }
             }
         }
         None => {
@@ -79,10 +87,10 @@ fn first<T: Default, const N: usize, const OF: usize>(all: [T; OF]) -> [T; N] {
     std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
-fn one(style: Style, stats: &QueueStats, serving: Option<&Serving>) {
+fn one(style: Style, stats: &QueueStats, state: String, serving: Option<&Serving>) {
     output::fields(&[
         ("action", stats.action_ref.to_string()),
-        ("state", if stats.paused { "paused" } else { "open" }.to_owned()),
+        ("state", state),
         ("workers", serving.map(|serving| served(serving.count(&stats.action_ref))).unwrap_or_default()),
         ("running", stats.active_count.to_string()),
         ("limit", holding(stats)),

@@ -6,15 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::http::{Submit, Submitted};
+use slotline_protocol::http::{Execution, Submit, Submitted, WaitReason};
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionRef, Detail, Status, duration};
+use slotline_protocol::{ActionRef, Detail, ExecutionId, Status, duration};
 use uuid::Uuid;
 
 use crate::client::{Client, hint};
-use crate::commands::follow;
 use crate::commands::watch::WatchedExecution;
-use crate::commands::workers::Serving;
+use crate::commands::{follow, pause};
 use crate::exit::Exit;
 use crate::settings::{Error, Output, Settings};
 use crate::show::{end, output};
@@ -63,9 +62,8 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     };
     let submitted = client.post_once(&["executions"], &message_id, &body).await;
     let submitted: Submitted = hint::with_near_name(&client, &body.action_ref, submitted).await?;
-    let serving = if submitted.status == Status::Queued { Serving::ask(&client).await } else { None };
-    if serving.is_some_and(|serving| serving.count(&body.action_ref) == 0) {
-        output::note(format!("no worker serves {} now: it waits in line until one does", body.action_ref));
+    if let (Status::Queued, Some(id)) = (submitted.status, submitted.execution_id) {
+        note_what_stands_in_its_way(settings, &client, id).await;
     }
     if args.wait || args.watch {
         return wait(&client, submitted, args.watch.then_some(args.logs), settings.output()).await;
@@ -77,10 +75,29 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
             output::line(format!("execution {id} of {} is {}{place}", body.action_ref, submitted.status));
         }
         (Output::Table | Output::Wide, None) => output::line(format!(
-            "request {message_id} is on the broker; no executor leads now, and the next one will take it"
+            "request {message_id} is on the broker and not taken yet: no executor leads, or the leader grants nothing now; \
+             `/readyz?verbose` of an executor has the reason"
         )),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what a wait alone does not end: an action that is paused, or that no worker serves.
+async fn note_what_stands_in_its_way(settings: &Settings, client: &Client, id: ExecutionId) {
+    let Ok(execution) = client.get::<Execution>(&["executions", &id.to_string()]).await else { return };
+    let action = &execution.action_ref;
+    match execution.waiting.map(|waiting| waiting.reason) {
+        Some(WaitReason::NoWorker) => {
+            output::note(format!("no worker serves {action} now: it waits in line until one does"));
+        }
+        Some(WaitReason::Paused) => {
+            let paused = pause::describe(client, action, settings.style()).await;
+            output::note(output::clean(&format!(
+                "{action} is {paused}; it waits in line until `slotline resume {action}`"
+            )));
+        }
+        Some(WaitReason::Capacity | WaitReason::Limit | WaitReason::KeyLimit | WaitReason::Backoff) | None => {}
+    }
 }
 
 async fn wait(client: &Client, submitted: Submitted, watch: Option<bool>, output: Output) -> anyhow::Result<ExitCode> {

@@ -41,6 +41,8 @@ pub(crate) struct WatchedExecution {
 
 pub(crate) async fn command(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
     let client = settings.client()?;
+    // Nothing to watch is an error at once; an API that goes away later is waited for.
+    client.get::<Execution>(&["executions", &args.id.to_string()]).await?;
     let mut signals = Signals::catch()?;
     let watch = WatchedExecution { id: args.id, after: args.after, with_logs: args.logs, output: settings.output() };
     watch.run(&client, &mut signals).await

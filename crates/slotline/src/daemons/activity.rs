@@ -81,7 +81,7 @@ impl Pace {
     }
 }
 
-/// `#12  demo.echo  is completed`.
+/// `#12  demo.echo completed`.
 fn line(event: &Event) -> Option<Vec<Span>> {
     let (status, why) = match &event.what {
         What::Status { new: new @ (Status::Running | Status::Cancelling), .. } => (*new, None),
@@ -95,10 +95,10 @@ fn line(event: &Event) -> Option<Vec<Span>> {
     };
     let why = why.and_then(|error| describe::failure(error).lines().next().map(|line| format!(": {line}")));
     let plain = |text: String| Span { ink: Ink::Plain, text: output::clean(&text) };
-    let status = status.to_string();
+    let verb = if status.is_terminal() { describe::ended(status).to_owned() } else { format!("is {status}") };
     Some(vec![
-        plain(format!("#{}  {} is ", event.execution_id, event.action_ref)),
-        Span { ink: Ink::of(&status), text: status },
+        plain(format!("#{}  {} ", event.execution_id, event.action_ref)),
+        Span { ink: Ink::of(&status.to_string()), text: verb },
         plain(why.unwrap_or_default()),
     ])
 }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(text(moved(Status::Queued, Status::Scheduled)), None);
         let error = Some(Failure::new("exit_status", "no\u{1b}[2J room\nmore"));
         let settled = What::Settled { previous: Status::Running, status: Status::Failed, result: None, error };
-        let expected = "#42  deploy.app is failed: exit_status: no\\u{1b}[2J room";
+        let expected = "#42  deploy.app failed: exit_status: no\\u{1b}[2J room";
         assert_eq!(text(settled).as_deref(), Some(expected));
     }
 

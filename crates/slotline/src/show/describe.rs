@@ -100,12 +100,29 @@ fn finished(
     return_code: Option<i32>,
     message: &Option<String>,
 ) -> Vec<String> {
-    let Some(outcome) = outcome.filter(|outcome| *outcome != OutcomeKind::Completed) else { return Vec::new() };
+    let ended = match outcome {
+        None | Some(OutcomeKind::Completed) => return Vec::new(),
+        Some(OutcomeKind::Failed) => ended(Status::Failed),
+        Some(OutcomeKind::Timeout) => ended(Status::Timeout),
+        Some(OutcomeKind::Cancelled) => ended(Status::Cancelled),
+        Some(OutcomeKind::Lost) => "was lost",
+    };
     let code = return_code.map(|code| format!(" with code {code}")).unwrap_or_default();
     // Further lines repeat progress that was shown when it happened.
     let first = message.as_deref().and_then(|message| message.lines().next());
     let why = first.map(|line| format!(": {line}")).unwrap_or_default();
-    vec![clean(&format!("attempt {attempt} ended {outcome}{code}{why}"))]
+    vec![clean(&format!("attempt {attempt} {ended}{code}{why}"))]
+}
+
+/// How an execution or an attempt ended, as a verb: `timed out`.
+pub(crate) fn ended(status: Status) -> &'static str {
+    match status {
+        Status::Completed => "completed",
+        Status::Failed => "failed",
+        Status::Timeout => "timed out",
+        Status::Cancelled => "was cancelled",
+        Status::Requested | Status::Queued | Status::Scheduled | Status::Running | Status::Cancelling => "goes on",
+    }
 }
 
 /// What a gap stands for.
@@ -212,7 +229,7 @@ pub(crate) mod tests {
             "stderr | one\ttab",
             "stderr | two\\u{7}",
             "(3 events can't be had any more)",
-            "attempt 1 ended failed with code 3: exit status 3",
+            "attempt 1 failed with code 3: exit status 3",
         ];
         assert_eq!(described(true), expected);
         assert_eq!(described(false), [&expected[..5], &expected[7..]].concat());
@@ -223,11 +240,7 @@ pub(crate) mod tests {
         let described: Vec<String> = one_run().iter().flat_map(|event| notable(event, false)).collect();
         assert_eq!(
             described,
-            [
-                "error: probe failed",
-                "(3 events can't be had any more)",
-                "attempt 1 ended failed with code 3: exit status 3"
-            ]
+            ["error: probe failed", "(3 events can't be had any more)", "attempt 1 failed with code 3: exit status 3"]
         );
     }
 

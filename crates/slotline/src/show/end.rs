@@ -19,10 +19,14 @@ pub(crate) fn show(output: Output, execution: &Execution) -> ExitCode {
                 (Some(start), Some(end)) => format!(" after {:.3} s", end.since(start).as_secs_f64()),
                 _ => String::new(),
             };
+            // The time is that of the last attempt.
+            let attempt =
+                if execution.attempt > 1 { format!(" in attempt {}", execution.attempt) } else { String::new() };
+            let ended = describe::ended(execution.status);
             let why = execution.error.as_ref().map(|error| format!(": {}", describe::failure(error)));
             let tasks = execution.progress.as_ref().map(|latest| describe::tree(&latest.tasks)).unwrap_or_default();
             tasks.iter().for_each(output::note);
-            let text = format!("execution {id} is {}{run}{}", execution.status, why.unwrap_or_default());
+            let text = format!("execution {id} {ended}{attempt}{run}{}", why.unwrap_or_default());
             // The error of a time-out has a line for the newest message of each level.
             text.lines().for_each(|line| output::note(output::clean(line)));
             if let Some(result) = execution.result.as_ref().filter(|result| result.get() != "null") {

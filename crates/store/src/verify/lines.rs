@@ -55,7 +55,8 @@ fn under_policy(verdict: &mut Verdict, course: &Course, lost: &[Range<i64>], gra
     for (why, count) in unknown {
         verdict.pass_over(|| {
             let (name, because) = (&course.name, why.because());
-            format!("{name}: {count} attempts were not held against limits and order: {because}")
+            let attempts = if count == 1 { "attempt was" } else { "attempts were" };
+            format!("{name}: {count} {attempts} not held against limits and order: {because}")
         });
     }
     let all: Vec<&Judged> = judged.iter().collect();
