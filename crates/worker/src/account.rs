@@ -1,4 +1,4 @@
-//! The user that a command is run as, looked up once when its worker is put together.
+//! The user that a command runs as, looked up once when its worker is built.
 
 use std::ffi::CString;
 
@@ -10,14 +10,14 @@ use crate::confine::Ids;
 /// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// `None`: the worker's own.
+    /// `None`: the worker's own user.
     pub(crate) ids: Option<Ids>,
     /// What a log-in would set.
     pub(crate) env: Vec<(String, String)>,
 }
 
 impl Account {
-    /// Finds the user. An error names what is wrong and what to do.
+    /// Finds the user. An error names what is wrong and how to correct it.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
         let wrong = |reason: String| format!("user {name:?}: {reason}");
         let found = User::from_name(name).map_err(|error| wrong(format!("can't look it up: {error}")))?;
@@ -42,7 +42,7 @@ impl Account {
     }
 }
 
-/// To become another user, to hand over folders to it and look after them, and to end what it started.
+/// Needed to become another user, to hand over folders to it and look after them, and to end what it started.
 fn may_become_another() -> bool {
     let needed = CapabilitySet::SETUID
         | CapabilitySet::SETGID

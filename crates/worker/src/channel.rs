@@ -1,8 +1,8 @@
-//! Where one attempt of a command is listened to: a socket of its own, a report on each line.
+//! The socket of one attempt of a command: the command writes a report on each line, and the worker reads them.
 //!
-//! Read on a thread of its own, so that neither a flood of reports holds up the worker's loop nor a handler that blocks
-//! its thread the reports. Gone when the attempt is; what was written before that is taken. Not here: the writing end
-//! (`progress`), and what a line may say (`check`).
+//! Read on a thread of its own, so that a flood of reports does not hold up the worker's loop, and a handler that
+//! blocks its thread does not hold up the reports. The channel is closed with the attempt; what was written before that
+//! is taken. Not here: the writing end (`progress`), and what a line may contain (`check`).
 
 mod lines;
 
@@ -24,22 +24,22 @@ use tokio_util::sync::CancellationToken;
 use crate::feed::Feed;
 use lines::Lines;
 
-/// Callers listened to at once; further ones wait for their turn in the socket's queue.
+/// Callers that are read from at once; further ones wait for their turn in the socket's queue.
 const CALLERS_MAX: usize = 32;
 const READ_BYTES: usize = 16 << 10;
-/// How long the last lines may take to be read. Whoever could still write is none of the attempt's processes.
+/// How long the last lines may take to be read. A process that could write after that does not belong to the attempt.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// Between two tries to take a caller while the system has no room for one.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
-/// Ends when it is dropped; its file is removed with the other files of the attempt.
+/// Closed when it is dropped; its file is removed with the other files of the attempt.
 pub(crate) struct Channel {
     closing: CancellationToken,
     listening: JoinHandle<()>,
 }
 
 impl Channel {
-    /// Listens with what was bound, non-blocking, for the attempt.
+    /// Reads what callers write to a bound, non-blocking listener, for the attempt.
     pub(crate) fn open(listener: net::UnixListener, feed: Arc<Feed>, channels: &runtime::Handle) -> Self {
         let closing = CancellationToken::new();
         let listening = channels.spawn(listen(listener, feed, closing.clone()));
@@ -49,7 +49,7 @@ impl Channel {
     /// Takes what was written so far, and nothing more.
     pub(crate) async fn close(mut self) {
         self.closing.cancel();
-        // Past the wait somebody else writes, or the machine is too busy to wait for.
+        // Past the wait, either a process outside the attempt writes, or the machine is too busy to wait for.
         let _ = tokio::time::timeout(CLOSE_WAIT, &mut self.listening).await;
     }
 }
@@ -78,14 +78,14 @@ async fn listen(listener: net::UnixListener, feed: Arc<Feed>, closing: Cancellat
         }
     }
     while callers.next().await.is_some() {}
-    // Those who called and were not heard yet; asked of the system itself, which knows before the runtime does.
+    // Callers that were not accepted yet; asked of the system itself, which knows them before the runtime does.
     while let Ok(caller) = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
         let mut lines = Lines::default();
         take_rest(&caller, &mut lines, &feed).await;
     }
 }
 
-/// Hears one caller to its end, or until the attempt is over.
+/// Reads from one caller to its end, or until the attempt is over.
 async fn hear(mut stream: UnixStream, feed: &Arc<Feed>, closing: &CancellationToken) {
     let mut lines = Lines::default();
     let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
@@ -102,7 +102,7 @@ async fn hear(mut stream: UnixStream, feed: &Arc<Feed>, closing: &CancellationTo
     }
 }
 
-/// Takes what is there, without waiting for more.
+/// Takes what has arrived, without waiting for more.
 async fn take_rest(stream: impl AsFd, lines: &mut Lines, feed: &Arc<Feed>) {
     let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
     while let Ok((read @ 1.., _)) = rustix::net::recv(&stream, &mut *buffer, RecvFlags::DONTWAIT) {

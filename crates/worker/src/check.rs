@@ -1,7 +1,7 @@
-//! What a report may say: nonsense is clipped or left out, and said so; the rest is taken.
+//! What a report may contain: nonsense is clipped or left out, with a warning; the rest is taken.
 //!
-//! Both ways to report come through here, a handler's calls and a command's lines. Not here: how often is said
-//! (`duty`), how many warnings there may be (`feed`).
+//! Both ways to report pass through here, a handler's calls and a command's lines. Not here: how often a report is sent
+//! (`duty`), and how many warnings there may be (`feed`).
 
 use std::fmt::Write as _;
 
@@ -19,15 +19,15 @@ const TASK_NAME_BYTES_MAX: usize = 256;
 /// The longest message of a task's error, and the longest stack trace or details.
 const TASK_ERROR_BYTES_MAX: usize = 2 << 10;
 const TASK_TRACE_BYTES_MAX: usize = 16 << 10;
-/// The code of a task's error that says none.
+/// The code of a task's error that has none.
 const TASK_FAILED: &str = "task_failed";
-/// How much of something that was refused a warning shows.
+/// How much of a refused value a warning shows.
 const QUOTED_BYTES_MAX: usize = 64;
 
-/// Hears what is wrong with a report. Called only for nonsense, so it may cost.
+/// Takes a warning about a report. Called only for nonsense, so it may cost.
 pub(crate) type Warn<'a> = &'a mut dyn FnMut(String);
 
-/// A report with whatever makes no sense clipped or left out.
+/// The report with everything that makes no sense clipped or left out.
 pub(crate) fn checked(mut report: Report, warn: Warn<'_>) -> Report {
     if let Some((done, total)) = &mut report.step
         && *done > *total
@@ -74,7 +74,7 @@ pub(crate) fn checked(mut report: Report, warn: Warn<'_>) -> Report {
     report
 }
 
-/// Reads one line of a command's. `None`: nothing of it could be taken.
+/// Reads one line that a command wrote. `None`: nothing of it could be taken.
 pub(crate) fn read(line: &[u8], warn: Warn<'_>) -> Option<Report> {
     let line = line.trim_ascii();
     if line.is_empty() {
@@ -110,7 +110,7 @@ pub(crate) fn read(line: &[u8], warn: Warn<'_>) -> Option<Report> {
 }
 
 struct Refused {
-    /// `None`: there is no such member.
+    /// `None`: a report has no such member.
     expected: Option<&'static str>,
     found: Value,
 }
@@ -152,7 +152,7 @@ fn take(report: &mut Report, name: &str, value: Value) -> Result<(), Refused> {
 const TASK: &str = "an object with a name, and perhaps a parent, a status (started, completed, failed, skipped), \
     a step [done, total] and an error {message, code, details, stack_trace}";
 
-/// A task as a line says it.
+/// A task as a line has it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TaskLine {
@@ -183,7 +183,7 @@ impl From<TaskLine> for Task {
     }
 }
 
-/// A task with whatever makes no sense clipped; `None` without a name.
+/// The task with everything that makes no sense clipped; `None` without a name.
 fn checked_task(mut task: Box<Task>, warn: Warn<'_>) -> Option<Box<Task>> {
     if task.name.is_empty() {
         warn("a task has no name: left out".to_owned());

@@ -15,14 +15,14 @@ use tokio::io::unix::AsyncFd;
 
 use crate::duty::Now;
 
-/// This moment, on both clocks. The wall clock by the C library, as other programs of the host see it.
+/// This moment, on both clocks. The wall clock is read through the C library, as other programs of the host read it.
 #[expect(clippy::disallowed_methods, reason = "this is the edge where clocks are read")]
 pub(crate) fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { boot: boot(), wall: Timestamp::from_micros(0) + wall }
 }
 
-/// The moment that was at `boot`, by the wall clock as this process sees it now.
+/// The time of day at `boot`, by the wall clock as this process sees it now.
 pub(crate) fn moment(boot: Duration) -> Now {
     let now = now();
     Now { boot, wall: now.wall - now.boot.saturating_sub(boot) }
@@ -34,7 +34,7 @@ pub(crate) fn boot() -> Duration {
     Duration::new(boot.tv_sec.unsigned_abs(), u32::try_from(boot.tv_nsec).unwrap_or(0))
 }
 
-/// A timer on the same clock that becomes readable when its time has come.
+/// A timer on the same clock that becomes readable when it is due.
 pub(crate) fn timer() -> rustix::io::Result<OwnedFd> {
     timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
 }

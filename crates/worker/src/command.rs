@@ -1,6 +1,6 @@
 //! What a worker runs for an action: a command of its own configuration, never of the wire.
 //!
-//! Not here: how it is run (`process`), nor reading files; relative paths are resolved by whoever read the file.
+//! Not here: how it is run (`process`), and reading files; the reader of a file resolves the relative paths in it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;
 pub(crate) const ENV_BYTES_MAX: usize = 512 << 10;
 /// How much of a variable's name is shown.
 const NAME_CHARS_SHOWN: usize = 100;
-/// How much of a command's output is kept, where its configuration does not say.
+/// How much of a command's output is kept, unless its configuration sets another limit.
 pub const OUTPUT_MAX: usize = 1 << 20;
-/// Between SIGTERM and SIGKILL, where the configuration does not say.
+/// Between SIGTERM and SIGKILL, unless the configuration sets another time.
 pub const GRACE: Duration = Duration::from_secs(5);
 
 /// How a command is run: `[action.run]` of an actions file.
@@ -36,33 +36,33 @@ pub struct RunConfig {
     pub command: Vec<String>,
     #[serde(default)]
     pub cwd: Option<PathBuf>,
-    /// Beside what it is given of the worker's own environment: see [`crate::ENV_PASSED`].
+    /// Set in addition to what the command gets of the worker's own environment: see [`crate::ENV_PASSED`].
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Further variables of the worker's own environment that it is given: names, or beginnings of names and `*`.
+    /// Further variables of the worker's own environment that the command gets: names, or beginnings of names and `*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_pass: Vec<String>,
-    /// The user that it is run as, with that user's groups. The worker must be allowed to become one.
+    /// The user that the command runs as, with that user's groups. The worker must be allowed to become that user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// It may gain privileges by what it executes, as with `sudo`. A process that became another user so may be out of
-    /// reach of its worker: then it keeps its slot for as long as it likes, and on a host that is cut off it may run on
-    /// past its lease.
+    /// It may gain privileges by what it executes, as with `sudo`. A process that became another user in this way may
+    /// be out of reach of its worker: then it keeps its slot for as long as it runs, and on a host that is cut off it
+    /// may run on past its lease.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_privileges: bool,
-    /// It may see and signal processes that it did not start, as far as its user may: also its worker.
+    /// It may see and signal processes that it did not start, as far as its user may: its worker, too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_processes: bool,
     /// Between SIGTERM and SIGKILL.
     #[serde(default = "grace", with = "duration")]
     pub grace: Duration,
-    /// What becomes of it when the worker is drained and its time is up.
+    /// What happens to it when the worker is drained and the drain time-out has passed.
     #[serde(default)]
     pub on_drain: OnDrain,
     /// The most bytes of output that are kept and forwarded; what is cut is marked.
     #[serde(default = "output_max")]
     pub output_max: usize,
-    /// It reports how far it has come. What declares phases or tasks does so without saying this.
+    /// It reports progress. A command with phases or tasks does so without this key.
     #[serde(default, skip_serializing_if = "is_false")]
     pub progress: bool,
     /// Its phases, in order: a report that names one has a percent by their weights.
@@ -86,7 +86,7 @@ fn output_max() -> usize {
 }
 
 impl RunConfig {
-    /// A command with everything else as by default.
+    /// A command with the default of every other setting.
     pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
         Self {
             command: command.into_iter().map(Into::into).collect(),
@@ -105,7 +105,8 @@ impl RunConfig {
         }
     }
 
-    /// Resolves a relative `cwd`, and a program given by a relative path, against the folder that they were written in.
+    /// Resolves a relative `cwd`, and a program given by a relative path, against the folder of the file that names
+    /// them.
     #[must_use]
     pub fn resolved(mut self, folder: &Path) -> Self {
         if let Some(program) = self.command.first_mut()
@@ -126,12 +127,12 @@ pub(crate) struct Command {
     pub(crate) config: RunConfig,
     pub(crate) confinement: Confinement,
     pub(crate) room: Room,
-    /// What it is given of the worker's environment, and of its user's, beside what all commands are.
+    /// What it gets of the worker's environment, and of its user's, beside what all commands get.
     passed: Vec<(String, String)>,
 }
 
 impl Command {
-    /// Looks up what the configuration names. An error names the key, what is wrong with it, and what to do.
+    /// Looks up what the configuration names. An error names the key, what is wrong with it, and how to correct it.
     pub(crate) fn prepare(config: RunConfig, layers: Layers) -> Result<Self, String> {
         if config.command.first().is_none_or(String::is_empty) {
             return Err("its command is empty".to_owned());
@@ -149,7 +150,7 @@ impl Command {
         Ok(Self { config, confinement, room, passed: home.into_iter().chain(own).collect() })
     }
 
-    /// What the worker says of it beside what all commands can do: what holds it, and what it is allowed.
+    /// What the heartbeat lists for it beside what all commands can do: what holds it, and what it is allowed.
     pub(crate) fn capabilities(&self, layers: Layers) -> Vec<&'static str> {
         let Confinement { allow_privileges, allow_processes, .. } = self.confinement;
         let mut said = vec![layers.capability(&self.confinement)];
@@ -188,15 +189,15 @@ pub(crate) fn environment(
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Variables {
     set: Vec<(String, String)>,
-    /// What is too long for the environment; stdin has it.
+    /// Parameters that are too long for the environment; stdin has them.
     left_out: Vec<String>,
 }
 
 impl Variables {
     /// `SLOTLINE_PARAM_<NAME>` of each top-level parameter: strings as they are, everything else as the JSON that was
-    /// published. An error is why a command could not rely on them.
+    /// published. An error names why a command could not rely on them.
     pub(crate) fn read(json: &str) -> Result<Self, String> {
-        // An executor refuses such requests; not every one of them may have come by this version.
+        // An executor refuses such requests, but a request may have been accepted by another version.
         parameters::check(json).map_err(|invalid| invalid.to_string())?;
         let members: BTreeMap<String, &RawValue> =
             serde_json::from_str(json).map_err(|error| format!("parameters: {error}"))?;
@@ -224,7 +225,7 @@ impl Variables {
         Ok(variables)
     }
 
-    /// What people are told of those that are left out.
+    /// A line for the execution's log about the parameters that are left out.
     pub(crate) fn notice(&self) -> Option<String> {
         let first = self.left_out.first()?;
         let name: String = first.chars().take(NAME_CHARS_SHOWN).collect();

@@ -1,4 +1,4 @@
-//! What holds a command: what it may not do to the rest of its host, and what ends it with its shim.
+//! What holds a command: what it may not do to the rest of its host, and what ends it when its shim ends.
 //!
 //! Three layers, each where the host has it. In a PID namespace the shim is the first process: nothing inside can end it,
 //! and the system ends everything inside with it. In a Landlock domain a command can signal nothing but what it started
@@ -12,12 +12,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-/// What a command is given up to it, beside a shim.
+/// What the configuration allows a command, and the user that it runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Confinement {
     /// It may gain privileges by what it executes.
     pub(crate) allow_privileges: bool,
-    /// It may reach processes that are not its own.
+    /// It may reach processes that it did not start.
     pub(crate) allow_processes: bool,
     /// The user that it is run as, if it is another.
     pub(crate) account: Option<Ids>,
@@ -37,13 +37,15 @@ impl Confinement {
     pub(crate) fn apply(&self) -> std::io::Result<()> {
         if !self.allow_privileges {
             rustix::thread::set_no_new_privs(true)?;
-            // What the worker has beyond its user is not for its commands. Ancient systems have no such set.
+            // The worker's capabilities beyond those of its user are not for its commands. Ancient systems have no such
+            // set.
             let _ = rustix::thread::clear_ambient_capability_set();
         }
         if !self.allow_processes
             && let Some(domain) = domain()
         {
-            // Refused where a command may gain privileges and its worker has none; that is an exception by its name.
+            // Refused where a command may gain privileges and its worker has none; `allow_privileges` declares that
+            // exception.
             let _ = domain.no_new_privs(false).restrict_self();
         }
         if let Some(Ids { uid, gid, groups }) = &self.account {
@@ -70,14 +72,14 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Tries them, without a trace.
+    /// Tries each layer, without a trace.
     pub(crate) fn probe() -> Self {
         // On a thread of its own, which takes its namespace along when it ends.
         let namespace = std::thread::spawn(|| nix::sched::unshare(CloneFlags::CLONE_NEWPID).is_ok()).join();
         Self { namespace: namespace.unwrap_or(false), landlock: domain().is_some() }
     }
 
-    /// What holds the commands of this worker, for its log.
+    /// The layers in words, for the worker's log.
     pub(crate) fn describe(self) -> &'static str {
         match (self.namespace, self.landlock) {
             (true, true) => "PID namespaces and Landlock",
@@ -89,7 +91,7 @@ impl Layers {
         }
     }
 
-    /// What holds a command of that kind, as a capability of its action.
+    /// The strongest layer that holds a command of that kind, as a capability of its action.
     pub(crate) fn capability(self, confinement: &Confinement) -> &'static str {
         let is_root = rustix::process::geteuid().is_root();
         if confinement.allow_processes {
@@ -104,7 +106,7 @@ impl Layers {
     }
 }
 
-/// The way for one thread to start processes as the first of a new PID namespace each.
+/// Lets one thread start processes each of which is the first of a new PID namespace.
 pub(crate) struct Doorway {
     own: OwnedFd,
 }
@@ -128,12 +130,12 @@ pub(crate) fn is_first() -> bool {
     rustix::process::getpid().is_init()
 }
 
-/// Shows this process and its descendants a `/proc` of their own namespace. Without it they see their host's, with other
-/// numbers than their own, and that is all.
+/// Shows this process and its descendants a `/proc` of their own namespace. Without it they see their host's, with
+/// other numbers than their own; nothing else changes.
 pub(crate) fn own_proc() {
     let mount = || {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-        // Or it would be mounted on the host's as well.
+        // Otherwise the mount would appear on the host as well.
         nix::mount::mount(None::<&str>, "/proc", None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         nix::mount::mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
     use std::process::{Command, Stdio};
 
-    /// What a shell says that is started by a thread so confined.
+    /// What a shell prints that is started by a thread with this confinement.
     fn told(confinement: Confinement, script: &str) -> String {
         let script = format!("worker={}; {script}", std::process::id());
         let started = std::thread::spawn(move || {

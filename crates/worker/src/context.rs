@@ -1,4 +1,4 @@
-//! What a handler gets: its parameters, who it is, whether it should end, and a way to tell how far it has come.
+//! What a handler gets: its parameters, its identity, whether it should end, and a way to report progress.
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Context {
         self.0.start.key.0
     }
 
-    /// 1-based, as people count: one that was handed back or lost before it began does not count.
+    /// 1-based, as people count: an attempt that was handed back or lost before it began does not count.
     pub fn attempt(&self) -> u32 {
         self.0.start.counts_as
     }
@@ -55,7 +55,8 @@ impl Context {
         self.0.start.key.1
     }
 
-    /// Rises with every grant of a slot. Hand it to whatever this attempt writes to, so that an older one can be refused.
+    /// Rises with every grant of a slot. Pass it to whatever this attempt writes to, so that an older attempt can be
+    /// refused.
     pub fn fence(&self) -> Fence {
         self.0.start.fence
     }
@@ -64,7 +65,7 @@ impl Context {
         &self.0.start.action_ref
     }
 
-    /// What the publisher gave to follow its request by, if anything.
+    /// The publisher's own id of its request, if the request has one.
     pub fn correlation_id(&self) -> Option<&str> {
         self.0.start.correlation_id.as_deref()
     }
@@ -83,20 +84,20 @@ impl Context {
         self.0.token.is_cancelled()
     }
 
-    /// Tells how far the attempt has come. Returns at once and never fails: what makes no sense is clipped or left out,
-    /// and the execution's log says so. May be called as often as one likes; how much of it is sent is the publisher's
-    /// choice, and what says something new (a phase, a step, a message) is sent at once.
+    /// Reports progress. Returns at once and never fails: what makes no sense is clipped or left out, with a warning in
+    /// the execution's log. May be called at any rate; how many of the reports are sent is the publisher's choice, and
+    /// a report with something new (a phase, a step, a message) is sent at once.
     pub fn progress(&self, report: Report) {
         self.0.feed.report(report);
     }
 
-    /// Tells how a task within the run stands; `parent` is the task that it is a part of.
+    /// Reports the status of a task within the run; `parent` is the task that it is a part of.
     pub fn task(&self, name: impl Into<String>, parent: Option<&str>, status: TaskStatus) {
         let parent = parent.map(str::to_owned);
         self.about(Task { name: name.into(), parent, status: Some(status), ..Task::default() });
     }
 
-    /// Tells that a task within the run has failed, and why. That the attempt fails is the handler's to decide.
+    /// Reports that a task within the run has failed, and why. Whether the attempt fails is the handler's decision.
     pub fn task_failed(&self, name: impl Into<String>, error: impl Into<HandlerError>) {
         let error = Some(error.into().into_failure());
         self.about(Task { name: name.into(), status: Some(TaskStatus::Failed), error, ..Task::default() });
@@ -106,12 +107,12 @@ impl Context {
         self.progress(Report { task: Some(Box::new(task)), ..Report::default() });
     }
 
-    /// Tells something worth knowing.
+    /// Reports a message at the level `info`.
     pub fn info(&self, message: impl Into<String>) {
         self.progress(Report { message: Some(message.into()), ..Report::default() });
     }
 
-    /// Tells of something that went wrong, without failing.
+    /// Reports a message at the level `error`, without failing.
     pub fn error(&self, message: impl Into<String>) {
         self.progress(Report { level: Level::Error, message: Some(message.into()), ..Report::default() });
     }

@@ -1,4 +1,4 @@
-//! The only place where this crate draws by chance.
+//! The only place where this crate draws random numbers.
 
 use slotline_protocol::Incarnation;
 use uuid::Uuid;
@@ -8,12 +8,12 @@ pub(crate) fn uuid() -> Uuid {
     Uuid::new_v4()
 }
 
-/// The next name of a worker.
+/// The name of a new incarnation.
 pub(crate) fn incarnation() -> Incarnation {
     Incarnation(uuid())
 }
 
-/// What nobody can guess.
+/// A value that can't be guessed.
 pub(crate) fn nonce() -> String {
     uuid().simple().to_string()
 }

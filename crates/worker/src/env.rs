@@ -1,15 +1,15 @@
-//! Which variables of the worker's own environment a command is given: by name, and never one of Slotline's settings.
+//! Which variables of the worker's own environment a command gets: by name, and never one of Slotline's settings.
 //!
-//! A worker is configured by its environment, often with passwords, so a command has what is named here or in `env_pass`
-//! and nothing else of it.
+//! A worker is configured by its environment, often with passwords, so a command gets the variables that are named here
+//! or in `env_pass` and no others.
 
 use std::ffi::OsString;
 
-/// What every command is given, where the worker has it.
+/// What every command gets, where the worker has it.
 pub const ENV_PASSED: &[&str] =
     &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR"];
 
-/// What Slotline's own settings begin with.
+/// The prefix of Slotline's own settings.
 const OWN: &str = "SLOTLINE_";
 
 /// Why a name can't be passed; `None` if it can.
@@ -25,7 +25,7 @@ pub(crate) fn refusal(pattern: &str) -> Option<String> {
         .then(|| format!("{pattern:?} is a setting of the worker, which may be a secret: a command is never given one"))
 }
 
-/// Of the variables those that a pattern names.
+/// Those of the variables that a pattern names.
 pub(crate) fn passed<'a>(
     patterns: impl IntoIterator<Item = &'a str>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,

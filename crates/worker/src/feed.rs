@@ -1,8 +1,9 @@
-//! What one attempt tells of itself, on its way to the duty book: bounded, never blocking, never failing.
+//! What one attempt reports, on its way to the duty book: bounded, never blocking, never failing.
 //!
-//! While the book has not come round, reports that say nothing new are merged into the newest. When there is no room,
-//! the oldest plain progress goes first; then the oldest message, into the next one of its level, and the book hears how
-//! many. Not here: what makes no sense (`check`), and how much is said in the end (`duty`).
+//! Until the loop takes the waiting reports, those without anything new are merged into the newest. When there is no
+//! room, the oldest plain progress goes first; then the oldest message is merged into the next one of its level, and
+//! the duty book gets the number of dropped entries. Not here: what makes no sense (`check`), and how much is sent in
+//! the end (`duty`).
 
 mod waiting;
 
@@ -19,27 +20,28 @@ use crate::check;
 use crate::duty::{Ending, Now, Shortage, Told};
 use waiting::Waiting;
 
-/// The most warnings about what one attempt reports; the last says that further ones are left out.
+/// The most warnings about what one attempt reports; the last states that further ones are left out.
 pub(crate) const NOTICES_MAX: u32 = 20;
 
-/// Who is told at once that an attempt has ended: the next in line may be waiting for it.
+/// Takes the end of an attempt at once: the next one of its line may be waiting for it.
 pub(crate) trait Listener: Send + Sync {
     /// Nothing of the attempt is left.
     fn ended(&self, feed: &Feed, ending: Ending);
-    /// Nothing of the attempt ever was: the worker is short of something.
+    /// The attempt never started: the worker is short of something.
     fn unstarted(&self, feed: &Feed, shortage: Shortage);
 }
 
-/// The attempt's end of the line.
+/// The attempt's end of the way to the duty book.
 pub(crate) struct Feed {
     pub(crate) key: AttemptKey,
     waiting: Mutex<Waiting>,
-    /// When it was looked at last, in microseconds since boot; 0 before.
+    /// When the loop took from it last, in microseconds since boot; 0 before.
     looked_at: AtomicU64,
     /// Warnings given so far, those left out included.
     notices: AtomicU32,
     listener: Arc<dyn Listener>,
-    /// Where it says that there is something to take. Bounded without being so: it says it once until it is taken.
+    /// To the loop: this feed has something to take. The channel needs no bound: a feed is in it once until it is taken
+    /// from.
     announcements: mpsc::UnboundedSender<Arc<Feed>>,
 }
 
@@ -65,13 +67,13 @@ impl Feed {
         self.announce(&mut waiting);
     }
 
-    /// Takes a report as a handler makes it.
+    /// Takes a report from a handler.
     pub(crate) fn report(self: &Arc<Self>, report: Report) {
         let report = check::checked(report, &mut |warning| self.notice(warning));
         self.push(Told::Progress(report));
     }
 
-    /// Takes a report as a command writes it.
+    /// Takes a line from a command.
     pub(crate) fn line(self: &Arc<Self>, line: &[u8]) {
         if let Some(report) = check::read(line, &mut |warning| self.notice(warning)) {
             self.push(Told::Progress(report));
@@ -83,9 +85,9 @@ impl Feed {
         self.push(Told::Log { stream, lines });
     }
 
-    /// Warns of something that the attempt did wrong in reporting, in its own log.
+    /// Writes a warning about the attempt's own reports into its log.
     pub(crate) fn notice(self: &Arc<Self>, warning: String) {
-        // Never back at 0: nobody makes that many.
+        // Never wraps to 0: no attempt causes that many warnings.
         let before = self.notices.fetch_add(1, Ordering::Relaxed);
         let line = match before + 1 {
             NOTICES_MAX => "further warnings about what this attempt reports are left out".to_owned(),
@@ -98,12 +100,12 @@ impl Feed {
         self.push(Told::Log { stream: Stream::Notice, lines: vec![line] });
     }
 
-    /// The last word: whatever was told before is taken up first.
+    /// The end of the attempt; what waits in the feed is taken before it.
     pub(crate) fn ended(&self, ending: Ending) {
         self.listener.ended(self, ending);
     }
 
-    /// The last word of an attempt that could not be started.
+    /// The end of an attempt that could not be started.
     pub(crate) fn unstarted(&self, shortage: Shortage) {
         self.listener.unstarted(self, shortage);
     }
@@ -116,19 +118,19 @@ impl Feed {
 
     fn announce(self: &Arc<Self>, waiting: &mut Waiting) {
         if !mem::replace(&mut waiting.is_announced, true) {
-            // Without a loop there is nobody to tell, and that is no matter of the attempt's.
+            // Without a loop there is no receiver, which is no concern of the attempt.
             let _ = self.announcements.send(self.clone());
         }
     }
 
-    /// All that waits: that it started, and then what it told, oldest first.
+    /// All that waits: the start of the attempt, and then its reports, oldest first.
     pub(crate) fn take(&self) -> (Option<Now>, VecDeque<Told>) {
         let mut waiting = self.lock();
         waiting.is_announced = false;
         (waiting.started_at.take(), waiting.take())
     }
 
-    /// When it was looked at last, as far as somebody noted it.
+    /// When the loop took from it last, as far as [`Self::note_look`] was called.
     pub(crate) fn looked_at(&self) -> Option<Duration> {
         Some(self.looked_at.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Duration::from_micros)
     }

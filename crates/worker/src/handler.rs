@@ -1,4 +1,4 @@
-//! Handlers: attempts that run inside the worker's process, each as a task of its own on a runtime of their own.
+//! Handlers: attempts that run inside the worker's process, each as a task on a runtime that only handlers have.
 //!
 //! A panic is a failure with its message and backtrace. A handler that blocks its thread delays others, but neither
 //! heartbeats nor commands.
@@ -24,31 +24,32 @@ use crate::duty::{Ending, Json, Start};
 use crate::feed::Feed;
 use crate::{limit, panic};
 
-/// A handler, as it is kept: whatever it gives back is JSON by then.
+/// A handler as the worker keeps it: its result is JSON by then.
 pub(crate) type Handler = Arc<dyn Fn(Context) -> BoxFuture + Send + Sync>;
 
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Json, Failure>> + Send>>;
 
-/// Why a handler failed. Made from any error with `?`; its message then names the causes, too.
+/// Why a handler failed. Made from any error with `?`; its message then has the causes, too.
 ///
-/// Not an [`std::error::Error`] itself, which is what makes that conversion possible.
+/// Does not implement [`std::error::Error`] itself: this is what makes that conversion possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerError(Failure);
 
 impl HandlerError {
-    /// An error in words, with the code `handler_error`.
+    /// An error with a message and the code `handler_error`.
     pub fn new(message: impl Into<String>) -> Self {
         Self(Failure::new("handler_error", message))
     }
 
-    /// With a code of the handler's own, for whoever reads the execution's error.
+    /// With a code of the handler's own, for readers of the execution's error.
     #[must_use]
     pub fn code(mut self, code: &str) -> Self {
         code.clone_into(&mut self.0.code);
         self
     }
 
-    /// Where it happened, for whoever looks for the cause: a backtrace, or that of the program behind the handler.
+    /// With the place of the error, for the search for its cause: a backtrace, or that of the program behind the
+    /// handler.
     #[must_use]
     pub fn stack_trace(mut self, stack_trace: impl Into<String>) -> Self {
         self.0.stack_trace = Some(stack_trace.into());
@@ -94,7 +95,7 @@ where
     })
 }
 
-/// What the loop holds of a running handler.
+/// The loop's hold on a running handler.
 #[derive(Debug)]
 pub(crate) struct Handle {
     token: CancellationToken,
@@ -113,13 +114,12 @@ impl Handle {
     }
 }
 
-/// Starts a handler; its feed hears when it starts and how it ends.
+/// Starts a handler; its feed gets the start and the end.
 pub(crate) fn start(handlers: &runtime::Handle, handler: &Handler, start: Start, feed: Arc<Feed>) -> Handle {
     let token = CancellationToken::new();
     let context = Context::new(start, token.clone(), feed.clone());
     let handler = handler.clone();
-    // Dropped when the task is, however that comes about, be it before its first poll: then, and only then, nothing of
-    // it is left.
+    // Dropped when the task is, even before its first poll: then, and only then, nothing of the attempt is left.
     let last_word = LastWord { feed: Some(feed), ending: None };
     let task = handlers.spawn(async move {
         let mut last_word = last_word;

@@ -1,7 +1,7 @@
-//! What a process leaves to the next one of its name: outcomes that were not recorded when it had to end.
+//! What a process leaves to the next one of its name: the outcomes that were not recorded when it had to end.
 //!
-//! One file beside the lock, written whole and put in place at once; the holder of the lock reads and writes it. Nothing
-//! here is for the loop's thread.
+//! One file beside the lock, written whole and renamed into place; only the holder of the lock reads and writes it.
+//! Nothing here is for the loop's thread.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -20,7 +20,7 @@ pub(crate) struct Legacy {
     path: PathBuf,
 }
 
-/// How many outcomes were written, and for how many there was no room.
+/// How many outcomes were written, and how many did not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) kept: usize,
@@ -36,7 +36,7 @@ impl Legacy {
         &self.path
     }
 
-    /// What the process before has left; of a line that can't be read only that it is there is known, and logged.
+    /// What the process before has left; a line that can't be read is logged and left out.
     pub(crate) fn read(&self) -> io::Result<Vec<Ended>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::open(&self.path, flags, Mode::empty()) {
@@ -48,7 +48,7 @@ impl Legacy {
             return Err(io::Error::other("it is no regular file"));
         }
         let mut text = Vec::new();
-        // Twice, since what was written within the bound is a little longer as text.
+        // Twice the bound, since what was written within it is a little longer as text.
         File::from(file).take(2 * BYTES_MAX as u64).read_to_end(&mut text)?;
         let mut words = Vec::new();
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -63,7 +63,7 @@ impl Legacy {
         Ok(words)
     }
 
-    /// Puts these in place of what was kept before; nothing is kept of nothing. On the disk when it comes back.
+    /// Replaces what was kept before; without outcomes the file is removed. On the disk when this returns.
     pub(crate) fn write(&self, words: Vec<Ended>) -> io::Result<Written> {
         let new = self.path.with_extension("unrecorded.new");
         for stale in words.is_empty().then_some(&self.path).into_iter().chain([&new]) {

@@ -17,13 +17,14 @@
 //! # }
 //! ```
 //!
-//! A worker runs what it is granted and says how it went, until that is recorded; it decides nothing about order or
-//! limits, and never touches the journal. What it owes is decided in [`duty`], a pure book, and what it does about that in
-//! [`driver`], as pure; everything else here carries that out. Deliberately absent: retries (the executor's), and any claim on work (it is assigned).
+//! A worker runs what it is granted and reports the outcome until that is recorded; it decides nothing about order or
+//! limits, and never touches the journal. [`duty`], a pure book, decides what the worker owes, and [`driver`], also
+//! pure, decides what it does about that; everything else here carries it out. Deliberately absent: retries (the
+//! executor's), and any claim on work (it is assigned).
 //!
-//! An attempt tells how far it has come with [`Context::progress`], or as a command with [`progress::send`] or lines of
-//! JSON at the socket that is named in its environment. Neither ever fails it or holds it up: what makes no sense is
-//! clipped with a warning in its log, what is too much is merged and counted, what finds no broker is kept and sent later.
+//! An attempt reports progress with [`Context::progress`], or as a command with [`progress::send`] or with lines of
+//! JSON on the socket that its environment names. Neither ever fails it or holds it up: what makes no sense is clipped
+//! with a warning in its log, what is too much is merged and counted, what finds no broker is kept and sent later.
 //! `examples/` shows a deployment and a transfer.
 
 mod account;

@@ -1,4 +1,5 @@
-//! What of an ending fits into an envelope that every reader takes: size and depth of results, errors and their details.
+//! How much of an ending fits into an envelope that every reader takes: size and depth of results, errors and their
+//! details.
 
 use serde_json::Value;
 use slotline_protocol::Sizes;
@@ -8,7 +9,7 @@ use slotline_protocol::message::Failure;
 use crate::check::clip;
 use crate::duty::{Ending, Json};
 
-/// The largest result: what an envelope holds beside everything else that a completion says.
+/// The largest result: what an envelope holds beside the other members of a completion.
 pub const RESULT_BYTES_MAX: usize = Sizes::OUTCOME_FULL;
 /// The deepest nesting of a result or of an error's details; the envelope around them has a few levels of its own.
 pub const RESULT_DEPTH_MAX: usize = DEPTH_MAX - 10;
@@ -17,8 +18,8 @@ const ERROR_MESSAGE_BYTES_MAX: usize = 16 << 10;
 const STACK_TRACE_BYTES_MAX: usize = 64 << 10;
 const DETAILS_BYTES_MAX: usize = 256 << 10;
 
-/// What of an ending the broker takes: a result that it does not is a failure, and an error is clipped. Of an ending that
-/// any reader takes nothing is lost where the broker limits nothing.
+/// What of an ending the broker takes: a result that it does not take is a failure, and an error is clipped. Where the
+/// broker has no limits, an ending that any reader takes loses nothing.
 pub(crate) fn fit(mut ending: Ending, sizes: Sizes) -> Ending {
     let most = sizes.outcome();
     if most >= RESULT_BYTES_MAX {
@@ -38,8 +39,8 @@ pub(crate) fn fit(mut ending: Ending, sizes: Sizes) -> Ending {
     ending
 }
 
-/// Drops the details of an error, and then the ends of its texts, where it has more than half of so many bytes: the last
-/// reports are still to be told with it.
+/// Drops the details of an error, and then the ends of its texts, where it has more than half of so many bytes: the
+/// completion must have room for the last reports.
 fn clip_to(failure: &mut Failure, most: usize) {
     if bytes(failure) > most / 2 {
         failure.details = None;
@@ -57,7 +58,7 @@ fn bytes(failure: &Failure) -> usize {
     serde_json::to_vec(failure).map_or(0, |json| json.len())
 }
 
-/// Refuses a result that no reader would take.
+/// Refuses a result that some reader would refuse.
 pub(crate) fn result(result: Json) -> Result<Json, Failure> {
     let text = result.0.get();
     if text.len() > RESULT_BYTES_MAX {

@@ -1,6 +1,6 @@
-//! The worker's hold on the broker: a session, and the queue of the current incarnation consumed through it.
+//! The worker's link to the broker: a session that consumes the queue of the current incarnation.
 //!
-//! An error anywhere drops the session and builds the next; attempts go on meanwhile, for only the fence ends them.
+//! An error anywhere drops the session and builds the next; attempts go on meanwhile, as only the fence ends them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ const PREFETCH: u16 = 1_000;
 /// Deliveries taken at once.
 const BATCH_MAX: usize = 256;
 
-/// Sessions whose queues are not yet put away; those before them are left to expire.
+/// Sessions whose queues are not deleted yet; the queues of older sessions are left to expire.
 const FORMERS_MAX: usize = 4;
 
 pub(crate) struct Link {
@@ -25,7 +25,7 @@ pub(crate) struct Link {
     state: State,
 }
 
-/// Where the queues of a worker are, and whose they are.
+/// The names and the owner of a worker's queues.
 #[derive(Clone)]
 struct Place {
     prefix: String,
@@ -49,7 +49,7 @@ struct Connected {
     subscribed: Result<Subscribed, Error>,
     /// The broker refuses the first session or a right that it needs: another try is of no use.
     is_final: bool,
-    /// What is still to be put away, also of a session that came to nothing.
+    /// The queues that are still to be deleted, also that of a session which failed.
     formers: Vec<Former>,
 }
 
@@ -65,15 +65,15 @@ struct Open {
     acker: Acker,
 }
 
-/// What has become of the link.
+/// What happened to the link.
 pub(crate) enum LinkEvent {
     /// The queue of that incarnation is consumed.
     Subscribed(Incarnation),
-    /// These came through the queue of that incarnation.
+    /// These deliveries came through the queue of that incarnation.
     Delivered(Incarnation),
     /// The session is over; the next is being built.
     Lost,
-    /// The broker refuses the first session, or a right that it needs; there is no use in waiting.
+    /// The broker refuses the first session, or a right that it needs: another try is of no use.
     Denied(Error),
 }
 
@@ -135,7 +135,7 @@ impl Link {
         }
     }
 
-    /// The session, if there is one whose queue is consumed.
+    /// The session, if its queue is consumed.
     pub(crate) fn session(&self) -> Option<&Session> {
         match &self.state {
             State::Open(open) => Some(&open.subscribed.session),
@@ -143,7 +143,7 @@ impl Link {
         }
     }
 
-    /// The duty book has all of these.
+    /// To be called when the duty book has all of these.
     pub(crate) fn ack(&self, deliveries: &[Delivery]) {
         if let (State::Open(open), Some(last)) = (&self.state, deliveries.last()) {
             open.acker.ack_up_to(last.tag);
@@ -155,18 +155,18 @@ impl Link {
         let placeholder = State::Connecting(Box::pin(std::future::pending()));
         match std::mem::replace(&mut self.state, placeholder) {
             State::Open(open) => self.move_to(open.supervisor, open.subscribed, incarnation),
-            // It is asked for again once the session is there.
+            // The loop subscribes again once the session is there.
             connecting @ State::Connecting(_) => self.state = connecting,
         }
     }
 
-    /// Ends the session in order: what is published goes out first.
+    /// Closes the session in order: what is published goes out first.
     pub(crate) async fn close(self) {
         if let State::Open(open) = self.state {
             let queue = self.place.queue(open.subscribed.queue());
             let Subscribed { session, consumer, .. } = open.subscribed;
             drop(consumer);
-            // It would expire by itself.
+            // Otherwise the queue would expire by itself.
             let _ = session.delete_queue(&queue).await;
             session.close().await;
         }
@@ -195,7 +195,8 @@ impl Link {
             let Subscribed { session, consumer, .. } = from;
             drop(consumer);
             let subscribed = subscribe(session.clone(), &place, incarnation, &formers).await;
-            // It is not read any more; left alone it would expire. Last, because a failure ends the session.
+            // The queue is not read any more; otherwise it would expire. Deleted last, because a failure ends the
+            // session.
             let unwanted = subscribed.is_ok().then(|| place.queue(former));
             OptionFuture::from(unwanted.as_deref().map(|queue| session.delete_queue(queue))).await;
             Connected { supervisor, subscribed, is_final: false, formers: Vec::new() }
@@ -224,8 +225,9 @@ async fn connect(
     Connected { supervisor, subscribed, is_final, formers }
 }
 
-/// Reads a queue of this session, and before it what waits in those of earlier sessions. Their node may be away, so they are
-/// unbound first, which no node keeps from happening; left bound, each would refuse what is meant for this incarnation.
+/// Reads a queue of this session, and before it what waits in those of earlier sessions. Their node may be away, so
+/// they are unbound first, which works without the node; a queue that stayed bound would refuse what is meant for this
+/// incarnation.
 async fn subscribe(
     session: Session,
     place: &Place,

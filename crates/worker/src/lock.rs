@@ -1,9 +1,9 @@
-//! Proof that nothing of a former process lives: a lock file that shims inherit, and a mark that commands can't shed.
+//! Proof that nothing of a former process lives: a lock file that shims inherit, and a mark that commands can't remove.
 //!
 //! The lock is on the open file, and the worker and each of its shims hold a copy of it. A process that gets the lock
-//! therefore knows that those are gone; it then looks for what they may have left behind, which bears the marks of this
-//! very file. After that everything of the process before is gone, and the file tells which incarnations that one had.
-//! Commands inherit nothing of it, and the lock is held through a copy that nothing can be written through.
+//! therefore knows that those are gone; it then looks for processes that they left behind, which bear the marks of this
+//! very file. After that everything of the process before is gone, and the file lists the incarnations of that process.
+//! Commands inherit nothing of it, and the lock is held through a copy that can't be written through.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -27,9 +27,9 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// For reading and writing; no other process has it.
+    /// For reading and writing; only this process has it.
     file: File,
-    /// What the lock is on: for reading alone, and shared with the shims.
+    /// The file that is locked: open for reading alone, and shared with the shims.
     held: File,
     path: PathBuf,
     formers: Vec<Incarnation>,
@@ -92,12 +92,12 @@ impl Lock {
         Ok(lock)
     }
 
-    /// What the processes of this worker's commands bear.
+    /// The marks of this worker's commands.
     pub(crate) fn marks(&self) -> Arc<Marks> {
         self.marks.clone()
     }
 
-    /// A copy for shims to hold: the lock is free once the last is gone.
+    /// A copy for a shim to hold: the lock is free once the last copy is closed.
     pub(crate) fn share(&self) -> std::io::Result<OwnedFd> {
         Ok(self.held.try_clone()?.into())
     }
@@ -107,13 +107,13 @@ impl Lock {
         &self.formers
     }
 
-    /// Leaves an incarnation of this process for its successor to read.
+    /// Writes down an incarnation of this process for its successor to read.
     pub(crate) fn note(&self, incarnation: Incarnation) {
         let written = (&self.file).seek(SeekFrom::End(0)).and_then(|_| writeln!(&self.file, "{incarnation}"));
         self.warn(written);
     }
 
-    /// All is said: there is nothing that a successor could add.
+    /// Everything is reported: a successor has nothing to add.
     pub(crate) fn clear(&self) {
         self.warn(self.file.set_len(0));
     }
@@ -128,7 +128,7 @@ impl Lock {
 
 /// Opens a regular file of this user's, and follows no link to it.
 fn open(path: &Path, flags: OFlags) -> std::io::Result<File> {
-    // A queue or a terminal by that name must not hold up the worker.
+    // A queue or a terminal of that name must not hold up the worker.
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
     let found = file.metadata()?;

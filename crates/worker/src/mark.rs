@@ -1,10 +1,10 @@
 //! A mark that all processes of an attempt bear, whatever they do to their environment, session, group or parents.
 //!
-//! It is the hard limit of `RLIMIT_RTTIME`: inherited by every child and over every `exec`, without effect for a process
-//! without a real-time priority, and shown to everybody in `/proc/<pid>/limits`. So what a shim that was killed has left
-//! behind is found, also where it has become another user. A process that lowers the limit on purpose sheds its mark: against
-//! malice there are namespaces and domains (`confine`).
-//! Reads `/proc`: not for the loop's thread.
+//! It is the hard limit of `RLIMIT_RTTIME`: inherited by every child and over every `exec`, without effect for a
+//! process without a real-time priority, and readable by every user in `/proc/<pid>/limits`. So the processes that a
+//! killed shim left behind are found, also those that have become another user. A process that lowers the limit on
+//! purpose removes its mark: against malice there are namespaces and domains (`confine`). Reads `/proc`: not for the
+//! loop's thread.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,12 +42,12 @@ pub(crate) struct Marks {
 pub(crate) struct Stubborn {
     pub(crate) pid: i32,
     pub(crate) uid: u32,
-    /// Why the signal was refused; none: it was sent, and the process lives on.
+    /// Why the signal was refused; `None`: it was sent, and the process lives on.
     pub(crate) errno: Option<Errno>,
 }
 
 impl Marks {
-    /// `worker` is any number that no other worker of this host has.
+    /// `worker` is a number that no other worker of this host has.
     pub(crate) fn new(worker: u64) -> Self {
         Self { worker: worker & ((1 << WORKER_BITS) - 1), next: AtomicU64::new(0) }
     }
@@ -61,7 +61,7 @@ impl Marks {
         mark.0 >> NUMBER_BITS == (BASE >> NUMBER_BITS | self.worker)
     }
 
-    /// Kills whatever bears a mark of this worker, be it of a former process. Whether something is left.
+    /// Kills every process with a mark of this worker, also those of a former process. Returns those that are left.
     pub(crate) fn sweep(&self) -> Vec<Stubborn> {
         kill(|mark| self.covers(mark))
     }
@@ -77,12 +77,13 @@ impl Mark {
         text.parse().ok().map(Self)
     }
 
-    /// Marks this process and all its descendants to be.
+    /// Marks this process and all its future descendants.
     pub(crate) fn bear(self) -> rustix::io::Result<()> {
         rustix::process::setrlimit(Resource::Rttime, Rlimit { current: Some(self.0), maximum: Some(self.0) })
     }
 
-    /// Kills all that bears it, and comes back when nothing is left. Says once of each that can't be ended.
+    /// Kills all that bears it, and returns when nothing is left. Calls `say` once for each process that can't be
+    /// ended.
     pub(crate) fn end_all(self, mut say: impl FnMut(Stubborn)) {
         let (mut quiet, mut pause, mut known) = (0, LOOK_AGAIN, BTreeSet::new());
         while quiet < QUIET_LOOKS {
@@ -104,7 +105,7 @@ impl Mark {
     }
 }
 
-/// Kills what bears such a mark, and gives back whom.
+/// Kills every process with such a mark, and returns those that still ran.
 fn kill(is_wanted: impl Fn(Mark) -> bool) -> Vec<Stubborn> {
     let mut left = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -131,13 +132,13 @@ fn borne(limits: &str) -> Option<Mark> {
     (hard & BASE != 0).then_some(Mark(hard))
 }
 
-/// Ended, and not reaped by its parent yet: it runs no more.
+/// It has ended, and its parent has not reaped it yet: it runs no more.
 fn is_zombie(pid: i32) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
 }
 
-/// The user that a process acts as.
+/// The effective user of a process.
 pub(crate) fn uid(pid: i32) -> u32 {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap_or_default();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));

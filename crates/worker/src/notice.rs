@@ -1,4 +1,4 @@
-//! What the driver has operators read, in the log.
+//! Writes the driver's notices for operators into the log.
 
 use slotline_protocol::chain;
 

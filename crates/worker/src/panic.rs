@@ -1,7 +1,7 @@
-//! What a handler's panic said and where: the message and backtrace that its failure carries.
+//! The message and the backtrace of a handler's panic, which its failure carries.
 //!
-//! A hook is the only place that sees the stack of a panic. It is put before the one that was there, and keeps to panics
-//! of handlers; all others pass through.
+//! Only a hook sees the stack of a panic. This one is put before the one that was there, and keeps to panics of
+//! handlers; all others pass through.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -16,7 +16,7 @@ tokio::task_local! {
 
 static INSTALLED: Once = Once::new();
 
-/// Where the hook leaves what it saw of one handler.
+/// Where the hook leaves the panic of one handler.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caught(Arc<Mutex<Option<Seen>>>);
 
@@ -27,7 +27,7 @@ struct Seen {
 }
 
 impl Caught {
-    /// The failure that a panic amounts to.
+    /// The failure for a panic.
     pub(crate) fn failure(&self, payload: &(dyn Any + Send)) -> Failure {
         let message = payload
             .downcast_ref::<&str>()
@@ -44,7 +44,7 @@ impl Caught {
     }
 }
 
-/// Runs a handler so that the hook knows it.
+/// Runs a handler so that the hook recognizes its panics.
 pub(crate) async fn scope<F: Future>(caught: Caught, handler: F) -> F::Output {
     CAUGHT.scope(caught, handler).await
 }

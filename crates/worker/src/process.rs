@@ -1,6 +1,6 @@
-//! Runs one attempt as a command: starts it under a shim, listens to it, and says how it ended.
+//! Runs one attempt as a command: starts it under a shim, reads what it writes, and reports how it ended.
 //!
-//! It always ends with an [`Ending`], and then nothing of the attempt is left. Not here: why it is asked to end, and
+//! It always ends with an [`Ending`], and then nothing of the attempt is left. Not here: why it is interrupted, and
 //! what its ending means (`duty`).
 
 pub(crate) mod output;
@@ -41,12 +41,12 @@ use result::Exit;
 
 /// Shims tried before an attempt counts as not startable.
 const SHIMS_TRIED: u32 = 3;
-/// How long output is read after the last descendant has gone: a pipe may be in the hands of a process that the command
-/// did not start.
+/// How long output is read after the last descendant has gone: a process that the command did not start may hold the
+/// pipe.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
 
-/// What the loop asks of a running attempt.
+/// What the loop orders of a running attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask {
     Interrupt { grace: Duration },
@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     pub(crate) start: Start,
     pub(crate) command: Arc<Command>,
     pub(crate) places: Places,
-    /// Where its reports are read, and its files.
+    /// Where its reports and its files are read.
     pub(crate) channels: runtime::Handle,
     pub(crate) feed: Arc<Feed>,
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
@@ -66,13 +66,13 @@ pub(crate) struct Plan {
     pub(crate) fence: watch::Receiver<Option<Duration>>,
 }
 
-/// Runs the command to its end, and tells its feed.
+/// Runs the command to its end, and reports to its feed.
 pub(crate) async fn run(pool: Pool, plan: Plan) {
     let feed = plan.feed.clone();
     let (channels, places) = (plan.channels.clone(), plan.places.clone());
     let ended = attempt(&pool, plan).await;
     if !matches!(ended, Ok(Ending { result: Ok(_), .. })) {
-        // Nothing waits for that: no other attempt has files of these names.
+        // Nothing waits for the removal: no other attempt has files of these names.
         channels.spawn_blocking(move || places.clear());
     }
     match ended {
@@ -81,7 +81,7 @@ pub(crate) async fn run(pool: Pool, plan: Plan) {
     }
 }
 
-/// `Err`: it could not be started, for want of something that is the worker's to have.
+/// `Err`: it could not be started, as the worker is short of something.
 async fn attempt(pool: &Pool, mut plan: Plan) -> Result<Ending, Shortage> {
     if let Ok(Ask::Interrupt { .. } | Ask::Kill) = plan.asks.try_recv() {
         return Ok(unstarted(Failure::new("cancelled", "it was ended before it started")));
@@ -126,7 +126,7 @@ async fn attempt(pool: &Pool, mut plan: Plan) -> Result<Ending, Shortage> {
     Ok(ending)
 }
 
-/// Makes the attempt's files ready. An attempt that can't be listened to runs all the same.
+/// Makes the attempt's files ready. An attempt without a socket for its reports runs all the same.
 async fn prepare(plan: &Plan) -> io::Result<Option<UnixListener>> {
     let (places, id) = (plan.places.clone(), plan.start.key.0);
     let folder = places.folder.clone();
@@ -157,28 +157,28 @@ fn unstarted(error: Failure) -> Ending {
 
 struct Running {
     shim: Shim,
-    /// Told once it has started.
+    /// Written into its log once it has started.
     notice: Option<String>,
-    /// Where it is listened to for its reports.
+    /// Where its reports are read.
     channel: Option<Channel>,
     serial: u64,
     is_started: bool,
     exit: Exit,
-    /// Processes that outlived the command, and were then asked to end.
+    /// Processes that outlived the command, and then got SIGTERM.
     left_behind: u32,
     stdout: Reader,
     stderr: Reader,
     allowance: Allowance,
 }
 
-/// How it was learnt that nothing is left.
+/// How the end of the last process was observed.
 #[derive(Clone, Copy)]
 enum Ended {
     Gone,
     Refused {
         errno: i32,
     },
-    /// The shim itself was killed; what it held may live.
+    /// The shim itself was killed; its processes may live.
     ShimLost,
 }
 
@@ -201,7 +201,7 @@ impl Running {
         let mut tried = 0;
         loop {
             crash::point("worker.spawn.before");
-            // One that was idle may have been killed meanwhile.
+            // An idle shim may have been killed meanwhile.
             let room = plan.command.room;
             let shim = if tried == 0 { pool.take(room).await? } else { pool.fresh(room).await? };
             let (stdout, stdout_end) = pipe()?;
@@ -212,10 +212,10 @@ impl Running {
                 stdout: stdout_end,
                 stderr: stderr_end,
             };
-            // Whatever may fail comes first: once it is started, nothing says that it has ended but its shim.
+            // What may fail comes first: once the command is started, only its shim reports its end.
             let readers = (Reader::new(stdout, Stream::Stdout)?, Reader::new(stderr, Stream::Stderr)?);
             let serial = pool.serial();
-            // The fence may have moved on while this one waited for its turn.
+            // The fence may have moved on while this attempt waited for its turn.
             let deadline = plan.start.deadline.map(|deadline| plan.fence.borrow().unwrap_or(deadline).max(deadline));
             let start = wire::Start { deadline, grace: plan.command.config.grace };
             match shim.start(serial, start, &files) {
@@ -245,7 +245,7 @@ impl Running {
         }
     }
 
-    /// Passes on what is said and asked, until nothing of the attempt is left.
+    /// Passes on orders, reports and output, until nothing of the attempt is left.
     async fn watch(&mut self, plan: &mut Plan) -> Ended {
         let obeys_the_fence = plan.start.deadline.is_some();
         let (mut is_asked, mut is_fenced) = (true, obeys_the_fence);
@@ -278,7 +278,7 @@ impl Running {
                 ask = plan.asks.recv(), if is_asked => match ask {
                     Some(Ask::Interrupt { grace }) => self.order(Order::Interrupt { grace }),
                     Some(Ask::Kill) => self.order(Order::Kill),
-                    // Nobody is left to ask: the loop has ended, and so must this.
+                    // The loop has ended and sends no more orders; so the attempt must end.
                     None => {
                         is_asked = false;
                         self.order(Order::Kill);
@@ -290,21 +290,21 @@ impl Running {
                         self.order(Order::Extend { deadline });
                     }
                 }
-                // What it prints comes after word of its start.
+                // Its output is reported after its start.
                 read = self.stdout.read(), if self.is_started => self.stdout.take(read, &mut self.allowance, &plan.feed),
                 read = self.stderr.read(), if self.is_started => self.stderr.take(read, &mut self.allowance, &plan.feed),
             }
         }
     }
 
-    /// The shim itself was ended: ends what it held, and comes back when nothing of that is left.
+    /// The shim itself was killed: ends its processes, and returns when none is left.
     async fn end_strays(&self, plan: &Plan) {
         tracing::warn!(execution.id = %plan.start.key.0, "the shim of an attempt was killed");
         let feed = plan.feed.clone();
         self.shim.end_all(move |stubborn| say_stubborn(&feed, stubborn)).await;
     }
 
-    /// Says what is easily overlooked: that something which was to go on in the background is no more.
+    /// Logs what is easily overlooked: that a process which was to go on in the background was ended.
     fn say_left_behind(&self, plan: &Plan) {
         let Start { key: (id, _), counts_as, action_ref, .. } = &plan.start;
         if self.left_behind > 0 {
@@ -319,7 +319,7 @@ impl Running {
     }
 
     fn order(&self, order: Order) {
-        // A shim that can't be told is one that is gone, which its socket says, too.
+        // A shim that takes no order has ended, which its socket shows, too.
         let _ = self.shim.order(self.serial, order);
     }
 
@@ -334,13 +334,13 @@ impl Running {
                 }
             }
         };
-        // Past the wait, whoever still holds the pipe prints for nobody.
+        // Past the wait, the pipe is held by a process that does not belong to the attempt.
         let _ = tokio::time::timeout(DRAIN_WAIT, all).await;
         self.stdout.output.finish(&mut self.allowance, feed);
         self.stderr.output.finish(&mut self.allowance, feed);
     }
 
-    /// What its end comes to, and the shim, which may be used again.
+    /// The ending that the attempt's end amounts to, and the shim, which may be used again.
     async fn judge(self, plan: &Plan, ended: Ended) -> (Ending, Shim) {
         let Self { shim, exit, stdout, stderr, .. } = self;
         let (places, tail) = (plan.places.clone(), stdout.output.into_tail());
@@ -381,7 +381,7 @@ impl Running {
     }
 }
 
-/// Says that a process can't be ended, in the worker's log and among the attempt's events.
+/// Reports that a process can't be ended, in the worker's log and among the attempt's events.
 fn say_stubborn(feed: &Arc<Feed>, Stubborn { pid, uid, errno }: Stubborn) {
     let reason = match errno {
         Some(errno) => format!("SIGKILL was refused: {}", io::Error::from(errno)),
@@ -393,7 +393,7 @@ fn say_stubborn(feed: &Arc<Feed>, Stubborn { pid, uid, errno }: Stubborn) {
     feed.report(message::Report { level: Level::Error, message: Some(message), ..message::Report::default() });
 }
 
-/// One stream being read.
+/// One stream of the command while it is read.
 struct Reader {
     pipe: pipe::Receiver,
     output: Output,
@@ -407,7 +407,7 @@ impl Reader {
         Ok(Self { pipe, output: Output::new(stream), buffer: vec![0; READ_BYTES].into_boxed_slice(), is_over: false })
     }
 
-    /// Reads once; never comes back when the stream is over. Cancel-safe.
+    /// Reads once; never returns when the stream is over. Cancel-safe.
     async fn read(&mut self) -> usize {
         if self.is_over {
             return std::future::pending().await;

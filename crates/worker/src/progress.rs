@@ -1,8 +1,8 @@
-//! What a command calls to tell how far it has come: one line on the socket that its worker listens at.
+//! What a command calls to report progress: one line on the socket that its worker reads.
 //!
-//! For programs that a worker runs as commands; `slotline progress` is made of it. Whoever is no command of a worker, or
-//! writes lines of its own, finds here the name of the variable and how long a line may be. Not here: the worker's end
-//! (`channel`), and handlers, which have their [`crate::Context`].
+//! For programs that a worker runs as commands; `slotline progress` is made of it. A program that writes lines of its
+//! own finds here the name of the variable and the longest line. Not here: the worker's end (`channel`), and handlers,
+//! which have their [`crate::Context`].
 
 use std::io;
 use std::path::PathBuf;
@@ -19,21 +19,21 @@ use crate::clock;
 
 /// The variable that holds the path of the socket: a stream of lines, each one a report as JSON.
 pub const SOCKET: &str = "SLOTLINE_PROGRESS_SOCKET";
-/// The longest line that is read, without its newline; of a longer one nothing is taken.
+/// The longest line that is read, without its newline; a longer line is dropped.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
 /// How long [`send`] may take in all.
 pub const SEND_WITHIN: Duration = Duration::from_millis(200);
 
-/// Between two tries while the worker has not taken up earlier callers.
+/// Between two tries while the worker has not accepted earlier callers.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a report was not sent. A command is right to go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// This process is no command of a worker, or of one that could not listen.
+    /// This process is no command of a worker, or its worker could not open a socket.
     #[error("nobody asked for progress: {SOCKET} is not set")]
     NobodyListens,
-    /// The worker is gone, or did not take it in time.
+    /// The worker is gone, or did not take the report in time.
     #[error("the worker did not take the report")]
     Unreachable(#[source] io::Error),
 }
@@ -65,7 +65,7 @@ fn send_to(path: PathBuf, report: &Report) -> io::Result<()> {
 fn line(report: &Report) -> io::Result<Vec<u8>> {
     let mut report = report.clone();
     for text in [&mut report.message, &mut report.phase, &mut report.unit].into_iter().flatten() {
-        // One more than it takes, so that it notices.
+        // One byte more than the worker takes, so that it marks the cut.
         truncate(text, MESSAGE_BYTES_MAX + 1);
     }
     let mut line = serde_json::to_vec(&report)?;

@@ -1,4 +1,4 @@
-//! The driver's messages as the broker takes and gives them, and the points at which tests cut a worker off.
+//! The driver's messages as the broker takes and delivers them, and the points at which tests cut a worker off.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -9,7 +9,7 @@ use slotline_protocol::proof::{NONCE_HEADER, PROOF_HEADER, TOKEN_HEADER};
 use crate::driver::{self, Confirm, Publication};
 use crate::duty::Effect;
 
-/// Resolves to the number of a publication, and what has become of it.
+/// Resolves to the number of a publication and its confirm.
 pub(crate) type Confirming = BoxFuture<'static, (u64, Confirm)>;
 
 pub(crate) struct Publisher {
@@ -22,7 +22,7 @@ impl Publisher {
         Self { exchange: topology::work_exchange(prefix) }
     }
 
-    /// Publishes through the session there is. Without one the publication is lost.
+    /// Publishes through the current session. Without a session the publication is lost.
     pub(crate) fn publish(&self, session: Option<&Session>, publication: Publication) -> Confirming {
         let Publication { id, routing_key, message_type, body, nonce, proof } = publication;
         let Some(session) = session else { return Box::pin(std::future::ready((id, Confirm::Lost))) };
@@ -35,7 +35,7 @@ impl Publisher {
             body,
             properties,
             mandatory: false,
-            // The journal is the truth: whatever a broker forgets is reported again.
+            // The journal is the truth: what a broker loses is reported again.
             persistent: false,
         });
         match message_type {
@@ -57,7 +57,7 @@ fn confirming(id: u64, receipt: Receipt) -> Confirming {
     receipt.map(move |receipt| (id, confirm(receipt))).boxed()
 }
 
-/// What came, as the driver takes it.
+/// A delivery as the driver takes it.
 pub(crate) fn delivery(delivery: &Delivery) -> driver::Delivery {
     let header = |name| delivery.properties.headers.get(name).cloned();
     driver::Delivery {
@@ -70,7 +70,7 @@ pub(crate) fn delivery(delivery: &Delivery) -> driver::Delivery {
     }
 }
 
-/// Passes the points before what the book has asked for is done.
+/// Passes the crash points of these effects before they are carried out.
 pub(crate) fn pass_points(effects: &[Effect]) {
     for effect in effects {
         match effect {

@@ -1,4 +1,4 @@
-//! What the system lets this process have: its limits, held against the capacity at the start, and which refusals of the
+//! What the system allows this process: its limits, compared with the capacity at the start, and which refusals of the
 //! system mean that the worker itself is short of something.
 //!
 //! Not here: what follows from a shortage (`duty`).
@@ -21,15 +21,16 @@ const PROCESSES_OWN: u64 = 32;
 /// A shim and a command without children.
 const PROCESSES_PER_ATTEMPT: u64 = 2;
 
-/// What the limits make of a capacity.
+/// What the limits allow of a capacity.
 #[derive(Debug)]
 pub(crate) struct Fit {
     pub(crate) capacity: u32,
-    /// How many files a command may have open: what this process was given, not what it has raised that to.
+    /// How many files a command may have open: the limit that this process started with, not the one it has raised that
+    /// to.
     pub(crate) files_of_commands: Option<u64>,
 }
 
-/// Raises the soft limits to the hard ones, and says by how much a capacity of commands is too large for those.
+/// Raises the soft limits to the hard ones, and logs by how much a capacity of commands is too large for those.
 pub(crate) fn fit(capacity: u32) -> Fit {
     let files_of_commands = getrlimit(Resource::Nofile).current;
     let files = Need { name: "open files", limit: "RLIMIT_NOFILE", own: FILES_OWN, each: FILES_PER_ATTEMPT };
@@ -46,7 +47,7 @@ pub(crate) fn fit(capacity: u32) -> Fit {
     fit
 }
 
-/// The limit that holds from here on; `None` if there is none.
+/// The limit that holds from now on; `None` if there is none.
 fn raised(resource: Resource) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(resource);
     if current == maximum {
@@ -70,7 +71,7 @@ struct Need {
 }
 
 impl Need {
-    /// `Err`: the capacity that fits, at least one; that it is not all is logged with the figures.
+    /// `Err`: the capacity that fits, at least one; the difference is logged with the figures.
     fn check(&self, capacity: u32, limit: Option<u64>) -> Result<(), u32> {
         let Self { name, limit: variable, own, each } = self;
         let needed = own + each * u64::from(capacity);
@@ -95,7 +96,7 @@ pub(crate) fn shortage(error: &io::Error) -> Option<Shortage> {
         return Some(Shortage::Disk);
     }
     match Errno::from_io_error(error)? {
-        // The last is what it says when too many are on their way to shims.
+        // The last is the system's error when too many files are on their way to shims.
         Errno::MFILE | Errno::TOOMANYREFS => Some(Shortage::Files),
         Errno::NFILE => Some(Shortage::SystemFiles),
         Errno::AGAIN => Some(Shortage::Processes),

@@ -1,6 +1,6 @@
-//! Who has just been looked at and may wait: an attempt that reports in a flood costs one look a millisecond.
+//! Attempts that were taken from and may wait: an attempt that reports in a flood costs one look a millisecond.
 //!
-//! Whoever holds the book to look at reports keeps an ending, and so the start of the next in line, from it.
+//! A look at reports holds the lock of the book, and so delays an ending and the start of the next of its line.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
 pub(crate) struct Rest(VecDeque<(Duration, Arc<Feed>)>);
 
 impl Rest {
-    /// Gives back an attempt that has something to tell if it may be looked at now, and keeps it until then if not.
+    /// Returns the feed of an attempt if it may be looked at now, and keeps it until then if not.
     pub(crate) fn admit(&mut self, feed: Arc<Feed>, now: Duration) -> Option<Arc<Feed>> {
         match feed.looked_at() {
             Some(before) if now < before + LOOK_EVERY => {
@@ -27,13 +27,13 @@ impl Rest {
         }
     }
 
-    /// When somebody here is to be looked at. Whoever comes later may be due a little sooner, and waits no longer than
-    /// that for it.
+    /// When a feed in here is due. A feed that is added later may be due a little sooner; it then waits until this
+    /// moment.
     pub(crate) fn due_at(&self) -> Option<Duration> {
         self.0.front().map(|(at, _)| *at)
     }
 
-    /// The next who is to be looked at now.
+    /// The next feed that is due.
     pub(crate) fn next(&mut self, now: Duration) -> Option<Arc<Feed>> {
         self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, feed)| feed)
     }

@@ -1,7 +1,6 @@
-//! The loop of a worker: what happens goes into the driver and the duty book, and what they ask for is carried out.
+//! The loop of a worker: what happens goes into the driver and the duty book, and what they order is carried out.
 //!
-//! One thread of its own, so that nothing a handler does can keep a heartbeat from going out. Not here: what is decided
-//! (`driver`, `duty`).
+//! It has a thread of its own, so that no handler can delay a heartbeat. Not here: what is decided (`driver`, `duty`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -46,13 +45,13 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) work: BTreeMap<ActionRef, Work>,
     pub(crate) shim: PathBuf,
-    /// What shims and commands are given of the worker's environment.
+    /// What shims and commands get of the worker's environment.
     pub(crate) env: Vec<(OsString, OsString)>,
     /// How many files a command may have open; `None`: as many as this process.
     pub(crate) files_of_commands: Option<u64>,
     pub(crate) scratch: Option<Scratch>,
     pub(crate) lock: Option<Lock>,
-    /// Where the lock is, and what a process leaves to the next.
+    /// Where the lock is, and the outcomes that a process leaves to the next.
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) broker: Broker,
     pub(crate) shutdown: Shutdown,
@@ -122,19 +121,20 @@ pub(crate) async fn run(
         }
         Err(error) => (Err(error), None),
     };
-    // Whatever still lives ends with its channel.
+    // What still lives ends with its channel.
     let scratch = book.close();
-    // A broker that is not there keeps no process from ending.
+    // A broker that is away keeps no process from ending.
     let _ = tokio::time::timeout(CLOSE_WAIT, link.close()).await;
     if let Some(pool) = &pool {
         pool.clear();
     }
     drop(pool);
     if let (Some(thread), Ok(())) = (shims, &result) {
-        // Ends once every shim has; they are idle, so at once.
+        // Ends once every shim has; they are idle, so this is at once.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
-    // The lock is held until the last of this is done. A disk that does not answer keeps no process either.
+    // The lock is held until the last of this is done. A disk that does not answer keeps the process from ending no
+    // longer than its wait.
     let is_done = result.is_ok();
     let _ = aside(&channels, move || {
         if let (Some(lock), true) = (&lock, is_done) {
@@ -156,14 +156,14 @@ struct Loop {
     publisher: Publisher,
     prefix: String,
     confirms: FuturesUnordered<Confirming>,
-    /// What came and is not acked.
+    /// Deliveries that are not acked yet.
     deliveries: Vec<Delivery>,
     /// Held until nothing of this process is left.
     lock: Option<Arc<Lock>>,
     /// Where files are read and written, which may take long.
     files: runtime::Handle,
     gauge: Arc<Gauge>,
-    /// Where it is written what the next process is to find; `None`: nowhere.
+    /// Where the outcomes for the next process are written; `None`: nowhere.
     keeper: Option<Legacy>,
     exit: Option<Exit>,
 }
@@ -256,7 +256,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Hands in what happened, and does what follows from it.
+    /// Passes on what happened, and carries out what follows from it.
     fn handle(&mut self, input: Input) {
         self.driver.handle(clock::now(), input);
         while let Some(action) = self.driver.next_action() {
@@ -264,7 +264,7 @@ impl Loop {
         }
     }
 
-    /// Hands in what the book has asked for, until it asks for no more, and lets what waits to be sent leave.
+    /// Carries out what the book has ordered until nothing is left, and sends what waits to be sent.
     fn end_turn(&mut self) {
         let mut is_ended = false;
         while self.exit.is_none() {
@@ -303,14 +303,14 @@ impl Loop {
             }
             Action::Note(incarnation) => {
                 if let Some(lock) = self.lock.clone() {
-                    // Late, it only costs time: what is lost is then known after the lease.
+                    // If this is late, it only costs time: what is lost is then known after the lease.
                     self.files.spawn_blocking(move || lock.note(incarnation));
                 }
             }
             Action::Subscribe(incarnation) => self.link.subscribe(incarnation),
             Action::Keep(kept) => {
                 if let Some(keeper) = self.keeper.clone() {
-                    // Should the process end before, more is reported again than must be.
+                    // If the process ends before this, more is reported again than needed.
                     self.files.spawn_blocking(move || {
                         if let Err(error) = keeper.write(kept) {
                             tracing::warn!(path = %keeper.path().display(), error = %chain(&error), "what is kept can't be brought up to date");
@@ -324,7 +324,7 @@ impl Loop {
     }
 }
 
-/// What the process before has left.
+/// The outcomes that the process before has left.
 async fn inherit(legacy: Legacy, files: &runtime::Handle) -> Vec<Ended> {
     let path = legacy.path().to_owned();
     match aside(files, move || legacy.read()).await {
@@ -343,7 +343,7 @@ async fn inherit(legacy: Legacy, files: &runtime::Handle) -> Vec<Ended> {
     Vec::new()
 }
 
-/// Leaves to the next process what is not recorded; says where, or that it is lost.
+/// Leaves the unrecorded outcomes to the next process; logs where, or that they are lost.
 async fn keep(legacy: Option<Legacy>, left: Vec<Ended>, files: &runtime::Handle) {
     let outcomes: usize = left.iter().map(|ended| ended.outcomes.len()).sum();
     let Some(legacy) = legacy else {

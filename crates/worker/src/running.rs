@@ -1,4 +1,4 @@
-//! The attempts that live, and how to start, interrupt and end one.
+//! The live attempts, and how to start, interrupt and end one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::scratch::Scratch;
 use crate::shared::{BookListener, SharedBook};
 use crate::watch::{Doing, Gauge};
 
-/// What a name runs.
+/// What an action of that name runs.
 #[derive(Clone)]
 pub(crate) enum Work {
     Handler(Handler),
@@ -39,25 +39,25 @@ impl Work {
 
 pub(crate) struct Running {
     work: BTreeMap<ActionRef, Work>,
-    /// How to reach each attempt that has not ended.
+    /// The handle of each attempt that has not ended.
     live: BTreeMap<AttemptKey, Live>,
-    /// Until when attempts may run that obey the fence.
+    /// Until when attempts that obey the fence may run.
     fence: watch::Sender<Option<Duration>>,
-    /// Where there are commands.
+    /// `None` in a worker without commands.
     commands: Option<Commands>,
     handlers: runtime::Handle,
     announcements: mpsc::UnboundedSender<Arc<Feed>>,
     gauge: Arc<Gauge>,
-    /// The worker has ended, and what would start now has nowhere to run.
+    /// The worker has ended, and an attempt that starts now has nowhere to run.
     is_closed: bool,
 }
 
 struct Commands {
     pool: Pool,
     scratch: Scratch,
-    /// The loop's own, where commands are watched.
+    /// The loop's runtime, where commands are watched.
     own: runtime::Handle,
-    /// Where their reports are read.
+    /// The runtime where their reports are read.
     channels: runtime::Handle,
 }
 
@@ -125,7 +125,7 @@ impl Running {
                 Live::Command(asks)
             }
             (Some(Work::Command(_)) | None, _) => {
-                // The book was made from the same table. Reported from another task: the caller holds the book's lock.
+                // The book has the same table of actions. Reported from another task: the caller holds the book's lock.
                 let error = Failure::new("spawn_failed", format!("this worker does not run {}", start.action_ref));
                 self.handlers.spawn(async move {
                     feed.ended(Ending::failed(error, clock::now().wall));
@@ -139,7 +139,7 @@ impl Running {
     fn interrupt(&self, key: AttemptKey, grace: Duration) {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.interrupt(),
-            // One that has just ended no longer listens.
+            // An attempt that has just ended takes no more orders.
             Some(Live::Command(asks)) => drop(asks.send(Ask::Interrupt { grace })),
             None => {}
         }
@@ -158,7 +158,7 @@ impl Running {
         self.live.remove(&key);
     }
 
-    /// Lets go of all that lives: commands end with their channel, handlers with their runtime.
+    /// Drops every live attempt: commands end with their channel, handlers with their runtime.
     pub(crate) fn close(&mut self) -> Option<Scratch> {
         self.is_closed = true;
         self.live.clear();

@@ -1,7 +1,7 @@
 //! The folder of one process below the state directory: result files and sockets of commands live here while they run.
 //!
-//! Each folder is locked by the process that it belongs to, so that a later one knows which it may remove. A command that is
-//! run as another user has a folder of that user's for its result, and its socket where that user can only use it.
+//! A process locks its folder, so that a later one knows which it may remove. A command that runs as another user has a
+//! folder of that user's for its result, and its socket where only that user can use it.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
@@ -30,14 +30,14 @@ const TRIES: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Scratch {
     own: Folder,
-    /// Where sockets are made if their paths would be too long in the other.
+    /// Where sockets are made if their paths would be too long in the main folder.
     short: Option<Folder>,
-    /// For commands that are run as other users, whom the worker's own folders are closed to.
+    /// For commands that run as other users, which can't enter the worker's own folders.
     others: Option<Folder>,
     made: AtomicU64,
 }
 
-/// Locked for as long as it is there.
+/// Locked as long as it exists.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
@@ -46,7 +46,7 @@ struct Folder {
 
 impl Scratch {
     /// Makes the folder, for this user only, and removes those of processes that are no more. `accounts` are the other
-    /// users that commands are run as.
+    /// users that commands run as.
     pub(crate) fn create(state_dir: Option<&Path>, accounts: &[&Ids]) -> io::Result<Self> {
         let temporary = std::env::temp_dir();
         let own = match state_dir {
@@ -76,7 +76,7 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Where the files of an attempt are to be; of one that is run as another user, where that user may come.
+    /// Where the files of an attempt are; for an attempt that runs as another user, where that user may enter.
     pub(crate) fn places(&self, (id, attempt): AttemptKey, fence: Fence, user: Option<&Ids>) -> Places {
         let result = format!("result-{id}-{attempt}-{fence}.json");
         Places { folder: self.results(user), result, socket: self.socket(user) }
@@ -89,7 +89,7 @@ impl Scratch {
         }
     }
 
-    /// A path for a socket, each time another; `None` where all would be too long.
+    /// A new path for a socket; `None` where every path would be too long.
     fn socket(&self, user: Option<&Ids>) -> Option<PathBuf> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let folder = match (user, &self.others) {
@@ -110,11 +110,11 @@ fn sockets_of(ids: &Ids) -> String {
 
 /// For the worker's user alone.
 const PRIVATE: u32 = 0o700;
-/// Others may go through to what is theirs.
+/// Others may pass through to their own folders.
 const PASSABLE: u32 = 0o711;
-/// Others of its group may go through to sockets, and make or remove none.
+/// Others of its group may pass through to sockets, and make or remove none.
 const GROUP_PASSABLE: u32 = 0o710;
-/// What a folder is called whose path has to be short.
+/// The prefix of a folder whose path has to be short.
 const SHORT: &str = "slotline-run-";
 
 impl Folder {
@@ -123,9 +123,9 @@ impl Folder {
             let random = draw::nonce();
             let path = parent.join(format!("{prefix}{}", random.get(..12).unwrap_or(&random)));
             DirBuilder::new().mode(mode).create(&path)?;
-            // What the process may not give at once, for its mask.
+            // The umask of the process may have kept it from setting the mode at once.
             std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
-            // Another process that sweeps right now may have taken it for one that is left over.
+            // Another process that sweeps right now may have taken the folder for one that is left over.
             if let Some(lock) = lock(&path)
                 && path.symlink_metadata().is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino()))
             {
@@ -158,7 +158,7 @@ impl Drop for Folder {
     }
 }
 
-/// Makes a folder that is not there yet, for this user only.
+/// Makes a folder that does not exist yet, for this user only.
 pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(path)
 }
@@ -167,7 +167,7 @@ fn fits(folder: &Path) -> bool {
     folder.as_os_str().as_bytes().len() + SOCKET_NAME_BYTES <= SOCKET_PATH_BYTES_MAX
 }
 
-/// The lock of a folder, unless another process has it or it is none of this user's.
+/// The lock of a folder, unless another process holds it or the folder is not this user's.
 fn lock(folder: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = File::from(rustix::fs::open(folder, flags, Mode::empty()).ok()?);
@@ -175,7 +175,7 @@ fn lock(folder: &Path) -> Option<File> {
     (is_own && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()).then_some(lock)
 }
 
-/// Removes what processes that are no more have left. What can't be removed now is swept the next time.
+/// Removes the folders of processes that are no more. What can't be removed now is swept the next time.
 fn sweep(folder: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
@@ -192,7 +192,8 @@ mod tests {
     #[test]
     fn folders_that_no_process_has_locked_are_swept_and_ones_own_is_removed() {
         let state_dir = tempfile::tempdir().expect("a folder");
-        // Named after a process that surely lives, be it one of another namespace: the lock alone tells.
+        // Named after a process that surely lives, perhaps in another namespace: only the lock shows whether it is in
+        // use.
         let stale = state_dir.path().join("run-1-x");
         let other = state_dir.path().join("kept");
         std::fs::create_dir(&stale).expect("a folder");

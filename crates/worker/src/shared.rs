@@ -1,4 +1,4 @@
-//! The duty book at work: one lock around it and around the attempts that it starts and ends.
+//! The duty book in use: one lock around it and around the attempts that it starts and ends.
 //!
 //! What happens to an attempt is reported at once, on the thread where it happens, so that the next of a chain starts where the
 //! one before has ended, without waiting for the loop. What needs the broker waits for the loop.
@@ -33,17 +33,17 @@ impl SharedBook {
         Arc::new(Self { inner: Mutex::new(Inner { book, running }), changed: Notify::new() })
     }
 
-    /// Reports to the book, and does at once what it asks of attempts.
+    /// Reports to the book, and carries out at once what it orders of attempts.
     pub(crate) fn handle(self: &Arc<Self>, input: Input) {
         self.lock().handle(self, input);
     }
 
-    /// Does to attempts what the driver asks.
+    /// Carries out what the driver orders of attempts.
     pub(crate) fn act(self: &Arc<Self>, action: AttemptAction) {
         self.lock().running.act(self, action);
     }
 
-    /// Keeps to what the broker of the session takes.
+    /// Applies the message sizes that the broker of the session takes.
     pub(crate) fn keep_to(&self, sizes: Sizes) {
         self.lock().book.keep_to(sizes);
     }
@@ -53,7 +53,7 @@ impl SharedBook {
         self.lock().look(self, feed);
     }
 
-    /// When time must be looked at; the watch learns how long that may take.
+    /// The next deadline; the gauge gets how long the lock may be held.
     pub(crate) fn next_deadline(&self, gauge: &Gauge) -> Option<Duration> {
         let inner = self.lock();
         let duty = inner.book.duty();
@@ -71,12 +71,12 @@ impl SharedBook {
         self.lock().book.take_deferred()
     }
 
-    /// Lets go of everything that still lives; it ends with that.
+    /// Drops every live attempt, which ends it.
     pub(crate) fn close(&self) -> Option<Scratch> {
         self.lock().running.close()
     }
 
-    /// Nothing of an attempt is left.
+    /// To be called when nothing of an attempt is left.
     fn close_attempt(self: &Arc<Self>, feed: &Feed, how: Input) {
         let mut inner = self.lock();
         inner.look(self, feed);
@@ -92,7 +92,7 @@ impl SharedBook {
     }
 }
 
-/// Where attempts report to.
+/// The receiver of what attempts report.
 pub(crate) struct BookListener(pub(crate) Arc<SharedBook>);
 
 impl Listener for BookListener {

@@ -2,8 +2,8 @@
 //!
 //! The same executable, run again as a small single-threaded child. It is the subreaper of all its descendants, so a
 //! process that leaves its group still belongs to it. It holds the deadline of the fence on `CLOCK_BOOTTIME`, so that a
-//! worker that is stopped or hangs can't leave a command running past it; and when the worker is gone, so is the command.
-//! One shim runs one attempt after the other, and says `Gone` only when no descendant is left.
+//! worker that is stopped or hangs can't leave a command running past it; and when the worker is gone, so is the
+//! command. One shim runs one attempt after the other, and reports `Gone` only when no descendant is left.
 //!
 //! Not here: output, results and outcomes (`process`). The command writes straight into the worker's pipes.
 
@@ -29,15 +29,15 @@ use wire::{Order, Report, Spec, Start};
 /// The first argument that makes an executable its own shim.
 pub(crate) const ARGUMENT: &str = "__slotline_shim";
 
-/// After the command has ended, what it started may end by itself for this long before it is asked to.
+/// After the command has ended, its descendants may end by themselves for this long before they get SIGTERM.
 const LINGER: Duration = Duration::from_millis(200);
-/// Between two looks at what survived a kill, at first and at most: most of it is gone at once, and each look reads all of
-/// `/proc`.
+/// Between two looks at what survived a kill, at first and at most: most of it is gone at once, and each look reads all
+/// of `/proc`.
 const KILL_AGAIN: Duration = Duration::from_millis(5);
 const KILL_AGAIN_MAX: Duration = Duration::from_millis(250);
-/// What lives for so long after SIGKILL is said to.
+/// A process that lives for so long after SIGKILL is reported.
 const STUBBORN_AFTER: Duration = Duration::from_secs(2);
-/// The most processes of an attempt of which it is said that they can't be ended.
+/// The most processes of an attempt that are reported as not to be ended.
 const STUBBORN_MAX: usize = 16;
 /// A thread that does nothing but start a command.
 const STARTER_STACK_BYTES: usize = 256 << 10;
@@ -49,7 +49,7 @@ pub fn run_if_asked() {
         std::process::exit(match serve() {
             Ok(()) => 0,
             Err(error) => {
-                // A stderr that was closed must not keep it from ending what it started.
+                // A closed stderr must not keep the shim from ending what it started.
                 let _ = writeln!(std::io::stderr(), "slotline shim: {error}");
                 tree::end_all();
                 1
@@ -59,17 +59,17 @@ pub fn run_if_asked() {
 }
 
 fn serve() -> std::io::Result<()> {
-    // What a worker's program refuses for itself is none of its commands' business, and would be inherited.
+    // What a worker's program sets for itself is not for its commands, which would inherit it.
     let _ = nix::sys::prctl::set_thp_disable(false);
-    // What it holds, the worker's lock above all, is none of its command's business.
+    // What the shim holds, above all the worker's lock, must be out of its command's reach.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     limit_files();
     // A session of its own, without a terminal: a command that asks there for a password fails at once, where it would
-    // stop, unseen, for ever. And a signal to the worker's group is not for its shims.
+    // block unseen for ever. And a signal to the worker's group does not reach its shims.
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     if let Some(mark) = std::env::args().nth(2).as_deref().and_then(Mark::from_argument) {
-        // Below a stricter limit than this the processes can't be marked; everything else holds them all the same.
+        // Under a hard limit below this value the processes can't be marked; everything else holds them all the same.
         let _ = mark.bear();
     }
     if confine::is_first() {
@@ -77,7 +77,8 @@ fn serve() -> std::io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         confine::own_proc();
     }
-    // A signal to the whole process group or control group is for the worker and the command, not for their link.
+    // A signal to the whole process group or control group is for the worker and the command, not for the shim between
+    // them.
     let signals: SigSet =
         [NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGHUP, NixSignal::SIGQUIT, NixSignal::SIGCHLD]
             .into_iter()
@@ -105,11 +106,11 @@ fn serve() -> std::io::Result<()> {
     }
 }
 
-/// A worker raises its own limit; a program that goes through all the files it may have open is not to pay for that.
+/// A worker raises its own limit; a program that goes through all the files it may have open must not pay for that.
 fn limit_files() {
     if let Some(files) = std::env::args().nth(3).and_then(|text| text.parse().ok()) {
         let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
-        // At worst a command may have more.
+        // At worst a command may open more files.
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum });
     }
 }
@@ -123,26 +124,26 @@ struct Attempt<'a> {
     deadline: Option<Duration>,
     grace: Duration,
     phase: Phase,
-    /// The worker is gone: nobody is there to report to.
+    /// The worker is gone: there is no receiver for reports.
     is_orphaned: bool,
-    /// Of which processes it was said that they can't be ended.
+    /// The processes that were reported as not to be ended.
     stubborn: BTreeSet<i32>,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
     Running,
-    /// The command has ended, something it started has not.
+    /// The command has ended, but not everything that it started.
     Lingering {
         until: Duration,
     },
-    /// Asked to end.
+    /// SIGTERM was sent.
     Interrupted {
         until: Duration,
     },
     Killing {
         since: Duration,
-        /// When all is killed again, and how long after the time before.
+        /// When all is killed again, and how long after the last kill.
         at: Duration,
         pause: Duration,
     },
@@ -189,7 +190,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Comes back when no descendant is left.
+    /// Returns when no descendant is left.
     fn run(&mut self, timer: &OwnedFd, ends: &SignalFd) -> std::io::Result<()> {
         loop {
             if self.reap()? {
@@ -202,7 +203,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Takes the statuses of all that ended. Whether nothing is left.
+    /// Takes the statuses of all that ended. Returns whether nothing is left.
     fn reap(&mut self) -> std::io::Result<bool> {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
@@ -253,14 +254,14 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// No way back.
+    /// Irrevocable.
     fn kill(&mut self, now: Duration) {
         if !matches!(self.phase, Phase::Killing { .. }) {
             self.phase = Phase::Killing { since: now, at: now, pause: KILL_AGAIN };
         }
     }
 
-    /// Says it at once, and of each process once.
+    /// Reports a process at once, and each process once.
     fn say_stubborn(&mut self, process: Stubborn) -> std::io::Result<()> {
         if self.stubborn.len() < STUBBORN_MAX && self.stubborn.insert(process.pid) {
             self.report(&Report::Stubborn(process))?;
@@ -268,17 +269,17 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// While the command is not reaped, its group can't be anybody else's.
+    /// While the command is not reaped, the number of its group can't be used again.
     fn signal_group(&self, signal: Signal) {
         if let Some((pid, _)) = &self.command {
-            // It may have no other member, or have ended just now.
+            // The group may have no other member, or have ended just now.
             let _ = rustix::process::kill_process_group(*pid, signal);
         }
     }
 
     fn next_look(&self) -> Option<Duration> {
         let phase = match self.phase {
-            // The end of anything says so itself.
+            // The end of a process arrives as a signal.
             Phase::Running => None,
             Phase::Lingering { until } | Phase::Interrupted { until } => Some(until),
             Phase::Killing { at, .. } => return Some(at),
@@ -286,17 +287,17 @@ impl<'a> Attempt<'a> {
         phase.into_iter().chain(self.deadline).min()
     }
 
-    /// Waits for an order, for the time, or for the end of something.
+    /// Waits for an order, for the time, or for the end of a process.
     fn wait(&self, timer: &OwnedFd, ends: &SignalFd) -> std::io::Result<()> {
         let mut fds = vec![
             PollFd::from_borrowed_fd(timer.as_fd(), PollFlags::IN),
-            // Any child's, also one that was adopted.
+            // The end of any child, also of an adopted one.
             PollFd::from_borrowed_fd(ends.as_fd(), PollFlags::IN),
         ];
         if !self.is_orphaned {
             fds.push(PollFd::from_borrowed_fd(self.control, PollFlags::IN));
         }
-        // The command's own may be lost: the thread that started it may not have been through when the command was.
+        // The signal of the command's own end may be lost: the thread that started it may have ended after the command.
         let command = self.command.iter().map(|(_, pidfd)| PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
         fds.extend(command);
         match rustix::event::poll(&mut fds, None) {
@@ -307,7 +308,7 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Takes every order there is.
+    /// Takes every waiting order.
     fn obey(&mut self) -> std::io::Result<()> {
         while !self.is_orphaned {
             match wire::receive(self.control) {
@@ -316,7 +317,7 @@ impl<'a> Attempt<'a> {
                     self.is_orphaned = true;
                     self.kill(clock::boot());
                 }
-                // One attempt at a time; a worker that forgot is no worker of ours.
+                // One attempt at a time; a worker that breaks this is in an unknown state.
                 Ok(wire::Received::Start { .. }) => self.kill(clock::boot()),
                 Ok(wire::Received::Order { serial, .. }) if serial != self.serial => {}
                 Ok(wire::Received::Order { order, .. }) => match order {
@@ -350,8 +351,8 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Starts the command in a process group of its own, from a thread that is confined as the command is to be: the shim
-/// itself stays as it is, for it has to end whatever the command becomes.
+/// Starts the command in a process group of its own, from a thread with the command's confinement: the shim itself
+/// stays unconfined, for it has to end the command in any case.
 fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
     let Spec { command, cwd, env, confinement } = Spec::read(files.spec)?;
     let (program, arguments) = command.split_first().ok_or(rustix::io::Errno::INVAL)?;
@@ -369,12 +370,12 @@ fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
     let signals = *signals;
     let starter = std::thread::Builder::new().stack_size(STARTER_STACK_BYTES).spawn(move || {
         confinement.apply()?;
-        // The mask is inherited, and a command that can't hear SIGTERM can't end in good order.
+        // The mask is inherited, and a command that has SIGTERM blocked can't end in good order.
         signals.thread_unblock()?;
         command.spawn()
     })?;
     let spawned = starter.join().map_err(|_| std::io::Error::other("the thread that starts commands has panicked"))?;
-    // Dropping the handle leaves the process alone; whatever ends is reaped in one place.
+    // Dropping the handle leaves the process alone; ended processes are reaped in one place.
     Ok(Pid::from_child(&spawned?))
 }
 

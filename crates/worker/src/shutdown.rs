@@ -1,8 +1,8 @@
-//! How a worker is asked to end: in order, or at once.
+//! How a worker is ordered to end: in order, or at once.
 
 use tokio_util::sync::CancellationToken;
 
-/// Asks a worker to end. Cheap to clone; every clone asks for all.
+/// The order to end for a worker. Cheap to clone; an order through one clone is an order through all.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
@@ -19,7 +19,7 @@ impl Shutdown {
         self.drain.cancel();
     }
 
-    /// Ends everything now; what ran is handed back. For the second SIGTERM.
+    /// Ends everything now; running attempts are handed back. For the second SIGTERM.
     pub fn stop(&self) {
         self.drain.cancel();
         self.stop.cancel();

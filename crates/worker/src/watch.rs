@@ -1,8 +1,9 @@
-//! The watch over the worker's loop: a turn that takes too long is named, and a loop that stands past its fence is given up.
+//! The watch over the worker's loop: a turn that takes too long is logged, and a loop that stands past its fence is
+//! given up.
 //!
-//! By its fence the shims have ended what ran, and by the end of its lease the executor gives it to others. A process
-//! whose loop still stands then can't go on under a new name, and hears no signal either: only its end helps, and its
-//! successor under the same name says at once that nothing of it is left.
+//! By its fence the shims have ended the running attempts, and at the end of its lease the executor gives the work to
+//! others. A process whose loop still stands then can't go on under a new name, and takes no signal either: only its
+//! end helps, and its successor under the same name reports at once that nothing of it is left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{Error, Shutdown, clock};
 
-/// What the loop can be doing; its index names it for the watch.
+/// What the loop can be doing; the discriminant is the index of its name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Doing {
     Waiting,
@@ -39,7 +40,7 @@ const NAMES: &[&str] = &[
     "starting, watching or ending a command",
 ];
 
-/// What the loop leaves for the watch.
+/// What the loop writes for the watch.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     pulse: Arc<Pulse>,
@@ -62,7 +63,7 @@ impl Gauge {
         self.pulse.turn(doing as usize);
     }
 
-    /// Until when attempts may run, and how long after a confirmed heartbeat that is.
+    /// Notes until when attempts may run, and how long after a confirmed heartbeat that is.
     pub(crate) fn note(&self, fence_at: Option<Duration>, fence: Duration) {
         self.fence_at.store(fence_at.map_or(0, micros), Ordering::Relaxed);
         self.fence.store(micros(fence), Ordering::Relaxed);
@@ -86,8 +87,8 @@ impl Gauge {
         })
     }
 
-    /// Whether a loop that has stood for so long, as the watch has counted it, is of no use any more. The fence alone does
-    /// not say so: a process that was frozen past it goes on by itself once it thaws.
+    /// Whether a loop that has stood for so long, as the watch has counted it, is of no use any more. The fence alone
+    /// does not decide this: a process that was frozen past it goes on by itself once it thaws.
     fn is_hopeless(&self, stood: Duration, now: Duration, is_stop_asked: bool) -> bool {
         let fence = Duration::from_micros(self.fence.load(Ordering::Relaxed));
         match self.fence_at.load(Ordering::Relaxed) {

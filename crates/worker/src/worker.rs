@@ -1,4 +1,4 @@
-//! A worker being put together, and run.
+//! How a worker is built and run.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,19 +30,19 @@ use crate::scratch::Scratch;
 use crate::shutdown::Shutdown;
 use crate::watch::Gauge;
 
-/// What every command can do, as a heartbeat says it.
+/// What every command can do, as a heartbeat lists it.
 const COMMAND_CAPABILITIES: &[&str] = &["cancel", "logs"];
 /// What every handler can do.
 const HANDLER_CAPABILITIES: &[&str] = &["cancel"];
-/// What an action can do of which it is declared.
+/// The capability of an action that is declared to report progress.
 const REPORTS: &str = "report-progress";
-/// How long running work may go on once a drain was asked for, where nobody says.
+/// How long running work may go on after the order to drain, unless the builder sets another time.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most attempts a worker may offer to run at once: the duty book has room for so many, and for those that one batch
-/// of the executor starts before it says what it has recorded.
+/// The most attempts a worker may offer to run at once: the duty book has room for so many, and for those that one
+/// batch of the executor starts before it reports what it has recorded.
 pub const CAPACITY_MAX: u32 = 8_000;
 
-/// Why a worker could not be put together, or ended other than by being asked to.
+/// Why a worker could not be built, or ended without an order to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Correct the name.
@@ -66,11 +66,11 @@ pub enum Error {
     /// The system gave no thread, timer or event queue.
     #[error("can't start the worker's threads")]
     Thread(#[source] std::io::Error),
-    /// These attempts ignore that they were ended. Only the end of this process ends them, so end it.
+    /// These attempts ignore the order to end. Only the end of this process ends them, so end it.
     #[error("{} attempts ignore that they were ended, and end only with this process: {attempts:?}", attempts.len())]
     Unstoppable { attempts: Vec<AttemptKey> },
-    /// The worker's loop has stood past its fence, so that nothing of it may run any more and nothing else can be done.
-    /// Only the end of this process ends it, so end it.
+    /// The worker's loop has stood past its fence, so that its attempts may not run any more and nothing else can be
+    /// done. Only the end of this process ends it, so end it.
     #[error(
         "the worker's loop stands for {stood:?} ({doing}), past what its fence allows: it ends only with this process"
     )]
@@ -89,13 +89,13 @@ pub struct Worker {
     state_dir: Option<PathBuf>,
 }
 
-/// What a name is to run.
+/// What an action of that name runs.
 enum Given {
     Handler(Handler),
     Command(RunConfig),
 }
 
-/// Puts a worker together.
+/// Builds a worker.
 pub struct Builder {
     name: String,
     capacity: u32,
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    /// Runs until `shutdown` is asked for and all is said. Dropping the future ends everything at once.
+    /// Runs until `shutdown` is ordered and everything is reported. Dropping the future ends everything at once.
     ///
     /// An error of the kind [`Error::Unstoppable`] or [`Error::Stands`] means that the process must end.
     pub async fn run(self, broker: Broker, shutdown: Shutdown) -> Result<(), Error> {
@@ -137,7 +137,7 @@ impl Worker {
         let scratch = if !commands.is_empty() {
             tracing::info!("commands are held by {}", Layers::probe().describe());
             self.say_what_is_wrong();
-            // Its memory and its environment are no business of commands that run as the same user.
+            // Commands that run as the same user must not read its memory and its environment.
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
                 .map_err(|error| Error::Thread(error.into()))?;
             let accounts: Vec<_> = commands.iter().filter_map(|command| command.confinement.account.as_ref()).collect();
@@ -173,7 +173,7 @@ impl Worker {
         std::thread::Builder::new()
             .name("slotline-worker".to_owned())
             .spawn(move || {
-                // Nobody listens if the future was dropped.
+                // The receiver is gone if the future was dropped.
                 let _ = finished.send(on_this_thread(setup, gives_up));
             })
             .map_err(Error::Thread)?;
@@ -185,8 +185,8 @@ impl Worker {
 }
 
 impl Worker {
-    /// Commands that can't be started as they stand are named at once, and not when the first execution fails. They may be
-    /// put right while the worker runs. Nothing waits for that: they may lie on a disk that does not answer.
+    /// Logs at once which commands can't be started as they stand, before the first execution fails. They may be
+    /// corrected while the worker runs. Nothing waits for the check: they may lie on a disk that does not answer.
     fn say_what_is_wrong(&self) {
         let commands: Vec<(String, Arc<Command>)> =
             self.work.iter().filter_map(|(name, work)| Some((name.to_string(), work.command()?.clone()))).collect();
@@ -201,14 +201,14 @@ impl Worker {
     }
 }
 
-/// Handlers have a runtime of their own, so that none of them can hold up a heartbeat.
+/// Handlers have a runtime of their own, so that none of them can delay a heartbeat.
 fn on_this_thread(setup: Setup, gives_up: oneshot::Sender<Error>) -> Result<(), Error> {
     let handlers = runtime::Builder::new_multi_thread()
         .thread_name("slotline-handler")
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
-    // Workers without commands have nothing to read.
+    // A worker without commands has nothing to read.
     let channels = match &setup.scratch {
         None => None,
         Some(_) => Some(
@@ -223,7 +223,7 @@ fn on_this_thread(setup: Setup, gives_up: oneshot::Sender<Error>) -> Result<(), 
         ),
     };
     if let Some(channels) = &channels {
-        // One is there for good, also when the system gives no thread any more.
+        // Starts one thread for good, in case the system gives none later.
         channels.spawn_blocking(|| ());
     }
     let reports = channels.as_ref().unwrap_or(&handlers).handle().clone();
@@ -285,44 +285,45 @@ impl Builder {
         self
     }
 
-    /// Declares the phases of an action that is given here, too: a report that names one has a percent by their weights.
-    /// A command's may as well be in its [`RunConfig`].
+    /// Declares the phases of an action that this builder has, too: a report that names one has a percent by their
+    /// weights. Those of a command may as well be in its [`RunConfig`].
     #[must_use]
     pub fn phases(mut self, action_ref: impl Into<String>, phases: impl IntoIterator<Item = Phase>) -> Self {
         self.phases.push((action_ref.into(), phases.into_iter().collect()));
         self
     }
 
-    /// Declares that an action which is given here reports how far it has come: `report-progress` is then among what it
-    /// can do. One with phases need not say so.
+    /// Declares that an action of this builder reports progress: `report-progress` is then among its capabilities. An
+    /// action with phases has it without this call.
     #[must_use]
     pub fn reports(mut self, action_ref: impl Into<String>) -> Self {
         self.reports.push(action_ref.into());
         self
     }
 
-    /// Further variables of this process's environment that all commands are given: names, or beginnings of names and `*`.
+    /// Further variables of this process's environment that all commands get: names, or beginnings of names and `*`.
     #[must_use]
     pub fn env_pass(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.env_pass.extend(names);
         self
     }
 
-    /// What the worker is, for whoever looks at it.
+    /// Labels of the worker, for its readers.
     #[must_use]
     pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
         self.labels = labels;
         self
     }
 
-    /// Until a leader says otherwise: after how much silence it counts the worker as lost.
+    /// The silence after which a leader counts the worker as lost, until a leader sends another.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.terms.lease = lease;
         self
     }
 
-    /// Until a leader says otherwise: attempts run only while the last confirmed heartbeat was sent less than this ago.
+    /// Attempts run only while the last confirmed heartbeat was sent less than this ago, until a leader sends another
+    /// time.
     #[must_use]
     pub fn fence(mut self, fence: Duration) -> Self {
         self.terms.fence = fence;
@@ -335,7 +336,7 @@ impl Builder {
         self
     }
 
-    /// How long running work may go on once a drain was asked for.
+    /// How long running work may go on after the order to drain.
     #[must_use]
     pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
         self.drain_timeout = drain_timeout;
@@ -343,14 +344,14 @@ impl Builder {
     }
 
     /// Where the result files of commands live, and the lock by which a successor of this process knows at once that
-    /// nothing of it is left; a private temporary folder, and no lock, otherwise.
+    /// nothing of it is left; without it a private temporary folder and no lock.
     #[must_use]
     pub fn state_dir(mut self, state_dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(state_dir.into());
         self
     }
 
-    /// The executable that is run as a command's shim, if it is not this process's own.
+    /// The executable of a command's shim, if it is not this process's own.
     #[must_use]
     pub fn shim_executable(mut self, shim: impl Into<PathBuf>) -> Self {
         self.shim = Some(shim.into());
@@ -416,7 +417,7 @@ impl Builder {
         }
         let shim = match self.shim {
             Some(shim) => shim,
-            // What is running now, whatever becomes of the file's name by an upgrade.
+            // The file that runs now, even if an upgrade replaces the one of its name.
             None => PathBuf::from("/proc/self/exe"),
         };
         let config = Config {
@@ -432,7 +433,7 @@ impl Builder {
     }
 }
 
-/// Where people find this process.
+/// The host and the process id, by which people find this process.
 fn this_process() -> Process {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Process { host: host.trim().to_owned(), pid: std::process::id() }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::feed::Feed;
 use crate::progress::LINE_BYTES_MAX;
 
-/// What a caller has written of a line that is not complete yet.
+/// The part of a line that has arrived while the line is not complete.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     partial: Vec<u8>,
-    /// The line is too long: what follows of it is nothing.
+    /// The line is too long: the rest of it is dropped.
     is_skipped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What waits of one attempt: who is merged into whom, and who goes first when there is no room.
+//! What waits of one attempt: which reports are merged into which, and which goes first when there is no room.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,16 +15,16 @@ pub(super) struct Waiting {
     /// When its process or handler really started, until that is taken.
     pub(super) started_at: Option<Now>,
     items: VecDeque<Told>,
-    /// How many of them are plain progress, so that a flood of news does not look for any.
+    /// How many of the items are plain progress, so that a flood of messages does not cause a search for any.
     plain: usize,
-    /// What was left out for lack of room, beside plain progress.
+    /// How many items were left out for lack of room, plain progress not counted.
     missed: u64,
-    /// The loop was told, and has not come yet.
+    /// The loop has an announcement of this feed, and has not taken from it since.
     pub(super) is_announced: bool,
 }
 
 impl Waiting {
-    /// All that waits, oldest first, and before it how much was left out.
+    /// All that waits, oldest first, after a gap with the number of items that were left out.
     pub(super) fn take(&mut self) -> VecDeque<Told> {
         self.plain = 0;
         let count = mem::take(&mut self.missed);
@@ -84,14 +84,14 @@ impl Waiting {
     }
 }
 
-/// Numbers only: the next one says it all.
+/// It has numbers only: the next one replaces it.
 fn is_plain(told: &Told) -> bool {
     let Told::Progress(report) = told else { return false };
     let says_nothing_new = report.message.is_none() && report.phase.is_none() && report.step.is_none();
     report.level == Level::Info && says_nothing_new && report.task.is_none()
 }
 
-/// Whether a report may stand for the one before it: it says nothing else, but perhaps newer numbers.
+/// Whether a report may replace the one before it: it differs in nothing but numbers.
 fn adds_only_numbers(report: &Report, last: &Report) -> bool {
     let repeats = |new: &Option<String>, last: &Option<String>| new.is_none() || new == last;
     report.level == Level::Info

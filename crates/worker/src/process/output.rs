@@ -1,4 +1,4 @@
-//! What a command prints: lines for the record, up to a cap, and the tails that its result and its error are read from.
+//! What a command prints: lines for the record, up to a cap, and the tails that its result and its error are made from.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const ERROR_TAIL_BYTES: usize = 4 << 10;
 pub(super) struct Output {
     stream: Stream,
     partial: Vec<u8>,
-    /// The last line ended with `\r`: a program shows there how far it is, or ends lines as they are ended elsewhere.
+    /// The last line ended with `\r`: a program shows its progress there, or ends lines as other systems do.
     has_returned: bool,
     tail: Tail,
 }
@@ -55,7 +55,7 @@ impl Output {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
             self.partial.extend_from_slice(&rest[..end]);
-            // Between `\r` and `\n`, and where a program returns to the beginning of a line twice, there is none.
+            // Between `\r` and `\n`, and where a program returns to the beginning of a line twice, there is no line.
             let ends_nothing = self.partial.is_empty() && (rest[end] == b'\r' || self.has_returned);
             if !ends_nothing {
                 lines.push(self.line());
@@ -84,7 +84,7 @@ impl Output {
         &self.tail
     }
 
-    /// All that is left of it, once nothing more is read.
+    /// The tail, once nothing more is read.
     pub(super) fn into_tail(self) -> Tail {
         self.tail
     }
@@ -133,7 +133,7 @@ impl Tail {
         }
     }
 
-    /// Whether something came before these bytes.
+    /// Whether the stream had more before these bytes.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut
     }

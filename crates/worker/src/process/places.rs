@@ -1,6 +1,6 @@
 //! The files of one attempt: made ready before it starts, read after it has ended. Nothing here is for the loop's thread.
 //!
-//! The command may do what it likes with its own files, so none of them is believed to be what it was made as.
+//! The command may do what it likes with its own files, so each is opened as if it could be anything.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::limit::RESULT_BYTES_MAX;
 
-/// The least room in the scratch folder to start on: what one result may take.
+/// The least room in the scratch folder to start with: what one result may take.
 const ROOM_BYTES_MIN: u64 = RESULT_BYTES_MAX as u64;
 
 /// Where the files of an attempt are.
@@ -23,11 +23,11 @@ pub(crate) struct Places {
     pub(crate) folder: PathBuf,
     /// Within the folder.
     pub(crate) result: String,
-    /// Where reports are listened to, if there is a place.
+    /// The path of the socket for its reports, if there is a place for one.
     pub(crate) socket: Option<PathBuf>,
 }
 
-/// Why no result can be had of a file.
+/// Why a file has no readable result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
     #[error("its folder {0:?} is gone")]
@@ -43,25 +43,25 @@ impl Places {
         self.folder.join(&self.result)
     }
 
-    /// Sees to it that there is a folder with room, also after the old one was removed.
+    /// Makes sure that there is a folder with room, also after the old one was removed.
     pub(super) fn prepare(&self) -> io::Result<()> {
         for folder in [Some(self.folder.as_path()), self.socket.as_deref().and_then(Path::parent)].into_iter().flatten()
         {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         let system = rustix::fs::statvfs(&self.folder)?;
-        // A file system that counts no blocks, as some networks' do, has no room to be short of.
+        // A file system that counts no blocks, as some network file systems do, can't be short of room.
         if system.f_blocks > 0 && system.f_bavail.saturating_mul(system.f_frsize) < ROOM_BYTES_MIN {
             return Err(Errno::NOSPC.into());
         }
         Ok(())
     }
 
-    /// Listens for reports; to be called on what was prepared.
+    /// Binds the socket for reports; to be called after [`Self::prepare`].
     pub(super) fn listen(&self) -> io::Result<Option<UnixListener>> {
         let Some(socket) = &self.socket else { return Ok(None) };
         let listener = UnixListener::bind(socket)?;
-        // Its folder says who may come near it, be it a user that this process is not.
+        // The mode of its folder decides which users reach it, and this may be another user than that of this process.
         std::fs::set_permissions(socket, Permissions::from_mode(0o666))?;
         listener.set_nonblocking(true)?;
         Ok(Some(listener))
@@ -75,7 +75,7 @@ impl Places {
             return Err(Unreadable::NoFile(name_of(file_type)));
         }
         let mut text = Vec::new();
-        // However fast it grows meanwhile.
+        // The limit holds even if the file grows meanwhile.
         let most = u64::try_from(RESULT_BYTES_MAX).unwrap_or(u64::MAX) + 1;
         File::from(file).take(most).read_to_end(&mut text)?;
         Ok(Some(text))
@@ -107,7 +107,7 @@ impl Places {
         if let Some(socket) = &self.socket {
             let _ = std::fs::remove_file(socket);
         }
-        // Most commands leave none.
+        // Most commands leave no result file.
         if let Ok(folder) = self.open_folder()
             && let Err(Errno::ISDIR) = rustix::fs::unlinkat(&folder, &self.result, AtFlags::empty())
         {
@@ -172,7 +172,7 @@ mod tests {
         places.clear();
         assert!(!file.exists(), "what it left is removed, whatever it is");
 
-        // A device by its own name, where this user may open one.
+        // A device by its own name, if this user may open it.
         let zero = Places { folder: "/dev".into(), result: "zero".to_owned(), socket: None };
         assert_eq!(refused(&zero), "it is a device, expected a regular file");
     }

@@ -1,4 +1,4 @@
-//! Shims at hand: started from one thread that lives as long as the worker, used again and again.
+//! Idle shims: started from one thread that lives as long as the worker, and used again and again.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,17 +22,17 @@ use crate::mark::{Mark, Marks, Stubborn};
 use crate::shim::ARGUMENT;
 use crate::shim::wire::{self, Files, Order, Report, Start};
 
-/// Between two looks at shims that were told to end.
+/// Between two looks at shims that were ordered to end.
 const REAP_EVERY: Duration = Duration::from_millis(50);
 /// The most shims that wait for work.
 pub(crate) const IDLE_MAX: usize = 16;
 
-/// Cheap to clone; the last clone gone, the idle shims end.
+/// Cheap to clone; when the last clone is dropped, the idle shims end.
 #[derive(Clone)]
 pub(crate) struct Pool(Arc<Inner>);
 
 struct Inner {
-    /// Those in a namespace of their own, and those beside all else.
+    /// Those in a namespace of their own, and those that share the host's.
     idle: [Mutex<Vec<Shim>>; 2],
     idle_max: usize,
     serial: AtomicU64,
@@ -60,11 +60,11 @@ struct Spawned {
     mark: Mark,
 }
 
-/// What every shim of a worker has.
+/// What every shim of a worker gets.
 pub(crate) struct Outfit {
-    /// Run as the shim: it must call [`crate::shim::run_if_asked`] first.
+    /// The program of a shim: it must call [`crate::shim::run_if_asked`] first.
     pub(crate) program: PathBuf,
-    /// All of its environment, and of its commands'.
+    /// The whole environment of a shim, and so of its commands.
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) marks: Arc<Marks>,
     /// The worker's lock, which every shim holds as well; its commands do not.
@@ -76,7 +76,7 @@ pub(crate) struct Outfit {
 /// The worker's end of one shim.
 pub(crate) struct Shim {
     socket: AsyncFd<OwnedFd>,
-    /// Readable once it has ended; the first of a namespace ends last.
+    /// Readable once the shim has ended; the first process of a namespace ends last.
     end: AsyncFd<OwnedFd>,
     room: Room,
     mark: Mark,
@@ -85,7 +85,7 @@ pub(crate) struct Shim {
 }
 
 impl Pool {
-    /// The handle ends once every shim has, after the last clone of the pool is gone.
+    /// The thread ends once every shim has, after the last clone of the pool is dropped.
     pub(crate) fn start(outfit: Outfit, idle_max: usize) -> io::Result<(Self, JoinHandle<()>)> {
         let (spawner, requests) = channel();
         let doorway = Doorway::open()?;
@@ -96,12 +96,12 @@ impl Pool {
         Ok((Self(Arc::new(Inner { idle: Default::default(), idle_max, serial: AtomicU64::new(0), spawner })), thread))
     }
 
-    /// A number for an attempt, so that no word is taken for another's.
+    /// A number for an attempt, so that a report is never taken for another attempt's.
     pub(crate) fn serial(&self) -> u64 {
         self.0.serial.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A shim that is idle, or a new one.
+    /// An idle shim, or a new one.
     pub(crate) async fn take(&self, room: Room) -> io::Result<Shim> {
         let idle = self.idle(room).pop();
         match idle {
@@ -119,7 +119,7 @@ impl Pool {
         Ok(Shim { socket: watched(socket)?, end: watched(pidfd)?, room, mark, child: Some(child), spawner })
     }
 
-    /// Takes back a shim that said `Gone`.
+    /// Takes back a shim that reported `Gone`.
     pub(crate) fn put(&self, shim: Shim) {
         let mut idle = self.idle(shim.room);
         if idle.len() < self.0.idle_max {
@@ -127,7 +127,7 @@ impl Pool {
         }
     }
 
-    /// Lets every idle shim go.
+    /// Ends every idle shim.
     pub(crate) fn clear(&self) {
         for room in [Room::Own, Room::Shared] {
             self.idle(room).clear();
@@ -148,7 +148,8 @@ impl Shim {
         wire::order(self.socket.get_ref().as_fd(), serial, order)
     }
 
-    /// The next report on that attempt. `None`: the shim is gone, whatever it left behind. Cancel-safe.
+    /// The next report on that attempt. `None`: the shim is gone, and processes of its attempt may be left.
+    /// Cancel-safe.
     pub(crate) async fn report(&self, serial: u64) -> Option<Report> {
         loop {
             let mut ready = self.socket.readable().await.ok()?;
@@ -162,8 +163,8 @@ impl Shim {
         }
     }
 
-    /// Ends a shim that is no good any more, and comes back when nothing of its attempt is left; `say` hears of what can't
-    /// be ended.
+    /// Kills a shim that is of no use any more, and returns when nothing of its attempt is left; `say` gets each
+    /// process that can't be ended.
     pub(crate) async fn end_all(&self, say: impl FnMut(Stubborn) + Send + 'static) {
         // It may have ended just now.
         let _ = rustix::process::pidfd_send_signal(self.end.get_ref(), Signal::KILL);
@@ -181,7 +182,8 @@ impl Shim {
 impl Drop for Shim {
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
-            // It ends when its socket closes, which happens right after this; the thread may be gone at the very end.
+            // The shim ends when its socket closes, right after this; at the very end of the worker the thread may be
+            // gone.
             let _ = self.spawner.send(Request::Reap(child));
         }
     }
@@ -210,7 +212,7 @@ fn serve(outfit: &Outfit, doorway: &Doorway, requests: &Receiver<Request>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 for mut child in ending {
-                    // Nobody else waits for it; an error means that it is gone.
+                    // Only this thread reaps it; an error means that it is gone.
                     let _ = child.wait();
                 }
                 return;
@@ -223,8 +225,8 @@ fn serve(outfit: &Outfit, doorway: &Doorway, requests: &Receiver<Request>) {
 fn spawn(outfit: &Outfit) -> io::Result<Spawned> {
     let (ours, theirs) = wire::pair()?;
     let mark = outfit.marks.next();
-    // Where a program has its output it has the lock: so it is inherited by the shim, which prints nothing, and not by a
-    // command, which has an output of its own there.
+    // The lock takes the place of the shim's standard output: so the shim, which prints nothing, inherits it, and a
+    // command does not, as it has an output of its own there.
     let lock = match &outfit.lock {
         Some(lock) => Stdio::from(lock.try_clone()?),
         None => Stdio::null(),

@@ -1,8 +1,8 @@
 //! The last JSON value among all that a command printed.
 //!
-//! A value begins a line and ends one; in between it may have as many lines as it likes. Other lines may come before it and
+//! A value begins a line and ends one; in between it may have any number of lines. Other lines may come before it and
 //! after it. What begins like an array or an object and then turns out to be something else is text, and so is whatever
-//! stands indented below it: that could be a part of what was meant.
+//! stands indented below it: that could be a part of the broken value.
 //!
 //! ```text
 //!   2026-11-30 all three are up       begins with a number, but its line goes on: text
@@ -29,15 +29,15 @@ enum Found<'a> {
     Value(&'a RawValue, usize),
     /// An array or an object of several lines that turns out to be none before this place.
     Broken(usize),
-    /// An array or an object that goes on to the end of all, and is not over there.
+    /// An array or an object that is not complete at the end of the text.
     Unfinished,
     Text,
 }
 
-/// The last JSON value in `printed`, `null` if there is none; `is_cut` if something came before that was not kept.
+/// The last JSON value in `printed`, `null` if there is none; `is_cut`: bytes before that were not kept.
 pub(super) fn last_value(printed: &[u8], is_cut: bool) -> Result<Json, Failure> {
     let mut last = None;
-    // The rest of a line whose beginning is gone, perhaps in the middle of a value.
+    // Skips the rest of a line whose beginning is cut off, perhaps in the middle of a value.
     let mut at = if is_cut { line_end(printed, 0) } else { 0 };
     let mut may_be_a_part = is_cut;
     while at < printed.len() {
@@ -95,14 +95,14 @@ fn look(text: &[u8]) -> Found<'_> {
     }
 }
 
-/// Where in the text an error is, in bytes.
+/// The offset in bytes of an error in the text.
 fn place_of(error: &serde_json::Error, text: &[u8]) -> usize {
     let lines_before = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
     let place = lines_before.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
     place.min(text.len())
 }
 
-/// A program may end a line without beginning another one below it, to show how far it is.
+/// A program may end a line with `\r` alone, to show its progress.
 fn line_end(text: &[u8], from: usize) -> usize {
     let end = text[from..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
     end.map_or(text.len(), |end| from + end + 1)
@@ -112,10 +112,10 @@ fn indentation(line: &[u8]) -> usize {
     line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
-/// Whether all ends with the last line of something that had its first one among what was not kept.
+/// Whether the text ends with the last line of a value whose first line was not kept.
 fn ends_a_value(printed: &[u8]) -> bool {
     let Some((b'}' | b']', before)) = printed.trim_ascii_end().split_last() else { return false };
-    // At the beginning of a line, or of the one line that there is.
+    // At the beginning of a line, or of the only line.
     before.last() == Some(&b'\n') || !before.contains(&b'\n')
 }
 
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn brackets_without_an_end_take_no_longer_than_as_many_other_bytes() {
-        // Quadratic, it would not end today.
+        // Quadratic work would not end today.
         for piece in ["[\n", "[1,\n", "{\"a\":\n", "[\n1,\n", "\"\n", "[]\n", "[\n]x\n", "[x\n"] {
             let printed = piece.repeat((1 << 20) / piece.len());
             let _ = last_value(printed.as_bytes(), false);

@@ -1,5 +1,5 @@
-//! How a command's end is read: its exit status, its result file, and what it printed (`printed`). A command that fails
-//! may leave a result all the same, and say there why it failed.
+//! How a command's end is read: its exit status, its result file, and its output (`printed`). A command that fails may
+//! leave a result all the same, with the reason of its failure.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(super) struct Exit {
     pub(super) signal: Option<i32>,
 }
 
-/// What a completion holds beside a failure and the result that is left with it: the last reports among it.
+/// What a completion holds beside a failure and the result that is left with it, for instance the last reports.
 const BESIDE_BYTES: usize = 128 << 10;
 
 /// The failure of a command that ended badly, and the result that it left: in its own words if that result has them,
@@ -63,7 +63,7 @@ fn by_exit(exit: Exit, stderr: &Tail) -> Failure {
     Failure { details: Some(details), ..Failure::new(code, message) }
 }
 
-/// How a result says why its command failed.
+/// The member of a result with the reason why its command failed.
 #[derive(Deserialize)]
 struct Words {
     code: Option<String>,
@@ -81,7 +81,7 @@ fn own_words(Json(result): &Json) -> Option<Words> {
     Some(Words { code: error.code.filter(|code| !code.is_empty()), ..error })
 }
 
-/// What a command left as its result although it failed; nothing where that can't be told. Reads files: not for the
+/// What a command left as its result although it failed; `None` where that can't be read. Reads files: not for the
 /// loop's thread.
 pub(super) fn left(places: &Places, stdout: &Tail) -> Option<Json> {
     result(places, stdout).ok().filter(|Json(result)| result.get() != "null")
@@ -106,7 +106,7 @@ pub(super) fn result(places: &Places, stdout: &Tail) -> Result<Json, Failure> {
     }
 }
 
-/// The failure of a command whose result, if there is one, can't be had.
+/// The failure of a command whose result can't be read.
 pub(super) fn unreadable(why: impl std::fmt::Display) -> Failure {
     Failure::new("handler_error", format!("the result file can't be read: {why}"))
 }

@@ -1,4 +1,4 @@
-//! Why a command can't be started, in words that say what to change: the system says "No such file" of a file that is there.
+//! Why a command can't be started, with what to change: the system reports "No such file" for a file that is there.
 //!
 //! Looks at files: not for the loop's thread.
 
@@ -12,7 +12,7 @@ const FIRST_LINE_BYTES: u64 = 256;
 /// Any of the bits that let a file be executed.
 const EXECUTABLE: u32 = 0o111;
 
-/// What is wrong with a command as it stands on the disk; `None` where nothing is to be seen.
+/// What is wrong with a command as it stands on the disk; `None` where no flaw is found.
 pub(crate) fn flaw(program: &str, cwd: Option<&Path>) -> Option<String> {
     if let Some(cwd) = cwd
         && !cwd.is_dir()
@@ -36,7 +36,7 @@ pub(crate) fn flaw(program: &str, cwd: Option<&Path>) -> Option<String> {
     }
 }
 
-/// Searched as the system does, in this process's own path, which commands are given.
+/// Searched as the system does, in this process's own path, which commands get.
 fn not_in_path(program: &str) -> Option<String> {
     let path = std::env::var_os("PATH")?;
     if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
@@ -53,7 +53,7 @@ fn words_in_one(program: &str) -> Option<String> {
     })
 }
 
-/// What keeps the system from a script's interpreter.
+/// Why the system can't start a script's interpreter.
 fn bad_first_line(path: &Path) -> Option<String> {
     let mut start = Vec::new();
     File::open(path).ok()?.take(FIRST_LINE_BYTES).read_to_end(&mut start).ok()?;

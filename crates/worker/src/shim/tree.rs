@@ -1,4 +1,4 @@
-//! Who descends from this process, by `/proc`, and how all of them are signalled.
+//! The descendants of this process, by `/proc`, and how all of them are signalled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use rustix::process::{Signal, WaitOptions};
 use crate::confine;
 use crate::mark::{self, Stubborn};
 
-/// Signals every descendant of this process, and gives back those that it was refused for. One that is born meanwhile is
-/// missed: call it until none is left.
+/// Signals every descendant of this process, and returns those for which the system refused it. A process that is born
+/// meanwhile is missed: call it until none is left.
 pub(super) fn signal_descendants(signal: Signal) -> Vec<Stubborn> {
     if confine::is_first() {
-        // Whatever is in the namespace descends from its first process, and nothing else is in it.
+        // Everything in the namespace descends from its first process.
         return match nix::sys::signal::kill(Target::from_raw(-1), named(signal)) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Vec::new(),
             Err(_) => descendants().into_iter().map(|pid| stubborn(pid, Some(Errno::PERM))).collect(),
@@ -22,7 +22,7 @@ pub(super) fn signal_descendants(signal: Signal) -> Vec<Stubborn> {
     let mut refused = Vec::new();
     for pid in descendants() {
         match nix::sys::signal::kill(Target::from_raw(pid), named(signal)) {
-            // It may have ended just now.
+            // The process may have ended just now.
             Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
             Err(error) => refused.push(stubborn(pid, Some(Errno::from_raw_os_error(error as i32)))),
         }
@@ -30,7 +30,7 @@ pub(super) fn signal_descendants(signal: Signal) -> Vec<Stubborn> {
     refused
 }
 
-/// How many descend from this process.
+/// The number of descendants of this process.
 pub(super) fn count() -> u32 {
     u32::try_from(descendants().len()).unwrap_or(u32::MAX)
 }
@@ -40,7 +40,7 @@ pub(super) fn left() -> Vec<Stubborn> {
     descendants().into_iter().map(|pid| stubborn(pid, None)).collect()
 }
 
-/// Kills every descendant, and comes back when none is left.
+/// Kills every descendant, and returns when none is left.
 pub(super) fn end_all() {
     let mut pause = super::KILL_AGAIN;
     loop {
@@ -88,13 +88,13 @@ fn parents() -> BTreeMap<i32, Vec<i32>> {
     parents
 }
 
-/// The fourth field. The second is the program's name, in parentheses, and may hold anything.
+/// The fourth field. The second is the program's name, in parentheses, and may contain anything.
 fn parent(stat: &str) -> Option<i32> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// This process, by the name that `/proc` has for it: in a namespace it may be shown its host's.
+/// The number of this process in this `/proc`: in a namespace that may still be its host's.
 fn own() -> Option<i32> {
     std::fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }

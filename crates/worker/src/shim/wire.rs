@@ -1,5 +1,5 @@
-//! What a worker and a shim say to each other: datagrams of five numbers over a socket pair, and, with a start, the
-//! files of the command. Each names its attempt by a serial number, so that a late word is for nobody else.
+//! The messages between a worker and a shim: datagrams of five numbers over a socket pair, and, with a start, the files
+//! of the command. Each has the serial number of its attempt, so that a late one is not taken for another attempt's.
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
@@ -27,12 +27,12 @@ const FILES: usize = 4;
 
 type Words = [u64; WORDS];
 
-/// What a command is. Travels in a file of its own, since it may be large.
+/// The command to start. Travels in a file of its own, since it may be large.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) command: Vec<String>,
     pub(crate) cwd: Option<PathBuf>,
-    /// Beside what the shim itself has.
+    /// Set in addition to the shim's own environment.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) confinement: Confinement,
 }
@@ -49,7 +49,7 @@ impl Spec {
     }
 }
 
-/// A file that exists nowhere, holding `bytes`, at its beginning.
+/// A file without a name in any folder, with `bytes` in it, at its beginning.
 pub(crate) fn memory_file(name: &str, bytes: &[u8]) -> std::io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
@@ -61,7 +61,7 @@ pub(crate) fn memory_file(name: &str, bytes: &[u8]) -> std::io::Result<OwnedFd> 
 pub(crate) struct Start {
     /// `None`: it may run whatever becomes of the worker's link to the broker.
     pub(crate) deadline: Option<Duration>,
-    /// For what the command leaves behind.
+    /// For the processes that the command leaves behind.
     pub(crate) grace: Duration,
 }
 
@@ -88,7 +88,7 @@ pub(crate) enum Order {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// `at` is the moment before it was started, since boot: what time that was is for the worker to say, by the clock of
+    /// `at` is the moment before it was started, since boot; the worker turns it into a time of day, by the clock of
     /// all its stamps.
     Started { pid: Pid, at: Duration },
     /// It could not be started, and nothing of it is left.
@@ -97,9 +97,9 @@ pub(crate) enum Report {
     Exited { code: Option<i32>, signal: Option<i32>, at: Duration },
     /// No descendant is left.
     Gone { at: Duration },
-    /// The command has ended, and so many processes that it left behind are now asked to end.
+    /// The command has ended, and so many processes that it left behind now get SIGTERM.
     LeftBehind { count: u32 },
-    /// One that SIGKILL does not end; the attempt has not ended while it lives. Said once of each.
+    /// A process that SIGKILL does not end; the attempt has not ended while it lives. Reported once for each.
     Stubborn(Stubborn),
 }
 
@@ -202,7 +202,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> rustix::io::Result<Received> {
     let received = match rustix::net::recvmsg(socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
         Ok(received) => received,
         Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
-        // It went away with words unread.
+        // The worker's end was closed with unread datagrams in it.
         Err(Errno::CONNRESET | Errno::PIPE) => return Ok(Received::Closed),
         Err(error) => return Err(error),
     };

@@ -1,5 +1,5 @@
-//! Whatever a command writes, nothing panics, what is taken makes sense and reads back the same, and the rest is warned
-//! of.
+//! Whatever a command writes, nothing panics, what is taken makes sense and reads back the same, and everything else
+//! causes a warning.
 //!
 //! `FUZZ_SECONDS=60 FUZZ_SEED=$RANDOM cargo test -p slotline-worker --lib strangers` for the long run.
 
@@ -21,9 +21,9 @@ impl Listener for Nobody {
     fn unstarted(&self, _: &Feed, _: Shortage) {}
 }
 
-/// What an attempt tells that writes `input`, in pieces of `size`.
+/// What the feed holds of an attempt that writes `input`, in pieces of `size`.
 fn told(input: &[u8], size: usize) -> Result<Vec<Told>, String> {
-    // Nobody looks meanwhile, so all of it waits in the feed.
+    // Nothing takes from the feed meanwhile, so all of it waits there.
     let (sender, _announced) = mpsc::unbounded_channel();
     let feed = Feed::new((ExecutionId(1), 1), Arc::new(Nobody), sender);
     let mut lines = Lines::default();
@@ -45,7 +45,7 @@ fn sense(report: &Report) -> Result<(), String> {
     if again.as_ref() == Some(report) && warnings.is_empty() {
         Ok(())
     } else if [&report.message, &report.phase, &report.unit].into_iter().any(is_clipped) {
-        // The mark where it was cut comes on top.
+        // The mark at the cut makes the text longer than the limit.
         Ok(())
     } else {
         Err(format!("{text}\nis read back as {again:?} with {warnings:?}"))
