@@ -1,6 +1,6 @@
-//! How fast a worker alone is: no-op handlers, a report, the hand-over along a chain, also beside a flood of reports, and
-//! commands beside a bare fork/exec loop.
-//! Prints a table; `cargo bench -p slotline-worker`. The executor is this program, the broker is in its process.
+//! How fast a worker alone is: no-op handlers, a report, the hand-over along a chain, also beside a flood of reports,
+//! and commands beside a bare fork/exec loop. Prints a table; `cargo bench -p slotline-worker`. The executor is this
+//! program, the broker is in its process.
 
 #![expect(clippy::disallowed_methods, reason = "measuring takes a clock")]
 
@@ -21,9 +21,9 @@ use slotline_worker::{Builder, Context, HandlerError, Report, RunConfig, Shutdow
 const HANDLERS: i64 = 50_000;
 const CHAIN: i64 = 20_000;
 const REPORTS: u64 = 1_000_000;
-/// Of the flood that the hand-over is measured beside.
+/// Of the flood during which the hand-over is measured.
 const REPORTS_PER_MILLISECOND: u64 = 100;
-/// The id of whoever makes it.
+/// The id of the execution that makes the flood.
 const FLOOD: i64 = 1_000_000;
 const COMMANDS: i64 = 3_000;
 /// Attempts granted and not ended, at most.
@@ -115,7 +115,7 @@ fn nonsense(i: u64) -> Report {
     Report { step: Some((i + 2, 1)), ..Report::default() }
 }
 
-/// Nanoseconds of one call, of a flood of them.
+/// Nanoseconds of one call in a flood of calls.
 async fn reports(report: fn(u64) -> Report) -> anyhow::Result<f64> {
     let flood = move |context: Context| async move {
         let start = Instant::now();
@@ -131,7 +131,7 @@ async fn reports(report: fn(u64) -> Report) -> anyhow::Result<f64> {
     Ok(completed.result.context("it completed")?.get().parse()?)
 }
 
-/// Reports until it is told to end.
+/// Reports until it is cancelled.
 async fn flood(context: Context) -> Result<(), HandlerError> {
     let mut tick = tokio::time::interval(Duration::from_millis(1));
     let mut told = 0;

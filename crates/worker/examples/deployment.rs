@@ -1,4 +1,4 @@
-//! A deployment in eight phases that tells how far it is, and what it knows when its time is up.
+//! A deployment in eight phases that reports its progress, and its newest findings when its time is up.
 //!
 //! `cargo run -p slotline-worker --example deployment` plays two of them in this process and prints what they report: one
 //! that gets through, and one whose container never gets ready. With `SLOTLINE_AMQP_URL` set it is a worker of that
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use slotline_worker::{Builder, Context, HandlerError, Phase, Report, Worker};
 
-/// What a deployment goes through, and how long each part usually takes, relative to the others: percent follows from it.
+/// The phases of a deployment, and how long each usually takes, relative to the others: percent follows from it.
 const PHASES: [(&str, u32); 8] = [
     ("validate", 1),
     ("pull", 6),
@@ -41,7 +41,7 @@ struct Deployment {
     app: String,
     /// How many layers its image has.
     layers: u64,
-    /// How often it is probed until it is ready; never, if nobody says.
+    /// How often it is probed until it is ready; `None`: it never gets ready.
     ready_after: Option<u64>,
     /// How long each piece of work takes.
     #[serde(default = "tempo")]
@@ -60,7 +60,7 @@ async fn deploy(context: Context) -> Result<Value, HandlerError> {
     enter(&context, "validate", format!("Checking the configuration of {app}"));
     platform.work().await;
 
-    // Numbers alone are cheap: call it as often as you like, and no more of them are sent than somebody asked for.
+    // Numbers alone are cheap: report as often as you like, and no more of them are sent than the publisher asked for.
     enter(&context, "pull", format!("Pulling {layers} layers"));
     for layer in 1..=layers {
         platform.work().await;
@@ -80,7 +80,7 @@ async fn deploy(context: Context) -> Result<Value, HandlerError> {
     platform.work().await;
 
     enter(&context, "probe", format!("Waiting until container {app} is ready"));
-    // When the time is up, or somebody cancels it, this is where it hears of it.
+    // At the time-out and at a cancellation the wait ends here.
     let ready = context.cancellation().run_until_cancelled(until_ready(&context, app, &mut platform)).await;
     let Some(probes) = ready else {
         platform.remove_container().await;
@@ -95,7 +95,7 @@ async fn deploy(context: Context) -> Result<Value, HandlerError> {
     Ok(json!({ "app": app, "probes": probes }))
 }
 
-/// Errors along the way do not fail the execution; should it fail later, its error tells of the newest.
+/// Errors along the way do not fail the execution; if it fails later, its error has the newest of them.
 async fn until_ready(context: &Context, app: &str, platform: &mut Platform) -> u64 {
     for probe in 1.. {
         match platform.probe().await {
@@ -114,7 +114,7 @@ fn enter(context: &Context, phase: &str, message: impl Into<String>) {
     context.progress(Report { phase, message, ..Report::default() });
 }
 
-/// Stands for whatever really runs containers.
+/// Stands for the real container platform.
 struct Platform {
     tempo: Duration,
     ready_after: Option<u64>,

@@ -1,4 +1,4 @@
-//! A file transfer that tells its bytes, and takes up where it was when the connection breaks.
+//! A file transfer that reports its bytes, and resumes where it was when the connection breaks.
 //!
 //! `cargo run -p slotline-worker --example transfer` plays one in this process and prints what it reports. With
 //! `SLOTLINE_AMQP_URL` set it is a worker of that installation.
@@ -53,7 +53,8 @@ async fn transfer(context: Context) -> Result<Value, HandlerError> {
         match source.read(done).await {
             Ok(read) => {
                 done += read;
-                // One call for each chunk, thousands a second: what is sent is one in the interval that was asked for.
+                // One call for each chunk, thousands a second: one report is sent in each interval that the publisher
+                // asked for.
                 let (progress, unit) = (Some((done, Some(bytes))), Some("Bytes".to_owned()));
                 context.progress(Report { progress, unit, ..Report::default() });
             }
@@ -71,7 +72,7 @@ async fn transfer(context: Context) -> Result<Value, HandlerError> {
     Ok(json!({ "bytes": done, "tries": tried }))
 }
 
-/// Stands for whatever bytes really come from.
+/// Stands for the real source of the bytes.
 struct Source {
     bytes: u64,
     breaks_at: Option<u64>,

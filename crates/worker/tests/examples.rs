@@ -1,4 +1,4 @@
-//! The examples, played: what they report is seen while they run, and tells what was known when their time is up.
+//! The examples, played: what they report is seen while they run, and their errors have what was known at the time-out.
 
 #![expect(clippy::duplicate_mod, reason = "each example is a program of its own, with its stage")]
 
@@ -25,10 +25,10 @@ struct Stage {
     shutdown: Shutdown,
 }
 
-/// What was heard of an execution.
+/// What the executor received of an execution.
 struct Played {
     completed: Completed,
-    /// All reports, in order, with how many completions had been heard by then.
+    /// All reports, in order, with how many completions had arrived by then.
     reports: Vec<(Report, usize)>,
 }
 
@@ -121,7 +121,7 @@ async fn a_deployment_that_never_gets_ready_times_out_and_tells_what_was_known()
     };
     assert!(events.iter().any(|event| failed(&event)), "{events:?}");
     assert!(events.iter().all(|event| event["timestamp"].is_string()), "{events:?}");
-    // One that was held back while newer numbers were sent has none of its own.
+    // A report that was held back while newer numbers were sent has no percent of its own.
     assert!(events.iter().any(|event| event["percent"].is_number()), "{events:?}");
     stage.shutdown.stop();
     Ok(())

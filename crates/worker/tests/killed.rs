@@ -1,5 +1,5 @@
-//! What becomes of commands when their worker is killed or stopped. The worker is this executable, run once more; and as
-//! every program with commands it is its own shim, which is why it has a `main` of its own.
+//! What becomes of commands when their worker is killed or stopped. The worker is this executable, run once more; and
+//! as every program with commands it is its own shim, which is why it has a `main` of its own.
 #![expect(clippy::disallowed_methods, reason = "nobody passes the time to a test of processes")]
 
 mod executor;
@@ -20,13 +20,13 @@ use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{EndReason, Event};
 use slotline_worker::{RunConfig, Shutdown, Worker};
 
-/// One that left its group, its session and its environment and ignores SIGTERM beside one that stays.
+/// A process that left its group, its session and its environment and ignores SIGTERM, beside one that stays.
 const SCRIPT: &str = "trap '' TERM; env -i setsid sh -c \"trap '' TERM; echo stray > stray; while :; do sleep 0.01; done\" & \
                       echo here > here; while :; do sleep 0.01; done";
-/// Of a worker that is stopped, and of others, which may be held up for longer without being meant.
+/// `FENCE` is for a worker that the test stops, `LONG_FENCE` for others, which a slow machine may hold up for longer.
 const FENCE: Duration = Duration::from_millis(600);
 const LONG_FENCE: Duration = Duration::from_secs(60);
-/// An ordinary user, whom everything of root's is closed to.
+/// An ordinary user, without access to what belongs to root.
 const NOBODY: u32 = 65_534;
 
 fn main() -> anyhow::Result<()> {
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
         }
         Some("stubborn") => stubborn(&PathBuf::from(arguments.next().unwrap_or_default())),
         Some("attacked") => attacked(&PathBuf::from(arguments.next().unwrap_or_default())),
-        // A test runner asks for names; there are always the same.
+        // A test runner asks for names; they are always the same.
         Some("--list") => Ok(()),
         _ => {
             for (name, test) in [
@@ -197,7 +197,7 @@ fn stopped() -> anyhow::Result<()> {
 fn orphaned() -> anyhow::Result<()> {
     for options in [&[][..], &["reaches"]] {
         let mut stage = Stage::with(LONG_FENCE, options)?;
-        // Stopped first, so that it can't tell its shim's end from its own.
+        // Stopped first, so that it can't distinguish its shim's end from its own.
         stage.signal(Signal::STOP)?;
         kill(stage.shim, Signal::KILL)?;
         stage.signal(Signal::KILL)?;
@@ -259,9 +259,9 @@ fn refused() -> anyhow::Result<()> {
     judged
 }
 
-/// This program once more as an ordinary user, if this one may become another, in a folder that everybody may come to.
+/// This program once more as an ordinary user, if this one may become another, in a folder that every user may enter.
 fn ordinary(folder: &Path, part: &str) -> anyhow::Result<Child> {
-    // Where it was built others may not come.
+    // Other users may not enter the folder that it was built in.
     let program = folder.join("worker");
     std::fs::copy(std::env::current_exe()?, &program)?;
     let mut command = Command::new(&program);
@@ -302,14 +302,14 @@ fn attacked(folder: &Path) -> anyhow::Result<()> {
         let running = tokio::spawn(worker.run(broker, shutdown.clone()));
         let incarnation = executor.worker().await?;
         let beat = executor.heard.heartbeats.last().expect("it beats");
-        // Before Linux 6.12 the worker of an ordinary user is as its commands are, and says so.
+        // Before Linux 6.12 the worker of an ordinary user is confined no more than its commands, and announces that.
         let is_held = !beat.actions[0].capabilities.iter().any(|capability| capability == "held-by-sweep");
         let parameters = if is_held { json!({"worker": std::process::id()}) } else { json!({}) };
         executor.dispatch(incarnation, 1, "test.run", parameters).await?;
         let done = folder.join("done");
         let mut is_over = false;
         while !is_over {
-            // Where the shim could be killed the attempt is over before it can say that it is done.
+            // If the shim could be killed, the attempt is over before the command can write that it is done.
             let ended = tokio::time::timeout(Duration::from_millis(10), executor.completed(1)).await;
             is_over = done.exists() || ended.is_ok();
         }
@@ -322,7 +322,7 @@ fn attacked(folder: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// A worker whose command runs out of time as root, and what its executor hears, as files.
+/// A worker whose command runs out of time as root, and what its executor receives, as files.
 fn stubborn(folder: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -342,7 +342,7 @@ fn stubborn(folder: &Path) -> anyhow::Result<()> {
         let running = tokio::spawn(worker.run(broker, Shutdown::new()));
         let incarnation = executor.worker().await?;
         let mut scheduled = executor.scheduled(1, "test.run", &json!({}))?;
-        // Long enough for it to have become root.
+        // Long enough for the command to become root.
         scheduled.timeout_seconds = Some(Duration::from_secs(2));
         executor.send(incarnation, &scheduled).await?;
         let said = executor.until("the refusal", |heard| {

@@ -51,7 +51,7 @@ async fn a_worker_without_open_files_hands_back_what_it_can_not_start_and_takes_
     executor.until("no capacity", |heard| offered(heard).filter(|capacity| *capacity == 0)).await?;
     assert!(executor.heard.completed.is_empty(), "nothing failed: {:?}", executor.heard.completed);
 
-    // It has passed, and the worker finds out by itself.
+    // The shortage has passed, and the worker finds out by itself.
     drop(taken);
     executor.heard.heartbeats.clear();
     executor.record(incarnation, &[1, 2, 3]).await?;

@@ -1,5 +1,5 @@
-//! Where an example plays: as a worker of the installation at `SLOTLINE_AMQP_URL`, or else alone in this process, with a
-//! played executor that grants it some executions and prints what it hears.
+//! Where an example plays: as a worker of the installation at `SLOTLINE_AMQP_URL`, or else alone in this process, with
+//! a played executor that grants it some executions and prints what it reports.
 
 #[path = "../../tests/executor/mod.rs"]
 mod executor;

@@ -6,7 +6,7 @@ use slotline_worker::RunConfig;
 
 use super::stage::Stage;
 
-/// Makes of its result file what its parameters name; without any it ends well.
+/// Makes its result file into what its parameters name; without parameters it ends well.
 const SPOIL: &str = r#"
     file="$SLOTLINE_RESULT_FILE"
     case "$SLOTLINE_PARAM_MAKE" in
@@ -37,7 +37,7 @@ async fn whatever_a_command_makes_of_its_result_file_fails_it_alone_and_by_name(
         let error = completed.error.as_ref().expect("a failure has an error");
         assert_eq!(completed.status, OutcomeKind::Failed, "{make}");
         assert!(error.message.contains(expected), "{make}: {error:?}");
-        // The worker goes on as if nothing had been, also where its folder had to be made again.
+        // The worker goes on as if nothing had happened, also where its folder had to be made again.
         let next = stage.run(100 + id, json!({})).await?;
         assert_eq!(next.status, OutcomeKind::Completed, "after {make}: {:?}", next.error);
     }

@@ -1,4 +1,4 @@
-//! What holds a command: what it can't reach, what it is not given, and that nothing of it outlives its end.
+//! What holds a command: what it can't reach, what it does not get, and that nothing of it outlives its end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn a_command_gains_no_privileges_unless_its_action_allows_it_and_the_worke
     Ok(())
 }
 
-/// As root a set-user-ID program shows it as users know it; without root the flag above is all there is to see.
+/// As root a set-user-ID program shows the effect as users see it; without root only the flag above shows it.
 #[tokio::test]
 async fn a_command_that_is_another_user_can_not_become_root_by_a_program_that_would_make_it_root() -> anyhow::Result<()>
 {
@@ -75,7 +75,7 @@ fn likesudo(folder: &Path) {
     std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("a folder of root's");
 }
 
-/// By each way to be held: what is left once the end is told is nothing.
+/// For each layer: when the end is reported, nothing is left.
 #[tokio::test]
 async fn a_command_that_kills_its_shim_frees_no_slot_while_anything_of_it_runs_on() -> anyhow::Result<()> {
     // Descendants without a trace of what they descend from: no environment, no session, no parent, no file.
@@ -129,7 +129,7 @@ async fn a_command_is_given_what_is_named_of_the_workers_environment_and_nothing
         names.iter().any(|name| name == "PATH") && names.iter().any(|name| name == "SLOTLINE_PARAM_APP"),
         "{names:?}"
     );
-    // What cargo sets for every test stands for what a worker is set up with.
+    // A variable that cargo sets for every test stands for a variable of a worker's environment.
     let names = environment(|config| RunConfig { env_pass: vec!["CARGO_MAN*".to_owned()], ..config }).await?;
     assert!(names.iter().any(|name| name == "CARGO_MANIFEST_DIR"), "{names:?}");
     assert_eq!(unexpected(&names, &["SLOTLINE_*", "CARGO_MAN*"]), [""; 0]);

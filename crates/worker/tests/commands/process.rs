@@ -1,4 +1,4 @@
-//! Commands, with real processes: what they are given, what they give, and every way they can end.
+//! Commands, with real processes: what they get, what they leave, and every way they can end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn a_result_may_have_many_lines_and_one_without_an_end_fails() -> anyhow::
 
 #[tokio::test]
 async fn a_program_that_returns_to_the_beginning_of_its_line_is_seen_as_it_goes() -> anyhow::Result<()> {
-    // It prints no end of a line before what stands on it was seen.
+    // It prints no end of a line before the test has seen what stands on it.
     let script = r"printf '10 %%\r50 %%\r'; while [ ! -e go ]; do sleep 0.01; done; printf '100 %%\r\n\nend\r\n'";
     let mut stage = Stage::script(script).await?;
     stage.dispatch(1, json!({})).await?;
@@ -390,7 +390,7 @@ async fn a_shim_that_is_killed_takes_its_attempt_with_it() -> anyhow::Result<()>
     stage.end().await
 }
 
-/// Prints what all processes below one shim have, and no others.
+/// Prints the marks of all processes below one shim, and no others.
 const MARK_OF_THE_SHIM: &str = "while read -r max name what soft rest; do \
     [ \"$name $what\" != 'realtime timeout' ] || echo $soft; done < /proc/self/limits";
 

@@ -14,7 +14,7 @@ use slotline_worker::{Phase, RunConfig};
 use super::stage::Stage;
 use crate::executor::Heard;
 
-/// Says where it is listened to, and runs until it is told to end.
+/// Writes down the path of its socket, and runs until it may end.
 const WAITS: &str =
     r#"echo "$SLOTLINE_PROGRESS_SOCKET" > socket; while [ ! -e "end$SLOTLINE_EXECUTION_ID" ]; do sleep 0.01; done"#;
 
@@ -39,7 +39,7 @@ impl Waiting {
         Ok(self.call()?.write_all(text)?)
     }
 
-    /// Lets it end; all its events, in order.
+    /// Lets it end; returns all its events, in order.
     async fn end(mut self) -> anyhow::Result<Vec<Event>> {
         std::fs::write(self.stage.folder.path().join("end1"), "")?;
         let completed = self.stage.executor.completed(1).await?;
@@ -115,7 +115,7 @@ async fn lines_on_the_socket_are_seen_while_the_command_runs() -> anyhow::Result
 #[tokio::test]
 async fn what_was_written_before_the_end_is_taken_from_every_caller_before_it_is_told() -> anyhow::Result<()> {
     let waiting = Waiting::start().await?;
-    // More than are heard at once; none hangs up, and the last line of each has no end.
+    // More callers than are read from at once; none hangs up, and the last line of each has no end.
     let mut callers = Vec::new();
     for i in 0..40 {
         let mut caller = waiting.call()?;
@@ -227,7 +227,7 @@ async fn a_command_that_reports_does_not_stall_though_nobody_wants_to_hear_its_n
     let last = now_ns();
     let completed = stage.executor.completed(1).await?;
     assert_eq!(completed.error.map(|error| error.code).as_deref(), Some("stall_timeout"));
-    // Had it stalled any earlier, that would have been heard by now.
+    // If it had stalled any earlier, the report would have arrived by now.
     let silent = Duration::from_nanos(now_ns() - last);
     assert!(silent > Duration::from_millis(500), "{silent:?}");
     stage.end().await

@@ -56,7 +56,7 @@ impl Stage {
         self.executor.completed(id).await
     }
 
-    /// What a script wrote into a file of the stage's folder, once it is there.
+    /// What a script wrote into a file of the stage's folder, once the file exists.
     pub(crate) async fn written(&self, name: &str) -> anyhow::Result<String> {
         let deadline = tokio::time::Instant::now() + executor::PATIENCE;
         loop {
@@ -68,23 +68,24 @@ impl Stage {
         }
     }
 
-    /// Not a process of a script lives. They are known by their folder, which is the stage's: a script may be in a
-    /// namespace of its own, and knows other numbers than this host.
+    /// No process of a script lives. They are recognized by their folder, which is the stage's: a script may be in a
+    /// namespace of its own, with other process numbers than this host's.
     pub(crate) fn assert_nothing_is_left(&self) {
         let living = living_in(self.folder.path());
         assert!(living.is_empty(), "{living:?} live");
     }
 
-    /// Every outcome is recorded, as by any executor: what is not, the worker would keep for its next process.
+    /// Every outcome is recorded, as by any executor: the worker would keep an unrecorded one for its next process.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         let told = |completed: &[Completed]| completed.iter().map(|it| it.execution_id.0).collect::<Vec<_>>();
         let heard: Vec<_> = self.executor.heard.completed.iter().map(|(_, completed)| completed.clone()).collect();
-        // It may have ended by itself, or have heard what is recorded, and be gone: then there is no queue of its.
+        // The worker may have ended by itself, or have got the record of its outcomes, and be gone: then its queue is
+        // gone, too.
         drop(self.executor.record(self.worker, &told(&heard)).await);
         self.shutdown.stop();
         let last_word = self.executor.until("its last word", |heard| heard.ended.last().cloned()).await?;
         if !last_word.outcomes.is_empty() {
-            // It may have heard the first, and be gone.
+            // The worker may have got the first record, and be gone.
             drop(self.executor.record(self.worker, &told(&last_word.outcomes)).await);
         }
         tokio::time::timeout(executor::PATIENCE, self.running).await???;

@@ -1,4 +1,4 @@
-//! What a worker tells a leader whose journal may be older than its attempts.
+//! What a worker reports to a leader whose journal may be older than its attempts.
 
 use slotline_protocol::message::{Account, Hello, Holding, Lineage};
 use slotline_protocol::{Epoch, ExecutionId, Fence, Sizes};

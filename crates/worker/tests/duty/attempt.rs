@@ -1,4 +1,4 @@
-//! One attempt: started, heard of, timed out, cancelled, told of.
+//! One attempt: started, observed, timed out, cancelled, reported.
 
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{Event, Level, Report, Stream};

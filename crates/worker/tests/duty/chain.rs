@@ -1,4 +1,4 @@
-//! Chains: who waits for whom, and what becomes of the rest.
+//! Chains: which attempt waits for which, and what becomes of the rest.
 
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::Holding;

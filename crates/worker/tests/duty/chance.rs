@@ -39,7 +39,7 @@ enum Step {
         back: usize,
     },
     Started(usize),
-    /// Something told so often at once, of one of a few kinds.
+    /// The same report so many times at once, of one of a few kinds.
     Tell {
         index: usize,
         kind: u8,
@@ -48,7 +48,7 @@ enum Step {
     Resend(i64),
     Succeed(usize),
     Fail(usize),
-    /// The worker is short of something to start it with.
+    /// The worker is short of something that it needs for the start.
     Short(usize),
     Pass(u64),
     /// Whether too much waits to be sent.
@@ -92,12 +92,12 @@ fn step() -> impl Strategy<Value = Step> {
 struct Judge {
     /// Every start of a life, with its incarnation. An attempt handed back unstarted may be granted again.
     started: BTreeMap<AttemptKey, Incarnation>,
-    /// Of those, whose process or handler really did.
+    /// Of those, the attempts whose process or handler really started.
     begun: BTreeSet<AttemptKey>,
     ended: BTreeSet<AttemptKey>,
     killed: BTreeSet<AttemptKey>,
     isolated: BTreeSet<AttemptKey>,
-    /// What was said of each attempt that started.
+    /// What was reported of each attempt that started.
     words: BTreeMap<AttemptKey, String>,
     /// The number of each attempt's last event.
     sequences: BTreeMap<AttemptKey, u64>,
@@ -237,7 +237,8 @@ impl Judge {
         let live = |index: usize| self.live.get(index).copied();
         match step {
             Step::Dispatch { id, after, isolated } => {
-                // Attempt numbers are never used again once they are started or settled, nor once anything was told of them.
+                // Attempt numbers are never used again once they are started or settled, nor once anything was reported
+                // of them.
                 let key = key(*id);
                 if self.started.contains_key(&key) || self.words.contains_key(&key) || self.sequences.contains_key(&key)
                 {
@@ -366,7 +367,7 @@ proptest! {
                 break;
             }
         }
-        // Once everything has ended and the broker is there, whatever started is told of, or is lost with a last word.
+        // Once everything has ended and the broker is there, whatever started is reported, or is lost with a farewell.
         if !judge.finished {
             for key in judge.live.clone() {
                 judge.ended.insert(key);

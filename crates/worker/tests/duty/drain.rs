@@ -125,7 +125,7 @@ fn a_drain_that_does_not_come_to_its_end_is_given_up() {
     assert!(world.duty.next_deadline().is_none());
 }
 
-/// What was to be kept, the last time that it changed.
+/// The outcomes to be kept, as of their last change.
 fn kept(world: &mut World) -> Option<Vec<Ended>> {
     world.take(|effect| if let Effect::Keep(words) = effect { Some(words.clone()) } else { None }).pop()
 }
@@ -167,7 +167,7 @@ fn a_worker_whose_outcomes_are_recorded_leaves_at_once_and_keeps_nothing() {
     world.input(Input::DrainRequested);
     world.advance(s(5));
     assert_eq!(ids(&world.take_farewells()[0]), [ExecutionId(1)]);
-    // Recorded between its last word and its end.
+    // Recorded between its farewell and its end.
     world.record(&[1]);
     assert!(world.finished());
     assert!(kept(&mut world).is_none());
@@ -180,7 +180,7 @@ fn what_an_earlier_process_has_kept_is_said_until_it_is_recorded() {
     for word in abandoned() {
         world.duty.inherits(Ended { incarnation: former, ..word });
     }
-    // Its lock says of the same incarnation that nothing of it is left: that adds nothing.
+    // Its lock states of the same incarnation that nothing of it is left: that adds nothing.
     world.duty.replaces(former);
     world.session_opened();
     world.confirm_heartbeat();

@@ -25,7 +25,7 @@ fn what_froze_with_its_first_heartbeat_starts_nothing_when_a_later_one_is_confir
     let mut world = World::unconfirmed();
     let first = world.incarnation;
     world.session_opened();
-    // The first heartbeat was heard, its confirm was not; by now the executor may have counted this one as lost.
+    // The first heartbeat arrived, its confirm did not; by now the executor may have counted this incarnation as lost.
     world.clock(s(76));
     world.dispatch(1).send();
     world.confirm_heartbeat();
@@ -50,7 +50,7 @@ fn a_refused_heartbeat_counts_for_nothing_and_is_sent_again_before_long() {
     assert_eq!(world.take_heartbeats().len(), 0, "not in a tight loop");
     world.advance(REFUSED_WAIT);
     assert_eq!(world.take_heartbeats().len(), 1);
-    // Whether one or all are refused, the fence falls when the last that was taken says so.
+    // Whether one or all are refused, the fence falls by the last heartbeat that was taken.
     while world.duty.incarnation() == incarnation && world.take_killed().is_empty() {
         world.input(Input::HeartbeatRefused { incarnation });
         world.advance(REFUSED_WAIT);
@@ -193,7 +193,7 @@ fn outcomes_that_a_last_word_can_not_hold_follow_it_in_their_order() {
 #[test]
 fn the_ends_of_a_chain_are_told_in_its_order_whatever_their_ids() {
     let mut world = World::new();
-    // One that is tried again stands behind younger ones.
+    // An attempt that is tried again stands behind younger ones.
     world.dispatch(7).fence(1).send();
     world.dispatch(3).fence(2).after(7).send();
     world.dispatch(11).fence(3).after(3).send();

@@ -1,4 +1,4 @@
-//! What an executor says: taken once, answered until recorded.
+//! The orders of an executor: each is taken once, and answered until recorded.
 
 use slotline_protocol::{Epoch, OutcomeKind, message};
 use slotline_worker::duty::{HINT_EVERY, Input, Order};

@@ -78,7 +78,7 @@ fn every_report_ends_a_stall_be_it_sent_held_merged_or_output() {
         let mut world = World::new();
         world.dispatch(1).stall_timeout(ms(100)).send();
         world.started(1);
-        // So that what comes is held or merged.
+        // So that further reports are held or merged.
         for i in 0..NEWS_PER_SECOND * 2 {
             world.report(1, say(Level::Info, &format!("message {i}")));
         }
@@ -192,7 +192,7 @@ fn an_attempt_that_is_ended_tells_its_last_ten_reports() {
                 world.advance_connected(s(2));
             }
         }
-        // Said while it was being ended, and held back: known all the same.
+        // Reported while the attempt was being ended, and held back: its error has it all the same.
         world.report(1, Report { progress: Some((5, Some(12))), unit: Some("files".to_owned()), ..Report::default() });
         world.fail(1);
         let completed = world.take_completions().remove(0);

@@ -97,12 +97,12 @@ impl World {
         self.duty.handle(self.now, input, &mut self.effects);
     }
 
-    /// Time passes, and nobody looks.
+    /// Time passes, and the book gets no input.
     pub(crate) fn clock(&mut self, by: Duration) {
         self.now = Now { boot: self.now.boot + by, wall: self.now.wall + by };
     }
 
-    /// Time passes; the book is asked at each of its deadlines.
+    /// Time passes; the book gets each of its deadlines.
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now.boot + by;
         while let Some(at) = self.duty.next_deadline().filter(|at| *at <= end) {
@@ -257,7 +257,7 @@ impl World {
         self.order(Order::Hello(message::Hello { lost: true, ..hello }));
     }
 
-    /// The next greeting, which says nothing but that its leader leads.
+    /// The next greeting, which states nothing but that its leader leads.
     fn plain_hello(&mut self) -> message::Hello {
         let (epoch, n) = self.next();
         message::Hello {

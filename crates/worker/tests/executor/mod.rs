@@ -1,4 +1,4 @@
-//! A test that acts as the executor: it grants, cancels and records, and hears everything a worker says.
+//! A test that acts as the executor: it grants, cancels and records, and keeps everything that a worker sends.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub(crate) struct Executor {
     pub(crate) heard: Heard,
 }
 
-/// Everything heard so far.
+/// Everything received so far.
 #[derive(Default)]
 pub(crate) struct Heard {
     /// Each with the correlation id of its envelope.
@@ -69,7 +69,7 @@ impl Executor {
         })
     }
 
-    /// Listens until `done` is so.
+    /// Receives until `done` gives a value.
     pub(crate) async fn until<T>(
         &mut self,
         what: &str,
@@ -97,7 +97,7 @@ impl Executor {
         }
     }
 
-    /// As a leader does: takes nothing without proof, and makes itself known to who asks.
+    /// As a leader does: takes nothing without proof, and introduces itself to a worker that asks.
     async fn believes(&mut self, delivery: &Delivery) -> anyhow::Result<bool> {
         let headers = &delivery.properties.headers;
         if let Some((who, code)) = headers.get(PROOF_HEADER).and_then(|proof| proof::speaker(proof)) {
@@ -113,7 +113,7 @@ impl Executor {
             let mut publication = self.signed(incarnation, &hello);
             let headers = [(TOKEN_HEADER.to_owned(), token.to_string()), (NONCE_HEADER.to_owned(), nonce.clone())];
             publication.properties.headers.extend(headers);
-            // It may have gone on under another name meanwhile.
+            // The worker may have gone on under another name meanwhile.
             let _ = self.session.publish(publication).await;
         }
         Ok(false)
@@ -177,7 +177,7 @@ impl Executor {
         .await
     }
 
-    /// Listens until the attempt runs.
+    /// Receives until the attempt runs.
     pub(crate) async fn running(&mut self, id: i64) -> anyhow::Result<()> {
         self.until(&format!("the start of {id}"), |heard| {
             heard.status.iter().any(|changed| changed.execution_id == ExecutionId(id)).then_some(())
@@ -326,8 +326,8 @@ impl Executor {
         Ok(self.session.publish(self.signed(to, message)).await?)
     }
 
-    /// What one says to a worker who is no executor: without a proof, with the proof of another order, with that of another
-    /// journal. Its numbers are above all that the worker has seen.
+    /// Orders of a sender that is no executor: without a proof, with the proof of another order, with that of another
+    /// journal. Their numbers are above all that the worker has seen.
     pub(crate) async fn forge<M: Message>(&self, to: Incarnation, message: &M) -> anyhow::Result<()> {
         let forged = self.signed(to, message);
         let other = Secret::new(&[8; SECRET_BYTES]).context("long enough")?.of_worker(to);

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Every process that runs in that folder. One that has ended and was not reaped has none.
+/// Every process that runs in that folder. A process that has ended and was not reaped has no folder.
 pub(crate) fn living_in(folder: &Path) -> Vec<i32> {
     let folder = folder.canonicalize().expect("a folder");
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -22,13 +22,13 @@ pub(crate) fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.get(1)?.parse().ok()
 }
 
-/// The time that a process has had of a processor, in hundredths of a second.
+/// The processor time of a process, in hundredths of a second.
 pub(crate) fn ticks(pid: i32) -> Option<u64> {
     let stat = stat(pid)?;
     Some(stat.get(11)?.parse::<u64>().ok()? + stat.get(12)?.parse::<u64>().ok()?)
 }
 
-/// The shim of a command: the parent of the one process in that folder whose parent is not.
+/// The shim of a command: the parent of the one process in that folder whose parent is not in it.
 pub(crate) fn shim_of(folder: &Path) -> Option<i32> {
     let living = living_in(folder);
     let parents = living.iter().filter_map(|pid| parent(*pid));
@@ -50,8 +50,8 @@ fn stat(pid: i32) -> Option<Vec<String>> {
 /// Set to 1 for a run that leaves out what only root can try.
 const WITHOUT_ROOT: &str = "SLOTLINE_TEST_WITHOUT_ROOT";
 
-/// Whether this process can become another user. Without root that is an error, unless the run says that it means to do
-/// without: a test that passes because it tried nothing can't fail.
+/// Whether this process can become another user. Without root that is an error, unless the run states that it leaves
+/// such tests out: a test that passes because it tried nothing can't fail.
 pub(crate) fn has_root(test: &str) -> anyhow::Result<bool> {
     if rustix::process::geteuid().is_root() {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! What a worker is told by one who is no executor of its journal: it does none of it.
+//! What a worker does with orders of a sender that is no executor of its journal: none of it.
 
 use serde_json::json;
 use slotline_protocol::message::{Cancel, Hello, Recall, Recorded, Resend, Scheduled};
@@ -8,7 +8,7 @@ use slotline_worker::Context;
 use super::stage::Stage;
 use crate::executor;
 
-/// Beyond what the true executor has come to: a worker that believed one such order would drop the true ones after it.
+/// Beyond the epoch of the true executor: a worker that believed one such order would drop the true ones after it.
 const EPOCH: Epoch = Epoch(1 << 40);
 
 /// A worker that runs execution 1 until it is cancelled; then it has failed.
@@ -25,8 +25,8 @@ async fn stage() -> anyhow::Result<Stage> {
     Ok(stage)
 }
 
-/// A true order that comes after the forged ones is obeyed, and nothing else has happened: execution 1 still runs, and has
-/// ended, been handed back or started again as little as any other.
+/// A true order that comes after the forged ones is obeyed, and nothing else has happened: execution 1 still runs; it
+/// has not ended, was not handed back and was not started again, and neither was any other.
 async fn only_the_truth_is_obeyed(mut stage: Stage) -> anyhow::Result<()> {
     stage.dispatch(2, json!({})).await?;
     stage.executor.completed(2).await?;

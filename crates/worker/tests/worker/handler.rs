@@ -1,4 +1,4 @@
-//! Handlers: what they get, what they give, and every way they can end.
+//! Handlers: what they get, what they return, and every way they can end.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What handlers report: kept while there is no broker, said again when asked, and harmless whatever it is.
+//! What handlers report: kept while there is no broker, sent again on request, and harmless whatever it is.
 
 use std::sync::Arc;
 
