@@ -1,12 +1,14 @@
-//! Publishes the events of the record to the public exchange, once it is committed: one envelope a message, with its number.
+//! Publishes the events of the record to the public exchange, once they are committed: each with its number, in an
+//! envelope of its own.
 //!
-//! Beside the leader's loop, which hands over the events of each batch after all that is urgent has left. While a key has
-//! a subscriber, a batch notes in the journal which events are to be published (`slotline_store::EventRange`); they are
-//! forgotten once the broker has them. So a leader that dies in between swallows nothing: the next one reads those events
-//! from the record and publishes them, again if need be, under the same `message_id`. Memory holds the events of a few
-//! batches; what is more is read from the record when its turn comes.
+//! Runs beside the leader's loop, which hands over the events of each batch after all that is urgent has left. While a
+//! key has a subscriber, a batch notes in the journal which events are to be published (`slotline_store::EventRange`);
+//! the journal forgets them once the broker has them. So a leader that dies in between loses none: the next one reads
+//! those events from the record and publishes them, again if need be, under the same `message_id`. Memory holds the
+//! events of a few batches; further ones are read from the record when their turn comes.
 //!
-//! Not here: the keys that have subscribers (`audience`), what a message looks like (`writer`), the streams of the API (`slotline_api::Hub`).
+//! Not here: the keys that have subscribers (`audience`), the form of a message (`writer`), the streams of the API
+//! (`slotline_api::Hub`).
 
 mod audience;
 mod shared;
@@ -34,7 +36,7 @@ use writer::Writer;
 
 /// Events that wait in memory; those of further batches are read from the record.
 const EVENTS_MAX: usize = 20_000;
-/// With so many, no more requests are taken: what comes in must not outrun what is published, where there is a subscriber.
+/// With so many, no more requests are taken: while there is a subscriber, requests must not outrun the publications.
 const ROOM: usize = EVENTS_MAX / 2;
 
 /// Where and what an announcer publishes.
@@ -46,11 +48,11 @@ pub(crate) struct Outlet {
     pub(crate) source: String,
     pub(crate) journal: Lineage,
     pub(crate) epoch: Epoch,
-    /// Where the loop hears that there is room again.
+    /// Takes the notice for the loop that there is room again.
     pub(crate) fates: mpsc::UnboundedSender<Fate>,
 }
 
-/// The leader's end of it. Dropping it ends the announcements of this term.
+/// The leader's handle of its announcer. Dropping it ends the announcements of this term.
 pub(crate) struct Announcer {
     epoch: Epoch,
     batches: mpsc::UnboundedSender<Batch>,
@@ -59,7 +61,7 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Starts on a runtime of others: what is written for the public takes no time from the leader's thread.
+    /// Starts on another runtime: writing public events takes no time from the leader's thread.
     pub(crate) fn start(outlet: Outlet, on: &runtime::Handle) -> Self {
         let Outlet { store, current, public, prefix, source, journal, epoch, fates } = outlet;
         let shared = Arc::new(Shared::new(public));
@@ -70,17 +72,18 @@ impl Announcer {
         Self { epoch, batches, shared, task }
     }
 
-    /// What has a subscriber, or may have one.
+    /// The keys that have a subscriber, or may have one.
     pub(crate) fn heard(&self) -> Heard {
         self.shared.heard()
     }
 
-    /// Whether so few events wait that more may come about.
+    /// Whether few enough events wait that more may be made.
     pub(crate) fn has_room(&self) -> bool {
         self.shared.waiting.load(Ordering::Acquire) < ROOM
     }
 
-    /// Publishes the events of a committed batch, after those of the batches before. `is_noted`: the journal knows.
+    /// Publishes the events of a committed batch, after those of the batches before. `is_noted`: the journal has their
+    /// ranges.
     pub(crate) fn announce(&self, number: i64, told: Vec<Arc<Event>>, is_noted: bool) {
         if told.is_empty() {
             return;
@@ -107,7 +110,7 @@ impl Drop for Announcer {
     }
 }
 
-/// Which of `told` the batch that is being cut is to note in the journal.
+/// Which of `told` the journal has to note with the batch that is being cut.
 pub(crate) fn ranges_heard(told: &[Arc<Event>], heard: Heard) -> Vec<EventRange> {
     ranges(told.iter().filter(|event| heard.takes(event)))
 }

@@ -1,4 +1,4 @@
-//! What the leader answers, from its scheduler; each answer leaves with the commit it belongs to.
+//! The leader's answers, from its scheduler; each leaves with the commit it belongs to.
 
 use slotline_api::control::Refused;
 use slotline_protocol::http::{QueueStats, Worker};
@@ -12,7 +12,7 @@ use crate::quarantine::Quarantine;
 use crate::registry::ActionTable;
 use crate::skew::Skews;
 
-/// Why what waits can't be ended now: it may be out.
+/// Why a waiting execution can't be ended now: it may run.
 const IN_DOUBT: &str = "the journal may be older than its workers, and this execution may run on one of them; \
     ask again once the leader knows (GET /readyz?verbose)";
 
@@ -48,7 +48,7 @@ impl Desk<'_> {
                 let explain = |id: ExecutionId| self.scheduler.explain(id).map(|waiting| (id, waiting));
                 Ok(Answer::Explained(ids.into_iter().filter_map(explain).collect()))
             }
-            // Who asks here is told anyway.
+            // A question of this process: its streams get every event anyway.
             Ask::Follow { .. } => Ok(Answer::Following { is_new: false }),
             Ask::Workers => Ok(Answer::Workers(self.workers())),
         }
@@ -102,7 +102,7 @@ impl Desk<'_> {
     }
 }
 
-/// The wish to end an execution, which is noted if it changes anything.
+/// The wish to end an execution; the audit has it if it changes anything.
 pub(crate) struct Cancellation {
     id: ExecutionId,
     status: Option<Status>,

@@ -13,7 +13,7 @@ use slotline_protocol::http::{Action, QueueStats, Waiting, Worker};
 use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status, duration};
 use tokio::sync::oneshot;
 
-/// Routing key of a question to whoever leads.
+/// Routing key of a question to the leader.
 pub(crate) const CALL: &str = "executor.call";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,12 +100,12 @@ pub enum Answer {
     },
     Applied(Vec<Applied>),
     Deleted,
-    /// `None`: it does not live; the journal knows how it ended, if it ever was.
+    /// `None`: the execution is not live; the journal has its end, if it ever existed.
     Cancelled(Option<Status>),
     QueueStats(Vec<QueueStats>),
     Explained(Vec<(ExecutionId, Waiting)>),
     Workers(Vec<Worker>),
-    /// `is_new`: what happened before may have been missed.
+    /// `is_new`: events before this answer may have been missed.
     Following {
         is_new: bool,
     },

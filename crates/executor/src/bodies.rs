@@ -1,7 +1,7 @@
 //! The requests that were accepted last, kept until they are dispatched, so that a short line never reads them back.
 //!
-//! Where they become too many the oldest leave, since those that wait for long must not take the room of those whose
-//! turn comes at once. What has left is read from the journal shortly before its turn.
+//! When there are too many, the oldest leave, since requests that wait for long must not take the room of those whose
+//! turn comes at once. A request that has left is read from the journal shortly before its turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use slotline_protocol::{ExecutionId, RequestName};
 use slotline_store::Request;
 
-/// The most memory that requests take here, with all that belongs to them: enough for what comes and goes, while a long
-/// line costs the process no more than this.
+/// The most memory that requests take here, with all that belongs to them: enough for requests that start at once,
+/// while a long line costs the process no more than this.
 const BYTES_MAX: usize = 16 << 20;
-/// What an allocation takes beside the bytes that were asked for: its header, and what it is rounded up by.
+/// What an allocation takes beside the requested bytes: its header, and the rounding.
 const ALLOCATION_BYTES: usize = 16;
 /// What an entry of the map takes. Ids ascend, so that the nodes of the map are half empty.
 const ENTRY_BYTES: usize = 2 * size_of::<(ExecutionId, Arc<Request>)>();

@@ -1,8 +1,8 @@
-//! Changes of actions, as the leader makes them: checked whole, noted in the audit, and then given to the scheduler, which
-//! knows but one limit at a time.
+//! Changes of actions, as the leader makes them: checked whole, noted in the audit, and then given to the scheduler,
+//! which has only one limit at a time.
 //!
-//! An override of a limit stands beside the policy and outlives its changes. It ends by the journal's time: with the first
-//! turn of the loop after its time is over, or as the next leader begins.
+//! An override of a limit stands beside the policy and outlives its changes. It ends by the journal's time: with the
+//! first turn of the loop after its time is over, or when the next leader begins.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::ask::{Answer, Answered};
 use crate::outbox::Pending;
 use crate::registry::Registered;
 
-/// Why an override ends by itself, as the audit tells.
+/// The reason in the audit for an override that ends by itself.
 const TIME_IS_OVER: &str = "its time is over";
 
 /// A change that was checked and can be made.
@@ -61,7 +61,7 @@ impl Desk<'_> {
         Ok(self.carry_out(plan, by))
     }
 
-    /// All of them or none: nothing is changed before each was checked.
+    /// Makes all changes or none: nothing is changed before each was checked.
     pub(crate) fn apply(&mut self, actions: Vec<Declared>, dry_run: bool, by: &By) -> Answered {
         let mut plans = Vec::new();
         for (index, Declared { action_ref, policy }) in actions.into_iter().enumerate() {
@@ -94,7 +94,7 @@ impl Desk<'_> {
         Ok(Answer::Applied(applied))
     }
 
-    /// Makes an action that only a worker knows, paused.
+    /// Creates an action that only a worker has announced, paused.
     pub(crate) fn make_up(&mut self, action_ref: ActionRef, policy: Policy, reason: &str) -> Answered {
         let mut plan = self.plan(action_ref, policy).map_err(|invalid| refused("", &invalid))?;
         plan.registered.action.paused = true;
@@ -194,7 +194,7 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Changes what stands beside the policy; without changes it is as it was.
+    /// Alters an action beside its policy; without changes it is left as it was.
     fn alter(&mut self, action: Action, changes: Option<(Changed, Vec<Difference>)>, by: By) -> Answered {
         let Some((changed, changes)) = changes else {
             return Ok(Answer::Action { action: Box::new(action), created: false });
@@ -221,7 +221,7 @@ impl Desk<'_> {
         self.pending.actions.push(ActionChange::Put(action));
     }
 
-    /// To be called before the scheduler hears of it, which may grant by it at once.
+    /// To be called before the scheduler gets the change, which may grant by it at once.
     fn note(&mut self, action: &Action, changed: Changed, changes: Vec<Difference>, by: By) {
         let fence = Fence(self.scheduler.counters().next_fence);
         self.pending.audit.push(Audit::of_action(self.now, changed, by, action, fence, changes));
@@ -233,7 +233,7 @@ impl Desk<'_> {
     }
 }
 
-/// Ends the overrides whose time was over before this leader's began: nothing was granted since by what they said.
+/// Ends the overrides whose time was over before this leader began: nothing was granted by them since.
 pub(crate) fn end_past_overrides(actions: &mut [ActionState], next_fence: i64, now: Timestamp, pending: &mut Pending) {
     for ActionState { action, .. } in actions {
         let Some(ended) = action.limit_override.take_if(|temporary| temporary.until <= now) else { continue };
@@ -272,7 +272,7 @@ fn in_words(words: &str) -> String {
     format!("policy: the database refuses it: {words}")
 }
 
-/// The answer to a client that put an action whose policy the database refuses.
+/// The answer to a client's action whose policy the database refuses.
 pub(crate) fn refused_policy(words: &str) -> Refused {
     Refused::new(Kind::Invalid, Reason::JournalRefused.as_str(), in_words(words)).at("policy")
 }

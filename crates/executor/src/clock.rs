@@ -1,7 +1,8 @@
-//! The clock of one leadership: the database's as it began, carried on by this host's boot clock.
+//! The clock of one leadership: the database's at the beginning of the term, carried on by this host's boot clock.
 //!
-//! What is due is written by one leader and judged by the next, whose hosts' wall clocks may be hours apart and may be
-//! set at any time; so no decision asks them. Not here: keeping in step with the database's clock (`timekeeping`).
+//! One leader writes what is due and the next one judges it, and the wall clocks of their hosts may be hours apart and
+//! may be set at any time; so no decision uses them. Not here: keeping in step with the database's clock
+//! (`timekeeping`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use slotline_protocol::Timestamp;
 use slotline_store::Reading;
 
-/// The most that the clock is made faster or slower, in millionths: far less than what a lease is longer than a fence.
+/// The most that the clock is made faster or slower, in millionths: far less than the margin of a lease over a fence.
 pub(crate) const SLEW_PPM: i64 = 500;
 
 /// Cheap to clone; all clones show the same.
@@ -49,8 +50,8 @@ impl Clock {
         tokio::time::Instant::now() + at.since(self.now())
     }
 
-    /// Goes a little slower from now on, or faster where it is negative, so as to make good that it is `off_us` ahead of
-    /// where it should be when `within` has passed, or as much of it as can be.
+    /// From now on goes a little slower, or faster if `off_us` is negative: the clock is `off_us` ahead of where it
+    /// should be, and makes that good when `within` has passed, or as much of it as possible.
     pub(crate) fn approach(&self, off_us: i64, within: Duration) {
         let mut hand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let boot = boot();
@@ -63,7 +64,7 @@ impl Clock {
     }
 }
 
-/// What this host's wall clock shows: for people, and to be held against the database's.
+/// This host's wall clock: for people, and for the comparison with the database's.
 pub(crate) fn wall() -> Timestamp {
     Timestamp::from_micros(0) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

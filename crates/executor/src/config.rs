@@ -1,4 +1,4 @@
-//! What an executor is told at start.
+//! The settings of an executor at its start.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 /// The executor's settings. Lengths are announced to workers, so they hold for the whole installation.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Names this executor for people.
+    /// The name of this executor for people.
     pub name: String,
     /// `L`: silence after which a worker's incarnation is lost.
     pub lease: Duration,
@@ -24,7 +24,7 @@ pub struct Config {
     pub public: Public,
 }
 
-/// What is published of executions for whoever subscribes.
+/// What is published of executions for subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Public {
     /// Moves from one status to the next.
@@ -62,7 +62,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The fence must fall before its loss is declared, whatever clock rates differ by.
+    /// The fence must fall before the loss is declared, for any difference of clock rates.
     pub(crate) fn check(&self) -> Result<(), crate::Error> {
         let Self { lease, fence, heartbeat, .. } = *self;
         let invalid = |message| Err(crate::Error::InvalidConfig(message));
@@ -90,10 +90,10 @@ impl Config {
     }
 }
 
-/// Where the executor serves HTTP, and for whom.
+/// Where the executor serves HTTP, and for which clients.
 #[derive(Debug)]
 pub struct Api {
     pub listener: TcpListener,
-    /// Without any: everybody who can reach the listener.
+    /// Without any: every client that can reach the listener.
     pub tokens: Tokens,
 }

@@ -144,7 +144,7 @@ impl Control for Handle {
             if role == Role::Leader {
                 warnings.extend(self.policies.get());
             }
-            // A database that does not answer is told above.
+            // A database that does not answer is already in `database`.
             let rewinds = self.store.rewinds().await.unwrap_or_default();
             let recent = rewinds.iter().filter(|rewind| rewind.settled_at + REWINDS_TOLD >= clock::wall());
             warnings.extend(recent.map(|rewind| format!("{}: {}", rewind.settled_at, rewind.sentence())));

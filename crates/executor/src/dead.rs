@@ -1,7 +1,8 @@
 //! Dead letters: the leader takes them from the broker's queue into the journal, where any executor finds them.
 //!
-//! The queue is the way in, since the broker puts aside too, and what is published there is confirmed. But a queue can't be
-//! looked at without changing it, nor be asked for one letter. Not here: how many are kept (`slotline_store`).
+//! The queue is the way in, since the broker puts messages aside, too, and a publication to a queue is confirmed. But
+//! reading a queue changes it, and a queue can't give out a single letter. Not here: how many are kept
+//! (`slotline_store`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,14 +22,14 @@ use crate::noted;
 
 /// Letters that are taken at once. Few, since each may be as large as a message can be, and nothing waits for them.
 pub(crate) const TAKEN_AT_ONCE: u16 = 8;
-/// How much is kept in the journal: more than anybody looks through, and little beside what runs.
+/// How much is kept in the journal: more than a person looks through, and little beside what runs.
 const KEPT: DeadBounds = DeadBounds { letters: 100_000, bytes: 1 << 30 };
 /// Wait before letters that the journal did not take are tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The most characters of a reason, a detail or a routing key; the headers may be anybody's.
+/// The most characters of a reason, a detail or a routing key; any publisher may set the headers.
 const LABEL_CHARS_MAX: usize = 1000;
 
-/// The header of what the broker has put aside by itself.
+/// The header of a message that the broker has put aside by itself.
 const BY_BROKER_HEADER: &str = "x-first-death-reason";
 
 /// What travelled beside a body, as the journal keeps it.
@@ -94,14 +95,14 @@ fn clip(text: &str) -> String {
     text.chars().take(LABEL_CHARS_MAX).collect()
 }
 
-/// Ids are version 7, so they tell when.
+/// Ids are version 7, so they contain the time.
 fn put_aside_at(id: Uuid) -> Option<Timestamp> {
     let (seconds, nanos) = id.get_timestamp()?.to_unix();
     Some(Timestamp::from_micros(i64::try_from(seconds).ok()?.checked_mul(1_000_000)? + i64::from(nanos / 1000)))
 }
 
 fn carried(properties: Properties) -> String {
-    // The priority is what it may have been refused for: replayed without, it runs in its turn.
+    // The message may have been refused for its priority: replayed without one, it runs in its turn.
     let Properties {
         message_id,
         message_type,
@@ -115,8 +116,8 @@ fn carried(properties: Properties) -> String {
         priority: _,
         user_id,
     } = properties;
-    // The executor has published a letter under its own name. What the broker put aside itself has its publisher's, and
-    // whatever headers that thought of.
+    // The executor has published a letter under its own user. A message that the broker put aside itself has its
+    // publisher's user, and any headers that its publisher set.
     let is_brokers = headers.contains_key(BY_BROKER_HEADER);
     let user_id = if is_brokers { user_id } else { headers.get(USER_HEADER).cloned() };
     let carried = Carried {
@@ -134,7 +135,7 @@ fn carried(properties: Properties) -> String {
     serde_json::to_string(&carried).expect("plain data with string keys")
 }
 
-/// The properties as they came, without what was added when the message was put aside.
+/// The properties as they came, without those that were added when the message was put aside.
 fn as_it_came(carried: &str) -> Properties {
     let Carried { message_id, message_type, app_id, content_type, content_encoding, correlation_id, reply_to, user_id, timestamp, mut headers } =
         serde_json::from_str(carried).unwrap_or_else(|error| {

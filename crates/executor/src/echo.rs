@@ -1,7 +1,7 @@
-//! Whether the broker answers: a message that a process sends itself through it, again and again.
+//! Whether the broker answers: a message that a process sends to itself through it, again and again.
 //!
-//! A connection may seem well long after the broker has fallen silent. A standby must know before it leads, and a leader
-//! before its workers do.
+//! A connection may seem well long after the broker has fallen silent. A standby must notice before it leads, and a
+//! leader before its workers do.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// Between two messages.
 const EVERY: Duration = Duration::from_secs(2);
-/// How long one may be on its way before the session is given up.
+/// How long a message may be on its way before the session is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Its type.
 const TYPE: &str = "executor.echo";
@@ -32,12 +32,12 @@ impl Echo {
         Self { every, silence_max, unanswered_since: None }
     }
 
-    /// Waits until the next is due, and sends it into `queue` unless one is on its way; fails once that has been there for too
-    /// long. Cancel-safe. First look whether it has arrived: a process may come late to look.
+    /// Waits until the next is due, and sends it into `queue` unless one is on its way; fails once that has been on its
+    /// way for too long. Cancel-safe. Look for arrivals first: a busy process may be late to take them.
     pub(crate) async fn call(&mut self, session: &Session, queue: &str) -> Result<(), Error> {
         self.every.tick().await;
         match self.unanswered_since {
-            // Nothing may be published; that the broker goes on, the connection's own heartbeats show.
+            // Nothing may be published now; the connection's own heartbeats show that the broker lives.
             _ if session.is_blocked() => self.unanswered_since = None,
             Some(since) if since.elapsed() >= self.silence_max => {
                 return Err(Error::TimedOut { operation: "echo", after: self.silence_max });
@@ -51,7 +51,7 @@ impl Echo {
         Ok(())
     }
 
-    /// Whether this delivery was one; then the broker answers.
+    /// Whether this delivery was an echo; if so, the broker answers.
     pub(crate) fn takes(&mut self, delivery: &Delivery) -> bool {
         let is_one = delivery.properties.message_type.as_deref() == Some(TYPE);
         if is_one {

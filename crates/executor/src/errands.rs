@@ -1,4 +1,5 @@
-//! What is owed after a publication: learning that an order came back, and acking requests once all of them is safe.
+//! What is to be done after a publication: observing that an order was returned, and acking requests once all their
+//! letters are safe.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(crate) enum Fate {
     Marked(Result<Counters, Unmarked>),
 }
 
-/// Tells the loop what became of its orders.
+/// Reports to the loop the fate of its orders.
 pub(crate) async fn watch_orders(
     mut receipts: mpsc::UnboundedReceiver<(Receipt, Incarnation)>,
     fates: mpsc::UnboundedSender<Fate>,
@@ -51,7 +52,7 @@ pub(crate) async fn watch_orders(
                 crash::point("executor.publish.confirmed");
                 let fate = match result {
                     Err(PublishError::Returned) => Fate::Returned(incarnation),
-                    // Whatever was on its way is told again in the next session.
+                    // What was on its way is sent again in the next session.
                     Ok(()) | Err(PublishError::SessionEnded) => Fate::Settled,
                     Err(error) => {
                         tracing::warn!(error = %chain(&error), worker.incarnation = %incarnation, "an order did not leave; \
@@ -74,8 +75,9 @@ struct Group {
     is_acked: bool,
 }
 
-/// Acks requests once their dead copies are confirmed. Many copies are under way at once, and what needs none is acked
-/// past those that do, so that neither a flood of bad messages nor a letter that the broker refuses holds up good ones.
+/// Acks requests once their dead copies are confirmed. Many copies are under way at once, and a request without a copy
+/// is acked past those with one, so that neither a flood of bad messages nor a letter that the broker refuses holds up
+/// good ones.
 pub(crate) async fn ack_requests(
     mut handled: mpsc::UnboundedReceiver<Handled<Publication>>,
     session: Session,
@@ -105,7 +107,7 @@ pub(crate) async fn ack_requests(
                 }
                 None => {
                     is_open = false;
-                    // What is still to come of the last delivery never will.
+                    // The rest of the last delivery will never come.
                     groups.retain(|_, group| group.tag.is_some());
                 }
             },
@@ -171,7 +173,7 @@ async fn store(session: &Session, group: u64, mut letter: Publication) -> Option
     Some(group)
 }
 
-/// Cuts a letter to what can be published: a broker may take less than it took when the message was put in.
+/// Cuts a letter to the size that can be published: a broker may take less than it took when the message was put in.
 fn cut(letter: &mut Publication, most: usize) {
     let bytes = letter.body.len();
     letter.body.truncate(most);

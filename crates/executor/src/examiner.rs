@@ -1,13 +1,14 @@
-//! What is done first with a message that comes again: a process that may die of it reads it.
+//! The first reader of a message that comes again: a process that may die of it.
 //!
-//! After a crash the broker gives back all that was unacked, and nothing tells which of it the process died of, if of any.
-//! So this very program is started once more, as an examiner: it reads the messages one after the other, as the leader
-//! would, schemas included, and says of each that it got past it. The message in whose midst an examiner ends is read by another one alone;
-//! if that ends too, the message kills its readers, and is put aside without this process having read it. What is innocent
-//! never is, whatever it came back for: a lost session, an operator's SIGKILL, or another message beside it.
+//! After a crash the broker gives back all that was unacked, and nothing shows which of it the process died of, if of
+//! any. So this very program is started once more, as an examiner: it reads the messages one after the other, as the
+//! leader would, schemas included, and reports each that it got past. The message in whose midst an examiner ends is
+//! read by another one alone; if that ends too, the message kills its readers, and is put aside without this process
+//! having read it. An innocent message is never put aside, whatever it came back for: a lost session, an operator's
+//! SIGKILL, or another message beside it.
 //!
-//! It costs one process after a crash or a lost session, and nothing otherwise. Where the program can't be started so, for
-//! instance within another one's tests, messages are only noted (`probation`).
+//! It costs one process after a crash or a lost session, and nothing otherwise. Where the program can't be started so,
+//! for instance within another one's tests, messages are only noted (`probation`).
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -29,25 +30,25 @@ use crate::registry::{Registered, Registry};
 
 /// The first argument that makes an executable an examiner.
 const ARGUMENT: &str = "__slotline_examine";
-/// Processor time after which a message is one that a reader does not get past. Reading the largest takes a fraction of a
-/// second.
+/// Processor time after which a message counts as one that its reader does not get past. Reading the largest takes a
+/// fraction of a second.
 const CPU_SECONDS_MAX: u64 = 20;
-/// What an examiner says before it reads anything, and after each message that it got past.
+/// The byte that an examiner writes before it reads anything, and after each message that it got past.
 const READY: u8 = b'r';
 const PAST: u8 = b'p';
-/// What a panic ends with.
+/// The exit status after a panic.
 const PANICKED: i32 = 101;
-/// Signals by which others end a process. No message can cause them.
+/// Signals by which people and the system end a process. No message can cause them.
 const FROM_OTHERS: [Signal; 3] = [Signal::HUP, Signal::INT, Signal::TERM];
 
-/// Whether `main` of this program turns into an examiner when it is asked to.
+/// Whether `main` of this program calls [`run_if_asked`].
 static IS_AVAILABLE: AtomicBool = AtomicBool::new(false);
 
 /// Runs as an examiner and never returns, if this process was started as one. To be called first of all in `main`.
 pub fn run_if_asked() {
     IS_AVAILABLE.store(true, Ordering::Relaxed);
     if std::env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT) {
-        // Whatever it fails at, its parent sees how far it came.
+        // After any failure its parent sees how far it came.
         let _ = serve();
         std::process::exit(0);
     }
@@ -57,12 +58,12 @@ fn serve() -> std::io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let cpu = Rlimit { current: Some(CPU_SECONDS_MAX), maximum: Some(CPU_SECONDS_MAX) };
     rustix::process::setrlimit(Resource::Cpu, cpu)?;
-    // Should memory run out, this is what the system ends. A process may always raise it.
+    // If memory runs out, the system ends this process first. A process may always raise its own score.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let mut say = |word: u8| output.write_all(&[word]).and_then(|()| output.flush());
     let registry = Registry::default();
-    // Until an empty one.
+    // The list of actions ends with an empty field.
     while let Some(action) = receive(&mut input)?.filter(|action| !action.is_empty()) {
         if let Ok(registered) = Registered::new(serde_json::from_slice(&action)?) {
             registry.set(registered.action.action_ref.clone(), Some(Arc::new(registered)));
@@ -77,7 +78,7 @@ fn serve() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads a message as the leader does, as far as that needs no journal. What it says is the leader's to judge.
+/// Reads a message as the leader does, as far as that needs no journal. The leader judges its content.
 fn read(registry: &Registry, message_type: Option<String>, body: Bytes) {
     let message_type = message_type.filter(|message_type| !message_type.is_empty());
     let Ok(members) = divide(Sizes::FULL, &body, Defaults { message_type, ..Defaults::default() }) else { return };
@@ -120,11 +121,11 @@ enum End {
     Done,
     /// In the midst of this one, and how.
     Died(usize, String),
-    /// For a reason that no message can be.
+    /// Of a cause that no message can be.
     Unfit(String),
 }
 
-/// Those of `deliveries` that came again and kill their readers, with how these end.
+/// Those of `deliveries` that came again and kill their readers, each with the end of its reader.
 pub(crate) async fn examine(deliveries: &[Delivery], registry: &Registry) -> Vec<(Tag, String)> {
     if !IS_AVAILABLE.load(Ordering::Relaxed) {
         return Vec::new();
@@ -143,7 +144,7 @@ pub(crate) async fn examine(deliveries: &[Delivery], registry: &Registry) -> Vec
             tracing::warn!(why, "messages that came again can't be examined; they are read all the same");
             Vec::new()
         }
-        // The runtime is going down, and nothing is read any more.
+        // The runtime is shut down, and nothing is read any more.
         Err(_) => Vec::new(),
     }
 }
@@ -153,7 +154,7 @@ fn sample(delivery: &Delivery) -> Sample {
     Sample { message_type, body: delivery.body.clone() }
 }
 
-/// The places of those that kill an examiner twice, the second time alone.
+/// The indices of those that kill an examiner twice, the second time alone.
 fn find(samples: &[Sample], examine: impl Fn(&[Sample]) -> End) -> Result<Vec<(usize, String)>, String> {
     let mut found = Vec::new();
     let mut from = 0;
@@ -182,11 +183,11 @@ fn examine_with_a_process(actions: &[Action], samples: &[Sample]) -> End {
 fn run(actions: &[Action], samples: &[Sample]) -> std::io::Result<End> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("slotline-examiner").arg(ARGUMENT).env_clear().envs(crash::poison_variable());
-    // Of a group of its own: what a terminal says to this process is not for it.
+    // In a group of its own: a signal from the terminal is for this process only.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        // One that has died takes no more, which its silence says as well.
+        // An examiner that has died takes no more, which its missing bytes show as well.
         let _ = tell(&mut input, actions, samples);
     }
     let mut said = Vec::new();
@@ -207,7 +208,7 @@ fn tell(input: &mut impl Write, actions: &[Action], samples: &[Sample]) -> std::
     })
 }
 
-/// What an examiner of so many messages said, and how it ended.
+/// Judges what an examiner of so many messages wrote, and how it ended.
 fn judge(said: &[u8], count: usize, status: ExitStatus) -> End {
     let Some((&READY, past)) = said.split_first() else {
         return End::Unfit(format!("an examiner ended before it read anything: {status}"));
@@ -233,7 +234,7 @@ mod tests {
         bodies.iter().map(sample).collect()
     }
 
-    /// Dies of every body that says so; `accidents` are bodies that it dies of where they are not alone.
+    /// Dies of every body that contains an order to; `accidents` are bodies that it dies of where they are not alone.
     fn dies(samples: &[Sample], accidents: &str) -> End {
         let kills = |sample: &Sample| sample.body == "kills" || (samples.len() > 1 && sample.body == accidents);
         samples.iter().position(kills).map_or(End::Done, |place| End::Died(place, "signal: 6".to_owned()))

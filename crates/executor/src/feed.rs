@@ -27,15 +27,15 @@ const PREFETCH: u16 = 1000;
 const DELIVERIES_MAX: usize = 256;
 /// Bytes after which no further delivery joins those handed over at once.
 const ARRIVAL_BYTES_MAX: usize = 4 << 20;
-/// How many leaders back queues are unbound. Each leader does it, so that more than one are left only by such as had no
+/// How many leaders back queues are unbound. Each leader does it, so more than one are left only by leaders without a
 /// session.
 const FORMER_LEADERS: i64 = 4;
-/// How the names of executors as senders begin.
+/// The prefix of executors' names as senders.
 pub(crate) const EXECUTORS: &str = "executor/";
 /// Groups of deliveries between a queue and the loop.
 const CHANNEL: usize = 4;
 
-/// What deliveries of one of the leader's queues say, read before it reaches the loop.
+/// The content of deliveries of one of the leader's queues, read before it reaches the loop.
 #[derive(Debug)]
 pub struct Arrival {
     pub from: Source,
@@ -80,7 +80,7 @@ impl Source {
     }
 }
 
-/// One session's consumers. Ends with it, or when dropped; what was not acked then goes back in place.
+/// One session's consumers. Ends with the session, or when dropped; unacked deliveries then go back in place.
 pub(crate) struct Feed {
     pub(crate) session: Session,
     pub(crate) urgent: mpsc::Receiver<Arrival>,
@@ -109,7 +109,7 @@ impl Feed {
             session.unbind(&topology_of(prefix, epoch, former).bindings).await?;
         }
         let consume = async |queue: String| session.consume(&queue, Consume { prefetch: PREFETCH }).await;
-        // Events that were on their way are asked for again.
+        // Events that were on their way are requested again.
         let resume = async |name: fn(&str, Epoch, u64) -> String| {
             let before = async {
                 match former {
@@ -120,15 +120,15 @@ impl Feed {
             let (before, consumer) = tokio::join!(before, consume(name(prefix, epoch, generation)));
             consumer.map(|consumer| consumer.preceded_by(before))
         };
-        // At once: a new leader should lead as soon as it can.
+        // Concurrently: a new leader should lead as soon as possible.
         let (completions, heartbeats, events, calls) = tokio::try_join!(
             resume(topology::completions_queue),
             resume(topology::heartbeats_queue),
             consume(topology::events_queue(prefix, epoch, generation)),
             resume(topology::calls_queue),
         )?;
-        // As all others, though a later leader outranks an earlier one: see `Consume`. The broker serves this leader once
-        // the session of the one before is over.
+        // With the same priority as all others, though a later leader outranks an earlier one: see `Consume`. The
+        // broker serves this leader once the session of the one before is over.
         let requests = consume(topology::requests_queue(prefix)).await?;
         let ackers = [
             (Source::Completions, completions.acker()),
@@ -184,8 +184,8 @@ fn topology_of(prefix: &str, epoch: Epoch, generation: u64) -> Topology {
     topology
 }
 
-/// Unbinds the queues of leaders before `epoch`. One whose node is away would refuse every heartbeat until it returns, and
-/// no worker could tell it from a leader's.
+/// Unbinds the queues of leaders before `epoch`. A queue whose node is away would refuse every heartbeat until it
+/// returns, and a worker could not tell the refusal from one of the leader's queue.
 pub(crate) async fn unbind_former_leaders(session: Session, prefix: String, epoch: Epoch) {
     let former = (epoch.0.saturating_sub(FORMER_LEADERS).max(0)..epoch.0).rev();
     for former in former.map(Epoch) {
@@ -243,7 +243,7 @@ impl Reader {
                 Ok(ask) => arrival.questions.push(Question { ask, asker: Asker::Elsewhere(delivery.properties) }),
                 Err(error) => tracing::warn!(error = %chain(&error), "dropped a question that can't be read"),
             },
-            // What executors announce is for the public; it comes back to the leader as well.
+            // Announcements of executors are for the public; the leader gets them, too, and drops them.
             Source::Events if delivery.properties.app_id.as_ref().is_some_and(|id| id.starts_with(EXECUTORS)) => {}
             Source::Events | Source::Completions | Source::Heartbeats => {
                 let (probed, now) = (arrival.from.probed(), self.clock.now());

@@ -1,4 +1,4 @@
-//! Other executors whose clients watch events: what each of them wants to hear from the leader.
+//! Other executors whose clients watch events: which events each of them gets from the leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use slotline_broker::Properties;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
 
-/// One that has not asked again for so long watches no more; it asks every second.
+/// A follower that has not asked again for so long is forgotten; it asks every second.
 const FORGET_AFTER: Duration = Duration::from_secs(10);
 /// Executors that may follow at once.
 const FOLLOWERS_MAX: usize = 64;
 
-/// By the queue that each of them listens to.
+/// By the queue that each of them consumes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Followers(BTreeMap<String, Follower>);
 
@@ -25,7 +25,7 @@ struct Follower {
 }
 
 impl Followers {
-    /// Takes what one wants from now on. Whether it was unknown, and so may have missed something.
+    /// Takes what a follower watches from now on. Whether it was unknown, and so may have missed something.
     pub(crate) fn follow(&mut self, asker: &Properties, all: bool, ids: Vec<ExecutionId>, now: Timestamp) -> bool {
         let Some(queue) = &asker.reply_to else { return true };
         let follower = Follower { all, ids: ids.into_iter().collect(), until: now + FORGET_AFTER };

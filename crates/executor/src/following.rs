@@ -1,7 +1,7 @@
-//! While another leads: hearing from it the events that clients of this executor watch.
+//! While another executor leads: getting from it the events that clients of this executor watch.
 //!
-//! What a leader tells may be lost on the way, as may the leader. So the wish is repeated, and whenever something may
-//! have been missed, everyone who watches looks into the journal.
+//! The leader may die, and what it sends may be lost on the way. So the request is repeated, and whenever something may
+//! have been missed, every stream is read again from the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,12 +19,12 @@ use crate::handle::Handle;
 
 /// The `type` of a message that brings events to a follower.
 pub(crate) const NEWS: &str = "executor.news";
-/// How often the leader is told again what is watched here.
+/// How often the leader gets the request again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Wishes that come at once are told together.
+/// Requests that arise within this time are sent as one.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Keeps the leader informed of what is watched here, until `shutdown`.
+/// Sends to the leader what is watched here, until `shutdown`.
 pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: CancellationToken) {
     let mut known = Interest::default();
     loop {
@@ -49,13 +49,14 @@ pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: Cancell
                 }
                 known = interest;
             }
-            // Nobody leads, or nobody answers: what happens meanwhile is found in the journal afterwards.
+            // There is no leader, or it does not answer: the streams find what happens meanwhile in the journal
+            // afterwards.
             Ok(Some(_) | None) | Err(_) => known = Interest::default(),
         }
     }
 }
 
-/// Hands on what the leader tells.
+/// Passes on the events from the leader.
 pub(crate) fn deliver(hub: &Hub, delivery: &Delivery) {
     match serde_json::from_slice::<Vec<Event>>(&delivery.body) {
         Ok(events) => hub.publish(&events.into_iter().map(|event| Arc::new(LiveEvent::new(event))).collect::<Vec<_>>()),

@@ -1,6 +1,7 @@
-//! Proofs at this process's door: the journal's secret as it was read last, and a count of what was refused.
+//! The check of proofs in this process: the journal's secret as it was read last, and a count of what was refused.
 //!
-//! What is believed is decided in [`slotline_protocol::proof`]. What has no proof changes nothing: it is dropped and counted.
+//! [`slotline_protocol::proof`] decides what is believed. A message without a proof changes nothing: it is dropped and
+//! counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ use crate::mail::USER_HEADER;
 /// Refusals are logged no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// What this process knows of the journal's secret; shared by its leader's loop and its HTTP server.
+/// The journal's secret in this process; shared by its leader's loop and its HTTP server.
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
     current: Mutex<Option<Arc<Gate>>>,
@@ -32,18 +33,18 @@ impl Gates {
         Ok(gate)
     }
 
-    /// What was read last.
+    /// The secret as it was read last.
     pub(crate) fn current(&self) -> Option<Arc<Gate>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// To be read again: something that another executor must have signed was not signed with it.
+    /// Has the secret read again: a message that another executor must have signed was not signed with it.
     pub(crate) fn forget(&self) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// What was refused for want of proof.
+/// Counts what was refused for want of proof.
 #[derive(Debug, Default)]
 pub struct Refusals {
     count: AtomicU64,
@@ -79,7 +80,7 @@ impl Refusals {
     }
 }
 
-/// The secret at work, and the count of what did not stand before it.
+/// The secret in use, and the count of what failed its check.
 #[derive(Debug)]
 pub struct Gate {
     ring: Ring,
@@ -91,13 +92,13 @@ impl Gate {
         Self { ring: Ring::new(secret), refusals }
     }
 
-    /// Whose word a delivery is, as far as it proves that.
+    /// The sender of a delivery, as far as the delivery proves it.
     pub(crate) fn speaker<'a>(&self, delivery: &'a Delivery) -> Speaker<'a> {
         let header = |name| delivery.properties.headers.get(name).map(String::as_str);
         self.ring.speaker(header(PROOF_HEADER), header(NONCE_HEADER), &delivery.body)
     }
 
-    /// What a speaker's word is worth; counts what is worth nothing.
+    /// Judges a message of a sender; counts the refused ones.
     pub(crate) fn verdict<'a>(&self, speaker: Speaker<'a>, message_type: &str, of: Option<Incarnation>) -> Verdict<'a> {
         let verdict = self.ring.verdict(speaker, message_type, of);
         if verdict == Verdict::Refused {
@@ -124,13 +125,13 @@ impl Gate {
         self.ring.is_executors(channel, properties.headers.get(PROOF_HEADER).map(String::as_str), body)
     }
 
-    /// The headers by which every executor knows whose message this one publishes again.
+    /// The headers by which every executor finds the user whose message this one publishes again.
     pub(crate) fn headers_of_replay(&self, user: String, body: &[u8]) -> [(String, String); 2] {
         let proof = self.sign(Channel::Replay, &replayed(&user, body));
         [(USER_HEADER.to_owned(), user), (PROOF_HEADER.to_owned(), proof)]
     }
 
-    /// Gives a message that an executor has replayed the user back whose it is. What others claim is not believed.
+    /// Sets the user of a message that an executor has replayed. A claim without the executor's proof is dropped.
     pub(crate) fn restore_user(&self, properties: &mut Properties, body: &[u8]) {
         if let Some(user) = properties.headers.remove(USER_HEADER)
             && self.is_executors(Channel::Replay, properties, &replayed(&user, body))
@@ -139,12 +140,12 @@ impl Gate {
         }
     }
 
-    /// Notes that something was not believed.
+    /// Counts a message that was not believed.
     pub(crate) fn refuse(&self, what: &str) {
         self.refusals.add(what, 1);
     }
 
-    /// Notes how many of a kind were not believed.
+    /// Counts the messages of a kind that were not believed.
     pub(crate) fn refuse_all(&self, what: &str, count: u32) {
         self.refusals.add(what, count.into());
     }

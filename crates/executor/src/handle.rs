@@ -1,6 +1,8 @@
-//! What HTTP asks of this executor. It answers itself if it leads, and otherwise passes the question to the leader.
+//! The questions of HTTP to this executor. It answers itself if it leads, and otherwise passes the question to the
+//! leader.
 //!
-//! Submissions go through the requests queue like all others, from any executor. Not here: what each call asks (`control`).
+//! Submissions go through the requests queue like all others, from any executor. Not here: what each call asks
+//! (`control`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,10 +33,10 @@ use crate::replies::Replies;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long `/readyz?verbose` reports that the journal went back; `slotline verify` always does.
 pub(crate) const REWINDS_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long the answer to a question that changes nothing is waited for before it is put again: its leader may have died with
-/// it, and another may lead by then, or this executor itself.
+/// How long to wait for the answer to a question that changes nothing before it is asked again: its leader may have
+/// died with it, and another may lead by then, or this executor itself.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// Pause before a leader is sought again.
+/// Pause before another look for a leader.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Handle {
@@ -46,12 +48,12 @@ pub(crate) struct Handle {
     pub(crate) replies: Arc<Replies>,
     pub(crate) leads: Arc<AtomicBool>,
     pub(crate) journal: Arc<Condition>,
-    /// What is known of times when the journal went back.
+    /// The times when the journal went back.
     pub(crate) notice: Arc<Notice>,
     pub(crate) calls: mpsc::Sender<LeaderCall>,
     /// What the start-up checks found.
     pub(crate) warnings: Vec<String>,
-    /// What the broker's policies were found to do, while this process leads.
+    /// The effects of the broker's policies that were found, while this process leads.
     pub(crate) policies: Arc<Findings>,
     pub(crate) remarks: Arc<Remarks>,
     pub(crate) gates: Arc<Gates>,
@@ -62,7 +64,7 @@ impl Handle {
         self.current.borrow().clone().ok_or_else(|| Refused::unavailable("there is no connection to the broker"))
     }
 
-    /// Asks the leader; waits a little for one, except for what the journal alone can answer half as well.
+    /// Asks the leader; waits a little for one, except where the journal alone gives a useful answer.
     pub(crate) async fn ask(&self, ask: Ask) -> Answered {
         let waits = !matches!(ask, Ask::Explain { .. });
         let answered = async {
@@ -163,8 +165,8 @@ impl Handle {
         let routing_key = format!("{}.{}", Requested::TYPE, body.action_ref);
         let mut request = Envelope::new(&body, &self.source, clock::wall());
         request.message_id = Some(message_id.clone());
-        // What the client named, or else the request itself; the reply finds its waiter by a ticket of its own, since
-        // two may submit under one key at once.
+        // What the client named, or else the request itself; the reply finds its waiter by another id, since two
+        // clients may submit under one key at once.
         request.correlation_id = submission.correlation_id.or_else(|| Some(message_id.clone()));
         request.trace_id = submission.trace_id;
         let written = envelope::write(&request);
@@ -230,7 +232,7 @@ impl Handle {
         }
     }
 
-    /// An action that was put, and whether it is new.
+    /// An action that a client put, and whether it is new.
     pub(crate) async fn changed(&self, ask: Ask) -> Result<(Action, bool), Refused> {
         match self.ask(ask).await? {
             Answer::Action { action, created } => Ok((*action, created)),
@@ -286,7 +288,7 @@ fn refused(rejected: &Rejected) -> Refused {
     }
 }
 
-/// Refused before anything is sent, so that the client knows that nothing will come of the request by itself.
+/// Refused before anything is sent, so that the client can rely on it: the request is not taken later by itself.
 pub(crate) fn no_journal(cause: &str) -> Refused {
     let message = format!(
         "the journal takes nothing now ({cause}), so the request was not taken; \
@@ -299,7 +301,7 @@ fn no_leader() -> Refused {
     Refused::unavailable("no executor leads, or the leader did not answer in time")
 }
 
-/// An answer of another kind than asked for: the leader runs a version that answers otherwise.
+/// An answer of another kind than the question's: the leader runs a version with other answers.
 pub(crate) fn unexpected() -> Refused {
     Refused::unavailable("the leader's answer can't be read; it may run another version")
 }

@@ -1,4 +1,4 @@
-//! What workers say, and what comes back from the leader's own queues, turned into what the loop takes.
+//! The messages of workers, and what comes back from the leader's own queues, turned into what the loop takes.
 //!
 //! A message here that can't be read is logged and dropped: workers repeat what matters, and heartbeats show the rest.
 
@@ -15,18 +15,19 @@ use uuid::Uuid;
 use crate::gate::Gate;
 use crate::record::{End, Said, Word};
 
-/// One thing that was said.
+/// One thing that a worker reported.
 #[derive(Debug)]
 pub enum Item {
     /// For the scheduler alone.
     Input(Input),
-    /// For the record, which tells the scheduler what it needs of it.
+    /// For the record, which passes on to the scheduler what it needs of it.
     Said(Word),
     /// For both: the end of an attempt.
     Ended(End, Input),
-    /// The last word of an incarnation, by itself or by a later one of its worker.
+    /// The farewell of an incarnation, by itself or by a later one of its worker.
     Parting { teller: Incarnation, worker: WorkerName, incarnation: Incarnation, items: Vec<Item> },
-    /// A heartbeat of an incarnation that has no token of this journal, and by what it will know the answer.
+    /// A heartbeat of an incarnation that has no token of this journal, with the nonce by which it recognizes the
+    /// answer.
     Stranger { incarnation: Incarnation, nonce: String },
 }
 
@@ -46,14 +47,14 @@ impl Item {
         parting(word, teller, received_at)
     }
 
-    /// `by` has proved to have said it.
+    /// `by` is the proven sender.
     pub fn status_changed(changed: &StatusChanged, by: Incarnation) -> Vec<Self> {
         let mut items = Vec::new();
         running(changed, by, &mut items);
         items
     }
 
-    /// `by` has proved to have said it.
+    /// `by` is the proven sender.
     pub fn progress(word: Progress, by: Incarnation) -> Self {
         Self::Said(progress(word, by))
     }
@@ -66,7 +67,7 @@ pub(crate) struct ProbeMark {
     pub(crate) nonce: Uuid,
 }
 
-/// What one delivery says. `received_at` stands in where a worker gives no time.
+/// The content of one delivery. `received_at` stands in where a worker gives no time.
 pub(crate) fn read(
     delivery: &Delivery,
     queue: Option<ProbedQueue>,
@@ -102,12 +103,12 @@ pub(crate) fn read(
     items
 }
 
-/// Where the members of a body come from.
+/// The common origin of the members of a body.
 struct Source<'a> {
     queue: Option<ProbedQueue>,
     mark: ProbeMark,
     gate: &'a Gate,
-    /// Whose word the body is.
+    /// The sender of the body.
     speaker: Speaker<'a>,
 }
 
@@ -168,7 +169,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Who has proved to say what names no incarnation.
+    /// The proven sender of a message that names no incarnation.
     fn proven(&self, message_type: &str) -> Option<Incarnation> {
         match (self.gate.verdict(self.speaker, message_type, None), self.speaker) {
             (Verdict::Believed, Speaker::Worker(by)) => Some(by),
@@ -181,7 +182,7 @@ impl Source<'_> {
     }
 }
 
-/// `teller` is the incarnation that hears when it is recorded.
+/// `teller` is the incarnation that gets the record of the outcomes.
 fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
     let Ended { worker, incarnation, reason, outcomes, returned: handed_back, told_by: _, has_more } = word;
     let mut items: Vec<_> = outcomes.into_iter().map(|word| completed(word, teller)).collect();
@@ -192,7 +193,7 @@ fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
     Item::Parting { teller, worker, incarnation, items }
 }
 
-/// `teller` is the incarnation that hears when it is recorded.
+/// `teller` is the incarnation that gets the record of the outcome.
 fn completed(completed: Completed, teller: Incarnation) -> Item {
     let end = End {
         key: completed.key(),
@@ -248,7 +249,7 @@ fn running(changed: &StatusChanged, by: Incarnation, items: &mut Vec<Item>) {
     let word = |said| Item::Said(Word { key, by, sequence: changed.sequence, at: changed.changed_at, said });
     items.push(word(Said::Running));
     if changed.sequence.is_none() {
-        // Who does not number its events says no more of the start than this.
+        // A worker that does not number its events sends nothing else about the start.
         items.push(word(Said::Started));
     }
 }

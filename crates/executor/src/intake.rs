@@ -1,9 +1,10 @@
 //! From deliveries of the requests queue to checked requests, in order.
 //!
 //! What needs a look into the journal or costs time is done here, beside the leader's loop: reading envelopes, schemas,
-//! and whether a request's name is known. The loop decides; a batch says up to which commit its look-ups saw.
+//! and whether a request's name is known. The loop decides; a batch has the number of the commit that its look-ups saw.
 //!
-//! Nothing is acked here: a delivery is acked once the batch that took it is committed and its dead copies confirmed.
+//! Nothing is acked here: a delivery is acked once the batch that took it is committed and its dead copies are
+//! confirmed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use crate::registry::Registry;
 
 /// Deliveries that are taken at once.
 const DELIVERIES_MAX: usize = 500;
-/// Members that are checked together, if all are small. Deliveries alone would be no bound, since each may bring
-/// thousands: such a one is taken in pieces, so that no commit grows beyond what the database does in its time.
+/// Members that are checked together, if all are small. A number of deliveries would be no bound, since each may bring
+/// thousands: such a delivery is taken in pieces, so that a commit stays within what the database does in its time.
 const WEIGHT_MAX: usize = 500;
 /// Each so many bytes count as one member, or one input, more.
 pub(crate) const BYTES_PER_WEIGHT: usize = 16 << 10;
@@ -46,7 +47,7 @@ pub struct Checked {
     pub tag: Option<Tag>,
 }
 
-/// What one envelope asks for.
+/// What one envelope requests.
 #[derive(Debug)]
 pub enum Member {
     Request {
@@ -58,7 +59,7 @@ pub enum Member {
         target: Target,
         by: By,
     },
-    /// Its publisher is answered; what puts it aside comes after the last member of its delivery.
+    /// Its publisher gets an answer; the letter that puts it aside comes after the last member of its delivery.
     Rejected(Box<Rejection>),
     Refused(Box<Refusal>),
 }
@@ -76,7 +77,7 @@ impl Member {
     }
 }
 
-/// Whose execution is to be cancelled.
+/// The execution that is to be cancelled.
 #[derive(Debug)]
 pub struct Target {
     pub name: RequestName,
@@ -161,7 +162,7 @@ impl Intake {
         self.pass_on(reading, std::iter::empty(), checked).await
     }
 
-    /// Reads a request that may have killed a process, and nothing beside it until it is dealt with.
+    /// Reads a request that may have killed a process, and nothing beside it until it is committed.
     async fn read_alone(&mut self, suspect: Delivery, checked: &mpsc::Sender<Checked>) -> bool {
         let tag = suspect.tag;
         let verdict = loop {
@@ -235,7 +236,7 @@ impl Intake {
     }
 }
 
-/// What an envelope asks for, checked against its action. An examiner does the same, to see whether it lives.
+/// What an envelope requests, checked against its action. An examiner does the same, to see whether it survives.
 pub(crate) fn member(registry: &Registry, envelope: &Envelope<'_>, came: &Arc<Came>) -> Result<Member, Unreadable> {
     match &*envelope.message_type {
         Requested::TYPE => request(registry, envelope, came),
@@ -291,7 +292,7 @@ fn request(registry: &Registry, envelope: &Envelope<'_>, came: &Arc<Came>) -> Re
     Ok(Member::Request { action: registered.action.action_id, asked, known: None })
 }
 
-/// Tells whether two requests ask for the same, however each is spelt.
+/// Equal for two requests that ask for the same, however each is spelt.
 fn digest(requested: &Requested) -> [u8; 32] {
     let json = serde_json::to_string(requested).expect("plain data with string keys");
     Sha256::digest(canonical(&json)).into()
@@ -313,12 +314,13 @@ fn name_of(member: &Member) -> Option<&RequestName> {
     }
 }
 
-/// What a request is known by: its publisher's `message_id`, of that user if the broker says which it is.
+/// The name of a request: its publisher's `message_id`, with the user if the broker names one.
 fn name(message_id: &str, came: &Came) -> RequestName {
     RequestName::new(came.properties.user_id.as_deref().filter(|user| !user.is_empty()), message_id)
 }
 
-/// Only by the `message_id` of the publisher's own request: numbers are easily guessed, and any publisher may send this.
+/// A cancellation names the `message_id` of the publisher's own request only: numbers are easily guessed, and any
+/// publisher may send this.
 fn cancel(envelope: &Envelope<'_>, came: &Came) -> Result<Member, Unreadable> {
     let asked: CancelRequested = envelope.open()?;
     let Some(message_id) = asked.message_id.filter(|_| asked.execution_id.is_none()) else {

@@ -1,16 +1,17 @@
-//! Whether the journal takes what is submitted, as far as this executor has seen. While it does not, nothing more is
-//! taken in over HTTP: whoever submits is told so, rather than left with a request that waits for nobody knows how long.
+//! Whether the journal takes what is submitted, as far as this executor has seen. While it does not, no more requests
+//! are taken over HTTP: the client gets an error at once instead of a request that waits for an unknown time.
 //!
-//! A journal that answers need not take anything: a full disk shows only when something is written. So once commits have
-//! failed twice running, reaching it again is not believed for [`DOUBT`], and whatever gets through then is the proof.
-//! What waits on the broker meanwhile is tried again by every new term, and renews the doubt as long as it fails.
+//! A journal that answers does not yet take anything: a full disk shows only when something is written. So once commits
+//! have failed twice in a row, reaching it again is not believed for [`DOUBT`], and the first request that gets through
+//! then is the proof. What waits on the broker meanwhile is tried again by every new term, and renews the doubt as long
+//! as it fails.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a journal is doubted that was reached after failing repeatedly.
+/// How long a journal is doubted that was reached after it failed repeatedly.
 const DOUBT: Duration = Duration::from_secs(3);
 /// Failures without a success between them after which it is doubted.
 const FAILURES_BELIEVED: u32 = 2;
@@ -20,7 +21,7 @@ pub(crate) struct Condition(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Commits that failed since the last that took requests.
+    /// Commits that failed since the last one that took requests.
     failures: u32,
     trouble: Option<Trouble>,
 }
@@ -33,7 +34,8 @@ struct Trouble {
 }
 
 impl Condition {
-    /// It could not be reached, or led on. Whether that is news: until it is well again the same cause is none.
+    /// It could not be reached, or this executor could not lead on it. Whether that is news: until it is well again the
+    /// same cause is not.
     pub(crate) fn missed(&self, cause: String) -> bool {
         let mut is_news = true;
         self.change(|seen| {
@@ -51,7 +53,7 @@ impl Condition {
         });
     }
 
-    /// It answers, and can be led on.
+    /// It answers, and an executor can lead on it.
     pub(crate) fn reached(&self, now: Instant) {
         self.change(|seen| {
             let doubted = seen.failures >= FAILURES_BELIEVED;
@@ -64,12 +66,12 @@ impl Condition {
         self.change(|seen| *seen = Seen::default());
     }
 
-    /// Commits that failed since the last that took requests.
+    /// Commits that failed since the last one that took requests.
     pub(crate) fn failures(&self) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failures
     }
 
-    /// Why it should not be relied on, if it should not.
+    /// Why it should not be relied on, if so.
     pub(crate) fn trouble(&self, now: Instant) -> Option<String> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let trouble = seen.trouble.as_ref().filter(|trouble| trouble.until.is_none_or(|until| now < until));

@@ -5,14 +5,14 @@
 //!   run     ── serves HTTP; waits for leadership; leads, and again
 //!    └ term ── one leadership: what arrives ─> leader ─> batches, publications, acks, answers, carried out
 //!        leader   a pure machine: what is committed when, and what leaves after it
-//!        intake   requests ─> checked, known ids looked up      inbox    what workers say ─> inputs
-//!        record   what happened ─> numbered events              followers  who else is told of them
-//!                                                                 announcer  what subscribers receive of them
+//!        intake   requests ─> checked, known ids looked up      inbox    reports of workers ─> inputs
+//!        record   what happened ─> numbered events              followers  the executors that watch them
+//!                                                                 announcer  the public exchange, for subscribers
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
-//!   seeking ── which executor may lead; timekeeping, clock, skew ── whose clock counts
-//!   change  ── what people change of actions; noted ── who did it, for the log
+//!   seeking ── which executor may lead; timekeeping, clock, skew ── which clock decides
+//!   change  ── what people change of actions; noted ── its actor and reason, for the log
 //!   journal ── whether the database takes anything, as far as was seen
-//!   control ── what HTTP asks; handle ── of the leader here, or of the one elsewhere through the broker
+//!   control ── the questions of HTTP; handle ── to the leader here, or to another one through the broker
 //! ```
 //!
 //! The FIFO queue manager is `slotline_scheduler`; the completion listener is [`term`]'s reading of the completions

@@ -1,7 +1,7 @@
-//! The process's one session with the broker at a time, for whoever needs it.
+//! The process's one session with the broker at a time, shared by all its parts.
 //!
-//! Every executor, leading or not, declares what is common to all and listens for replies. Not here: what only a leader
-//! consumes (`feed`).
+//! Every executor, leading or not, declares what is common to all and consumes its replies. Not here: what only a
+//! leader consumes (`feed`).
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ const REPLIES_PREFETCH: u16 = 1000;
 /// The current session, if there is one.
 pub(crate) type Current = watch::Receiver<Option<Session>>;
 
-/// Who this process is to the broker, and whom it passes on what comes for it.
+/// The identity of this process on the broker, and the receivers of its replies and news.
 pub(crate) struct Link {
     pub(crate) broker: Broker,
     pub(crate) name: String,
@@ -36,8 +36,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Keeps a session alive until `shutdown`, and shows it to everyone. `denied` is sent why the broker refuses the first
-    /// one, or a right that it needs.
+    /// Keeps a session alive until `shutdown`, and publishes it in `current`. `denied` gets the reason if the broker
+    /// refuses the first session, or a right that it needs.
     pub(crate) async fn keep(
         self,
         current: watch::Sender<Option<Session>>,
@@ -49,7 +49,7 @@ impl Link {
             let session = match opened {
                 Ok(session) => session,
                 Err(error) => {
-                    // Gone only with the executor, which needs no reason any more.
+                    // The receiver is gone only with the executor.
                     let _ = denied.send(error);
                     return;
                 }
@@ -65,7 +65,7 @@ impl Link {
                     let _ = denied.send(error);
                     return;
                 }
-                // The supervisor says so with the next session.
+                // The supervisor logs this with the next session.
                 Err(error) => tracing::debug!(error = %chain(&error), "left the session with the broker"),
             }
             current.send_replace(None);
@@ -73,7 +73,7 @@ impl Link {
         }
     }
 
-    /// Hands on what a leader of this journal tells; another's word is dropped.
+    /// Passes on the news from a leader of this journal; a message without its proof is dropped.
     fn hear(&self, delivery: &Delivery) {
         let gate = self.gates.current();
         if gate.is_some_and(|gate| gate.is_executors(Channel::Answer, &delivery.properties, &delivery.body)) {
@@ -101,7 +101,7 @@ impl Link {
         let mut echo = Echo::start();
         loop {
             tokio::select! {
-                // What has arrived is seen before it is missed.
+                // Deliveries first: an echo that has arrived must not count as missing.
                 biased;
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => {

@@ -1,8 +1,8 @@
-//! What an operator hears of workers: which joins, falls silent, is back and drains; and which action waits for one.
+//! News for an operator: a worker joins, falls silent, is back or drains, or an action waits for one.
 //!
-//! Each is news once, when it becomes so, and again only after it was otherwise. Pure: the scheduler says how workers
-//! stand, `news` has the words, and the leader's loop logs them. That a worker is over for ever is a commit's effect, and
-//! comes with it.
+//! Each is news once, when it becomes so, and again only after it was otherwise. Pure: the scheduler has the attendance
+//! of workers, `news` has the words, and the leader's loop logs them. The final end of a worker is a commit's effect,
+//! and its news comes with that.
 
 mod news;
 #[cfg(test)]
@@ -18,19 +18,19 @@ use slotline_scheduler::{Attendance, Scheduler};
 use crate::rivals::Sign;
 pub(crate) use news::{News, log_departed};
 
-/// How long an action may wait for a worker before that is news: a worker that is restarted takes a moment.
+/// How long an action may wait for a worker before that is news: a restart of a worker takes a moment.
 const UNSERVED_AFTER: Duration = Duration::from_secs(10);
 /// The most actions without a worker that are watched at a time.
 const UNSERVED_MAX: usize = 1_000;
 
-/// What was said of workers and actions in this term.
+/// The news of workers and actions in this term.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lookout {
     workers: BTreeMap<Incarnation, Mood>,
     unserved: BTreeMap<ActionRef, Unserved>,
 }
 
-/// How a worker stood at the last look.
+/// The state of a worker at the last look.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mood {
     is_silent: bool,
@@ -45,7 +45,7 @@ struct Unserved {
 }
 
 impl Lookout {
-    /// Looks at one worker that was just heard; at the actions as well if it brings a change.
+    /// Looks at one worker whose heartbeat just came; at the actions as well if it brings a change.
     pub(crate) fn heard(&mut self, scheduler: &Scheduler, sign: &Sign, now: Timestamp) -> Vec<News> {
         let mut news = Vec::new();
         if let Some(attendance) = scheduler.attendance_of(sign.incarnation) {
@@ -76,7 +76,7 @@ impl Lookout {
                 news.push(News::Joined(attendance.clone(), process.cloned()));
                 Mood::default()
             }
-            // A leader before has said how it stood, but for a silence: that is counted anew.
+            // A leader before has logged its state, but not its silence: that is counted anew.
             None => Mood { is_silent: false, ..now },
         };
         match (before.is_silent, now.is_silent) {
@@ -101,7 +101,7 @@ impl Lookout {
             is_unserved
         });
         for (action_ref, waiting) in unserved {
-            // Looked up before it is inserted, since it is known nearly always.
+            // Looked up before it is inserted, since it nearly always exists.
             if !self.unserved.contains_key(action_ref) {
                 self.unserved.insert(action_ref.clone(), Unserved { since: now, is_said: false });
             }

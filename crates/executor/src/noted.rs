@@ -1,5 +1,5 @@
-//! One line of the log for each change that people ask for, and for each message that is put aside, once it is committed:
-//! who and why.
+//! One line of the log for each change that people ask for, and for each message that is put aside, once it is
+//! committed: with its actor and its reason.
 
 use slotline_broker::Publication;
 use slotline_protocol::By;
@@ -9,7 +9,7 @@ use slotline_store::Audit;
 
 use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER};
 
-/// Tells the log what was changed.
+/// Logs what was changed.
 pub(crate) fn log(entry: &Audit) {
     let Audit { changed, by, action, execution_id, changes, .. } = entry;
     let By { actor, via, reason } = by;
@@ -25,13 +25,13 @@ pub(crate) fn log(entry: &Audit) {
     );
 }
 
-/// The same of a dead letter, which any executor changes.
+/// Logs a change of a dead letter, which any executor makes.
 pub(crate) fn log_letter(id: &str, changed: Changed, by: &By) {
     let By { actor, via, reason } = by;
     tracing::info!("dead_letter.id" = id, actor, via = way(*via), reason, "{}", sentence(changed));
 }
 
-/// Tells the log that a message goes to the dead letters, and why.
+/// Logs that a message goes to the dead letters, and why.
 pub(crate) fn log_put_aside(letter: &Publication) {
     let header = |name| letter.properties.headers.get(name).map(String::as_str);
     tracing::warn!(

@@ -1,10 +1,10 @@
-//! What an operator's policies on the broker do to the queues, found by what becomes of messages of the leader's own.
+//! The effects of an operator's policies on the broker's queues, found by what becomes of messages of the leader's own.
 //!
-//! RabbitMQ tells no client which policy a queue has, and a policy beats the queue's own arguments: one on `.*` may let
-//! confirmed requests expire, drop or dead-letter them. So a leader keeps canary queues beside the real ones, of their kind and
-//! prefix, and looks what is lost there. It finds a time to live of up to [`WINDOW`] checks, within that time; a policy on
-//! the name of one queue alone shows in no other.
-//! Not here: the policy that cures it (`slotline rabbitmq definitions`).
+//! RabbitMQ shows no client which policy a queue has, and a policy beats the queue's own arguments: a policy on `.*`
+//! may let confirmed requests expire, drop or dead-letter them. So a leader keeps canary queues beside the real ones,
+//! of their kind and prefix, and looks for losses there. It finds a time to live of up to [`WINDOW`] checks, within
+//! that time; a policy on the name of a single queue shows in no other. Not here: the policy that cures it (`slotline
+//! rabbitmq definitions`).
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use slotline_protocol::chain;
 
 /// How often the canaries are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// How long after the beginning of a leadership the first look comes: a take-over has better things to do.
+/// How long after the beginning of a leadership the first look comes: a take-over comes first.
 const START_AFTER: Duration = Duration::from_secs(5);
 /// How long after the first look the second comes: what expires within seconds is found at the start.
 const CHECK_FIRST: Duration = Duration::from_secs(3);
@@ -26,10 +26,10 @@ const WINDOW: u64 = 120;
 const RETURNS: usize = 25;
 /// A quorum queue refuses some publications after it is full, not the first one past it.
 const OVERFLOWS: usize = 20;
-/// The cure, said with every finding.
+/// The cure, part of every finding.
 const CURE: &str = "give the queues a policy of their own that ranks above it, as `slotline rabbitmq definitions` does";
 
-/// What was found last, for `/readyz?verbose`.
+/// The last findings, for `/readyz?verbose`.
 #[derive(Debug, Default)]
 pub(crate) struct Findings(Mutex<Vec<String>>);
 
@@ -92,7 +92,7 @@ impl Canaries {
 
     async fn watch(&self, findings: &Findings) -> Result<Infallible, Error> {
         for queue in [&self.aging, &self.full] {
-            // Those of an earlier leader tell nothing about when their messages came.
+            // The messages of an earlier leader do not show when they came.
             self.session.delete_queue(&queue.name).await?;
         }
         self.declare([&self.aging, &self.full, &self.unused]).await?;
@@ -234,7 +234,7 @@ mod tests {
         let findings = Arc::new(Findings::default());
         let _watching = spawn(&session, &findings);
         tokio::time::sleep(CHECK_EVERY * 3).await;
-        // As a time to live would do it.
+        // The effect of a time to live.
         let taken = session.browse("p.canary.aging", 2).await?;
         taken.deliveries.iter().for_each(|delivery| taken.ack(delivery.tag));
         taken.close().await?;

@@ -1,9 +1,9 @@
 //! Requests that may have killed their reader: read alone, with a note in the journal, and at last not at all.
 //!
-//! That a message comes again proves nothing: every crash and every change of leadership gives back what was innocent.
+//! That a message comes again proves nothing: every crash and every change of leadership gives back innocent messages.
 //! So a large one that comes again is read by itself, and the journal notes it before and forgets it afterwards. A note
-//! that another process left says that this process ended, or was deposed, in the midst of that very message. Once may be
-//! chance; two processes in a row are not, and the third puts the message aside without taking it apart.
+//! from another process means that this process ended, or was deposed, in the midst of that very message. Once may be
+//! chance; two processes in a row are not, and the third puts the message aside without reading it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use slotline_store::{Error, Store};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// The bytes of a body and its headers from which a message that comes again is read alone. Smaller ones are many after a
-/// crash, and cost no more memory than a large one whatever they hold.
+/// The bytes of a body and its headers from which a message that comes again is read alone. Smaller ones are many after
+/// a crash, and cost no more memory than a large one whatever they hold.
 const SUSPECT_BYTES: usize = 16 << 10;
 /// How many processes in a row may end while they read a message.
 const READINGS_MAX: u32 = 2;
@@ -57,7 +57,7 @@ impl Probation {
         Ok(Verdict::PutAside { readings: readings - 1 })
     }
 
-    /// Waits until the message is dealt with, and forgets it; `false` once the session is over.
+    /// Waits until the message is acked, and removes its note; `false` once the session is over.
     pub(crate) async fn end(&self, digest: [u8; 32], tag: Tag, acked: &mut watch::Receiver<Option<Tag>>) -> bool {
         if acked.wait_for(|acked| acked.is_some_and(|acked| acked >= tag)).await.is_err() {
             return false;
@@ -68,7 +68,7 @@ impl Probation {
         true
     }
 
-    /// This process leads no more, and lives: what it had begun to read is innocent of its end.
+    /// This process leads no more, and lives: what it had begun to read did not kill it.
     pub(crate) async fn absolve(&self) {
         if self.has_notes.swap(false, Ordering::AcqRel)
             && let Err(error) = self.store.clear_suspects_of(self.process).await

@@ -1,4 +1,4 @@
-//! Forgetting what is older than the retention: beside the leader's loop and on a connection of its own.
+//! Forgetting executions that are older than the retention: beside the leader's loop and on a connection of its own.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::term::Context;
 
 /// Executions forgotten at once.
 const SLICE_MAX: u32 = 200;
-/// How often there is a look for old ones, and how soon again while there are more.
+/// How often old ones are looked for, and how soon again while there are more.
 const EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -27,7 +27,7 @@ pub(crate) fn start(context: &Context, epoch: Epoch, clock: Clock) -> AbortHandl
             let pause = match pruned {
                 Ok(pruned) if pruned >= u64::from(SLICE_MAX) => AGAIN,
                 Ok(_) => EVERY,
-                // The loop is about to learn it, too.
+                // The loop is about to find out, too.
                 Err(slotline_store::Error::LeadershipOver) => return,
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "history can't be pruned now");

@@ -1,11 +1,11 @@
 //! What the journal's database has refused for its content, and so must not come into a batch again.
 //!
-//! A refused batch takes its leader along, and all of it comes again to the next one: requests from the broker,
-//! completions and events from their workers. What was the culprit is known here by what it holds, and is put aside: a
-//! request among the dead letters, a result for a failure that says so, an event for a gap.
+//! A refused batch ends the term of its leader, and all of it comes again to the next one: requests from the broker,
+//! completions and events from their workers. Each culprit is recognized here by its content, and is put aside: a
+//! request among the dead letters, a result for a failure with the reason, an event for a gap.
 //!
-//! For a minute only: once the database is mended, what was put aside may be tried again. Pure: time is an
-//! argument, that of the leader's clock.
+//! For a minute only: once the database is mended, what was put aside may be tried again. Pure: time is an argument,
+//! that of the leader's clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use slotline_store::{ActionChange, Batch, Culprit, Part, Request};
 use crate::inbox::Item;
 use crate::record::Said;
 
-/// How long a culprit is known. What comes again comes within a second or two of the next leader.
+/// How long a culprit is remembered. What comes again comes within a second or two of the next leader.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
-/// The most culprits that are known. One that is forgotten costs another batch.
+/// The most culprits that are remembered. A forgotten one costs another batch.
 const KNOWN_MAX: usize = 10_000;
 
 /// Nearly always empty.
 #[derive(Clone, Debug, Default)]
 pub struct Quarantine(BTreeMap<Content, Known>);
 
-/// What is refused, by what it holds or by the attempt that it belongs to.
+/// What is refused, by its content or by the attempt that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Content {
     Action([u8; 32]),
@@ -97,7 +97,7 @@ impl Quarantine {
         self.find(|| Content::Action(digest(&(action_ref, policy))), now)
     }
 
-    /// Whether the database has refused what was said at the end of an attempt of this execution.
+    /// Whether the database has refused the report of the end of an attempt of this execution.
     fn has_ending(&self, id: ExecutionId) -> bool {
         let attempts = Content::Ending((id, 0))..=Content::Ending((id, u32::MAX));
         self.0.range(attempts).next().is_some()
@@ -108,7 +108,7 @@ impl Quarantine {
         reason.filter(|_| !self.has_ending(id))
     }
 
-    /// Leaves out of what workers say what the database has refused.
+    /// Takes out of a worker's report what the database has refused.
     pub(crate) fn cleanse(&self, item: Item, now: Timestamp) -> Item {
         if self.0.is_empty() {
             return item;
@@ -137,7 +137,7 @@ impl Quarantine {
     }
 }
 
-/// How an attempt is ended whose own outcome can't be written.
+/// The end of an attempt whose own outcome can't be written.
 fn failure(words: &str) -> Failure {
     let code = Reason::JournalRefused.as_str();
     Failure::new(code, format!("the attempt ended, but the database refuses its result or error: {words}"))
@@ -165,7 +165,7 @@ fn refused(input: Input, failure: Failure) -> Input {
     }
 }
 
-/// What of a batch a culprit is.
+/// The contents of a part of a batch.
 fn contents(batch: &Batch, grants: &BTreeMap<(ExecutionId, u64), u32>, part: Part) -> Vec<Content> {
     match part {
         Part::Action(action) => {
@@ -197,7 +197,7 @@ fn of_event(key: AttemptKey, what: &What) -> Option<Content> {
         What::Progress(report) => Some(of_progress(key, report)),
         What::Log { stream, lines } => Some(of_log(key, *stream, lines)),
         What::Finished { .. } | What::Settled { .. } => Some(Content::Ending(key)),
-        // Nothing of these is anybody's own words.
+        // These have no text from outside.
         What::Status { .. } | What::Started | What::Gap { .. } => None,
     }
 }
@@ -274,7 +274,7 @@ mod tests {
     fn an_event_is_known_by_its_grant_whatever_its_attempt_counts_as() {
         let mut quarantine = Quarantine::default();
         let granted = Word { key: (ExecutionId(1), 3), ..word("bad") };
-        // The two grants before came to no attempt, so that people count this one as the first.
+        // The two grants before came to no attempt, so people count this one as the first.
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
         let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
         quarantine.put(&batch, &BTreeMap::from([((ExecutionId(1), 9), 3)]), &[culprit], NOW);

@@ -1,9 +1,9 @@
 //! One delivery of the requests queue, read member by member.
 //!
-//! Whatever it holds, it costs a small multiple of its own bytes: members are read when their turn comes, what is refused
-//! shares the delivery's body and properties, and the letters that put it aside are few. Up to [`REFUSED_SINGLY_MAX`]
-//! refused members get a letter each; more of them share one, which is the body itself if nothing of it was taken.
-//! Not here: what a member asks for (`intake`).
+//! Whatever it holds, it costs a small multiple of its own bytes: members are read when their turn comes, refused
+//! members share the delivery's body and properties, and the letters that put them aside are few. Up to
+//! [`REFUSED_SINGLY_MAX`] refused members get a letter each; more of them share one, which is the body itself if
+//! nothing of it was taken. Not here: what a member requests (`intake`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use slotline_protocol::{Reason, Sizes, Unreadable};
 use crate::intake::Member;
 use crate::outbox::Came;
 
-/// Refused members of one body that get a letter each, so that one can be mended and replayed alone. With more of them
+/// Refused members of one body that get a letter each, so that each can be mended and replayed alone. With more of them
 /// something is wrong with the body.
 pub(crate) const REFUSED_SINGLY_MAX: usize = 16;
 
-/// What is put aside of a delivery, with all that its letter needs.
+/// The part of a delivery that is put aside, with all that its letter needs.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub reason: Reason,
@@ -30,7 +30,7 @@ pub struct Refusal {
     pub came: Arc<Came>,
 }
 
-/// What the publisher of a refused member is answered.
+/// The answer to the publisher of a refused member.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     pub reason: Reason,
@@ -50,7 +50,7 @@ pub(crate) struct Reading {
     /// The first refused members with their reasons, and of the others the places alone.
     refused: Vec<(usize, Unreadable)>,
     refused_more: Vec<u32>,
-    /// What is left to give once every member was read.
+    /// The letters that are left to give once every member was read.
     last: VecDeque<Member>,
 }
 
@@ -70,7 +70,7 @@ impl Reading {
         reading
     }
 
-    /// Puts a delivery aside as it came, without a look at what is in it.
+    /// Puts a delivery aside as it came, without a look at its content.
     pub(crate) fn refuse(delivery: Delivery, reason: Reason, detail: String) -> Self {
         let message_id = delivery.properties.message_id.clone();
         let mut reading = Self::unopened(delivery, false);
@@ -132,7 +132,7 @@ impl Reading {
         Member::Refused(Box::new(Refusal { reason, detail, message_id, body, came: Arc::clone(&self.came) }))
     }
 
-    /// What puts the refused members aside.
+    /// The letters that put the refused members aside.
     fn letters(&mut self) -> VecDeque<Member> {
         let refused = std::mem::take(&mut self.refused);
         let Some(members) = &self.members else { return VecDeque::new() };
@@ -151,7 +151,7 @@ impl Reading {
         let (message_id, body) = if count == members.len() {
             (named.cloned(), self.body.clone())
         } else {
-            // Replayed, its members must not bear the ids of those that were taken.
+            // When they are replayed, its members must not have the ids of those that were taken.
             (named.map(|id| envelope::member_id(id, *first)), join(indices.map(|index| members.raw(index))))
         };
         let all = members.len();
@@ -167,8 +167,8 @@ pub(crate) fn divide(sizes: Sizes, body: &Bytes, defaults: Defaults) -> Result<M
     envelope::read_requests(sizes, body, defaults)
 }
 
-/// Refuses a message that a broker may have delivered out of turn. Judged by what it says and not by the broker's version,
-/// so that an upgrade of the broker reorders nothing.
+/// Refuses a message that a broker may have delivered out of turn. Judged by its content and not by the broker's
+/// version, so that an upgrade of the broker reorders nothing.
 fn out_of_turn(delivery: &Delivery) -> Option<Unreadable> {
     let priority = delivery.properties.unequal_priority()?;
     let detail = format!(
@@ -179,7 +179,7 @@ fn out_of_turn(delivery: &Delivery) -> Option<Unreadable> {
     Some(Unreadable { reason: Reason::PriorityNotSupported, detail, message_id })
 }
 
-/// An array of members that are written already.
+/// An array of members, each of which is JSON already.
 fn join(members: impl Iterator<Item = Bytes>) -> Bytes {
     let mut array = vec![b'['];
     for member in members {

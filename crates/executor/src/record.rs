@@ -1,8 +1,8 @@
-//! The record: gives everything that happens to an execution its number, and says what is to be written of it.
+//! The record: gives everything that happens to an execution its number, and decides which of it is written.
 //!
-//! Workers number the events of one attempt; they come over a queue of their own, may be lost with it, and are asked for
-//! again. What the leader decides comes straight from the scheduler. One [`Tale`] for each execution with an attempt out
-//! joins both into one order. An execution that tells nothing its row does not tell is never written
+//! Workers number the events of one attempt; they come over a queue of their own, may be lost with it, and are
+//! requested again. What the leader decides comes straight from the scheduler. One [`Tale`] for each execution with an
+//! attempt out joins both into one order. An execution whose events all follow from its row has no written events
 //! (`slotline_store::plain`).
 //!
 //! Pure: time is an argument, and nothing leaves before the commit that [`Record::take`] feeds.
@@ -25,20 +25,20 @@ use slotline_store::{OpenStory, Story};
 
 use tale::Tale;
 
-/// How long a missing event may be on its way before it is asked for.
+/// How long a missing event may be on its way before it is requested.
 const ASK_AFTER: Duration = Duration::from_millis(200);
-/// Between two questions.
+/// Between two requests for missing events.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Questions before the missing is given up and told as a gap.
+/// Requests before missing events are given up and recorded as a gap.
 const ASKS_MAX: u32 = 3;
-/// Events of one attempt that may wait for one before them; further ones are asked for when their turn comes.
+/// Events of one attempt that may wait for one before them; further ones are requested when their turn comes.
 const EARLY_MAX: usize = 1000;
 
-/// What a worker says of an attempt while it is out.
+/// A worker's report of an attempt while it is out.
 #[derive(Clone, Debug)]
 pub struct Word {
     pub key: AttemptKey,
-    /// Who has proved to have said it.
+    /// The incarnation that is proven to have sent it.
     pub by: Incarnation,
     /// `None` from a worker that does not number its events.
     pub sequence: Option<u64>,
@@ -56,7 +56,7 @@ pub enum Said {
     Finished,
 }
 
-/// How an attempt ended, by its worker's word. Counts only if the scheduler takes that word, too.
+/// How an attempt ended, by its worker's report. Counts only if the scheduler takes that report, too.
 #[derive(Clone, Debug)]
 pub struct End {
     pub key: AttemptKey,
@@ -71,35 +71,35 @@ pub struct End {
     pub message: Option<String>,
 }
 
-/// Events that did not arrive, and who may still have them.
+/// Events that did not arrive, and the incarnation that may still have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     pub incarnation: Incarnation,
     pub key: AttemptKey,
     pub action_ref: ActionRef,
     pub first: u64,
-    /// `None`: whatever there is.
+    /// `None`: up to the last one there is.
     pub last: Option<u64>,
 }
 
-/// What the record owes since it was last asked.
+/// What the record has to write and to send since the last [`Record::take`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Out {
     /// To be written, each execution's ascending.
     pub(crate) events: Vec<Arc<Event>>,
     pub(crate) stories: BTreeMap<ExecutionId, Story>,
-    /// For whoever watches, once it is committed; in order.
+    /// For subscribers, once it is committed; in order.
     pub(crate) told: Vec<Arc<Event>>,
     pub(crate) missing: Vec<Missing>,
-    /// Errors of settled executions with what was known when they ended.
+    /// Errors of settled executions, with the newest reports at their end.
     pub(crate) errors: BTreeMap<ExecutionId, Failure>,
-    /// The same of attempts that did not settle theirs.
+    /// The same of attempts that did not settle their execution.
     pub(crate) attempt_errors: BTreeMap<AttemptKey, Failure>,
     /// The grants of events whose attempt counts as another number, by execution and number of the event.
     pub(crate) grants: BTreeMap<(ExecutionId, u64), u32>,
-    /// Written executions whose stories have moved.
+    /// Written executions whose stories have changed.
     touched: BTreeSet<ExecutionId>,
-    /// When a tale must be looked at, and by when no more.
+    /// For a tale: its old deadline, which is cancelled, and its new one.
     timers: Vec<(Option<Timestamp>, Option<Timestamp>, ExecutionId)>,
 }
 
@@ -108,11 +108,12 @@ pub(crate) struct Record {
     /// Events of one execution that are kept.
     kept: u64,
     tales: BTreeMap<ExecutionId, Tale>,
-    /// Words of attempts that were sent ahead of their slots: they are told once the slot is theirs.
+    /// Reports of attempts that were sent ahead of their slots: they are recorded once the slot is theirs.
     early: BTreeMap<ExecutionId, Vec<Word>>,
     due: BTreeSet<(Timestamp, ExecutionId)>,
     out: Out,
-    /// How many of the scheduler's announcements, endings, and ends of attempts were taken since its effects were.
+    /// How many of the scheduler's announcements, endings, and ends of attempts were taken since its effects were
+    /// taken.
     taken: (usize, usize, usize),
 }
 
@@ -122,7 +123,7 @@ impl Record {
         Self { kept, tales, early, due, out: Out::default(), taken: (0, 0, 0) }
     }
 
-    /// Goes on where the journal stands.
+    /// Resumes from the journal.
     pub(crate) fn recover(
         kept: u64,
         stories: Vec<OpenStory>,
@@ -155,12 +156,12 @@ impl Record {
         record
     }
 
-    /// The incarnation whose words of this attempt are awaited.
+    /// The incarnation whose reports of this attempt are awaited.
     pub(crate) fn teller_of(&self, (id, attempt): AttemptKey) -> Option<Incarnation> {
         self.tales.get(&id)?.teller_of(attempt)
     }
 
-    /// Takes a worker's word. Gives back what the scheduler should know of it.
+    /// Takes a worker's report. Returns the scheduler's input that follows from it.
     pub(crate) fn heard(&mut self, word: Word, now: Timestamp) -> Option<Input> {
         let id = word.key.0;
         let input = self.tales.get_mut(&id)?.heard(word, now, &mut self.out);
@@ -168,8 +169,8 @@ impl Record {
         input
     }
 
-    /// Takes the word of a worker for an attempt that has no slot yet as far as is known: that word was faster than the
-    /// end of the attempt before.
+    /// Takes a worker's report of an attempt that has no slot yet as far as is known: the report overtook the end of
+    /// the attempt before.
     pub(crate) fn heard_early(&mut self, word: Word) {
         let words = self.early.entry(word.key.0).or_default();
         if words.len() < EARLY_MAX {
@@ -177,7 +178,7 @@ impl Record {
         }
     }
 
-    /// Notes how an attempt ended. To be called before the scheduler hears of it.
+    /// Notes how an attempt ended. To be called before the scheduler gets the end.
     pub(crate) fn ended(&mut self, end: End) {
         if let Some(tale) = self.tales.get_mut(&end.key.0) {
             tale.ended(end);
@@ -207,7 +208,7 @@ impl Record {
         self.taken = (effects.announcements.len(), settled, ended);
     }
 
-    /// Adds to the error of an attempt what was known when it ended.
+    /// Adds the attempt's newest reports to its error.
     fn attempt_ended(&mut self, attempt: &AttemptEnded, counts_as: u32) {
         let (Some(error), Some(tale)) = (&attempt.error, self.tales.get(&attempt.id)) else { return };
         let told = tale.tell_of_attempt(error.clone(), attempt.attempt, counts_as);
@@ -219,15 +220,15 @@ impl Record {
     fn moved(&mut self, announcement: &Announcement, end: Option<&Settled>, scheduler: &Scheduler, now: Timestamp) {
         let id = announcement.id;
         if announcement.from == Status::Requested {
-            // It waits, and its row tells so: nothing to keep for it.
+            // It waits, and its row shows that: nothing to keep for it.
             return Tale::new(announcement.action_ref.clone(), id).queued(announcement.at, &mut self.out);
         }
-        // One that has settled is not there any more.
+        // A settled execution has no snapshot any more.
         let snapshot = if end.is_none() { scheduler.snapshot(id) } else { None };
         let tale = self.tales.entry(id).or_insert_with(|| {
             let enqueued_at = snapshot.as_ref().map_or(announcement.at, |snapshot| snapshot.enqueued_at);
             let mut tale = Tale::new(announcement.action_ref.clone(), id);
-            // That was told when it came.
+            // That event was recorded when the execution came.
             tale.queued(enqueued_at, &mut Out::default());
             tale
         });
@@ -243,7 +244,7 @@ impl Record {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Asks for what is missing, or gives it up.
+    /// Requests missing events, or gives them up.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.pop_first();
@@ -254,22 +255,22 @@ impl Record {
         }
     }
 
-    /// Events may have been lost on their way: asks every worker for what follows the last one.
+    /// Events may have been lost on their way: requests from every worker what follows its last event.
     pub(crate) fn ask_all(&mut self) {
         self.out.missing.extend(self.tales.values().filter_map(Tale::rest));
     }
 
-    /// Whether something waits to be written, or to be asked.
+    /// Whether something waits to be written, or to be requested.
     pub(crate) fn has_news(&self) -> bool {
         !self.out.events.is_empty() || !self.out.touched.is_empty() || !self.out.missing.is_empty()
     }
 
-    /// Whether anything would be told to those who watch.
+    /// The events that wait for subscribers.
     pub(crate) fn told(&self) -> &[Arc<Event>] {
         &self.out.told
     }
 
-    /// All that is owed. To be called when the scheduler's effects are taken.
+    /// All that is to be written and sent. To be called when the scheduler's effects are taken.
     pub(crate) fn take(&mut self) -> Out {
         self.taken = (0, 0, 0);
         let mut out = std::mem::take(&mut self.out);
@@ -281,7 +282,7 @@ impl Record {
         out
     }
 
-    /// Brings timers in line with a tale that was touched, and lets go of one that is over.
+    /// Brings timers in line with a tale that changed, and drops a tale that is over.
     fn tidy(&mut self, id: ExecutionId) {
         self.set_timers();
         if let Some(tale) = self.tales.get_mut(&id)
@@ -307,12 +308,13 @@ impl Record {
     }
 }
 
-/// Codes of endings that nobody reported: what was known by then is all there is to go by.
+/// Codes of endings without a report of a worker: the newest events are all there is to go by.
 const SUDDEN: [&str; 5] = ["worker_lost", "cancelled", "queue_timeout", "timeout", "stall_timeout"];
-/// How a message goes on that tells what was known.
+/// The line of a message after which the newest reports follow.
 const EVENTS_FOLLOW: &str = "Progress events:";
 
-/// Adds what was known when an execution ended, unless its worker has done so. `phase` is that of the attempt that was out.
+/// Adds the newest reports at the end of an execution to its error, unless its worker has done so. `phase` is that of
+/// the attempt that was out.
 fn tell(mut error: Failure, phase: Option<&String>, newest: &Newest, recent: &VecDeque<Arc<Event>>) -> Failure {
     error.phase = error.phase.or_else(|| phase.map(|phase| phase.as_str().into()));
     if !SUDDEN.contains(&error.code.as_str()) || error.message.contains(EVENTS_FOLLOW) || newest.is_empty() {

@@ -1,5 +1,5 @@
-//! The actions of a leader with their compiled schemas: [`ActionTable`] is the leader's own, [`Registry`] is read by all that
-//! check requests and write dispatches.
+//! The actions of a leader with their compiled schemas: [`ActionTable`] is the leader's own, [`Registry`] is for all
+//! that check requests and write dispatches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use slotline_protocol::requested::check_key;
 use slotline_protocol::{ActionRef, Policy, Timestamp, canonical, perhaps_meant};
 use slotline_scheduler::Limits;
 
-/// How many names an unknown one is held against: wrong names must not cost much.
+/// How many names an unknown one is compared with: wrong names must not cost much.
 const ALIKE_AMONG: usize = 1_000;
 
 /// Follows the leader's [`ActionTable`].
 #[derive(Debug, Default)]
 pub(crate) struct Registry(DashMap<ActionRef, Arc<Registered>>);
 
-/// What a leader knows of actions.
+/// The actions of a leader.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ActionTable {
     known: BTreeMap<ActionRef, Arc<Registered>>,
     /// When overrides end, the earliest first.
     ends: BTreeSet<(Timestamp, ActionRef)>,
-    /// What changed since it was last asked.
+    /// What changed since the last [`Self::take_changes`].
     changes: Vec<(ActionRef, Option<Arc<Registered>>)>,
 }
 
@@ -41,7 +41,7 @@ impl Registry {
         self.0.get(action_ref).map(|registered| registered.value().clone())
     }
 
-    /// The actions that are to look into the parameters of their requests.
+    /// The actions whose requests' parameters are looked into.
     pub(crate) fn looking_in(&self) -> Vec<Action> {
         let looks = |registered: &Registered| registered.validator.is_some() || registered.action.policy.key.is_some();
         let all = self.0.iter().filter(|registered| looks(registered.value()));
@@ -54,7 +54,7 @@ impl Registry {
         perhaps_meant(unknown.as_str(), names.iter().map(ActionRef::as_str))
     }
 
-    /// `None`: there is none of that name any more.
+    /// `None`: there is no action of that name any more.
     pub(crate) fn set(&self, action_ref: ActionRef, registered: Option<Arc<Registered>>) {
         match registered {
             Some(registered) => drop(self.0.insert(action_ref, registered)),
@@ -131,7 +131,8 @@ impl Registered {
         Ok(Self { action, validator })
     }
 
-    /// Holds the parameters of a request (an object) against the schema, and finds its concurrency key: the request's own, or where the policy points.
+    /// Checks the parameters of a request (an object) against the schema, and finds its concurrency key: the request's
+    /// own, or the value that the policy points to.
     pub(crate) fn admit(&self, parameters: &str, key: Option<String>) -> Result<Option<Arc<str>>, String> {
         let pointer = self.action.policy.key.as_deref().filter(|_| key.is_none());
         let key = if self.validator.is_some() || pointer.is_some() {

@@ -1,10 +1,10 @@
-//! What is not as it should be at the moment, for people: logged when it comes and when it goes, and shown by
-//! `/readyz?verbose` in between. What only the start-up checks look at is not here.
+//! Faults of the moment, for people: logged when they come and when they go, and shown by `/readyz?verbose` in between.
+//! What only the start-up checks look at is not here.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// What a remark is about: at most one of each at a time.
+/// The subject of a remark: at most one of each at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
     /// Why this executor does not seek leadership.
@@ -17,7 +17,7 @@ pub(crate) enum Topic {
 pub(crate) struct Remarks(Mutex<BTreeMap<Topic, String>>);
 
 impl Remarks {
-    /// What is to be said of a topic from now on; `None` if all is well.
+    /// Sets the remark on a topic; `None` if all is well.
     pub(crate) fn set(&self, topic: Topic, remark: Option<String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match remark {

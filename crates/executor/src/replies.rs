@@ -1,10 +1,10 @@
-//! Answers that come back through the broker, each to the one who waits for it.
+//! Answers that come back through the broker, each to its waiter.
 
 use dashmap::DashMap;
 use slotline_broker::Delivery;
 use tokio::sync::oneshot;
 
-/// Who waits, by correlation id. Many requests are served at once, so this is read and written by many tasks.
+/// The waiters, by correlation id. Many requests are served at once, so many tasks read and write this.
 #[derive(Debug, Default)]
 pub(crate) struct Replies {
     waiting: DashMap<String, oneshot::Sender<Delivery>>,
@@ -24,7 +24,7 @@ impl Replies {
         Waiter { replies: self, correlation_id, receiver }
     }
 
-    /// Hands a reply to its waiter; one that nobody waits for any more is dropped.
+    /// Gives a reply to its waiter; a reply without a waiter is dropped.
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let Some(correlation_id) = &delivery.properties.correlation_id else { return };
         if let Some((_, waiter)) = self.waiting.remove(correlation_id) {

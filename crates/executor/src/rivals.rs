@@ -1,11 +1,13 @@
-//! Two live workers of one name: the later one is refused, and told which the other is.
+//! Two live workers of one name: the later one is refused, with a notice that names the other.
 //!
-//! A worker that is started again has the name of the one before, whose last heartbeats may still be on their way; so what
-//! arrives when proves nothing. Once an incarnation is heard whose name another one has, that other one is greeted. Only a
-//! process that lives can have seen the number of that greeting, and its next heartbeat shows it: then both live.
+//! A worker that is started again has the name of the one before, whose last heartbeats may still be on their way; so
+//! the order of arrivals proves nothing. When an incarnation appears whose name another one has, that other one is
+//! greeted. Only a process that lives can have seen the number of that greeting, and its next heartbeat shows it: then
+//! both live.
 //!
-//! The earlier is the one that an earlier leader has greeted, or else the one that was heard first. A worker that
-//! drains is on its way out: it refuses none and is not refused. Pure: the loop numbers greetings and refusals, and sends them.
+//! The earlier is the one that an earlier leader has greeted, or else the one whose heartbeat came first. A worker that
+//! drains is on its way out: it refuses none and is not refused. Pure: the loop numbers greetings and refusals, and
+//! sends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use slotline_protocol::message::{Heartbeat, Process};
 use slotline_protocol::{Epoch, Incarnation, Timestamp, WorkerName};
 
-/// What a heartbeat says that matters here.
+/// The members of a heartbeat that matter here.
 #[derive(Clone, Debug)]
 pub(crate) struct Sign {
     pub(crate) incarnation: Incarnation,
@@ -22,7 +24,7 @@ pub(crate) struct Sign {
     pub(crate) process: Option<Process>,
 }
 
-/// What is known of the workers of one name.
+/// The workers of one name.
 type Namesakes = BTreeMap<Incarnation, Worker>;
 
 #[derive(Clone, Debug, Default)]
@@ -36,14 +38,14 @@ pub(crate) struct Rivals {
 
 #[derive(Clone, Debug)]
 struct Worker {
-    /// The leader that greeted it first, as far as this one knows.
+    /// The leader that greeted it first, as far as this leader knows.
     since: Epoch,
     is_draining: bool,
     process: Option<Process>,
-    /// The later ones of its name, each with the greeting that only a process which lives beside it can have seen;
-    /// `None` until that is numbered.
+    /// The later ones of its name, each with the number of the greeting that only a process which lives beside it can
+    /// have seen; `None` until it has a number.
     later: BTreeMap<Incarnation, Option<u64>>,
-    /// Why it was refused, and when that was said last.
+    /// Why it was refused, and when the last refusal was sent.
     refused: Option<(String, Timestamp)>,
 }
 
@@ -62,7 +64,7 @@ impl Sign {
 }
 
 impl Rivals {
-    /// Takes a heartbeat of a live incarnation of the worker `name`. Gives those that are refused by it for the first
+    /// Takes a heartbeat of a live incarnation of the worker `name`. Returns those that are refused by it for the first
     /// time. A refusal that is not obeyed is repeated after `patience`: it may have been lost.
     pub(crate) fn heard(
         &mut self,
@@ -102,7 +104,7 @@ impl Rivals {
             .collect();
         worker.later.retain(|later, _| !proven.contains(later));
         if !worker.later.is_empty() {
-            // The greeting may have been lost. What it answers to is the first that was given a number.
+            // The greeting may have been lost. The worker answers to the first one that was given a number.
             self.greetings.insert(incarnation, name.clone());
         }
         if is_first && namesakes.len() > 1 {

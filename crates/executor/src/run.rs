@@ -1,4 +1,4 @@
-//! One executor process: its session with the broker, its HTTP server, and leadership whenever it can have it.
+//! One executor process: its session with the broker, its HTTP server, and leadership whenever it is free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,10 +38,10 @@ const CALLS_MAX: usize = 1000;
 
 /// Runs until `shutdown`, and then hands leadership over. The schema must be up to date. Dropping the future ends it.
 ///
-/// A broker or database that is away is waited for; what comes back as an error needs a person. So does a broker that
-/// denies the first session; one that does so later is waited for.
+/// Waits for a broker or database that is away; an error needs a person. A broker that denies the first session is an
+/// error; one that does so later is waited for.
 ///
-/// Everything between an arrival and its effects is on one thread: a hand-over passes a dozen tasks, and each wake-up of
+/// Everything between an arrival and its effects is on one thread: a hand-off passes a dozen tasks, and each wake-up of
 /// another thread would cost it more than the work of most of them. Only HTTP is served on the caller's runtime.
 pub async fn run(
     config: Config,
@@ -58,7 +58,7 @@ pub async fn run(
         .name("slotline-executor".to_owned())
         .spawn(move || {
             let pulse = Pulse::new(term::DOING);
-            // What follows from a loop that stands is the others' to do: its lock is lost, and another leads.
+            // The other executors handle a loop that stands: its lock is lost, and another one leads.
             let watch = pulse.watch("executor", |_, _| ());
             let own = watch.and_then(|watch| Ok((pulse.runtime()?, watch))).map_err(Error::Thread);
             let ended = own.and_then(|(own, watch)| {
@@ -66,7 +66,7 @@ pub async fn run(
                 drop(watch);
                 ended
             });
-            // Nobody listens if the future was dropped.
+            // The receiver is gone if the future was dropped.
             let _ = finished.send(ended);
         })
         .map_err(Error::Thread)?;
@@ -115,7 +115,7 @@ async fn execute(
         gates: gates.clone(),
     });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
-    // The link outlives the term, so that what leaves last finds a session.
+    // The link outlives the term, so that the last publications find a session.
     let link_over = CancellationToken::new();
     let link =
         Link { broker: broker.clone(), name: config.name.clone(), id, replies, hub: hub.clone(), gates: gates.clone() };
@@ -191,7 +191,7 @@ async fn seek(context: &Context, calls: &mut mpsc::Receiver<LeaderCall>) -> Resu
             }
         };
         let Some(sought) = context.shutdown.run_until_cancelled(Box::pin(sought)).await else { break };
-        // Its place among those that wait went with its broker.
+        // Its place among the waiting executors went with its broker.
         let Some(lead) = sought else { continue };
         match lead {
             Ok(leadership) => {

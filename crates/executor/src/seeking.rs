@@ -11,10 +11,10 @@ use std::time::Duration;
 use slotline_broker::Session;
 use tokio::sync::watch;
 
-/// How long a leader may be without a broker: long enough for a connection that broke to be made again, and far below
-/// the lease, so that workers hear of the next leader long before their fences.
+/// How long a leader may be without a broker: long enough for a broken connection to be made again, and far below the
+/// lease, so that workers get the next leader's greeting long before their fences.
 const BROKERLESS_MAX: Duration = Duration::from_secs(5);
-/// How long a broker may take to open a session before it is said that it does not answer.
+/// How long a broker may take to open a session before the log reports that it does not answer.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// Wait before leadership is sought again after a term that was of no use; doubled with each further one.
 const SEEK_AGAIN: Duration = Duration::from_millis(300);
@@ -40,7 +40,7 @@ pub(crate) async fn answers(current: &mut watch::Receiver<Option<Session>>) {
     }
 }
 
-/// Returns once it does not.
+/// Returns once the session is over.
 pub(crate) async fn is_gone(current: &mut watch::Receiver<Option<Session>>) {
     if current.wait_for(Option::is_none).await.is_err() {
         std::future::pending().await

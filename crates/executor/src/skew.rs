@@ -1,8 +1,9 @@
-//! What workers' timestamps are worth: each worker stamps by its own host's wall clock, and what is compared in the
-//! journal (durations, retention, what ran beside what) must be of one clock, the leader's.
+//! The difference between workers' clocks and the leader's: each worker stamps by its own host's wall clock, and what
+//! is compared in the journal (durations, retention, what ran beside what) must be of one clock, the leader's.
 //!
-//! How far a worker's clock is off shows in its heartbeats. Below [`NAMED`] its stamps are taken as they are, so that
-//! what one worker says stays exact in itself. No stamp lies before the grant or after its arrival by more than that.
+//! Heartbeats show how far a worker's clock is off. Below [`NAMED`] its stamps are taken as they are, so that the
+//! stamps of one worker stay exact among themselves. No stamp lies before the grant or after its arrival by more than
+//! that.
 
 use std::collections::BTreeMap;
 
@@ -14,21 +15,21 @@ use crate::clock::{ahead_us, later, micros};
 use crate::inbox::Item;
 use crate::timekeeping::NAMED;
 
-/// Incarnations that are remembered before those that are gone are looked for.
+/// Incarnations that are remembered before the departed ones are looked for.
 const FORGOTTEN_FROM: usize = 100;
 
 /// The clocks of all workers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Skews {
     by_incarnation: BTreeMap<Incarnation, Skew>,
-    /// Those that were there when the last look was taken for those that are gone.
+    /// How many were kept when the departed ones were removed last.
     kept: usize,
 }
 
 /// One worker's clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Skew {
-    /// What is believed: so many microseconds ahead of the leader's clock.
+    /// The estimate: so many microseconds ahead of the leader's clock.
     ahead: i64,
     last: Option<i64>,
 }
@@ -49,7 +50,7 @@ fn is_named(off: i64) -> bool {
 }
 
 impl Skews {
-    /// By how many microseconds the worker's clock is ahead, if that is more than can be overlooked.
+    /// By how many microseconds the worker's clock is ahead, if that is more than [`NAMED`].
     pub(crate) fn of(&self, incarnation: Incarnation) -> Option<i64> {
         self.by_incarnation.get(&incarnation).map(|skew| skew.ahead).filter(|ahead| is_named(*ahead))
     }
@@ -84,7 +85,7 @@ impl Skews {
     }
 
     fn in_our_time(&self, key: AttemptKey, at: Timestamp, scheduler: &Scheduler, now: Timestamp) -> Timestamp {
-        // As nearly always: of this very moment.
+        // Nearly always it is of this very moment.
         if !is_named(ahead_us(at, now)) {
             return at;
         }

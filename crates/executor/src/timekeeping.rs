@@ -1,5 +1,6 @@
-//! Holds clocks against the database's: this host's, which is only named when it is wrong, and the leader's own, which
-//! decides what is due and must therefore move by no more than a moment, whichever executor leads and whichever clock is set.
+//! Compares clocks with the database's: this host's, which is only reported when it is wrong, and the leader's own,
+//! which decides what is due and must therefore move by no more than a moment, whichever executor leads and whichever
+//! clock is set.
 //!
 //! A leader's clock that runs a little too fast or slow is brought in step slowly. A difference beyond [`NAMED`] means
 //! that the database's clock was set: then what is due stays due when it was, and how far the journal's time is ahead of
@@ -18,14 +19,14 @@ use crate::remarks::{Remarks, Topic};
 
 /// Between two looks at the database's clock.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A difference between two clocks that is named, and no longer taken for one of their rates.
+/// A difference between two clocks that is reported, and no longer taken for one of their rates.
 pub(crate) const NAMED: Duration = Duration::from_secs(1);
 /// A reading that may be wrong by more shows nothing: its answer was slow.
 const ERROR_MAX: Duration = Duration::from_millis(250);
 /// By how much the noted difference may be out of date.
 const NOTED_WITHIN_US: i64 = 100_000;
 
-/// Holds this host's clock against the database's, for ever.
+/// Compares this host's clock with the database's, for ever.
 pub(crate) async fn watch_host(store: Store, remarks: Arc<Remarks>) {
     loop {
         if let Ok(reading) = store.reading().await
@@ -55,7 +56,8 @@ fn named(off: i64) -> bool {
     off.abs() > micros(NAMED)
 }
 
-/// Keeps the clock of a term, until it is aborted. `noted_us` is what the journal has, `ahead_us` what the clock began with.
+/// Keeps the clock of a term, until it is aborted. `noted_us` is what the journal has, `ahead_us` what the clock began
+/// with.
 pub(crate) fn keep(
     store: Store,
     epoch: Epoch,
@@ -101,8 +103,9 @@ fn journal_differs(ahead: i64) -> String {
 struct Course {
     /// Of the database's clock, by so many microseconds.
     ahead: i64,
-    /// How far it was off at the last look, if that was too much for a difference of rates: it is believed when the next
-    /// look shows it too. A leader that stood still, and only learns now that it is none any more, is gone by then.
+    /// How far it was off at the last look, if that was too much for a difference of rates: it is believed when the
+    /// next look shows it, too. A leader that stood still, and only finds out now that it leads no more, is gone by
+    /// then.
     set: Option<i64>,
 }
 
@@ -146,10 +149,10 @@ mod tests {
         course.look(&clock, &set);
         assert!(!named(course.ahead - 7200 * SECOND), "{}", course.ahead);
         assert!(!named(ahead_us(clock.now(), first.carried_to(Instant::now()))));
-        // The next leader, by what was noted.
+        // The clock of the next leader, by the noted difference.
         let next = Clock::of(&set, course.ahead);
         assert!(!named(ahead_us(next.now(), clock.now())));
-        // And from there back to the database's time, slowly.
+        // From there it goes back to the database's time, slowly.
         let before = course.ahead;
         course.look(&clock, &set);
         assert_eq!(before - course.ahead, 2_500);

@@ -1,4 +1,4 @@
-//! How fast a worker alone is: no-op handlers, a report, the hand-over along a chain, also beside a flood of reports,
+//! How fast a worker alone is: no-op handlers, a report, the hand-off along a chain, also beside a flood of reports,
 //! and commands beside a bare fork/exec loop. Prints a table; `cargo bench -p slotline-worker`. The executor is this
 //! program, the broker is in its process.
 
@@ -21,7 +21,7 @@ use slotline_worker::{Builder, Context, HandlerError, Report, RunConfig, Shutdow
 const HANDLERS: i64 = 50_000;
 const CHAIN: i64 = 20_000;
 const REPORTS: u64 = 1_000_000;
-/// Of the flood during which the hand-over is measured.
+/// Of the flood during which the hand-off is measured.
 const REPORTS_PER_MILLISECOND: u64 = 100;
 /// The id of the execution that makes the flood.
 const FLOOD: i64 = 1_000_000;

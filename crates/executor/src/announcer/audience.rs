@@ -1,9 +1,9 @@
-//! Who subscribes, as far as the broker shows: it gives a mandatory message back that no queue takes.
+//! The subscribers of public events, as far as the broker shows them: it returns a mandatory message that no queue
+//! takes.
 //!
-//! While nothing is bound to a key, what happens is only noted, in a few bytes, and with the first event after a while the
-//! broker is asked again. Once a queue is bound, all that was noted since the last vain question is published: a
-//! subscriber misses nothing of what happened after its binding.
-//! Pure: time is an argument.
+//! While nothing is bound to a key, its events are only noted, in a few bytes, and with the first event after a while
+//! the broker is asked again. Once a queue is bound, all that was noted since the last question in vain is published: a
+//! subscriber gets everything that happened after its binding. Pure: time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Between two questions while nothing is bound.
 pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
-/// How often one message more is sent as a question while something is bound.
+/// How often one message is sent as a question while something is bound.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The most ranges that are noted for one key; beyond, the oldest go.
 const MISSED_MAX: usize = 50_000;
@@ -28,7 +28,7 @@ pub(super) struct Audience {
 }
 
 impl Audience {
-    /// Whether what happens must not be lost: there is a subscriber, or may be one.
+    /// Whether events must not be lost: there is a subscriber, or may be one.
     pub(super) fn may_listen(&self) -> bool {
         self.listens != Some(false)
     }
@@ -55,7 +55,7 @@ impl Audience {
         }
     }
 
-    /// When the broker is to be asked; `None` while there is nothing to ask with.
+    /// When the broker is to be asked; `None` while no event is noted to ask with.
     pub(super) fn asks_at(&self, now: Instant) -> Option<Instant> {
         if self.listens() || self.missed.is_empty() {
             return None;
@@ -63,12 +63,12 @@ impl Audience {
         Some(self.asked_at.filter(|_| self.listens.is_some()).map_or(now, |asked| asked + ASK_EVERY))
     }
 
-    /// The oldest event that was noted: what the broker is asked with.
+    /// The oldest noted event: the broker is asked with it.
     pub(super) fn oldest(&self) -> Option<EventRange> {
         self.missed.front().map(|(_, range)| *range)
     }
 
-    /// The oldest is not in the record any more.
+    /// The oldest noted event is not in the record any more.
     pub(super) fn skip_oldest(&mut self) {
         self.missed.pop_front();
     }
@@ -84,7 +84,8 @@ impl Audience {
         (self.listens, self.asked_at) = (Some(true), Some(now));
     }
 
-    /// What was noted, by batch, is to be published now: all but what the broker was asked with, which it has.
+    /// What was noted, by batch, and is to be published now: all but the event that the broker was asked with, which it
+    /// has.
     pub(super) fn take_missed(&mut self, asked: EventRange, number: u64) -> BTreeMap<BatchKey, Vec<EventRange>> {
         let mut by_batch: BTreeMap<BatchKey, Vec<EventRange>> = BTreeMap::new();
         let mut is_found = false;
@@ -108,7 +109,7 @@ impl Audience {
         is_due
     }
 
-    /// What a message that was a question came to.
+    /// Takes the fate of a message that was a question.
     pub(super) fn checked(&mut self, is_taken: bool) {
         if self.listens() {
             self.listens = Some(is_taken);

@@ -1,6 +1,7 @@
-//! What the leader's loop and the announcer know together: which keys have subscribers, and what happens under those that have none.
+//! What the leader's loop and the announcer share: which keys have subscribers, and the events under those that have
+//! none.
 //!
-//! What has no subscriber wakes no other thread: such events are noted in a list that the announcer takes now and then.
+//! Events without a subscriber wake no other thread: they are noted in a list that the announcer takes now and then.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +27,7 @@ pub(super) struct Missed {
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Something was noted, after nothing was.
+    /// The list of noted events was empty, and is no more.
     pub(super) noted: Notify,
     /// Events in memory.
     pub(super) waiting: AtomicUsize,
@@ -65,7 +66,7 @@ impl Shared {
         self.lock().heard
     }
 
-    /// Notes events without subscribers. `false`: one of them at least may have one.
+    /// Notes events without subscribers. `false`: at least one of them may have one.
     pub(super) fn note(&self, batch: BatchKey, told: &[Arc<Event>]) -> bool {
         let mut state = self.lock();
         if told.iter().any(|event| state.heard.takes(event)) {
@@ -84,7 +85,7 @@ impl Shared {
         true
     }
 
-    /// Takes what was noted, and says what is listened to from now on: such events come as batches after this call.
+    /// Takes what was noted, and sets the keys with subscribers: from now on their events come as batches.
     pub(super) fn take(&self, heard: Heard) -> Vec<Missed> {
         let mut state = self.lock();
         state.heard = heard;

@@ -1,4 +1,4 @@
-//! The announcer at work: batch after batch, each event once all before it are on their way.
+//! The task of the announcer: batch after batch, each event once all before it are on their way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const IN_FLIGHT_MAX: usize = 256;
 const RANGES_AT_ONCE: usize = 200;
 /// How often the journal forgets what has been published.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
-/// Until the journal is asked again that did not answer, or the broker that refused.
+/// Wait before another question to a journal that did not answer, or to a broker that refused.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a batch of the leader has to publish.
@@ -39,9 +39,9 @@ pub(super) struct Batch {
 
 pub(super) enum Content {
     Events(Vec<Arc<Event>>),
-    /// To be read from the record.
+    /// The events have to be read from the record.
     Ranges(Vec<EventRange>),
-    /// To be read from the record, and which they are from the journal.
+    /// The events have to be read from the record, and their ranges from the journal.
     Noted,
 }
 
@@ -145,7 +145,7 @@ impl Task {
         self.take_what_is_there();
         let now = Instant::now();
         let asks = self.asks(now);
-        // What is owed to those found last comes before the next question, so that an end follows the move to it.
+        // A new subscriber's missed events come before the next question, so that an end follows the move to it.
         let is_owed = self.backlog.front().is_some_and(|batch| batch.only.is_some());
         if let Some((at, key)) = asks
             && at <= now
@@ -166,7 +166,7 @@ impl Task {
             biased;
             batch = self.batches.recv() => match batch {
                 Some(batch) => self.backlog.push_back(batch),
-                // The leader's end is gone, and this task goes with it.
+                // The leader's handle is gone, and this task is aborted with it.
                 None => std::future::pending().await,
             },
             confirmed = first(&mut self.sent) => self.settle(confirmed)?,
@@ -187,7 +187,7 @@ impl Task {
         }
     }
 
-    /// Takes what was noted, with `heard` as what is listened to from now on.
+    /// Takes what was noted; `heard` are the keys with subscribers from now on.
     fn look(&mut self, heard: Heard) {
         for Missed { batch, range, keys } in self.shared.take(heard) {
             self.miss(batch, range, keys);
@@ -200,14 +200,14 @@ impl Task {
         Heard::of(KEYS.into_iter().filter(may_listen))
     }
 
-    // ---- who listens ----
+    // ---- subscribers ----
 
     /// The key about which the broker is to be asked next, and when.
     fn asks(&self, now: Instant) -> Option<(Instant, Key)> {
         KEYS.into_iter().filter_map(|key| Some((self.audiences[key as usize].asks_at(now)?, key))).min()
     }
 
-    /// Sends the oldest event that was noted under a key, and sees whether a queue takes it.
+    /// Sends the oldest event that was noted under a key, and observes whether a queue takes it.
     async fn ask(&mut self, session: &Session, key: Key) -> Result<(), Gone> {
         self.look(self.heard());
         let Some(asked) = self.audiences[key as usize].oldest() else { return Ok(()) };
@@ -268,7 +268,7 @@ impl Task {
         let facts = self.facts(wanted.iter().map(|(_, event)| event.execution_id).collect()).await;
         self.unconfirmed.push_back(batch);
         for (key, event) in wanted {
-            // Of an execution that was pruned there is no more to tell.
+            // An execution that was pruned has no more events.
             let Some(facts) = facts.get(&event.execution_id) else { continue };
             while self.sent.len() >= IN_FLIGHT_MAX {
                 let confirmed = first(&mut self.sent).await;
@@ -290,14 +290,14 @@ impl Task {
         }
     }
 
-    /// Puts the parts of a batch at the front of what is to be done.
+    /// Puts the parts of a batch at the front of the backlog.
     fn divide(&mut self, key: BatchKey, ranges: Vec<EventRange>, only: Option<Key>) {
         for part in ranges.chunks(RANGES_AT_ONCE).rev() {
             self.backlog.push_front(Batch { key, content: Content::Ranges(part.to_vec()), only });
         }
     }
 
-    /// Takes what became of the message that was sent first; `None`: its batch is confirmed.
+    /// Takes the fate of the message that was sent first; `None`: its batch is confirmed.
     fn settle(&mut self, confirmed: Option<(Result<(), PublishError>, Option<Key>)>) -> Result<(), Gone> {
         let Some((result, question)) = confirmed else {
             if let Some(batch) = self.unconfirmed.pop_front() {
@@ -336,7 +336,7 @@ impl Task {
         }
     }
 
-    /// What was on its way with a session that is over is published again, to the subscribers of then.
+    /// Publishes again what was on its way in a session that is over, to the subscribers of the next session.
     fn start_over(&mut self) {
         self.sent.clear();
         self.audiences.iter_mut().for_each(Audience::forget);
@@ -347,7 +347,7 @@ impl Task {
 
     // ---- the journal ----
 
-    /// The last batch whose events, and those of all before it, need not be remembered any more.
+    /// The last batch whose events, and those of all before it, the journal may forget.
     fn forgettable(&self) -> Option<BatchKey> {
         let confirmed = self.confirmed.filter(|confirmed| self.forgotten < Some(*confirmed))?;
         let pending = self.backlog.iter().chain(&self.unconfirmed).map(|batch| batch.key);
@@ -382,7 +382,7 @@ impl Task {
         events
     }
 
-    /// The events of a range as the record has them; a gap stands for those that it keeps no longer.
+    /// The events of a range from the record; a gap stands for those that it no longer has.
     async fn read(&self, range: EventRange) -> Vec<Arc<Event>> {
         let (mut events, mut after) = (Vec::new(), range.first.saturating_sub(1));
         while after < range.last {
@@ -413,7 +413,7 @@ impl Task {
     }
 }
 
-/// What becomes of the message that was sent first; `None` once its whole batch is confirmed. Cancel-safe.
+/// The fate of the message that was sent first; `None` once its whole batch is confirmed. Cancel-safe.
 async fn first(sent: &mut VecDeque<Sent>) -> Option<(Result<(), PublishError>, Option<Key>)> {
     let confirmed = match sent.front_mut() {
         Some(Sent::Message(receipt, question)) => Some((receipt.await, *question)),
@@ -431,7 +431,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Whether a row is damaged: to ask again would not help.
+/// Whether a row is damaged: another try would not help.
 fn is_unreadable(error: &StoreError) -> bool {
     let is_damaged = matches!(error, StoreError::Corrupt { .. } | StoreError::UnknownStatus { .. });
     if is_damaged {

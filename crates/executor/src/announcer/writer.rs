@@ -1,6 +1,6 @@
 //! An event of the record, written out for subscribers: one envelope a message.
 //!
-//! What is written depends on the journal alone: published again by a later leader, an event bears the same `message_id`.
+//! The content depends on the journal alone: published again by a later leader, an event has the same `message_id`.
 
 use bytes::Bytes;
 use slotline_broker::topology::{LOGS_KEY, events_exchange};
@@ -45,7 +45,7 @@ impl Key {
         }
     }
 
-    /// Whether the operator has it published.
+    /// Whether the operator lets it be published.
     pub(super) fn is_in(self, public: Public) -> bool {
         match self {
             Self::StatusChanged => public.statuses,
@@ -64,7 +64,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// The message of `event` under `key`, which is one of its own.
+    /// The message of `event` under `key`, which must be one of the event's keys.
     pub(super) fn write(&self, key: Key, event: &Event, facts: &Facts) -> Publication {
         let message_id = self.message_id(key, event);
         let correlation_id = facts.correlation_id.clone().or_else(|| facts.message_id.clone());
@@ -145,7 +145,7 @@ impl Writer {
             body,
             properties,
             mandatory: false,
-            // A subscriber with a durable queue misses no end for a restart of the broker.
+            // A durable queue of a subscriber loses no end when the broker restarts.
             persistent: !is_progress,
         }
     }
@@ -166,7 +166,8 @@ impl Writer {
         })
     }
 
-    /// Of this event of this journal, the same from every leader. The end of an execution is one event and two messages.
+    /// Of this event of this journal, the same from every leader. The end of an execution is one event and two
+    /// messages.
     fn message_id(&self, key: Key, event: &Event) -> String {
         let (identity, generation) = (self.journal.identity.as_fields().0, self.journal.generation);
         let end = if key == Key::Completed { "-end" } else { "" };
@@ -175,7 +176,7 @@ impl Writer {
 
     fn trace(&self, facts: &Facts) -> Trace {
         let is_w3c = |id: &String| id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
-        // An execution without a trace of its publisher's has one of its own.
+        // An execution without its publisher's trace has a trace of its own.
         let own = || Uuid::new_v5(&self.journal.identity, facts.id.to_string().as_bytes()).simple().to_string();
         let id = facts.trace_id.clone().unwrap_or_else(own);
         let (trace_id, flags) =

@@ -9,23 +9,23 @@ use slotline_scheduler::{Attendance, Departed, Departure};
 /// The most executions that a line names.
 const NAMED_MAX: usize = 50;
 
-/// Something that an operator should hear, once.
+/// Something for an operator to read, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
     Joined(Attendance, Option<Process>),
     Silent(Attendance),
-    /// One that was silent.
+    /// A worker that was silent.
     Back(Attendance),
     Draining(Attendance),
-    /// Executions of it wait, and no worker takes them.
+    /// Executions of the action wait, and no worker takes them.
     Unserved {
         action_ref: ActionRef,
         waiting: usize,
         waited: Duration,
     },
-    /// A worker takes them again.
+    /// A worker takes the executions of the action again.
     Served(ActionRef),
-    /// No worker does, but none of it waits for one any more.
+    /// No worker takes the action, but none of its executions waits any more.
     Unneeded(ActionRef),
 }
 
@@ -73,7 +73,7 @@ fn log_with_attempts(attendance: &Attendance, sentence: &str) {
     );
 }
 
-/// Tells the log of an incarnation that is over for ever, once that is committed.
+/// Logs an incarnation that is over for ever, once that is committed.
 pub(crate) fn log_departed(departed: &Departed) {
     let Departed { incarnation, worker, how, lost } = departed;
     let (attempts, executions) = (lost.len(), named(lost));

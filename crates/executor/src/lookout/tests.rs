@@ -26,7 +26,7 @@ fn incarnation(number: u128) -> Incarnation {
     Incarnation(Uuid::from_u128(number))
 }
 
-/// What is said, in short.
+/// The news, in short.
 fn words(news: &[News]) -> Vec<String> {
     let word = |news: &News| match news {
         News::Joined(of, _) => format!("{} joined", of.worker),
@@ -131,7 +131,7 @@ fn an_action_without_a_worker_is_said_once_and_when_it_has_one_again() {
     assert_eq!(world.passes(UNSERVED_AFTER), ["2 wait"]);
     assert_eq!(world.passes(UNSERVED_AFTER), NOTHING);
     assert_eq!(world.beats(1, 7, false), ["w1 joined", "served"]);
-    // The second still waits, for room.
+    // The second execution still waits, for room.
     assert_eq!(world.beats(1, 7, true), ["w1 drains"]);
     assert_eq!(world.passes(UNSERVED_AFTER), ["1 wait"], "a worker that drains takes nothing");
 }

@@ -11,7 +11,7 @@ use super::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
 /// An attempt that is out, or whose last events are awaited.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    /// Of its grant.
+    /// The number of its grant.
     pub(super) number: u32,
     /// As people count attempts.
     pub(super) counts_as: u32,
@@ -22,11 +22,11 @@ pub(super) struct Attempt {
     pub(super) sequence: u64,
     /// Events that came before one that must be taken first.
     early: BTreeMap<u64, (Timestamp, Said)>,
-    /// How it ended, by its worker's word.
+    /// How it ended, by its worker's report.
     pub(super) end: Option<End>,
     /// Whether it is known to have begun.
     pub(super) has_started: bool,
-    /// How often the missing was asked for, and up to which number.
+    /// How often missing events were requested, and up to which number.
     asked: (u32, u64),
 }
 
@@ -46,7 +46,7 @@ impl Attempt {
         }
     }
 
-    /// Keeps an event until its turn. One that was taken before, or has no room, is dropped.
+    /// Keeps an event until its turn. An event that was taken before, or has no room, is dropped.
     pub(super) fn keep(&mut self, sequence: u64, at: Timestamp, said: Said) {
         if sequence > self.sequence && (sequence - self.sequence == 1 || self.early.len() < EARLY_MAX) {
             self.early.entry(sequence).or_insert((at, said));
@@ -61,13 +61,13 @@ impl Attempt {
         }
         let (at, said) = entry.remove();
         let told = match &said {
-            // It stands for all of them.
+            // The gap stands for all of them.
             Said::Gap { count, reason: GapReason::Lost } => (*count).max(1),
             _ => 1,
         };
-        // What a stranger may claim must not wrap around.
+        // A number from a stranger must not wrap around.
         self.sequence = self.sequence.saturating_add(told);
-        // What it stands for may have come after all, too late to be told in its place.
+        // Events that the gap stands for may have come after all, too late for their place.
         while let Some(entry) = self.early.first_entry().filter(|entry| *entry.key() <= self.sequence) {
             entry.remove();
         }
@@ -80,7 +80,7 @@ impl Attempt {
         self.early.last_key_value().map_or(0, |(last, _)| *last).max(end)
     }
 
-    /// The first hole: `(first, last)` of the numbers that are known to exist and were not heard.
+    /// The first hole: `(first, last)` of the numbers that are known to exist and did not arrive.
     pub(super) fn hole(&self) -> Option<(u64, u64)> {
         if self.last_known() <= self.sequence {
             return None;
@@ -102,19 +102,19 @@ impl Attempt {
         Some(Missing { last: Some(last), ..self.rest(id, action_ref) })
     }
 
-    /// The next hole that was asked for in vain.
+    /// The next hole that was requested in vain.
     pub(super) fn vain(&self) -> Option<(u64, u64)> {
         let (_, up_to) = self.asked;
         self.hole().filter(|(first, _)| *first <= up_to).map(|(first, last)| (first, last.min(up_to)))
     }
 
-    /// Whatever follows the last event taken.
+    /// All that follows the last event taken.
     pub(super) fn rest(&self, id: ExecutionId, action_ref: &ActionRef) -> Missing {
         let (incarnation, key, first) = (self.incarnation, (id, self.number), self.sequence.saturating_add(1));
         Missing { incarnation, key, action_ref: action_ref.clone(), first, last: None }
     }
 
-    /// Events that need not be heard: whoever reported nothing said only what its completion tells as well.
+    /// Infers events that need not arrive: an attempt without reports has only events that its completion has as well.
     pub(super) fn infer(&mut self) {
         let Some(end) = &self.end else { return };
         let (at, started_at) = (end.at, end.started_at.unwrap_or(end.at));

@@ -1,4 +1,4 @@
-//! Which events an execution's row tells already, so that they need not be written: the leader's half of
+//! Which events follow from an execution's row, so that they need not be written: the leader's half of
 //! `slotline_store::plain`.
 
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slotline_protocol::record::{Event, What};
 use slotline_protocol::{Status, Timestamp};
 
-/// Whether `what` is what comes next in the life of an execution that tells nothing of itself.
+/// Whether `what` is the next event in the life of an execution without reports.
 pub(super) fn may_follow(events: &[Arc<Event>], what: &What, attempt: u32) -> bool {
     match (events.len(), what) {
         (0, What::Status { new: Status::Queued, .. }) => true,
@@ -18,7 +18,7 @@ pub(super) fn may_follow(events: &[Arc<Event>], what: &What, attempt: u32) -> bo
     }
 }
 
-/// Whether the row of the settled execution tells all of `events`, and how it ended.
+/// Whether all of `events`, and the end, follow from the row of the settled execution.
 pub(super) fn is_told_by_the_row(
     events: &[Arc<Event>],
     settled: &What,

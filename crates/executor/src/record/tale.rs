@@ -1,7 +1,7 @@
 //! One execution's part of the record: its events so far, and what still has to come before the next.
 //!
-//! While an attempt's last events are awaited, everything that happened since is held back in order, so that numbers
-//! tell the order in which things happened. Slots don't wait for that: the scheduler has long gone on.
+//! While an attempt's last events are awaited, everything that happened since is held back in order, so that the
+//! numbers have the order in which things happened. Slots don't wait for that: the scheduler has long gone on.
 
 mod journal;
 
@@ -22,40 +22,40 @@ use super::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
 pub(super) struct Tale {
     id: ExecutionId,
     action_ref: ActionRef,
-    /// As last told; of one that is over, before its end.
+    /// As of the last recorded event; of an execution that is over, before its end.
     status: Status,
     first: u64,
     last: u64,
-    /// The events so far, while the execution's row alone tells them; `None` once they are written.
+    /// The events so far, while they all follow from the execution's row; `None` once they are written.
     plain: Option<Vec<Arc<Event>>>,
     newest: Newest,
     latest: Option<Latest>,
     recent: VecDeque<Arc<Event>>,
-    /// The newest attempt, until all of it is told.
+    /// The newest attempt, until all of it is recorded.
     attempt: Option<Attempt>,
-    /// The newest attempt, told or not.
+    /// The newest attempt, recorded or not.
     newest_attempt: Of,
     /// What happened while the attempt's last events were awaited.
     held: VecDeque<Held>,
-    /// Events of a later attempt than the one that is waited for were dropped.
+    /// Events of a later attempt than the awaited one were dropped.
     has_skipped: bool,
     due: Option<Timestamp>,
     is_over: bool,
 }
 
-/// Which attempt something is about.
+/// The attempt that an event is about.
 #[derive(Clone, Copy, Debug, Default)]
 struct Of {
     /// The number of its grant.
     grant: u32,
-    /// As people count them.
+    /// As people count attempts.
     attempt: u32,
 }
 
 /// What waits for the events before it.
 #[derive(Clone, Debug)]
 enum Held {
-    /// The word of a later attempt's worker.
+    /// A worker's report of the end of a later attempt.
     End(End),
     Move {
         to: Status,
@@ -64,9 +64,9 @@ enum Held {
         at: Timestamp,
     },
     Settle {
-        /// What it leads from is known when its turn comes.
+        /// The status before it is set when its turn comes.
         settled: What,
-        /// As people count them.
+        /// As people count attempts.
         attempt: u32,
         started_at: Option<Timestamp>,
         at: Timestamp,
@@ -107,7 +107,7 @@ impl Tale {
         self.attempt.as_ref().filter(|newest| newest.number == attempt).map(|newest| newest.incarnation)
     }
 
-    /// What its worker has beyond the last event taken.
+    /// The events that its worker has beyond the last one taken.
     pub(super) fn rest(&self) -> Option<Missing> {
         self.attempt.as_ref().map(|attempt| attempt.rest(self.id, &self.action_ref))
     }
@@ -118,7 +118,7 @@ impl Tale {
         self.moves(Status::Queued, Of { grant: 0, attempt: 0 }, None, enqueued_at, out);
     }
 
-    /// The scheduler moved it.
+    /// The scheduler changed its status.
     pub(super) fn moved(
         &mut self,
         announcement: &Announcement,
@@ -159,13 +159,13 @@ impl Tale {
         }
     }
 
-    /// The error of an attempt that did not settle the execution, with what was known of that attempt.
+    /// The error of an attempt that did not settle the execution, with the newest reports of that attempt.
     pub(super) fn tell_of_attempt(&self, error: Failure, grant: u32, counts_as: u32) -> Failure {
         let is_newest = self.attempt.as_ref().is_some_and(|attempt| attempt.number == grant);
         let latest = self.latest.as_ref().filter(|_| is_newest);
         let phase = latest.and_then(|latest| latest.phase.as_ref());
         let recent: VecDeque<_> = self.recent.iter().filter(|event| event.attempt == counts_as).cloned().collect();
-        // Of later attempts only the newest reports are known apart from those before.
+        // For a later attempt only the newest reports are kept apart from those of attempts before.
         let mut newest = if counts_as == 1 { self.newest.clone() } else { Newest::default() };
         for event in &recent {
             if let What::Progress(report) = &event.what {
@@ -175,7 +175,7 @@ impl Tale {
         tell(error, phase, &newest, &recent)
     }
 
-    /// Its worker says how the attempt ended. Whether that counts shows in the move that follows.
+    /// Takes a worker's report of the end of an attempt. Whether that counts shows in the move that follows.
     pub(super) fn ended(&mut self, end: End) {
         if self.held.is_empty() {
             self.ends(end);
@@ -192,7 +192,7 @@ impl Tale {
         }
     }
 
-    /// Its worker says something of an attempt. Gives back what the scheduler should know.
+    /// Takes a worker's report of an attempt. Returns the scheduler's input that follows from it.
     pub(super) fn heard(&mut self, word: Word, now: Timestamp, out: &mut Out) -> Option<Input> {
         let attempt = self.attempt.as_mut()?;
         if attempt.number != word.key.1 {
@@ -204,14 +204,14 @@ impl Tale {
                 attempt.keep(sequence, word.at, word.said);
                 self.take_what_has_come(out)
             }
-            // A worker that does not number its events says them once, and in order as far as anyone knows.
+            // A worker that does not number its events sends them once, and in order as far as is known.
             None => self.take(word.at, word.said, out),
         };
         self.go_on(now, out);
         input
     }
 
-    /// Asks for what is missing, or gives it up.
+    /// Requests missing events, or gives them up.
     pub(super) fn look(&mut self, now: Timestamp, out: &mut Out) {
         self.due = None;
         if let Some(missing) = self.attempt.as_mut().and_then(|attempt| attempt.ask(self.id, &self.action_ref)) {
@@ -226,7 +226,7 @@ impl Tale {
 
     // ---- in order ----
 
-    /// Applies what was held back, as far as it can be, and watches over what is missing.
+    /// Applies what was held back, as far as possible, and sets the deadline for missing events.
     fn go_on(&mut self, now: Timestamp, out: &mut Out) {
         if !self.held.is_empty() {
             self.resume(now, out);
@@ -271,7 +271,7 @@ impl Tale {
         }
     }
 
-    /// Tells the end of the attempt that is out, if everything before it is told. Whether that is so.
+    /// Records the end of the attempt that is out, if everything before it is recorded. Whether that is so.
     fn is_told_to_the_end(&mut self, now: Timestamp, out: &mut Out) -> bool {
         let Some(attempt) = &mut self.attempt else { return true };
         attempt.infer();
@@ -282,7 +282,7 @@ impl Tale {
             if attempt.end.is_some() {
                 return false;
             }
-            // Its worker is gone, and what it did not say with it.
+            // Its worker is lost, and with it the events that did not arrive.
             self.give_up(first, last, now, out);
         }
         let Some(attempt) = self.attempt.take() else { return true };
@@ -322,7 +322,7 @@ impl Tale {
                 self.status = Status::Running;
                 self.push(What::Status { previous: Status::Scheduled, new: Status::Running, worker }, number, at, out);
             }
-            // The end it was asked for stays the news.
+            // An attempt that is being cancelled stays `cancelling`.
             Said::Running => {}
             Said::Started => {
                 if !std::mem::replace(&mut attempt.has_started, true) {
@@ -333,7 +333,7 @@ impl Tale {
             Said::Progress(report) => self.push(What::Progress(report), number, at, out),
             Said::Log { stream, lines } => self.push(What::Log { stream, lines }, number, at, out),
             Said::Gap { count, reason } => self.push(What::Gap { count, reason }, number, at, out),
-            // Told with the outcome, which its completion brings.
+            // Recorded with the outcome, which its completion brings.
             Said::Finished => {}
         }
         None
@@ -413,7 +413,7 @@ impl Tale {
         }
     }
 
-    /// From now on the row does not tell all: what it told so far is written, too.
+    /// From now on the row does not stand for all events: those so far are written, too.
     fn write(&mut self, out: &mut Out) {
         if let Some(events) = self.plain.take() {
             out.events.extend(events);

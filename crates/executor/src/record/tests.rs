@@ -1,4 +1,4 @@
-//! The record beside a real scheduler: what is told, what is written, and what is asked for.
+//! The record beside a real scheduler: what is published, what is written, and what is requested.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ struct World {
     record: Record,
     now: Timestamp,
     worker: Incarnation,
-    /// What the journal would hold.
+    /// The events in the journal.
     written: BTreeMap<(ExecutionId, u64), Arc<Event>>,
     stories: BTreeMap<ExecutionId, Story>,
     told: Vec<Arc<Event>>,
     missing: Vec<Missing>,
     errors: BTreeMap<ExecutionId, Failure>,
     attempt_errors: BTreeMap<AttemptKey, Failure>,
-    /// Where the last move that was told of each led.
+    /// The status of each execution after its last published move.
     statuses: BTreeMap<ExecutionId, Status>,
 }
 
@@ -166,7 +166,7 @@ impl World {
         self.happens(Input::Completed { key: (id, attempt), fence, incarnation: self.worker, outcome });
     }
 
-    /// `number kind` of what was told of one execution.
+    /// `number kind` of the published events of one execution.
     fn told(&self, id: ExecutionId) -> Vec<String> {
         let of = self.told.iter().filter(|event| event.execution_id == id);
         of.map(|event| format!("{} {}", event.number, shown(&event.what))).collect()
@@ -363,7 +363,7 @@ fn an_attempt_that_ends_while_events_of_the_one_before_are_awaited_is_told_after
     let started_at = world.starts(id, 1);
     world.ends(id, 1, started_at, 4, OutcomeKind::Failed);
     world.commits();
-    // Asked for and not answered while the next attempt comes and goes.
+    // Requested and not answered while the next attempt comes and goes.
     world.passes(Duration::from_millis(1500));
     let started_at = world.starts(id, 2);
     world.completes(id, 2, started_at, 3);
@@ -387,7 +387,7 @@ fn a_new_leader_goes_on_with_the_next_number_and_asks_for_the_rest() {
     let started_at = world.starts(id, 1);
     world.hears(id, 1, 3, says("a"));
     world.commits();
-    // This one is never committed.
+    // This event is never committed.
     world.hears(id, 1, 4, says("b"));
     let open = OpenStory { story: world.stories[&id].clone(), recent: Vec::new(), settled: None };
     let live = [world.scheduler.snapshot(id).expect("it lives")];
@@ -540,7 +540,7 @@ fn only_the_newest_events_are_kept_and_numbers_go_on() {
     assert_eq!((story.last, story.last + 1 - story.first), (4 + 2 * KEPT, kept));
 }
 
-/// What a worker said of one attempt, and may say again.
+/// The events of one attempt that a worker sent, and may send again.
 struct Talker {
     id: ExecutionId,
     said: Vec<String>,
@@ -562,7 +562,8 @@ impl Talker {
 }
 
 proptest::proptest! {
-    /// Whatever is lost, doubled or overtaken on the way: what is told is whole, in order, and written as it was told.
+    /// Whatever is lost, doubled or overtaken on the way: what is published is whole, in order, and written as it was
+    /// published.
     #[test]
     fn whatever_happens_on_the_way_the_record_is_whole(
         reports in 0..12_usize,
@@ -577,7 +578,7 @@ proptest::proptest! {
         let mut is_over = false;
         let mut sent = Vec::new();
         for (step, (chance, sequence)) in way.iter().enumerate() {
-            // In no order, some twice, some never.
+            // In any order, some twice, some never.
             if *sequence >= 1 && *sequence <= talker.last() {
                 world.hears(talker.id, 1, *sequence, talker.word(*sequence));
                 sent.push(*sequence);
@@ -594,7 +595,7 @@ proptest::proptest! {
             world.completes(id, 1, world.now, talker.last());
         }
         world.commits();
-        // Questions are answered, or not, until the record goes on without.
+        // Requests are answered, or not, until the record goes on without the events.
         for _ in 0..=ASKS_MAX {
             world.passes(ASK_AGAIN);
             for missing in std::mem::take(&mut world.missing) {
@@ -610,7 +611,7 @@ proptest::proptest! {
         let expected: Vec<u64> = (1..=world.told.last().expect("events").number).collect();
         proptest::prop_assert_eq!(numbers, expected);
         proptest::prop_assert!(world.told(id).last().expect("events").ends_with("settled completed"));
-        // Each report is told once and in its place, or is one of those that a gap counts.
+        // Each report is published once and in its place, or is one of those that a gap counts.
         let mut sequence = 0;
         for event in &world.told {
             match &event.what {

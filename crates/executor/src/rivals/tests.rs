@@ -24,7 +24,7 @@ impl World {
         Self { rivals: Rivals::default(), now: Timestamp::from_micros(1_000_000), n: 10 }
     }
 
-    /// A heartbeat of a worker that has seen this; the workers that are refused by it.
+    /// A heartbeat of a worker that has seen this; returns the workers that are refused by it.
     fn beats_with(&mut self, number: u128, seen: (i64, u64), is_draining: bool) -> Vec<Incarnation> {
         let process = Some(Process { host: format!("host-{number}"), pid: 42 });
         let sign = Sign { incarnation: incarnation(number), seen: (Epoch(seen.0), seen.1), is_draining, process };
@@ -36,7 +36,7 @@ impl World {
         self.beats_with(number, (EPOCH.0, seen), false)
     }
 
-    /// A batch is cut: the workers that are greeted, each with its number.
+    /// A batch is cut; returns the workers that are greeted, each with its number.
     fn greets(&mut self) -> Vec<(Incarnation, u64)> {
         let n = &mut self.n;
         self.rivals.greet(|| {
@@ -71,7 +71,7 @@ fn one_that_was_killed_and_started_again_is_taken_however_late_the_last_word_of_
     world.beats(1, 9);
     world.beats(2, 10);
     assert_eq!(world.greets().len(), 1);
-    // What the dead one had sent: it has seen no greeting, and never will.
+    // The heartbeats that the dead worker had sent: it has seen no greeting, and never will.
     for _ in 0..3 {
         assert!(world.beats(1, 10).is_empty());
         world.greets();

@@ -1,4 +1,4 @@
-//! A tale as the journal keeps it: where a new leader goes on, and what it leaves for the next.
+//! A tale in the journal: where a new leader resumes, and what it leaves for the next.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::{Attempt, Held, Of, Tale};
 use crate::record::{End, Out};
 
 impl Tale {
-    /// What the row of a live execution tells.
+    /// The tale of a live execution that follows from its row.
     pub(in crate::record) fn of_row(action_ref: ActionRef, snapshot: &Snapshot) -> Self {
         let mut tale = Self::new(action_ref, snapshot.id);
-        // All of this was told by the leader before.
+        // The leader before has recorded all of this.
         let mut unheard = Out::default();
         tale.queued(snapshot.enqueued_at, &mut unheard);
         if let Some(lease) = snapshot.leased() {
@@ -31,7 +31,7 @@ impl Tale {
         tale
     }
 
-    /// What the journal has written of a live execution.
+    /// The tale of a live execution with written events.
     pub(in crate::record) fn reopened(
         action_ref: ActionRef,
         open: OpenStory,
@@ -62,7 +62,7 @@ impl Tale {
         tale
     }
 
-    /// A settled execution whose last events are awaited; `None` if the journal tells it otherwise.
+    /// A settled execution whose last events are awaited; `None` if the journal has none such.
     pub(in crate::record) fn unfinished(open: OpenStory, now: Timestamp, out: &mut Out) -> Option<Self> {
         let OpenStory { story, recent, settled } = open;
         let (execution, incarnation) = settled?;
@@ -87,7 +87,7 @@ impl Tale {
                 tale.newest_attempt = Of { grant: attempt.number, attempt: attempt.counts_as };
                 tale.attempt = Some(attempt);
             }
-            // Nobody can be asked.
+            // No worker is known that may have them.
             _ => tale.lose(execution.attempt, story.sequence.saturating_add(1), last_sequence, at, out),
         }
         let http::Execution { status, result, error, attempt, start_time: started_at, .. } = *execution;
@@ -97,7 +97,8 @@ impl Tale {
         Some(tale)
     }
 
-    /// Takes the status over. That it runs may have been seen in a heartbeat, and is yet to be told.
+    /// Takes the status over. The leader may have learnt from a heartbeat that it runs; the event of that is still to
+    /// come.
     fn is_as(&mut self, snapshot: &Snapshot) {
         let has_started = snapshot.lease.as_ref().is_some_and(|lease| lease.started_at.is_some());
         self.status = match snapshot.status {
@@ -119,8 +120,8 @@ impl Tale {
         }
     }
 
-    /// The whole story, where the row does not tell it, with the newest `kept` events and up to an eighth more, so that
-    /// the oldest are not forgotten one by one.
+    /// The whole story, where the row does not stand for it, with the newest `kept` events and up to an eighth more, so
+    /// that the oldest are not forgotten one by one.
     pub(in crate::record) fn story(&mut self, kept: u64) -> Story {
         if self.last + 1 - self.first > kept + kept / 8 {
             self.first = self.last + 1 - kept;
