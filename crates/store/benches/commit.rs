@@ -30,7 +30,7 @@ fn request(id: i64) -> Request {
     }
 }
 
-/// Ids that sort in any order, as random ones do: multiples of 2^128 over the golden ratio.
+/// Ids that sort in an arbitrary order, as random ones do: multiples of 2^128 over the golden ratio.
 fn scattered(id: i64) -> Uuid {
     Uuid::from_u128(u128::from(id.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }

@@ -1,6 +1,6 @@
-//! Which events may not have been published yet: one row for each batch whose events somebody subscribes to, written with
-//! the batch and forgotten once the broker has them. So a leader that dies in between keeps nothing from the public: the
-//! next one publishes them again, from the record.
+//! Which events may not have been published yet: one row for each batch with events for a subscriber, written with the
+//! batch and deleted once the broker has the events. So the public loses none when a leader dies in between: the next
+//! one publishes them again, from the record.
 
 use serde::{Deserialize, Serialize};
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Fence, Incarnation, RequestName, Timestamp, WorkerName};
@@ -36,12 +36,12 @@ pub struct BatchKey {
     pub number: i64,
 }
 
-/// What events of an execution are published with, and what its end tells beside them.
+/// The facts that events of an execution are published with, and those of its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub id: ExecutionId,
     pub action_id: ActionId,
-    /// As its publisher knows the request.
+    /// The id that its publisher gave the request.
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
     pub trace_id: Option<String>,

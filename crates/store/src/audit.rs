@@ -1,8 +1,8 @@
-//! The audit: who changed what, written in the commit that changes it, and read page by page.
+//! The audit: every change with its actor, written in the commit that makes the change, and read page by page.
 //!
-//! What changes an action bears the first fence that can be granted after it, so that each grant can be judged by what
-//! was in force then, whatever any clock said. Pages are keyed by the entries' numbers, newest first, so that neither new
-//! entries nor forgotten ones shift a page.
+//! An entry for a change of an action has the first fence that can be granted after it, so that each grant can be
+//! judged by the rules of its time, whatever any clock showed. Pages are keyed by the entries' numbers, newest first,
+//! so that neither new entries nor forgotten ones shift a page.
 
 use serde_json::{Value, json};
 use slotline_protocol::audit::{By, Changed, Entry, REASON_CHARS_MAX, Via};
@@ -16,7 +16,7 @@ use crate::{Error, PageRequest};
 /// The most bytes of changes on one page; the page ends early beyond it.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// An entry to be: the database numbers it.
+/// An entry before it is written: the database numbers it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
     pub at: Timestamp,
@@ -24,7 +24,7 @@ pub struct Audit {
     pub by: By,
     pub action: Option<(ActionId, ActionRef)>,
     pub execution_id: Option<ExecutionId>,
-    /// The first fence that can be granted after the change; of changes of actions.
+    /// The first fence that can be granted after the change; only for changes of actions.
     pub fence: Option<Fence>,
     pub changes: Vec<Difference>,
 }
@@ -43,8 +43,8 @@ impl Audit {
         Self { at, changed, by, action, execution_id: None, fence: Some(fence), changes }
     }
 
-    /// The end of an execution was asked for. A publisher's reason may be of any length: no more of it is kept than of
-    /// any other.
+    /// A cancellation was requested. A publisher's reason may be of any length: it is cut to the length that any other
+    /// reason may have.
     pub fn of_cancel(at: Timestamp, by: By, execution_id: ExecutionId, action: (ActionId, ActionRef)) -> Self {
         let clipped = |reason: String| reason.chars().take(REASON_CHARS_MAX).collect();
         let by = By { reason: by.reason.map(clipped), ..by };
@@ -62,7 +62,7 @@ pub struct AuditFilter {
     pub actor: Option<String>,
 }
 
-/// As the columns have it; null where there is none.
+/// In the form of the column; null without changes.
 pub(crate) fn changes_text(changes: &[Difference]) -> Option<String> {
     (!changes.is_empty()).then(|| row::json(&changes))
 }
@@ -103,14 +103,14 @@ macro_rules! columns {
     };
 }
 
-/// What was not asked for costs nothing on PostgreSQL, where each call is planned for its own values.
+/// A filter that is not set costs nothing on PostgreSQL, where each call is planned for its own values.
 pub(crate) const LIST: &str = columns!(
     "WHERE id < $1 AND (CAST($3 AS text) IS NULL OR action_ref = $3) "
     "AND (CAST($4 AS bigint) IS NULL OR execution_id = $4) "
     "AND (CAST($5 AS text) IS NULL OR actor = $5) ORDER BY id DESC LIMIT $2"
 );
 
-/// What changed actions, as it was journaled.
+/// The changes of actions, as they were journaled.
 pub(crate) const COURSES: &str = "SELECT id, action_id, action_ref, changed, fence, changes FROM audit \
     WHERE fence IS NOT NULL ORDER BY id";
 
@@ -156,7 +156,7 @@ fn corrupt(column: &'static str, id: i64, reason: String) -> Error {
     Error::Corrupt { column, id, reason }
 }
 
-/// Marks the format, so that a later one can be told apart.
+/// Marks the format, so that a later one can be distinguished.
 const PREFIX: &str = "a1-";
 
 /// The number below which the page begins.
@@ -171,7 +171,7 @@ fn cursor(id: i64) -> String {
     format!("{PREFIX}{id:x}")
 }
 
-/// A page of `rows`, of which one more than fits was asked for.
+/// A page of `rows`, among which is one more than fits.
 pub(crate) fn page<R: Columns>(rows: &[R], page: &PageRequest) -> Result<http::Page<Entry>, Error> {
     let (mut data, mut bytes) = (Vec::new(), 0);
     for row in rows.iter().take(page.limit()) {

@@ -1,8 +1,7 @@
 //! What one commit writes: everything a leader decided since the last one, as plain data.
 //!
-//! A batch is written whole or not at all. An execution appears at most once in each of its lists but
-//! for attempts and events.
-//! Not here: how a batch reaches a database (`postgres`, `sqlite`).
+//! A batch is written whole or not at all. An execution appears at most once in each of its lists, except in those of
+//! attempts and events. Not here: how a batch reaches a database (`postgres`, `sqlite`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,13 +36,13 @@ pub struct Batch {
     pub totals: Vec<(ActionId, u64, u64)>,
     pub ended_incarnations: Vec<(Incarnation, WorkerName, Timestamp)>,
     /// New events of the record, those of each execution ascending without a gap. A number that was written before
-    /// fails the batch. Never the event that settles: the execution's row tells it.
+    /// fails the batch. Never the event that settles: it follows from the execution's row.
     pub events: Vec<Arc<Event>>,
     /// How far the records go after this batch; each takes the place of the one before. Events below its `first` go.
     pub stories: Vec<Story>,
-    /// Who changed what of it, and why.
+    /// The changes with their actors and reasons.
     pub audit: Vec<Audit>,
-    /// Events of this batch that somebody subscribes to: remembered until they are known to be published.
+    /// Events of this batch that have a subscriber: kept until they are known to be published.
     pub announced: Vec<EventRange>,
 }
 
@@ -98,19 +97,19 @@ impl ActionChange {
     }
 }
 
-/// A request the journal takes.
+/// A request that the journal takes.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     pub snapshot: Snapshot,
     pub request: Request,
 }
 
-/// What the publisher asked for, as far as it does not change while the execution lives.
+/// The publisher's request, without what changes while the execution lives.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its `message_id`, and of which user, if the broker said.
+    /// Its `message_id`, and its user, if the broker named one.
     pub name: Option<RequestName>,
-    /// Digest of the request; tells a repetition from a different request under the same name.
+    /// Digest of the request; distinguishes a repetition from a different request under the same name.
     pub digest: [u8; 32],
     pub parameters: Arc<RawValue>,
     pub timeout: Option<Duration>,
@@ -133,7 +132,7 @@ pub struct EndedAttempt {
     pub fence: Fence,
     pub worker: Option<WorkerName>,
     pub outcome: OutcomeKind,
-    /// What it left as its result; kept up to [`LEFT_BYTES_MAX`].
+    /// The result that it left; kept up to [`LEFT_BYTES_MAX`].
     pub result: Option<Arc<RawValue>>,
     pub error: Option<Failure>,
     /// By the worker's stamp; `None` if it never started as far as is known.
@@ -144,7 +143,7 @@ pub struct EndedAttempt {
 }
 
 impl EndedAttempt {
-    /// What is kept of its result.
+    /// The part of its result that is kept.
     pub(crate) fn left(&self) -> Option<&str> {
         self.result.as_ref().map(|result| result.get()).filter(|result| result.len() <= LEFT_BYTES_MAX)
     }

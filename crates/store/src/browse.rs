@@ -1,4 +1,4 @@
-//! What a list of executions shows: the filter, and the page by its cursor.
+//! The filter of a list of executions, and the page by its cursor.
 //!
 //! Pages are keyed by id, newest first, so that neither new executions nor ended ones shift a page.
 
@@ -48,7 +48,7 @@ impl PageRequest {
     }
 }
 
-/// Marks the format, so that a later one can be told apart.
+/// Marks the format, so that a later one can be distinguished.
 const PREFIX: &str = "b1-";
 
 /// The cursor of the page that begins below `last`.
@@ -59,7 +59,7 @@ pub(crate) fn cursor(last: ExecutionId) -> String {
 fn parse(cursor: &str) -> Result<i64, Error> {
     let digits = cursor.strip_prefix(PREFIX).ok_or(Error::InvalidCursor)?;
     let id = i64::from_str_radix(digits, 16).map_err(|_| Error::InvalidCursor)?;
-    // Only the spelling that `cursor` gives: no sign, no leading zeros.
+    // Only the spelling of `cursor` is valid: no sign, no leading zeros.
     if id >= 1 && self::cursor(ExecutionId(id)) == cursor { Ok(id) } else { Err(Error::InvalidCursor) }
 }
 
@@ -77,7 +77,7 @@ impl PageBuilder {
         Self { limit, executions: Vec::new(), bytes: 0, cut: false }
     }
 
-    /// How many rows to ask for: one more than fits, to see whether there is a next page.
+    /// How many rows to read: one more than fits, to see whether there is a next page.
     pub(crate) fn rows_wanted(&self) -> i64 {
         i64::try_from(self.limit).expect("at most a thousand") + 1
     }

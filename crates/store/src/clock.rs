@@ -1,12 +1,12 @@
 //! Readings of the database's clock, the one time base that all executors share.
 //!
-//! Not here: what is made of them; the executor carries a reading on by its own monotonic clock.
+//! Not here: the use of a reading; the executor carries it on by its own monotonic clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slotline_protocol::Timestamp;
 
-/// What the database's clock showed, and when that was by this process's monotonic clock.
+/// The time by the database's clock, and the moment of it by this process's monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     pub at: Timestamp,
@@ -16,7 +16,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The answer `at` came to a question asked at `asked`; the clock was read somewhere in between.
+    /// The answer `at` came to a question that was sent at `asked`; the clock was read somewhere in between.
     pub(crate) fn between(asked: Instant, answered: Instant, at: Timestamp) -> Self {
         let error = answered.duration_since(asked) / 2;
         Self { at, read: asked + error, error }
@@ -28,7 +28,7 @@ impl Reading {
         Self { at: Timestamp::from_micros(0) + wall, read: Instant::now(), error: Duration::ZERO }
     }
 
-    /// What the database's clock shows at `moment`, unless it has been set since.
+    /// The time by the database's clock at `moment`, unless it has been set since.
     pub fn carried_to(&self, moment: Instant) -> Timestamp {
         match moment.checked_duration_since(self.read) {
             Some(later) => self.at + later,

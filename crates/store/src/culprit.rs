@@ -1,8 +1,8 @@
-//! Which parts of a batch the database refuses for what they hold.
+//! Which parts of a batch the database refuses for their content.
 //!
 //! The database names the rule that was broken, not the row that broke it. So parts of the refused batch are written
-//! and taken back again, half by half, down to one execution or action, and then to what of it is refused. Nothing of
-//! that stays in the journal.
+//! and rolled back, half by half, down to one execution or action, and then to its refused part. Nothing of that stays
+//! in the journal.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use slotline_protocol::{ActionId, ExecutionId};
 
 use crate::{Audit, Batch, Error};
 
-/// The most culprits that are looked for in one batch: what else is refused is found in the next.
+/// The most culprits that are looked for in one batch: further ones are found in the next.
 pub const CULPRITS_MAX: usize = 100;
-/// How long may be searched. A leader that searches commits nothing.
+/// How long the search may take. A leader that searches commits nothing.
 const SEARCH_MAX: Duration = Duration::from_secs(5);
 
-/// What the database refuses, however often and with whatever beside it that is tried.
+/// A part that the database refuses at every try, whatever is written beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Culprit {
     pub part: Part,
-    /// The database's own words.
+    /// The database's own error.
     pub words: String,
 }
 
@@ -36,13 +36,13 @@ pub enum Part {
     Event(ExecutionId, u64),
 }
 
-/// Writes batches and takes them back.
+/// Writes batches and rolls them back.
 pub(crate) trait Rehearsal {
-    /// The words with which the database refuses the content of `batch`; `None` if it takes it.
+    /// The error with which the database refuses the content of `batch`; `None` if it takes it.
     fn refusal(&mut self, batch: &Batch) -> impl Future<Output = Result<Option<String>, Error>> + Send;
 }
 
-/// What a batch is taken apart into.
+/// The units into which a batch is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Action(ActionId),
@@ -82,7 +82,7 @@ pub(crate) async fn find(batch: &Batch, mut rehearsal: impl Rehearsal) -> Vec<Cu
     culprits
 }
 
-/// What of one execution is refused. `one` is all that the batch has of it.
+/// Which part of one execution is refused. `one` is all that the batch has of it.
 async fn narrow(
     one: &Batch,
     id: ExecutionId,
@@ -110,7 +110,7 @@ async fn narrow(
         }
     }
     if found.is_empty() {
-        // Only together: all that came from outside is left out.
+        // Refused only together: all that came from outside is left out.
         let events = one.events.iter().map(|event| Part::Event(id, event.number));
         found.extend(endings().chain(events).map(|part| Culprit { part, words: words.clone() }));
     }
@@ -140,13 +140,14 @@ fn subjects(batch: &Batch) -> Vec<Subject> {
     subjects
 }
 
-/// What an entry of the audit is about.
+/// The action or execution of an entry of the audit.
 fn subject(entry: &Audit) -> Option<Subject> {
     let of_action = entry.action.as_ref().map(|(id, _)| Subject::Action(*id));
     entry.execution_id.map(Subject::Execution).or(of_action)
 }
 
-/// What `batch` has of `subjects`, which are sorted. Totals are left out: they hold nothing from outside.
+/// The parts of `batch` that belong to `subjects`, which are sorted. Totals are left out: they hold nothing from
+/// outside.
 fn part(batch: &Batch, subjects: &[Subject]) -> Batch {
     let has = |subject| subjects.binary_search(&subject).is_ok();
     let is_of = |id| has(Subject::Execution(id));

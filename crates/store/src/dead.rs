@@ -1,7 +1,7 @@
-//! Dead letters: messages that were put aside, in the order in which they came, and what their readers remember.
+//! Dead letters: messages that were put aside, in the order in which they came, and the notes on their readers.
 //!
-//! Of what was put aside the newest letters and bytes are kept ([`DeadBounds`]); each row knows how many bytes came up to
-//! it, so that neither bound costs a count. Lists never load a body, and read without a trace.
+//! The newest letters and bytes of them are kept ([`DeadBounds`]); each row has the sum of bytes up to it, so that
+//! neither bound costs a count. Lists never load a body, and reading changes nothing.
 
 use bytes::Bytes;
 use slotline_protocol::{Timestamp, http};
@@ -14,7 +14,7 @@ use crate::{Error, PageRequest};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadBounds {
     pub letters: i64,
-    /// Of bodies and what travelled beside them.
+    /// Of bodies and of the properties beside them.
     pub bytes: i64,
 }
 
@@ -27,9 +27,9 @@ pub struct DeadLetter {
     pub reason: String,
     pub detail: String,
     pub message_id: Option<String>,
-    /// By which the message came.
+    /// The routing key of the message.
     pub routing_key: String,
-    /// What travelled beside the body, as JSON of the executor that puts it aside.
+    /// The properties beside the body, as JSON of the executor that puts it aside.
     pub properties: String,
     pub body: Bytes,
 }
@@ -76,7 +76,7 @@ pub(crate) const SHOW: &str = columns!(", properties, body FROM dead_letters WHE
 
 pub(crate) const DROP: &str = "DELETE FROM dead_letters WHERE id = $1";
 
-/// Who replayed or dropped it, by the database's clock, since any executor may do it.
+/// The entry for a replay or a drop, by the database's clock, since any executor may do it.
 macro_rules! note {
     ($now:literal) => {
         concat!(
@@ -93,7 +93,8 @@ pub(crate) const CLEAR_SUSPECT: &str = "DELETE FROM suspects WHERE digest = $1";
 pub(crate) const CLEAR_SUSPECTS: &str = "DELETE FROM suspects WHERE process = $1";
 
 impl DeadBounds {
-    /// What drops the letters before `newest` that are too many or too large, and the position or bytes up to which.
+    /// The statements that drop the letters before `newest` that are too many or too large, each with its limit: a
+    /// position or a sum of bytes.
     pub(crate) fn drops(&self, newest: &impl Columns) -> Result<[(&'static str, i64); 2], Error> {
         let too_many = newest.number("position")? - self.letters;
         let too_large = newest.number("bytes_through")? - self.bytes;
@@ -121,7 +122,7 @@ pub(crate) fn whole(row: &impl Columns) -> Result<WholeLetter, Error> {
     Ok(WholeLetter { letter: letter(row)?, properties, body })
 }
 
-/// Marks the format, so that a later one can be told apart.
+/// Marks the format, so that a later one can be distinguished.
 const PREFIX: &str = "d1-";
 
 /// The position above which the page begins.
@@ -136,7 +137,7 @@ fn cursor(position: i64) -> String {
     format!("{PREFIX}{position:x}")
 }
 
-/// A page of `rows`, of which one more than fits was asked for.
+/// A page of `rows`, among which is one more than fits.
 pub(crate) fn page<R: Columns>(rows: &[R], page: &PageRequest) -> Result<http::Page<http::DeadLetter>, Error> {
     let shown = &rows[..rows.len().min(page.limit())];
     let next_cursor = match shown.last() {

@@ -1,8 +1,8 @@
-//! No call waits for ever: a deadline around each, and connections that did not end well are thrown away.
+//! No call waits for ever: each has a deadline, and a connection that did not end well is closed.
 //!
 //! The driver of PostgreSQL sets no TCP keepalive, so a half-open connection would otherwise hang its caller for a
-//! quarter of an hour. SQLite has no connection that could be half-open; but after a rollback of its own, on a full disk
-//! for example, the driver goes by a transaction that is none any more, and could never begin another.
+//! quarter of an hour. SQLite has no connection that could be half-open; but after a rollback of SQLite's own, on a
+//! full disk for example, the driver still counts on the transaction, and could never begin another.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) async fn within_time<T, E: Into<Error>>(
     }
 }
 
-/// A connection borrowed from a pool, which goes back only if its user says that all went well.
+/// A connection borrowed from a pool, which goes back only through [`Self::give_back`].
 pub(crate) struct Borrowed<DB: Database>(Option<PoolConnection<DB>>);
 
 /// Borrows a connection of `pool`.
@@ -40,7 +40,7 @@ pub(crate) async fn borrow<DB: Database>(pool: &Pool<DB>) -> Result<Borrowed<DB>
 }
 
 impl<DB: Database> Borrowed<DB> {
-    /// The last answer was read to its end; the connection may serve the next.
+    /// To be called when the last answer was read to its end: the connection may serve the next call.
     pub(crate) fn give_back(mut self) {
         drop(self.0.take());
     }
@@ -50,8 +50,8 @@ impl<DB: Database> Drop for Borrowed<DB> {
     fn drop(&mut self) {
         let Some(mut connection) = self.0.take() else { return };
         if DB::NAME == Sqlite::NAME {
-            // The next is opened once this is closed, on a thread of its own: until then it holds its locks, and in memory
-            // SQLite refuses who comes too early instead of letting it wait.
+            // The next connection is opened once this one is closed, on a thread of its own: until then it holds its
+            // locks, and in memory SQLite refuses a connection that comes too early instead of letting it wait.
             connection.close_on_drop();
         } else {
             drop(connection.detach());

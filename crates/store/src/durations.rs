@@ -14,7 +14,7 @@ pub struct Durations {
     pub run: Option<Percentiles>,
 }
 
-/// What one settled execution contributes.
+/// The share of one settled execution.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) enqueued_at: Timestamp,

@@ -1,4 +1,4 @@
-//! Why the journal did not do as asked, by what the caller can do about it.
+//! Why a call of the journal failed, by what the caller can do about it.
 
 use slotline_protocol::{Epoch, ExecutionId};
 use sqlx::migrate::MigrateError;
@@ -8,13 +8,14 @@ use crate::Culprit;
 /// Why a read, or a step towards leadership, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL names no database this program can use. It is not repeated here, since it may hold a password.
+    /// The URL names no database this program can use. The error does not repeat it, since it may hold a password.
     #[error("database URL can't be used: {0}")]
     InvalidUrl(String),
     /// The database did not answer, or not as it should; the same call may succeed later.
     #[error("database unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// The database answers, and refuses this user, or lacks what the URL names; a person must mend either. Its own words.
+    /// The database answers, and refuses this user, or lacks what the URL names; a person must correct either. Its own
+    /// words.
     #[error("the database refuses: {0}")]
     Denied(String),
     /// No answer within the deadline; the connection was thrown away.
@@ -23,13 +24,14 @@ pub enum Error {
     /// This server takes no writes: a standby, or a primary that was stood down. Another one may.
     #[error("database is read-only")]
     ReadOnly,
-    /// There is no room left for what is written; a person must make some.
+    /// There is no room for the write; a person must make some.
     #[error("database has no room: its disk is full")]
     Full,
-    /// The database refuses a value for what it holds: the same call fails again, whichever executor makes it. Its own words.
+    /// The database refuses a value for its content: the same call fails again, whichever executor makes it. Its own
+    /// words.
     #[error("database refuses the content: {0}")]
     Refused(String),
-    /// The database lacks what Slotline needs; a person must change it.
+    /// The database lacks a feature that Slotline needs; a person must change it.
     #[error("database is unfit: {0}")]
     Unfit(String),
     /// The schema could not be brought up to date.
@@ -49,24 +51,24 @@ pub enum Error {
     Corrupt { column: &'static str, id: i64, reason: String },
 }
 
-/// How the databases say that they take no writes: PostgreSQL's SQLSTATE, and SQLite's code with its variants.
+/// Codes of a database that takes no writes: PostgreSQL's SQLSTATE, and SQLite's code with its variants.
 const READ_ONLY: [&str; 7] = ["25006", "8", "264", "520", "776", "1032", "1544"];
-/// How they say that a person must mend something first: PostgreSQL's SQLSTATEs for no such database and no such right, and
+/// Codes of faults that a person must correct first: PostgreSQL's SQLSTATEs for no such database and no such right, and
 /// SQLite's codes for a file that can't be opened or is no database.
 const DENIED: [&str; 4] = ["3D000", "42501", "14", "26"];
-/// The class of PostgreSQL's SQLSTATE that says that a login is wrong.
+/// The class of PostgreSQL's SQLSTATE for a wrong login.
 const LOGIN_CLASS: &str = "28";
-/// How they say that there is no room.
+/// Codes of a database without room.
 const FULL: [&str; 2] = ["53100", "13"];
-/// The classes of PostgreSQL's SQLSTATE that say that a value can't be stored: data exceptions, broken constraints,
-/// limits of the program. What a trigger raises comes as `P0001`.
+/// The classes of PostgreSQL's SQLSTATE for a value that can't be stored: data exceptions, broken constraints, limits
+/// of the program. The error of a trigger is `P0001`.
 const CONTENT_CLASSES: [&str; 3] = ["22", "23", "54"];
 const RAISED: &str = "P0001";
-/// SQLite's result codes that say so (their lowest byte): too big, a constraint, a mismatch of types, out of range.
+/// SQLite's result codes for the same (their lowest byte): too big, a constraint, a mismatch of types, out of range.
 const CONTENT_CODES: [u32; 4] = [18, 19, 20, 25];
-/// How the databases say that a key is taken. That lies in what the journal holds already, which the next leader reads.
+/// Codes for a key that is taken. The cause is in what the journal holds already, which the next leader reads.
 const TAKEN: [&str; 4] = ["23505", "1555", "2067", "2579"];
-/// The most characters of the database's own words that are kept.
+/// The most characters of the database's error that are kept.
 const WORDS_CHARS_MAX: usize = 300;
 
 impl From<sqlx::Error> for Error {
@@ -81,12 +83,12 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether a database refuses its user, or does not have what is asked for. SQLite's codes are shorter than SQLSTATEs.
+/// Whether a database refuses its user, or lacks what the URL names. SQLite's codes are shorter than SQLSTATEs.
 fn is_denial(code: &str) -> bool {
     DENIED.contains(&code) || (code.len() == 5 && code.starts_with(LOGIN_CLASS))
 }
 
-/// Whether a database refuses a statement for the values that it bears, and not for the weather or its own state.
+/// Whether a database refuses a statement for its values, and not for the weather or the database's own state.
 fn is_content(code: &str) -> bool {
     let of_sqlite = || code.parse::<u32>().is_ok_and(|code| code <= 0xffff && CONTENT_CODES.contains(&(code & 0xff)));
     // SQLSTATEs have five characters, SQLite's codes four at most.
@@ -97,12 +99,12 @@ fn is_content(code: &str) -> bool {
     is_content && !TAKEN.contains(&code)
 }
 
-/// What the database says, in characters that it can store: its words may repeat what it refused.
+/// The database's error, in characters that it can store: the error may repeat what was refused.
 fn words(error: &sqlx::Error, code: &str) -> String {
     let message = error.as_database_error().map(|error| error.message()).unwrap_or_default();
     let plain = message.chars().take(WORDS_CHARS_MAX).flat_map(char::escape_default);
     let plain: String = plain.take(2 * WORDS_CHARS_MAX).collect();
-    // Quotes are no danger, and read better as they were.
+    // Quotes are harmless, and easier to read unescaped.
     format!("{} ({code})", plain.replace("\\\"", "\"").replace("\\'", "'"))
 }
 
@@ -120,7 +122,8 @@ impl From<MigrateError> for Error {
     }
 }
 
-/// Whether the database was lost, and not the statement refused: SQLSTATE classes `08` and `57P0x`, or no answer at all.
+/// Whether the database was lost, and not the statement refused: SQLSTATE classes `08` and `57P0x`, or no answer at
+/// all.
 fn is_away(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
         None => true,
@@ -132,16 +135,17 @@ fn is_denied(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| is_denial(&code))
 }
 
-/// Why a batch is not known to be committed. After each, the leadership is over: drop state and effects, lead again.
+/// Why a batch is not known to be committed. After any of these, the leadership is over: drop state and effects, lead
+/// again.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Another executor leads by now. Nothing was written.
     #[error("epoch {ours} is over, {theirs} leads")]
     Deposed { ours: Epoch, theirs: Epoch },
-    /// Nothing was written, because of what the batch holds: it would be refused again, but for its culprits.
+    /// Nothing was written, because of the batch's content: without its culprits removed it would be refused again.
     #[error("the database refuses the content of the batch: {words}")]
     Refused { words: String, culprits: Vec<Culprit> },
-    /// The batch may be written or not; only the journal, read under a new epoch, can tell.
+    /// The batch may be written or not; only the journal, read under a new epoch, shows which.
     #[error("outcome of the commit is unknown")]
     Unknown(#[source] Error),
 }

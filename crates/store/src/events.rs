@@ -1,9 +1,9 @@
 //! A page of one execution's record, put together from its row, its story and its events.
 //!
-//! All three must be of one moment, which the databases see to by one read-only snapshot. Read one after another they
+//! All three must be of one moment, which the databases ensure by one read-only snapshot. Read one after another they
 //! could disagree: the leader may forget events between the reading of `first` and theirs, which would leave a hole, or
-//! give a number to the end between the reading of the row and of `last`, which would then be missing from the page.
-//! So what doesn't fit together here was written wrong, and is an error.
+//! give a number to the end between the reading of the row and of `last`, which would then be missing from the page. So
+//! a disagreement here is a fault of the writer, and is an error.
 
 use slotline_protocol::message::GapReason;
 use slotline_protocol::record::{Event, What};
@@ -14,7 +14,7 @@ use crate::plain::settled;
 use crate::row::large;
 use crate::{Error, Events, Story, plain};
 
-/// What to give who asks for the events after a number.
+/// A request for the events after a number.
 pub(crate) struct Asked {
     pub(crate) after: u64,
     limit: usize,
@@ -35,7 +35,7 @@ impl Asked {
         Events { is_over: execution.status.is_terminal() && end >= last, events, last }
     }
 
-    /// The events of an execution with a story; to be filled with those that were written.
+    /// The events of an execution with a story; to be filled with the written ones.
     pub(crate) fn of_story(&self, execution: http::Execution, story: Story) -> Page {
         let end = if story.awaits.is_none() { settled(&execution, story.status, story.last) } else { None };
         Page {
@@ -68,8 +68,8 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Above which number to read written events, and how many: one less where a gap comes first, but always one, by
-    /// which the gap is dated.
+    /// Above which number to read written events, and how many: one less where a gap comes first, but always one, which
+    /// gives the gap its time.
     pub(crate) fn wanted(&self) -> (i64, i64) {
         let gaps = usize::from(self.next - 1 > self.after);
         let rows = (self.limit - gaps).max(1);

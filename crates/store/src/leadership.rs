@@ -1,4 +1,4 @@
-//! The one writer: whoever holds a [`Leadership`] recovers the journal once and commits batches to it.
+//! The one writer: the holder of a [`Leadership`] recovers the journal once and commits batches to it.
 //!
 //! Not here: how leadership is held. On PostgreSQL that is the session of an advisory lock (`postgres::lead`), on
 //! SQLite a lock of this process (`sqlite::lead`).
@@ -47,7 +47,7 @@ impl Encoded {
     }
 }
 
-/// All a new leader has to know.
+/// All that a new leader reads.
 #[derive(Clone, Debug)]
 pub struct Recovered {
     /// Every action that is not deleted, by id.
@@ -81,8 +81,8 @@ impl Leadership {
         }
     }
 
-    /// The database's clock as this leadership began. All that is due is due by it, so that the next leader, whose host's
-    /// own clock may be hours away from this one's, finds everything due at the same moment.
+    /// The database's clock at the beginning of this leadership. All that is due is due by it, so that the next leader,
+    /// whose host's own clock may be hours away from this one's, finds everything due at the same moment.
     pub fn reading(&self) -> Reading {
         match &self.backend {
             Backend::Postgres(lead) => lead.reading(),
@@ -116,7 +116,7 @@ impl Leadership {
         }
     }
 
-    /// Writes a batch that [`Store::encode`] has made ready for this journal and this epoch. Where it is refused for its
+    /// Writes a batch that [`Store::encode`] has made ready for this journal and this epoch. If it is refused for its
     /// content, the culprits are looked for in `batch`.
     ///
     /// [`Store::encode`]: crate::Store::encode
@@ -142,11 +142,11 @@ impl Leadership {
     /// How long the database bears a leader's silence.
     pub const SILENCE_MAX: Duration = postgres::IDLE_SESSION_TIMEOUT;
 
-    /// Announces the lease that this leader is going to tell workers, before it tells any. Gives back the longest that
-    /// some worker may still go by, this one included.
+    /// Notes the lease that this leader is going to send to workers, before it sends it to any. Returns the longest
+    /// lease that some worker may still go by, this one included.
     ///
-    /// `doubt` is why this leader thinks that the journal may be older than the world, if it does: remembered until
-    /// a leader has [settled](Self::settle) it, or thinks otherwise.
+    /// `doubt` is why this leader thinks that the journal may be older than the world, if it does: kept until a leader
+    /// has [settled](Self::settle) it, or has no doubt.
     pub async fn take_terms(&mut self, lease: Duration, doubt: Option<&str>) -> Result<Duration, Error> {
         match &mut self.backend {
             Backend::Postgres(lead) => lead.take_terms(lease, doubt).await,
@@ -154,7 +154,7 @@ impl Leadership {
         }
     }
 
-    /// Where the journal stood before this leader, and which copy of it this is.
+    /// The state of the journal before this leader, and which copy of it this is.
     pub async fn standing(&mut self) -> Result<Standing, Error> {
         match &mut self.backend {
             Backend::Postgres(lead) => lead.standing().await,
@@ -162,8 +162,8 @@ impl Leadership {
         }
     }
 
-    /// The journal is older than something shows, so that the next leader has to find out. It leads above this epoch;
-    /// this leader commits nothing more.
+    /// To be called when something shows that the journal is older than the world, so that the next leader examines it.
+    /// That leader's epoch is higher than `above`; this leader commits nothing more.
     pub async fn doubt(&mut self, reason: &str, above: Epoch) -> Result<(), Error> {
         match &mut self.backend {
             Backend::Postgres(lead) => lead.doubt(reason, above).await,
@@ -180,7 +180,7 @@ impl Leadership {
         }
     }
 
-    /// No worker goes by a longer lease than this any more.
+    /// To be called when no worker goes by a longer lease than this any more.
     pub async fn forget_terms(&mut self, lease: Duration) -> Result<(), Error> {
         match &mut self.backend {
             Backend::Postgres(lead) => lead.forget_terms(lease).await,

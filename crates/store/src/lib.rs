@@ -58,7 +58,7 @@ pub use record::{Events, OpenStory, RECENT_MAX, Story};
 pub use standing::{PastRewind, Rewind, Standing, lost};
 pub use verify::{CLOCK_TOLERANCE, Check, Checked, VERIFY_DEADLINE, VIOLATIONS_MAX, Verdict};
 
-/// The journal, as everybody may read it. Cheap to clone.
+/// The journal, with the reads that are open to all. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     backend: Backend,
@@ -91,8 +91,8 @@ macro_rules! on {
 impl Store {
     /// Opens `postgres://...`, `sqlite:/path/file.db` (created if missing) or `sqlite::memory:`.
     ///
-    /// Every later call has a deadline of [`CALL_DEADLINE`] or says otherwise; a connection that misses it, or fails,
-    /// is thrown away. The password of the URL appears in no error.
+    /// Every later call has a deadline of [`CALL_DEADLINE`] unless its comment gives another; a connection that misses
+    /// it, or fails, is closed. The password of the URL appears in no error.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let backend = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => Backend::Postgres(postgres::Journal::open(url).await?),
@@ -105,7 +105,7 @@ impl Store {
         Ok(Self { backend })
     }
 
-    /// Opens a journal that is there, to read it and nothing else: no file is made or changed, whatever the URL names.
+    /// Opens an existing journal for reading alone: no file is made or changed, whatever the URL names.
     pub async fn open_to_read(url: &str) -> Result<Self, Error> {
         let store = match url.split_once(':') {
             Some(("sqlite", _)) => Self { backend: Backend::Sqlite(sqlite::Journal::open_to_read(url).await?) },
@@ -119,8 +119,8 @@ impl Store {
         Err(Error::Unfit(reason.to_owned()))
     }
 
-    /// The same journal for those who look at it: however slow their reads are, they hold no connection that scheduling
-    /// waits for. Closed with this one.
+    /// The same journal for viewers: however slow their reads are, they hold no connection that scheduling waits for.
+    /// Closed with this one.
     #[must_use]
     pub fn for_viewers(&self) -> Self {
         let backend = match &self.backend {
@@ -130,18 +130,18 @@ impl Store {
         Self { backend }
     }
 
-    /// Brings the schema up to date. Does nothing if it is; several may call it at once.
+    /// Brings the schema up to date. Does nothing if it is; several processes may call it at once.
     pub async fn migrate(&self) -> Result<(), Error> {
         on!(self, journal => journal.migrate())
     }
 
-    /// How the schema stands to this program. A user that may not read the list of migrations is not told apart from one
-    /// whose schema is current: it can't have migrated either.
+    /// Compares the schema with this program. For a user that may not read the list of migrations, the schema counts as
+    /// current: that user can't have migrated it either.
     pub async fn schema(&self) -> Result<Schema, Error> {
         on!(self, journal => journal.schema()).map(Schema::of)
     }
 
-    /// Where a URL leads, without its password and options, for people.
+    /// The database that a URL names, without its password and options, for people.
     pub fn endpoint(url: &str) -> String {
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => postgres::endpoint(url),
@@ -157,8 +157,8 @@ impl Store {
         self.stand(leader, || {}).await
     }
 
-    /// As [`Store::lead`]; `in_line` is called once the database has answered and can be led on, when only another
-    /// leader may still be waited for.
+    /// As [`Store::lead`]; `in_line` is called once the database has answered and is fit, when only another leader may
+    /// still be waited for.
     pub async fn stand(&self, leader: &str, in_line: impl FnOnce()) -> Result<Leadership, Error> {
         match &self.backend {
             Backend::Postgres(journal) => journal.lead(leader, in_line).await.map(Leadership::from),
@@ -190,8 +190,8 @@ impl Store {
         on!(self, journal => journal.requests(ids))
     }
 
-    /// One execution, live or settled, with its earlier attempts (the newest
-    /// [`ATTEMPTS_SHOWN_MAX`]) and how far it has come. Where it stands in its line only the leader knows.
+    /// One execution, live or settled, with its earlier attempts (the newest [`ATTEMPTS_SHOWN_MAX`]) and its progress.
+    /// Only the leader knows its position in its line.
     pub async fn execution(&self, id: ExecutionId) -> Result<Option<http::Execution>, Error> {
         on!(self, journal => journal.execution(id))
     }
@@ -212,12 +212,13 @@ impl Store {
         on!(self, journal => journal.announcement(batch))
     }
 
-    /// The events of this batch, and of all before it, have been published.
+    /// To be called when the events of this batch, and of all before it, have been published.
     pub async fn forget_announcements(&self, through: BatchKey) -> Result<(), Error> {
         on!(self, journal => journal.forget_announcements(through))
     }
 
-    /// What events of these executions are published with, in no particular order; nothing of those that are pruned.
+    /// The facts that events of these executions are published with, in no particular order; none for those that are
+    /// pruned.
     pub async fn facts(&self, ids: &[ExecutionId]) -> Result<Vec<Facts>, Error> {
         on!(self, journal => journal.facts(ids))
     }
@@ -247,8 +248,8 @@ impl Store {
         on!(self, journal => journal.durations(action, newest))
     }
 
-    /// Holds the executions enqueued at `since` or later against the promises, by the journal alone and as of one moment.
-    /// Each question may take [`VERIFY_DEADLINE`]; what was asked of them stays in memory until they are judged.
+    /// Judges the executions enqueued at `since` or later by the promises, from the journal alone and as of one moment.
+    /// Each query may take [`VERIFY_DEADLINE`]; the rows stay in memory until they are judged.
     pub async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
         on!(self, journal => journal.verify(since))
     }
@@ -258,8 +259,8 @@ impl Store {
         on!(self, journal => journal.rewinds())
     }
 
-    /// Forgets up to `max` executions that ended before `settled_before`, with their attempts and records, and as old
-    /// incarnations. Returns how many executions; as many as `max` means that there may be more.
+    /// Forgets up to `max` executions that ended before `settled_before`, with their attempts and records, and
+    /// incarnations of that age. Returns how many executions; as many as `max` means that there may be more.
     ///
     /// For the leader of `epoch`, but on a connection of its own and in small steps: no commit waits long behind it.
     /// Fails with [`Error::LeadershipOver`] once another leads.
@@ -267,8 +268,8 @@ impl Store {
         on!(self, journal => journal.prune(epoch, settled_before, max))
     }
 
-    /// Keeps these dead letters behind all that are kept, and says how many of the oldest went because of `bounds`. A
-    /// letter that is there already stays as it is.
+    /// Adds these dead letters behind all that are kept, and returns how many of the oldest were dropped because of
+    /// `bounds`. A letter that is there already stays as it is.
     pub async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
         on!(self, journal => journal.put_dead(letters, bounds))
     }
@@ -283,8 +284,8 @@ impl Store {
         on!(self, journal => journal.dead_letter(id))
     }
 
-    /// Forgets one dead letter, and notes in the same transaction who replayed or dropped it; `false` if there is none of
-    /// this id.
+    /// Forgets one dead letter, and notes in the same transaction the actor of its replay or drop; `false` if there is
+    /// none of this id.
     pub async fn drop_dead(&self, id: &str, changed: Changed, by: &By) -> Result<bool, Error> {
         on!(self, journal => journal.drop_dead(id, changed, by))
     }
@@ -294,23 +295,23 @@ impl Store {
         on!(self, journal => journal.audit(filter, page))
     }
 
-    /// Notes that `process` begins to read the message of this digest alone, and says how many processes, one after the
+    /// Notes that `process` begins to read the message of this digest alone. Returns how many processes, one after the
     /// other, have begun to and have not ended.
     pub async fn suspect(&self, digest: [u8; 32], process: Uuid) -> Result<u32, Error> {
         on!(self, journal => journal.suspect(digest, process))
     }
 
-    /// The message was read to its end, whatever became of it.
+    /// To be called when the message was read to its end, whatever became of it.
     pub async fn clear_suspect(&self, digest: [u8; 32]) -> Result<(), Error> {
         on!(self, journal => journal.clear_suspect(digest))
     }
 
-    /// The process lives, and reads nothing any more: what it had begun to read did it no harm.
+    /// To be called by a process that lives and reads nothing any more: what it had begun to read did it no harm.
     pub async fn clear_suspects_of(&self, process: Uuid) -> Result<(), Error> {
         on!(self, journal => journal.clear_suspects_of(process))
     }
 
-    /// What makes this database unfit to be the one truth, in sentences for people; empty if all is well.
+    /// The faults of this database as the one truth, in sentences for people; empty if all is well.
     pub async fn check(&self) -> Result<Vec<String>, Error> {
         on!(self, journal => journal.check())
     }
@@ -323,8 +324,8 @@ impl Store {
         }
     }
 
-    /// Notes for the next leader how far the journal's time is ahead of the database's clock, in microseconds. Fails with
-    /// [`Error::LeadershipOver`] once another than the leader of `epoch` leads.
+    /// Notes for the next leader how far the journal's time is ahead of the database's clock, in microseconds. Fails
+    /// with [`Error::LeadershipOver`] once another than the leader of `epoch` leads.
     pub async fn note_clock(&self, epoch: Epoch, ahead_us: i64) -> Result<(), Error> {
         on!(self, journal => journal.note_clock(epoch, ahead_us))
     }

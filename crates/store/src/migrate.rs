@@ -1,11 +1,11 @@
-//! The migrations, embedded; `migrations/README.md` says what one may do.
+//! The migrations, embedded; `migrations/README.md` has the rules for one.
 
 use std::time::Duration;
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// How long bringing the schema up to date may take, waiting for others that do the same included.
+/// How long bringing the schema up to date may take, with the wait for other processes that do the same.
 pub(crate) const MIGRATION_DEADLINE: Duration = Duration::from_secs(600);
 
 type Embedded = (i64, &'static str, &'static str);
@@ -30,12 +30,12 @@ const fn newest(embedded: &[Embedded]) -> i64 {
     embedded[embedded.len() - 1].0
 }
 
-/// How the schema of a database stands to this program, which knows those up to [`SCHEMA`].
+/// The state of a database's schema for this program, which knows those up to [`SCHEMA`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
     /// The database holds no journal.
     Missing,
-    /// Migrations are missing; the newest that is there.
+    /// Migrations are missing; this is the newest one applied.
     Older(i64),
     Current,
     /// A newer program has migrated it.
@@ -71,8 +71,8 @@ fn migrator(embedded: &[Embedded]) -> Migrator {
         Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), without_transaction)
     });
     let mut migrator = Migrator::with_migrations(migrations.collect());
-    // An older version that already runs goes on with a newer schema while executors are replaced; whether one may start
-    // on it is decided before (`Schema::Newer`).
+    // An older version that already runs goes on with a newer schema while executors are replaced; whether a version
+    // may start on it is decided before (`Schema::Newer`).
     migrator.set_ignore_missing(true);
     migrator
 }

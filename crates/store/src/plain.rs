@@ -1,11 +1,11 @@
-//! The events of an execution to which nothing happened but waiting, one start and its end: read off its row.
+//! The events of an execution with nothing but a wait, one start and its end: derived from its row.
 //!
 //! Not here: executions with a story of their own (`events`).
 
 use slotline_protocol::record::{Event, What};
 use slotline_protocol::{OutcomeKind, Status, Timestamp, http};
 
-/// The events that the row of a plain execution tells, from number 1 on. A step whose time is not known is left out.
+/// The events of a plain execution, from its row, from number 1 on. A step whose time is not known is left out.
 pub fn plain(execution: &http::Execution) -> Vec<Event> {
     let mut told = Told { execution, events: Vec::with_capacity(6) };
     let (attempt, worker) = (execution.attempt, &execution.worker);
@@ -14,7 +14,7 @@ pub fn plain(execution: &http::Execution) -> Vec<Event> {
     told.at(execution.scheduled_at, attempt, status(Status::Queued, Status::Scheduled, worker.clone()));
     told.at(execution.start_time, attempt, status(Status::Scheduled, Status::Running, worker.clone()));
     told.at(execution.start_time, attempt, What::Started);
-    // What never started did not finish either; it settled.
+    // An execution that never started did not finish either; it settled.
     let finished = execution.start_time.and(execution.end_time).filter(|_| execution.status.is_terminal());
     let message = execution.error.as_ref().map(|error| error.message.clone());
     told.at(finished, attempt, What::Finished { outcome: outcome(execution.status), return_code: None, message });
@@ -24,7 +24,7 @@ pub fn plain(execution: &http::Execution) -> Vec<Event> {
     told.events
 }
 
-/// The event that settles an execution, if its row says that it has; of any execution, plain or not. `previous` is the
+/// The event that settles an execution, if its row has an end; for any execution, plain or not. `previous` is the
 /// status before its end.
 pub(crate) fn settled(execution: &http::Execution, previous: Status, number: u64) -> Option<Event> {
     let at = execution.end_time.filter(|_| execution.status.is_terminal())?;
@@ -130,7 +130,7 @@ pub(crate) mod tests {
         http::Execution { status: Status::Completed, start_time, end_time, result, ..scheduled() }
     }
 
-    /// Second, attempt, and what happened, one event each, after a look at their numbers.
+    /// Second, attempt and kind of each event, after a check of their numbers.
     fn told(execution: &http::Execution) -> Vec<(i64, u32, String)> {
         let events = plain(execution);
         let numbers: Vec<u64> = events.iter().map(|event| event.number).collect();

@@ -1,5 +1,5 @@
-//! The journal on PostgreSQL: a small pool for the reads of scheduling, one for those of viewers, and one connection of
-//! its own for whoever leads.
+//! The journal on PostgreSQL: a small pool for the reads of scheduling, one for those of viewers, and a connection for
+//! the leader alone.
 
 mod announcements;
 mod commit;
@@ -30,7 +30,7 @@ pub(crate) use lead::{IDLE_SESSION_TIMEOUT, Lead};
 const READERS: u32 = 4;
 /// How long to wait for one of them, or for a new one.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection unused for longer is asked first whether it still leads to a primary.
+/// A connection unused for longer is tested first: it may no longer lead to a primary.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// PostgreSQL 14, the first with `idle_session_timeout` and `client_connection_check_interval`.
 const VERSION_MIN: i32 = 140_000;
@@ -42,7 +42,7 @@ const MIGRATIONS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS 
     coalesce(has_table_privilege(to_regclass('_sqlx_migrations')::oid, 'SELECT'), false) AS readable, \
     to_regclass('leadership') IS NOT NULL AS journal";
 const NEWEST_MIGRATION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE success";
-/// One lock for the migrators of each schema, and the pause between two tries to have it.
+/// One lock for the migrators of each schema, and the pause between two tries to get it.
 const TRY_MIGRATING: &str =
     "SELECT pg_try_advisory_lock(hashtextextended('slotline migration of ' || current_schema(), 0))";
 const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ crate::row::columns!(PgRow, i32);
 #[derive(Clone)]
 pub(crate) struct Journal {
     pool: PgPool,
-    /// What [`Journal::for_viewers`] reads through.
+    /// The pool of [`Journal::for_viewers`].
     viewers: PgPool,
     options: Arc<PgConnectOptions>,
 }
@@ -65,13 +65,13 @@ impl fmt::Debug for Journal {
     }
 }
 
-/// What PgBouncer says of a parameter that it does not pass on.
+/// PgBouncer's error about a parameter that it does not pass on.
 const UNSUPPORTED_PARAMETER: &str = "unsupported startup parameter";
 const POOLER: &str = "a connection pooler such as PgBouncer, pooling by transaction or statement, gives each \
     transaction another session, and an executor leads by a lock of its session; name PostgreSQL's own address in the \
     database URL";
 
-/// Tells a pooler by how it refuses a session of its own settings.
+/// Recognizes a pooler by its refusal of a session's own settings.
 fn no_session(error: &Error) -> Option<Error> {
     let Error::Unavailable(sqlx::Error::Database(refusal)) = error else { return None };
     let words = refusal.message();
@@ -93,7 +93,7 @@ fn wrong_encoding(encoding: &str) -> Result<(), Error> {
 pub(crate) fn endpoint(url: &str) -> String {
     let Ok(options) = PgConnectOptions::from_str(url) else { return "the database URL".to_owned() };
     let (user, host, port) = (options.get_username(), options.get_host(), options.get_port());
-    // As PostgreSQL does where none is named.
+    // As PostgreSQL does where no database is named.
     let database = options.get_database().unwrap_or(user);
     match options.get_socket() {
         Some(socket) => format!("{} (user {user}, database {database})", socket.display()),
@@ -108,19 +108,19 @@ impl Journal {
         if options.get_application_name().is_none() {
             options = options.application_name("slotline");
         }
-        // The server ends what we no longer wait for. And it plans each read for the tables as they are: a plan kept
-        // from when they were empty would scan them long after.
+        // The server ends a statement that its caller no longer waits for. And it plans each read for the tables as
+        // they are: a plan kept from when they were empty would scan them long after.
         let options = options.options([
             ("plan_cache_mode", PLANS.to_owned()),
             ("statement_timeout", CALL_DEADLINE.as_millis().to_string()),
             ("default_transaction_isolation", "read committed".to_owned()),
-            // Of a process that is frozen, or whose host is gone, no snapshot outlives the call it was for.
+            // No snapshot of a process that is frozen, or whose host is gone, outlives its call.
             ("idle_in_transaction_session_timeout", CALL_DEADLINE.as_millis().to_string()),
             ("tcp_user_timeout", CALL_DEADLINE.as_millis().to_string()),
         ]);
-        // Directly, since a pool hides why it can't connect behind its own time-out.
+        // Directly, since a pool hides the reason of a failed connection behind its own time-out.
         let mut first = within(options.connect()).await.map_err(|error| no_session(&error).unwrap_or(error))?;
-        // Not as a prepared statement: what would answer for it may be another session than the one that prepared it.
+        // Not as a prepared statement: a pooler may run it in another session than the one that prepared it.
         let settings = within(sqlx::raw_sql(SETTINGS).fetch_one(&mut first)).await?;
         within(first.close()).await?;
         wrong_encoding(settings.try_get("encoding")?)?;
@@ -155,7 +155,7 @@ impl Journal {
         let mut connection =
             within(PgConnectOptions::clone(&self.options).options([("statement_timeout", "0")]).connect()).await?;
         within_time(MIGRATION_DEADLINE, async {
-            // Not the migrator's own lock, whose wait would hold a snapshot for as long as another migrates.
+            // Not the migrator's own lock, whose wait would hold a snapshot for as long as another process migrates.
             while !within(sqlx::query_scalar(TRY_MIGRATING).fetch_one(&mut connection)).await? {
                 tokio::time::sleep(MIGRATION_PAUSE).await;
             }
@@ -166,7 +166,7 @@ impl Journal {
         within(connection.close()).await
     }
 
-    /// The newest migration that this database has seen.
+    /// The newest migration that was applied to this database.
     pub(crate) async fn schema(&self) -> Result<Option<i64>, Error> {
         let mut connection = borrow(&self.pool).await?;
         let row = within(sqlx::query(MIGRATIONS).fetch_one(&mut *connection)).await?;

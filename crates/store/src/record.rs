@@ -1,8 +1,8 @@
 //! The record of what happened to each execution, as far as it is written apart from its row.
 //!
-//! Most executions wait, start once and end, and report nothing. Their rows tell all of that already, so their events
-//! are not written: [`plain`] reads them off the row. As soon as anything else happens, the events so far and all
-//! further ones are written, and a [`Story`] says how far the record goes.
+//! Most executions wait, start once and end, and report nothing. All of that follows from their rows, so their events
+//! are not written: [`plain`] derives them. As soon as anything else happens, the events so far and all further ones
+//! are written, with a [`Story`] of how far the record goes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,18 +11,19 @@ use serde::{Deserialize, Serialize};
 use slotline_protocol::record::{Event, Latest, Newest};
 use slotline_protocol::{ExecutionId, Incarnation, Status, http};
 
-/// How the record of one execution stands, where its row does not tell it.
+/// The state of the record of one execution, where it does not follow from its row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Story {
     pub id: ExecutionId,
     /// The oldest event that is kept; those before it are forgotten.
     pub first: u64,
-    /// The newest event. The one that settles the execution counts, although its row tells it and it is not written.
+    /// The newest event. The one that settles the execution counts, although it follows from the row and is not
+    /// written.
     pub last: u64,
     /// The attempt whose events are taken, and the number of the last one taken of it, on the wire.
     pub attempt: u32,
     pub sequence: u64,
-    /// Where the newest event that moved it led to; of a settled execution, before its end.
+    /// The status after the newest event that changed it; of a settled execution, before its end.
     pub status: Status,
     pub newest: Newest,
     pub latest: Option<Latest>,
@@ -31,7 +32,8 @@ pub struct Story {
     pub awaits: Option<u64>,
 }
 
-/// What a story shows of the execution, as one column of JSON: it is read and written only whole.
+/// The part of a story that shows the progress of the execution, as one column of JSON: it is read and written only
+/// whole.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Head<'s> {
     pub(crate) status: Status,
@@ -47,7 +49,7 @@ impl Story {
         Head { status: self.status, newest: Cow::Borrowed(&self.newest), latest }
     }
 
-    /// Shows in `execution` how far it has come.
+    /// Sets the progress in `execution`.
     pub(crate) fn show_in(&self, execution: &mut http::Execution) {
         execution.progress.clone_from(&self.latest);
         execution.progress_events.clone_from(&self.newest);
@@ -55,17 +57,18 @@ impl Story {
     }
 }
 
-/// A story that a new leader goes on with.
+/// A story that a new leader continues.
 #[derive(Clone, Debug)]
 pub struct OpenStory {
     pub story: Story,
-    /// The newest reports, oldest first, at most [`RECENT_MAX`]; of executions with an attempt out, and of those below.
+    /// The newest reports, oldest first, at most [`RECENT_MAX`]; of executions with an attempt out, and of those in
+    /// `settled`.
     pub recent: Vec<Event>,
     /// The settled execution whose last events are awaited, and the incarnation that may still have them.
     pub settled: Option<(Box<http::Execution>, Option<Incarnation>)>,
 }
 
-/// Puts together what was read in parts; by execution.
+/// Joins what was read in parts; by execution.
 pub(crate) fn open(
     live: Vec<Story>,
     awaiting: Vec<(Story, http::Execution, Option<Incarnation>)>,
@@ -87,9 +90,9 @@ pub(crate) fn open(
     open
 }
 
-/// Reports that the error of a time-out or a loss tells.
+/// The most reports in the error of a time-out or a loss.
 pub const RECENT_MAX: usize = 10;
-/// The same, as a database counts.
+/// The same in the type of a database's count.
 pub(crate) const RECENT_ROWS: i64 = RECENT_MAX as i64;
 
 /// A part of one execution's record.
@@ -103,7 +106,7 @@ pub struct Events {
     pub is_over: bool,
 }
 
-/// Reads what a new leader goes on with, on a connection of either database. `$recent` names the newest reports.
+/// Reads the stories for a new leader, on a connection of either database. `$recent` names the newest reports.
 macro_rules! stories {
     ($connection:expr, $recent:expr) => {{
         let connection: &mut _ = $connection;

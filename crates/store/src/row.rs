@@ -1,7 +1,7 @@
 //! From rows to values: the only place where strings become enums.
 //!
-//! What this program did not write is an error that names the row, never a guess. Not here: values to rows; their
-//! order is each database's own (`postgres::columns`, `sqlite::commit`).
+//! A value that this program did not write is an error that names the row, never a guess. Not here: values to rows;
+//! their order is each database's own (`postgres::columns`, `sqlite::commit`).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -77,7 +77,7 @@ pub(crate) fn snapshot(row: &impl Columns, keys: &mut Keys) -> Result<Snapshot, 
     })
 }
 
-/// A lease is there whole or not at all; its fence tells which.
+/// A lease is there whole or not at all; its fence shows which.
 fn lease(row: &impl Columns, id: ExecutionId) -> Result<Option<Lease>, Error> {
     let Some(fence) = row.maybe_number("fence")? else {
         return Ok(None);
@@ -114,7 +114,7 @@ pub(crate) fn request(row: &impl Columns) -> Result<(ExecutionId, Request), Erro
     Ok((id, request))
 }
 
-/// How a [`Reply`] is spelt in the journal.
+/// The spelling of a [`Reply`] in the journal.
 pub(crate) fn reply_text(reply: Reply) -> &'static str {
     match reply {
         Reply::Accepted => "accepted",
@@ -122,7 +122,7 @@ pub(crate) fn reply_text(reply: Reply) -> &'static str {
     }
 }
 
-/// How a [`Detail`] is spelt in the journal; the default, which nearly all have, is left out.
+/// The spelling of a [`Detail`] in the journal; the default, which nearly all have, is left out.
 pub(crate) fn detail_text(detail: Detail) -> Option<String> {
     match detail {
         Detail::Default => None,
@@ -148,7 +148,7 @@ pub(crate) fn timeout_ns(timeout: Duration) -> i64 {
 pub(crate) fn execution(row: &impl Columns) -> Result<http::Execution, Error> {
     let id = ExecutionId(row.number("id")?);
     let status = status(row, id)?;
-    // What a worker got ahead of its slot is of no interest to anybody else yet.
+    // The grant of an execution that was sent ahead of its slot is not shown yet.
     let is_granted = status != Status::Queued;
     let fence = row.maybe_number("fence")?.filter(|_| is_granted).map(Fence);
     let (timeout, timeout_from) = match (timeout(row, "timeout_ns", id)?, timeout(row, "action_timeout_ns", id)?) {
@@ -217,7 +217,7 @@ pub(crate) fn event(row: &impl Columns) -> Result<(Event, usize), Error> {
     let id = ExecutionId(row.number("execution_id")?);
     let body = row.text("body")?;
     let event: Event = serde_json::from_str(body).map_err(|error| corrupt("body", id, &error.to_string()))?;
-    // What it says of itself must be where it is, or the numbers could not be trusted.
+    // Its own ids must be those of its row, or the numbers could not be trusted.
     if event.execution_id != id || large(event.number) != row.number("number")? {
         return Err(corrupt("body", id, "it is another event than its key says"));
     }
@@ -307,7 +307,7 @@ pub(crate) fn rewound_below(row: &impl Columns) -> Result<ExecutionId, Error> {
     Ok(ExecutionId(row.number("rewound_below")?))
 }
 
-/// As databases hold it.
+/// In the type of a database's number.
 pub(crate) fn signed(generation: u64) -> i64 {
     i64::try_from(generation).unwrap_or(i64::MAX)
 }
@@ -377,7 +377,7 @@ pub(crate) fn grant(row: &impl Columns) -> Result<Grant, Error> {
     })
 }
 
-/// A change of an action, as what is judged by it needs it.
+/// A change of an action, as far as the judgement needs it.
 pub(crate) fn change(row: &impl Columns) -> Result<Change, Error> {
     let id = row.number("id")?;
     Ok(Change {
@@ -393,7 +393,7 @@ pub(crate) fn execution_id(row: &impl Columns) -> Result<ExecutionId, Error> {
     Ok(ExecutionId(row.number("id")?))
 }
 
-/// What there is of a record, without what it says.
+/// The extent of a record, without its content.
 pub(crate) fn record(row: &impl Columns) -> Result<Record, Error> {
     let execution = execution_id(row)?;
     let status = row.maybe_text("status")?.map(|_| status(row, execution)).transpose()?;

@@ -24,8 +24,7 @@ pub(crate) const NOTE_CLOCK: &str = "UPDATE leadership SET clock_ahead_us = $3 W
 pub(crate) const COUNTERS: &str = "SELECT next_id, next_fence, next_action, generation, rewound_below \
     FROM leadership WHERE partition_id = $1";
 
-/// The times this journal was found older than the world, the newest first.
-/// Nothing, if the journal was not doubted.
+/// Settled executions from the floor on; none if the journal was not doubted.
 pub(crate) const SETTLED_IN_DOUBT: &str = "SELECT id FROM history \
     WHERE id >= (SELECT floor_id FROM leadership WHERE partition_id = $1) ORDER BY id";
 
@@ -41,7 +40,8 @@ pub(crate) const DURATIONS: &str = "SELECT enqueued_at, started_at, ended_at, CA
     FROM history WHERE action_id = $1 ORDER BY id DESC LIMIT $2";
 
 /// The newest of the attempts that ended without settling their executions; `$filter` chooses the executions, `$2` is
-/// how many of each. `counts_as` is their number as people count them: one that did not begin has that of the next.
+/// how many of each. `counts_as` is their number as people count them: an attempt that did not begin has that of the
+/// next.
 macro_rules! newest_attempts {
     ($result:literal, $filter:literal) => {
         concat!(
@@ -154,7 +154,8 @@ pub(crate) const GRANTS: &str = "SELECT e.id, e.action_id, e.concurrency_key, t.
     UNION ALL SELECT id, action_id, concurrency_key, attempt, fence, worker, scheduled_at, started_at, \
     CAST(NULL AS timestamptz), CAST(NULL AS text) FROM live WHERE enqueued_at >= $1";
 
-/// Stories of executions enqueued at `$1` or later, or of none at all, and what is written of them.
+/// Stories of executions enqueued at `$1` or later, or of executions that do not exist, and the extent of their written
+/// events.
 pub(crate) const RECORDS: &str = "SELECT s.execution_id AS id, x.status, s.first, s.last, s.awaits, \
     (SELECT count(*) FROM events e WHERE e.execution_id = s.execution_id) AS written, \
     (SELECT min(e.number) FROM events e WHERE e.execution_id = s.execution_id) AS lowest, \
@@ -166,7 +167,7 @@ pub(crate) const RECORDS: &str = "SELECT s.execution_id AS id, x.status, s.first
 pub(crate) const EVENTS_WITHOUT_STORY: &str = "SELECT DISTINCT e.execution_id AS id FROM events e \
     WHERE NOT EXISTS (SELECT 1 FROM stories s WHERE s.execution_id = e.execution_id) LIMIT 1000";
 
-/// Executions of more than one attempt, which a row can't tell, without a story.
+/// Executions of more than one attempt, whose events do not follow from the row, without a story.
 pub(crate) const UNTOLD: &str = "SELECT x.id FROM (SELECT id, attempt, enqueued_at FROM history \
     UNION ALL SELECT id, attempt, enqueued_at FROM live) AS x WHERE x.enqueued_at >= $1 \
     AND (x.attempt > 1 OR EXISTS (SELECT 1 FROM attempts t WHERE t.execution_id = x.id)) \
@@ -175,7 +176,7 @@ pub(crate) const UNTOLD: &str = "SELECT x.id FROM (SELECT id, attempt, enqueued_
 /// Executions that live although they have settled.
 pub(crate) const SETTLED_AND_LIVE: &str = "SELECT live.id FROM live JOIN history ON history.id = live.id LIMIT 1000";
 
-/// Settled executions whose status is none to end in.
+/// Settled executions with a status that is not terminal.
 pub(crate) const SETTLED_WITHOUT_END: &str = "SELECT id FROM history \
     WHERE status NOT IN ('completed', 'failed', 'timeout', 'cancelled') AND enqueued_at >= $1 LIMIT 1000";
 
@@ -186,7 +187,7 @@ pub(crate) const UNFIT_SLOTS: &str = "SELECT id FROM live \
     WHEN 'running' THEN fence IS NOT NULL AND after_fence IS NULL \
     WHEN 'cancelling' THEN fence IS NOT NULL ELSE 1 = 0 END) LIMIT 1000";
 
-/// What was counted for each action, and how many of it live.
+/// The totals of each action, and how many of its executions live.
 pub(crate) const TOTALS: &str = "SELECT t.action_id, t.enqueued, t.completed, coalesce(l.living, 0) AS living \
     FROM action_totals t LEFT JOIN (SELECT action_id, count(*) AS living FROM live GROUP BY action_id) AS l \
     ON l.action_id = t.action_id ORDER BY t.action_id";
@@ -198,5 +199,5 @@ pub(crate) const LEDGER: &str = "SELECT epoch, batch, next_id, next_fence, next_
 
 pub(crate) use {live_executions, newest_attempts, page_of_executions, settled_executions};
 
-/// Neither forgets a lease that a worker may go by, nor lets a deposed leader have a say.
+/// Never forgets a lease that a worker may go by, and changes nothing for a deposed leader.
 pub(crate) const FORGET_TERMS: &str = "UPDATE leadership SET lease_us = $3 WHERE partition_id = $1 AND epoch = $2";

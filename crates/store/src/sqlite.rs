@@ -33,7 +33,7 @@ use crate::migrate::{self, MIGRATION_DEADLINE};
 pub(crate) use commit::Script;
 pub(crate) use lead::Lead;
 
-/// The mode of the journal's files: requests and results are their owner's alone.
+/// The mode of the journal's files: requests and results are for their owner alone.
 const PRIVATE: u32 = 0o600;
 /// Connections for reads, in each of the two pools.
 const READERS: u32 = 4;
@@ -58,9 +58,9 @@ crate::row::columns!(SqliteRow, i64);
 pub(crate) struct Journal {
     writer: SqlitePool,
     readers: SqlitePool,
-    /// What [`Journal::for_viewers`] reads through.
+    /// The pool of [`Journal::for_viewers`].
     viewers: SqlitePool,
-    /// Held by whoever leads.
+    /// Held by the leader.
     leading: Arc<tokio::sync::Mutex<()>>,
     /// Keeps a database in memory alive when its one working connection has to be replaced.
     anchor: Option<Arc<Mutex<SqliteConnection>>>,
@@ -87,7 +87,8 @@ impl Journal {
             false => None,
         };
         let pool = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).acquire_timeout(CALL_DEADLINE);
-        // Every statement of many rows keeps what it would undo: beyond 64 KiB in a file of its own, unless told otherwise.
+        // Every statement of many rows keeps what it would undo: beyond 64 KiB in a file of its own, unless this
+        // setting is made.
         let writer = options.clone().pragma("cache_size", WRITER_CACHE).pragma("temp_store", "memory");
         let writer = writer.statement_cache_capacity(WRITER_STATEMENTS);
         let writer = within(first(pool().max_connections(1), &writer)).await?;
@@ -100,8 +101,8 @@ impl Journal {
         Ok(Self { writer, readers, viewers, leading: Arc::default(), anchor })
     }
 
-    /// A file that is there, to read it and nothing else: without the settings of a writer, which would change a file that
-    /// is another program's.
+    /// Opens an existing file for reading alone: without the settings of a writer, which would change another program's
+    /// file.
     pub(crate) async fn open_to_read(url: &str) -> Result<Self, Error> {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|_| expected())?
@@ -116,7 +117,7 @@ impl Journal {
             Ok(_) => return Err(Error::Unfit(format!("{} is no file", path.display()))),
             Err(error) => return Err(Error::Unfit(format!("{} can't be read: {error}", path.display()))),
         }
-        // Without a log no process has it open: a reader would make one, and leave it.
+        // Without a log no process has it open: a reader would make a log, and leave it.
         let has_log = beside(path, "-wal").exists();
         let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(CALL_DEADLINE);
         let pool = pool.connect_lazy_with(options.immutable(!has_log));
@@ -149,7 +150,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The newest migration that this file has seen.
+    /// The newest migration that was applied to this file.
     pub(crate) async fn schema(&self) -> Result<Option<i64>, Error> {
         let mut connection = within(self.readers.acquire()).await?;
         let there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations')";
@@ -181,7 +182,7 @@ impl Journal {
             self.viewers.close().await;
             self.writer.close().await;
         };
-        // What does not close in time is closed by the end of the process; the log is replayed when it is opened next.
+        // What does not close in time is closed by the end of the process; the log is replayed at the next opening.
         let _ = tokio::time::timeout(CALL_DEADLINE, closing).await;
     }
 }
@@ -190,8 +191,8 @@ fn expected() -> Error {
     Error::InvalidUrl("expected sqlite:/path/file.db or sqlite::memory:".to_owned())
 }
 
-/// The one row that a statement which writes returns, of all its rows. A statement that is left at its first row commits as
-/// it is closed, and that this failed, for want of room for example, is not reported: the write would be believed.
+/// The one row that a writing statement returns, out of all its rows. A statement that is left at its first row commits
+/// as it is closed, and a failure of that, for want of room for example, is not reported: the write would be believed.
 fn only<T>(mut rows: Vec<T>) -> Result<T, Error> {
     rows.pop().ok_or_else(|| sqlx::Error::RowNotFound.into())
 }
@@ -200,7 +201,7 @@ fn only<T>(mut rows: Vec<T>) -> Result<T, Error> {
 fn keep_private(path: &Path) -> Result<(), Error> {
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE).open(path);
     made.map_err(|error| match error.kind() {
-        // No moment will make the folder, or give rights in it.
+        // Waiting will not make the folder, or give rights in it.
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => {
             Error::Denied(format!("{} can't be opened: {error}", path.display()))
         }
@@ -223,7 +224,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Opens the writer. Of two that switch a new file to its log at once SQLite turns one away without waiting.
+/// Opens the writer. Of two processes that switch a new file to its log at once SQLite refuses one without waiting.
 async fn first(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
     loop {
         match pool.clone().connect_with(options.clone()).await {

@@ -1,6 +1,6 @@
-//! Where a journal stands among its own copies: which one it is, how far it had come, and when it went back in time.
+//! The state of a journal among its own copies: which one it is, how far it had come, and when it went back in time.
 //!
-//! Not here: whether it is older than the world. That takes what the broker and the workers remember.
+//! Not here: whether it is older than the world. That takes what the broker and the workers know.
 
 use slotline_protocol::message::Lineage;
 use slotline_protocol::{Epoch, ExecutionId, Timestamp};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::Counters;
 
-/// What a new leader compares with what the world remembers.
+/// The values that a new leader compares with those of the broker and the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub lineage: Lineage,
@@ -36,8 +36,8 @@ pub struct Standing {
 /// A journal that was found older than the world, and is led on all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewind {
-    /// What the journal is from now on: above every generation of it that the world has seen, so that no attempt number
-    /// is given twice.
+    /// The generation of the journal from now on: above every one that a worker or the broker has seen, so that no
+    /// attempt number is given twice.
     pub generation: u64,
     pub reason: String,
     /// The numbers that came next by the journal alone, and those that come next since.
@@ -60,7 +60,7 @@ pub struct PastRewind {
     pub shown: ExecutionId,
     /// The first execution accepted afterwards.
     pub resumed: ExecutionId,
-    /// Fences that may have been granted in what was lost.
+    /// Fences that may have been granted in the lost part.
     pub lost_fences: Range<i64>,
     pub recovered: Vec<ExecutionId>,
 }
@@ -72,7 +72,7 @@ impl PastRewind {
     }
 }
 
-/// Says which executions a journal is known to lack.
+/// The sentence about the executions that a journal is known to lack.
 pub fn lost(
     reason: &str,
     (from, shown, resumed): (ExecutionId, ExecutionId, ExecutionId),
@@ -103,7 +103,7 @@ pub(crate) fn listed(ids: &[ExecutionId]) -> String {
     format!("[{}]", ids.join(","))
 }
 
-/// What [`listed`] wrote.
+/// The ids of a list that [`listed`] wrote.
 pub(crate) fn parse_list(list: &str) -> Vec<ExecutionId> {
     let inner = list.trim_start_matches('[').trim_end_matches(']');
     inner.split(',').filter_map(|id| id.parse().ok()).collect()

@@ -1,10 +1,10 @@
 //! Whether the promises were kept, judged by the journal alone.
 //!
 //! Starts and ends are the workers' stamps, each by its own clock, so two attempts of different workers must overlap by
-//! more than [`CLOCK_TOLERANCE`] to be held against a limit. Limits and order are held against what the policy was as
-//! each slot was granted, as the audit tells; what it does not tell is named, and not judged. An attempt that was handed
-//! back leaves no trace but a later fence. Not here: how a database is asked (`facts`), what held when (`course`), and each
-//! judgement (`lines`, `ledger`).
+//! more than [`CLOCK_TOLERANCE`] to violate a limit. Limits and order are judged by the policy at each grant, which
+//! follows from the audit; a grant whose policy does not follow from it is named, and not judged. An attempt that was
+//! handed back leaves no trace but a later fence. Not here: the queries of a database (`facts`), the rules of each time
+//! (`course`), and each judgement (`lines`, `ledger`).
 
 pub(crate) mod course;
 pub(crate) mod facts;
@@ -22,14 +22,14 @@ use crate::PastRewind;
 
 /// The most violations that are spelt out.
 pub const VIOLATIONS_MAX: usize = 100;
-/// The most rewinds that are told.
+/// The most rewinds that are listed.
 pub(crate) const REWINDS_MAX: i64 = 100;
 /// How far apart the clocks of two hosts may be.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
-/// How long the database may take over one question: each goes through all that is looked at.
+/// How long the database may take over one query: each goes through all that is examined.
 pub const VERIFY_DEADLINE: Duration = Duration::from_secs(600);
 
-/// What was looked at, and what was wrong with it.
+/// What was examined, and what was wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub executions: u64,
@@ -41,12 +41,12 @@ pub struct Verdict {
     pub violations: Vec<String>,
     /// What could not be judged, and why: one sentence each, at most [`VIOLATIONS_MAX`].
     pub unjudged: Vec<String>,
-    /// The times the journal was found older than the world, the newest first: of what was lost then, the journal can
-    /// tell nothing.
+    /// The times the journal was found older than the world, the newest first: the journal has nothing of what was lost
+    /// then.
     pub rewinds: Vec<PastRewind>,
 }
 
-/// One promise, as far as the journal can tell.
+/// One promise, as far as the journal shows whether it was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
     Limits,
@@ -60,11 +60,11 @@ pub enum Check {
     Counters,
 }
 
-/// How one check went.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
     pub check: Check,
-    /// Grants, executions, records, actions or counters that were held against it.
+    /// Grants, executions, records, actions or counters that were examined for it.
     pub examined: u64,
     pub violations: u64,
 }
@@ -96,7 +96,7 @@ impl Check {
         }
     }
 
-    /// What it holds the journal against.
+    /// The promise in words.
     pub fn claim(self) -> &'static str {
         match self {
             Self::Limits => "no more attempts ran at once than the limit",
@@ -148,7 +148,7 @@ impl Verdict {
 pub(crate) fn judge(facts: Facts) -> Verdict {
     let checks = Check::ALL.map(|check| Checked { check, examined: 0, violations: 0 });
     let mut verdict = Verdict { checks: checks.into(), ..Verdict::default() };
-    // What weighs most comes first: a reader may stop at the first.
+    // The weightiest comes first: a reader may stop at the first.
     ledger::ends(&mut verdict, &facts);
     lines::judge(&mut verdict, &facts);
     ledger::records(&mut verdict, &facts);

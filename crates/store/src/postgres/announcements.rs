@@ -1,4 +1,4 @@
-//! What is to be published, on PostgreSQL.
+//! Events that are to be published, on PostgreSQL.
 
 use slotline_protocol::{Epoch, ExecutionId};
 
@@ -7,7 +7,7 @@ use crate::Error;
 use crate::announcements::{self, BatchKey, EventRange, Facts};
 use crate::deadline::{borrow, within};
 
-/// One look-up in the index of each table for each.
+/// One look-up in the index of each table for each execution.
 const FACTS: &str = concat!(
     "SELECT found.* FROM unnest($1::bigint[]) AS asked (number) CROSS JOIN LATERAL (",
     announcements::facts!("history WHERE id = asked.number"),

@@ -1,8 +1,8 @@
 //! A batch as one call of `slotline_commit`: one statement, one transaction, one round trip.
 //!
 //! Rows travel as columns, an array each, in the order of the function's arguments. A column without any value is null,
-//! which `unnest` fills up with nulls: PostgreSQL would make an object of an empty array too, some microseconds each, and
-//! most batches leave most columns out.
+//! which `unnest` fills up with nulls: PostgreSQL would make an object of an empty array, too, some microseconds each,
+//! and most batches leave most columns out.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ const CALL: &str = "SELECT slotline_commit(\
     $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88, $89, $90, \
     $91, $92, $93, $94, $95, $96)";
 
-/// What `slotline_commit` raises when another leads; the detail is the current epoch.
+/// The error of `slotline_commit` when another executor leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
 
-/// What writes one batch, with all its rows.
+/// The statement that writes one batch, with all its rows.
 pub(crate) type Call = Query<'static, Postgres, PgArguments>;
 
 /// The call that writes `batch` under `epoch`.
@@ -74,7 +74,7 @@ pub(super) fn outcome(ours: Epoch, error: Error) -> CommitError {
     CommitError::Unknown(error)
 }
 
-/// Writes batches on the session of a leader, and takes them back.
+/// Writes batches on the session of a leader, and rolls them back.
 pub(super) struct Rehearsal {
     pub(super) epoch: Epoch,
     pub(super) connection: PgConnection,
@@ -126,7 +126,7 @@ fn actions(call: Call, changes: &[ActionChange]) -> Call {
         .bind((!put.is_empty()).then(|| serde_json::Value::Array(put.iter().map(action).collect()).to_string()))
 }
 
-/// Actions are changed seldom: they travel as one text, and leave arguments to what comes with every batch.
+/// Actions are changed seldom: they travel as one text, and leave the arguments to the rows of every batch.
 fn action((action, deleted_at): &(&http::Action, Option<Timestamp>)) -> serde_json::Value {
     serde_json::json!({
         "id": action.action_id.0,

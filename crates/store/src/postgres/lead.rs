@@ -1,4 +1,4 @@
-//! Leading on PostgreSQL: a session that holds an advisory lock, and all the leader writes goes through it.
+//! Leading on PostgreSQL: a session that holds an advisory lock, and all writes of the leader go through it.
 //!
 //! So leadership ends with the connection, whichever side loses it. The session is guarded from both: the server drops
 //! a leader that is silent for [`IDLE_SESSION_TIMEOUT`] or whose host is gone, and every call here has a deadline.
@@ -21,7 +21,7 @@ use crate::stamp::Stamp;
 use crate::standing::{self, Rewind, Standing};
 use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 
-/// A leader silent for longer loses its session, and so its lock: also one that is frozen.
+/// A leader that is silent for longer loses its session, and so its lock: also a frozen one.
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon the server notices that a leader has gone in the middle of a long statement, such as a recovery.
 const CLIENT_CHECK: Duration = Duration::from_secs(1);
@@ -30,14 +30,14 @@ const CLIENT_CHECK: Duration = Duration::from_secs(1);
 const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// One lock for each partition of each schema. A try and not a wait: a statement that waited would hold its snapshot as
-/// long as another leads, and nothing that died meanwhile could be vacuumed in any table.
+/// long as another leads, and rows that died meanwhile could not be vacuumed in any table.
 ///
-/// With it comes the database's clock, which the term will go by.
+/// With it comes the database's clock, by which the term goes.
 const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(hashtextextended('slotline leader of ' || current_schema(), $1)), \
     clock_timestamp()";
 
-/// Guards the session: what the server does when it no longer hears of us. And spares the one statement that is run all
-/// the time, which has nothing to plan, its planning.
+/// Guards the session: what the server does when the client is silent. And spares the planning of the one statement
+/// that is run all the time and has nothing to plan.
 const GUARD: &str = "SELECT set_config('plan_cache_mode', 'force_generic_plan', false), \
     set_config('idle_session_timeout', $1, false), \
     set_config('idle_in_transaction_session_timeout', $1, false), \
@@ -47,8 +47,8 @@ const GUARD: &str = "SELECT set_config('plan_cache_mode', 'force_generic_plan', 
     set_config('tcp_keepalives_interval', '2', false), \
     set_config('tcp_keepalives_count', '3', false)";
 
-/// Whether this session can do all that a leader does. A right that is missing would show only in the middle of a term,
-/// in one executor's every term again, while another executor's user may have it.
+/// Whether this session can do all that a leader does. A missing right would show only in the middle of a term, again
+/// in every term of this executor, while another executor's user may have it.
 const FITNESS: &str = "SELECT current_setting('server_version_num')::integer AS version, \
     current_setting('server_encoding') AS encoding, pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only, \
     (SELECT string_agg(wanted || ' on ' || name, ', ' ORDER BY name, wanted) FROM (VALUES \
@@ -83,8 +83,8 @@ const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = greatest(lease_us, $3
     floor_fence = CASE WHEN $4 IS NULL THEN NULL ELSE coalesce(floor_fence, next_fence) END \
     WHERE partition_id = $1 AND epoch = $2 RETURNING lease_us";
 
-/// With what tells one database from another that was copied from it: the cluster, its time line, the database and the
-/// table; which life of the server this is; and how far its log goes. An ordinary user may ask all of it.
+/// With what distinguishes a database from its copies: the cluster, its time line, the database and the table; which
+/// life of the server this is; and how far its log goes. An ordinary user may read all of it.
 const STANDING: &str = "SELECT identity, generation, rewound_below, former_epoch, former_batch, doubt, next_id, \
     next_fence, next_action, floor_id, floor_fence, lease_us, \
     format('%s/%s/%s/%s', (SELECT system_identifier FROM pg_control_system()), \
@@ -134,7 +134,8 @@ impl Journal {
     }
 }
 
-/// Waits until this session has the lock, with nothing open between two tries; the database's clock at that moment.
+/// Waits until this session has the lock, with nothing open between two tries; returns the database's clock at that
+/// moment.
 async fn locked(connection: &mut PgConnection) -> Result<Reading, Error> {
     let mut every = tokio::time::interval(TRY_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,7 +150,7 @@ async fn locked(connection: &mut PgConnection) -> Result<Reading, Error> {
     }
 }
 
-/// Checks that this server can be led on, by this user.
+/// Checks that this user can lead on this server.
 async fn admit(connection: &mut PgConnection) -> Result<(), Error> {
     let row = within(sqlx::query(FITNESS).fetch_one(connection)).await?;
     if row.try_get::<i32, _>("version")? < VERSION_MIN {

@@ -1,7 +1,8 @@
 //! Forgetting what ended long ago, beside the leader's commits and not among them.
 //!
 //! Each step is one statement, so that it is one short transaction. It looks at the epoch without a lock, since the
-//! leader's commits change that row all the time; a leader deposed meanwhile forgets what its follower would forget too.
+//! leader's commits change that row all the time; a leader deposed meanwhile forgets only what its follower would
+//! forget, too.
 
 use slotline_protocol::{Epoch, Timestamp};
 use sqlx::postgres::PgConnection;
@@ -34,11 +35,11 @@ const PRUNE_ACTIONS: &str = "WITH gone AS (DELETE FROM actions WHERE deleted_at 
     timeouts AS (DELETE FROM action_timeouts USING gone WHERE action_id = gone.id) \
     DELETE FROM action_totals USING gone WHERE action_id = gone.id";
 
-/// What was done to one execution or dead letter, as long as history is kept.
+/// Entries of executions and dead letters, as long as history is kept.
 const PRUNE_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND fence IS NULL";
 
-/// What was done to actions, for a year longer; and the newest of those for as long as there is the action, since grants
-/// after it are judged by it.
+/// Entries of actions, for a year longer; and the newest of each action for as long as there is the action, since
+/// grants after it are judged by it.
 const PRUNE_COURSES: &str = "DELETE FROM audit WHERE at < $1 - interval '365 days' AND fence IS NOT NULL \
     AND (EXISTS (SELECT FROM audit AS later WHERE later.action_id = audit.action_id AND later.id > audit.id \
     AND later.fence IS NOT NULL \

@@ -1,4 +1,4 @@
-//! What anybody may ask of the journal on PostgreSQL.
+//! The reads of the journal that are open to all, on PostgreSQL.
 
 use std::collections::HashMap;
 
@@ -31,8 +31,8 @@ const REQUESTS: &str = "SELECT known.* FROM unnest($1::bigint[]) AS asked (id) C
 
 const ACTION_IDS: &str = "SELECT id FROM actions WHERE ref = $1";
 
-/// What was not asked for costs nothing, since each call is planned for its own values. One action, as nearly always,
-/// is compared as such, since only then the index on actions gives the order too.
+/// A filter that is not set costs nothing, since each call is planned for its own values. A single action, as nearly
+/// always, is compared as such, since only then the index on actions gives the order, too.
 const EXECUTIONS: &str = sql::page_of_executions!(
     "AND ($3::bigint IS NULL OR e.action_id = $3) AND ($4::bigint[] IS NULL OR e.action_id = ANY($4)) \
      AND ($5::text[] IS NULL OR e.status = ANY($5)) AND ($6::text IS NULL OR e.concurrency_key = $6)"
@@ -88,7 +88,7 @@ impl Journal {
             }
         }
         drop(rows);
-        // Of a page cut short by its size the rest is still under way.
+        // The rest of a page that was cut short by its size is still under way.
         if !page.is_full() {
             within(snapshot.commit()).await?;
             connection.give_back();
@@ -129,7 +129,7 @@ impl Journal {
             }
         }
         drop(rows);
-        // Of a page cut short by its size the rest is still under way.
+        // The rest of a page that was cut short by its size is still under way.
         if !page.is_cut() {
             connection.give_back();
         }
@@ -208,7 +208,7 @@ fn numbers(ids: &[ExecutionId]) -> Vec<i64> {
     ids.iter().map(|id| id.0).collect()
 }
 
-/// An execution that shows how far it has come.
+/// An execution with its progress.
 fn told(row: &PgRow) -> Result<http::Execution, Error> {
     let mut execution = row::execution(row)?;
     if let Some(story) = row::story(row)? {

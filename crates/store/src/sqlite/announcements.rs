@@ -1,4 +1,4 @@
-//! What is to be published, on SQLite.
+//! Events that are to be published, on SQLite.
 
 use slotline_protocol::{Epoch, ExecutionId};
 

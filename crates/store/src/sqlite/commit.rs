@@ -1,8 +1,8 @@
 //! A batch as one transaction of a few statements, none per execution: each takes many rows, whose values are bound.
 //!
 //! Statements are kept prepared, which needs their texts to be few: a list of rows is cut into pieces of powers of two.
-//! What fails, fails the whole transaction, so inserts and updates say `OR FAIL`: SQLite then keeps no copy of the pages
-//! that the one statement would have to give back. Nor does it where no function is called.
+//! A failure ends the whole transaction, so inserts and updates have `OR FAIL`: SQLite then keeps no copy of the pages
+//! that the single statement would have to restore. Nor does it where no function is called.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -97,21 +97,21 @@ const NOTE: &str = "INSERT OR FAIL INTO audit (at, changed, actor, via, reason, 
 const ANNOUNCE: &str = "INSERT INTO announcements (epoch, batch, events) \
     SELECT epoch, batch, column1 FROM leadership CROSS JOIN (VALUES $rows)";
 
-/// What writes one batch, with all its rows.
+/// The statements that write one batch, with all their rows.
 pub(crate) struct Script {
     number: i64,
     counters: Counters,
     steps: Vec<Step>,
 }
 
-/// A statement, as often as its rows need it.
+/// A statement, run as often as its rows need it.
 struct Step {
     statement: &'static str,
     /// Values of one row.
     width: usize,
     /// The values of each piece.
     pieces: Vec<SqliteArguments>,
-    /// What the statement does with how many executions, which must all live.
+    /// A verb for what the statement does, and the number of executions, which must all live.
     does: Option<(&'static str, usize)>,
 }
 
@@ -212,7 +212,7 @@ fn text(statement: &str, width: usize, rows: usize) -> String {
     statement.replace(ROWS, &vec![row; rows].join(","))
 }
 
-/// What becomes of a batch that could be written.
+/// The end of a batch that could be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     Commit,
@@ -268,7 +268,7 @@ async fn transact(
     for Step { statement, width, pieces, does } in steps {
         let mut touched = 0;
         for values in pieces {
-            // Safe, since only its number of rows is not written above.
+            // Safe, since all of the text but its number of rows is a constant.
             let text = AssertSqlSafe(text(statement, width, values.len() / width));
             touched += sqlx::query_with(text, values).execute(&mut *db).await?.rows_affected();
         }
@@ -285,7 +285,7 @@ async fn transact(
     Ok(Chained::Yes)
 }
 
-/// The journal does not hold what the batch says; nothing of the batch is written.
+/// The batch does not fit the journal; nothing of it is written.
 fn violated(reason: String) -> sqlx::Error {
     sqlx::Error::Protocol(reason)
 }

@@ -13,7 +13,7 @@ use crate::stamp::Stamp;
 use crate::text::hide;
 use crate::{Error, PageRequest};
 
-/// Two processes that begin to read a message one after the other are two readings; one that begins again is not.
+/// Two processes that begin to read a message one after the other are two readings; a process that begins again is not.
 const SUSPECT: &str = "INSERT INTO suspects (digest, process, readings, noted_at) \
     VALUES ($1, $2, 1, unixepoch() * 1000000) \
     ON CONFLICT (digest) DO UPDATE SET process = excluded.process, noted_at = excluded.noted_at, \

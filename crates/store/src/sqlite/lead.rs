@@ -17,7 +17,7 @@ use crate::row::{self, Keys};
 use crate::standing::{self, Rewind, Standing};
 use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 
-/// Hands SQLite the statements of a batch one after the other: the caller's thread may be busy between two of them.
+/// Passes SQLite the statements of a batch one after the other: the caller's thread may be busy between two of them.
 static WRITING: LazyLock<Runtime> = LazyLock::new(|| {
     runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -46,7 +46,7 @@ const TAKE_TERMS: &str = "UPDATE leadership SET lease_us = max(lease_us, $3), do
     floor_fence = CASE WHEN $4 IS NULL THEN NULL ELSE coalesce(floor_fence, next_fence) END \
     WHERE partition_id = $1 AND epoch = $2 RETURNING lease_us";
 
-/// A file is known by what it holds alone: one process leads on it.
+/// Only its content identifies a file: one process leads on it.
 const STANDING: &str = "SELECT identity, generation, rewound_below, former_epoch, former_batch, doubt, next_id, \
     next_fence, next_action, floor_id, floor_fence, lease_us, 'sqlite' AS site, '' AS life, 0 AS log \
     FROM leadership WHERE partition_id = $1";
@@ -59,7 +59,7 @@ const SETTLE: &str = "UPDATE leadership SET generation = $6, doubt = NULL, floor
     floor_fence = NULL, next_id = $3, next_fence = $4, next_action = $5, rewound_below = $3 \
     WHERE partition_id = $1 AND epoch = $2";
 
-/// Before [`SETTLE`], and once more where that did not follow.
+/// Runs before [`SETTLE`], and once more if that did not follow.
 const NOTE_REWIND: &str = "INSERT OR REPLACE INTO rewinds \
     (generation, settled_at, reason, floor_id, next_id, floor_fence, next_fence, shown_id, recovered) \
     SELECT $10, CAST(unixepoch('subsec') * 1000000 AS INTEGER), $3, $4, $5, $6, $7, $8, $9 \
@@ -162,7 +162,7 @@ impl Lead {
 
     async fn write(&self, script: Script, end: End) -> Result<(), CommitError> {
         let (writer, epoch) = (self.journal.writer.clone(), self.epoch);
-        // Should the caller go, this ends by itself: before the next leader has the one connection, or deposed.
+        // If the caller is dropped, this ends by itself: before the next leader has the one connection, or as deposed.
         let written = WRITING.spawn(async move {
             let mut connection = borrow(&writer).await.map_err(CommitError::Unknown)?;
             commit::write(&mut connection, epoch, script, end).await?;
@@ -256,7 +256,7 @@ impl Lead {
     }
 }
 
-/// Writes batches under the epoch of a leader, and takes them back.
+/// Writes batches under the epoch of a leader, and rolls them back.
 impl culprit::Rehearsal for &Lead {
     async fn refusal(&mut self, batch: &Batch) -> Result<Option<String>, Error> {
         match self.write(Script::of(batch), End::Rollback).await {

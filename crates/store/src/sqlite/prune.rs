@@ -1,6 +1,6 @@
 //! Forgetting what ended long ago, in steps small enough for a commit to wait behind one.
 //!
-//! SQLite has one writer. It is given back after each step, and who waits for it has it next.
+//! SQLite has one writer. It is given back after each step, and the first caller that waits for it has it next.
 
 use slotline_protocol::{Epoch, Timestamp};
 use sqlx::{Connection, SqliteConnection};
@@ -11,7 +11,8 @@ use crate::deadline::{borrow, within};
 use crate::leadership::{PARTITION, PRUNE_CHUNK};
 use crate::stamp::Stamp;
 
-/// What a step forgets. An execution whose last events are awaited is kept: the leader is still going to write of it.
+/// The rows that a step forgets. An execution whose last events are awaited is kept: the leader is still going to write
+/// of it.
 macro_rules! old {
     ($delete:literal $(, $end:literal)?) => {
         concat!(
@@ -28,7 +29,7 @@ const PRUNE_EVENTS: &str = old!("DELETE FROM events WHERE execution_id");
 const PRUNE_STORIES: &str = old!("DELETE FROM stories WHERE execution_id");
 const PRUNE_MESSAGES: &str =
     old!("DELETE FROM messages WHERE message_id IN (SELECT message_id FROM history WHERE id", ")");
-/// Last, since it decides which executions the others are about.
+/// Runs last, since it decides which executions the other statements find.
 const PRUNE: &str = old!("DELETE FROM history WHERE id");
 
 const LEADS: &str = "SELECT EXISTS (SELECT 1 FROM leadership WHERE partition_id = $1 AND epoch = $2)";
@@ -44,11 +45,11 @@ const PRUNE_TIMEOUTS: &str = "DELETE FROM action_timeouts WHERE action_id IN (SE
 const PRUNE_ACTIONS: &str = "DELETE FROM actions WHERE deleted_at < $1 \
     AND id NOT IN (SELECT action_id FROM history) AND id NOT IN (SELECT action_id FROM live)";
 
-/// What was done to one execution or dead letter, as long as history is kept.
+/// Entries of executions and dead letters, as long as history is kept.
 const PRUNE_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND fence IS NULL";
 
-/// What was done to actions, for a year longer; and the newest of those for as long as there is the action, since grants
-/// after it are judged by it.
+/// Entries of actions, for a year longer; and the newest of each action for as long as there is the action, since
+/// grants after it are judged by it.
 const PRUNE_COURSES: &str = "DELETE FROM audit WHERE at < $1 - 31536000000000 AND fence IS NOT NULL \
     AND (EXISTS (SELECT 1 FROM audit AS later WHERE later.action_id = audit.action_id AND later.id > audit.id \
     AND later.fence IS NOT NULL \
@@ -73,7 +74,7 @@ impl Journal {
     }
 }
 
-/// Forgets up to `chunk` executions, and says how many; `None` if another leads.
+/// Forgets up to `chunk` executions, and returns how many; `None` if another leads.
 async fn step(
     connection: &mut SqliteConnection,
     epoch: Epoch,

@@ -1,4 +1,4 @@
-//! What anybody may ask of the journal on SQLite.
+//! The reads of the journal that are open to all, on SQLite.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ const EXECUTIONS: &str = sql::page_of_executions!(
      AND ($4 IS NULL OR e.status IN (SELECT value FROM json_each($4))) AND ($5 IS NULL OR e.concurrency_key = $5)"
 );
 
-/// By the index on actions, where that is what is asked for.
+/// By the index on actions, if the filter is for actions.
 const EXECUTIONS_OF_ACTIONS: &str = sql::page_of_executions!(
     "AND e.action_id IN (SELECT value FROM json_each($3)) \
      AND ($4 IS NULL OR e.status IN (SELECT value FROM json_each($4))) AND ($5 IS NULL OR e.concurrency_key = $5)"
@@ -198,7 +198,7 @@ async fn events_of(connection: &mut SqliteConnection, id: ExecutionId, asked: As
     page.finish().map(Some)
 }
 
-/// An execution that shows how far it has come.
+/// An execution with its progress.
 fn told(row: &SqliteRow) -> Result<http::Execution, Error> {
     let mut execution = row::execution(row)?;
     if let Some(story) = row::story(row)? {

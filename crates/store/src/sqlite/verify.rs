@@ -1,4 +1,4 @@
-//! The journal on SQLite, held against the promises.
+//! The facts for judging the journal by the promises, on SQLite.
 
 use futures::TryStreamExt;
 use slotline_protocol::Timestamp;

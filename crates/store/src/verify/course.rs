@@ -1,7 +1,7 @@
-//! What held for one action from fence to fence: by its policy of today, and by what the audit tells was changed.
+//! The rules of one action from fence to fence: by its policy of today, and by the audit of its changes.
 //!
-//! Each change bears the first fence that could be granted after it, so that no clock is asked. Walked back from today,
-//! every change must fit what came after it; where one does not, or where the audit begins, the knowledge ends.
+//! Each change has the first fence that could be granted after it, so that no clock matters. Walked back from today,
+//! every change must fit the one after it; where one does not, or where the audit begins, the knowledge ends.
 
 use std::ops::Range;
 
@@ -19,26 +19,26 @@ pub(crate) struct Change {
     pub(crate) action: ActionId,
     pub(crate) name: String,
     pub(crate) changed: Changed,
-    /// The first that could be granted after it.
+    /// The first fence that could be granted after it.
     pub(crate) fence: i64,
     pub(crate) changes: Vec<Difference>,
 }
 
-/// What limits and order are judged by.
+/// The rule for limits and order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) limit: Option<u32>,
     pub(super) key_limit: Option<u32>,
-    /// It did not give its limit up for itself, knowingly.
+    /// The limit holds for it: its policy does not let it run on when its worker is isolated.
     pub(super) is_bound: bool,
 }
 
-/// Why it is not known what held as an attempt was granted.
+/// Why the rule at the grant of an attempt is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unknown {
     /// Its grant, and what led to it, was lost with a part of the journal.
     Lost,
-    /// The audit begins later, or what it tells does not fit.
+    /// The audit begins later, or its entries do not fit.
     Unaudited,
 }
 
@@ -51,19 +51,19 @@ impl Unknown {
     }
 }
 
-/// What held for one action.
+/// The rules of one action.
 pub(super) struct Course {
     pub(super) name: String,
     /// The rules and the first fences that were granted under them; ascending.
     rules: Vec<(i64, Rule)>,
-    /// Fences below are not known of.
+    /// Below this fence nothing is known.
     known_from: i64,
-    /// Nor is what was granted before.
+    /// Nor is anything known of grants before this moment.
     known_since: Timestamp,
 }
 
 impl Course {
-    /// By the action, unless it is deleted, and all that the audit has of it, in its order.
+    /// From the action, unless it is deleted, and all entries of the audit about it, in their order.
     pub(super) fn new(id: ActionId, action: Option<&http::Action>, changes: &[&Change]) -> Self {
         let named = changes.last().map(|change| change.name.clone());
         let name = match (action, named) {
@@ -103,7 +103,7 @@ impl Course {
         self
     }
 
-    /// What held as this attempt was granted. `lost` are fences that the journal gave and forgot.
+    /// The rule at the grant of this attempt. `lost` are fences that the journal gave and forgot.
     pub(super) fn rule_of(&self, grant: &Grant, lost: &[Range<i64>]) -> Result<Rule, Unknown> {
         let fence = grant.fence.map_or(0, |fence| fence.0);
         if lost.iter().any(|lost| lost.contains(&fence)) {
@@ -115,7 +115,7 @@ impl Course {
     }
 }
 
-/// What of an action the rules follow from.
+/// The part of an action from which the rules follow.
 #[derive(Clone, Debug, PartialEq)]
 struct Terms {
     limit: Value,
@@ -150,7 +150,7 @@ impl Terms {
         }
     }
 
-    /// Whether these changes led here.
+    /// Whether these changes led to the present terms.
     fn fit(&mut self, changes: &[Difference]) -> bool {
         changes.iter().all(|change| self.member(&change.member).is_none_or(|value| *value == change.new))
     }

@@ -1,4 +1,4 @@
-//! What is asked of a database, all of it in one snapshot.
+//! The facts that are read from a database, all of them in one snapshot.
 
 use crate::PastRewind;
 use crate::verify::course::Change;
@@ -9,13 +9,13 @@ use slotline_protocol::{ActionId, ExecutionId, Fence, Timestamp, WorkerName, htt
 pub(crate) struct Facts {
     /// Those that are not deleted.
     pub(crate) actions: Vec<http::Action>,
-    /// What was changed of actions, deleted ones too, in the order of the audit.
+    /// The changes of actions, deleted ones too, in the order of the audit.
     pub(crate) changes: Vec<Change>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) records: Vec<Record>,
     /// Executions with events, but no story.
     pub(crate) orphans: Vec<ExecutionId>,
-    /// Executions whose rows can't tell all that happened, with nothing written beside them.
+    /// Executions whose events do not follow from their rows, with nothing written beside them.
     pub(crate) untold: Vec<ExecutionId>,
     /// Executions that live although they have settled.
     pub(crate) both: Vec<ExecutionId>,
@@ -42,11 +42,11 @@ pub(crate) struct Grant {
     pub(crate) started_at: Option<Timestamp>,
     /// `None`: still out.
     pub(crate) ended_at: Option<Timestamp>,
-    /// Its worker said that it is out, or that it completed. Any other end may be the executor's word.
+    /// Its worker reported that it is out, or that it completed. Any other end may be the executor's decision.
     pub(crate) is_by_its_worker: bool,
 }
 
-/// How far the written record of an execution goes, and what there is of it.
+/// How far the written record of an execution goes, and the extent of its written events.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) execution: ExecutionId,
@@ -61,7 +61,7 @@ pub(crate) struct Record {
     pub(crate) highest: Option<i64>,
 }
 
-/// What was counted for one action, and how many of it live.
+/// The totals of one action, and how many of its executions live.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Total {
     pub(crate) action: ActionId,
@@ -83,7 +83,7 @@ pub(crate) struct Ledger {
     pub(crate) highest_action: i64,
 }
 
-/// Asks for all facts about the executions enqueued at `$since` or later, over a connection that sees one moment.
+/// Reads all facts about the executions enqueued at `$since` or later, over a connection that sees one moment.
 macro_rules! gather {
     ($connection:expr, $since:expr) => {{
         use crate::deadline::within_time;

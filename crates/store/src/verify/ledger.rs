@@ -1,4 +1,4 @@
-//! What the rows of the journal must say of each other.
+//! How the rows of the journal must agree with each other.
 
 use super::facts::{Facts, Ledger, Record};
 use super::{Check, Verdict};
@@ -37,7 +37,7 @@ pub(super) fn records(verdict: &mut Verdict, facts: &Facts) {
 fn wrong(record: &Record) -> Option<String> {
     let Record { first, last, awaits, written, lowest, highest, .. } = *record;
     let Some(is_over) = record.is_over else { return Some("is of no execution".to_owned()) };
-    // The event that settles it is told by its row.
+    // The event that settles it follows from its row and is not written.
     let end = if is_over && awaits.is_none() { last - 1 } else { last };
     if first < 1 || first > end + 1 {
         return Some(format!("goes from event {first} to {last}"));
@@ -53,7 +53,7 @@ fn wrong(record: &Record) -> Option<String> {
     }
 }
 
-/// What was counted, and what is counted on.
+/// The totals, and the counters.
 pub(super) fn sums(verdict: &mut Verdict, facts: &Facts) {
     verdict.examine(Check::Totals, facts.totals.len());
     for total in &facts.totals {

@@ -1,4 +1,4 @@
-//! Who got a slot, when, and who else ran meanwhile.
+//! Which execution got a slot, when, and which others ran meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::course::{Change, Course, Rule, Unknown};
 use super::facts::{Facts, Grant};
 use super::{CLOCK_TOLERANCE, Check, Verdict};
 
-/// An attempt that was granted, and what held then.
+/// An attempt that was granted, and the rule at its grant.
 struct Judged<'g> {
     grant: &'g Grant,
     rule: Option<Rule>,
@@ -42,7 +42,7 @@ pub(super) fn judge(verdict: &mut Verdict, facts: &Facts) {
     }
 }
 
-/// Limits and order, by the policy that held at each grant.
+/// Limits and order, by the policy at each grant.
 fn under_policy(verdict: &mut Verdict, course: &Course, lost: &[Range<i64>], grants: &[&Grant]) {
     let mut unknown: BTreeMap<Unknown, u64> = BTreeMap::new();
     let judged: Vec<Judged> = grants
@@ -73,7 +73,7 @@ fn under_policy(verdict: &mut Verdict, course: &Course, lost: &[Range<i64>], gra
     }
 }
 
-/// What the line of a key is called; what has no key shares a line of its own.
+/// The name of a key's line; executions without a key share a line of their own.
 fn line(name: &str, key: Option<&str>) -> String {
     key.map_or_else(|| format!("{name} [no key]"), |key| format!("{name} [{key}]"))
 }
@@ -154,11 +154,11 @@ fn order(verdict: &mut Verdict, name: &str, grants: &[&Judged]) {
 /// Sweeps over starts and ends; at no moment may more run than the limit.
 ///
 /// Of those that run at once the one with the highest fence got its slot last, when all the others had theirs: so the
-/// limit that held at its grant is the one that counts. `grants` ascend by fence.
+/// limit at its grant is the one that counts. `grants` ascend by fence.
 fn overlap(verdict: &mut Verdict, line: &str, grants: &[&Judged], limit: impl Fn(&Rule) -> Option<u32>) {
     let limit = |judged: &Judged| judged.rule.as_ref().and_then(&limit).and_then(|limit| usize::try_from(limit).ok());
     let Some(least) = grants.iter().filter_map(|judged| limit(judged)).min() else { return };
-    // An end sorts before a start of the same microsecond: a hand-over is no overlap.
+    // An end sorts before a start of the same microsecond: a hand-off is no overlap.
     let mut turns: Vec<(Timestamp, bool, usize)> = Vec::new();
     for (index, judged) in grants.iter().enumerate() {
         let Some((started_at, ended_at)) = span(judged.grant) else { continue };
@@ -174,14 +174,14 @@ fn overlap(verdict: &mut Verdict, line: &str, grants: &[&Judged], limit: impl Fn
         }
         let grant = grants[index].grant;
         let beside: Vec<usize> = match running.len() < least {
-            // As nearly always: whatever the limit was, it held.
+            // As nearly always: no limit could be violated.
             true => Vec::new(),
             false => running.iter().copied().filter(|other| overlaps(grants[*other].grant, grant)).collect(),
         };
         let last = beside.last().map_or(index, |last| index.max(*last));
         running.insert(index);
         let Some(limit) = limit(grants[last]) else { continue };
-        // One that gave its limit up for itself, knowingly, may run beside any.
+        // An attempt that its policy lets run on in isolation may run beside any.
         let is_bound = |index: &usize| grants[*index].rule.is_none_or(|rule| rule.is_bound);
         if !beside.iter().chain([&index]).all(is_bound) {
             continue;
@@ -196,14 +196,15 @@ fn overlap(verdict: &mut Verdict, line: &str, grants: &[&Judged], limit: impl Fn
     }
 }
 
-/// When it ran, if it took any time at all.
+/// The time that it ran, if any.
 fn span(grant: &Grant) -> Option<(Timestamp, Timestamp)> {
     let started_at = grant.started_at?;
     let ended_at = grant.ended_at.unwrap_or(Timestamp::MAX);
     (ended_at > started_at).then_some((started_at, ended_at))
 }
 
-/// Whether they surely ran at once, `later` having started later. One clock tells exactly; two only roughly.
+/// Whether they surely ran at once, `later` having started later. Stamps of one clock compare exactly, those of two
+/// only roughly.
 fn overlaps(earlier: &Grant, later: &Grant) -> bool {
     let (Some((_, end)), Some((start, other_end))) = (span(earlier), span(later)) else { return false };
     let is_one_clock = earlier.worker.is_some() && earlier.worker == later.worker && earlier.is_by_its_worker;

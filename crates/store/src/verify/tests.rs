@@ -50,7 +50,7 @@ fn judged(actions: Vec<http::Action>, changes: &[Change], grants: &[Grant]) -> V
     judge(Facts { actions, changes: changes.to_vec(), grants: grants.to_vec(), ledger, ..Facts::default() })
 }
 
-/// What is wrong with it.
+/// The violations of such a journal.
 fn violations(action: http::Action, grants: &[Grant]) -> Vec<String> {
     judged(vec![action], &[], grants).violations
 }
@@ -80,7 +80,7 @@ fn clocks_of_two_hosts_may_disagree_by_the_tolerance_and_no_more() {
     let beside = |overlap| [ran(1, 1, 0, 1000), on("worker-2", ran(2, 2, 1000 - overlap, 2000))];
     assert_eq!(limited(1, &beside(tolerance)), [""; 0]);
     assert_eq!(limited(1, &beside(tolerance + 1)).len(), 1);
-    // A loss is dated by the executor, whoever ran it.
+    // The executor dates a loss, whichever worker ran the attempt.
     let lost = |overlap| [Grant { is_by_its_worker: false, ..ran(1, 1, 0, 1000) }, ran(2, 2, 1000 - overlap, 2000)];
     assert_eq!(limited(1, &lost(tolerance)), [""; 0]);
     assert_eq!(limited(1, &lost(tolerance + 1)).len(), 1);
@@ -121,7 +121,7 @@ fn paused(fence: i64) -> Change {
 }
 
 fn of_limit(limit: u32) -> http::Action {
-    // Changed lately, which is of no account where the audit tells all.
+    // Changed lately, which does not matter where the audit has everything.
     http::Action { updated_at: at(1_000_000), ..action(Some(limit), None) }
 }
 
@@ -221,7 +221,7 @@ fn what_the_audit_does_not_tell_is_named_and_not_judged() {
     named(&judged(vec![of_limit(7)], &course, &grants), "3");
     let verdict = judged(vec![], &[], &grants);
     assert!(verdict.unjudged[0].starts_with("deleted action 1: 3 attempts"), "{verdict:?}");
-    // Of a deleted one the audit tells all the same.
+    // The audit has all of a deleted action as well.
     let deleted = [course[0].clone(), course[1].clone(), changed(4, Some(&one), None)];
     let verdict = judged(vec![], &deleted, &[ran(1, 3, 10, 40), ran(2, 3, 20, 40)]);
     assert!(verdict.unjudged.is_empty() && verdict.violations.iter().any(|it| it.contains("limit 1")), "{verdict:?}");

@@ -47,7 +47,7 @@ async fn a_change_keeps_the_id_and_the_birth_of_an_action(world: World) -> anyho
     };
     changed.paused = true;
     changed.updated_at = at(500);
-    // Twice in one batch: the last word counts.
+    // Twice in one batch: the last change counts.
     writer.commit(actions(vec![ActionChange::Put(action(1, "demo.echo")), ActionChange::Put(changed.clone())])).await?;
     assert_eq!(world.store.actions().await?, [changed]);
     Ok(())
@@ -62,7 +62,7 @@ async fn a_deleted_action_is_not_listed_but_its_history_keeps_its_name(world: Wo
     assert_eq!(world.store.action(&ActionRef::new("demo.echo")?).await?, None);
     assert_eq!(world.execution(1).await?.action_ref.as_str(), "demo.echo");
 
-    // A new action of the name has nothing to do with the old one, but the list by name shows both.
+    // A new action of the name is independent of the old one, but the list by name shows both.
     writer.commit(actions(vec![ActionChange::Put(action(2, "demo.echo"))])).await?;
     assert_eq!(world.store.actions().await?, [action(2, "demo.echo")]);
     let filter = Filter { action_ref: Some(ActionRef::new("demo.echo")?), ..Filter::default() };

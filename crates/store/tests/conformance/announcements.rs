@@ -1,4 +1,4 @@
-//! Which events are to be published, and with what.
+//! Which events are to be published, and with which facts.
 
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Status};
 use slotline_store::{Accepted, Batch, BatchKey, EventRange, Facts, Settled};

@@ -1,4 +1,4 @@
-//! The audit: written with what it tells of, read by pages that stay, kept longer than history where grants are judged by it.
+//! The audit: written with the change, read by pages that stay, kept longer than history where grants are judged by it.
 
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ async fn entries_of_executions_go_with_history_and_those_of_actions_stay_a_year(
     assert_eq!(kept().await?, 4, "the execution's went with its history");
     let year = Duration::from_secs(365 * 24 * 3600);
     world.store.prune(epoch, at(10) + year, 100).await?;
-    // The newest of the first two tells what held until the third; of an action that is gone nothing is judged.
+    // The newest of the first two is the rule until the third; nothing of a deleted action is judged.
     let ids: Vec<i64> = listed(&world, &AuditFilter::default()).await?.iter().map(|entry| entry.id).collect();
     assert_eq!(ids, [5, 2]);
     Ok(())

@@ -88,7 +88,7 @@ async fn the_oldest_letters_go_when_there_are_too_many_or_too_many_bytes(world: 
     assert_eq!(world.store.put_dead(&letters, few).await?, 5);
     let each = 100 + letters[10].properties.len() as i64;
     let small = DeadBounds { letters: 15, bytes: 10 * each };
-    // What was dropped by hand counts until it would have gone.
+    // A letter that was dropped by hand counts until the bounds would have dropped it.
     assert!(world.store.drop_dead("letter-15", Changed::DeadLetterDropped, &By::default()).await?);
     assert_eq!(world.store.put_dead(&[letter(20, vec![b'x'; 100].into())], small).await?, 6);
     let kept = world.store.dead_letters(&PageRequest { cursor: None, limit: 100 }).await?;

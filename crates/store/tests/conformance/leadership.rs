@@ -11,7 +11,7 @@ use crate::world::{World, accepted, cases, queued};
 
 /// Long enough for anything that happens at once.
 const SOON: Duration = Duration::from_secs(20);
-/// How long something has to not happen.
+/// How long the test waits for something that must not happen.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 cases!(
@@ -96,7 +96,7 @@ async fn a_leader_that_pings_goes_on(world: World) -> anyhow::Result<()> {
 async fn a_deposed_leader_commits_nothing() -> anyhow::Result<()> {
     for world in [World::postgres().await?, World::sqlite_file().await?] {
         let mut old = world.writer().await?;
-        // The next one leads although the old one never let go: that its lock is lost need not be known to it.
+        // The next one leads although the old one never gave up: it need not notice that its lock is lost.
         if world.url.starts_with("postgres") {
             let mut connection = sqlx::PgConnection::connect(&world.url).await?;
             sqlx::query("UPDATE leadership SET epoch = epoch + 1, batch = 0").execute(&mut connection).await?;
@@ -158,7 +158,7 @@ async fn a_leader_learns_how_far_the_last_one_without_doubt_had_come(world: Worl
     first.lead.take_terms(Duration::ZERO, None).await?;
     first.accept([1]).await?;
     first.lead.release().await;
-    // One that dies before it has judged does not stand for anything.
+    // A leader that dies before it has judged does not count as the former one.
     for _ in 0..2 {
         let mut lead = world.store.lead("test").await?;
         let standing = lead.standing().await?;

@@ -1,4 +1,4 @@
-//! The schema: brought up to date by whoever comes first.
+//! The schema: brought up to date by the first process that comes.
 
 use slotline_store::Store;
 use slotline_tests::Postgres;

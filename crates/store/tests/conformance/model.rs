@@ -16,7 +16,7 @@ const BATCHES_MAX: usize = 12;
 /// Histories on each database.
 const HISTORIES: u32 = 16;
 
-/// One step of one execution; which one is a number that is brought into range when the step is taken.
+/// One step of one execution, whose number is brought into range when the step is taken.
 #[derive(Clone, Debug)]
 enum Step {
     Accept {
@@ -41,7 +41,7 @@ enum Step {
     },
 }
 
-/// What the journal should hold.
+/// The expected content of the journal.
 #[derive(Default)]
 struct Model {
     live: BTreeMap<i64, Snapshot>,
@@ -59,7 +59,7 @@ impl Model {
         (!free.is_empty()).then(|| free[which % free.len()])
     }
 
-    /// Takes the steps, and says the batch that does the same.
+    /// Takes the steps, and returns the batch that does the same.
     fn take(&mut self, steps: &[Step]) -> Batch {
         let mut batch = Batch::default();
         // An execution changes once a batch; one accepted by it may settle, but not change.

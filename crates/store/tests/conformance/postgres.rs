@@ -44,7 +44,7 @@ async fn a_leader_whose_session_dies_is_followed_at_once() -> anyhow::Result<()>
     Ok(())
 }
 
-/// A snapshot held for longer keeps what died meanwhile from being vacuumed, in every table.
+/// A snapshot held for longer keeps dead rows from being vacuumed, in every table.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn who_waits_for_leadership_or_for_another_migration_holds_no_snapshot() -
     Ok(())
 }
 
-/// What is updated with every commit stays as small as what lives in it, without any vacuum.
+/// A row that is updated with every commit keeps its table as small as its live rows, without any vacuum.
 #[tokio::test]
 async fn a_row_that_every_commit_updates_leaves_no_growing_table_behind() -> anyhow::Result<()> {
     let (_server, world) = left_alone().await?;
@@ -213,7 +213,7 @@ async fn a_read_only_database_is_not_led_on() -> anyhow::Result<()> {
     assert!(matches!(world.store.lead("test").await, Err(Error::ReadOnly)));
     let findings = Store::open(&world.url).await?.check().await?;
     assert!(findings.iter().any(|finding| finding.contains("read-only")), "{findings:?}");
-    // A leader of before notices with its next commit, were its session to become read-only.
+    // A leader from before would notice with its next commit if its session became read-only.
     lead.accept([1]).await?;
     Ok(())
 }
@@ -254,7 +254,7 @@ async fn updates_stay_within_their_page_and_lookups_use_indexes() -> anyhow::Res
     let (updates, within_page): (i64, i64) = (row.try_get("n_tup_upd")?, row.try_get("n_tup_hot_upd")?);
     // Rows this small grow by a third when they get a lease, so that not quite all fit.
     assert!(within_page * 4 >= updates * 3, "{within_page} of {updates} updates stayed within their page");
-    // One to recover when the leader came, and those of the migration.
+    // One row to recover when the leader came, and those of the migration.
     let scanned: i64 = sqlx::query_scalar(scans).fetch_one(&mut session(&world.url).await?).await?;
     assert!(scanned <= 10, "commits scanned tables {scanned} times");
     Ok(())
@@ -290,14 +290,14 @@ async fn a_story_is_updated_within_its_page_and_its_oldest_events_are_found_by_k
     let scans = "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('events', 'stories')";
     let scanned = world.count(scans).await?.unwrap_or(i64::MAX);
     assert!(scanned <= 10, "commits scanned tables {scanned} times");
-    // Each deletion begins where the one before ended, or it would walk through all that are dead.
+    // Each deletion begins where the one before ended; otherwise it would walk through all dead rows.
     let walked = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'events_pkey'";
     let walked = world.count(walked).await?.unwrap_or(i64::MAX);
     assert!(walked <= 60_000, "{walked} entries were read to delete 49,000");
     Ok(())
 }
 
-/// A journal on a server of its own, without autovacuum. What is dead stays in its page for as long as anything older
+/// A journal on a server of its own, without autovacuum. A dead row stays in its page for as long as anything older
 /// writes in any database of the server, or is read in this one; updates meanwhile find the page full.
 async fn left_alone() -> anyhow::Result<(Postgres, World)> {
     let server = Postgres::start().await?;
@@ -336,7 +336,7 @@ async fn reads_are_planned_for_the_tables_as_they_are() -> anyhow::Result<()> {
         assert_eq!(world.store.find_messages(&ids).await?.len(), 3);
         assert_eq!(world.store.requests(&[ExecutionId(10_001)]).await?.len(), 1);
     }
-    // Sessions report what they did when they end.
+    // Sessions report their statistics when they end.
     world.store.close().await;
     eventually(async || {
         let query =
@@ -350,7 +350,7 @@ async fn reads_are_planned_for_the_tables_as_they_are() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rows read by scans of whole tables so far, as far as ended sessions have told.
+/// Rows read by scans of whole tables so far, as far as ended sessions have reported.
 async fn scanned_rows(world: &World) -> anyhow::Result<i64> {
     let query =
         "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
@@ -372,7 +372,7 @@ async fn viewers_that_wait_hold_up_no_read_of_scheduling() -> anyhow::Result<()>
             tokio::spawn(async move { viewed.actions().await })
         })
         .collect();
-    // As many as there are connections wait for the table, the others for a connection.
+    // As many calls as there are connections wait for the table, the others for a connection.
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually(async || {
@@ -396,7 +396,7 @@ async fn a_pooler_that_gives_no_session_of_ones_own_is_refused_in_words() -> any
         [("", "unsupported startup parameter"), ("options,extra_float_digits", "did not take the settings")]
     {
         let bouncer = Bouncer::start(postgres, ignored).await?;
-        // Each time: a session that another left behind must not be taken for one's own.
+        // Each time: a session that another client left behind must not be taken for a session of this client.
         for _ in 0..3 {
             let error = Store::open(&bouncer.url(&database, postgres)).await.expect_err("a pooler");
             let said = error.to_string();

@@ -101,7 +101,7 @@ async fn a_record_goes_with_its_execution_unless_more_of_it_is_awaited(world: Wo
         ..Batch::default()
     };
     writer.commit(batch).await?;
-    // By the end of the second, the third is kept for its age and the second for what it awaits.
+    // By the end of the second, the third is kept for its age and the second for its awaited events.
     assert_eq!(world.store.prune(writer.lead.epoch(), at(3_003), 100).await?, 1);
     for (table, kept) in [("SELECT count(*) FROM events", 9), ("SELECT count(*) FROM stories", 3)] {
         assert_eq!(world.count(table).await?.unwrap_or(kept), kept, "{table}");

@@ -41,7 +41,7 @@ fn text(event: &Event) -> String {
     serde_json::to_string(event).expect("plain data")
 }
 
-/// Execution `id` runs, and has told its events from `first` to `last` of `last` ever.
+/// Execution `id` runs; its events from `first` to `last` are kept, of `last` ever.
 async fn tell(world: &World, id: i64, first: u64, last: u64) -> anyhow::Result<crate::world::Writer> {
     let mut writer = world.writer().await?;
     let batch = Batch {
@@ -67,7 +67,7 @@ async fn a_plain_execution_tells_all_without_a_row(world: World) -> anyhow::Resu
     let all = told(&world, 1, 0, 10).await?;
     assert_eq!(kinds(&all), ["status", "status", "status", "started", "finished", "settled"]);
     assert_eq!((all.last, all.is_over), (6, true));
-    // Exactly as the function says that anyone may call.
+    // Exactly the events of the public function.
     let derived = slotline_store::plain(&world.execution(1).await?);
     assert_eq!(all.events.iter().map(text).collect::<Vec<_>>(), derived.iter().map(text).collect::<Vec<_>>());
     for after in 0..=8 {
@@ -89,7 +89,7 @@ async fn a_plain_execution_tells_all_without_a_row(world: World) -> anyhow::Resu
 }
 
 async fn a_page_begins_after_any_number_and_goes_on_with_the_next(world: World) -> anyhow::Result<()> {
-    // Nine were told, of which the first four are forgotten, and the tenth settled it.
+    // There were nine events, of which the first four are forgotten, and the tenth settled it.
     let mut writer = tell(&world, 1, 5, 9).await?;
     let end = Batch { settled: vec![settled(1)], stories: vec![story(1, 5, 10)], ..Batch::default() };
     writer.commit(end).await?;
@@ -104,7 +104,7 @@ async fn a_page_begins_after_any_number_and_goes_on_with_the_next(world: World) 
                 for event in &page.events {
                     if let What::Gap { count, reason } = event.what {
                         assert_eq!((count, reason, event.number), (4 - start, GapReason::Pruned, 4));
-                        // Dated like the first that is kept.
+                        // It has the time of the first that is kept.
                         assert_eq!((event.attempt, event.timestamp), (1, at(5)));
                     } else {
                         assert!(event.number > 4);
@@ -185,7 +185,7 @@ async fn the_end_comes_last_and_only_once_nothing_is_awaited(world: World) -> an
     assert_eq!((kinds(&page), page.last, page.is_over), (vec!["log", "log", "settled"], 5, true));
     assert_eq!(page.events[2].timestamp, at(3_001));
     assert_eq!(page.events[2].attempt, 1);
-    // Of a page that is just full before it, it is not a part.
+    // A page that is just full before the gap does not include it.
     let page = told(&world, 1, 2, 2).await?;
     assert_eq!((kinds(&page), page.is_over), (vec!["log", "log"], false));
     for after in [5, 6, u64::MAX] {
@@ -226,7 +226,7 @@ async fn a_story_takes_the_place_of_the_one_before(world: World) -> anyhow::Resu
         assert_eq!((numbers(&page), page.last), ((first..=last).collect(), last));
         assert_eq!(numbers(&told(&world, 1, first - 2, 1).await?), [first - 1], "of the gap");
     }
-    // What was forgotten is gone, and of the other nothing is.
+    // Forgotten events are gone, and the other execution has all of its events.
     assert_eq!(world.count("SELECT count(*) FROM events WHERE execution_id = 1").await?.unwrap_or(1), 1);
     assert_eq!(numbers(&told(&world, 2, 0, 10).await?), [1]);
     drop(writer);
@@ -314,7 +314,7 @@ async fn a_page_is_of_one_moment_however_fast_the_record_moves(world: World) -> 
             }
         }
     });
-    // The first event that is written is the one that its row told until then.
+    // The first event that is written is the one that followed from the row until then.
     for number in 1..=BATCHES {
         let first = number.saturating_sub(KEPT).max(1);
         let batch = Batch { events: vec![log(1, number)], stories: vec![story(1, first, number)], ..Batch::default() };

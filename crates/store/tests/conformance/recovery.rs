@@ -78,7 +78,7 @@ async fn stories_of_the_living_and_of_those_awaited_go_on(world: World) -> anyho
     assert_eq!(execution.progress_events, told(3).newest);
     assert_eq!(incarnation, Some(lease(3).incarnation));
 
-    // Once nothing is awaited, it is left to rest.
+    // Once nothing is awaited, no leader reads it any more.
     let mut writer = world.writer().await?;
     writer.commit(Batch { stories: vec![Story { last: 4, ..told(3) }], ..Batch::default() }).await?;
     drop(writer);
@@ -89,7 +89,7 @@ async fn stories_of_the_living_and_of_those_awaited_go_on(world: World) -> anyho
 async fn of_many_reports_the_newest_are_recovered(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
     let many = u64::try_from(RECENT_MAX)? + 3;
-    // Two executions that tell the same, and logs between the reports.
+    // Two executions with the same reports, and logs between the reports.
     let events =
         |id| (1..=2 * many).map(move |number| if number % 2 == 0 { report(id, number) } else { log(id, number) });
     let batch = Batch {

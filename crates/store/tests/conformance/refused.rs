@@ -1,4 +1,4 @@
-//! A batch that the database refuses for what it holds, and what of it is at fault.
+//! A batch that the database refuses for its content, and the part of it that is at fault.
 //!
 //! Where the database is in memory, no other process can give it a rule to refuse by.
 
@@ -11,7 +11,7 @@ use sqlx::Connection;
 
 use crate::world::{World, accepted, action, event, log, raw, request, running, settled, story};
 
-/// Lets the columns that hold words from outside refuse one of them.
+/// Makes each column with text from outside refuse one text.
 async fn refuse_poison(world: &World) -> anyhow::Result<()> {
     let rules = if world.url.starts_with("postgres") {
         [
@@ -126,7 +126,7 @@ async fn a_database_that_can_not_hold_every_text_is_refused_at_the_start_with_th
     Ok(())
 }
 
-/// As on a full disk: SQLite takes the transaction back by itself, of which the driver knows nothing.
+/// As on a full disk: SQLite rolls the transaction back by itself, and the driver does not notice.
 #[tokio::test]
 async fn after_a_rollback_of_sqlites_own_the_same_store_goes_on() -> anyhow::Result<()> {
     let world = World::sqlite_file().await?;
@@ -158,7 +158,7 @@ async fn only_their_owner_may_read_the_files_of_a_journal() -> anyhow::Result<()
             assert_eq!(mode, 0o600, "{}", file.path().display());
         }
         store.close().await;
-        // One that an earlier version, or a restore, has left open to others.
+        // An earlier version, or a restore, may have left the file open to other users.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
     }
     Ok(())

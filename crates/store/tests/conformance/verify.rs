@@ -1,4 +1,4 @@
-//! A sound journal is found sound; whatever is changed behind its back is seen by the check that is there for it.
+//! A sound journal is found sound; each change behind its back is found by the check that is there for it.
 
 use slotline_protocol::{ActionId, Fence, OutcomeKind, Policy, Status};
 use slotline_scheduler::{Lease, Snapshot};
@@ -89,7 +89,7 @@ async fn what_was_enqueued_earlier_is_left_out(world: World) -> anyhow::Result<(
 
 async fn whatever_is_tampered_with_is_seen(world: World) -> anyhow::Result<()> {
     sound(&world).await?;
-    // Nobody else can reach a database in memory.
+    // No other process can reach a database in memory.
     if world.url.contains(":memory:") {
         return Ok(());
     }

@@ -89,7 +89,7 @@ impl World {
         Ok(Writer { lead: self.store.lead("test").await?, number: 0 })
     }
 
-    /// Everything a new leader would see. The leader before must be gone.
+    /// Everything that a new leader would read. The leader before must be gone.
     pub(crate) async fn recovered(&self) -> anyhow::Result<Recovered> {
         Ok(self.store.lead("reader").await?.recover().await?)
     }
@@ -104,7 +104,7 @@ impl World {
         Ok(())
     }
 
-    /// The one number that `statement` gives; `None` in memory, where nobody else can look.
+    /// The one number that `statement` gives; `None` in memory, where no other process can look.
     pub(crate) async fn count(&self, statement: &'static str) -> anyhow::Result<Option<i64>> {
         Ok(match &*self.url {
             url if url.starts_with("postgres") => {
@@ -282,7 +282,7 @@ pub(crate) fn report(id: i64, number: u64) -> Arc<Event> {
     event(id, number, What::Progress(Report { message: Some(format!("report {number}")), ..Report::default() }))
 }
 
-/// The record goes from `first` to `last`, and nothing was said.
+/// The record goes from `first` to `last`, without reports.
 pub(crate) fn story(id: i64, first: u64, last: u64) -> Story {
     Story {
         id: ExecutionId(id),
@@ -301,7 +301,7 @@ pub(crate) fn counters(next: i64) -> Counters {
     Counters { next_id: next, next_fence: next + 1, next_action: next + 2 }
 }
 
-/// Requests compare by what they say.
+/// Requests are equal if their content is.
 #[track_caller]
 pub(crate) fn assert_same_request(found: &Request, expected: &Request) {
     assert_eq!(format!("{found:?}"), format!("{expected:?}"));
