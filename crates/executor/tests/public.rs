@@ -134,7 +134,7 @@ impl Subscriber {
         Ok(envelope)
     }
 
-    /// What the next envelopes say, in short.
+    /// The next envelopes, in short.
     async fn take(&mut self, count: usize) -> Result<Vec<String>> {
         let mut all = Vec::new();
         for _ in 0..count {
@@ -185,7 +185,7 @@ async fn a_subscriber_that_comes_when_nobody_listened_misses_nothing_of_what_hap
         installation.cancel(&id.to_string()).await?;
         let end = loop {
             let envelope = subscriber.next().await?;
-            // What was noted before it came may be published again.
+            // Events that were noted before the subscriber came may be published again.
             if envelope["payload"]["execution_id"] == id && envelope["message_type"] == "execution.completed" {
                 break envelope;
             }

@@ -1,6 +1,6 @@
-//! What an executor is told by one who is not who he says: nothing of it changes anything.
+//! An executor gets messages of a sender under a false name: none of them changes anything.
 //!
-//! The liar has read all there is to read in public: who runs what, as which attempt, under which fence.
+//! The liar has read everything that is public: which execution runs, as which attempt, under which fence.
 
 use anyhow::{Context, Result, ensure};
 use slotline_broker::{Properties, Publication, Topology, topology};
@@ -23,7 +23,7 @@ struct Stand {
     slotline: Installation,
     honest: PlayedWorker,
     liar: PlayedWorker,
-    /// What runs.
+    /// The order of the running attempt.
     scheduled: Scheduled,
 }
 
@@ -57,7 +57,7 @@ impl Stand {
         }
     }
 
-    /// Says it in the honest worker's name: with no proof, with the proof of another body, with the liar's own.
+    /// Sends it in the honest worker's name: with no proof, with the proof of another body, with the liar's own.
     async fn lie<M: Message>(&self, payload: &M) -> Result<()> {
         let body = envelope::write(&Envelope::new(payload, "worker/played", Timestamp::from_micros(0)));
         let truth = envelope::write(&Envelope::new(&self.honest.account(), "worker/played", Timestamp::from_micros(0)));
@@ -75,7 +75,7 @@ impl Stand {
         Ok(())
     }
 
-    /// All that was said is dealt with, and the first still runs, at the honest worker, and the second waits.
+    /// All reports are processed, and the first execution still runs, at the honest worker, and the second waits.
     async fn nothing_has_changed(mut self) -> Result<()> {
         // The leader's session is one of the first of this broker.
         let mut queued = None;
@@ -84,7 +84,7 @@ impl Stand {
             queued = queued.or(self.honest.session.depth(&queue).await.ok());
         }
         ensure!(queued == Some(0), "all was taken out of the queue: {queued:?}");
-        // A question through the leader's loop, by which time all before it was dealt with.
+        // A question through the leader's loop; its answer comes after everything before it.
         self.slotline.ask(r#"{"ask":"pause","action_ref":"demo.echo","paused":false}"#).await?;
         assert_eq!(self.slotline.status(1).await?, Status::Scheduled);
         assert_eq!(self.slotline.status(2).await?, Status::Queued);
@@ -185,7 +185,7 @@ async fn forged_progress_is_not_recorded() -> Result<()> {
     Ok(())
 }
 
-/// Asks the leader, as executors ask it, with no code and with that of another journal's executors.
+/// Asks the leader, as executors ask it, with no proof and with the proof of another journal's executors.
 async fn ask_unproven(slotline: &Installation, ask: &str, reply_to: Option<&str>) -> Result<()> {
     let wrong = Key::new(&proof::Secret::new(&[0; 32]).context("long enough")?.of_executors());
     for proof in [None, Some(wrong.sign(Channel::Call, ask.as_bytes()))] {
@@ -203,7 +203,7 @@ async fn ask_unproven(slotline: &Installation, ask: &str, reply_to: Option<&str>
     Ok(())
 }
 
-/// Nothing has changed of the action, and its execution goes on, once the leader has dealt with all it was asked before.
+/// Nothing of the action has changed, and its execution goes on, once the leader has processed everything before.
 async fn the_action_is_as_it_was(mut slotline: Installation) -> Result<()> {
     slotline.put("demo.other", "{}").await?;
     let action = slotline.store.action(&ActionRef::new("demo.echo")?).await?.context("it is there")?;

@@ -74,7 +74,7 @@ impl Installation {
         Ok(())
     }
 
-    /// The headers by which the leader knows another executor.
+    /// The headers by which the leader recognizes another executor.
     pub(crate) async fn signed(&self, ask: &str) -> Result<BTreeMap<String, String>> {
         let key = Key::new(&self.store.secret().await?.of_executors());
         Ok([(PROOF_HEADER.to_owned(), key.sign(Channel::Call, ask.as_bytes()))].into())
@@ -107,7 +107,7 @@ impl Installation {
         Ok(())
     }
 
-    /// Hears all events from the leader, as another executor does whose clients watch.
+    /// Gets all events from the leader, as another executor does whose clients watch.
     pub(crate) async fn follow(&mut self) -> Result<Consumer> {
         let id = Uuid::from_u128(1);
         self.session.declare(&Topology::replies("slotline", id, 1)).await?;

@@ -1,4 +1,4 @@
-//! From the line to the worker and back, and what is told of it.
+//! From the line to the worker and back, and the reports of it.
 
 use anyhow::{Context, Result};
 use slotline_broker::Properties;
@@ -29,7 +29,7 @@ async fn a_completion_starts_the_next_in_line_and_each_leaves_after_its_commit()
         let ended = (scheduled.execution_id, 1);
         worker.complete(&scheduled, OutcomeKind::Completed).await?;
         if n < 3 {
-            // What is to start comes before what nobody waits for.
+            // The next dispatch comes before the record of an outcome, for which nothing waits.
             scheduled = worker.order().await?;
         }
         let recorded: Recorded = worker.order().await?;
@@ -85,7 +85,7 @@ async fn a_restarted_executor_goes_on_where_the_line_stood() -> Result<()> {
     for n in 2..=4 {
         let mut next: Scheduled = worker.order().await?;
         while next.execution_id == first.execution_id {
-            // Its heartbeat said that it holds nothing, so the dispatch came again, with the same fence.
+            // Its heartbeat showed that it holds nothing, so the dispatch came again, with the same fence.
             assert_eq!(next.fence, first.fence);
             next = worker.order().await?;
         }
@@ -146,7 +146,7 @@ async fn a_publisher_that_wants_the_end_is_told_it_even_by_the_next_leader() -> 
     let settled: Settled = slotline.replied().await?;
     assert_eq!((settled.message_id.as_deref(), settled.status), (Some("m1"), Status::Completed));
     assert_eq!(settled.result.context("a result")?.get(), "42");
-    // Whoever did not hear it asks again.
+    // A publisher that missed the answer asks again.
     slotline.publish(body, slotline.properties(Some("m1"))).await?;
     let again: Settled = slotline.replied().await?;
     assert_eq!((again.execution_id, again.status), (settled.execution_id, Status::Completed));
@@ -194,7 +194,7 @@ async fn a_stale_fence_changes_nothing() -> Result<()> {
     let scheduled: Scheduled = worker.order().await?;
     let stale = Scheduled { fence: Fence(scheduled.fence.0 - 1), ..scheduled.clone() };
     worker.complete(&stale, OutcomeKind::Failed).await?;
-    // The queue is first in, first out: had the stale word counted, the true one would come too late.
+    // The queue is first in, first out: if the stale report had counted, the true one would come too late.
     worker.complete(&scheduled, OutcomeKind::Completed).await?;
     slotline.reaches(1, Status::Completed).await?;
     slotline.stop_executor().await

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::PATIENCE;
 
-/// What the played worker knows the leader's answer by.
+/// The nonce by which the played worker recognizes the leader's answer.
 pub(crate) const NONCE: &str = "a-nonce";
 
 /// Publishes as a worker would, or a liar.
@@ -42,7 +42,7 @@ pub(crate) struct PlayedWorker {
     pub(crate) orders: Consumer,
     pub(crate) seen: (Epoch, u64),
     pub(crate) actions: Vec<Served>,
-    /// What the leader has made it known by.
+    /// The key that the leader has given it.
     pub(crate) key: Option<Key>,
     /// Type and payload of each order.
     pub(crate) inbox: std::collections::VecDeque<(String, Box<RawValue>)>,
@@ -66,7 +66,7 @@ impl PlayedWorker {
         let mut worker = Self { name, incarnation, session, orders, seen, actions, key: None, inbox };
         worker.heartbeat(10).await?;
         while worker.key.is_none() {
-            // A leader that comes later says so, and then gets to know this one.
+            // A leader that comes later greets first, and then learns of this worker.
             worker.receive().await?;
             worker.heartbeat(10).await?;
         }

@@ -67,7 +67,7 @@ async fn a_body_of_more_than_one_batch_is_taken_in_pieces_and_acked_as_a_whole()
         .collect();
     let properties = Properties { message_id: Some("many".to_owned()), ..Properties::default() };
     for _ in 0..2 {
-        // The second time each is known by the id that follows from its place.
+        // The second time each has the id that follows from its place.
         slotline.publish(serde_json::Value::from(requests.clone()).to_string(), properties.clone()).await?;
     }
     let letters = slotline.dead(2).await?;
@@ -145,7 +145,7 @@ async fn an_innocent_message_that_comes_again_is_run_whatever_has_happened_aroun
     for round in 1..=4 {
         slotline.stop_executor().await?;
         let (_, digest) = come_again(&slotline).await?;
-        // One process has ended in its midst, which was chance; each time it is forgotten.
+        // One process has ended in its midst, which was chance; each time the note is removed.
         slotline.store.suspect(digest, Uuid::from_u128(round)).await?;
         slotline.start_executor();
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -213,7 +213,7 @@ async fn the_same_message_id_runs_once_and_another_body_under_it_is_refused() ->
     assert_eq!(rejected.error.code, "idempotency_conflict");
     let page = PageRequest { cursor: None, limit: 10 };
     assert_eq!(slotline.store.executions(&Filter::default(), page).await?.data.len(), 1);
-    // Who left no address finds it among the dead, as it came.
+    // A publisher without a reply address finds its request among the dead letters, as it came.
     let mut silent = Properties { reply_to: None, ..slotline.properties(Some("once")) };
     silent.headers.insert("tenant".to_owned(), "seven".to_owned());
     slotline.publish(body, silent).await?;
@@ -289,7 +289,7 @@ async fn a_compressed_body_is_put_aside_by_that_reason_and_keeps_what_tells_how_
     let content = ("application/vnd.acme+json".to_owned(), "gzip".to_owned());
     let (content_type, content_encoding) = (Some(content.0.clone()), Some(content.1.clone()));
     slotline.publish(body, Properties { content_type, content_encoding, ..Properties::default() }).await?;
-    // An encoding of characters, as other clients name it, is none that matters.
+    // The name of a character encoding, which other clients set, does not matter.
     let readable = r#"{"message_type":"execution.requested","payload":{"action_ref":"demo.echo"}}"#;
     let content_encoding = Some("utf-8".to_owned());
     slotline.publish(readable, Properties { content_encoding, ..slotline.properties(None) }).await?;
