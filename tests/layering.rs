@@ -42,7 +42,7 @@ fn metadata() -> Metadata {
         .expect("cargo metadata")
 }
 
-/// The crate's short name, if it is one that is held to the map.
+/// The crate's short name, if the map has it.
 fn ours(package: &str) -> Option<&str> {
     let name = if package == BINARY { package } else { package.strip_prefix(PREFIX)? };
     (name != "tests").then_some(name)

@@ -46,7 +46,7 @@ enum When {
     Working,
     /// When it is started again after a SIGKILL at work.
     Recovering,
-    /// From its first start, and in mid-work it is asked to end.
+    /// From its first start, and in mid-work it gets the order to end.
     Ending,
 }
 
@@ -289,7 +289,8 @@ impl Pair {
         }
     }
 
-    /// Starts each process again that has ended. A process that was neither cut off nor asked to end must not have ended.
+    /// Starts each process again that has ended. A process that was neither cut off nor ordered to end must not have
+    /// ended.
     fn look(&mut self) -> anyhow::Result<()> {
         for member in [&mut self.executor, &mut self.worker] {
             if let Some(status) = member.ended()? {
@@ -327,7 +328,7 @@ impl Pair {
         }
     }
 
-    /// Asks both to end; returns how often one was cut off.
+    /// Orders both to end; returns how often one was cut off.
     async fn end(mut self) -> anyhow::Result<usize> {
         self.look()?;
         for member in [&mut self.worker, &mut self.executor] {

@@ -1,4 +1,4 @@
-//! The documents, held against the program: a missing or stale entry fails and is named.
+//! The documents, compared with the program: a missing or stale entry fails and is named.
 //!
 //! Fast and without servers: what has to run, runs on `slotline dev`.
 

@@ -196,7 +196,7 @@ mod tests {
         Ok(())
     }
 
-    /// `(tag, fence, attempt, start, end)` of each, held against `a`, `b`, `c`.
+    /// `(tag, fence, attempt, start, end)` of each, checked against `a`, `b`, `c`.
     fn check(attempts: &[(&str, u64, u32, u64, u64)], limit: usize) -> Result<(), String> {
         let stamp = |&(tag, fence, attempt, started, end): &(&str, u64, u32, u64, u64)| {
             let ended = (end > started).then_some(end);

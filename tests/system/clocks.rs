@@ -27,7 +27,7 @@ async fn waiting(offset: &'static str) -> anyhow::Result<World> {
 
 async fn what_is_due_stays_due(offset: &'static str, named: &str) -> anyhow::Result<()> {
     let mut world = waiting(offset).await?;
-    // The one with the wrong clock leads.
+    // The executor with the wrong clock leads.
     if world.leader().await? != Some(0) {
         world.executors[1].kill()?;
         eventually("the other leads", SOON, async || Ok((world.leader().await? == Some(0)).then_some(()))).await?;

@@ -1,5 +1,5 @@
-//! Commands that try to outlive their worker: no limit is passed, and they get no password. Needs root, as most of what they try
-//! does.
+//! Commands that try to outlive their worker: no limit is passed, and they get no password. Needs root, as most of the
+//! attempts do.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the log shows to operators: one line for each thing that they should know, and no second one.
+//! The log as operators read it: one line for each thing that they should know, and no second one.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -14,13 +14,13 @@ fn lines(daemon: &Daemon, words: &[&str]) -> Vec<String> {
     log.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
 }
 
-/// Waits for a line with these words, and gives it.
+/// Waits for a line with these words, and returns it.
 async fn says(daemon: &Daemon, words: &[&str]) -> anyhow::Result<String> {
     let what = format!("{} says {words:?}", daemon.name());
     eventually(&what, LATER, async || Ok(lines(daemon, words).into_iter().next())).await
 }
 
-/// How the one worker is shown.
+/// The table of workers, and whether the API shows the one worker as silent.
 async fn shown(world: &World) -> anyhow::Result<(String, bool)> {
     let workers = world.get("/api/v1/workers").await?;
     let table = world.slotline(&["workers"]).await?;

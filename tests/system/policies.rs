@@ -49,7 +49,7 @@ async fn a_policy_that_loses_requests_is_found_and_one_of_ours_ranks_above_it() 
         r#"{"message-ttl": 1000, "expires": 2000, "max-length": 1000, "overflow": "drop-head", "delivery-limit": 5}"#;
     world.rabbit.ctl(&["clear_policy", "--vhost", world.vhost()?, "slotline"]).await?;
     set(&world, "everything", ".*", everything, "0").await?;
-    // What is found out at once is found out by each leader; what takes its time is found while it leads.
+    // What is found at once is found by each leader; what takes its time is found while it leads.
     restart_executor(&mut world).await?;
     for what in FATAL {
         until_warned(&world, what, true).await?;

@@ -40,7 +40,7 @@ impl Bookkeeper {
         Ok(serde_json::from_str(&line.context("the bookkeeper ended")?)?)
     }
 
-    /// Waits until the books have an end for each execution of the journal, and holds them against it.
+    /// Waits until the books have an end for each execution of the journal, and compares them with it.
     async fn agrees(&mut self, world: &World) -> Result<Value> {
         let journal = ends(world).await?;
         let mut books = Value::Null;

@@ -14,7 +14,7 @@ const AMQP: &str = "amqp://slotline:secret@127.0.0.1/%2f";
 const LEADER: &str = "127.0.0.1:7070";
 const STANDBY: &str = "127.0.0.1:7071";
 
-/// What builds takes too long to be run here: it is held against what there is.
+/// Builds, which take too long to run here: their names are compared with the files.
 const BUILDS: [&str; 4] = [
     "cargo run --release -- demo",
     "cargo run --release -- dev",
@@ -22,7 +22,7 @@ const BUILDS: [&str; 4] = [
     "cargo bench -p slotline-tests --bench compare",
 ];
 
-/// The executions of `deploy.app`: one of the command line, two of Python, one of `curl`, one whose end is waited for.
+/// The executions of `deploy.app`: one of the command line, two of Python, one of `curl`, one whose end is awaited.
 const DEPLOYED: usize = 5;
 
 fn blocks(path: &'static str) -> Vec<Block> {

@@ -91,7 +91,7 @@ fn ran_once(stamps: &[Stamp]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// After the journal went back with `long` running: it is shown, holds its slot, and ends as itself.
+/// After the journal went back with `long` running: it is shown, holds its slot, and ends under its own id.
 async fn comes_through(world: &World, long: &Stamp) -> anyhow::Result<()> {
     let shown =
         eventually("what only a worker knew is shown", SOON, async || Ok(world.execution(long.execution).await.ok()))

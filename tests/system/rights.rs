@@ -114,7 +114,8 @@ async fn with_least_rights_all_runs_and_no_forgery_of_any_user_changes_anything(
         }
         // Older brokers pass copies (`CC`) on whatever the rights; the exchange leads only to the requests queue.
         let _ = say(&world, "publisher", EXECUTIONS, "execution.requested", &[&key], &json!({})).await;
-        // A worker's user may publish more, and with copies on older brokers all of it; without a proof it is not believed.
+        // A worker's user may publish more, and with copies on older brokers all of it; without a proof it is not
+        // believed.
         let _ = say(&world, "worker", WORK, &key, &[], &body).await;
         let _ = say(&world, "worker", WORK, "execution.progress", &[&key], &body).await;
         // Nor from a user that may publish everything.

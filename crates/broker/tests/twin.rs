@@ -1,4 +1,4 @@
-//! What only the in-process broker can be made to do: faults on demand, and expiry on a clock of the test.
+//! What only the in-process broker can do for a test: faults on demand, and expiry on a clock of the test.
 
 use std::time::Duration;
 

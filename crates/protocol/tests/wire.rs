@@ -1,4 +1,4 @@
-//! The wire shapes, held against golden files: what is written there must be read, and written again, for ever.
+//! The wire shapes, compared with golden files: what is written there must be read, and written again, for ever.
 //!
 //! A shape may only grow: add a field to a golden file, never take one away.
 

@@ -1,4 +1,4 @@
-//! Run-ahead: who is sent to the worker of the one before, when it has its slot, and how it is taken back.
+//! Run-ahead: which execution is sent to the worker of the one before, when it has its slot, and how it is taken back.
 
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{OutcomeKind, Status};

@@ -1,4 +1,5 @@
-//! Cancelling, from any state: in line it acts at once; at work it asks, and only the worker's word ends it.
+//! Cancelling, from any state: in line it acts at once; at work it sends an order, and only the worker's report ends
+//! it.
 
 use slotline_protocol::message::{EndReason, Failure};
 use slotline_protocol::{ExecutionId, OutcomeKind, Status};

@@ -1,4 +1,4 @@
-//! When an incarnation is lost, and what becomes of what it held.
+//! When an incarnation is lost, and what becomes of the attempts that it held.
 
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{Fence, OutcomeKind, Status};
@@ -159,7 +159,7 @@ fn a_worker_that_ended_at_its_fence_or_drained_costs_no_charge() {
 fn an_attempt_that_only_a_heartbeat_has_shown_to_run_counts_once_it_is_lost() {
     let mut world = World::with_line("email", slots(1));
     world.submit(["a"]);
-    // The word of its start was lost with its worker.
+    // The report of its start was lost with its worker.
     world.beat(WORKER);
     assert_eq!(world.snapshot("a").lease.expect("it is out").started_at, None);
     world.end_worker(WORKER, EndReason::Replaced);

@@ -1,4 +1,4 @@
-//! The scheduler, rule by rule and against chance, over a small world of which the test is the master.
+//! The scheduler, rule by rule and against chance, in a small world that the test controls.
 
 mod ahead;
 mod cancel;

@@ -93,7 +93,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             queue_timeout,
             max_queue_length,
             max_lost_attempts,
-            // Chains are the business of `ahead`, and of the simulation.
+            // Chains are tested by `ahead`, and by the simulation.
             run_ahead: 0,
             retry: Retry {
                 max_attempts,
@@ -137,7 +137,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     world: World,
     reference: Reference,
-    /// Everything that workers ever said of an attempt's end.
+    /// Every report of an attempt's end that a worker ever sent.
     words: Vec<Input>,
     steps: usize,
 }
@@ -230,7 +230,7 @@ impl Run {
 
     // ---- what happens ----
 
-    /// Both hear the same; then each grant is put to the reference, and both must agree.
+    /// Both get the same input; then each grant is put to the reference, and both must agree.
     fn tell(&mut self, input: Input) {
         self.reference.now = self.world.now;
         self.reference.hear(&input);
@@ -345,7 +345,8 @@ impl Run {
         self.reference.now = end;
     }
 
-    /// All but one go on beating; the probes prove its silence. It may still live, and is told so when it beats again.
+    /// All but one go on beating; the probes prove its silence. It may still live, and gets the notice of its loss when
+    /// it beats again.
     fn silence(&mut self, silent: &str) {
         self.tell(Input::SessionOpened);
         self.pass(LEASE);
@@ -374,7 +375,7 @@ impl Run {
         all.get(pick.checked_rem(all.len())?).cloned()
     }
 
-    /// From now on everyone behaves: whatever was accepted comes to its end.
+    /// From now on every worker behaves: whatever was accepted comes to its end.
     fn drain(&mut self) {
         for name in ACTIONS {
             let (_, limits, _) = self.world.actions[name].clone();

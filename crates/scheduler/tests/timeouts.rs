@@ -1,4 +1,4 @@
-//! The queue time-out, the one time-out that the executor judges; and that no timer outlives what it was about.
+//! The queue time-out, the one time-out that the executor judges; and that no timer outlives its purpose.
 
 use slotline_protocol::message::EndReason;
 use slotline_protocol::{OutcomeKind, Status};

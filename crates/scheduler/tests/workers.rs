@@ -1,4 +1,4 @@
-//! Which worker gets what: the least loaded that serves the action and has room; ready actions take turns.
+//! Which worker gets which execution: the least loaded that serves the action and has room; ready actions take turns.
 
 use slotline_protocol::Status;
 use slotline_protocol::http::WaitReason;
@@ -78,7 +78,7 @@ fn what_a_worker_is_too_short_to_start_keeps_its_place_and_is_not_sent_there_aga
     world.start_worker("w2", 2);
     assert_eq!(world.held_by("w2"), ["b", "c"], "whoever stood first is first again");
     assert_eq!(world.snapshot("c").attempt, before + 1, "its number is used up");
-    // It says what it takes by now.
+    // Its heartbeat lists what it takes by now.
     world.beat("w1");
     assert_eq!(world.held_by("w1"), ["a", "d"], "the fourth slot, and room enough");
     assert_eq!(world.snapshot("b").losses, 0, "uncharged");

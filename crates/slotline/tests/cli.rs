@@ -228,7 +228,7 @@ fn a_report_that_no_worker_receives_fails_no_script() -> anyhow::Result<()> {
         assert!(output.status.success(), "{socket:?}: {output:?}");
         assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{socket:?}: {output:?}");
     }
-    // Nor does a report that is none, where a worker runs the script.
+    // Nor does an invalid report, where a worker runs the script.
     let running = [("SLOTLINE_PROGRESS_SOCKET", "left")];
     for (arguments, expected) in
         [(["progress", "--step", "1-2"], "--step"), (["progress", "--stepp", "1/2"], "--stepp")]
@@ -237,7 +237,7 @@ fn a_report_that_no_worker_receives_fails_no_script() -> anyhow::Result<()> {
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
     }
-    // Settings are none of its business.
+    // It reads no settings.
     let output = desk.slotline(&["progress", "on it"], &[("SLOTLINE_CONFIG", "none.toml")])?;
     assert!(output.status.success(), "{output:?}");
     Ok(())

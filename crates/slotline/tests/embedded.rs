@@ -206,7 +206,7 @@ fn apply_shows_what_differs_and_takes_a_file_whole_or_not_at_all() -> anyhow::Re
     assert_eq!(dev.json(&["actions", "more.one"])?["policy"]["limit"], 2, "a dry run changes nothing");
     assert_eq!(shown(changed, &["--reason", "more of them"])?, format!("more.one changed\n{differences}"));
 
-    // One that can't be taken, and none is.
+    // One of them can't be taken, so none is.
     let bad = "[[action]]\nref = 'more.two'\n[[action]]\nref = 'more.bad'\nschema = { type = 'nonsense' }\n";
     for arguments in [&["--dry-run"][..], &[]] {
         let refused = apply(bad, arguments)?;
@@ -252,7 +252,7 @@ fn a_limit_for_a_while_stands_beside_the_declared_one_and_ends_by_itself() -> an
     assert_eq!(cleared, "the limit of test.slow is 1, as declared\n");
     assert!(dev.slotline(&["limit", "test.slow", "--clear"])?.status.success(), "once more changes nothing");
 
-    // One that is over while no process is there is ended by the next.
+    // An override that is over while no process is there is ended by the next.
     dev.json(&["limit", "test.slow", "2", "--for", "1s"])?;
     let dev = Dev::start_in(dev.stop()?)?;
     let begun = Instant::now();
@@ -333,7 +333,7 @@ fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -
     assert!(live.status.success() && printed(&live).contains("All of it holds."), "{}", printed(&live));
     let folder = dev.stop()?;
     let folder = folder.path();
-    // Another program's, in the ways in which that may be.
+    // A database of another program, in the ways in which that may be.
     std::fs::write(folder.join("empty.db"), "")?;
     std::fs::write(folder.join("text.db"), "no database at all, but long enough to be looked at as one".repeat(100))?;
     let foreign = [0x53, 0x51, 0x4c, 0x69, 0x74, 0x65];

@@ -68,7 +68,7 @@ fn aligned(cells: &[String], widths: &[usize]) -> String {
     cells.collect::<Vec<_>>().join("  ")
 }
 
-/// What has no column: broken promises, processors' seconds, and what only this measure has.
+/// The values without a column: broken promises, processors' seconds, and what only this measure has.
 fn notes(figure: &Figure) -> String {
     let mut notes = Vec::new();
     for (count, what) in [

@@ -11,7 +11,7 @@ use super::{Action, Execution, Reference, State, Worker};
 use crate::world::HEARTBEAT;
 
 impl Reference {
-    /// What an input changes before anything is granted. Losses by silence come in by `lose`.
+    /// Applies what an input changes before anything is granted. Losses by silence come in by `lose`.
     pub(crate) fn hear(&mut self, input: &Input) {
         match input {
             Input::ActionPut { id, action_ref, limits, paused } => {
@@ -97,7 +97,7 @@ impl Reference {
         }
     }
 
-    /// What is due by now.
+    /// Applies what is due by now.
     pub(crate) fn fire(&mut self) {
         if self.next_probe <= self.now {
             self.next_probe = self.now + HEARTBEAT;
@@ -137,7 +137,7 @@ impl Reference {
         }
     }
 
-    /// A grant that the scheduler made: was it right?
+    /// Checks a grant that the scheduler made.
     pub(crate) fn grant(&mut self, (id, attempt): AttemptKey, fence: Fence, worker: Incarnation) {
         assert!(self.is_ready(id), "{id} is not next: {:?}", self.live[&id]);
         let one = &self.live[&id];
@@ -158,7 +158,7 @@ impl Reference {
         assert!(of_action.is_le() && of_line.is_le(), "{id} is one too many");
     }
 
-    /// The scheduler chose how long `id` backs off: within bounds?
+    /// Checks that the time that the scheduler chose for `id` to back off is within bounds.
     pub(crate) fn backs_off(&mut self, id: ExecutionId, until: Timestamp) {
         let Some(one) = self.live.get_mut(&id) else { return };
         let retry = self.actions[&one.action].limits.retry;
@@ -262,7 +262,7 @@ impl Reference {
         one.state = State::BackingOff { until: None, keeps_slot };
     }
 
-    /// Who kept a slot that is one too many by now waits in line for another; the last in place first.
+    /// An execution that kept a slot which is one too many by now waits in line for another; the last in place first.
     fn shed(&mut self, action: ActionId) {
         let resuming = |one: &Execution| one.action == action && one.state == State::Resuming;
         let mut ids: Vec<_> =

@@ -1,5 +1,6 @@
-//! The scheduler as one would write it with all the time in the world: one flat list of executions, every question
-//! answered by looking at all of them. It knows what may happen, not whose turn it is; it checks each grant it is shown.
+//! The scheduler as it could be written with unlimited time to run: one flat list of executions, every question
+//! answered by looking at all of them. It knows which grants may be made, not which comes next; it checks each grant of
+//! the scheduler.
 
 mod happenings;
 
@@ -130,7 +131,7 @@ impl Reference {
         self.actions[&execution.action].limits.key_limit
     }
 
-    /// How the slots in use stand to the limits; `None` limits are never reached.
+    /// How the slots in use compare with the limits; `None` limits are never reached.
     fn stands(&self, execution: &Execution) -> (Ordering, Ordering) {
         let compare =
             |used: usize, limit: Option<u32>| limit.map_or(Ordering::Less, |limit| used.cmp(&(limit as usize)));
@@ -176,7 +177,7 @@ impl Reference {
         (serves && has_room).then_some((leases, worker.capacity))
     }
 
-    /// No slot, no worker or no one waiting is left.
+    /// Fails if a slot, a worker with room and an execution that waits for them are left.
     pub(crate) fn assert_work_is_conserved(&self) {
         for (id, execution) in &self.live {
             if self.is_ready(*id) {
@@ -196,7 +197,7 @@ impl Reference {
         timers.chain([self.next_probe]).min().expect("at least the probe")
     }
 
-    /// Why `id` waits, who holds it up, and its position.
+    /// Why `id` waits, which executions hold it up, and its position.
     pub(crate) fn explain(&self, id: ExecutionId) -> Option<(WaitReason, Vec<ExecutionId>, u64)> {
         let execution = self.live.get(&id)?;
         let action = &self.actions[&execution.action];

@@ -1,4 +1,4 @@
-//! What came of it: the questions that tests ask.
+//! The results of what happened: the questions that tests ask.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +78,7 @@ impl World {
         self.orders.iter().filter_map(recall).collect()
     }
 
-    /// Executions that the worker holds, by the scheduler's word.
+    /// Executions that the worker holds, by the scheduler's state.
     pub(crate) fn held_by(&self, worker: &str) -> Vec<String> {
         let leases = self.scheduler.leases_of(self.incarnation(worker));
         leases.into_iter().map(|((id, _), _)| self.name(id)).collect()

@@ -1,5 +1,5 @@
-//! A small world around the scheduler: workers that do as they are told, virtual time, a journal, and names for
-//! executions. Tests say what happens and ask what came of it; nothing here decides anything.
+//! A small world around the scheduler: workers that obey, virtual time, a journal, and names for executions. Tests set
+//! what happens and ask for the results; nothing here decides anything.
 
 mod answers;
 mod worker;
@@ -59,7 +59,7 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_micros(1_000_000_000_000_000) + Duration::from_secs(seconds)
 }
 
-/// What the journal held at some time.
+/// The journal at some time.
 pub(crate) struct Dump {
     journal: BTreeMap<ExecutionId, Snapshot>,
     ended: Vec<Incarnation>,
@@ -77,7 +77,7 @@ pub(crate) struct World {
     names: BTreeMap<ExecutionId, String>,
     tokens: u64,
     incarnations: u128,
-    /// What a database would hold, by the effects alone.
+    /// The expected content of a database, by the effects alone.
     pub(crate) journal: BTreeMap<ExecutionId, Snapshot>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) attempts: Vec<AttemptEnded>,
@@ -92,10 +92,10 @@ pub(crate) struct World {
     pub(crate) recovered: Vec<ExecutionId>,
     pub(crate) unknown_actions: BTreeSet<ActionRef>,
     pub(crate) evidence: Option<Evidence>,
-    /// Words with numbers that no journal can have come to.
+    /// Reports with numbers that no journal can have come to.
     pub(crate) wild: u32,
     pub(crate) ended: Vec<Incarnation>,
-    /// Who was greeted, by which leader.
+    /// The incarnations that were greeted, each with the epoch of its leader.
     greeted: Vec<(Epoch, Incarnation)>,
     statuses: BTreeMap<ExecutionId, Status>,
     granted: BTreeMap<Fence, ExecutionId>,
@@ -139,7 +139,7 @@ impl World {
         world
     }
 
-    /// One action, and a worker with all the room in the world.
+    /// One action, and a worker with more room than is needed.
     pub(crate) fn with_line(name: &str, limits: Limits) -> Self {
         Self::without_workers(name, limits).with_worker(WORKER, 1_000_000)
     }
@@ -166,12 +166,12 @@ impl World {
 
     // ---- what happens ----
 
-    /// Tells the scheduler, and lets the world hear what it owes.
     /// How many greetings there were, over all leaders.
     pub(crate) fn greeted(&self) -> usize {
         self.greeted.len()
     }
 
+    /// Passes an input to the scheduler, and applies its effects to the world.
     pub(crate) fn tell(&mut self, input: Input) {
         self.scheduler.handle(input, self.now);
         self.settle_batch();
@@ -267,13 +267,13 @@ impl World {
         self.end(name, OutcomeKind::Failed);
     }
 
-    /// The worker that holds it says how it ended.
+    /// The worker that holds it reports how it ended.
     pub(crate) fn end(&mut self, name: &str, kind: OutcomeKind) {
         let input = self.word(name, kind);
         self.tell(input);
     }
 
-    /// What the worker that holds it would say of its end; the worker then only waits for `recorded`.
+    /// The worker's report of its end, not yet delivered; the worker then only waits for `recorded`.
     pub(crate) fn word(&mut self, name: &str, kind: OutcomeKind) -> Input {
         let (key, fence, incarnation) = self.let_go(name);
         if kind == OutcomeKind::Completed
@@ -284,7 +284,7 @@ impl World {
         Input::Completed { key, fence, incarnation, outcome: outcome(kind, self.now) }
     }
 
-    /// What the worker that holds it would say to hand it back.
+    /// The worker's report that hands it back, not yet delivered.
     pub(crate) fn hand_back(&mut self, name: &str, started: bool, reason: &str) -> Input {
         let (key, fence, incarnation) = self.let_go(name);
         Input::Returned { key, fence, incarnation, started, reason: reason.to_owned() }
@@ -311,7 +311,7 @@ impl World {
         self.beat(name);
     }
 
-    /// A new process under this name, as a new incarnation that nobody has heard of yet.
+    /// A new process under this name, as a new incarnation that the leader does not know yet.
     pub(crate) fn add_worker(&mut self, name: &str, capacity: u32, serves: Vec<ActionRef>) {
         self.incarnations += 1;
         let worker = FakeWorker {
@@ -339,13 +339,13 @@ impl World {
         self.beat(worker);
     }
 
-    /// A heartbeat of the worker as it stands.
+    /// A heartbeat of the worker in its present state.
     pub(crate) fn beat(&mut self, name: &str) {
         let heartbeat = self.worker(name).heartbeat(self.now);
         self.tell(Input::Heartbeat(heartbeat));
     }
 
-    /// Orders to the worker vanish until it hears again.
+    /// Orders to the worker vanish until [`Self::undeafen`].
     pub(crate) fn deafen(&mut self, name: &str) {
         self.worker_mut(name).is_deaf = true;
     }
@@ -384,7 +384,7 @@ impl World {
         self.probe(ProbedQueue::Heartbeats);
     }
 
-    /// Everyone completes what they hold, in the order of the grants, until nothing is left to start.
+    /// Every worker completes what it holds, in the order of the grants, until nothing is left to start.
     pub(crate) fn run_until_idle(&mut self) {
         while let Some(name) = self.running().first().cloned() {
             self.complete(&name);
@@ -493,7 +493,7 @@ impl World {
                 let known = self.granted.insert(lease.fence, id);
                 assert!(known.map_or(rises, |known| known == id), "fences rise, and none is given twice: {lease:?}");
             }
-            // That it runs is the worker's to tell.
+            // A worker's report announces that it runs.
             if snapshot.status != Status::Running {
                 assert_eq!(self.statuses.get(&id), Some(&snapshot.status), "every move is announced");
             }

@@ -16,13 +16,13 @@ pub(crate) struct FakeWorker {
     pub(crate) draining: bool,
     pub(crate) holding: BTreeMap<AttemptKey, (Fence, Holding)>,
     pub(crate) unrecorded: BTreeMap<AttemptKey, Fence>,
-    /// What it holds to start after another, and after which.
+    /// The attempts that it holds to start after another, each with the one before.
     pub(crate) waiting: BTreeMap<AttemptKey, AttemptKey>,
     pub(crate) seen: (Epoch, u64),
     pub(crate) is_lost: bool,
     /// Orders to it vanish.
     pub(crate) is_deaf: bool,
-    /// What it was sent, by attempt.
+    /// The dispatches that it got, by attempt.
     pub(crate) granted: BTreeMap<AttemptKey, Dispatch>,
     pub(crate) wants_account: bool,
     pub(crate) highest: Highest,
@@ -73,7 +73,7 @@ impl FakeWorker {
         Account { part: 0, parts: 1, attempts: held.chain(ended).map(shown).collect() }
     }
 
-    /// The attempt is over; what is said of it is kept until recorded.
+    /// The attempt is over; its report is kept until recorded.
     pub(crate) fn let_go(&mut self, key: AttemptKey) -> Fence {
         let (fence, _) = self.holding.remove(&key).expect("it holds the attempt");
         self.unrecorded.insert(key, fence);
@@ -81,7 +81,7 @@ impl FakeWorker {
         fence
     }
 
-    /// The attempt has completed: whoever waited for it begins.
+    /// The attempt has completed: the one that waited for it begins.
     pub(crate) fn release(&mut self, key: AttemptKey, begun: &mut BTreeSet<AttemptKey>) {
         let next: Vec<_> = self.waiting.iter().filter(|(_, after)| **after == key).map(|(next, _)| *next).collect();
         for key in next {
@@ -93,7 +93,8 @@ impl FakeWorker {
         }
     }
 
-    /// As a real one: drops what is not above the highest number seen, and a dispatch of something it has.
+    /// As a real one: drops an order whose number is not above the highest seen, and a dispatch of an attempt that it
+    /// has.
     pub(crate) fn receive(&mut self, epoch: Epoch, sent: &Sent, begun: &mut BTreeSet<AttemptKey>) {
         if self.is_deaf || (epoch, sent.n) <= self.seen {
             return;
@@ -129,7 +130,7 @@ impl FakeWorker {
                     *state = Holding::Cancelling;
                 }
             }
-            // A test says what comes of it.
+            // A test decides what comes of it.
             Order::Recall { .. } => {}
             Order::Lost => self.is_lost = true,
         }

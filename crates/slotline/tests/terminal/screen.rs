@@ -72,7 +72,7 @@ impl Screen {
 
     fn put(&mut self, c: char) {
         if self.column >= self.columns {
-            // One that was filled with blanks to the edge was ended that way on purpose.
+            // A line that was filled with blanks to the edge was ended that way on purpose.
             if self.lines[self.row].last() != Some(&' ') {
                 self.wrapped.push(self.lines[self.row].iter().collect());
             }
