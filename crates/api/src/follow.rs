@@ -125,7 +125,7 @@ impl<P: PastEvents> EventFollower<P> {
     pub(crate) async fn next(&mut self) -> Next {
         loop {
             if let Some(event) = self.page.pop_front() {
-                return self.return_event(Arc::new(LiveEvent::new(event)));
+                return self.return_event(Arc::new(LiveEvent::new(Arc::new(event))));
             }
             if self.is_over {
                 return Next::Over;

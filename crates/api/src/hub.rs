@@ -21,12 +21,12 @@ pub const BUFFER_MAX: usize = 256;
 /// One event with its JSON, which is made once for all subscribers.
 #[derive(Debug)]
 pub struct LiveEvent {
-    pub event: Event,
+    pub event: Arc<Event>,
     json: OnceLock<Arc<str>>,
 }
 
 impl LiveEvent {
-    pub fn new(event: Event) -> Self {
+    pub fn new(event: Arc<Event>) -> Self {
         Self { event, json: OnceLock::new() }
     }
 

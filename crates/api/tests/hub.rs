@@ -10,14 +10,9 @@ use slotline_protocol::record::{Event, What};
 use slotline_protocol::{ActionRef, ExecutionId, Status, Timestamp};
 
 fn live(id: i64, number: u64, action: &str, what: What) -> Arc<LiveEvent> {
-    Arc::new(LiveEvent::new(Event {
-        execution_id: ExecutionId(id),
-        action_ref: ActionRef::new(action).expect("a name"),
-        number,
-        attempt: 1,
-        timestamp: Timestamp::from_micros(0),
-        what,
-    }))
+    let (action_ref, timestamp) = (ActionRef::new(action).expect("a name"), Timestamp::from_micros(0));
+    let event = Event { execution_id: ExecutionId(id), action_ref, number, attempt: 1, timestamp, what };
+    Arc::new(LiveEvent::new(event.into()))
 }
 
 fn started(id: i64, number: u64) -> Arc<LiveEvent> {

@@ -110,7 +110,7 @@ async fn a_client_that_never_reads_delays_no_other_and_holds_no_more_than_its_bu
     let begun = Instant::now();
     for number in 2..=EVENTS {
         let log = What::Log { stream: Stream::Stdout, lines: lines.clone() };
-        world.hub.publish(&[Arc::new(LiveEvent::new(event(world.waiting, number, log)))]);
+        world.hub.publish(&[Arc::new(LiveEvent::new(event(world.waiting, number, log).into()))]);
         assert_eq!(quick.frame().await?.number(), number);
     }
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());

@@ -106,7 +106,8 @@ impl Crew {
 /// A name is of one execution: one that was taken over from a worker goes without where the journal knows another.
 async fn spare_known(store: &Store, batch: &mut Batch) -> Result<(), slotline_store::Error> {
     let recovered = batch.accepted.iter_mut().filter(|accepted| accepted.request.digest == UNKNOWN_DIGEST);
-    let mut requests: Vec<&mut Request> = recovered.map(|accepted| &mut accepted.request).collect();
+    // Nothing else has these requests, so that none is copied.
+    let mut requests: Vec<&mut Request> = recovered.map(|accepted| Arc::make_mut(&mut accepted.request)).collect();
     let names: Vec<_> = requests.iter().filter_map(|request| request.name.clone()).collect();
     let known = store.find_messages(&names).await?;
     for request in &mut requests {
@@ -124,10 +125,10 @@ async fn find_heirs(store: &Store, letters: &mut Letters) -> Result<(), slotline
         return Ok(());
     }
     let ids: Vec<ExecutionId> = inherited.iter().map(|settled| settled.id).collect();
-    let requests: BTreeMap<_, _> = store.requests(&ids).await?.into_iter().collect();
+    let mut requests: BTreeMap<_, _> = store.requests(&ids).await?.into_iter().collect();
     letters.settled.extend(inherited.into_iter().filter_map(|settled| {
-        let request = requests.get(&settled.id).filter(|request| request.reply == Reply::Settled)?;
-        Some((Arc::new(request.clone()), settled))
+        let request = requests.remove(&settled.id).filter(|request| request.reply == Reply::Settled)?;
+        Some((Arc::new(request), settled))
     }));
     Ok(())
 }

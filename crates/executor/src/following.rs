@@ -59,7 +59,9 @@ pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: Cancell
 /// Passes on the events from the leader.
 pub(crate) fn deliver(hub: &Hub, delivery: &Delivery) {
     match serde_json::from_slice::<Vec<Event>>(&delivery.body) {
-        Ok(events) => hub.publish(&events.into_iter().map(|event| Arc::new(LiveEvent::new(event))).collect::<Vec<_>>()),
+        Ok(events) => {
+            hub.publish(&events.into_iter().map(|event| Arc::new(LiveEvent::new(Arc::new(event)))).collect::<Vec<_>>())
+        }
         Err(error) => {
             tracing::warn!(error = %chain(&error), "dropped events of the leader that can't be read");
             hub.resync();

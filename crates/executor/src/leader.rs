@@ -28,7 +28,7 @@ use slotline_broker::{Publication, Tag};
 use slotline_protocol::message::Lineage;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionRef, Epoch, ExecutionId, RequestName, Timestamp, chain};
-use slotline_scheduler::{Config as SchedulerConfig, Counters, Limits, RecoveredAction, Scheduler, Snapshot};
+use slotline_scheduler::{Config as SchedulerConfig, Limits, RecoveredAction, Scheduler, Snapshot};
 use slotline_store::Recovered;
 
 use crate::answer::Desk;
@@ -200,7 +200,7 @@ impl<P> Leader<P> {
         let mut scheduler = Scheduler::recover(
             SchedulerConfig { lease: settings.lease, heartbeat: settings.heartbeat },
             epoch,
-            Counters { next_id: counters.next_id, next_fence: counters.next_fence, next_action: counters.next_action },
+            counters,
             actions,
             live,
             ended,

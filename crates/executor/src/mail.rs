@@ -118,7 +118,7 @@ impl Postman {
         }
         mail.dead.extend(letters.refusals.iter().map(|refusal| self.dead_letter(refusal)));
         for (request, settled) in letters.settled {
-            self.reply(&mut mail, &request, &settled_payload(&request, settled), now);
+            self.reply(&mut mail, &request, &settled_payload(&request, &settled), now);
         }
         mail
     }
@@ -529,15 +529,15 @@ fn message_id(request: &Request) -> Option<String> {
     request.name.as_ref().map(|name| name.message_id().to_owned())
 }
 
-fn settled_payload(request: &Request, settled: Settled) -> message::Settled {
+fn settled_payload(request: &Request, settled: &Settled) -> message::Settled {
     message::Settled {
         message_id: message_id(request),
         execution_id: settled.id,
-        action_ref: settled.action_ref,
+        action_ref: settled.action_ref.clone(),
         status: settled.status,
         attempt: settled.counts_as,
-        result: settled.result,
-        error: settled.error,
+        result: settled.result.clone(),
+        error: settled.error.clone(),
         settled_at: settled.ended_at,
     }
 }

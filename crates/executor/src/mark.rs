@@ -256,7 +256,7 @@ impl Marks {
                 mark.batch
             ));
         }
-        if mark.next.exceed(standing.counters.into_numbers()) {
+        if mark.next.exceed(standing.counters.into()) {
             return doubted("it has not given numbers that were given".to_owned());
         }
         // Every leader leaves a mark before it gives anything, so that no leader gave anything after the one of this mark.
@@ -277,17 +277,6 @@ impl Marks {
             return doubted("the log of the database is behind where it was".to_owned());
         }
         Judgement::Sound { skips: mark.life != standing.life }
-    }
-}
-
-/// The store's counters are the scheduler's by another name.
-trait IntoNumbers {
-    fn into_numbers(self) -> Numbers;
-}
-
-impl IntoNumbers for slotline_store::Counters {
-    fn into_numbers(self) -> Numbers {
-        Numbers { execution: self.next_id, fence: self.next_fence, action: self.next_action }
     }
 }
 
@@ -321,7 +310,7 @@ impl Hand {
         reserve: i64,
         unlooked_max: u32,
     ) -> Self {
-        let next = standing.counters.into_numbers();
+        let next = Numbers::from(standing.counters);
         let mut retired = marks.retired();
         if let Some(mark) = marks.newest()
             && mark.journal.identity == standing.lineage.identity
@@ -543,7 +532,7 @@ mod tests {
     use super::*;
 
     fn standing() -> Standing {
-        let counters = slotline_store::Counters { next_id: 100, next_fence: 100, next_action: 3 };
+        let counters = Counters { next_id: 100, next_fence: 100, next_action: 3 };
         Standing {
             lineage: Lineage { identity: uuid::Uuid::from_u128(7), generation: 1 },
             former: (Epoch(5), 40),

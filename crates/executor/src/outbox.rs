@@ -93,9 +93,9 @@ pub struct Letters {
     pub refused: Vec<Turned>,
     pub rejections: Vec<Rejection>,
     pub refusals: Vec<Refusal>,
-    pub settled: Vec<(Arc<Request>, Settled)>,
+    pub settled: Vec<(Arc<Request>, Arc<Settled>)>,
     /// Ends of executions that an earlier term accepted: only the journal knows which publishers wait for them.
-    pub inherited: Vec<Settled>,
+    pub inherited: Vec<Arc<Settled>>,
     /// Publishers that wait for an end that only the journal knows.
     pub ended: Vec<(Arc<Request>, ExecutionId)>,
     pub probe: bool,
@@ -205,39 +205,18 @@ pub(crate) fn pack(
         }
     }
     batch.live = effects.changed.iter().filter_map(|id| scheduler.snapshot(*id)).collect();
-    batch.attempts = effects
-        .attempts
-        .into_iter()
-        .map(|ended| store::EndedAttempt {
-            execution_id: ended.id,
-            attempt: ended.attempt,
-            fence: ended.lease.fence,
-            worker: Some(ended.lease.worker),
-            outcome: ended.outcome,
-            result: ended.result,
-            error: attempt_errors.remove(&(ended.id, ended.attempt)).or(ended.error),
-            started_at: ended.lease.started_at,
-            scheduled_at: ended.lease.scheduled_at,
-            ended_at: ended.ended_at,
-        })
-        .collect();
+    for mut ended in effects.attempts {
+        ended.error = attempt_errors.remove(&(ended.id, ended.attempt)).or(ended.error);
+        batch.attempts.push(ended);
+    }
     for mut settled in effects.settled {
         if let Some(told) = errors.remove(&settled.id) {
             settled.error = Some(told);
         }
         totals.entry(settled.action).or_default().1 += 1;
         bodies.take(settled.id);
-        batch.settled.push(store::Settled {
-            id: settled.id,
-            status: settled.status,
-            attempt: settled.attempt,
-            failures: settled.failures,
-            losses: settled.losses,
-            lease: settled.lease.clone(),
-            result: settled.result.clone(),
-            error: settled.error.clone(),
-            ended_at: settled.ended_at,
-        });
+        let settled = Arc::new(settled);
+        batch.settled.push(settled.clone());
         if let Some(request) = awaited.requests.remove(&settled.id) {
             letters.settled.push((request, settled));
         } else if settled.id < awaited.inherited_below {
@@ -258,12 +237,7 @@ pub(crate) fn pack(
             letters.requests.insert(dispatch.id, request);
         }
     }
-    let counters = scheduler.counters();
-    batch.counters = store::Counters {
-        next_id: counters.next_id,
-        next_fence: counters.next_fence,
-        next_action: counters.next_action,
-    };
+    batch.counters = scheduler.counters();
     (batch, letters, told)
 }
 
@@ -322,7 +296,7 @@ fn pack_accepted(
         let Some(snapshot) = snapshot else { continue };
         totals.entry(snapshot.action).or_default().0 += 1;
         let is_granted = snapshot.lease.is_some();
-        batch.accepted.push(store::Accepted { snapshot, request: Request::clone(&request) });
+        batch.accepted.push(store::Accepted { snapshot, request: request.clone() });
         if request.reply_to.is_some() {
             match request.reply {
                 Reply::Accepted => letters.accepted.push((asked, accepted.id, accepted.position)),
@@ -370,7 +344,7 @@ fn pack_recovered(
             reply_to: None,
             reply: Reply::Accepted,
         };
-        batch.accepted.push(store::Accepted { snapshot, request });
+        batch.accepted.push(store::Accepted { snapshot, request: Arc::new(request) });
     }
     brings_message_ids
 }

@@ -9,7 +9,8 @@ use slotline_broker::{Broker, Consume, Consumer, Properties, Publication, Sessio
 use slotline_executor::{Config, Public, run};
 use slotline_protocol::message::{CancelRequested, Message, Requested};
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Policy, Timestamp, http};
-use slotline_store::{ActionChange, Batch, Counters, EventRange, Leadership, Store};
+use slotline_scheduler::Counters;
+use slotline_store::{ActionChange, Batch, EventRange, Leadership, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

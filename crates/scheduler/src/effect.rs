@@ -156,6 +156,7 @@ pub struct AttemptEnded {
     /// What it left as its result although it failed.
     pub result: Option<Json>,
     pub error: Option<Failure>,
+    /// By the worker's stamp where there is one, so that it compares with the next start.
     pub ended_at: Timestamp,
 }
 
@@ -175,6 +176,7 @@ pub struct Settled {
     pub lease: Option<Lease>,
     pub result: Option<Json>,
     pub error: Option<Failure>,
+    /// By the worker's stamp where there is one, so that it compares with the next start.
     pub ended_at: Timestamp,
 }
 

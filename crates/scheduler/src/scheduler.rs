@@ -35,12 +35,19 @@ pub struct Config {
     pub heartbeat: Duration,
 }
 
-/// The next unused numbers; journaled with every batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// The next unused numbers; journaled with every batch. Each starts at 1 and never falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Counters {
+    /// The next execution id, and the next place in a line.
     pub next_id: i64,
     pub next_fence: i64,
     pub next_action: i64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { next_id: 1, next_fence: 1, next_action: 1 }
+    }
 }
 
 /// The scheduler of one epoch.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use slotline_protocol::message::{Reply, Report};
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
-use slotline_scheduler::{Lease, Snapshot};
-use slotline_store::{Accepted, Batch, Leadership, Request, Settled, Store, Story};
+use slotline_scheduler::{Lease, Settled, Snapshot};
+use slotline_store::{Accepted, Batch, Leadership, Request, Store, Story};
 use uuid::Uuid;
 
 const MILLION: i64 = 1_000_000;
@@ -67,18 +67,21 @@ fn lease(id: i64) -> Lease {
 }
 
 fn accept(ids: std::ops::Range<i64>) -> Vec<Accepted> {
-    ids.map(|id| Accepted { snapshot: queued(id), request: request(id) }).collect()
+    ids.map(|id| Accepted { snapshot: queued(id), request: request(id).into() }).collect()
 }
 
 fn schedule(ids: std::ops::Range<i64>) -> Vec<Snapshot> {
     ids.map(|id| Snapshot { status: Status::Scheduled, attempt: 1, lease: Some(lease(id)), ..queued(id) }).collect()
 }
 
-fn settle(ids: std::ops::Range<i64>) -> Vec<Settled> {
+fn settle(ids: std::ops::Range<i64>) -> Vec<Arc<Settled>> {
     ids.map(|id| Settled {
         id: ExecutionId(id),
+        action: ActionId(1),
+        action_ref: ActionRef::new("demo.echo").expect("valid"),
         status: Status::Completed,
         attempt: 1,
+        counts_as: 1,
         failures: 0,
         losses: 0,
         lease: Some(lease(id)),
@@ -86,6 +89,7 @@ fn settle(ids: std::ops::Range<i64>) -> Vec<Settled> {
         error: None,
         ended_at: Timestamp::from_micros(id),
     })
+    .map(Arc::new)
     .collect()
 }
 

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{Failure, Reply};
+use slotline_protocol::message::Reply;
 use slotline_protocol::record::Event;
-use slotline_protocol::{
-    ActionId, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, RequestName, Status, Timestamp, WorkerName, http,
-};
-use slotline_scheduler::{Lease, Snapshot};
+use slotline_protocol::{ActionId, Detail, Incarnation, RequestName, Timestamp, WorkerName, http};
+use slotline_scheduler::{AttemptEnded, Counters, Settled, Snapshot};
 
 use crate::{Audit, EventRange, Story};
 
@@ -29,9 +27,10 @@ pub struct Batch {
     /// The new state of executions accepted by an earlier batch. Action, key and `enqueued_at` never change.
     pub live: Vec<Snapshot>,
     /// Attempts that ended without settling their executions.
-    pub attempts: Vec<EndedAttempt>,
-    /// Executions that reached their terminal status; one may have been accepted by this very batch.
-    pub settled: Vec<Settled>,
+    pub attempts: Vec<AttemptEnded>,
+    /// Executions that reached their terminal status: their live rows move to the history. One may have been accepted by
+    /// this very batch.
+    pub settled: Vec<Arc<Settled>>,
     /// What to add to an action's totals: executions enqueued, and executions settled.
     pub totals: Vec<(ActionId, u64, u64)>,
     pub ended_incarnations: Vec<(Incarnation, WorkerName, Timestamp)>,
@@ -63,21 +62,6 @@ impl Batch {
     }
 }
 
-/// The next numbers to give away. Each starts at 1 and never falls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counters {
-    /// The next execution id, and the next place in a line.
-    pub next_id: i64,
-    pub next_fence: i64,
-    pub next_action: i64,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self { next_id: 1, next_fence: 1, next_action: 1 }
-    }
-}
-
 /// A change to the actions.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "few at a time, and nearly all are the large one")]
@@ -101,7 +85,7 @@ impl ActionChange {
 #[derive(Clone, Debug)]
 pub struct Accepted {
     pub snapshot: Snapshot,
-    pub request: Request,
+    pub request: Arc<Request>,
 }
 
 /// The publisher's request, without what changes while the execution lives.
@@ -124,46 +108,9 @@ pub struct Request {
 /// The largest result that is kept of an attempt which did not settle its execution: a hundred of them are shown at once.
 pub(crate) const LEFT_BYTES_MAX: usize = 64 << 10;
 
-/// An attempt that ended without settling its execution.
-#[derive(Clone, Debug)]
-pub struct EndedAttempt {
-    pub execution_id: ExecutionId,
-    pub attempt: u32,
-    pub fence: Fence,
-    pub worker: Option<WorkerName>,
-    pub outcome: OutcomeKind,
-    /// The result that it left; kept up to [`LEFT_BYTES_MAX`].
-    pub result: Option<Arc<RawValue>>,
-    pub error: Option<Failure>,
-    /// By the worker's stamp; `None` if it never started as far as is known.
-    pub started_at: Option<Timestamp>,
-    pub scheduled_at: Timestamp,
-    /// By the worker's stamp where there is one, so that it compares with the next start.
-    pub ended_at: Timestamp,
-}
-
-impl EndedAttempt {
-    /// The part of its result that is kept.
-    pub(crate) fn left(&self) -> Option<&str> {
-        self.result.as_ref().map(|result| result.get()).filter(|result| result.len() <= LEFT_BYTES_MAX)
-    }
-}
-
-/// An execution's end. Its live row moves to the history.
-#[derive(Clone, Debug)]
-pub struct Settled {
-    pub id: ExecutionId,
-    /// A terminal status.
-    pub status: Status,
-    pub attempt: u32,
-    pub failures: u32,
-    pub losses: u32,
-    /// The last attempt's; `None` where none was out.
-    pub lease: Option<Lease>,
-    pub result: Option<Arc<RawValue>>,
-    pub error: Option<Failure>,
-    /// By the worker's stamp where there is one, so that it compares with the next start.
-    pub ended_at: Timestamp,
+/// The part of its result that is kept of an attempt that did not settle its execution.
+pub(crate) fn left(attempt: &AttemptEnded) -> Option<&str> {
+    attempt.result.as_ref().map(|result| result.get()).filter(|result| result.len() <= LEFT_BYTES_MAX)
 }
 
 /// Changes to actions in an order that can be written set by set: each action at most once, its last state.

@@ -129,7 +129,7 @@ fn subjects(batch: &Batch) -> Vec<Subject> {
         .iter()
         .map(|accepted| accepted.snapshot.id)
         .chain(batch.live.iter().map(|snapshot| snapshot.id))
-        .chain(batch.attempts.iter().map(|ended| ended.execution_id))
+        .chain(batch.attempts.iter().map(|ended| ended.id))
         .chain(batch.settled.iter().map(|settled| settled.id))
         .chain(batch.events.iter().map(|event| event.execution_id))
         .chain(batch.stories.iter().map(|story| story.id));
@@ -155,7 +155,7 @@ fn part(batch: &Batch, subjects: &[Subject]) -> Batch {
         actions: batch.actions.iter().filter(|change| has(Subject::Action(change.id()))).cloned().collect(),
         accepted: batch.accepted.iter().filter(|accepted| is_of(accepted.snapshot.id)).cloned().collect(),
         live: batch.live.iter().filter(|snapshot| is_of(snapshot.id)).cloned().collect(),
-        attempts: batch.attempts.iter().filter(|ended| is_of(ended.execution_id)).cloned().collect(),
+        attempts: batch.attempts.iter().filter(|ended| is_of(ended.id)).cloned().collect(),
         settled: batch.settled.iter().filter(|settled| is_of(settled.id)).cloned().collect(),
         events: batch.events.iter().filter(|event| is_of(event.execution_id)).cloned().collect(),
         stories: batch.stories.iter().filter(|story| is_of(story.id)).cloned().collect(),

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, http};
-use slotline_scheduler::Snapshot;
+use slotline_scheduler::{Counters, Snapshot};
 
-use crate::{Batch, CommitError, Counters, Error, OpenStory, Reading, Rewind, Standing, postgres, sqlite};
+use crate::{Batch, CommitError, Error, OpenStory, Reading, Rewind, Standing, postgres, sqlite};
 
 /// The partition that is led. There is one so far.
 pub(crate) const PARTITION: i32 = 0;

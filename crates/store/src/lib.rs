@@ -43,7 +43,7 @@ use uuid::Uuid;
 
 pub use announcements::{BatchKey, EventRange, Facts};
 pub use audit::{Audit, AuditFilter};
-pub use batch::{Accepted, ActionChange, Batch, Counters, EndedAttempt, Request, Settled};
+pub use batch::{Accepted, ActionChange, Batch, Request};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
 pub use clock::Reading;
 pub use culprit::{CULPRITS_MAX, Culprit, Part};

@@ -17,7 +17,7 @@ use slotline_protocol::{
     ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, LimitOverride, OutcomeKind, Policy, RequestName, Status,
     Timestamp, WorkerName, http,
 };
-use slotline_scheduler::{Lease, Snapshot};
+use slotline_scheduler::{Counters, Lease, Snapshot};
 use sqlx::types::Uuid;
 
 use crate::durations::Sample;
@@ -25,7 +25,7 @@ use crate::record::Head;
 use crate::text::show;
 use crate::verify::course::Change;
 use crate::verify::facts::{Grant, Ledger, Record, Total};
-use crate::{ActionState, Counters, Error, Known, PastRewind, Request, Standing, Story, audit, leadership, standing};
+use crate::{ActionState, Error, Known, PastRewind, Request, Standing, Story, audit, leadership, standing};
 
 /// A row of either database, by the names of its columns.
 pub(crate) trait Columns {

@@ -7,7 +7,7 @@ use slotline_protocol::{Epoch, ExecutionId, Timestamp};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::Counters;
+use slotline_scheduler::Counters;
 
 /// The values that a new leader compares with those of the broker and the workers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -77,7 +77,7 @@ impl World {
         let mut written = self.past.events.lock().expect("no test panics with it");
         let event = event(written.len() as u64 + 1, what);
         written.push(event.clone());
-        Arc::new(LiveEvent::new(event))
+        Arc::new(LiveEvent::new(event.into()))
     }
 
     fn publish(&self, what: What) {
@@ -298,7 +298,7 @@ async fn while_the_journal_is_away_nothing_follows_and_after_so_long_the_end() {
 async fn what_the_journal_does_not_have_yet_follows_once_it_has() {
     let world = World::default();
     let mut follower = world.follow(0).await;
-    world.hub.publish(&[Arc::new(LiveEvent::new(event(3, What::Started)))]);
+    world.hub.publish(&[Arc::new(LiveEvent::new(event(3, What::Started).into()))]);
     assert!(tokio::time::timeout(AWAY_MAX / 2, follower.next()).await.is_err());
     for _ in 0..3 {
         world.write(What::Started);

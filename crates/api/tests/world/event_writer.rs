@@ -6,8 +6,9 @@ use slotline_api::Hub;
 use slotline_api::hub::LiveEvent;
 use slotline_protocol::message::{Failure, Report};
 use slotline_protocol::record::{Event, Newest, What};
-use slotline_protocol::{ActionRef, ExecutionId, Status, Timestamp};
-use slotline_store::{Batch, Counters, Leadership, Settled, Store, Story};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Status, Timestamp};
+use slotline_scheduler::{Counters, Settled};
+use slotline_store::{Batch, Leadership, Store, Story};
 
 pub(crate) struct EventWriter {
     leadership: Leadership,
@@ -40,7 +41,7 @@ impl EventWriter {
 
     pub(crate) async fn publish(&mut self, what: What) -> anyhow::Result<()> {
         let event = self.write(what).await?;
-        self.hub.publish(&[Arc::new(LiveEvent::new(event))]);
+        self.hub.publish(&[Arc::new(LiveEvent::new(event.into()))]);
         Ok(())
     }
 
@@ -58,8 +59,11 @@ impl EventWriter {
         let ended_at = Timestamp::from_micros(1_763_713_900_000_000);
         let settled = Settled {
             id: self.id,
+            action: ActionId(1),
+            action_ref: ActionRef::new("demo.echo").expect("a name"),
             status,
             attempt: 1,
+            counts_as: 1,
             failures: 0,
             losses: 0,
             lease: None,
@@ -67,10 +71,10 @@ impl EventWriter {
             error: error.clone(),
             ended_at,
         };
-        let batch = Batch { settled: vec![settled], stories: vec![self.story()], ..self.batch() };
+        let batch = Batch { settled: vec![Arc::new(settled)], stories: vec![self.story()], ..self.batch() };
         self.leadership.commit(&batch).await?;
         let event = event(self.id, self.last, What::Settled { previous: Status::Running, status, result: None, error });
-        self.hub.publish(&[Arc::new(LiveEvent::new(event))]);
+        self.hub.publish(&[Arc::new(LiveEvent::new(event.into()))]);
         Ok(())
     }
 

@@ -22,8 +22,8 @@ use slotline_protocol::change::{Applied, Declared, LimitOverride, Outcome, diffe
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker};
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, By, Detail, ExecutionId, Fence, Policy, Status, Timestamp};
-use slotline_scheduler::Snapshot;
-use slotline_store::{Accepted, ActionChange, Audit, Batch, Counters, Store};
+use slotline_scheduler::{Counters, Snapshot};
+use slotline_store::{Accepted, ActionChange, Audit, Batch, Store};
 use tower::ServiceExt;
 
 pub(crate) struct World {
@@ -154,7 +154,7 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
                 ActionChange::Put(action(1, "demo.echo", Policy::default())),
                 ActionChange::Put(action(2, "demo.other", Policy::default())),
             ],
-            accepted: vec![Accepted { snapshot, request }],
+            accepted: vec![Accepted { snapshot, request: request.into() }],
             audit: audit(now),
             ..Batch::default()
         })

@@ -66,9 +66,9 @@ impl Office {
             lineage: standing.lineage,
             doubt,
             claimed_on: None,
-            floor: counters(standing.floor),
+            floor: standing.floor,
             settled: standing.settled,
-            from: if skips { marks.reserved() } else { counters(standing.counters) },
+            from: if skips { marks.reserved() } else { standing.counters },
             lease: standing.lease.max(marks.lease()),
             next_execution: marks.next_execution(),
             generation: marks.generation(),
@@ -258,25 +258,13 @@ impl<P> Leader<P> {
         let rewind = Rewind {
             generation: led.into_iter().max().unwrap_or_default() + 1,
             reason: self.office.doubt.clone().unwrap_or_default(),
-            floor: stored(view.floor),
-            next: stored(next),
+            floor: view.floor,
+            next,
             shown_id,
             recovered: recovered.clone(),
         };
         let mark = self.office.hand.settled(rewind.generation, next);
         Some((rewind, mark))
-    }
-}
-
-fn counters(counters: slotline_store::Counters) -> Counters {
-    Counters { next_id: counters.next_id, next_fence: counters.next_fence, next_action: counters.next_action }
-}
-
-fn stored(counters: Counters) -> slotline_store::Counters {
-    slotline_store::Counters {
-        next_id: counters.next_id,
-        next_fence: counters.next_fence,
-        next_action: counters.next_action,
     }
 }
 

@@ -176,7 +176,7 @@ impl Term {
     fn show(&self, events: &[Arc<Event>]) {
         if !self.hub.is_idle() {
             let wanted = events.iter().filter(|event| self.hub.wants(event.execution_id));
-            let live: Vec<_> = wanted.map(|event| Arc::new(LiveEvent::new(Event::clone(event)))).collect();
+            let live: Vec<_> = wanted.map(|event| Arc::new(LiveEvent::new(event.clone()))).collect();
             self.hub.publish(&live);
         }
     }

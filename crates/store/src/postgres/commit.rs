@@ -10,12 +10,12 @@ use std::sync::Arc;
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, Timestamp, http};
-use slotline_scheduler::{Lease, Snapshot};
+use slotline_scheduler::{AttemptEnded, Lease, Settled, Snapshot};
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::query::Query;
 use sqlx::{Connection, Postgres};
 
-use crate::batch::{Accepted, ActionChange, EndedAttempt, Request, Settled};
+use crate::batch::{Accepted, ActionChange, Request, left};
 use crate::deadline::within;
 use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
@@ -182,21 +182,21 @@ fn state<T>(call: Call, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) -> Call 
         .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.after).map(|after| after.0)))
 }
 
-fn attempts(call: Call, rows: &[EndedAttempt]) -> Call {
-    call.bind(column(rows, |row| row.execution_id.0))
-        .bind(column(rows, |row| row.fence.0))
+fn attempts(call: Call, rows: &[AttemptEnded]) -> Call {
+    call.bind(column(rows, |row| row.id.0))
+        .bind(column(rows, |row| row.lease.fence.0))
         .bind(column(rows, |row| small(row.attempt)))
         .bind(column(rows, |row| row.outcome.as_str()))
-        .bind(sparse(rows, |row| row.worker.as_ref().map(|worker| worker.as_str())))
-        .bind(column(rows, |row| Stamp(row.scheduled_at)))
-        .bind(sparse(rows, |row| row.started_at.map(stamp)))
+        .bind(column(rows, |row| row.lease.worker.as_str()))
+        .bind(column(rows, |row| Stamp(row.lease.scheduled_at)))
+        .bind(sparse(rows, |row| row.lease.started_at.map(stamp)))
         .bind(column(rows, |row| Stamp(row.ended_at)))
         .bind(sparse(rows, |row| error(&row.error)))
-        .bind(sparse(rows, EndedAttempt::left))
+        .bind(sparse(rows, left))
 }
 
-fn settled(call: Call, rows: &[Settled]) -> Call {
-    fn lease(row: &Settled) -> Option<&Lease> {
+fn settled(call: Call, rows: &[Arc<Settled>]) -> Call {
+    fn lease(row: &Arc<Settled>) -> Option<&Lease> {
         row.lease.as_ref()
     }
     call.bind(column(rows, |row| row.id.0))

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, RequestName, Timestamp};
-use slotline_scheduler::Snapshot;
+use slotline_scheduler::{AttemptEnded, Counters, Settled, Snapshot};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, Connection, SqliteConnection};
 
-use crate::batch::{Accepted, EndedAttempt, Settled, collapse, sum};
+use crate::batch::{Accepted, collapse, left, sum};
 use crate::deadline::within;
 use crate::leadership::PARTITION;
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
-use crate::{Audit, Batch, CommitError, Counters, Story, announcements, audit};
+use crate::{Audit, Batch, CommitError, Story, announcements, audit};
 
 /// The most rows of one statement: 128 of the widest have 3,712 values, of the 32,766 that SQLite takes.
 const ROWS_MAX: usize = 128;
@@ -412,22 +412,22 @@ fn state(snapshot: &Snapshot) -> [Cell<'_>; 16] {
     ]
 }
 
-fn attempt(row: &EndedAttempt) -> [Cell<'_>; 10] {
+fn attempt(row: &AttemptEnded) -> [Cell<'_>; 10] {
     [
-        number(row.execution_id.0),
-        number(row.fence.0),
+        number(row.id.0),
+        number(row.lease.fence.0),
         count(row.attempt),
         plain(row.outcome.as_str()),
-        maybe(row.worker.as_ref(), |worker| plain(worker.as_str())),
-        time(row.scheduled_at),
-        maybe(row.started_at, time),
+        plain(row.lease.worker.as_str()),
+        time(row.lease.scheduled_at),
+        maybe(row.lease.started_at, time),
         time(row.ended_at),
         maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
-        maybe(row.left(), plain),
+        maybe(left(row), plain),
     ]
 }
 
-fn settled(row: &Settled) -> [Cell<'_>; 13] {
+fn settled(row: &Arc<Settled>) -> [Cell<'_>; 13] {
     let lease = row.lease.as_ref();
     [
         number(row.id.0),

@@ -7,7 +7,7 @@ use slotline_protocol::change::{Difference, override_difference, pause_differenc
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, LimitOverride, http};
 use slotline_store::{ActionChange, Audit, AuditFilter, Batch, PageRequest};
 
-use crate::world::{World, action, at, cases};
+use crate::world::{World, action, at, cases, ends};
 
 cases!(
     an_entry_reads_back_whole_with_the_change_that_it_tells_of,
@@ -104,7 +104,7 @@ async fn a_batch_that_is_not_committed_leaves_no_entry(world: World) -> anyhow::
     let mut writer = world.writer().await?;
     writer.accept([1]).await?;
     writer.settle([1]).await?;
-    let wrong = Batch { settled: vec![crate::world::settled(1)], audit: vec![of_cancel(1, 1)], ..Batch::default() };
+    let wrong = Batch { settled: ends([crate::world::settled(1)]), audit: vec![of_cancel(1, 1)], ..Batch::default() };
     writer.commit(wrong).await.expect_err("it has settled before");
     assert_eq!(listed(&world, &AuditFilter::default()).await?, []);
     Ok(())

@@ -1,12 +1,10 @@
 //! Lists: pages by keyset over live and history, filters, durations.
 
 use slotline_protocol::{ActionId, ActionRef, Status, http};
-use slotline_scheduler::Snapshot;
-use slotline_store::{
-    Accepted, ActionChange, Batch, Error, Filter, PAGE_BYTES_MAX, PageRequest, Request, Settled, Store,
-};
+use slotline_scheduler::{Settled, Snapshot};
+use slotline_store::{Accepted, ActionChange, Batch, Error, Filter, PAGE_BYTES_MAX, PageRequest, Request, Store};
 
-use crate::world::{World, accepted, action, cases, queued, raw, request, running, settled};
+use crate::world::{World, accepted, action, cases, ends, queued, raw, request, running, settled};
 
 cases!(
     pages_go_through_live_and_history_newest_first,
@@ -49,7 +47,7 @@ async fn filters_choose_by_action_status_and_key(world: World) -> anyhow::Result
     let mut writer = world.writer().await?;
     let of = |id, action, key: Option<&str>| Accepted {
         snapshot: Snapshot { action: ActionId(action), key: key.map(Into::into), ..queued(id) },
-        request: request(),
+        request: request().into(),
     };
     let batch = Batch {
         actions: vec![ActionChange::Put(action(2, "demo.other"))],
@@ -66,7 +64,7 @@ async fn filters_choose_by_action_status_and_key(world: World) -> anyhow::Result
     let end = |id, status| Settled { status, ..settled(id) };
     let batch = Batch {
         live: vec![Snapshot { key: Some("a".into()), ..running(5) }],
-        settled: vec![end(1, Status::Failed), end(2, Status::Completed)],
+        settled: ends([end(1, Status::Failed), end(2, Status::Completed)]),
         ..Batch::default()
     };
     writer.commit(batch).await?;
@@ -128,7 +126,7 @@ async fn a_limit_out_of_range_is_brought_into_it(world: World) -> anyhow::Result
 async fn a_page_of_large_results_ends_early(world: World) -> anyhow::Result<()> {
     let large = raw(&format!("\"{}\"", "x".repeat(PAGE_BYTES_MAX / 4)));
     let mut writer = world.writer().await?;
-    let accept = |id| Accepted { request: Request { parameters: large.clone(), ..request() }, ..accepted(id) };
+    let accept = |id| Accepted { request: Request { parameters: large.clone(), ..request() }.into(), ..accepted(id) };
     writer.commit(Batch { accepted: (1..=5).map(accept).collect(), ..Batch::default() }).await?;
     assert_eq!(pages(&world.store, &Filter::default(), 100).await?, [vec![5, 4, 3], vec![2, 1]]);
     Ok(())

@@ -1,14 +1,14 @@
 //! What a batch writes, and that it is written whole or not at all.
 
+use std::sync::Arc;
+
 use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, RequestName, Status, Timestamp, WorkerName};
-use slotline_scheduler::Snapshot;
-use slotline_store::{
-    ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, EndedAttempt, Filter, PageRequest, Request, Settled,
-};
+use slotline_scheduler::{AttemptEnded, Lease, Settled, Snapshot};
+use slotline_store::{ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, Filter, PageRequest, Request};
 
 use crate::world::{
-    World, accepted, assert_same_request, at, cases, counters, failure, full_request, lease, queued, raw, request,
-    running, settled,
+    World, accepted, assert_same_request, at, cases, counters, ended, ends, failure, full_request, lease, queued, raw,
+    request, running, settled,
 };
 
 cases!(
@@ -43,8 +43,8 @@ fn everything(id: i64) -> Snapshot {
 }
 
 async fn every_field_of_an_accepted_execution_reads_back(world: World) -> anyhow::Result<()> {
-    let plain = Accepted { snapshot: queued(1), request: request() };
-    let full = Accepted { snapshot: everything(2), request: full_request(2) };
+    let plain = Accepted { snapshot: queued(1), request: request().into() };
+    let full = Accepted { snapshot: everything(2), request: full_request(2).into() };
     let mut writer = world.writer().await?;
     writer.commit(Batch { accepted: vec![plain.clone(), full.clone()], ..Batch::default() }).await?;
 
@@ -71,7 +71,7 @@ async fn every_field_of_an_accepted_execution_reads_back(world: World) -> anyhow
 
 async fn a_change_replaces_all_that_may_change(world: World) -> anyhow::Result<()> {
     let keyed = |id| Snapshot { key: Some("tenant".into()), ..queued(id) };
-    let accept = |id| Accepted { snapshot: keyed(id), request: full_request(id) };
+    let accept = |id| Accepted { snapshot: keyed(id), request: full_request(id).into() };
     let mut writer = world.writer().await?;
     writer.commit(Batch { accepted: vec![accept(1), accept(2)], ..Batch::default() }).await?;
     writer.commit(Batch { live: vec![everything(1), everything(2)], ..Batch::default() }).await?;
@@ -86,7 +86,7 @@ async fn a_change_replaces_all_that_may_change(world: World) -> anyhow::Result<(
 
 async fn an_execution_settles_in_the_batch_that_accepted_it(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
-    let batch = Batch { accepted: vec![accepted(1), accepted(2)], settled: vec![settled(1)], ..Batch::default() };
+    let batch = Batch { accepted: vec![accepted(1), accepted(2)], settled: ends([settled(1)]), ..Batch::default() };
     writer.commit(batch).await?;
     assert_eq!(world.execution(1).await?.status, Status::Completed);
     assert!(world.store.requests(&[ExecutionId(1)]).await?.is_empty());
@@ -98,30 +98,14 @@ async fn an_execution_settles_in_the_batch_that_accepted_it(world: World) -> any
 async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
     let request = full_request(1);
-    let accept = Accepted { snapshot: queued(1), request: request.clone() };
+    let accept = Accepted { snapshot: queued(1), request: request.clone().into() };
     writer.commit(Batch { accepted: vec![accept], ..Batch::default() }).await?;
-    let lost = EndedAttempt {
-        execution_id: ExecutionId(1),
-        attempt: 1,
-        fence: Fence(5),
-        worker: Some(WorkerName::new("worker-1")?),
-        outcome: OutcomeKind::Lost,
-        result: None,
-        error: None,
-        started_at: None,
-        scheduled_at: at(10),
-        ended_at: at(20),
-    };
-    let failed = EndedAttempt {
-        attempt: 2,
-        fence: Fence(6),
-        worker: None,
+    let lost = ended(1, 1, Lease { scheduled_at: at(10), started_at: None, ..lease(5) }, at(20));
+    let failed = AttemptEnded {
         outcome: OutcomeKind::Failed,
         result: Some(raw(r#"{"rows": 1}"#)),
         error: Some(failure()),
-        started_at: Some(at(30)),
-        ended_at: at(40),
-        ..lost.clone()
+        ..ended(1, 2, Lease { scheduled_at: at(10), started_at: Some(at(30)), ..lease(6) }, at(40))
     };
     writer.commit(Batch { live: vec![running(1)], attempts: vec![lost, failed], ..Batch::default() }).await?;
     let end = Settled {
@@ -134,7 +118,7 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
         error: Some(failure()),
         ..settled(1)
     };
-    writer.commit(Batch { settled: vec![end], ..Batch::default() }).await?;
+    writer.commit(Batch { settled: ends([end]), ..Batch::default() }).await?;
 
     let shown = world.execution(1).await?;
     assert_eq!((shown.status, shown.fence), (Status::Failed, Some(Fence(7))));
@@ -160,7 +144,7 @@ async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World
     assert_eq!((earlier[0].start_time, earlier[0].end_time), (None, at(20)));
     assert_eq!((earlier[1].start_time, earlier[1].end_time), (Some(at(30)), at(40)));
     assert_eq!(earlier[1].error, Some(failure()));
-    assert_eq!(earlier[1].worker, None);
+    assert_eq!(earlier[1].worker, Some(lease(6).worker));
     Ok(())
 }
 
@@ -168,7 +152,7 @@ async fn an_execution_cancelled_in_line_settles_without_a_lease(world: World) ->
     let mut writer = world.writer().await?;
     writer.accept([1]).await?;
     let end = Settled { status: Status::Cancelled, attempt: 0, lease: None, result: None, ..settled(1) };
-    writer.commit(Batch { settled: vec![end], ..Batch::default() }).await?;
+    writer.commit(Batch { settled: ends([end]), ..Batch::default() }).await?;
     let shown = world.execution(1).await?;
     assert_eq!((shown.status, shown.attempt, shown.worker, shown.fence), (Status::Cancelled, 0, None, None));
     assert_eq!((shown.scheduled_at, shown.start_time), (None, None));
@@ -177,21 +161,13 @@ async fn an_execution_cancelled_in_line_settles_without_a_lease(world: World) ->
 
 async fn of_many_attempts_the_newest_are_shown(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
-    let tried = |attempt: u32| EndedAttempt {
-        execution_id: ExecutionId(1),
-        attempt,
-        fence: Fence(i64::from(attempt)),
-        worker: None,
-        outcome: OutcomeKind::Failed,
-        result: None,
-        error: None,
-        started_at: None,
-        scheduled_at: at(1),
-        ended_at: at(2),
+    let tried = |attempt: u32| {
+        let lease = Lease { scheduled_at: at(1), started_at: None, ..lease(i64::from(attempt)) };
+        AttemptEnded { outcome: OutcomeKind::Failed, ..ended(1, attempt, lease, at(2)) }
     };
     let last = u32::try_from(ATTEMPTS_SHOWN_MAX)? + 7;
     let batch = Batch {
-        accepted: vec![Accepted { snapshot: Snapshot { attempt: last, ..queued(1) }, request: request() }],
+        accepted: vec![Accepted { snapshot: Snapshot { attempt: last, ..queued(1) }, request: request().into() }],
         attempts: (1..=last).map(tried).collect(),
         ..Batch::default()
     };
@@ -237,7 +213,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
     }
     let accept = |(id, request): &(i64, Request)| Accepted {
         snapshot: Snapshot { key: request.source.as_deref().map(Into::into), ..queued(*id) },
-        request: request.clone(),
+        request: request.clone().into(),
     };
     writer.commit(Batch { accepted: expected.iter().map(accept).collect(), ..Batch::default() }).await?;
     for (id, request) in &expected {
@@ -247,7 +223,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
         assert_eq!(world.store.find_request(&name).await?, Some(ExecutionId(*id)), "{name:?}");
     }
     let end = |(id, request): &(i64, Request)| Settled { result: Some(request.parameters.clone()), ..settled(*id) };
-    writer.commit(Batch { settled: expected.iter().map(end).collect(), ..Batch::default() }).await?;
+    writer.commit(Batch { settled: expected.iter().map(end).map(Arc::new).collect(), ..Batch::default() }).await?;
     for (id, request) in &expected {
         let shown = world.execution(*id).await?;
         assert_eq!(shown.parameters.get(), request.parameters.get());
@@ -258,10 +234,10 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
 }
 
 async fn a_batch_that_contradicts_the_journal_changes_nothing(world: World) -> anyhow::Result<()> {
-    let same = |id| Accepted { request: full_request(1), ..accepted(id) };
+    let same = |id| Accepted { request: full_request(1).into(), ..accepted(id) };
     let bad = [
         Batch { live: vec![running(1), running(99)], ..Batch::default() },
-        Batch { settled: vec![settled(1), settled(99)], ..Batch::default() },
+        Batch { settled: ends([settled(1), settled(99)]), ..Batch::default() },
         Batch { accepted: vec![accepted(50), accepted(1)], ..Batch::default() },
         Batch { accepted: vec![accepted(50), same(51), same(52)], ..Batch::default() },
     ];
@@ -283,12 +259,12 @@ async fn a_batch_of_twenty_thousand_is_one_commit(world: World) -> anyhow::Resul
     const MANY: i64 = 20_000;
     let mut writer = world.writer().await?;
     let message = |id| Request { name: Some(format!("m{id}").into()), ..request() };
-    let accept = |id| Accepted { snapshot: queued(id), request: message(id) };
+    let accept = |id| Accepted { snapshot: queued(id), request: message(id).into() };
     writer.commit(Batch { accepted: (1..=MANY).map(accept).collect(), ..Batch::default() }).await?;
     writer.commit(Batch { live: (1..=MANY).map(running).collect(), ..Batch::default() }).await?;
     let batch = Batch {
         accepted: (MANY + 1..=2 * MANY).map(accept).collect(),
-        settled: (1..=MANY).map(settled).collect(),
+        settled: (1..=MANY).map(settled).map(Arc::new).collect(),
         ..Batch::default()
     };
     writer.commit(batch).await?;
@@ -303,7 +279,7 @@ async fn a_batch_of_twenty_thousand_is_one_commit(world: World) -> anyhow::Resul
 
 async fn an_empty_batch_still_moves_the_counters(world: World) -> anyhow::Result<()> {
     let mut writer = world.lead().await?;
-    assert_eq!(writer.lead.recover().await?.counters, slotline_store::Counters::default());
+    assert_eq!(writer.lead.recover().await?.counters, slotline_scheduler::Counters::default());
     let batch = Batch { counters: counters(40), ..Batch::default() };
     assert!(batch.is_empty());
     writer.commit(batch).await?;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use slotline_protocol::{Epoch, ExecutionId};
-use slotline_store::{Batch, CommitError, Counters, Error, Rewind, Store};
+use slotline_scheduler::Counters;
+use slotline_store::{Batch, CommitError, Error, Rewind, Store};
 use sqlx::Connection;
 use tokio::time::timeout;
 

@@ -3,7 +3,7 @@
 use slotline_protocol::{ExecutionId, RequestName};
 use slotline_store::{Accepted, Batch, CommitError, Known, Request};
 
-use crate::world::{World, accepted, at, cases, full_request, settled};
+use crate::world::{World, accepted, at, cases, ends, full_request, settled};
 
 cases!(
     a_message_is_known_while_it_lives_and_after_it_settled,
@@ -13,7 +13,7 @@ cases!(
 );
 
 fn named(id: i64) -> Accepted {
-    Accepted { request: full_request(id), ..accepted(id) }
+    Accepted { request: full_request(id).into(), ..accepted(id) }
 }
 
 async fn a_message_is_known_while_it_lives_and_after_it_settled(world: World) -> anyhow::Result<()> {
@@ -39,8 +39,8 @@ async fn a_message_is_known_while_it_lives_and_after_it_settled(world: World) ->
 
 async fn a_message_that_settled_can_not_be_accepted_again(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
-    writer.commit(Batch { accepted: vec![named(1)], settled: vec![settled(1)], ..Batch::default() }).await?;
-    let again = Accepted { request: full_request(1), ..accepted(2) };
+    writer.commit(Batch { accepted: vec![named(1)], settled: ends([settled(1)]), ..Batch::default() }).await?;
+    let again = Accepted { request: full_request(1).into(), ..accepted(2) };
     let error = writer.commit(Batch { accepted: vec![again], ..Batch::default() }).await.expect_err("refused");
     assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
     drop(writer);
@@ -51,7 +51,7 @@ async fn a_message_that_settled_can_not_be_accepted_again(world: World) -> anyho
 async fn two_users_may_name_their_requests_alike_and_neither_takes_the_others_name(world: World) -> anyhow::Result<()> {
     let names = [None, Some("alice"), Some("bob")].map(|user| RequestName::new(user, "the-one"));
     let of = |name: &RequestName, id| Accepted {
-        request: Request { name: Some(name.clone()), ..full_request(id) },
+        request: Request { name: Some(name.clone()), ..full_request(id) }.into(),
         ..accepted(id)
     };
     let mut writer = world.writer().await?;

@@ -1,12 +1,14 @@
 //! Random batches against a small model of the journal: a few maps, and a rule for each kind of change.
 
+use std::sync::Arc;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use slotline_protocol::{ActionId, ExecutionId, RequestName, Status};
-use slotline_scheduler::Snapshot;
-use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Settled, Story};
+use slotline_scheduler::{Settled, Snapshot};
+use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Story};
 
 use crate::record::{numbers, told};
 use crate::world::{World, lease, log, queued, request, settled, story};
@@ -78,7 +80,7 @@ impl Model {
                     self.live.insert(id, snapshot.clone());
                     fresh.insert(id);
                     let request = Request { name, ..request() };
-                    batch.accepted.push(Accepted { snapshot, request });
+                    batch.accepted.push(Accepted { snapshot, request: request.into() });
                 }
                 Step::Change { which, attempt, leased, to_the_back } => {
                     let untouchable = &changed | &fresh;
@@ -102,7 +104,7 @@ impl Model {
                     self.live.remove(&id);
                     self.ended.insert(id, status);
                     self.completed += 1;
-                    batch.settled.push(Settled { status, ..settled(id) });
+                    batch.settled.push(Arc::new(Settled { status, ..settled(id) }));
                     if let Some((_, last)) = self.told.get_mut(&id) {
                         // The event that settles it has a number, and no row.
                         *last += 1;

@@ -1,10 +1,13 @@
 //! History is kept for a while and then forgotten, the oldest first.
 
-use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, OutcomeKind, WorkerName};
-use slotline_store::{ActionChange, Batch, EndedAttempt, Error, Story};
+use std::sync::Arc;
+
+use slotline_protocol::{ActionId, ExecutionId, Incarnation, WorkerName};
+use slotline_scheduler::Lease;
+use slotline_store::{ActionChange, Batch, Error, Story};
 use uuid::Uuid;
 
-use crate::world::{World, accepted, at, cases, log, running, settled, story};
+use crate::world::{World, accepted, at, cases, ended, ends, lease, log, running, settled, story};
 
 cases!(
     what_ended_before_is_forgotten_with_its_attempts,
@@ -16,25 +19,14 @@ cases!(
 
 async fn what_ended_before_is_forgotten_with_its_attempts(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
-    let attempt = |id| EndedAttempt {
-        execution_id: ExecutionId(id),
-        attempt: 1,
-        fence: Fence(id),
-        worker: None,
-        outcome: OutcomeKind::Lost,
-        result: None,
-        error: None,
-        started_at: None,
-        scheduled_at: at(1),
-        ended_at: at(2),
-    };
-    let ended = |n, second| (Incarnation(Uuid::from_u128(n)), WorkerName::new("w").expect("valid"), at(second));
+    let attempt = |id| ended(id, 1, Lease { scheduled_at: at(1), started_at: None, ..lease(id) }, at(2));
+    let over = |n, second| (Incarnation(Uuid::from_u128(n)), WorkerName::new("w").expect("valid"), at(second));
     let batch = Batch {
         accepted: (1..=4).map(accepted).collect(),
         live: vec![running(4)],
         attempts: (1..=4).map(attempt).collect(),
-        settled: (1..=3).map(settled).collect(),
-        ended_incarnations: vec![ended(1, 3_000), ended(2, 3_009)],
+        settled: (1..=3).map(settled).map(Arc::new).collect(),
+        ended_incarnations: vec![over(1, 3_000), over(2, 3_009)],
         ..Batch::default()
     };
     writer.commit(batch).await?;
@@ -71,7 +63,7 @@ async fn a_deleted_action_goes_with_its_last_execution(world: World) -> anyhow::
     let mut writer = world.writer().await?;
     let batch = Batch {
         accepted: vec![accepted(1)],
-        settled: vec![settled(1)],
+        settled: ends([settled(1)]),
         totals: vec![(ActionId(1), 1, 1)],
         ..Batch::default()
     };
@@ -95,7 +87,7 @@ async fn a_record_goes_with_its_execution_unless_more_of_it_is_awaited(world: Wo
     let awaiting = Story { awaits: Some(7), ..story(2, 1, 3) };
     let batch = Batch {
         accepted: (1..=4).map(accepted).collect(),
-        settled: (1..=3).map(settled).collect(),
+        settled: (1..=3).map(settled).map(Arc::new).collect(),
         events: (1..=4).flat_map(|id| (1..=3).map(move |number| log(id, number))).collect(),
         stories: vec![story(1, 1, 4), awaiting, story(3, 1, 4), story(4, 1, 3)],
         ..Batch::default()

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use slotline_protocol::message::{GapReason, Level, Report, Stream};
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ExecutionId, OutcomeKind, Status};
-use slotline_store::{Batch, Error, Events, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest, Settled, Story};
+use slotline_scheduler::Settled;
+use slotline_store::{Batch, Error, Events, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest, Story};
 
-use crate::world::{World, accepted, at, cases, event, failure, lease, log, running, settled, story};
+use crate::world::{World, accepted, at, cases, ends, event, failure, lease, log, running, settled, story};
 
 cases!(
     a_plain_execution_tells_all_without_a_row,
@@ -91,7 +92,7 @@ async fn a_plain_execution_tells_all_without_a_row(world: World) -> anyhow::Resu
 async fn a_page_begins_after_any_number_and_goes_on_with_the_next(world: World) -> anyhow::Result<()> {
     // There were nine events, of which the first four are forgotten, and the tenth settled it.
     let mut writer = tell(&world, 1, 5, 9).await?;
-    let end = Batch { settled: vec![settled(1)], stories: vec![story(1, 5, 10)], ..Batch::default() };
+    let end = Batch { settled: ends([settled(1)]), stories: vec![story(1, 5, 10)], ..Batch::default() };
     writer.commit(end).await?;
     assert_eq!(world.count("SELECT count(*) FROM events").await?.unwrap_or(5), 5);
     for limit in 1..=12 {
@@ -153,7 +154,7 @@ async fn what_was_reported_is_told_as_it_was_reported(world: World) -> anyhow::R
         accepted: vec![accepted(1)],
         events: events.clone(),
         stories: vec![story(1, 1, 7)],
-        settled: vec![Settled { status: Status::Failed, result: None, error: Some(failure()), ..settled(1) }],
+        settled: ends([Settled { status: Status::Failed, result: None, error: Some(failure()), ..settled(1) }]),
         ..Batch::default()
     };
     writer.commit(batch).await?;
@@ -175,7 +176,7 @@ async fn what_was_reported_is_told_as_it_was_reported(world: World) -> anyhow::R
 async fn the_end_comes_last_and_only_once_nothing_is_awaited(world: World) -> anyhow::Result<()> {
     let mut writer = tell(&world, 1, 1, 2).await?;
     let awaiting = Story { awaits: Some(4), ..story(1, 1, 2) };
-    writer.commit(Batch { settled: vec![settled(1)], stories: vec![awaiting], ..Batch::default() }).await?;
+    writer.commit(Batch { settled: ends([settled(1)]), stories: vec![awaiting], ..Batch::default() }).await?;
     let page = told(&world, 1, 0, 10).await?;
     assert_eq!((numbers(&page), page.last, page.is_over), (vec![1, 2], 2, false));
     assert!(!told(&world, 1, 2, 10).await?.is_over);
@@ -252,7 +253,7 @@ async fn how_far_it_came_is_shown_of_one_execution_and_not_in_lists(world: World
         Ok(())
     };
     check().await?;
-    let end = Batch { settled: vec![settled(1)], stories: vec![Story { last: 2, ..far }], ..Batch::default() };
+    let end = Batch { settled: ends([settled(1)]), stories: vec![Story { last: 2, ..far }], ..Batch::default() };
     writer.commit(end).await?;
     check().await
 }
@@ -321,7 +322,7 @@ async fn a_page_is_of_one_moment_however_fast_the_record_moves(world: World) -> 
         writer.commit(batch).await?;
     }
     let first = BATCHES - KEPT;
-    let end = Batch { settled: vec![settled(1)], stories: vec![story(1, first, BATCHES + 1)], ..Batch::default() };
+    let end = Batch { settled: ends([settled(1)]), stories: vec![story(1, first, BATCHES + 1)], ..Batch::default() };
     writer.commit(end).await?;
     let (last, pages) = tokio::time::timeout(std::time::Duration::from_secs(60), reader).await???;
     assert_eq!(last, BATCHES + 1);

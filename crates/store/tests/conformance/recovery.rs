@@ -6,7 +6,7 @@ use slotline_scheduler::Snapshot;
 use slotline_store::{Accepted, Batch, Error, OpenStory, RECENT_MAX, Store, Story};
 use uuid::Uuid;
 
-use crate::world::{World, accepted, at, cases, lease, log, queued, report, running, settled, story};
+use crate::world::{World, accepted, at, cases, ends, lease, log, queued, report, running, settled, story};
 
 cases! {
     live_executions_come_in_the_order_of_their_places,
@@ -59,7 +59,7 @@ async fn stories_of_the_living_and_of_those_awaited_go_on(world: World) -> anyho
     let batch = Batch {
         accepted: (1..=7).map(accepted).collect(),
         live: vec![running(1), running(5)],
-        settled: [3, 4, 6].map(settled).into(),
+        settled: ends([3, 4, 6].map(settled)),
         events: (1..=4).flat_map(|id| [log(id, 1), report(id, 2), report(id, 3)]).collect(),
         stories: vec![told(1), told(2), awaiting.clone(), Story { last: 4, ..told(4) }],
         ..Batch::default()

@@ -5,11 +5,12 @@
 use slotline_protocol::message::Report;
 use slotline_protocol::record::What;
 use slotline_protocol::{ActionId, ExecutionId, Policy};
-use slotline_store::{Accepted, ActionChange, Batch, CommitError, Culprit, Error, Part, Settled, Store};
+use slotline_scheduler::Settled;
+use slotline_store::{Accepted, ActionChange, Batch, CommitError, Culprit, Error, Part, Store};
 use slotline_tests::Postgres;
 use sqlx::Connection;
 
-use crate::world::{World, accepted, action, event, log, raw, request, running, settled, story};
+use crate::world::{World, accepted, action, ends, event, log, raw, request, running, settled, story};
 
 /// Makes each column with text from outside refuse one text.
 async fn refuse_poison(world: &World) -> anyhow::Result<()> {
@@ -40,7 +41,7 @@ async fn refuse_poison(world: &World) -> anyhow::Result<()> {
 
 fn poisoned(id: i64) -> Accepted {
     let request = slotline_store::Request { parameters: raw(r#"{"is": "poison"}"#), ..request() };
-    Accepted { request, ..accepted(id) }
+    Accepted { request: request.into(), ..accepted(id) }
 }
 
 fn culprits(error: CommitError) -> Vec<Part> {
@@ -78,7 +79,7 @@ async fn culprits_are_found_by_kind_and_nothing_is_written(world: World) -> anyh
         let policy = if is_bad { policy.clone() } else { Policy::default() };
         Batch {
             actions: vec![ActionChange::Put(slotline_protocol::http::Action { policy, ..action(2, "demo.other") })],
-            settled: vec![settled(1), Settled { result, ..settled(2) }, settled(3)],
+            settled: ends([settled(1), Settled { result, ..settled(2) }, settled(3)]),
             events: vec![log(4, 1), event(4, 2, report(word)), log(4, 3), log(5, 1)],
             stories: vec![story(4, 1, 3), story(5, 1, 1)],
             ..Batch::default()

@@ -1,10 +1,10 @@
 //! A sound journal is found sound; each change behind its back is found by the check that is there for it.
 
-use slotline_protocol::{ActionId, Fence, OutcomeKind, Policy, Status};
-use slotline_scheduler::{Lease, Snapshot};
-use slotline_store::{ActionChange, Batch, Check, Counters, EndedAttempt, Settled, Verdict};
+use slotline_protocol::{ActionId, Fence, Policy, Status};
+use slotline_scheduler::{Counters, Lease, Settled, Snapshot};
+use slotline_store::{ActionChange, Batch, Check, Verdict};
 
-use crate::world::{World, accepted, action, at, cases, lease, log, queued, settled, story};
+use crate::world::{World, accepted, action, at, cases, ended, ends, lease, log, queued, settled, story};
 
 cases!(a_sound_journal_holds, what_was_enqueued_earlier_is_left_out, whatever_is_tampered_with_is_seen);
 
@@ -27,22 +27,11 @@ async fn sound(world: &World) -> anyhow::Result<()> {
     let accepted = (1..=4).map(accepted).collect();
     let totals = vec![(ActionId(1), 4, 0)];
     writer.commit(Batch { accepted, totals, counters, ..Batch::default() }).await?;
-    let lost = EndedAttempt {
-        execution_id: slotline_protocol::ExecutionId(2),
-        attempt: 1,
-        fence: Fence(2),
-        worker: Some(lease(2).worker),
-        outcome: OutcomeKind::Lost,
-        result: None,
-        error: None,
-        started_at: Some(at(20)),
-        scheduled_at: at(20),
-        ended_at: at(30),
-    };
+    let lost = ended(2, 1, held(2, 20), at(30));
     let running = Snapshot { status: Status::Running, attempt: 1, lease: Some(held(4, 40)), ..queued(3) };
     let batch = Batch {
         attempts: vec![lost],
-        settled: vec![ran(1, 1, 1, 10, 20), ran(2, 3, 2, 30, 40)],
+        settled: ends([ran(1, 1, 1, 10, 20), ran(2, 3, 2, 30, 40)]),
         live: vec![running],
         totals: vec![(ActionId(1), 0, 2)],
         events: (1..=5).map(|number| log(2, number)).collect(),

@@ -8,12 +8,11 @@ use serde_json::value::RawValue;
 use slotline_protocol::message::{Failure, Reply, Report, Stream};
 use slotline_protocol::record::{Event, Newest, What};
 use slotline_protocol::{
-    ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, Policy, Status, Timestamp, WorkerName, http,
+    ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
+    http,
 };
-use slotline_scheduler::{Lease, Snapshot};
-use slotline_store::{
-    Accepted, ActionChange, Batch, CommitError, Counters, Leadership, Recovered, Request, Settled, Store, Story,
-};
+use slotline_scheduler::{AttemptEnded, Counters, Lease, Settled, Snapshot};
+use slotline_store::{Accepted, ActionChange, Batch, CommitError, Leadership, Recovered, Request, Store, Story};
 use slotline_tests::Postgres;
 use sqlx::Connection;
 use uuid::Uuid;
@@ -141,7 +140,7 @@ impl Writer {
     }
 
     pub(crate) async fn settle(&mut self, ids: impl IntoIterator<Item = i64>) -> Result<(), CommitError> {
-        self.commit(Batch { settled: ids.into_iter().map(settled).collect(), ..Batch::default() }).await
+        self.commit(Batch { settled: ids.into_iter().map(settled).map(Arc::new).collect(), ..Batch::default() }).await
     }
 }
 
@@ -235,14 +234,17 @@ pub(crate) fn full_request(id: i64) -> Request {
 }
 
 pub(crate) fn accepted(id: i64) -> Accepted {
-    Accepted { snapshot: queued(id), request: request() }
+    Accepted { snapshot: queued(id), request: request().into() }
 }
 
 pub(crate) fn settled(id: i64) -> Settled {
     Settled {
         id: ExecutionId(id),
+        action: ActionId(1),
+        action_ref: ActionRef::new("demo.echo").expect("valid"),
         status: Status::Completed,
         attempt: 1,
+        counts_as: 1,
         failures: 0,
         losses: 0,
         lease: Some(lease(id)),
@@ -250,6 +252,17 @@ pub(crate) fn settled(id: i64) -> Settled {
         error: None,
         ended_at: at(3_000 + id),
     }
+}
+
+/// Ends as a batch has them.
+pub(crate) fn ends<const N: usize>(ends: [Settled; N]) -> Vec<Arc<Settled>> {
+    ends.map(Arc::new).into()
+}
+
+/// An attempt by this lease that did not settle its execution.
+pub(crate) fn ended(id: i64, attempt: u32, lease: Lease, ended_at: Timestamp) -> AttemptEnded {
+    let outcome = OutcomeKind::Lost;
+    AttemptEnded { id: ExecutionId(id), attempt, lease, outcome, result: None, error: None, ended_at }
 }
 
 pub(crate) fn failure() -> Failure {
