@@ -46,7 +46,7 @@ enum When {
     Working,
     /// When it is started again after a SIGKILL at work.
     Recovering,
-    /// From its first start, and in mid-work it gets the order to end.
+    /// From its first start, and SIGTERM in mid-work.
     Ending,
 }
 
@@ -289,8 +289,7 @@ impl Pair {
         }
     }
 
-    /// Starts each process again that has ended. A process that was neither cut off nor ordered to end must not have
-    /// ended.
+    /// Starts each process again that has ended. A process that was not cut off and got no SIGTERM must not have ended.
     fn look(&mut self) -> anyhow::Result<()> {
         for member in [&mut self.executor, &mut self.worker] {
             if let Some(status) = member.ended()? {
@@ -328,7 +327,7 @@ impl Pair {
         }
     }
 
-    /// Orders both to end; returns how often one was cut off.
+    /// SIGTERM to both; returns how often one was cut off.
     async fn end(mut self) -> anyhow::Result<usize> {
         self.look()?;
         for member in [&mut self.worker, &mut self.executor] {

@@ -1,7 +1,7 @@
 //! While another executor leads: getting from it the events that clients of this executor watch.
 //!
-//! The leader may die, and what it sends may be lost on the way. So the request is repeated, and whenever something may
-//! have been missed, every stream is read again from the journal.
+//! The leader may die, and what it sends may be lost on the way. So the interest is sent again and again, and whenever
+//! something may have been missed, every stream is read again from the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,9 +19,9 @@ use crate::handle::Handle;
 
 /// The `type` of a message that brings events to a follower.
 pub(crate) const NEWS: &str = "executor.news";
-/// How often the leader gets the request again.
+/// How often the interest is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Requests that arise within this time are sent as one.
+/// Changes of the interest within this time are sent as one.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Sends to the leader what is watched here, until `shutdown`.

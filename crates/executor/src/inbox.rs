@@ -182,7 +182,7 @@ impl Source<'_> {
     }
 }
 
-/// `teller` is the incarnation that gets the record of the outcomes.
+/// `teller` is the incarnation that gets the `execution.recorded`.
 fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
     let Ended { worker, incarnation, reason, outcomes, returned: handed_back, told_by: _, has_more } = word;
     let mut items: Vec<_> = outcomes.into_iter().map(|word| completed(word, teller)).collect();
@@ -193,7 +193,7 @@ fn parting(word: Ended, teller: Incarnation, received_at: Timestamp) -> Item {
     Item::Parting { teller, worker, incarnation, items }
 }
 
-/// `teller` is the incarnation that gets the record of the outcome.
+/// `teller` is the incarnation that gets the `execution.recorded`.
 fn completed(completed: Completed, teller: Incarnation) -> Item {
     let end = End {
         key: completed.key(),

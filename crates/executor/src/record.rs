@@ -1,8 +1,8 @@
 //! The record: gives everything that happens to an execution its number, and decides which of it is written.
 //!
-//! Workers number the events of one attempt; they come over a queue of their own, may be lost with it, and are
-//! requested again. What the leader decides comes straight from the scheduler. One [`Tale`] for each execution with an
-//! attempt out joins both into one order. An execution whose events all follow from its row has no written events
+//! Workers number the events of one attempt; they come over a queue of their own, may be lost with it, and are resent.
+//! What the leader decides comes straight from the scheduler. One [`Tale`] for each execution with an attempt out joins
+//! both into one order. An execution whose events all follow from its row has no written events
 //! (`slotline_store::plain`).
 //!
 //! Pure: time is an argument, and nothing leaves before the commit that [`Record::take`] feeds.
@@ -25,13 +25,13 @@ use slotline_store::{OpenStory, Story};
 
 use tale::Tale;
 
-/// How long a missing event may be on its way before it is requested.
+/// How long a missing event may be on its way before its worker has to resend it.
 const ASK_AFTER: Duration = Duration::from_millis(200);
-/// Between two requests for missing events.
+/// Between two resends of one attempt's events.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Requests before missing events are given up and recorded as a gap.
+/// Resends before missing events are given up and recorded as a gap.
 const ASKS_MAX: u32 = 3;
-/// Events of one attempt that may wait for one before them; further ones are requested when their turn comes.
+/// Events of one attempt that may wait for one before them; further ones are resent when their turn comes.
 const EARLY_MAX: usize = 1000;
 
 /// A worker's report of an attempt while it is out.
@@ -244,7 +244,7 @@ impl Record {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Requests missing events, or gives them up.
+    /// Has missing events resent, or gives them up.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.pop_first();
@@ -255,12 +255,12 @@ impl Record {
         }
     }
 
-    /// Events may have been lost on their way: requests from every worker what follows its last event.
+    /// Events may have been lost on their way: has every worker resend what follows its last event.
     pub(crate) fn ask_all(&mut self) {
         self.out.missing.extend(self.tales.values().filter_map(Tale::rest));
     }
 
-    /// Whether something waits to be written, or to be requested.
+    /// Whether something waits to be written, or to be resent.
     pub(crate) fn has_news(&self) -> bool {
         !self.out.events.is_empty() || !self.out.touched.is_empty() || !self.out.missing.is_empty()
     }

@@ -14,7 +14,7 @@ use crate::plain::settled;
 use crate::row::large;
 use crate::{Error, Events, Story, plain};
 
-/// A request for the events after a number.
+/// A query for the events after a number.
 pub(crate) struct Asked {
     pub(crate) after: u64,
     limit: usize,

@@ -46,7 +46,7 @@ const SHIMS_TRIED: u32 = 3;
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 16 << 10;
 
-/// What the loop orders of a running attempt.
+/// A message of the loop to a running attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask {
     Interrupt { grace: Duration },
@@ -245,7 +245,7 @@ impl Running {
         }
     }
 
-    /// Passes on orders, reports and output, until nothing of the attempt is left.
+    /// Passes on what the loop, the shim and the command send, until nothing of the attempt is left.
     async fn watch(&mut self, plan: &mut Plan) -> Ended {
         let obeys_the_fence = plan.start.deadline.is_some();
         let (mut is_asked, mut is_fenced) = (true, obeys_the_fence);
@@ -278,7 +278,7 @@ impl Running {
                 ask = plan.asks.recv(), if is_asked => match ask {
                     Some(Ask::Interrupt { grace }) => self.order(Order::Interrupt { grace }),
                     Some(Ask::Kill) => self.order(Order::Kill),
-                    // The loop has ended and sends no more orders; so the attempt must end.
+                    // The loop has ended and sends nothing more; so the attempt must end.
                     None => {
                         is_asked = false;
                         self.order(Order::Kill);

@@ -1,4 +1,4 @@
-//! The loop of a worker: what happens goes into the driver and the duty book, and what they order is carried out.
+//! The loop of a worker: what happens goes into the driver and the duty book, and what they ask for is carried out.
 //!
 //! It has a thread of its own, so that no handler can delay a heartbeat. Not here: what is decided (`driver`, `duty`).
 
@@ -264,7 +264,7 @@ impl Loop {
         }
     }
 
-    /// Carries out what the book has ordered until nothing is left, and sends what waits to be sent.
+    /// Carries out what the book asks for until nothing is left, and sends what waits to be sent.
     fn end_turn(&mut self) {
         let mut is_ended = false;
         while self.exit.is_none() {

@@ -139,7 +139,7 @@ impl Running {
     fn interrupt(&self, key: AttemptKey, grace: Duration) {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.interrupt(),
-            // An attempt that has just ended takes no more orders.
+            // An attempt that has just ended takes no more messages.
             Some(Live::Command(asks)) => drop(asks.send(Ask::Interrupt { grace })),
             None => {}
         }

@@ -33,12 +33,12 @@ impl SharedBook {
         Arc::new(Self { inner: Mutex::new(Inner { book, running }), changed: Notify::new() })
     }
 
-    /// Reports to the book, and carries out at once what it orders of attempts.
+    /// Reports to the book, and carries out at once its effects on attempts.
     pub(crate) fn handle(self: &Arc<Self>, input: Input) {
         self.lock().handle(self, input);
     }
 
-    /// Carries out what the driver orders of attempts.
+    /// Carries out the driver's action on an attempt.
     pub(crate) fn act(self: &Arc<Self>, action: AttemptAction) {
         self.lock().running.act(self, action);
     }

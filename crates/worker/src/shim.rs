@@ -37,7 +37,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(5);
 const KILL_AGAIN_MAX: Duration = Duration::from_millis(250);
 /// A process that lives for so long after SIGKILL is reported.
 const STUBBORN_AFTER: Duration = Duration::from_secs(2);
-/// The most processes of an attempt that are reported as not to be ended.
+/// The most processes of an attempt that are reported because they can't be ended.
 const STUBBORN_MAX: usize = 16;
 /// A thread that does nothing but start a command.
 const STARTER_STACK_BYTES: usize = 256 << 10;
@@ -126,7 +126,7 @@ struct Attempt<'a> {
     phase: Phase,
     /// The worker is gone: there is no receiver for reports.
     is_orphaned: bool,
-    /// The processes that were reported as not to be ended.
+    /// The processes that were reported because they can't be ended.
     stubborn: BTreeSet<i32>,
 }
 

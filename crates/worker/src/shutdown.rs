@@ -1,8 +1,8 @@
-//! How a worker is ordered to end: in order, or at once.
+//! How a worker is shut down: in order, or at once.
 
 use tokio_util::sync::CancellationToken;
 
-/// The order to end for a worker. Cheap to clone; an order through one clone is an order through all.
+/// Shuts a worker down from outside. Cheap to clone; a call through any clone counts.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,

@@ -36,13 +36,13 @@ const COMMAND_CAPABILITIES: &[&str] = &["cancel", "logs"];
 const HANDLER_CAPABILITIES: &[&str] = &["cancel"];
 /// The capability of an action that is declared to report progress.
 const REPORTS: &str = "report-progress";
-/// How long running work may go on after the order to drain, unless the builder sets another time.
+/// How long running work may go on after a drain has begun, unless the builder sets another time.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most attempts a worker may offer to run at once: the duty book has room for so many, and for those that one
 /// batch of the executor starts before it reports what it has recorded.
 pub const CAPACITY_MAX: u32 = 8_000;
 
-/// Why a worker could not be built, or ended without an order to.
+/// Why a worker could not be built, or ended without [`Shutdown`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Correct the name.
@@ -66,7 +66,7 @@ pub enum Error {
     /// The system gave no thread, timer or event queue.
     #[error("can't start the worker's threads")]
     Thread(#[source] std::io::Error),
-    /// These attempts ignore the order to end. Only the end of this process ends them, so end it.
+    /// These attempts go on although they were ended. Only the end of this process ends them, so end it.
     #[error("{} attempts ignore that they were ended, and end only with this process: {attempts:?}", attempts.len())]
     Unstoppable { attempts: Vec<AttemptKey> },
     /// The worker's loop has stood past its fence, so that its attempts may not run any more and nothing else can be
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    /// Runs until `shutdown` is ordered and everything is reported. Dropping the future ends everything at once.
+    /// Runs until `shutdown` is called and everything is reported. Dropping the future ends everything at once.
     ///
     /// An error of the kind [`Error::Unstoppable`] or [`Error::Stands`] means that the process must end.
     pub async fn run(self, broker: Broker, shutdown: Shutdown) -> Result<(), Error> {
@@ -336,7 +336,7 @@ impl Builder {
         self
     }
 
-    /// How long running work may go on after the order to drain.
+    /// How long running work may go on after a drain has begun.
     #[must_use]
     pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
         self.drain_timeout = drain_timeout;

@@ -26,7 +26,7 @@ pub(super) struct Attempt {
     pub(super) end: Option<End>,
     /// Whether it is known to have begun.
     pub(super) has_started: bool,
-    /// How often missing events were requested, and up to which number.
+    /// How often missing events were to be resent, and up to which number.
     asked: (u32, u64),
 }
 
@@ -102,7 +102,7 @@ impl Attempt {
         Some(Missing { last: Some(last), ..self.rest(id, action_ref) })
     }
 
-    /// The next hole that was requested in vain.
+    /// The next hole whose resends came to nothing.
     pub(super) fn vain(&self) -> Option<(u64, u64)> {
         let (_, up_to) = self.asked;
         self.hole().filter(|(first, _)| *first <= up_to).map(|(first, last)| (first, last.min(up_to)))

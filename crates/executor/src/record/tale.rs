@@ -211,7 +211,7 @@ impl Tale {
         input
     }
 
-    /// Requests missing events, or gives them up.
+    /// Has missing events resent, or gives them up.
     pub(super) fn look(&mut self, now: Timestamp, out: &mut Out) {
         self.due = None;
         if let Some(missing) = self.attempt.as_mut().and_then(|attempt| attempt.ask(self.id, &self.action_ref)) {

@@ -1,4 +1,4 @@
-//! The record beside a real scheduler: what is published, what is written, and what is requested.
+//! The record beside a real scheduler: what is published, what is written, and what has to be resent.
 
 use std::collections::BTreeMap;
 
@@ -363,7 +363,7 @@ fn an_attempt_that_ends_while_events_of_the_one_before_are_awaited_is_told_after
     let started_at = world.starts(id, 1);
     world.ends(id, 1, started_at, 4, OutcomeKind::Failed);
     world.commits();
-    // Requested and not answered while the next attempt comes and goes.
+    // A resend is not answered while the next attempt comes and goes.
     world.passes(Duration::from_millis(1500));
     let started_at = world.starts(id, 2);
     world.completes(id, 2, started_at, 3);
@@ -595,7 +595,7 @@ proptest::proptest! {
             world.completes(id, 1, world.now, talker.last());
         }
         world.commits();
-        // Requests are answered, or not, until the record goes on without the events.
+        // Resends are answered, or not, until the record goes on without the events.
         for _ in 0..=ASKS_MAX {
             world.passes(ASK_AGAIN);
             for missing in std::mem::take(&mut world.missing) {

@@ -22,7 +22,7 @@ use crate::mark::{Mark, Marks, Stubborn};
 use crate::shim::ARGUMENT;
 use crate::shim::wire::{self, Files, Order, Report, Start};
 
-/// Between two looks at shims that were ordered to end.
+/// Between two looks at shims that are to end.
 const REAP_EVERY: Duration = Duration::from_millis(50);
 /// The most shims that wait for work.
 pub(crate) const IDLE_MAX: usize = 16;

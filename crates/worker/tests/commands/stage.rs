@@ -79,13 +79,13 @@ impl Stage {
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         let told = |completed: &[Completed]| completed.iter().map(|it| it.execution_id.0).collect::<Vec<_>>();
         let heard: Vec<_> = self.executor.heard.completed.iter().map(|(_, completed)| completed.clone()).collect();
-        // The worker may have ended by itself, or have got the record of its outcomes, and be gone: then its queue is
-        // gone, too.
+        // The worker may have ended by itself, or have got `execution.recorded`, and be gone: then its queue is gone,
+        // too.
         drop(self.executor.record(self.worker, &told(&heard)).await);
         self.shutdown.stop();
         let last_word = self.executor.until("its last word", |heard| heard.ended.last().cloned()).await?;
         if !last_word.outcomes.is_empty() {
-            // The worker may have got the first record, and be gone.
+            // The worker may have got the first `execution.recorded`, and be gone.
             drop(self.executor.record(self.worker, &told(&last_word.outcomes)).await);
         }
         tokio::time::timeout(executor::PATIENCE, self.running).await???;
