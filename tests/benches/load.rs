@@ -1,9 +1,10 @@
 //! A million executions in line over ten thousand actions, and an executor that is killed under them.
 //!
 //! Run it with `cargo bench -p slotline-tests --bench load`. On private RabbitMQ and PostgreSQL
-//! nodes with a real executor process; there is no worker, so that everything waits. `-- --executions N --actions N` set the
-//! sizes. Printed are how fast requests are taken, what one that waits costs in memory, and how long a new executor needs
-//! until it leads. Then a worker comes for a few of the actions: they must run in order, and every count must add up.
+//! nodes with a real executor process; there is no worker, so that everything waits. `-- --executions N --actions N`
+//! set the sizes. Printed are how fast requests are taken, what one that waits costs in memory, and how long a new
+//! executor needs until it leads. Then a worker comes for a few of the actions: they must run in order, and every count
+//! must add up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -189,7 +190,8 @@ impl Load {
         .await
     }
 
-    /// Waits until exactly so many are alive, by the totals: counting a million rows again and again would be a load of its own.
+    /// Waits until exactly so many are alive, by the totals: counting a million rows again and again would be a load of
+    /// its own.
     async fn live(&self, count: usize) -> Result<()> {
         eventually(&format!("{count} executions live"), PATIENCE, async || {
             let live = "SELECT coalesce(sum(enqueued) - sum(completed), 0) FROM action_totals";

@@ -1,8 +1,8 @@
 //! Whether an hour at constant load, beside a standby, leaves everything as it was: commits, tables, memory.
 //!
 //! Run it with `cargo bench -p slotline-tests --bench steady`; `-- --seconds N` for less than an
-//! hour. On private RabbitMQ and PostgreSQL nodes, with two real executor processes, one of which waits for leadership all
-//! the time, and this process as the worker. The first and the last tenth are printed beside each other. History
+//! hour. On private RabbitMQ and PostgreSQL nodes, with two real executor processes, one of which waits for leadership
+//! all the time, and this process as the worker. The first and the last tenth are printed beside each other. History
 //! grows with the load until its retention ends; all else should stay within 5 %.
 
 #[allow(dead_code, reason = "others measure more with it")]

@@ -1,11 +1,13 @@
-//! How long there is no leader: from SIGKILL of the leader, and from SIGTERM, until the other executor's work has begun.
+//! How long there is no leader: from SIGKILL of the leader, and from SIGTERM, until the other executor's work has
+//! begun.
 //!
 //! Run it with `cargo bench -p slotline-tests --bench takeover`. On private RabbitMQ and
 //! PostgreSQL nodes, with two real executor processes that take turns at being ended, and this process as the worker; a
 //! steady stream of short executions goes through it all. `-- --tries N` sets how often.
 //!
-//! Three times of each try are printed, all since the signal: when the journal had the new epoch, when the new leader reported
-//! that it leads, and when the first handler began in a slot that it granted. The last one is what a user sees.
+//! Three times of each try are printed, all since the signal: when the journal had the new epoch, when the new leader
+//! reported that it leads, and when the first handler began in a slot that it granted. The last one is what a user
+//! sees.
 
 #[allow(dead_code, reason = "others measure more with it")]
 mod bench;

@@ -1,7 +1,7 @@
 //! The history of the journal, noted by triggers: each change is noted by the transaction that makes it.
 //!
-//! So a commit is noted if and only if it is durable, and in the order of the commits: each begins by locking the one row of
-//! `leadership`. Not here: what may follow what (`checker`).
+//! So a commit is noted if and only if it is durable, and in the order of the commits: each begins by locking the one
+//! row of `leadership`. Not here: what may follow what (`checker`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,8 +185,8 @@ impl Replay {
         self.history.push(Entry { at: self.at, fact });
     }
 
-    /// Adds the facts of a batch in their order of meaning, whatever the order of its statements: actions that were put,
-    /// executions that were accepted, that ended, that were granted in order of the grants, and that wait.
+    /// Adds the facts of a batch in their order of meaning, whatever the order of its statements: actions that were
+    /// put, executions that were accepted, that ended, that were granted in order of the grants, and that wait.
     fn end_batch(&mut self) {
         for fact in std::mem::take(&mut self.put) {
             self.say(fact);
@@ -215,8 +215,8 @@ impl Replay {
             }
             let has_begun = over.and_then(|held| held.after).is_some_and(|after| left.contains(&after));
             if has_begun || stood.attempt + u32::from(row.fence.is_some()) < row.attempt {
-                // It was sent ahead, and began and ended within this batch; or it was granted and lost within it. So it was
-                // before no other execution any more.
+                // It was sent ahead, and began and ended within this batch; or it was granted and lost within it. So it
+                // was before no other execution any more.
                 self.say(Fact::Stands { execution: ExecutionId(row.id) });
             }
         }

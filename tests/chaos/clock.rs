@@ -1,7 +1,7 @@
 //! One clock for all records: the boot clock, which commands stamp with, in microseconds.
 //!
-//! The journal's triggers have only the wall clock, which may be set. So both clocks are read all the time, and a time of the one
-//! is converted into the other by the readings around it.
+//! The journal's triggers have only the wall clock, which may be set. So both clocks are read all the time, and a time
+//! of the one is converted into the other by the readings around it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

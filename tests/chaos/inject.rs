@@ -184,7 +184,8 @@ impl Targets {
         self.wrongs.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// Notes each process that has ended by itself, which must not happen whatever the faults. A process with a fault is skipped.
+    /// Notes each process that has ended by itself, which must not happen whatever the faults. A process with a fault
+    /// is skipped.
     pub(crate) fn look_for_ended(&self) {
         for member in self.everyone() {
             let Ok(mut member) = member.try_lock() else { continue };

@@ -38,8 +38,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Checks an installation against the rules, after all its processes have ended. `calm_since`: when faults stopped, and within how
-/// many microseconds from then everything had to be terminal.
+/// Checks an installation against the rules, after all its processes have ended. `calm_since`: when faults stopped, and
+/// within how many microseconds from then everything had to be terminal.
 pub(crate) async fn judge(
     installation: &Installation,
     postgres: &Postgres,
@@ -71,7 +71,8 @@ pub(crate) async fn judge(
     })
 }
 
-/// The life of a process by its own stamps. Without a stamp of its end it was alive at least until its last sign of life.
+/// The life of a process by its own stamps. Without a stamp of its end it was alive at least until its last sign of
+/// life.
 fn lived(stamp: &Stamp) -> Vec<Entry> {
     let (execution, attempt) = (ExecutionId(stamp.execution), stamp.attempt);
     let fence = Fence(i64::try_from(stamp.fence).unwrap_or(i64::MAX));
@@ -93,8 +94,8 @@ fn is_running(stamp: &Stamp) -> bool {
     })
 }
 
-/// Checks the answers of the API once all is quiet: no lease is left, totals are right, and every record is whole, from its first
-/// number to its one end.
+/// Checks the answers of the API once all is quiet: no lease is left, totals are right, and every record is whole, from
+/// its first number to its one end.
 pub(crate) async fn judge_api(api: &Api, actions: &[&str], requests: usize) -> anyhow::Result<()> {
     let mut completed = 0;
     for action in actions {

@@ -4,9 +4,9 @@
 //! lets a storm of faults go over a whole installation. `cargo chaos --minutes 60` is a longer storm, `--seed N` the
 //! faults of that seed again, `points` or `storm` one part alone, `--point NAME` one point.
 //!
-//! What is checked is the history of the journal's tables, noted by triggers in the same transactions, with the stamps that the
-//! commands wrote of their start and end. A failure keeps all of it and prints where.
-//! It has a `main` of its own for its arguments, and because the two parts would starve each other.
+//! What is checked is the history of the journal's tables, noted by triggers in the same transactions, with the stamps
+//! that the commands wrote of their start and end. A failure keeps all of it and prints where. It has a `main` of its
+//! own for its arguments, and because the two parts would starve each other.
 
 #[path = "../simulation/chance.rs"]
 #[allow(dead_code, reason = "the simulation asks it for more")]

@@ -49,7 +49,8 @@ impl World {
         Ok(Self { dev, sandbox })
     }
 
-    /// Runs lines of a document in a shell, from the root of the tree, with the program on the PATH and the API where it is here.
+    /// Runs lines of a document in a shell, from the root of the tree, with the program on the PATH and the API where
+    /// it is here.
     pub(crate) fn shell(&self, lines: &str) -> Result<Done> {
         self.run(&["sh", "-euc", &lines.replace(DOCUMENTED_URL, &self.dev.api_url())], EXAMPLE_WITHIN)
     }

@@ -1,7 +1,7 @@
 //! One word, one thing: no type name means something else in another crate, except for those listed here.
 //!
-//! Read off the sources: every `pub` and `pub(crate)` type at the start of a line. Not here: names within one crate, and those of
-//! members and variants.
+//! Read off the sources: every `pub` and `pub(crate)` type at the start of a line. Not here: names within one crate,
+//! and those of members and variants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ const KEPT: &[(&str, &str)] = &[
     ("Worker", "the API's answer about a worker bears the name of what it shows"),
 ];
 
-/// Names that still mean several things, with the crates that define each. An entry goes when its name does; none is added.
+/// Names that still mean several things, with the crates that define each. An entry goes when its name does; none is
+/// added.
 const TO_BE_RENAMED: &[(&str, &[&str])] = &[
     ("Accepted", &["protocol", "scheduler", "store"]),
     ("Account", &["protocol", "worker"]),

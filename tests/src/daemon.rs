@@ -237,7 +237,8 @@ fn build() -> anyhow::Result<PathBuf> {
         cargo.args(["--profile", "dist"]);
         folder.with_file_name("dist")
     } else {
-        // With the tests, since they add features to what is shared: this is what `cargo test --workspace` builds anyway.
+        // With the tests, since they add features to what is shared: this is what `cargo test --workspace` builds
+        // anyway.
         cargo.arg("--tests");
         folder.to_owned()
     };

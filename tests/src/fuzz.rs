@@ -64,8 +64,8 @@ impl Fuzz {
         self
     }
 
-    /// Tries inputs until the time is over. `check` returns the way of an input, the same text for all inputs that take the same
-    /// way, or an error if its result must not be. A panic is a failure too.
+    /// Tries inputs until the time is over. `check` returns the way of an input, the same text for all inputs that take
+    /// the same way, or an error if its result must not be. A panic is a failure too.
     pub fn run(self, check: impl Fn(&[u8]) -> Result<String, String>) {
         let seconds = number("FUZZ_SECONDS").unwrap_or(SECONDS_DEFAULT);
         let seed = number("FUZZ_SEED").unwrap_or(1);

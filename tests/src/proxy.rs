@@ -1,7 +1,7 @@
 //! A TCP proxy between one client and one server, with the faults of a network, switched while it runs.
 //!
-//! It holds at most [`CHUNK`] bytes of each direction: bytes that it does not forward stay with the sender, as on a network that
-//! carries nothing. Deliberately absent: parsing of what passes.
+//! It holds at most [`CHUNK`] bytes of each direction: bytes that it does not forward stay with the sender, as on a
+//! network that carries nothing. Deliberately absent: parsing of what passes.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -123,8 +123,8 @@ impl Rabbit {
         Ok(self.vhost_url(&name))
     }
 
-    /// Makes the virtual host that `definitions` name, with the users and rights there; `guest` may do everything in it.
-    /// One of that name that is there already goes first, with all that it holds.
+    /// Makes the virtual host that `definitions` name, with the users and rights there; `guest` may do everything in
+    /// it. One of that name that is there already goes first, with all that it holds.
     pub async fn import(&self, vhost: &str, mut definitions: serde_json::Value) -> anyhow::Result<String> {
         let all = serde_json::json!({"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
         definitions["permissions"].as_array_mut().context("a list of permissions")?.push(all);
@@ -145,8 +145,8 @@ impl Rabbit {
         tokio::task::spawn_blocking(move || settings.ctl(&arguments)).await?
     }
 
-    /// Closes the connections that `arguments` of `rabbitmqctl` name. A process closes its other connection by itself when
-    /// one is closed; `rabbitmqctl` fails when that one goes while its turn comes, and is asked again.
+    /// Closes the connections that `arguments` of `rabbitmqctl` name. A process closes its other connection by itself
+    /// when one is closed; `rabbitmqctl` fails when that one goes while its turn comes, and is asked again.
     pub async fn close_connections(&self, arguments: &[&str]) -> anyhow::Result<()> {
         eventually("rabbitmqctl closes connections", START_WITHIN, async || self.ctl(arguments).await.map(Some))
             .await?;
@@ -220,8 +220,8 @@ impl Rabbit {
         Ok(nix::sys::signal::killpg(server.pid(), signal)?)
     }
 
-    /// `SIGSTOP` to the whole Erlang VM; it stands still when this returns. The signal alone is only on its way, and a busy
-    /// thread may answer what is sent right after it.
+    /// `SIGSTOP` to the whole Erlang VM; it stands still when this returns. The signal alone is only on its way, and a
+    /// busy thread may answer what is sent right after it.
     pub async fn freeze(&self) -> anyhow::Result<()> {
         self.signal(Signal::SIGSTOP)?;
         let group = self.lock().as_ref().context("the node is not running")?.pid();

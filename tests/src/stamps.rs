@@ -118,9 +118,9 @@ pub fn check_line(stamps: &[Stamp], tags: &[String], limit: usize) -> anyhow::Re
     Ok(())
 }
 
-/// Whether every tag is there once, and was granted before those behind it. A fence is that of an attempt which ran: if earlier
-/// attempts of the execution were handed back unstarted, its first grant was before that fence, and no grant in between was out
-/// of order.
+/// Whether every tag is there once, and was granted before those behind it. A fence is that of an attempt which ran: if
+/// earlier attempts of the execution were handed back unstarted, its first grant was before that fence, and no grant in
+/// between was out of order.
 fn is_in_order(granted: &[&Stamp], tags: &[String]) -> bool {
     let line: BTreeMap<&str, usize> = tags.iter().map(String::as_str).zip(0..).collect();
     let places: Vec<_> = granted.iter().filter_map(|stamp| line.get(stamp.tag.as_str()).copied()).collect();

@@ -46,7 +46,8 @@ impl Follower {
         Count(self.count.subscribe())
     }
 
-    /// All events to the end. `cut` returns after how many events a connection is cut, and which executor the next goes to.
+    /// All events to the end. `cut` returns after how many events a connection is cut, and which executor the next goes
+    /// to.
     pub(crate) async fn until_settled(
         self,
         cut: impl FnMut() -> (usize, usize),

@@ -43,7 +43,8 @@ async fn dev_whose_disk_is_full_reports_it_and_goes_on_by_itself_when_there_is_r
     .await?;
     has_run(&dev, &client, "before").await?;
 
-    // A journal that was just opened needs less room and may go on for a moment: a request that it takes meanwhile has to run, too.
+    // A journal that was just opened needs less room and may go on for a moment: a request that it takes meanwhile has
+    // to run, too.
     let (mut accepted, mut refused) = (Vec::new(), None);
     let health = eventually("it refuses requests and says that the disk is full", LATER, async || {
         disk.fill()?;

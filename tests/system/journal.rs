@@ -1,8 +1,8 @@
 //! A journal that stands still, takes nothing, has no room, is slow, or is cut off in the middle of a commit.
 //!
-//! Each test checks the same: nothing more is accepted, and a submission over HTTP is refused; published requests wait on the
-//! broker; running attempts go on; and once the journal is well again, everything continues by itself and in order. A database
-//! that dies and comes back is in `crash`.
+//! Each test checks the same: nothing more is accepted, and a submission over HTTP is refused; published requests wait
+//! on the broker; running attempts go on; and once the journal is well again, everything continues by itself and in
+//! order. A database that dies and comes back is in `crash`.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -76,7 +76,8 @@ impl Stream {
         eventually("the long run goes on", SOON, async || Ok((last_seen(world)? > seen).then_some(()))).await
     }
 
-    /// Submits over HTTP, and notes a tag that was taken: 202 is the answer if the request is on the broker and no executor leads.
+    /// Submits over HTTP, and notes a tag that was taken: 202 is the answer if the request is on the broker and no
+    /// executor leads.
     async fn submit(&mut self, world: &World, tag: String) -> anyhow::Result<(u16, Value)> {
         let body = json!({"action_ref": LINE, "parameters": {"tag": tag}});
         let (status, answer) = world.call("POST", "/api/v1/executions", Some(body)).await?;
@@ -361,7 +362,8 @@ async fn what_is_packed_behind_a_commit_that_is_cut_off_is_done_by_the_next_lead
     Ok(())
 }
 
-/// Publishes until the trouble is over, so that there is always something to commit; returns all tags that were published.
+/// Publishes until the trouble is over, so that there is always something to commit; returns all tags that were
+/// published.
 async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Vec<String>> {
     const AHEAD: usize = 200;
     let over = Cell::new(false);
@@ -385,8 +387,8 @@ async fn with_work(world: &World, trouble: impl Future<Output = anyhow::Result<(
     Ok(published)
 }
 
-/// Leaves the link stalled after a commit, with the answer to it held back. If the answer was on its way already when the link
-/// stalled, nothing more is committed: then the link is opened, and the next commit is tried.
+/// Leaves the link stalled after a commit, with the answer to it held back. If the answer was on its way already when
+/// the link stalled, nothing more is committed: then the link is opened, and the next commit is tried.
 async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> {
     eventually("a commit is made whose answer is held back", SOON, async || {
         let before = led(world).await?;
@@ -403,7 +405,8 @@ async fn hold_back_an_answer(world: &World, link: &Proxy) -> anyhow::Result<()> 
     .await
 }
 
-/// Cuts all connections, lets new ones pass, and waits until an executor leads; returns how many attempts had started by then.
+/// Cuts all connections, lets new ones pass, and waits until an executor leads; returns how many attempts had started
+/// by then.
 async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
     link.cut();
     link.set(Conditions::Normal);
@@ -411,8 +414,8 @@ async fn over(world: &World, link: &Proxy) -> anyhow::Result<usize> {
     Ok(world.stamps.read()?.len())
 }
 
-/// Waits until an idle leader has just pinged the journal, so that its next ping is some time away: while it waits for a ping it
-/// takes nothing.
+/// Waits until an idle leader has just pinged the journal, so that its next ping is some time away: while it waits for
+/// a ping it takes nothing.
 async fn pinged(world: &World) -> anyhow::Result<()> {
     let heard = async || {
         let leader = "select state_change from pg_stat_activity where pid = \

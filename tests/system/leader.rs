@@ -23,7 +23,8 @@ async fn two_executors() -> anyhow::Result<World> {
     line.broker_links().executors(2).workers(1, 4).long_lease().start().await
 }
 
-/// Waits until so many executions have ended, by the journal: over HTTP an executor without a broker might be the first to answer.
+/// Waits until so many executions have ended, by the journal: over HTTP an executor without a broker might be the first
+/// to answer.
 async fn have_ended(world: &World, count: usize, within: Duration) -> anyhow::Result<()> {
     eventually(&format!("{count} have ended"), within, async || {
         let ended = world.sql("select count(*) from history").await?;

@@ -1,7 +1,7 @@
 //! Mistakes that people make with servers, and the exact error for each.
 //!
-//! What only a person can correct ends a daemon at its start, with code 2; a server that does not answer is waited for, and logged.
-//! `crates/slotline/tests/mistakes.rs` has the mistakes that need no server.
+//! What only a person can correct ends a daemon at its start, with code 2; a server that does not answer is waited for,
+//! and logged. `crates/slotline/tests/mistakes.rs` has the mistakes that need no server.
 
 use std::time::Duration;
 

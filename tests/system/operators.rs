@@ -1,4 +1,5 @@
-//! Changes by people while work goes on: on any executor, in the audit with actor and reason, and verified by the policy in force.
+//! Changes by people while work goes on: on any executor, in the audit with actor and reason, and verified by the
+//! policy in force.
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};

@@ -65,7 +65,8 @@ async fn every_block_of_the_readme_works_on_real_servers() -> Result<()> {
         leader: address(&ports[0]),
         standby: address(&ports[1]),
     };
-    // Deploys; then a subscriber that finds nothing yet, and leaves its queue; then publishing; then the subscriber again.
+    // Deploys; then a subscriber that finds nothing yet, and leaves its queue; then publishing; then the subscriber
+    // again.
     let mut script = "set -eu\n".to_owned();
     for (index, block) in runs.enumerate() {
         script.push_str(&site.lines(block)?);

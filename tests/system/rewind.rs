@@ -1,5 +1,5 @@
-//! A journal that went back: a dump restored, a snapshot rolled back, a copy led on beside the original, and a broker that knows
-//! nothing of it. No number is given twice, no limit is passed, and what is lost is reported.
+//! A journal that went back: a dump restored, a snapshot rolled back, a copy led on beside the original, and a broker
+//! that knows nothing of it. No number is given twice, no limit is passed, and what is lost is reported.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! What each user of the broker may publish; and that a message which the broker lets through all the same changes nothing.
+//! What each user of the broker may publish; and that a message which the broker lets through all the same changes
+//! nothing.
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};

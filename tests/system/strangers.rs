@@ -494,7 +494,8 @@ async fn kills_in(step: &str, policy: Value) -> Result<()> {
 async fn dead_letters_of_half_a_gigabyte_are_looked_through_in_little_memory_and_replayed_one_by_one() -> Result<()> {
     const LETTERS: usize = 60;
     const BODY: usize = 8 << 20;
-    /// What the executor may take for all of it: of each body that is on its way a few copies, never all bodies at once.
+    /// What the executor may take for all of it: of each body that is on its way a few copies, never all bodies at
+    /// once.
     const MEMORY_MAX: u64 = 20 * BODY as u64;
     let installation = Installation::start().await?;
     // The broker ends the session of a publisher to an exchange that no executor has declared yet.

@@ -765,8 +765,8 @@ impl World {
 
     // ---- judgement ----
 
-    /// Checks a finished run of a line against the contract: every tag ran to its end, once, in order, never more than `limit` at
-    /// once, and so it is in the journal.
+    /// Checks a finished run of a line against the contract: every tag ran to its end, once, in order, never more than
+    /// `limit` at once, and so it is in the journal.
     pub(crate) async fn check_line(&self, action_ref: &str, tags: &[String], limit: usize) -> anyhow::Result<()> {
         let stamps = self.stamps.read()?;
         slotline_tests::check_line(&stamps, tags, limit)?;

@@ -92,8 +92,8 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Declares and binds the queues of this epoch and session, and consumes them; the requests last, when all else is in
-    /// place. What waits in those of `former`, an earlier session of this epoch, comes first.
+    /// Declares and binds the queues of this epoch and session, and consumes them; the requests last, when all else is
+    /// in place. What waits in those of `former`, an earlier session of this epoch, comes first.
     pub(crate) async fn open(
         session: Session,
         prefix: &str,

@@ -185,7 +185,8 @@ impl Record {
         }
     }
 
-    /// Takes what the scheduler decided since the last call. To be called after every input, before its effects are taken.
+    /// Takes what the scheduler decided since the last call. To be called after every input, before its effects are
+    /// taken.
     pub(crate) fn follow(&mut self, scheduler: &Scheduler, now: Timestamp) {
         let effects = scheduler.effects();
         let (announced, mut settled, mut ended) = self.taken;

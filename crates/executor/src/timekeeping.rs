@@ -3,9 +3,9 @@
 //! clock is set.
 //!
 //! A leader's clock that runs a little too fast or slow is brought in step slowly. A difference beyond [`NAMED`] means
-//! that the database's clock was set: then what is due stays due when it was, and how far the journal's time is ahead of
-//! the database's clock is noted in the journal for the next leader. It shrinks slowly, and is forgotten once nothing
-//! lives at a change of leadership.
+//! that the database's clock was set: then what is due stays due when it was, and how far the journal's time is ahead
+//! of the database's clock is noted in the journal for the next leader. It shrinks slowly, and is forgotten once
+//! nothing lives at a change of leadership.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! The scheduler against the reference, step by step, over random lives of a small installation: whatever happens, every
-//! grant is one that the reference allows, none that it allows is missing, and both agree on everything they show.
+//! The scheduler against the reference, step by step, over random lives of a small installation: whatever happens,
+//! every grant is one that the reference allows, none that it allows is missing, and both agree on everything they
+//! show.
 
 use std::sync::Arc;
 use std::time::Duration;

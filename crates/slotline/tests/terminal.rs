@@ -1,4 +1,5 @@
-//! The program at a terminal: nothing is wider than it, colours are there and can be refused, and a stray key ends nothing.
+//! The program at a terminal: nothing is wider than it, colours are there and can be refused, and a stray key ends
+//! nothing.
 
 mod dev;
 #[path = "terminal/screen.rs"]

@@ -28,8 +28,8 @@ pub struct Batch {
     pub live: Vec<Snapshot>,
     /// Attempts that ended without settling their executions.
     pub attempts: Vec<AttemptEnded>,
-    /// Executions that reached their terminal status: their live rows move to the history. One may have been accepted by
-    /// this very batch.
+    /// Executions that reached their terminal status: their live rows move to the history. One may have been accepted
+    /// by this very batch.
     pub settled: Vec<Arc<Settled>>,
     /// What to add to an action's totals: executions enqueued, and executions settled.
     pub totals: Vec<(ActionId, u64, u64)>,
@@ -105,7 +105,8 @@ pub struct Request {
     pub reply: Reply,
 }
 
-/// The largest result that is kept of an attempt which did not settle its execution: a hundred of them are shown at once.
+/// The largest result that is kept of an attempt which did not settle its execution: a hundred of them are shown at
+/// once.
 pub(crate) const LEFT_BYTES_MAX: usize = 64 << 10;
 
 /// The part of its result that is kept of an attempt that did not settle its execution.

@@ -21,7 +21,8 @@ pub struct Standing {
     pub counters: Counters,
     /// The numbers that come next by this journal alone: lower than the counters once those were raised in doubt.
     pub floor: Counters,
-    /// Executions from the floor on that have settled: leaders in doubt took them over from workers. None without doubt.
+    /// Executions from the floor on that have settled: leaders in doubt took them over from workers. None without
+    /// doubt.
     pub settled: Vec<ExecutionId>,
     /// The longest lease that some worker may go by, as far as this journal knows.
     pub lease: Duration,

@@ -1,7 +1,7 @@
 //! A deployment in eight phases that reports its progress, and its newest findings when its time is up.
 //!
-//! `cargo run -p slotline-worker --example deployment` plays two of them in this process and prints what they report: one
-//! that gets through, and one whose container never gets ready. With `SLOTLINE_AMQP_URL` set it is a worker of that
+//! `cargo run -p slotline-worker --example deployment` plays two of them in this process and prints what they report:
+//! one that gets through, and one whose container never gets ready. With `SLOTLINE_AMQP_URL` set it is a worker of that
 //! installation.
 
 mod stage;

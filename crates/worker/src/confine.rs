@@ -1,8 +1,8 @@
 //! What holds a command: what it may not do to the rest of its host, and what ends it when its shim ends.
 //!
-//! Three layers, each where the host has it. In a PID namespace the shim is the first process: nothing inside can end it,
-//! and the system ends everything inside with it. In a Landlock domain a command can signal nothing but what it started
-//! itself. And everywhere the shim is the subreaper of a command's descendants, and all bear a `mark`.
+//! Three layers, each where the host has it. In a PID namespace the shim is the first process: nothing inside can end
+//! it, and the system ends everything inside with it. In a Landlock domain a command can signal nothing but what it
+//! started itself. And everywhere the shim is the subreaper of a command's descendants, and all bear a `mark`.
 
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope};
 use nix::mount::MsFlags;
@@ -32,8 +32,8 @@ pub(crate) struct Ids {
 }
 
 impl Confinement {
-    /// Confines the calling thread alone, and with it what it starts. There is no way back: to be called on a thread that
-    /// ends right after.
+    /// Confines the calling thread alone, and with it what it starts. There is no way back: to be called on a thread
+    /// that ends right after.
     pub(crate) fn apply(&self) -> std::io::Result<()> {
         if !self.allow_privileges {
             rustix::thread::set_no_new_privs(true)?;

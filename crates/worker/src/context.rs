@@ -74,8 +74,8 @@ impl Context {
         self.0.start.trace_id.as_deref()
     }
 
-    /// Cancelled when the attempt is to end: by order, by a time-out, or because the worker is drained. It is dropped at
-    /// its next await when its grace is over.
+    /// Cancelled when the attempt is to end: by order, by a time-out, or because the worker is drained. It is dropped
+    /// at its next await when its grace is over.
     pub fn cancellation(&self) -> &CancellationToken {
         &self.0.token
     }

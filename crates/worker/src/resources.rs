@@ -89,8 +89,8 @@ impl Need {
     }
 }
 
-/// What the worker was short of when the system refused something that it needs for every attempt; `None` if the refusal
-/// is about this attempt.
+/// What the worker was short of when the system refused something that it needs for every attempt; `None` if the
+/// refusal is about this attempt.
 pub(crate) fn shortage(error: &io::Error) -> Option<Shortage> {
     if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
         return Some(Shortage::Disk);

@@ -1,7 +1,7 @@
 //! The duty book in use: one lock around it and around the attempts that it starts and ends.
 //!
-//! What happens to an attempt is reported at once, on the thread where it happens, so that the next of a chain starts where the
-//! one before has ended, without waiting for the loop. What needs the broker waits for the loop.
+//! What happens to an attempt is reported at once, on the thread where it happens, so that the next of a chain starts
+//! where the one before has ended, without waiting for the loop. What needs the broker waits for the loop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

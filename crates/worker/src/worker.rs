@@ -270,8 +270,8 @@ impl Builder {
         self
     }
 
-    /// Serves an action with a command. The executable of this process is run again as the command's shim, so its `main`
-    /// must call [`crate::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
+    /// Serves an action with a command. The executable of this process is run again as the command's shim, so its
+    /// `main` must call [`crate::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
     ///
     /// A process that runs commands can't be traced or dumped by others of its user any more.
     #[must_use]

@@ -1,7 +1,7 @@
 //! One installation under measurement: an executor process on servers, or everything embedded in this process.
 //!
-//! Each measure has an installation and a journal of its own, so that it does not pay for the history of another and is checked
-//! alone.
+//! Each measure has an installation and a journal of its own, so that it does not pay for the history of another and is
+//! checked alone.
 
 mod site;
 
@@ -27,7 +27,8 @@ use site::start_executor;
 
 /// Longest time that any one round may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
-/// Between two looks at how much has settled, each of which costs the journal a query: less than a hundredth of a round.
+/// Between two looks at how much has settled, each of which costs the journal a query: less than a hundredth of a
+/// round.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_SELDOM: Duration = Duration::from_millis(500);
 /// How long a daemon may take to end.

@@ -1,7 +1,7 @@
 //! The limits of the machine: what RabbitMQ, PostgreSQL and the disk give to a program that does nothing else.
 //!
-//! Directly on lapin and on a plain client of PostgreSQL, without code of Slotline, so that no change of it moves the figures.
-//! Two hops with one commit between them are the floor of a hand-off through the executor.
+//! Directly on lapin and on a plain client of PostgreSQL, without code of Slotline, so that no change of it moves the
+//! figures. Two hops with one commit between them are the floor of a hand-off through the executor.
 
 mod amqp;
 mod disk;
@@ -30,8 +30,8 @@ pub(crate) async fn measure(servers: &Servers, scale: &Scale, book: &mut Book) -
     rows::measure(&database, scale, book).await.context("rows")
 }
 
-/// The floors of a measure as of now, to be taken right before it and right after it: where a host has other guests, the
-/// machine is another one some minutes later.
+/// The floors of a measure as of now, to be taken right before it and right after it: where a host has other guests,
+/// the machine is another one some minutes later.
 pub(crate) async fn floors(servers: &Servers, rounds: &[Round], scale: &Scale) -> Result<Floors> {
     let (amqp, database) = (servers.rabbit.url(), servers.postgres.fresh_database("floors").await?);
     let mut floors = Floors::new();

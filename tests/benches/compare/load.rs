@@ -1,7 +1,7 @@
 //! T and M: executions per second from end to end, from the first publication until the journal has the last end.
 //!
-//! Live: the workers are ready when the first request is published, and publishing counts. Prefilled: all requests wait in the
-//! journal, and the clock starts when their action is resumed, as for rivals without their enqueueing.
+//! Live: the workers are ready when the first request is published, and publishing counts. Prefilled: all requests wait
+//! in the journal, and the clock starts when their action is resumed, as for rivals without their enqueueing.
 
 use std::time::Instant;
 

@@ -24,9 +24,9 @@
 //! - `--trial`: a twentieth of everything, to see that it all works. Its figures mean nothing.
 //!
 //! Servers, executor and workers are private processes of this run, durable as by default. Workers are this program
-//! again, since what is measured is Slotline and not the start of commands; for `C` they are `slotline worker`. Requests are
-//! published as fast as the broker confirms them. Whatever is quoted lasts 3 s at least, if need be by several rounds. After each
-//! measure order and limits are judged twice: by the handlers' stamps and by the journal.
+//! again, since what is measured is Slotline and not the start of commands; for `C` they are `slotline worker`.
+//! Requests are published as fast as the broker confirms them. Whatever is quoted lasts 3 s at least, if need be by
+//! several rounds. After each measure order and limits are judged twice: by the handlers' stamps and by the journal.
 
 mod commands;
 mod cpu;

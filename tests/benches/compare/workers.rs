@@ -1,7 +1,7 @@
 //! Workers with handlers of this program: each a process of its own, or, embedded, a task of this one.
 //!
-//! A worker's process is this same program with the argument [`ROLE`]. Its stamps stay in memory while it works and are written
-//! when it ends.
+//! A worker's process is this same program with the argument [`ROLE`]. Its stamps stay in memory while it works and are
+//! written when it ends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
 //! The command that test actions run: writes into a file when it really started and ended.
 //!
 //! `stamp FILE` appends `start` and `end` lines, each in one write, with times of the boot clock that all processes
-//! share. Parameters of the execution set what else it does: `tag`, `sleep_ms`, `beat_ms` (write a sign of life this often
-//! while it sleeps, so that the end of a killed one is known), `gate` (wait for this file), `exit`, `signal` (to itself), and
-//! `ignore_term`.
+//! share. Parameters of the execution set what else it does: `tag`, `sleep_ms`, `beat_ms` (write a sign of life this
+//! often while it sleeps, so that the end of a killed one is known), `gate` (wait for this file), `exit`, `signal` (to
+//! itself), and `ignore_term`.
 
 use std::fmt::Display;
 use std::io::Write;

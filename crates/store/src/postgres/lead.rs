@@ -25,8 +25,9 @@ use crate::{Batch, CommitError, Error, Recovered, culprit, record, sql};
 pub(crate) const IDLE_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon the server notices that a leader has gone in the middle of a long statement, such as a recovery.
 const CLIENT_CHECK: Duration = Duration::from_secs(1);
-/// Between two tries of an executor that waits for the lock: the most that it adds to a take-over, of which all together
-/// should stay below 100 ms. A hundred tries a second cost the database some 5 ms of processor time in that second.
+/// Between two tries of an executor that waits for the lock: the most that it adds to a take-over, of which all
+/// together should stay below 100 ms. A hundred tries a second cost the database some 5 ms of processor time in that
+/// second.
 const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// One lock for each partition of each schema. A try and not a wait: a statement that waited would hold its snapshot as

@@ -1,5 +1,5 @@
-//! A shim and nothing else, for programs whose own `main` can't call [`slotline_worker::shim::run_if_asked`] first, such
-//! as tests.
+//! A shim and nothing else, for programs whose own `main` can't call [`slotline_worker::shim::run_if_asked`] first,
+//! such as tests.
 
 fn main() {
     slotline_worker::shim::run_if_asked();

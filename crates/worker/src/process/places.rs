@@ -1,4 +1,5 @@
-//! The files of one attempt: made ready before it starts, read after it has ended. Nothing here is for the loop's thread.
+//! The files of one attempt: made ready before it starts, read after it has ended. Nothing here is for the loop's
+//! thread.
 //!
 //! The command may do what it likes with its own files, so each is opened as if it could be anything.
 

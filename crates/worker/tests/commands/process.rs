@@ -130,8 +130,8 @@ async fn a_command_is_given_its_identity_its_parameters_and_no_secrets() -> anyh
 
 #[tokio::test]
 async fn a_command_has_a_session_of_its_own_and_so_no_terminal_to_wait_at() -> anyhow::Result<()> {
-    // The sixth field of `stat` is the session, the fourth the parent, which is the shim; in front of them the program's
-    // name stands in parentheses.
+    // The sixth field of `stat` is the session, the fourth the parent, which is the shim; in front of them the
+    // program's name stands in parentheses.
     let script = r#"stat=$(cat /proc/$$/stat); set -- ${stat##*) }
         if (read line < /dev/tty) 2>/dev/null; then tty=true; else tty=false; fi
         printf '{"session": %s, "shim": %s, "group": %s, "pid": %s, "tty": %s}' "$4" "$2" "$3" $$ $tty"#;

@@ -1,5 +1,5 @@
-//! The shape of a hand-off: a worker publishes a completion, an executor commits that and the next start, and publishes the next
-//! dispatch. Measured at the worker, from its publication to the arrival of the next.
+//! The shape of a hand-off: a worker publishes a completion, an executor commits that and the next start, and publishes
+//! the next dispatch. Measured at the worker, from its publication to the arrival of the next.
 //!
 //! A request goes the same way, but for its first hop, which is through a quorum queue.
 
@@ -86,7 +86,8 @@ impl Round {
         let running = tokio::spawn(running.run());
         let figure = self.measure(&worker, scale).await?;
         running.abort();
-        // The channel is closed before its queues are deleted: a message of the broker on a dropped channel would end the connection.
+        // The channel is closed before its queues are deleted: a message of the broker on a dropped channel would end
+        // the connection.
         let _ = running.await;
         executor.close(200, "".into()).await?;
         for queue in [TO_EXECUTOR, TO_WORKER] {

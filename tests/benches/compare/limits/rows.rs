@@ -1,4 +1,5 @@
-//! How many rows a second PostgreSQL inserts and updates, five hundred in each commit, and how long a commit of one takes.
+//! How many rows a second PostgreSQL inserts and updates, five hundred in each commit, and how long a commit of one
+//! takes.
 
 use std::time::Instant;
 
