@@ -15,7 +15,7 @@ use slotline_protocol::http::{Action, ActionDetail, Answer, Page, QueueStats, Wo
 use slotline_protocol::{ActionRef, By, Policy, parameters};
 
 use crate::auth::Actor;
-use crate::control::Refused;
+use crate::control::ControlError;
 use crate::error::Error;
 use crate::{Api, Condition, input};
 
@@ -197,7 +197,7 @@ pub(crate) async fn queue_stats(
 ) -> Result<Json<Answer<QueueStats>>, Error> {
     let action_ref = input::known_ref(&action_ref)?;
     let found = api.control.queue_stats(Some(action_ref.clone())).await?;
-    let mut data = found.into_iter().next().ok_or_else(|| Refused::unknown_action(&action_ref))?;
+    let mut data = found.into_iter().next().ok_or_else(|| ControlError::unknown_action(&action_ref))?;
     let durations = api.store.durations(data.action_id, DURATIONS_OVER).await?;
     data.wait_seconds = durations.wait;
     data.run_seconds = durations.run;
@@ -214,7 +214,7 @@ pub(crate) async fn queues(State(api): State<Api>, uri: Uri) -> Result<Json<Page
 }
 
 async fn find(api: &Api, action_ref: &ActionRef) -> Result<Action, Error> {
-    Ok(api.store.action(action_ref).await?.ok_or_else(|| Refused::unknown_action(action_ref))?)
+    Ok(api.store.action(action_ref).await?.ok_or_else(|| ControlError::unknown_action(action_ref))?)
 }
 
 /// The cursor of a list of actions is the last one's name.

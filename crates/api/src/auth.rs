@@ -18,7 +18,7 @@ use slotline_protocol::audit::LOCAL;
 
 use crate::error::{Error, Exposed};
 use crate::health;
-use crate::token::{Token, Tokens};
+use crate::token::{ApiToken, Tokens};
 
 /// The fewest characters of a token when the API listens beyond this machine: it must not be guessable from the
 /// network.
@@ -26,7 +26,7 @@ pub const EXPOSED_TOKEN_CHARS_MIN: usize = 20;
 
 /// Refuses an address that other machines can reach, unless tokens guard it that can't be guessed.
 pub fn check_exposure(address: SocketAddr, tokens: &Tokens) -> Result<(), Exposed> {
-    match tokens.shortest().map(Token::chars) {
+    match tokens.shortest().map(ApiToken::chars) {
         _ if address.ip().to_canonical().is_loopback() => Ok(()),
         None => Err(Exposed::Open(address)),
         Some(chars) if chars < EXPOSED_TOKEN_CHARS_MIN => Err(Exposed::Guessable { address, chars }),

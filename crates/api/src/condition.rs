@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use slotline_protocol::{ActionRef, Policy};
 
-use crate::control::{Kind, Refused};
+use crate::control::{ControlError, RefusalKind};
 use crate::error::Error;
 
 /// What must hold for a policy to be changed. Serializable: a follower passes it on to the leader, which checks it.
@@ -42,23 +42,25 @@ impl Condition {
     }
 
     /// Whether a whole policy may take the place of `current`; `None` is no action of this name.
-    pub fn check_put(&self, action_ref: &ActionRef, current: Option<&Policy>) -> Result<(), Refused> {
+    pub fn check_put(&self, action_ref: &ActionRef, current: Option<&Policy>) -> Result<(), ControlError> {
         match (self, current) {
             (Self::None, Some(_)) => {
                 let message = format!(
                     "{action_ref} exists, and PUT replaces its whole policy: send the ETag that GET gives as If-Match, or \
                      change single members with PATCH"
                 );
-                Err(Refused::new(Kind::PreconditionRequired, "precondition_required", message).at(IF_MATCH.as_str()))
+                Err(ControlError::new(RefusalKind::PreconditionRequired, "precondition_required", message)
+                    .at(IF_MATCH.as_str()))
             }
             _ => self.check(action_ref, current),
         }
     }
 
     /// Whether members of `current` may be changed, or an action made.
-    pub fn check(&self, action_ref: &ActionRef, current: Option<&Policy>) -> Result<(), Refused> {
+    pub fn check(&self, action_ref: &ActionRef, current: Option<&Policy>) -> Result<(), ControlError> {
         let failed = |field: &HeaderName, message: String| {
-            let mut refused = Refused::new(Kind::PreconditionFailed, "precondition_failed", message).at(field.as_str());
+            let mut refused =
+                ControlError::new(RefusalKind::PreconditionFailed, "precondition_failed", message).at(field.as_str());
             refused.refusal.details = current.map(|policy| json!({"etag": policy.etag()}));
             Err(refused)
         };
@@ -146,13 +148,13 @@ mod tests {
             (
                 Condition::None,
                 Some(&policy),
-                Kind::PreconditionRequired,
+                RefusalKind::PreconditionRequired,
                 "as If-Match, or change single members with PATCH",
             ),
-            (Condition::New, Some(&policy), Kind::PreconditionFailed, "send its ETag as If-Match"),
-            (tag(&Policy::default()), Some(&policy), Kind::PreconditionFailed, "GET it again"),
-            (Condition::Any, None, Kind::PreconditionFailed, "leave If-Match out"),
-            (tag(&policy), None, Kind::PreconditionFailed, "leave If-Match out"),
+            (Condition::New, Some(&policy), RefusalKind::PreconditionFailed, "send its ETag as If-Match"),
+            (tag(&Policy::default()), Some(&policy), RefusalKind::PreconditionFailed, "GET it again"),
+            (Condition::Any, None, RefusalKind::PreconditionFailed, "leave If-Match out"),
+            (tag(&policy), None, RefusalKind::PreconditionFailed, "leave If-Match out"),
         ] {
             let (found, message) = put(&condition, current).expect("it is refused");
             assert!(found == kind && message.contains(step), "{condition:?}: {message}");

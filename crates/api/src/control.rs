@@ -28,17 +28,17 @@ pub struct Submission {
 /// The executor, as the API sees it.
 pub trait Control: Send + Sync + 'static {
     /// Whether requests are taken at all, as far as this process knows; if not, the reason.
-    fn takes_requests(&self) -> Result<(), Refused> {
+    fn takes_requests(&self) -> Result<(), ControlError> {
         Ok(())
     }
 
     /// Sends the request through the same queue as every other. With an `execution_id` the journal has it; without one
     /// no leader answered in time, and the request waits on the broker.
-    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>>;
+    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, ControlError>>;
 
     /// Requests the end of an execution. Returns its status once the journal has the request; if the execution has
     /// ended, its terminal status, unchanged.
-    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>>;
+    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, ControlError>>;
 
     /// Creates an action, or replaces its whole policy; `true` if it is new.
     fn put_action(
@@ -47,7 +47,7 @@ pub trait Control: Send + Sync + 'static {
         policy: Policy,
         condition: Condition,
         by: By,
-    ) -> BoxFuture<'_, Result<(Action, bool), Refused>>;
+    ) -> BoxFuture<'_, Result<(Action, bool), ControlError>>;
 
     /// Changes the members of a policy that a merge patch names.
     fn patch_action(
@@ -56,17 +56,18 @@ pub trait Control: Send + Sync + 'static {
         patch: Value,
         condition: Condition,
         by: By,
-    ) -> BoxFuture<'_, Result<Action, Refused>>;
+    ) -> BoxFuture<'_, Result<Action, ControlError>>;
 
     /// Declares all of these policies in one commit, or none, and returns the differences of each. With `dry_run` it
     /// only returns them.
-    fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>>;
+    fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By)
+    -> BoxFuture<'_, Result<Vec<Applied>, ControlError>>;
 
     /// A conflict while it has executions that have not ended.
-    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>>;
+    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), ControlError>>;
 
     /// Pauses or resumes an action; running executions go on.
-    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>>;
+    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, ControlError>>;
 
     /// Overrides the declared limit, from now on for so long.
     fn override_limit(
@@ -75,24 +76,24 @@ pub trait Control: Send + Sync + 'static {
         limit: Option<u32>,
         duration: Duration,
         by: By,
-    ) -> BoxFuture<'_, Result<Action, Refused>>;
+    ) -> BoxFuture<'_, Result<Action, ControlError>>;
 
     /// Ends the override of the limit; changes nothing if there is none.
-    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>>;
+    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, ControlError>>;
 
     /// The state of the lines; `None` is all actions. The percentiles are left `None`: the API takes them from the
     /// store.
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>>;
+    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>>;
 
     /// Why executions wait; those that do not are left out.
-    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>>;
+    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, ControlError>>;
 
-    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>>;
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, ControlError>>;
 
     /// Puts a dead letter back where it came from, then removes it.
-    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>>;
+    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>>;
 
-    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>>;
+    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>>;
 
     fn health(&self) -> BoxFuture<'_, Health>;
 }
@@ -100,15 +101,15 @@ pub trait Control: Send + Sync + 'static {
 /// Why the executor refused a request. Serializable: a follower passes on the leader's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{refusal}")]
-pub struct Refused {
-    pub kind: Kind,
+pub struct ControlError {
+    pub kind: RefusalKind,
     pub refusal: Refusal,
 }
 
 /// What the client can do about a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum RefusalKind {
     /// Correct the request: something in it is wrong.
     Invalid,
     /// There is no such thing.
@@ -127,18 +128,18 @@ pub enum Kind {
     Unavailable,
 }
 
-impl Refused {
-    pub fn new(kind: Kind, code: &str, message: impl Into<String>) -> Self {
+impl ControlError {
+    pub fn new(kind: RefusalKind, code: &str, message: impl Into<String>) -> Self {
         Self { kind, refusal: Refusal::new(code, message) }
     }
 
     /// No leader answered, or the database or broker is away.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(Kind::Unavailable, "unavailable", message)
+        Self::new(RefusalKind::Unavailable, "unavailable", message)
     }
 
     pub fn not_found(code: &str, message: impl Into<String>) -> Self {
-        Self::new(Kind::NotFound, code, message)
+        Self::new(RefusalKind::NotFound, code, message)
     }
 
     pub fn unknown_action(action_ref: &ActionRef) -> Self {

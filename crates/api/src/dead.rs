@@ -11,7 +11,7 @@ use slotline_protocol::http::{Answer, DeadLetter, Page};
 use slotline_store::PageRequest;
 
 use crate::auth::Actor;
-use crate::control::Refused;
+use crate::control::ControlError;
 use crate::error::Error;
 use crate::{Api, input};
 
@@ -33,7 +33,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<D
 }
 
 pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<DeadLetter>>, Error> {
-    let whole = api.store.dead_letter(&id).await?.ok_or_else(|| Refused::unknown_dead_letter(&id))?;
+    let whole = api.store.dead_letter(&id).await?.ok_or_else(|| ControlError::unknown_dead_letter(&id))?;
     // The body is shown as text, whatever it holds, and no more of it than one request may have.
     let shown = &whole.body[..whole.body.len().min(ENVELOPE_BYTES_MAX)];
     let BodyProperties { content_type, content_encoding } = serde_json::from_str(&whole.properties).unwrap_or_default();

@@ -14,7 +14,7 @@ use slotline_protocol::envelope::{ENCODING_EXPECTED, Reason};
 use slotline_protocol::http::{self, Refusal};
 
 use crate::auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER};
-use crate::control::{Kind, Refused};
+use crate::control::{ControlError, RefusalKind};
 use crate::input;
 
 /// When to try again after a 503: about the time in which another executor takes the lead.
@@ -78,7 +78,7 @@ pub(crate) enum Error {
     #[error("not ready: {message}")]
     NotReady { message: String, details: Option<serde_json::Value> },
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] ControlError),
     #[error(transparent)]
     Store(#[from] slotline_store::Error),
 }
@@ -119,16 +119,16 @@ impl IntoResponse for Error {
             Self::NotReady { details, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Refusal { details, ..Refusal::new("not_ready", text) })
             }
-            Self::Refused(Refused { kind, refusal }) => {
+            Self::Refused(ControlError { kind, refusal }) => {
                 let status = match kind {
-                    Kind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-                    Kind::NotFound => StatusCode::NOT_FOUND,
-                    Kind::Conflict => StatusCode::CONFLICT,
-                    Kind::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
-                    Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-                    Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-                    Kind::Full => StatusCode::TOO_MANY_REQUESTS,
-                    Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                    RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+                    RefusalKind::NotFound => StatusCode::NOT_FOUND,
+                    RefusalKind::Conflict => StatusCode::CONFLICT,
+                    RefusalKind::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
+                    RefusalKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+                    RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    RefusalKind::Full => StatusCode::TOO_MANY_REQUESTS,
+                    RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 (status, refusal)
             }

@@ -12,10 +12,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use slotline_protocol::{ActionRef, ExecutionId, Status, duration, http};
-use slotline_store::Events;
+use slotline_store::RecordPart;
 use tokio::time::Instant;
 
-use crate::control::Refused;
+use crate::control::ControlError;
 use crate::error::Error;
 use crate::follow::{EventFollower, PastEvents};
 use crate::hub::{EventFilter, Subscription, Update};
@@ -59,7 +59,7 @@ async fn stream_of_one(api: &Api, id: ExecutionId, uri: &Uri, headers: &HeaderMa
     let after = last_event_id(headers)?.unwrap_or(after);
     let permit = api.permits.stream()?;
     let follower = EventFollower::open(api.journal.clone(), api.hub.clone(), id, after);
-    let follower = limits::in_time(follower).await??.ok_or_else(|| Refused::unknown_execution(id))?;
+    let follower = limits::in_time(follower).await??.ok_or_else(|| ControlError::unknown_execution(id))?;
     if follower.has_ended() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -70,7 +70,7 @@ async fn page(api: &Api, id: ExecutionId, uri: &Uri) -> Result<http::Events, Err
     let pairs = input::query(uri, &["after", "limit", "wait"])?;
     let (after, limit, wait) = (after(&pairs)?, input::limit(&pairs)?, wait(&pairs)?);
     let request = EventsRequest { id, after, limit: u32::try_from(limit).expect("the limit is bounded") };
-    let Events { events, is_over, .. } = if wait.is_zero() {
+    let RecordPart { events, is_over, .. } = if wait.is_zero() {
         let _permit = api.permits.request()?;
         limits::in_time(request.read(&api.store)).await??
     } else {
@@ -89,13 +89,13 @@ struct EventsRequest {
 }
 
 impl EventsRequest {
-    async fn read(&self, past: &impl PastEvents) -> Result<Events, Error> {
+    async fn read(&self, past: &impl PastEvents) -> Result<RecordPart, Error> {
         let events = past.events(self.id, self.after, self.limit).await?;
-        Ok(events.ok_or_else(|| Refused::unknown_execution(self.id))?)
+        Ok(events.ok_or_else(|| ControlError::unknown_execution(self.id))?)
     }
 
     /// Reads the page once it has events; returns an empty one after `wait`, or when this executor stops.
-    async fn wait(&self, api: &Api, wait: Duration) -> Result<Events, Error> {
+    async fn wait(&self, api: &Api, wait: Duration) -> Result<RecordPart, Error> {
         let until = Instant::now() + wait;
         let mut subscription = api.hub.subscribe(self.id);
         loop {

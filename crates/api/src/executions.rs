@@ -17,7 +17,7 @@ use slotline_store::{Filter, PageRequest};
 use tokio::time::Instant;
 
 use crate::auth::Actor;
-use crate::control::{Refused, Submission};
+use crate::control::{ControlError, Submission};
 use crate::error::Error;
 use crate::{Api, input};
 
@@ -63,7 +63,7 @@ pub(crate) async fn submit(
 /// Refuses a request without a known action before it is on the broker, where it could only become a dead letter.
 async fn require_action(api: &Api, action_ref: &ActionRef) -> Result<(), Error> {
     if !api.known_actions.contains(action_ref) {
-        api.store.action(action_ref).await?.ok_or_else(|| Refused::unknown_action(action_ref))?;
+        api.store.action(action_ref).await?.ok_or_else(|| ControlError::unknown_action(action_ref))?;
         api.known_actions.remember(action_ref);
     }
     Ok(())
@@ -89,7 +89,7 @@ fn text_header(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> St
 
 pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<Execution>>, Error> {
     let id = input::execution_id(&id)?;
-    let mut data = whole(&api, id).await?.ok_or_else(|| Refused::unknown_execution(id))?;
+    let mut data = whole(&api, id).await?.ok_or_else(|| ControlError::unknown_execution(id))?;
     explain(&api, std::slice::from_mut(&mut data)).await;
     Ok(Json(Answer { data }))
 }
@@ -155,7 +155,7 @@ pub(crate) async fn request(
     let unknown = || {
         let message =
             format!("the journal has no request {message_id:?}: it still waits, was refused, or was forgotten");
-        Refused::not_found("unknown_request", message)
+        ControlError::not_found("unknown_request", message)
     };
     // No request can have such an id, and not every database takes it in a query.
     let user = user_id.as_deref().filter(|user| !user.is_empty());

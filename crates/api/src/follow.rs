@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use slotline_protocol::record::{Event, What};
 use slotline_protocol::{ExecutionId, chain};
-use slotline_store::{Error, Events, Store};
+use slotline_store::{Error, RecordPart, Store};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ const READ_AGAIN_MAX: Duration = Duration::from_secs(2);
 const AWAY_MAX: Duration = Duration::from_secs(30);
 
 /// A part of the record, or `None` if there is no such execution.
-type Read = Result<Option<Events>, Error>;
+type Read = Result<Option<RecordPart>, Error>;
 
 /// A source of past events. Its futures are boxed, so that a follower that waits for live events holds no memory for a
 /// read of the journal.
@@ -187,7 +187,7 @@ impl<P: PastEvents> EventFollower<P> {
         }
     }
 
-    fn take(&mut self, events: Events) {
+    fn take(&mut self, events: RecordPart) {
         let end = events.events.last().map_or(self.last, |event| event.number);
         self.is_behind = end < events.last.max(self.published);
         self.is_over = events.is_over;

@@ -14,7 +14,7 @@ use slotline_protocol::foreign::compression;
 use slotline_protocol::http::Refusal;
 use slotline_protocol::{ActionRef, ExecutionId};
 
-use crate::control::Refused;
+use crate::control::ControlError;
 use crate::error::Error;
 
 /// The largest body of a request.
@@ -214,7 +214,7 @@ pub(crate) fn accepted(headers: &HeaderMap, media_type: &str) -> Accept {
 /// The name of an action that should exist; an invalid name is that of an unknown action.
 pub(crate) fn known_ref(text: &str) -> Result<ActionRef, Error> {
     ActionRef::new(text)
-        .map_err(|error| Refused::not_found("unknown_action", error.to_string()).at("action_ref").into())
+        .map_err(|error| ControlError::not_found("unknown_action", error.to_string()).at("action_ref").into())
 }
 
 pub(crate) fn execution_id(text: &str) -> Result<ExecutionId, Error> {

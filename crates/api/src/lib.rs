@@ -38,16 +38,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER, check_exposure};
 pub use condition::Condition;
-pub use control::{Control, Kind, Refused, Submission};
+pub use control::{Control, ControlError, RefusalKind, Submission};
 pub use error::Exposed;
 pub use hub::Hub;
 pub use input::{BODY_BYTES_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 pub use serve::{Error as ServeError, listen, serve};
-pub use token::{InvalidToken, InvalidTokens, TOKENS_MAX, Token, Tokens};
+pub use token::{ApiToken, InvalidToken, InvalidTokens, TOKENS_MAX, Tokens};
 
 /// What the API needs to answer requests.
 #[derive(Clone)]
-pub struct State {
+pub struct ApiServices {
     pub control: Arc<dyn Control>,
     pub store: Store,
     /// Without one the API listens on loopback only.
@@ -80,7 +80,7 @@ impl Deref for Api {
 
 /// All routes. To listen on the network use [`serve`], which also bounds connections, refuses to be exposed, and ends
 /// streams at shutdown.
-pub fn router(state: State) -> Router {
+pub fn router(state: ApiServices) -> Router {
     routes(state, CancellationToken::new())
 }
 
@@ -139,8 +139,8 @@ pub fn served() -> Vec<String> {
     [STREAMS, REQUESTS].concat().iter().map(below(BASE)).chain(HEALTH.iter().map(below(""))).collect()
 }
 
-fn routes(state: State, shutdown: CancellationToken) -> Router {
-    let State { control, store, tokens, hub } = state;
+fn routes(state: ApiServices, shutdown: CancellationToken) -> Router {
+    let ApiServices { control, store, tokens, hub } = state;
     let journal = Arc::new(follow::LimitedJournal::new(store.clone()));
     let (known_actions, permits) = (known_actions::KnownActions::default(), limits::Permits::default());
     let api = Api(Arc::new(ApiState { control, store, known_actions, permits, hub, journal, shutdown }));

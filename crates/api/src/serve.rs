@@ -18,7 +18,7 @@ use crate::connections::{Connection, Connections};
 use crate::error::Exposed;
 use crate::sending::holding;
 use crate::write_timeout::WriteTimeout;
-use crate::{State, Tokens, check_exposure, routes};
+use crate::{ApiServices, Tokens, check_exposure, routes};
 
 /// How long a client may take to send the head of a request, and how long it may be idle before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub async fn listen(address: SocketAddr, tokens: &Tokens) -> Result<TcpListener,
 }
 
 /// Serves the API on `listener` until `shutdown`; then ends streams, answers what is under way, and returns.
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn serve(listener: TcpListener, state: ApiServices, shutdown: CancellationToken) -> Result<(), Error> {
     check_exposure(listener.local_addr().map_err(Error::Listener)?, &state.tokens)?;
     let router = routes(state, shutdown.clone());
     let connections = Connections::default();

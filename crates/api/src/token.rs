@@ -18,14 +18,14 @@ const UNNAMED: &str = "token";
 
 /// A secret of the API. Never shown.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(String);
+pub struct ApiToken(String);
 
 /// Why a token can't be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the API token must be 1 to {TOKEN_CHARS_MAX} visible ASCII characters without spaces")]
 pub struct InvalidToken;
 
-impl Token {
+impl ApiToken {
     /// Takes `text` without the white space around it, so that a file may end in a newline.
     pub fn new(text: &str) -> Result<Self, InvalidToken> {
         let text = text.trim();
@@ -50,15 +50,15 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ApiToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
+        f.write_str("ApiToken(***)")
     }
 }
 
 /// The tokens of one API by their names. Without any, the API is for this machine only.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens(Vec<(String, Token)>);
+pub struct Tokens(Vec<(String, ApiToken)>);
 
 /// Why tokens can't be taken. No secret is repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +83,7 @@ impl Tokens {
             .collect();
         match lines.as_slice() {
             [] => Err(InvalidToken.into()),
-            [(_, line)] if !line.contains(char::is_whitespace) => Ok(Self::from(Token::new(line)?)),
+            [(_, line)] if !line.contains(char::is_whitespace) => Ok(Self::from(ApiToken::new(line)?)),
             lines => Self::named(lines),
         }
     }
@@ -95,7 +95,7 @@ impl Tokens {
             let (name, secret) =
                 text.split_once(char::is_whitespace).ok_or_else(|| refuse("it has no name".to_owned()))?;
             check_name(name).map_err(refuse)?;
-            let token = Token::new(secret).map_err(|error| refuse(error.to_string()))?;
+            let token = ApiToken::new(secret).map_err(|error| refuse(error.to_string()))?;
             if !names.insert(name) {
                 return Err(refuse(format!("{name} is there twice")));
             }
@@ -116,12 +116,12 @@ impl Tokens {
     }
 
     /// The first, for a client in the same process.
-    pub fn first(&self) -> Option<&Token> {
+    pub fn first(&self) -> Option<&ApiToken> {
         self.0.first().map(|(_, token)| token)
     }
 
     /// The token that is guessed most easily.
-    pub(crate) fn shortest(&self) -> Option<&Token> {
+    pub(crate) fn shortest(&self) -> Option<&ApiToken> {
         self.0.iter().map(|(_, token)| token).min_by_key(|token| token.chars())
     }
 
@@ -131,8 +131,8 @@ impl Tokens {
     }
 }
 
-impl From<Token> for Tokens {
-    fn from(token: Token) -> Self {
+impl From<ApiToken> for Tokens {
+    fn from(token: ApiToken) -> Self {
         Self(vec![(UNNAMED.to_owned(), token)])
     }
 }
@@ -154,14 +154,14 @@ mod tests {
 
     #[test]
     fn a_token_is_trimmed_checked_and_never_shown() {
-        let token = Token::new(" s3cret\n").expect("a token");
-        assert_eq!(format!("{token:?}"), "Token(***)");
+        let token = ApiToken::new(" s3cret\n").expect("a token");
+        assert_eq!(format!("{token:?}"), "ApiToken(***)");
         assert!(token.matches(b"s3cret"));
         for wrong in ["", "s3cre", "s3cret ", "S3cret", "s3crets"] {
             assert!(!token.matches(wrong.as_bytes()), "{wrong:?}");
         }
         for bad in ["", "  ", "two words", "schlüssel", &"x".repeat(TOKEN_CHARS_MAX + 1)] {
-            assert!(Token::new(bad).is_err(), "{bad:?}");
+            assert!(ApiToken::new(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::world::{TestRequest, World};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use slotline_api::{Kind, Refused};
+use slotline_api::{ControlError, RefusalKind};
 use slotline_protocol::Timestamp;
 use slotline_store::{DeadBounds, DeadLetter};
 
@@ -265,16 +265,16 @@ async fn dead_letters_and_workers_are_passed_through() -> anyhow::Result<()> {
 async fn every_kind_of_refusal_has_its_status_and_the_time_to_come_back() -> anyhow::Result<()> {
     let world = World::new().await?;
     for (kind, status, retry_after) in [
-        (Kind::Invalid, StatusCode::UNPROCESSABLE_ENTITY, None),
-        (Kind::NotFound, StatusCode::NOT_FOUND, None),
-        (Kind::Conflict, StatusCode::CONFLICT, None),
-        (Kind::PreconditionRequired, StatusCode::PRECONDITION_REQUIRED, None),
-        (Kind::PreconditionFailed, StatusCode::PRECONDITION_FAILED, None),
-        (Kind::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, None),
-        (Kind::Full, StatusCode::TOO_MANY_REQUESTS, Some("5")),
-        (Kind::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some("2")),
+        (RefusalKind::Invalid, StatusCode::UNPROCESSABLE_ENTITY, None),
+        (RefusalKind::NotFound, StatusCode::NOT_FOUND, None),
+        (RefusalKind::Conflict, StatusCode::CONFLICT, None),
+        (RefusalKind::PreconditionRequired, StatusCode::PRECONDITION_REQUIRED, None),
+        (RefusalKind::PreconditionFailed, StatusCode::PRECONDITION_FAILED, None),
+        (RefusalKind::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, None),
+        (RefusalKind::Full, StatusCode::TOO_MANY_REQUESTS, Some("5")),
+        (RefusalKind::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some("2")),
     ] {
-        world.control.refuse(Refused::new(kind, "the_code", "the message").at("the_field"));
+        world.control.refuse(ControlError::new(kind, "the_code", "the message").at("the_field"));
         let body = json!({"action_ref": "demo.echo"});
         let answer = world.ask(TestRequest::post("/api/v1/executions").json(&body)).await?;
         assert_eq!(answer.status, status);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::world::Recorder;
-use slotline_api::{ServeError, State, Tokens, serve};
+use slotline_api::{ApiServices, ServeError, Tokens, serve};
 use slotline_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 const SOON: Duration = Duration::from_secs(10);
 const TOKEN: &str = "a-token-of-a-test-that-is-long-enough";
 
-async fn state(tokens: Tokens) -> anyhow::Result<State> {
+async fn state(tokens: Tokens) -> anyhow::Result<ApiServices> {
     let store = Store::open("sqlite::memory:").await?;
     store.migrate().await?;
-    Ok(State { control: Arc::new(Recorder::default()), store, tokens, hub: Arc::default() })
+    Ok(ApiServices { control: Arc::new(Recorder::default()), store, tokens, hub: Arc::default() })
 }
 
 #[tokio::test]

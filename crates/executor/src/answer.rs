@@ -1,12 +1,12 @@
 //! The leader's answers, from its scheduler; each leaves with the commit it belongs to.
 
-use slotline_api::control::Refused;
+use slotline_api::control::ControlError;
 use slotline_protocol::http::{QueueStats, Worker};
 use slotline_protocol::{ActionId, ActionRef, By, ExecutionId, Status, Timestamp};
 use slotline_scheduler::{Input, Scheduler, WorkerView};
 use slotline_store::Audit;
 
-use crate::ask::{Answer, Answered, Ask};
+use crate::ask::{Answered, Ask, LeaderAnswer};
 use crate::outbox::Pending;
 use crate::quarantine::Quarantine;
 use crate::registry::ActionTable;
@@ -46,30 +46,31 @@ impl Desk<'_> {
             Ask::QueueStats { action_ref } => self.queue_stats(action_ref),
             Ask::Explain { ids } => {
                 let explain = |id: ExecutionId| self.scheduler.explain(id).map(|waiting| (id, waiting));
-                Ok(Answer::Explained(ids.into_iter().filter_map(explain).collect()))
+                Ok(LeaderAnswer::Explained(ids.into_iter().filter_map(explain).collect()))
             }
             // A question of this process: its streams get every event anyway.
-            Ask::Follow { .. } => Ok(Answer::Following { is_new: false }),
-            Ask::Workers => Ok(Answer::Workers(self.workers())),
+            Ask::Follow { .. } => Ok(LeaderAnswer::Following { is_new: false }),
+            Ask::Workers => Ok(LeaderAnswer::Workers(self.workers())),
         }
     }
 
     fn cancel(&mut self, id: ExecutionId, by: By) -> Answered {
         let waits = self.scheduler.status(id).is_some_and(|status| status == Status::Queued);
         if waits && self.scheduler.is_in_doubt() {
-            return Err(Refused::unavailable(IN_DOUBT));
+            return Err(ControlError::unavailable(IN_DOUBT));
         }
         let asked = Cancellation::before(self.scheduler, id);
         let reason = self.quarantine.reason(id, by.reason.clone());
         self.scheduler.handle(Input::CancelRequested { id, reason }, self.now);
         self.pending.audit.extend(asked.after(self.scheduler, by, self.now));
-        Ok(Answer::Cancelled(self.scheduler.status(id)))
+        Ok(LeaderAnswer::Cancelled(self.scheduler.status(id)))
     }
 
     fn queue_stats(&self, action_ref: Option<ActionRef>) -> Answered {
         let ids = match action_ref {
             Some(action_ref) => {
-                let registered = self.registry.get(&action_ref).ok_or_else(|| Refused::unknown_action(&action_ref))?;
+                let registered =
+                    self.registry.get(&action_ref).ok_or_else(|| ControlError::unknown_action(&action_ref))?;
                 vec![registered.action.action_id]
             }
             None => self.scheduler.action_ids().collect(),
@@ -81,7 +82,7 @@ impl Desk<'_> {
                 (registered.action.policy.limit, registered.action.limit_override.clone());
             Some(QueueStats { declared_limit, limit_override, ..stats })
         });
-        Ok(Answer::QueueStats(stats.collect()))
+        Ok(LeaderAnswer::QueueStats(stats.collect()))
     }
 
     fn workers(&self) -> Vec<Worker> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slotline_api::Condition;
-use slotline_api::control::Refused;
+use slotline_api::control::ControlError;
 use slotline_broker::Properties;
 use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, QueueStats, Waiting, Worker};
@@ -93,7 +93,7 @@ impl Ask {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "data", rename_all = "snake_case")]
-pub enum Answer {
+pub enum LeaderAnswer {
     Action {
         action: Box<Action>,
         created: bool,
@@ -111,7 +111,7 @@ pub enum Answer {
     },
 }
 
-pub type Answered = Result<Answer, Refused>;
+pub type Answered = Result<LeaderAnswer, ControlError>;
 
 /// A question of this process to its own leader.
 #[derive(Debug)]

@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use slotline_api::Condition;
-use slotline_api::control::{Kind, Refused};
+use slotline_api::control::{ControlError, RefusalKind};
 use slotline_protocol::audit::Changed;
 use slotline_protocol::change::{
-    Applied, Declared, Difference, LimitOverride, Outcome, differences, override_difference, pause_difference,
+    Applied, ChangeOutcome, Declared, Difference, LimitOverride, differences, override_difference, pause_difference,
 };
 use slotline_protocol::http::Action;
 use slotline_protocol::policy::InvalidPolicy;
@@ -19,7 +19,7 @@ use slotline_scheduler::Input;
 use slotline_store::{ActionChange, ActionState, Audit};
 
 use crate::answer::Desk;
-use crate::ask::{Answer, Answered};
+use crate::ask::{Answered, LeaderAnswer};
 use crate::outbox::Pending;
 use crate::registry::Registered;
 
@@ -56,7 +56,8 @@ impl Desk<'_> {
     ) -> Answered {
         let known = self.known(&action_ref)?;
         condition.check(&action_ref, Some(&known.policy))?;
-        let policy = known.policy.merged(patch).map_err(|refusal| Refused { kind: Kind::Invalid, refusal })?;
+        let policy =
+            known.policy.merged(patch).map_err(|refusal| ControlError { kind: RefusalKind::Invalid, refusal })?;
         let plan = self.plan(action_ref, policy).map_err(|invalid| refused("", &invalid))?;
         Ok(self.carry_out(plan, by))
     }
@@ -75,9 +76,9 @@ impl Desk<'_> {
         for plan in plans {
             let Plan { registered: Registered { action, .. }, created, changes } = &plan;
             let outcome = match (created, changes.is_empty()) {
-                (true, _) => Outcome::Created,
-                (false, false) => Outcome::Changed,
-                (false, true) => Outcome::Unchanged,
+                (true, _) => ChangeOutcome::Created,
+                (false, false) => ChangeOutcome::Changed,
+                (false, true) => ChangeOutcome::Unchanged,
             };
             let mut told = Applied {
                 action_ref: action.action_ref.clone(),
@@ -86,12 +87,12 @@ impl Desk<'_> {
                 changes: changes.clone(),
                 limit_override: action.limit_override.clone(),
             };
-            if !dry_run && let Answer::Action { action, .. } = self.carry_out(plan, by.clone()) {
+            if !dry_run && let LeaderAnswer::Action { action, .. } = self.carry_out(plan, by.clone()) {
                 told.action_id = Some(action.action_id);
             }
             applied.push(told);
         }
-        Ok(Answer::Applied(applied))
+        Ok(LeaderAnswer::Applied(applied))
     }
 
     /// Creates an action that only a worker has announced, paused.
@@ -124,7 +125,7 @@ impl Desk<'_> {
         Ok(Plan { registered, created, changes })
     }
 
-    fn carry_out(&mut self, plan: Plan, by: By) -> Answer {
+    fn carry_out(&mut self, plan: Plan, by: By) -> LeaderAnswer {
         let Plan { mut registered, created, changes } = plan;
         if created {
             registered.action.action_id = self.scheduler.new_action_id();
@@ -134,7 +135,7 @@ impl Desk<'_> {
             let changed = if created { Changed::ActionCreated } else { Changed::PolicyChanged };
             self.change(registered, changed, changes, by);
         }
-        Answer::Action { action: Box::new(action), created }
+        LeaderAnswer::Action { action: Box::new(action), created }
     }
 
     pub(crate) fn delete_action(&mut self, action_ref: &ActionRef, by: By) -> Answered {
@@ -142,7 +143,7 @@ impl Desk<'_> {
         let id = action.action_id;
         if self.scheduler.has_live(id) {
             let message = format!("{action_ref} has executions that did not end; cancel them or wait");
-            return Err(Refused::new(Kind::Conflict, "action_in_use", message));
+            return Err(ControlError::new(RefusalKind::Conflict, "action_in_use", message));
         }
         let mut changes = differences(Some(&action.policy), None);
         changes.extend(action.limit_override.as_ref().map(|ended| override_difference(Some(ended), None)));
@@ -150,7 +151,7 @@ impl Desk<'_> {
         self.scheduler.handle(Input::ActionDeleted { id }, self.now);
         self.registry.remove(action_ref);
         self.pending.actions.push(ActionChange::Delete { id, at: self.now });
-        Ok(Answer::Deleted)
+        Ok(LeaderAnswer::Deleted)
     }
 
     pub(crate) fn pause(&mut self, action_ref: &ActionRef, paused: bool, by: By) -> Answered {
@@ -184,7 +185,7 @@ impl Desk<'_> {
     }
 
     /// Ends the overrides whose time is over.
-    pub(crate) fn end_overrides(&mut self) -> Result<(), Refused> {
+    pub(crate) fn end_overrides(&mut self) -> Result<(), ControlError> {
         while let Some(known) = self.registry.due(self.now) {
             let action = known.action.clone();
             let changes = vec![override_difference(action.limit_override.as_ref(), None)];
@@ -197,12 +198,12 @@ impl Desk<'_> {
     /// Alters an action beside its policy; without changes it is left as it was.
     fn alter(&mut self, action: Action, changes: Option<(Changed, Vec<Difference>)>, by: By) -> Answered {
         let Some((changed, changes)) = changes else {
-            return Ok(Answer::Action { action: Box::new(action), created: false });
+            return Ok(LeaderAnswer::Action { action: Box::new(action), created: false });
         };
         let action = Action { updated_at: self.now, ..action };
         let registered = Registered::new(action.clone()).map_err(|invalid| refused("", &invalid.into()))?;
         self.change(registered, changed, changes, by);
-        Ok(Answer::Action { action: Box::new(action), created: false })
+        Ok(LeaderAnswer::Action { action: Box::new(action), created: false })
     }
 
     fn change(&mut self, registered: Registered, changed: Changed, changes: Vec<Difference>, by: By) {
@@ -227,8 +228,8 @@ impl Desk<'_> {
         self.pending.audit.push(Audit::of_action(self.now, changed, by, action, fence, changes));
     }
 
-    fn known(&self, action_ref: &ActionRef) -> Result<Action, Refused> {
-        let known = self.registry.get(action_ref).ok_or_else(|| Refused::unknown_action(action_ref))?;
+    fn known(&self, action_ref: &ActionRef) -> Result<Action, ControlError> {
+        let known = self.registry.get(action_ref).ok_or_else(|| ControlError::unknown_action(action_ref))?;
         Ok(known.action.clone())
     }
 }
@@ -260,12 +261,12 @@ impl From<InvalidPolicy> for Invalid {
 }
 
 /// The refusal of a policy that is at `place` in the question.
-fn refused(place: &str, invalid: &Invalid) -> Refused {
+fn refused(place: &str, invalid: &Invalid) -> ControlError {
     let field = match invalid.field {
         Some(field) => format!("{place}{field}"),
         None => format!("{place}policy"),
     };
-    Refused::new(Kind::Invalid, invalid.code, invalid.message.clone()).at(&field)
+    ControlError::new(RefusalKind::Invalid, invalid.code, invalid.message.clone()).at(&field)
 }
 
 fn in_words(words: &str) -> String {
@@ -273,6 +274,6 @@ fn in_words(words: &str) -> String {
 }
 
 /// The answer to a client's action whose policy the database refuses.
-pub(crate) fn refused_policy(words: &str) -> Refused {
-    Refused::new(Kind::Invalid, Reason::JournalRefused.as_str(), in_words(words)).at("policy")
+pub(crate) fn refused_policy(words: &str) -> ControlError {
+    ControlError::new(RefusalKind::Invalid, Reason::JournalRefused.as_str(), in_words(words)).at("policy")
 }

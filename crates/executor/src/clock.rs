@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use slotline_protocol::Timestamp;
-use slotline_store::Reading;
+use slotline_store::ClockReading;
 
 /// The most that the clock is made faster or slower, in millionths: far less than the margin of a lease over a fence.
 pub(crate) const SLEW_PPM: i64 = 500;
@@ -36,7 +36,7 @@ impl Hand {
 
 impl Clock {
     /// A clock that is `ahead_us` ahead of the database's.
-    pub(crate) fn of(reading: &Reading, ahead_us: i64) -> Self {
+    pub(crate) fn of(reading: &ClockReading, ahead_us: i64) -> Self {
         let at = later(reading.carried_to(Instant::now()), ahead_us);
         Self(Arc::new(Mutex::new(Hand { at, since: boot(), ppm: 0 })))
     }
@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_clock_shows_the_databases_time_and_how_far_it_is_ahead() {
-        let reading = Reading { at: wall() - Duration::from_secs(7200), read: Instant::now(), error: Duration::ZERO };
+        let reading =
+            ClockReading { at: wall() - Duration::from_secs(7200), read: Instant::now(), error: Duration::ZERO };
         for ahead in [0, 3 * SECOND, -3 * SECOND] {
             let clock = Clock::of(&reading, ahead);
             let off = ahead_us(clock.now(), reading.carried_to(Instant::now())) - ahead;

@@ -7,26 +7,26 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use slotline_api::Condition;
-use slotline_api::control::{Control, Refused, Submission};
+use slotline_api::control::{Control, ControlError, Submission};
 use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
 use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status};
 use tokio::time::Instant;
 
-use crate::ask::{Answer, Ask};
+use crate::ask::{Ask, LeaderAnswer};
 use crate::handle::{Handle, REWINDS_TOLD, no_journal, unexpected};
 use crate::{clock, dead};
 
 impl Control for Handle {
-    fn takes_requests(&self) -> Result<(), Refused> {
+    fn takes_requests(&self) -> Result<(), ControlError> {
         self.journal.trouble(Instant::now()).map_or(Ok(()), |cause| Err(no_journal(&cause)))
     }
 
-    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
+    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, ControlError>> {
         self.submit_request(submission).boxed()
     }
 
-    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>> {
+    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, ControlError>> {
         self.cancelled(id, by).boxed()
     }
 
@@ -36,7 +36,7 @@ impl Control for Handle {
         policy: Policy,
         condition: Condition,
         by: By,
-    ) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
+    ) -> BoxFuture<'_, Result<(Action, bool), ControlError>> {
         self.changed(Ask::PutAction { action_ref, policy: Box::new(policy), condition, by }).boxed()
     }
 
@@ -46,25 +46,30 @@ impl Control for Handle {
         patch: Value,
         condition: Condition,
         by: By,
-    ) -> BoxFuture<'_, Result<Action, Refused>> {
+    ) -> BoxFuture<'_, Result<Action, ControlError>> {
         self.altered(Ask::PatchAction { action_ref, patch, condition, by }).boxed()
     }
 
-    fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>> {
+    fn apply(
+        &self,
+        actions: Vec<Declared>,
+        dry_run: bool,
+        by: By,
+    ) -> BoxFuture<'_, Result<Vec<Applied>, ControlError>> {
         async move {
             match self.ask(Ask::Apply { actions, dry_run, by }).await? {
-                Answer::Applied(applied) => Ok(applied),
+                LeaderAnswer::Applied(applied) => Ok(applied),
                 _ => Err(unexpected()),
             }
         }
         .boxed()
     }
 
-    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), ControlError>> {
         async move { self.ask(Ask::DeleteAction { action_ref, by }).await.map(|_| ()) }.boxed()
     }
 
-    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
+    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, ControlError>> {
         self.altered(Ask::Pause { action_ref, paused, by }).boxed()
     }
 
@@ -74,45 +79,45 @@ impl Control for Handle {
         limit: Option<u32>,
         duration: Duration,
         by: By,
-    ) -> BoxFuture<'_, Result<Action, Refused>> {
+    ) -> BoxFuture<'_, Result<Action, ControlError>> {
         self.altered(Ask::OverrideLimit { action_ref, limit, duration, by }).boxed()
     }
 
-    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
+    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, ControlError>> {
         self.altered(Ask::ClearOverride { action_ref, by }).boxed()
     }
 
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>> {
+    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>> {
         async move {
             match self.ask(Ask::QueueStats { action_ref }).await? {
-                Answer::QueueStats(stats) => Ok(stats),
+                LeaderAnswer::QueueStats(stats) => Ok(stats),
                 _ => Err(unexpected()),
             }
         }
         .boxed()
     }
 
-    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>> {
+    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, ControlError>> {
         async move {
             match self.ask(Ask::Explain { ids }).await? {
-                Answer::Explained(explained) => Ok(explained),
+                LeaderAnswer::Explained(explained) => Ok(explained),
                 _ => Err(unexpected()),
             }
         }
         .boxed()
     }
 
-    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>> {
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, ControlError>> {
         async move {
             match self.ask(Ask::Workers).await? {
-                Answer::Workers(workers) => Ok(workers),
+                LeaderAnswer::Workers(workers) => Ok(workers),
                 _ => Err(unexpected()),
             }
         }
         .boxed()
     }
 
-    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>> {
         async move {
             let gate = self.gate().await?;
             dead::replay(&self.store, &self.session()?, &gate, &self.prefix, &id, &by).await
@@ -120,7 +125,7 @@ impl Control for Handle {
         .boxed()
     }
 
-    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>> {
         async move { dead::discard(&self.store, &id, &by).await }.boxed()
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slotline_api::control::Refused;
+use slotline_api::control::ControlError;
 use slotline_broker::{Consumer, Delivery, Properties, Publication, Session, topology};
 use slotline_protocol::audit::Changed;
 use slotline_protocol::{By, Timestamp, chain};
@@ -169,8 +169,9 @@ pub(crate) async fn replay(
     prefix: &str,
     id: &str,
     by: &By,
-) -> Result<(), Refused> {
-    let whole = store.dead_letter(id).await.map_err(unavailable)?.ok_or_else(|| Refused::unknown_dead_letter(id))?;
+) -> Result<(), ControlError> {
+    let whole =
+        store.dead_letter(id).await.map_err(unavailable)?.ok_or_else(|| ControlError::unknown_dead_letter(id))?;
     let mut properties = as_it_came(&whole.properties);
     if let Some(user) = properties.user_id.take() {
         properties.headers.extend(gate.headers_of_replay(user, &whole.body));
@@ -183,26 +184,28 @@ pub(crate) async fn replay(
         mandatory: true,
         persistent: true,
     });
-    receipt.await.map_err(|error| Refused::unavailable(format!("the letter can't be replayed: {error}")))?;
+    receipt.await.map_err(|error| ControlError::unavailable(format!("the letter can't be replayed: {error}")))?;
     store.drop_dead(id, Changed::DeadLetterReplayed, by).await.map_err(|error| {
-        Refused::unavailable(format!("the letter was replayed, but is still there, since the journal failed: {error}"))
+        ControlError::unavailable(format!(
+            "the letter was replayed, but is still there, since the journal failed: {error}"
+        ))
     })?;
     noted::log_letter(id, Changed::DeadLetterReplayed, by);
     Ok(())
 }
 
-pub(crate) async fn discard(store: &Store, id: &str, by: &By) -> Result<(), Refused> {
+pub(crate) async fn discard(store: &Store, id: &str, by: &By) -> Result<(), ControlError> {
     match store.drop_dead(id, Changed::DeadLetterDropped, by).await.map_err(unavailable)? {
         true => {
             noted::log_letter(id, Changed::DeadLetterDropped, by);
             Ok(())
         }
-        false => Err(Refused::unknown_dead_letter(id)),
+        false => Err(ControlError::unknown_dead_letter(id)),
     }
 }
 
-fn unavailable(error: slotline_store::Error) -> Refused {
-    Refused::unavailable(format!("dead letters can't be read: {error}"))
+fn unavailable(error: slotline_store::Error) -> ControlError {
+    ControlError::unavailable(format!("dead letters can't be read: {error}"))
 }
 
 #[cfg(test)]

@@ -261,7 +261,7 @@ mod tests {
     use slotline_broker::topology::Queue;
     use slotline_broker::{Broker, Publication};
     use slotline_protocol::proof::{SECRET_BYTES, Secret};
-    use slotline_store::Reading;
+    use slotline_store::ClockReading;
     use uuid::Uuid;
 
     use super::*;
@@ -278,7 +278,7 @@ mod tests {
         }
         let consumer = session.consume("q", Consume { prefetch: PREFETCH }).await?;
         let mark = ProbeMark { generation: session.generation(), nonce: Uuid::nil() };
-        let reading = Reading { at: clock::wall(), read: Instant::now(), error: Duration::ZERO };
+        let reading = ClockReading { at: clock::wall(), read: Instant::now(), error: Duration::ZERO };
         let secret = Secret::new(&[0; SECRET_BYTES]).context("long enough")?;
         let gate = Arc::new(Gate::new(secret, Arc::default()));
         let reader = Reader { mark, clock: Clock::of(&reading, 0), gate };

@@ -14,7 +14,7 @@ use slotline_protocol::chain;
 use slotline_protocol::record::Event;
 use tokio_util::sync::CancellationToken;
 
-use crate::ask::{Answer, Ask};
+use crate::ask::{Ask, LeaderAnswer};
 use crate::handle::Handle;
 
 /// The `type` of a message that brings events to a follower.
@@ -43,7 +43,7 @@ pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: Cancell
         }
         let ask = Ask::Follow { all: interest.all, ids: interest.ids.clone() };
         match tokio::time::timeout(AGAIN * 2, handle.ask_elsewhere(ask)).await {
-            Ok(Some(Ok(Answer::Following { is_new }))) => {
+            Ok(Some(Ok(LeaderAnswer::Following { is_new }))) => {
                 if is_new || interest != known {
                     hub.resync();
                 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use slotline_api::control::{Kind, Refused, Submission};
+use slotline_api::control::{ControlError, RefusalKind, Submission};
 use slotline_broker::{Delivery, Properties, Publication, PublishError, Session, topology};
 use slotline_protocol::envelope::{self, Envelope};
 use slotline_protocol::http::{Action, Submitted};
@@ -19,10 +19,10 @@ use slotline_store::Store;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::ask::{Answer, Answered, Ask, CALL, LeaderCall};
+use crate::ask::{Answered, Ask, CALL, LeaderAnswer, LeaderCall};
 use crate::clock;
 use crate::gate::{Gate, Gates};
-use crate::journal::Condition;
+use crate::journal::JournalHealth;
 use crate::link::Current;
 use crate::mark::Notice;
 use crate::policies::Findings;
@@ -47,7 +47,7 @@ pub(crate) struct Handle {
     pub(crate) current: Current,
     pub(crate) replies: Arc<Replies>,
     pub(crate) leads: Arc<AtomicBool>,
-    pub(crate) journal: Arc<Condition>,
+    pub(crate) journal: Arc<JournalHealth>,
     /// The times when the journal went back.
     pub(crate) notice: Arc<Notice>,
     pub(crate) calls: mpsc::Sender<LeaderCall>,
@@ -60,8 +60,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn session(&self) -> Result<Session, Refused> {
-        self.current.borrow().clone().ok_or_else(|| Refused::unavailable("there is no connection to the broker"))
+    pub(crate) fn session(&self) -> Result<Session, ControlError> {
+        self.current.borrow().clone().ok_or_else(|| ControlError::unavailable("there is no connection to the broker"))
     }
 
     /// Asks the leader; waits a little for one, except where the journal alone gives a useful answer.
@@ -89,16 +89,16 @@ impl Handle {
         tokio::time::timeout(ANSWER_DEADLINE, answered).await.unwrap_or_else(|_| Err(no_leader()))
     }
 
-    pub(crate) async fn gate(&self) -> Result<Arc<Gate>, Refused> {
+    pub(crate) async fn gate(&self) -> Result<Arc<Gate>, ControlError> {
         match self.gates.current() {
             Some(gate) => Ok(gate),
-            None => self.gates.read(&self.store).await.map_err(|error| Refused::unavailable(error.to_string())),
+            None => self.gates.read(&self.store).await.map_err(|error| ControlError::unavailable(error.to_string())),
         }
     }
 
     async fn ask_here(&self, ask: Ask) -> Answered {
         let (reply, receiver) = oneshot::channel();
-        let gone = || Refused::unavailable("the leader stood down; ask again");
+        let gone = || ControlError::unavailable("the leader stood down; ask again");
         self.calls.send(LeaderCall { ask, reply }).await.map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
     }
@@ -143,22 +143,22 @@ impl Handle {
                 let most = session.sizes().message();
                 let why =
                     format!("the leader can't be asked: the broker takes {most} bytes at most (max_message_size)");
-                return Some(Err(Refused::new(Kind::TooLarge, Reason::Oversized.as_str(), why)));
+                return Some(Err(ControlError::new(RefusalKind::TooLarge, Reason::Oversized.as_str(), why)));
             }
-            Err(error) => return Some(Err(Refused::unavailable(format!("the leader can't be asked: {error}")))),
+            Err(error) => return Some(Err(ControlError::unavailable(format!("the leader can't be asked: {error}")))),
         }
         let Some(reply) = waiter.reply().await else {
-            return Some(Err(Refused::unavailable("the leader's answer was lost; ask again")));
+            return Some(Err(ControlError::unavailable("the leader's answer was lost; ask again")));
         };
         if !gate.is_executors(Channel::Answer, &reply.properties, &reply.body) {
             gate.refuse("an answer");
-            return Some(Err(Refused::unavailable("an answer came that the leader did not write; ask again")));
+            return Some(Err(ControlError::unavailable("an answer came that the leader did not write; ask again")));
         }
         unread.settle();
         Some(serde_json::from_slice(&reply.body).unwrap_or_else(|_| Err(unexpected())))
     }
 
-    pub(crate) async fn submit_request(&self, submission: Submission) -> Result<Submitted, Refused> {
+    pub(crate) async fn submit_request(&self, submission: Submission) -> Result<Submitted, ControlError> {
         let session = self.session()?;
         let message_id = submission.message_id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let body = Requested { reply: Reply::Accepted, ..submission.body };
@@ -173,7 +173,7 @@ impl Handle {
         let most = session.sizes().request();
         if written.len() > most {
             let code = Reason::Oversized.as_str();
-            return Err(Refused::new(Kind::TooLarge, code, sizes::oversized(written.len(), most)));
+            return Err(ControlError::new(RefusalKind::TooLarge, code, sizes::oversized(written.len(), most)));
         }
         let ticket = Uuid::new_v4().to_string();
         let mut waiter = self.replies.wait_for(ticket.clone());
@@ -195,15 +195,19 @@ impl Handle {
         match tokio::time::timeout(ANSWER_DEADLINE, published).await {
             Ok(Ok(())) => {}
             Ok(Err(PublishError::Nacked | PublishError::Full)) => {
-                return Err(Refused::new(Kind::Full, "requests_full", "the requests queue is full; try again later"));
+                return Err(ControlError::new(
+                    RefusalKind::Full,
+                    "requests_full",
+                    "the requests queue is full; try again later",
+                ));
             }
             Ok(Err(error)) => {
-                return Err(Refused::unavailable(format!("the broker did not take the request: {error}")));
+                return Err(ControlError::unavailable(format!("the broker did not take the request: {error}")));
             }
             Err(_) => {
                 let message = "the broker did not confirm the request in time, and may still take it; \
                                repeat it with the same Idempotency-Key";
-                return Err(Refused::unavailable(message));
+                return Err(ControlError::unavailable(message));
             }
         }
         let unanswered = Submitted { message_id, execution_id: None, status: Status::Requested, position: None };
@@ -213,7 +217,7 @@ impl Handle {
         }
     }
 
-    async fn submitted(&self, reply: &Delivery, unanswered: Submitted) -> Result<Submitted, Refused> {
+    async fn submitted(&self, reply: &Delivery, unanswered: Submitted) -> Result<Submitted, ControlError> {
         let defaults = reply.properties.defaults();
         let Ok(members) = envelope::read_own(&reply.body, defaults) else { return Ok(unanswered) };
         let Some(Ok(envelope)) = members.iter().next() else { return Ok(unanswered) };
@@ -233,24 +237,24 @@ impl Handle {
     }
 
     /// An action that a client put, and whether it is new.
-    pub(crate) async fn changed(&self, ask: Ask) -> Result<(Action, bool), Refused> {
+    pub(crate) async fn changed(&self, ask: Ask) -> Result<(Action, bool), ControlError> {
         match self.ask(ask).await? {
-            Answer::Action { action, created } => Ok((*action, created)),
+            LeaderAnswer::Action { action, created } => Ok((*action, created)),
             _ => Err(unexpected()),
         }
     }
 
-    pub(crate) async fn altered(&self, ask: Ask) -> Result<Action, Refused> {
+    pub(crate) async fn altered(&self, ask: Ask) -> Result<Action, ControlError> {
         self.changed(ask).await.map(|(action, _)| action)
     }
 
-    pub(crate) async fn cancelled(&self, id: ExecutionId, by: By) -> Result<Status, Refused> {
+    pub(crate) async fn cancelled(&self, id: ExecutionId, by: By) -> Result<Status, ControlError> {
         match self.ask(Ask::Cancel { id, by }).await? {
-            Answer::Cancelled(Some(status)) => Ok(status),
+            LeaderAnswer::Cancelled(Some(status)) => Ok(status),
             _ => {
                 let execution =
-                    self.store.execution(id).await.map_err(|error| Refused::unavailable(error.to_string()))?;
-                execution.map(|execution| execution.status).ok_or_else(|| Refused::unknown_execution(id))
+                    self.store.execution(id).await.map_err(|error| ControlError::unavailable(error.to_string()))?;
+                execution.map(|execution| execution.status).ok_or_else(|| ControlError::unknown_execution(id))
             }
         }
     }
@@ -271,37 +275,37 @@ impl Drop for Unread<'_> {
     }
 }
 
-fn refused(rejected: &Rejected) -> Refused {
+fn refused(rejected: &Rejected) -> ControlError {
     let kind = match rejected.error.code.as_str() {
-        code if code == Reason::UnknownAction.as_str() => Kind::NotFound,
-        code if code == Reason::LineFull.as_str() => Kind::Full,
-        code if code == Reason::IdempotencyConflict.as_str() => Kind::Conflict,
-        code if code == Reason::Oversized.as_str() => Kind::TooLarge,
-        _ => Kind::Invalid,
+        code if code == Reason::UnknownAction.as_str() => RefusalKind::NotFound,
+        code if code == Reason::LineFull.as_str() => RefusalKind::Full,
+        code if code == Reason::IdempotencyConflict.as_str() => RefusalKind::Conflict,
+        code if code == Reason::Oversized.as_str() => RefusalKind::TooLarge,
+        _ => RefusalKind::Invalid,
     };
     let code = &rejected.error.code;
     match rejected.error.message.split_once(": ") {
         Some((field, message)) if !field.contains(' ') => {
-            Refused::new(kind, code, message).at(field.trim_start_matches("payload."))
+            ControlError::new(kind, code, message).at(field.trim_start_matches("payload."))
         }
-        _ => Refused::new(kind, code, rejected.error.message.clone()),
+        _ => ControlError::new(kind, code, rejected.error.message.clone()),
     }
 }
 
 /// Refused before anything is sent, so that the client can rely on it: the request is not taken later by itself.
-pub(crate) fn no_journal(cause: &str) -> Refused {
+pub(crate) fn no_journal(cause: &str) -> ControlError {
     let message = format!(
         "the journal takes nothing now ({cause}), so the request was not taken; \
          submit it again later, with the same Idempotency-Key if it has one"
     );
-    Refused::new(Kind::Unavailable, "journal_unavailable", message)
+    ControlError::new(RefusalKind::Unavailable, "journal_unavailable", message)
 }
 
-fn no_leader() -> Refused {
-    Refused::unavailable("no executor leads, or the leader did not answer in time")
+fn no_leader() -> ControlError {
+    ControlError::unavailable("no executor leads, or the leader did not answer in time")
 }
 
 /// An answer of another kind than the question's: the leader runs a version with other answers.
-pub(crate) fn unexpected() -> Refused {
-    Refused::unavailable("the leader's answer can't be read; it may run another version")
+pub(crate) fn unexpected() -> ControlError {
+    ControlError::unavailable("the leader's answer can't be read; it may run another version")
 }

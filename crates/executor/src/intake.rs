@@ -23,7 +23,7 @@ use crate::examiner::examine;
 use crate::gate::Gate;
 use crate::outbox::{Asked, Came};
 use crate::probation::{Probation, Verdict};
-use crate::reading::{Reading, Refusal, Rejection};
+use crate::reading::{PutAside, Reading, Rejection};
 use crate::registry::Registry;
 
 /// Deliveries that are taken at once.
@@ -61,7 +61,7 @@ pub enum Member {
     },
     /// Its publisher gets an answer; the letter that puts it aside comes after the last member of its delivery.
     Rejected(Box<Rejection>),
-    Refused(Box<Refusal>),
+    Refused(Box<PutAside>),
 }
 
 impl Member {

@@ -17,7 +17,7 @@ const DOUBT: Duration = Duration::from_secs(3);
 const FAILURES_BELIEVED: u32 = 2;
 
 #[derive(Debug, Default)]
-pub(crate) struct Condition(Mutex<Seen>);
+pub(crate) struct JournalHealth(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -33,7 +33,7 @@ struct Trouble {
     until: Option<Instant>,
 }
 
-impl Condition {
+impl JournalHealth {
     /// It could not be reached, or this executor could not lead on it. Whether that is news: until it is well again the
     /// same cause is not.
     pub(crate) fn missed(&self, cause: String) -> bool {
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_journal_that_was_away_is_believed_as_soon_as_it_is_reached() {
-        let (condition, now) = (Condition::default(), Instant::now());
+        let (condition, now) = (JournalHealth::default(), Instant::now());
         assert_eq!(condition.trouble(now), None);
         assert!(condition.missed("away".to_owned()));
         assert!(!condition.missed("away".to_owned()), "said once");
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_journal_that_fails_whenever_it_is_reached_is_doubted_until_it_takes_something() {
-        let (condition, now) = (Condition::default(), Instant::now());
+        let (condition, now) = (JournalHealth::default(), Instant::now());
         for _ in 0..FAILURES_BELIEVED {
             condition.reached(now);
             condition.failed("full".to_owned());

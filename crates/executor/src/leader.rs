@@ -44,7 +44,7 @@ use crate::skew::Skews;
 use commits::{AfterCommit, Deferred};
 
 pub use crate::announcer::Heard;
-pub use crate::ask::{Answer, Answered, Ask, Asker, Question};
+pub use crate::ask::{Answered, Ask, Asker, LeaderAnswer, Question};
 pub use crate::feed::{Arrival, Source};
 pub use crate::gate::{Gate, Refusals};
 pub use crate::inbox::Item;
@@ -53,7 +53,7 @@ pub use crate::mail::{Mail, Postman, Purpose};
 pub use crate::mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
 pub use crate::outbox::{Asked, Came, Letters, Turned};
 pub use crate::quarantine::Quarantine;
-pub use crate::reading::{Refusal, Rejection};
+pub use crate::reading::{PutAside, Rejection};
 pub use crate::record::{End, Missing, Said, Word};
 pub use crate::registry::Registered;
 pub use input::{Commit, Handled, Input, LeaderAction};

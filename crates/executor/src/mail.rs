@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
-use slotline_api::control::Refused;
+use slotline_api::control::ControlError;
 use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::http::Execution;
@@ -26,7 +26,7 @@ use crate::following::NEWS;
 use crate::gate::Gate;
 use crate::inbox::ProbeMark;
 use crate::outbox::{Asked, Came, Letters, Turned};
-use crate::reading::{Refusal, Rejection};
+use crate::reading::{PutAside, Rejection};
 use crate::record::Missing;
 use crate::registry::Registered;
 
@@ -220,7 +220,7 @@ impl Postman {
                  the leader itself, or for less",
                 body.len()
             );
-            body = write(&Err(Refused::unavailable(why)));
+            body = write(&Err(ControlError::unavailable(why)));
         }
         Some(self.to_executor(reply_to, CALL, asker.correlation_id.clone(), body.into()))
     }
@@ -365,7 +365,7 @@ impl Postman {
         envelope.message_id = message_id(request);
         envelope.correlation_id.clone_from(&request.correlation_id);
         envelope.trace_id.clone_from(&request.trace_id);
-        mail.dead.push(self.dead_letter(&Refusal {
+        mail.dead.push(self.dead_letter(&PutAside {
             reason,
             detail,
             message_id: message_id(request),
@@ -384,8 +384,8 @@ impl Postman {
     }
 
     /// The copy of a refused message for the dead letters.
-    fn dead_letter(&self, refusal: &Refusal) -> Publication {
-        let Refusal { reason, detail, message_id, body, came } = refusal;
+    fn dead_letter(&self, refusal: &PutAside) -> Publication {
+        let PutAside { reason, detail, message_id, body, came } = refusal;
         let detail: String = detail.chars().take(DETAIL_CHARS_MAX).collect();
         let mut headers = kept_headers(came);
         headers.remove(USER_HEADER);

@@ -16,7 +16,7 @@ use slotline_store::{self as store, Batch, Request};
 
 use crate::ask::{Answered, Asker};
 use crate::bodies::Bodies;
-use crate::reading::{Refusal, Rejection};
+use crate::reading::{PutAside, Rejection};
 use crate::record::{Missing, Out, Record};
 use crate::rivals::Rivals;
 
@@ -37,7 +37,7 @@ pub(crate) struct Pending {
     pub(crate) rejections: Vec<Rejection>,
     /// Incarnations that ask for their tokens, each with what it knows the answer by.
     pub(crate) strangers: BTreeSet<(Incarnation, String)>,
-    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) refusals: Vec<PutAside>,
     pub(crate) refused: Vec<Turned>,
     /// Requests that were accepted before, by their `message_id`.
     pub(crate) repeated: Vec<(Asked, ExecutionId, u64)>,
@@ -92,7 +92,7 @@ pub struct Letters {
     pub accepted: Vec<(Asked, ExecutionId, u64)>,
     pub refused: Vec<Turned>,
     pub rejections: Vec<Rejection>,
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<PutAside>,
     pub settled: Vec<(Arc<Request>, Arc<Settled>)>,
     /// Ends of executions that an earlier term accepted: only the journal knows which publishers wait for them.
     pub inherited: Vec<Arc<Settled>>,

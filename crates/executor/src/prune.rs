@@ -8,7 +8,7 @@ use slotline_protocol::chain;
 use tokio::task::AbortHandle;
 
 use crate::clock::Clock;
-use crate::term::Context;
+use crate::term::TermContext;
 
 /// Executions forgotten at once.
 const SLICE_MAX: u32 = 200;
@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Prunes until it is aborted, which may be at any moment.
-pub(crate) fn start(context: &Context, epoch: Epoch, clock: Clock) -> AbortHandle {
+pub(crate) fn start(context: &TermContext, epoch: Epoch, clock: Clock) -> AbortHandle {
     let (store, retention) = (context.store.clone(), context.config.retention);
     let pruning = async move {
         loop {

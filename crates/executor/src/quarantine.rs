@@ -16,7 +16,7 @@ use slotline_protocol::message::{AttemptKey, Failure, GapReason, Report, Stream}
 use slotline_protocol::record::{Event, What};
 use slotline_protocol::{ActionRef, ExecutionId, OutcomeKind, Policy, Reason, Timestamp};
 use slotline_scheduler::Input;
-use slotline_store::{ActionChange, Batch, Culprit, Part, Request};
+use slotline_store::{ActionChange, Batch, Culprit, CulpritPart, Request};
 
 use crate::inbox::Item;
 use crate::record::Said;
@@ -166,9 +166,9 @@ fn refused(input: Input, failure: Failure) -> Input {
 }
 
 /// The contents of a part of a batch.
-fn contents(batch: &Batch, grants: &BTreeMap<(ExecutionId, u64), u32>, part: Part) -> Vec<Content> {
+fn contents(batch: &Batch, grants: &BTreeMap<(ExecutionId, u64), u32>, part: CulpritPart) -> Vec<Content> {
     match part {
-        Part::Action(action) => {
+        CulpritPart::Action(action) => {
             let put = batch.actions.iter().filter_map(|change| match change {
                 ActionChange::Put(put) if put.action_id == action => {
                     Some(Content::Action(digest(&(&put.action_ref, &put.policy))))
@@ -177,13 +177,13 @@ fn contents(batch: &Batch, grants: &BTreeMap<(ExecutionId, u64), u32>, part: Par
             });
             put.collect()
         }
-        Part::Request(id) => {
+        CulpritPart::Request(id) => {
             let accepted = batch.accepted.iter().filter(|accepted| accepted.snapshot.id == id);
             let request = |it: &slotline_store::Accepted| of_request(it.snapshot.key.as_deref(), &it.request);
             accepted.map(|accepted| Content::Request(request(accepted))).collect()
         }
-        Part::Ending(id, attempt) => vec![Content::Ending((id, attempt))],
-        Part::Event(id, number) => {
+        CulpritPart::Ending(id, attempt) => vec![Content::Ending((id, attempt))],
+        CulpritPart::Event(id, number) => {
             let events = batch.events.iter().filter(|event| (event.execution_id, event.number) == (id, number));
             // A worker names an attempt by its grant, and so does its end.
             let grant = |event: &Event| grants.get(&(id, number)).copied().unwrap_or(event.attempt);
@@ -258,7 +258,7 @@ mod tests {
     fn a_refused_event_becomes_a_gap_until_it_is_forgotten_and_its_neighbours_stay() {
         let mut quarantine = Quarantine::default();
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
-        let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
+        let culprit = Culprit { part: CulpritPart::Event(ExecutionId(1), 9), words: "no".to_owned() };
         quarantine.put(&batch, &BTreeMap::new(), std::slice::from_ref(&culprit), NOW);
         let is_gap = |quarantine: &Quarantine, message| {
             let item = quarantine.cleanse(Item::Said(word(message)), NOW);
@@ -276,7 +276,7 @@ mod tests {
         let granted = Word { key: (ExecutionId(1), 3), ..word("bad") };
         // The two grants before came to no attempt, so people count this one as the first.
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
-        let culprit = Culprit { part: Part::Event(ExecutionId(1), 9), words: "no".to_owned() };
+        let culprit = Culprit { part: CulpritPart::Event(ExecutionId(1), 9), words: "no".to_owned() };
         quarantine.put(&batch, &BTreeMap::from([((ExecutionId(1), 9), 3)]), &[culprit], NOW);
         let is_gap =
             |word| matches!(quarantine.cleanse(Item::Said(word), NOW), Item::Said(Word { said: Said::Gap { .. }, .. }));
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_refused_with_the_databases_words_is_told_without_them() {
         let mut quarantine = Quarantine::default();
-        let culprit = Culprit { part: Part::Ending(ExecutionId(7), 2), words: "no \"x\"".to_owned() };
+        let culprit = Culprit { part: CulpritPart::Ending(ExecutionId(7), 2), words: "no \"x\"".to_owned() };
         let words = |quarantine: &Quarantine| {
             quarantine.find(|| Content::Ending((ExecutionId(7), 2)), NOW).expect("it is known")
         };

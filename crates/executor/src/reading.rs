@@ -22,7 +22,7 @@ pub(crate) const REFUSED_SINGLY_MAX: usize = 16;
 
 /// The part of a delivery that is put aside, with all that its letter needs.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct PutAside {
     pub reason: Reason,
     pub detail: String,
     pub message_id: Option<String>,
@@ -129,7 +129,7 @@ impl Reading {
 
     fn letter(&self, unreadable: Unreadable, body: Bytes) -> Member {
         let Unreadable { reason, detail, message_id } = unreadable;
-        Member::Refused(Box::new(Refusal { reason, detail, message_id, body, came: Arc::clone(&self.came) }))
+        Member::Refused(Box::new(PutAside { reason, detail, message_id, body, came: Arc::clone(&self.came) }))
     }
 
     /// The letters that put the refused members aside.

@@ -51,7 +51,7 @@ struct Worker {
 
 /// A worker that is refused, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedWorker {
     pub(crate) incarnation: Incarnation,
     pub(crate) reason: String,
 }
@@ -73,7 +73,7 @@ impl Rivals {
         epoch: Epoch,
         now: Timestamp,
         patience: Duration,
-    ) -> Vec<Refused> {
+    ) -> Vec<RefusedWorker> {
         let Sign { incarnation, seen, is_draining, process } = sign;
         let namesakes = self.workers.entry(name.clone()).or_default();
         let is_first = !namesakes.contains_key(&incarnation);
@@ -181,7 +181,7 @@ impl Rivals {
         earlier: Incarnation,
         proven: BTreeSet<Incarnation>,
         now: Timestamp,
-    ) -> Vec<Refused> {
+    ) -> Vec<RefusedWorker> {
         let Some(namesakes) = self.workers.get_mut(name) else { return Vec::new() };
         let process = namesakes.get(&earlier).and_then(|worker| worker.process.clone());
         let place =
@@ -195,7 +195,7 @@ impl Rivals {
             let reason = format!("a worker named {name} runs already,{place} incarnation {earlier}");
             worker.refused = Some((reason.clone(), now));
             self.refusals.insert(later, reason.clone());
-            refused.push(Refused { incarnation: later, reason });
+            refused.push(RefusedWorker { incarnation: later, reason });
         }
         refused
     }

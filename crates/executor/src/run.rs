@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::following;
 use crate::gate::Gates;
 use crate::handle::Handle;
-use crate::journal::Condition;
+use crate::journal::JournalHealth;
 use crate::link::Link;
 use crate::mark::Notice;
 use crate::policies::Findings;
@@ -30,7 +30,7 @@ use crate::probation::Probation;
 use crate::remarks::{Remarks, Topic};
 use crate::replies::Replies;
 use crate::seeking;
-use crate::term::{self, Context, End};
+use crate::term::{self, End, TermContext};
 use crate::timekeeping;
 
 /// Calls that may wait for the leader's loop.
@@ -86,7 +86,7 @@ async fn execute(
     let remarks = Arc::new(Remarks::default());
     let replies = Arc::new(Replies::default());
     let leads = Arc::new(AtomicBool::new(false));
-    let journal = Arc::new(Condition::default());
+    let journal = Arc::new(JournalHealth::default());
     let notice = Arc::new(Notice::default());
     let (current_sender, current) = watch::channel(None);
     let (calls_sender, mut calls) = mpsc::channel(CALLS_MAX);
@@ -123,7 +123,7 @@ async fn execute(
     let link = tokio::spawn(link.keep(current_sender, denied_sender, link_over.clone()));
     if let Some(Api { listener, tokens }) = api {
         let viewed = store.for_viewers();
-        let state = slotline_api::State { control: handle.clone(), store: viewed, tokens, hub: hub.clone() };
+        let state = slotline_api::ApiServices { control: handle.clone(), store: viewed, tokens, hub: hub.clone() };
         let shutdown = shutdown.clone();
         let serving = async move { slotline_api::serve(listener, state, shutdown).await.map_err(Error::Api) };
         tasks.spawn_on(serving, callers);
@@ -134,7 +134,7 @@ async fn execute(
         Ok(())
     });
     let watching = tokio::spawn(timekeeping::watch_host(store.clone(), remarks.clone()));
-    let context = Context {
+    let context = TermContext {
         config,
         store: store.clone(),
         broker,
@@ -167,7 +167,7 @@ async fn execute(
 }
 
 /// Leads whenever this process can, until shutdown.
-async fn seek(context: &Context, calls: &mut mpsc::Receiver<LeaderCall>) -> Result<(), Error> {
+async fn seek(context: &TermContext, calls: &mut mpsc::Receiver<LeaderCall>) -> Result<(), Error> {
     let name = context.config.name.clone();
     let (journal, remarks) = (&context.journal, &context.remarks);
     let mut current = context.current.clone();

@@ -36,7 +36,7 @@ use crate::flight::{Flight, landed};
 use crate::gate::{Gate, Gates};
 use crate::inbox::ProbeMark;
 use crate::intake::Intake;
-use crate::journal::Condition;
+use crate::journal::JournalHealth;
 use crate::leader::{Bounds, Handled, Input, Leader, LeaderSettings, Verdict};
 use crate::link::Current;
 use crate::mail::Postman;
@@ -55,7 +55,7 @@ const ARRIVALS_MAX: usize = 64;
 const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// What a term needs of its process.
-pub(crate) struct Context {
+pub(crate) struct TermContext {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) broker: Broker,
@@ -66,7 +66,7 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// Whether this process leads and hears what others ask.
     pub(crate) leads: Arc<AtomicBool>,
-    pub(crate) journal: Arc<Condition>,
+    pub(crate) journal: Arc<JournalHealth>,
     /// Requests that this process has begun to read alone.
     pub(crate) probation: Probation,
     /// What the database has refused; lent to each leader in its turn.
@@ -103,7 +103,7 @@ pub(crate) enum End {
 
 /// Leads until shutdown or until the journal says otherwise.
 pub(crate) async fn lead(
-    context: &Context,
+    context: &TermContext,
     mut leadership: Leadership,
     calls: &mut mpsc::Receiver<LeaderCall>,
 ) -> Result<End, slotline_store::Error> {
@@ -150,7 +150,7 @@ pub(crate) async fn lead(
     Ok(end)
 }
 
-impl Context {
+impl TermContext {
     fn quarantine(&self) -> std::sync::MutexGuard<'_, Quarantine> {
         self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,7 +163,7 @@ struct Term {
     postman: Arc<Postman>,
     gate: Arc<Gate>,
     store: Store,
-    journal: Arc<Condition>,
+    journal: Arc<JournalHealth>,
     probation: Probation,
     hub: Arc<Hub>,
     announcer: Announcer,
@@ -188,7 +188,7 @@ struct Term {
 }
 
 impl Term {
-    fn new(context: &Context, leadership: Leadership, leader: Leader, clock: Clock, gate: Arc<Gate>) -> Self {
+    fn new(context: &TermContext, leadership: Leadership, leader: Leader, clock: Clock, gate: Arc<Gate>) -> Self {
         let (epoch, journal) = (leader.epoch(), leader.lineage());
         let config = &context.config;
         let source = format!("executor/{}", config.name);
@@ -243,7 +243,7 @@ impl Term {
         term
     }
 
-    async fn run(&mut self, context: &Context, calls: &mut mpsc::Receiver<LeaderCall>) -> End {
+    async fn run(&mut self, context: &TermContext, calls: &mut mpsc::Receiver<LeaderCall>) -> End {
         let mut current = context.current.clone();
         current.mark_changed();
         let mut ping = tokio::time::interval(PING_EVERY);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slotline_protocol::{Epoch, chain};
-use slotline_store::{Reading, Store};
+use slotline_store::{ClockReading, Store};
 use tokio::task::AbortHandle;
 
 use crate::clock::{self, Clock, SLEW_PPM, ahead_us, later, micros};
@@ -110,7 +110,7 @@ struct Course {
 }
 
 impl Course {
-    fn look(&mut self, clock: &Clock, reading: &Reading) {
+    fn look(&mut self, clock: &Clock, reading: &ClockReading) {
         let right = later(reading.carried_to(Instant::now()), self.ahead);
         let off = ahead_us(clock.now(), right);
         if !named(off) {
@@ -133,8 +133,8 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    fn reading(off: i64) -> Reading {
-        Reading { at: later(clock::wall(), off), read: Instant::now(), error: Duration::ZERO }
+    fn reading(off: i64) -> ClockReading {
+        ClockReading { at: later(clock::wall(), off), read: Instant::now(), error: Duration::ZERO }
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub struct Applied {
     pub action_ref: ActionRef,
     /// null for an action that a dry run would create.
     pub action_id: Option<ActionId>,
-    pub outcome: Outcome,
+    pub outcome: ChangeOutcome,
     #[serde(default)]
     pub changes: Vec<Difference>,
     /// The override of its limit, if there is one.
@@ -113,13 +113,13 @@ pub struct Applied {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum ChangeOutcome {
     Created,
     Changed,
     Unchanged,
 }
 
-impl Outcome {
+impl ChangeOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",

@@ -17,7 +17,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slotline_api::Token;
+use slotline_api::ApiToken;
 use slotline_protocol::http::{Answer, Page, Refusal, Refused};
 
 use crate::settings::TOKEN_VARIABLE;
@@ -35,7 +35,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
     /// Tried in turn; clones share the turn.
     bases: Arc<Bases>,
-    token: Option<Token>,
+    token: Option<ApiToken>,
 }
 
 struct Bases {
@@ -165,7 +165,7 @@ fn is_local(url: &Url) -> bool {
 
 impl Client {
     /// `urls` are separated by commas.
-    pub(crate) fn new(urls: &str, token: Option<Token>) -> Result<Self, Error> {
+    pub(crate) fn new(urls: &str, token: Option<ApiToken>) -> Result<Self, Error> {
         let urls = urls.split(',').map(|url| read(url.trim())).collect::<Result<Vec<Url>, Error>>()?;
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_WITHIN)

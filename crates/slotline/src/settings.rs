@@ -13,7 +13,7 @@ pub(crate) mod toml_file;
 use std::path::PathBuf;
 
 use clap::Args;
-use slotline_api::{Token, Tokens};
+use slotline_api::{ApiToken, Tokens};
 
 use crate::client::Client;
 use crate::show::style::Style;
@@ -63,7 +63,7 @@ impl Settings {
     }
 
     /// The token that a client sends.
-    fn token(&self) -> Result<Option<Token>, Error> {
+    fn token(&self) -> Result<Option<ApiToken>, Error> {
         file::only(&self.tokens()?)
     }
 

@@ -8,14 +8,14 @@ use slotline_protocol::Timestamp;
 
 /// The time by the database's clock, and the moment of it by this process's monotonic clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Reading {
+pub struct ClockReading {
     pub at: Timestamp,
     pub read: Instant,
     /// By how much the reading may be wrong: half of the time that the answer took.
     pub error: Duration,
 }
 
-impl Reading {
+impl ClockReading {
     /// The answer `at` came to a question that was sent at `asked`; the clock was read somewhere in between.
     pub(crate) fn between(asked: Instant, answered: Instant, at: Timestamp) -> Self {
         let error = answered.duration_since(asked) / 2;

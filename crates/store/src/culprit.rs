@@ -18,14 +18,14 @@ const SEARCH_MAX: Duration = Duration::from_secs(5);
 /// A part that the database refuses at every try, whatever is written beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Culprit {
-    pub part: Part,
+    pub part: CulpritPart,
     /// The database's own error.
     pub words: String,
 }
 
 /// A part of a batch with content that came from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub enum CulpritPart {
     /// The policy of an action.
     Action(ActionId),
     /// The request that became this execution.
@@ -68,7 +68,7 @@ pub(crate) async fn find(batch: &Batch, mut rehearsal: impl Rehearsal) -> Vec<Cu
         };
         match some {
             [] => {}
-            [Subject::Action(id)] => culprits.push(Culprit { part: Part::Action(*id), words }),
+            [Subject::Action(id)] => culprits.push(Culprit { part: CulpritPart::Action(*id), words }),
             [Subject::Execution(id)] => match narrow(&part, *id, words, &mut rehearsal).await {
                 Ok(found) => culprits.extend(found),
                 Err(_) => break,
@@ -91,12 +91,12 @@ async fn narrow(
 ) -> Result<Vec<Culprit>, Error> {
     let request = Batch { accepted: one.accepted.clone(), ..numbered(one) };
     if let Some(words) = rehearsal.refusal(&request).await? {
-        return Ok(vec![Culprit { part: Part::Request(id), words }]);
+        return Ok(vec![Culprit { part: CulpritPart::Request(id), words }]);
     }
     let endings = || {
         let earlier = one.attempts.iter().map(|ended| ended.attempt);
         let attempts = earlier.chain(one.settled.iter().map(|settled| settled.attempt));
-        attempts.map(|attempt| Part::Ending(id, attempt))
+        attempts.map(|attempt| CulpritPart::Ending(id, attempt))
     };
     let silent = Batch { events: Vec::new(), stories: Vec::new(), ..one.clone() };
     if let Some(words) = rehearsal.refusal(&silent).await? {
@@ -106,12 +106,12 @@ async fn narrow(
     for event in &one.events {
         let alone = Batch { events: vec![event.clone()], ..numbered(one) };
         if let Some(words) = rehearsal.refusal(&alone).await? {
-            found.push(Culprit { part: Part::Event(id, event.number), words });
+            found.push(Culprit { part: CulpritPart::Event(id, event.number), words });
         }
     }
     if found.is_empty() {
         // Refused only together: all that came from outside is left out.
-        let events = one.events.iter().map(|event| Part::Event(id, event.number));
+        let events = one.events.iter().map(|event| CulpritPart::Event(id, event.number));
         found.extend(endings().chain(events).map(|part| Culprit { part, words: words.clone() }));
     }
     Ok(found)

@@ -12,33 +12,33 @@ use slotline_protocol::{Timestamp, http};
 use crate::browse::{PAGE_BYTES_MAX, PAGE_LIMIT_MAX};
 use crate::plain::settled;
 use crate::row::large;
-use crate::{Error, Events, Story, plain};
+use crate::{Error, RecordPart, Story, plain};
 
 /// A query for the events after a number.
-pub(crate) struct Asked {
+pub(crate) struct EventsAfter {
     pub(crate) after: u64,
     limit: usize,
 }
 
-impl Asked {
+impl EventsAfter {
     pub(crate) fn new(after: u64, limit: u32) -> Self {
         Self { after, limit: usize::try_from(limit.clamp(1, PAGE_LIMIT_MAX)).expect("a thousand fits") }
     }
 
     /// The events of an execution without a story.
-    pub(crate) fn of_plain(&self, execution: &http::Execution) -> Events {
+    pub(crate) fn of_plain(&self, execution: &http::Execution) -> RecordPart {
         let mut events = plain(execution);
         let last = events.last().map_or(0, |event| event.number);
         events.retain(|event| event.number > self.after);
         events.truncate(self.limit);
         let end = events.last().map_or(self.after, |event| event.number);
-        Events { is_over: execution.status.is_terminal() && end >= last, events, last }
+        RecordPart { is_over: execution.status.is_terminal() && end >= last, events, last }
     }
 
     /// The events of an execution with a story; to be filled with the written ones.
-    pub(crate) fn of_story(&self, execution: http::Execution, story: Story) -> Page {
+    pub(crate) fn of_story(&self, execution: http::Execution, story: Story) -> EventPage {
         let end = if story.awaits.is_none() { settled(&execution, story.status, story.last) } else { None };
-        Page {
+        EventPage {
             next: self.after.saturating_add(1).max(story.first),
             limit: self.limit,
             after: self.after,
@@ -53,7 +53,7 @@ impl Asked {
 }
 
 /// The page while it fills.
-pub(crate) struct Page {
+pub(crate) struct EventPage {
     execution: http::Execution,
     story: Story,
     after: u64,
@@ -67,7 +67,7 @@ pub(crate) struct Page {
     is_full: bool,
 }
 
-impl Page {
+impl EventPage {
     /// Above which number to read written events, and how many: one less where a gap comes first, but always one, which
     /// gives the gap its time.
     pub(crate) fn wanted(&self) -> (i64, i64) {
@@ -121,7 +121,7 @@ impl Page {
     }
 
     /// The page, once all events that were wanted are in it.
-    pub(crate) fn finish(mut self) -> Result<Events, Error> {
+    pub(crate) fn finish(mut self) -> Result<RecordPart, Error> {
         if self.events.len() < self.limit && !self.is_full {
             if self.next < self.beyond() {
                 return Err(self.corrupt(&format!("event {} is missing", self.next)));
@@ -136,7 +136,7 @@ impl Page {
         }
         let reached = self.events.last().map_or(self.after, |event| event.number);
         let is_settled = self.execution.status.is_terminal() && self.story.awaits.is_none();
-        Ok(Events { is_over: is_settled && reached >= self.story.last, events: self.events, last: self.story.last })
+        Ok(RecordPart { is_over: is_settled && reached >= self.story.last, events: self.events, last: self.story.last })
     }
 
     fn corrupt(&self, reason: &str) -> Error {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use slotline_protocol::{Epoch, ExecutionId, Incarnation, http};
 use slotline_scheduler::{Counters, Snapshot};
 
-use crate::{Batch, CommitError, Error, OpenStory, Reading, Rewind, Standing, postgres, sqlite};
+use crate::{Batch, ClockReading, CommitError, Error, OpenStory, Rewind, Standing, postgres, sqlite};
 
 /// The partition that is led. There is one so far.
 pub(crate) const PARTITION: i32 = 0;
@@ -83,7 +83,7 @@ impl Leadership {
 
     /// The database's clock at the beginning of this leadership. All that is due is due by it, so that the next leader,
     /// whose host's own clock may be hours away from this one's, finds everything due at the same moment.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> ClockReading {
         match &self.backend {
             Backend::Postgres(lead) => lead.reading(),
             Backend::Sqlite(lead) => lead.reading(),

@@ -45,8 +45,8 @@ pub use announcements::{BatchKey, EventRange, Facts};
 pub use audit::{Audit, AuditFilter};
 pub use batch::{Accepted, ActionChange, Batch, Request};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
-pub use clock::Reading;
-pub use culprit::{CULPRITS_MAX, Culprit, Part};
+pub use clock::ClockReading;
+pub use culprit::{CULPRITS_MAX, Culprit, CulpritPart};
 pub use dead::{DeadBounds, DeadLetter, WholeLetter};
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
@@ -54,7 +54,7 @@ pub use error::{CommitError, Error};
 pub use leadership::{ActionState, Encoded, Leadership, Recovered};
 pub use migrate::{SCHEMA, Schema};
 pub use plain::plain;
-pub use record::{Events, OpenStory, RECENT_MAX, Story};
+pub use record::{OpenStory, RECENT_MAX, RecordPart, Story};
 pub use standing::{PastRewind, Rewind, Standing, lost};
 pub use verify::{CLOCK_TOLERANCE, Check, Checked, VERIFY_DEADLINE, VIOLATIONS_MAX, Verdict};
 
@@ -198,7 +198,7 @@ impl Store {
 
     /// The events of an execution with numbers above `after`, at most `limit` and [`PAGE_BYTES_MAX`] bytes of them;
     /// `None` if there is no such execution. `limit` is brought into 1 to [`PAGE_LIMIT_MAX`].
-    pub async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
+    pub async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<RecordPart>, Error> {
         on!(self, journal => journal.events(id, after, limit))
     }
 
@@ -317,10 +317,10 @@ impl Store {
     }
 
     /// Reads the database's clock.
-    pub async fn reading(&self) -> Result<Reading, Error> {
+    pub async fn reading(&self) -> Result<ClockReading, Error> {
         match &self.backend {
             Backend::Postgres(journal) => journal.reading().await,
-            Backend::Sqlite(_) => Ok(Reading::of_this_host()),
+            Backend::Sqlite(_) => Ok(ClockReading::of_this_host()),
         }
     }
 

@@ -18,7 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::Error;
-use crate::clock::Reading;
+use crate::clock::ClockReading;
 use crate::deadline::{CALL_DEADLINE, borrow, within, within_time};
 use crate::migrate::{self, MIGRATION_DEADLINE};
 use crate::stamp::Stamp;
@@ -181,11 +181,11 @@ impl Journal {
         Ok(newest)
     }
 
-    pub(crate) async fn reading(&self) -> Result<Reading, Error> {
+    pub(crate) async fn reading(&self) -> Result<ClockReading, Error> {
         let mut connection = borrow(&self.pool).await?;
         let asked = Instant::now();
         let at: Stamp = within(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection)).await?;
-        let reading = Reading::between(asked, Instant::now(), at.0);
+        let reading = ClockReading::between(asked, Instant::now(), at.0);
         connection.give_back();
         Ok(reading)
     }

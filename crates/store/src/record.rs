@@ -97,7 +97,7 @@ pub(crate) const RECENT_ROWS: i64 = RECENT_MAX as i64;
 
 /// A part of one execution's record.
 #[derive(Clone, Debug)]
-pub struct Events {
+pub struct RecordPart {
     /// Ascending without a gap. Begins with one gap event where older ones are forgotten.
     pub events: Vec<Event>,
     /// The newest event of the record.

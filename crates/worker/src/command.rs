@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 use slotline_protocol::parameters::{self, VARIABLE_PREFIX};
 use slotline_protocol::{duration, message::AttemptKey};
 
-use crate::account::Account;
 use crate::confine::{Confinement, Layers};
 use crate::duty::{OnDrain, Phase, Start};
+use crate::os_user::OsUser;
 use crate::process::pool::Room;
 use crate::{env, progress};
 
@@ -140,7 +140,7 @@ impl Command {
         if let Some(refusal) = config.env_pass.iter().find_map(|pattern| env::refusal(pattern)) {
             return Err(format!("env_pass: {refusal}"));
         }
-        let account = config.user.as_deref().map(Account::find).transpose()?;
+        let account = config.user.as_deref().map(OsUser::find).transpose()?;
         let own = env::passed(config.env_pass.iter().map(String::as_str), std::env::vars_os());
         let own = own.into_iter().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
         let (ids, home) = account.map_or((None, Vec::new()), |account| (account.ids, account.env));

@@ -10,7 +10,7 @@ use slotline_protocol::{ActionRef, ExecutionId, Fence};
 use tokio_util::sync::CancellationToken;
 
 use crate::duty::Start;
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::handler::HandlerError;
 
 /// One attempt, as its handler sees it. Cheap to clone; may be used from any task or thread.
@@ -20,11 +20,11 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     start: Start,
     token: CancellationToken,
-    feed: Arc<Feed>,
+    feed: Arc<AttemptFeed>,
 }
 
 impl Context {
-    pub(crate) fn new(start: Start, token: CancellationToken, feed: Arc<Feed>) -> Self {
+    pub(crate) fn new(start: Start, token: CancellationToken, feed: Arc<AttemptFeed>) -> Self {
         Self(Arc::new(Inner { start, token, feed }))
     }
 

@@ -26,13 +26,13 @@ pub(crate) const NOTICES_MAX: u32 = 20;
 /// Takes the end of an attempt at once: the next one of its line may be waiting for it.
 pub(crate) trait Listener: Send + Sync {
     /// Nothing of the attempt is left.
-    fn ended(&self, feed: &Feed, ending: Ending);
+    fn ended(&self, feed: &AttemptFeed, ending: Ending);
     /// The attempt never started: the worker is short of something.
-    fn unstarted(&self, feed: &Feed, shortage: Shortage);
+    fn unstarted(&self, feed: &AttemptFeed, shortage: Shortage);
 }
 
 /// The attempt's end of the way to the duty book.
-pub(crate) struct Feed {
+pub(crate) struct AttemptFeed {
     pub(crate) key: AttemptKey,
     waiting: Mutex<Waiting>,
     /// When the loop took from it last, in microseconds since boot; 0 before.
@@ -42,10 +42,10 @@ pub(crate) struct Feed {
     listener: Arc<dyn Listener>,
     /// To the loop: this feed has something to take. The channel needs no bound: a feed is in it once until it is taken
     /// from.
-    announcements: mpsc::UnboundedSender<Arc<Feed>>,
+    announcements: mpsc::UnboundedSender<Arc<AttemptFeed>>,
 }
 
-impl Feed {
+impl AttemptFeed {
     pub(crate) fn new(
         key: AttemptKey,
         listener: Arc<dyn Listener>,
@@ -155,13 +155,13 @@ mod tests {
     struct Nobody;
 
     impl Listener for Nobody {
-        fn ended(&self, _: &Feed, _: Ending) {}
-        fn unstarted(&self, _: &Feed, _: Shortage) {}
+        fn ended(&self, _: &AttemptFeed, _: Ending) {}
+        fn unstarted(&self, _: &AttemptFeed, _: Shortage) {}
     }
 
-    fn feed() -> (Arc<Feed>, mpsc::UnboundedReceiver<Arc<Feed>>) {
+    fn feed() -> (Arc<AttemptFeed>, mpsc::UnboundedReceiver<Arc<AttemptFeed>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Feed::new((ExecutionId(1), 1), Arc::new(Nobody), sender), receiver)
+        (AttemptFeed::new((ExecutionId(1), 1), Arc::new(Nobody), sender), receiver)
     }
 
     fn units(done: u64) -> Report {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::context::Context;
 use crate::duty::{Ending, Json, Start};
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::{limit, panic};
 
 /// A handler as the worker keeps it: its result is JSON by then.
@@ -97,12 +97,12 @@ where
 
 /// The loop's hold on a running handler.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct RunningHandler {
     token: CancellationToken,
     task: AbortHandle,
 }
 
-impl Handle {
+impl RunningHandler {
     pub(crate) fn interrupt(&self) {
         self.token.cancel();
     }
@@ -115,7 +115,12 @@ impl Handle {
 }
 
 /// Starts a handler; its feed gets the start and the end.
-pub(crate) fn start(handlers: &runtime::Handle, handler: &Handler, start: Start, feed: Arc<Feed>) -> Handle {
+pub(crate) fn start(
+    handlers: &runtime::Handle,
+    handler: &Handler,
+    start: Start,
+    feed: Arc<AttemptFeed>,
+) -> RunningHandler {
     let token = CancellationToken::new();
     let context = Context::new(start, token.clone(), feed.clone());
     let handler = handler.clone();
@@ -135,11 +140,11 @@ pub(crate) fn start(handlers: &runtime::Handle, handler: &Handler, start: Start,
         };
         last_word.ending = Some(result);
     });
-    Handle { token, task: task.abort_handle() }
+    RunningHandler { token, task: task.abort_handle() }
 }
 
 struct LastWord {
-    feed: Option<Arc<Feed>>,
+    feed: Option<Arc<AttemptFeed>>,
     ending: Option<Result<Json, Failure>>,
 }
 

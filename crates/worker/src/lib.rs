@@ -27,9 +27,7 @@
 //! with a warning in its log, what is too much is merged and counted, what finds no broker is kept and sent later.
 //! `examples/` shows a deployment and a transfer.
 
-mod account;
 mod aside;
-mod channel;
 mod check;
 mod clock;
 mod command;
@@ -47,10 +45,12 @@ mod link;
 mod lock;
 mod mark;
 mod notice;
+mod os_user;
 mod panic;
 mod process;
 pub mod progress;
 mod publish;
+mod report_socket;
 mod resources;
 mod rest;
 mod run;

@@ -18,7 +18,7 @@ const BATCH_MAX: usize = 256;
 /// Sessions whose queues are not deleted yet; the queues of older sessions are left to expire.
 const FORMERS_MAX: usize = 4;
 
-pub(crate) struct Link {
+pub(crate) struct BrokerLink {
     place: Place,
     /// Queues that earlier sessions read.
     formers: Vec<Former>,
@@ -93,7 +93,7 @@ impl Subscribed {
     }
 }
 
-impl Link {
+impl BrokerLink {
     pub(crate) fn new(broker: Broker, worker: WorkerName, incarnation: Incarnation) -> Self {
         let place = Place { prefix: broker.prefix().to_owned(), worker };
         let supervisor = Supervisor::new(broker, &format!("slotline worker {}", place.worker));

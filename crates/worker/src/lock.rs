@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use slotline_broker::crash;
 use slotline_protocol::{Incarnation, WorkerName, chain};
 
-use crate::mark::Marks;
+use crate::mark::ProcessMarks;
 use crate::{Error, driver};
 
 /// How long what a former process started may take to go; its shims kill it the moment that process ends.
@@ -33,7 +33,7 @@ pub(crate) struct Lock {
     held: File,
     path: PathBuf,
     formers: Vec<Incarnation>,
-    marks: Arc<Marks>,
+    marks: Arc<ProcessMarks>,
 }
 
 impl Lock {
@@ -48,7 +48,7 @@ impl Lock {
         if held.metadata().map_err(unusable)?.ino() != own.ino() {
             return Err(unusable(std::io::Error::other("the lock file is being replaced")));
         }
-        let marks = Arc::new(Marks::new(own.dev().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ own.ino()));
+        let marks = Arc::new(ProcessMarks::new(own.dev().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ own.ino()));
         let taken = async {
             let mut is_said = false;
             loop {
@@ -93,7 +93,7 @@ impl Lock {
     }
 
     /// The marks of this worker's commands.
-    pub(crate) fn marks(&self) -> Arc<Marks> {
+    pub(crate) fn marks(&self) -> Arc<ProcessMarks> {
         self.marks.clone()
     }
 

@@ -28,11 +28,11 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_millis(250);
 
 /// What the processes of one shim bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark(u64);
+pub(crate) struct ProcessMark(u64);
 
 /// The marks of one worker.
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub(crate) struct ProcessMarks {
     worker: u64,
     next: AtomicU64,
 }
@@ -46,18 +46,18 @@ pub(crate) struct Stubborn {
     pub(crate) errno: Option<Errno>,
 }
 
-impl Marks {
+impl ProcessMarks {
     /// `worker` is a number that no other worker of this host has.
     pub(crate) fn new(worker: u64) -> Self {
         Self { worker: worker & ((1 << WORKER_BITS) - 1), next: AtomicU64::new(0) }
     }
 
-    pub(crate) fn next(&self) -> Mark {
+    pub(crate) fn next(&self) -> ProcessMark {
         let number = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << NUMBER_BITS) - 1);
-        Mark(BASE | self.worker << NUMBER_BITS | number)
+        ProcessMark(BASE | self.worker << NUMBER_BITS | number)
     }
 
-    fn covers(&self, mark: Mark) -> bool {
+    fn covers(&self, mark: ProcessMark) -> bool {
         mark.0 >> NUMBER_BITS == (BASE >> NUMBER_BITS | self.worker)
     }
 
@@ -67,7 +67,7 @@ impl Marks {
     }
 }
 
-impl Mark {
+impl ProcessMark {
     /// As the argument of a shim.
     pub(crate) fn to_argument(self) -> String {
         self.0.to_string()
@@ -106,7 +106,7 @@ impl Mark {
 }
 
 /// Kills every process with such a mark, and returns those that still ran.
-fn kill(is_wanted: impl Fn(Mark) -> bool) -> Vec<Stubborn> {
+fn kill(is_wanted: impl Fn(ProcessMark) -> bool) -> Vec<Stubborn> {
     let mut left = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
@@ -126,10 +126,10 @@ fn kill(is_wanted: impl Fn(Mark) -> bool) -> Vec<Stubborn> {
 }
 
 /// The mark that these limits show.
-fn borne(limits: &str) -> Option<Mark> {
+fn borne(limits: &str) -> Option<ProcessMark> {
     let line = limits.lines().find(|line| line.starts_with("Max realtime timeout"))?;
     let hard: u64 = line.split_whitespace().nth(4)?.parse().ok()?;
-    (hard & BASE != 0).then_some(Mark(hard))
+    (hard & BASE != 0).then_some(ProcessMark(hard))
 }
 
 /// It has ended, and its parent has not reaped it yet: it runs no more.
@@ -155,11 +155,11 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_where_the_system_shows_it_and_belongs_to_one_worker() {
-        let (ours, theirs) = (Marks::new(7), Marks::new(8));
+        let (ours, theirs) = (ProcessMarks::new(7), ProcessMarks::new(8));
         let mark = ours.next();
         let shown = borne(&format!("{LIMITS}{0} {0} us", mark.to_argument()));
         assert_eq!(shown, Some(mark));
-        assert_eq!(Mark::from_argument(&mark.to_argument()), Some(mark));
+        assert_eq!(ProcessMark::from_argument(&mark.to_argument()), Some(mark));
         assert!(ours.covers(mark) && !theirs.covers(mark) && ours.next() != mark);
         assert_eq!(borne(&format!("{LIMITS}unlimited unlimited us")), None);
         assert_eq!(borne(&format!("{LIMITS}200000 200000 us")), None);

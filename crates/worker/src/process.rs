@@ -26,14 +26,14 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::aside::{self, aside};
-use crate::channel::Channel;
 use crate::clock;
 use crate::command::{Command, Variables, environment};
 use crate::duty::{Ending, Shortage, Start};
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::mark::Stubborn;
+use crate::report_socket::ReportSocket;
 use crate::resources;
-use crate::shim::wire::{self, Files, Order, Report, Spec};
+use crate::shim::wire::{self, Files, ShimOrder, ShimReport, Spec};
 use output::{Allowance, Output};
 use places::Places;
 use pool::{Pool, Shim};
@@ -48,7 +48,7 @@ const READ_BYTES: usize = 16 << 10;
 
 /// A message of the loop to a running attempt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Ask {
+pub(crate) enum StopRequest {
     Interrupt { grace: Duration },
     Kill,
 }
@@ -60,8 +60,8 @@ pub(crate) struct Plan {
     pub(crate) places: Places,
     /// Where its reports and its files are read.
     pub(crate) channels: runtime::Handle,
-    pub(crate) feed: Arc<Feed>,
-    pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+    pub(crate) feed: Arc<AttemptFeed>,
+    pub(crate) asks: mpsc::UnboundedReceiver<StopRequest>,
     /// The fence, as it moves on.
     pub(crate) fence: watch::Receiver<Option<Duration>>,
 }
@@ -83,7 +83,7 @@ pub(crate) async fn run(pool: Pool, plan: Plan) {
 
 /// `Err`: it could not be started, as the worker is short of something.
 async fn attempt(pool: &Pool, mut plan: Plan) -> Result<Ending, Shortage> {
-    if let Ok(Ask::Interrupt { .. } | Ask::Kill) = plan.asks.try_recv() {
+    if let Ok(StopRequest::Interrupt { .. } | StopRequest::Kill) = plan.asks.try_recv() {
         return Ok(unstarted(Failure::new("cancelled", "it was ended before it started")));
     }
     let variables = match Variables::read(plan.start.parameters.0.get()) {
@@ -160,7 +160,7 @@ struct Running {
     /// Written into its log once it has started.
     notice: Option<String>,
     /// Where its reports are read.
-    channel: Option<Channel>,
+    channel: Option<ReportSocket>,
     serial: u64,
     is_started: bool,
     exit: Exit,
@@ -197,7 +197,7 @@ impl Running {
             env: environment(&plan.command, &plan.start, &plan.places.result_file(), socket, variables),
             confinement: plan.command.confinement.clone(),
         };
-        let channel = listener.map(|listener| Channel::open(listener, plan.feed.clone(), &plan.channels));
+        let channel = listener.map(|listener| ReportSocket::open(listener, plan.feed.clone(), &plan.channels));
         let mut tried = 0;
         loop {
             crash::point("worker.spawn.before");
@@ -255,7 +255,7 @@ impl Running {
                 biased;
                 report = self.shim.report(self.serial) => match report {
                     None => return Ended::ShimLost,
-                    Some(Report::Started { pid: _, at }) => {
+                    Some(ShimReport::Started { pid: _, at }) => {
                         self.is_started = true;
                         crash::point("worker.started.before");
                         plan.feed.started(clock::moment(at));
@@ -263,31 +263,31 @@ impl Running {
                             plan.feed.notice(notice);
                         }
                     }
-                    Some(Report::Refused { errno }) => return Ended::Refused { errno },
-                    Some(Report::Exited { code, signal, at: _ }) => {
+                    Some(ShimReport::Refused { errno }) => return Ended::Refused { errno },
+                    Some(ShimReport::Exited { code, signal, at: _ }) => {
                         crash::point("worker.reap.before");
                         self.exit = Exit { code, signal };
                     }
-                    Some(Report::LeftBehind { count }) => self.left_behind = count,
-                    Some(Report::Gone { at: _ }) => {
+                    Some(ShimReport::LeftBehind { count }) => self.left_behind = count,
+                    Some(ShimReport::Gone { at: _ }) => {
                         self.say_left_behind(plan);
                         return Ended::Gone;
                     }
-                    Some(Report::Stubborn(stubborn)) => say_stubborn(&plan.feed, stubborn),
+                    Some(ShimReport::Stubborn(stubborn)) => say_stubborn(&plan.feed, stubborn),
                 },
                 ask = plan.asks.recv(), if is_asked => match ask {
-                    Some(Ask::Interrupt { grace }) => self.order(Order::Interrupt { grace }),
-                    Some(Ask::Kill) => self.order(Order::Kill),
+                    Some(StopRequest::Interrupt { grace }) => self.order(ShimOrder::Interrupt { grace }),
+                    Some(StopRequest::Kill) => self.order(ShimOrder::Kill),
                     // The loop has ended and sends nothing more; so the attempt must end.
                     None => {
                         is_asked = false;
-                        self.order(Order::Kill);
+                        self.order(ShimOrder::Kill);
                     }
                 },
                 moved = plan.fence.changed(), if is_fenced => {
                     is_fenced = moved.is_ok();
                     if let Some(deadline) = *plan.fence.borrow_and_update() {
-                        self.order(Order::Extend { deadline });
+                        self.order(ShimOrder::Extend { deadline });
                     }
                 }
                 // Its output is reported after its start.
@@ -318,7 +318,7 @@ impl Running {
         }
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: ShimOrder) {
         // A shim that takes no order has ended, which its socket shows, too.
         let _ = self.shim.order(self.serial, order);
     }
@@ -382,7 +382,7 @@ impl Running {
 }
 
 /// Reports that a process can't be ended, in the worker's log and among the attempt's events.
-fn say_stubborn(feed: &Arc<Feed>, Stubborn { pid, uid, errno }: Stubborn) {
+fn say_stubborn(feed: &Arc<AttemptFeed>, Stubborn { pid, uid, errno }: Stubborn) {
     let reason = match errno {
         Some(errno) => format!("SIGKILL was refused: {}", io::Error::from(errno)),
         None => "SIGKILL did not end it".to_owned(),
@@ -416,7 +416,7 @@ impl Reader {
     }
 
     /// Takes as many bytes as were read; none means that the stream is over.
-    fn take(&mut self, read: usize, allowance: &mut Allowance, feed: &Arc<Feed>) {
+    fn take(&mut self, read: usize, allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
         self.is_over = read == 0;
         self.output.take(&self.buffer[..read], allowance, feed);
     }

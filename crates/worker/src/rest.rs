@@ -6,18 +6,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 
 /// Between two looks at what one attempt reports.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Each attempt is here once at most: it announces itself once until it is looked at.
 #[derive(Default)]
-pub(crate) struct Rest(VecDeque<(Duration, Arc<Feed>)>);
+pub(crate) struct Rest(VecDeque<(Duration, Arc<AttemptFeed>)>);
 
 impl Rest {
     /// Returns the feed of an attempt if it may be looked at now, and keeps it until then if not.
-    pub(crate) fn admit(&mut self, feed: Arc<Feed>, now: Duration) -> Option<Arc<Feed>> {
+    pub(crate) fn admit(&mut self, feed: Arc<AttemptFeed>, now: Duration) -> Option<Arc<AttemptFeed>> {
         match feed.looked_at() {
             Some(before) if now < before + LOOK_EVERY => {
                 self.0.push_back((before + LOOK_EVERY, feed));
@@ -34,7 +34,7 @@ impl Rest {
     }
 
     /// The next feed that is due.
-    pub(crate) fn next(&mut self, now: Duration) -> Option<Arc<Feed>> {
+    pub(crate) fn next(&mut self, now: Duration) -> Option<Arc<AttemptFeed>> {
         self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, feed)| feed)
     }
 }
@@ -49,13 +49,13 @@ mod tests {
     struct Nobody;
 
     impl Listener for Nobody {
-        fn ended(&self, _: &Feed, _: Ending) {}
-        fn unstarted(&self, _: &Feed, _: Shortage) {}
+        fn ended(&self, _: &AttemptFeed, _: Ending) {}
+        fn unstarted(&self, _: &AttemptFeed, _: Shortage) {}
     }
 
-    fn feed(id: i64) -> Arc<Feed> {
+    fn feed(id: i64) -> Arc<AttemptFeed> {
         let (announcements, _) = tokio::sync::mpsc::unbounded_channel();
-        Feed::new((ExecutionId(id), 1), Arc::new(Nobody), announcements)
+        AttemptFeed::new((ExecutionId(id), 1), Arc::new(Nobody), announcements)
     }
 
     #[test]

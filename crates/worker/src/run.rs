@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 use crate::aside::aside;
 use crate::driver::{Action, Book, Driver, Envelopes, Exit, Input};
 use crate::duty::Config;
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::legacy::{Legacy, Written};
-use crate::link::{Link, LinkEvent};
+use crate::link::{BrokerLink, LinkEvent};
 use crate::lock::Lock;
-use crate::mark::Marks;
+use crate::mark::ProcessMarks;
 use crate::process::pool::{Outfit, Pool};
 use crate::publish::{Confirming, Publisher, delivery, pass_points};
 use crate::rest::Rest;
@@ -70,7 +70,8 @@ pub(crate) async fn run(
     let (pool, shims) = match &scratch {
         None => (None, None),
         Some(_) => {
-            let marks = lock.as_ref().map_or_else(|| Arc::new(Marks::new(draw::uuid().as_u64_pair().0)), Lock::marks);
+            let marks =
+                lock.as_ref().map_or_else(|| Arc::new(ProcessMarks::new(draw::uuid().as_u64_pair().0)), Lock::marks);
             let share = lock.as_ref().map(Lock::share).transpose().map_err(Error::Thread)?;
             let outfit = Outfit { program: shim, env, marks, lock: share, files: files_of_commands };
             let (pool, thread) = Pool::start(outfit, capacity).map_err(Error::Thread)?;
@@ -97,7 +98,7 @@ pub(crate) async fn run(
     let mut looped = Loop {
         book: SharedBook::new(book, running),
         driver: Driver::new(incarnation, Envelopes::new(&config.worker, draw::uuid(), incarnation, draw::nonce())),
-        link: Link::new(broker.clone(), config.worker.clone(), incarnation),
+        link: BrokerLink::new(broker.clone(), config.worker.clone(), incarnation),
         publisher: Publisher::new(broker.prefix()),
         prefix: broker.prefix().to_owned(),
         confirms: FuturesUnordered::new(),
@@ -152,7 +153,7 @@ pub(crate) async fn run(
 struct Loop {
     book: Arc<SharedBook>,
     driver: Driver<Envelopes>,
-    link: Link,
+    link: BrokerLink,
     publisher: Publisher,
     prefix: String,
     confirms: FuturesUnordered<Confirming>,
@@ -171,11 +172,11 @@ struct Loop {
 impl Loop {
     async fn turn(
         &mut self,
-        mut announced: mpsc::UnboundedReceiver<Arc<Feed>>,
+        mut announced: mpsc::UnboundedReceiver<Arc<AttemptFeed>>,
         timer: &AsyncFd<OwnedFd>,
         shutdown: &Shutdown,
     ) -> Result<Exit, Error> {
-        let mut feeds: Vec<Arc<Feed>> = Vec::new();
+        let mut feeds: Vec<Arc<AttemptFeed>> = Vec::new();
         let mut rest = Rest::default();
         let (mut is_draining, mut is_stopping) = (false, false);
         let mut armed = None;

@@ -13,10 +13,10 @@ use crate::clock;
 use crate::command::Command;
 use crate::driver::AttemptAction;
 use crate::duty::{Ending, Start};
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::handler::{self, Handler};
 use crate::process::pool::Pool;
-use crate::process::{self, Ask, Plan};
+use crate::process::{self, Plan, StopRequest};
 use crate::scratch::Scratch;
 use crate::shared::{BookListener, SharedBook};
 use crate::watch::{Doing, Gauge};
@@ -46,7 +46,7 @@ pub(crate) struct Running {
     /// `None` in a worker without commands.
     commands: Option<Commands>,
     handlers: runtime::Handle,
-    announcements: mpsc::UnboundedSender<Arc<Feed>>,
+    announcements: mpsc::UnboundedSender<Arc<AttemptFeed>>,
     gauge: Arc<Gauge>,
     /// The worker has ended, and an attempt that starts now has nowhere to run.
     is_closed: bool,
@@ -62,8 +62,8 @@ struct Commands {
 }
 
 enum Live {
-    Handler(handler::Handle),
-    Command(mpsc::UnboundedSender<Ask>),
+    Handler(handler::RunningHandler),
+    Command(mpsc::UnboundedSender<StopRequest>),
 }
 
 impl Running {
@@ -74,7 +74,7 @@ impl Running {
         scratch: Option<Scratch>,
         handlers: runtime::Handle,
         channels: runtime::Handle,
-        announcements: mpsc::UnboundedSender<Arc<Feed>>,
+        announcements: mpsc::UnboundedSender<Arc<AttemptFeed>>,
         gauge: Arc<Gauge>,
     ) -> Self {
         let own = runtime::Handle::current();
@@ -106,7 +106,7 @@ impl Running {
             return;
         }
         let key = start.key;
-        let feed = Feed::new(key, Arc::new(BookListener(book.clone())), self.announcements.clone());
+        let feed = AttemptFeed::new(key, Arc::new(BookListener(book.clone())), self.announcements.clone());
         let live = match (self.work.get(&start.action_ref), &self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
             (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels })) => {
@@ -140,7 +140,7 @@ impl Running {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.interrupt(),
             // An attempt that has just ended takes no more messages.
-            Some(Live::Command(asks)) => drop(asks.send(Ask::Interrupt { grace })),
+            Some(Live::Command(asks)) => drop(asks.send(StopRequest::Interrupt { grace })),
             None => {}
         }
     }
@@ -148,7 +148,7 @@ impl Running {
     fn kill(&self, key: AttemptKey) {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.kill(),
-            Some(Live::Command(asks)) => drop(asks.send(Ask::Kill)),
+            Some(Live::Command(asks)) => drop(asks.send(StopRequest::Kill)),
             None => {}
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::clock;
 use crate::driver::{AttemptAction, Book};
 use crate::duty::{Effect, Ending, Input, Shortage};
-use crate::feed::{Feed, Listener};
+use crate::feed::{AttemptFeed, Listener};
 use crate::running::Running;
 use crate::scratch::Scratch;
 use crate::watch::Gauge;
@@ -49,7 +49,7 @@ impl SharedBook {
     }
 
     /// Takes up what an attempt has reported.
-    pub(crate) fn look(self: &Arc<Self>, feed: &Feed) {
+    pub(crate) fn look(self: &Arc<Self>, feed: &AttemptFeed) {
         self.lock().look(self, feed);
     }
 
@@ -77,7 +77,7 @@ impl SharedBook {
     }
 
     /// To be called when nothing of an attempt is left.
-    fn close_attempt(self: &Arc<Self>, feed: &Feed, how: Input) {
+    fn close_attempt(self: &Arc<Self>, feed: &AttemptFeed, how: Input) {
         let mut inner = self.lock();
         inner.look(self, feed);
         inner.running.forget(feed.key);
@@ -96,17 +96,17 @@ impl SharedBook {
 pub(crate) struct BookListener(pub(crate) Arc<SharedBook>);
 
 impl Listener for BookListener {
-    fn ended(&self, feed: &Feed, ending: Ending) {
+    fn ended(&self, feed: &AttemptFeed, ending: Ending) {
         self.0.close_attempt(feed, Input::Ended { key: feed.key, ending });
     }
 
-    fn unstarted(&self, feed: &Feed, shortage: Shortage) {
+    fn unstarted(&self, feed: &AttemptFeed, shortage: Shortage) {
         self.0.close_attempt(feed, Input::Unstarted { key: feed.key, shortage });
     }
 }
 
 impl Inner {
-    fn look(&mut self, shared: &Arc<SharedBook>, feed: &Feed) {
+    fn look(&mut self, shared: &Arc<SharedBook>, feed: &AttemptFeed) {
         let (started_at, told) = feed.take();
         if let Some(at) = started_at {
             self.handle(shared, Input::Started { key: feed.key, at });

@@ -22,9 +22,9 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 
-use crate::mark::{Mark, Stubborn};
+use crate::mark::{ProcessMark, Stubborn};
 use crate::{clock, confine};
-use wire::{Order, Report, Spec, Start};
+use wire::{ShimOrder, ShimReport, Spec, Start};
 
 /// The first argument that makes an executable its own shim.
 pub(crate) const ARGUMENT: &str = "__slotline_shim";
@@ -68,7 +68,7 @@ fn serve() -> std::io::Result<()> {
     // block unseen for ever. And a signal to the worker's group does not reach its shims.
     rustix::process::setsid()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    if let Some(mark) = std::env::args().nth(2).as_deref().and_then(Mark::from_argument) {
+    if let Some(mark) = std::env::args().nth(2).as_deref().and_then(ProcessMark::from_argument) {
         // Under a hard limit below this value the processes can't be marked; everything else holds them all the same.
         let _ = mark.bear();
     }
@@ -164,18 +164,18 @@ impl<'a> Attempt<'a> {
     ) -> std::io::Result<Option<Self>> {
         let at = clock::boot();
         if start.deadline.is_some_and(|deadline| at >= deadline) {
-            wire::report(control, serial, &Report::Refused { errno: rustix::io::Errno::TIME.raw_os_error() })?;
+            wire::report(control, serial, &ShimReport::Refused { errno: rustix::io::Errno::TIME.raw_os_error() })?;
             return Ok(None);
         }
         match spawn(files, signals) {
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
-                wire::report(control, serial, &Report::Refused { errno })?;
+                wire::report(control, serial, &ShimReport::Refused { errno })?;
                 Ok(None)
             }
             Ok(pid) => {
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-                wire::report(control, serial, &Report::Started { pid, at })?;
+                wire::report(control, serial, &ShimReport::Started { pid, at })?;
                 Ok(Some(Self {
                     control,
                     serial,
@@ -194,7 +194,7 @@ impl<'a> Attempt<'a> {
     fn run(&mut self, timer: &OwnedFd, ends: &SignalFd) -> std::io::Result<()> {
         loop {
             if self.reap()? {
-                return self.report(&Report::Gone { at: clock::boot() });
+                return self.report(&ShimReport::Gone { at: clock::boot() });
             }
             self.decide(clock::boot())?;
             clock::arm(timer, self.next_look())?;
@@ -232,7 +232,7 @@ impl<'a> Attempt<'a> {
                 let count = tree::count();
                 tree::signal_descendants(Signal::TERM);
                 if count > 0 {
-                    self.report(&Report::LeftBehind { count })?;
+                    self.report(&ShimReport::LeftBehind { count })?;
                 }
             }
             Phase::Interrupted { until } if now >= until => self.kill(now),
@@ -264,7 +264,7 @@ impl<'a> Attempt<'a> {
     /// Reports a process at once, and each process once.
     fn say_stubborn(&mut self, process: Stubborn) -> std::io::Result<()> {
         if self.stubborn.len() < STUBBORN_MAX && self.stubborn.insert(process.pid) {
-            self.report(&Report::Stubborn(process))?;
+            self.report(&ShimReport::Stubborn(process))?;
         }
         Ok(())
     }
@@ -321,8 +321,8 @@ impl<'a> Attempt<'a> {
                 Ok(wire::Received::Start { .. }) => self.kill(clock::boot()),
                 Ok(wire::Received::Order { serial, .. }) if serial != self.serial => {}
                 Ok(wire::Received::Order { order, .. }) => match order {
-                    Order::Extend { deadline } => self.deadline = self.deadline.map(|before| before.max(deadline)),
-                    Order::Interrupt { grace } => {
+                    ShimOrder::Extend { deadline } => self.deadline = self.deadline.map(|before| before.max(deadline)),
+                    ShimOrder::Interrupt { grace } => {
                         let until = clock::boot() + grace;
                         match self.phase {
                             Phase::Running | Phase::Lingering { .. } => {
@@ -335,14 +335,14 @@ impl<'a> Attempt<'a> {
                             Phase::Killing { .. } => {}
                         }
                     }
-                    Order::Kill => self.kill(clock::boot()),
+                    ShimOrder::Kill => self.kill(clock::boot()),
                 },
             }
         }
         Ok(())
     }
 
-    fn report(&mut self, report: &Report) -> std::io::Result<()> {
+    fn report(&mut self, report: &ShimReport) -> std::io::Result<()> {
         if !self.is_orphaned && wire::report(self.control, self.serial, report).is_err() {
             self.is_orphaned = true;
             self.kill(clock::boot());
@@ -379,8 +379,8 @@ fn spawn(files: wire::Files, signals: &SigSet) -> std::io::Result<Pid> {
     Ok(Pid::from_child(&spawned?))
 }
 
-fn exited(status: WaitStatus, at: Duration) -> Report {
-    Report::Exited { code: status.exit_status(), signal: status.terminating_signal(), at }
+fn exited(status: WaitStatus, at: Duration) -> ShimReport {
+    ShimReport::Exited { code: status.exit_status(), signal: status.terminating_signal(), at }
 }
 
 fn wait_readable(fd: BorrowedFd<'_>) -> std::io::Result<()> {

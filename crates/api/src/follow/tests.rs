@@ -62,7 +62,7 @@ impl Script {
             let last = written.len() as u64;
             let is_settled = written.last().is_some_and(is_last);
             let is_over = is_settled && events.last().map_or(after, |event| event.number) >= last;
-            Events { events, last, is_over }
+            RecordPart { events, last, is_over }
         };
         let meanwhile = self.meanwhile.lock().expect("no test panics with it").take();
         meanwhile.into_iter().for_each(|happen| happen());

@@ -16,9 +16,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use listener::Listener;
 use serde_json::{Value, json};
-use slotline_api::{Condition, Control, Hub, Kind, Refused, State, Submission, Tokens};
+use slotline_api::{ApiServices, Condition, Control, ControlError, Hub, RefusalKind, Submission, Tokens};
 use slotline_protocol::audit::Changed;
-use slotline_protocol::change::{Applied, Declared, LimitOverride, Outcome, differences, pause_difference};
+use slotline_protocol::change::{Applied, ChangeOutcome, Declared, LimitOverride, differences, pause_difference};
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker};
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, By, Detail, ExecutionId, Fence, Policy, Status, Timestamp};
@@ -50,13 +50,13 @@ impl World {
         let waiting = fill(&store).await?;
         let control = Arc::new(Recorder { waiting, ..Recorder::default() });
         let hub: Arc<Hub> = Arc::default();
-        let state = State { control: control.clone(), store: store.clone(), tokens, hub: hub.clone() };
+        let state = ApiServices { control: control.clone(), store: store.clone(), tokens, hub: hub.clone() };
         Ok(Self { control, waiting, hub, store, router: slotline_api::router(state) })
     }
 
     /// For a separate server.
-    pub(crate) fn state(&self) -> State {
-        State {
+    pub(crate) fn state(&self) -> ApiServices {
+        ApiServices {
             control: self.control.clone(),
             store: self.store.clone(),
             tokens: Tokens::default(),
@@ -288,7 +288,7 @@ fn actor_of(by: &By) -> String {
 #[derive(Default)]
 pub(crate) struct Recorder {
     calls: Mutex<Vec<String>>,
-    refusal: Mutex<Option<Refused>>,
+    refusal: Mutex<Option<ControlError>>,
     is_alone: Mutex<bool>,
     is_cut_off: Mutex<bool>,
     is_stalled: Mutex<bool>,
@@ -301,7 +301,7 @@ impl Recorder {
         self.calls.lock().expect("no test panics with it").clone()
     }
 
-    pub(crate) fn refuse(&self, refusal: Refused) {
+    pub(crate) fn refuse(&self, refusal: ControlError) {
         *self.refusal.lock().expect("no test panics with it") = Some(refusal);
     }
 
@@ -322,12 +322,12 @@ impl Recorder {
         *self.is_cut_off.lock().expect("no test panics with it") = true;
     }
 
-    fn answer<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, Refused>> {
+    fn answer<T: Send + 'static>(&self, call: String, answer: T) -> BoxFuture<'_, Result<T, ControlError>> {
         self.calls.lock().expect("no test panics with it").push(call);
         self.quietly(answer)
     }
 
-    fn quietly<T: Send + 'static>(&self, answer: T) -> BoxFuture<'_, Result<T, Refused>> {
+    fn quietly<T: Send + 'static>(&self, answer: T) -> BoxFuture<'_, Result<T, ControlError>> {
         let refusal = self.refusal.lock().expect("no test panics with it").clone();
         async move { refusal.map_or(Ok(answer), Err) }.boxed()
     }
@@ -338,7 +338,7 @@ impl Recorder {
 }
 
 impl Control for Recorder {
-    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, Refused>> {
+    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, ControlError>> {
         let message_id = submission.message_id.unwrap_or_else(|| "made".to_owned());
         let call = format!("submit {} {message_id} {}", submission.body.action_ref, submission.body.parameters);
         let submitted = if self.leads() {
@@ -350,7 +350,7 @@ impl Control for Recorder {
         self.answer(call, submitted)
     }
 
-    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, Refused>> {
+    fn cancel(&self, id: ExecutionId, by: By) -> BoxFuture<'_, Result<Status, ControlError>> {
         self.answer(format!("cancel {id} {}", actor_of(&by)), Status::Cancelled)
     }
 
@@ -360,7 +360,7 @@ impl Control for Recorder {
         policy: Policy,
         condition: Condition,
         by: By,
-    ) -> BoxFuture<'_, Result<(Action, bool), Refused>> {
+    ) -> BoxFuture<'_, Result<(Action, bool), ControlError>> {
         let is_new = !action_ref.as_str().starts_with("demo.");
         if let Err(refused) = condition.check_put(&action_ref, (!is_new).then_some(&Policy::default())) {
             return async { Err(refused) }.boxed();
@@ -374,22 +374,27 @@ impl Control for Recorder {
         patch: Value,
         condition: Condition,
         by: By,
-    ) -> BoxFuture<'_, Result<Action, Refused>> {
+    ) -> BoxFuture<'_, Result<Action, ControlError>> {
         if let Err(refused) = condition.check(&action_ref, Some(&Policy::default())) {
             return async { Err(refused) }.boxed();
         }
         let policy = match Policy::default().merged(&patch) {
             Ok(policy) => policy,
-            Err(refusal) => return async { Err(Refused { kind: Kind::Invalid, refusal }) }.boxed(),
+            Err(refusal) => return async { Err(ControlError { kind: RefusalKind::Invalid, refusal }) }.boxed(),
         };
         self.answer(format!("patch {action_ref} {patch} {}", actor_of(&by)), action(1, action_ref.as_str(), policy))
     }
 
-    fn apply(&self, actions: Vec<Declared>, dry_run: bool, by: By) -> BoxFuture<'_, Result<Vec<Applied>, Refused>> {
+    fn apply(
+        &self,
+        actions: Vec<Declared>,
+        dry_run: bool,
+        by: By,
+    ) -> BoxFuture<'_, Result<Vec<Applied>, ControlError>> {
         let applied = |declared: &Declared| Applied {
             action_ref: declared.action_ref.clone(),
             action_id: None,
-            outcome: Outcome::Created,
+            outcome: ChangeOutcome::Created,
             changes: differences(None, Some(&declared.policy)),
             limit_override: None,
         };
@@ -398,11 +403,11 @@ impl Control for Recorder {
         self.answer(call, actions.iter().map(applied).collect())
     }
 
-    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+    fn delete_action(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<(), ControlError>> {
         self.answer(format!("delete {action_ref} {}", actor_of(&by)), ())
     }
 
-    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
+    fn pause(&self, action_ref: ActionRef, paused: bool, by: By) -> BoxFuture<'_, Result<Action, ControlError>> {
         let action = Action { paused, ..action(1, action_ref.as_str(), Policy::default()) };
         self.answer(format!("pause {action_ref} {paused} {}", actor_of(&by)), action)
     }
@@ -413,7 +418,7 @@ impl Control for Recorder {
         limit: Option<u32>,
         duration: Duration,
         by: By,
-    ) -> BoxFuture<'_, Result<Action, Refused>> {
+    ) -> BoxFuture<'_, Result<Action, ControlError>> {
         let since = Timestamp::from_micros(0);
         let call = format!("override {action_ref} {limit:?} {duration:?} {}", actor_of(&by));
         let temporary = LimitOverride { limit, until: since + duration, since, actor: by.actor, reason: by.reason };
@@ -421,12 +426,12 @@ impl Control for Recorder {
         self.answer(call, Action { limit_override, ..action(1, action_ref.as_str(), Policy::default()) })
     }
 
-    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, Refused>> {
+    fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, ControlError>> {
         let call = format!("clear {action_ref} {}", actor_of(&by));
         self.answer(call, action(1, action_ref.as_str(), Policy::default()))
     }
 
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, Refused>> {
+    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>> {
         let stats = |id: i64, name: &str| QueueStats {
             action_id: ActionId(id),
             action_ref: ActionRef::new(name).expect("a name"),
@@ -452,9 +457,9 @@ impl Control for Recorder {
         }
     }
 
-    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, Refused>> {
+    fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, ControlError>> {
         if !self.leads() {
-            return async { Err(Refused::unavailable("no leader")) }.boxed();
+            return async { Err(ControlError::unavailable("no leader")) }.boxed();
         }
         let waiting = Waiting {
             reason: WaitReason::Limit,
@@ -467,7 +472,7 @@ impl Control for Recorder {
         self.quietly(found)
     }
 
-    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, Refused>> {
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, ControlError>> {
         if *self.is_stalled.lock().expect("no test panics with it") {
             self.calls.lock().expect("no test panics with it").push("stalled".to_owned());
             return futures::future::pending().boxed();
@@ -475,13 +480,13 @@ impl Control for Recorder {
         self.quietly(self.workers.lock().expect("no test panics with it").clone())
     }
 
-    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+    fn replay_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>> {
         self.answer(format!("replay {id} {}", actor_of(&by)), ())
     }
 
-    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), Refused>> {
+    fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>> {
         let done = self.answer(format!("drop {id} {}", actor_of(&by)), ());
-        async move { if id == "d-1" { done.await } else { Err(Refused::unknown_dead_letter(&id)) } }.boxed()
+        async move { if id == "d-1" { done.await } else { Err(ControlError::unknown_dead_letter(&id)) } }.boxed()
     }
 
     fn health(&self) -> BoxFuture<'_, Health> {

@@ -5,12 +5,12 @@ use slotline_protocol::{Incarnation, Timestamp};
 use slotline_scheduler::Input;
 
 use super::{Leader, LeaderAction, STRANGERS_MAX};
-use crate::ask::{Answer, Ask, Asker, Question};
+use crate::ask::{Ask, Asker, LeaderAnswer, Question};
 use crate::feed::Arrival;
 use crate::inbox::Item;
 use crate::lookout::News;
 use crate::record::{End, Said, Word};
-use crate::rivals::{Refused, Sign};
+use crate::rivals::{RefusedWorker, Sign};
 
 impl<P> Leader<P> {
     pub(super) fn apply(&mut self, input: Input, now: Timestamp) {
@@ -41,7 +41,7 @@ impl<P> Leader<P> {
     fn look_for_rivals(&mut self, sign: Sign, now: Timestamp) {
         let Some(name) = self.scheduler.name_of(sign.incarnation) else { return };
         let patience = self.settings.heartbeat;
-        for Refused { incarnation, reason } in self.pending.rivals.heard(name, sign, self.epoch, now, patience) {
+        for RefusedWorker { incarnation, reason } in self.pending.rivals.heard(name, sign, self.epoch, now, patience) {
             tracing::warn!(worker.name = %name, worker.incarnation = %incarnation, reason, "a second worker of one name is refused");
         }
     }
@@ -176,7 +176,7 @@ impl<P> Leader<P> {
         self.pending.inputs += 1;
         let answered = match (question.ask, &question.asker) {
             (Ask::Follow { all, ids }, Asker::Elsewhere(asker)) => {
-                Ok(Answer::Following { is_new: self.followers.follow(asker, all, ids, now) })
+                Ok(LeaderAnswer::Following { is_new: self.followers.follow(asker, all, ids, now) })
             }
             (ask, _) => self.desk(now).answer(ask),
         };

@@ -6,12 +6,12 @@ use slotline_broker::Tag;
 use slotline_protocol::Timestamp;
 use slotline_protocol::record::Event;
 use slotline_scheduler::{Counters, Departed};
-use slotline_store::{Audit, Batch, Culprit, Part};
+use slotline_store::{Audit, Batch, Culprit, CulpritPart};
 
 use super::input::Grants;
 use super::{Commit, Handled, LAZY, Leader, LeaderAction};
 use crate::announcer::{self, Heard};
-use crate::ask::{Answer, Answered, Asker};
+use crate::ask::{Answered, Asker, LeaderAnswer};
 use crate::change::refused_policy;
 use crate::feed::Source;
 use crate::mail::{Mail, Purpose};
@@ -137,11 +137,11 @@ impl<P> Leader<P> {
     fn turn_down(&mut self, answers: Vec<(Asker, Answered)>, culprits: &[Culprit]) {
         for (asker, answer) in answers {
             let ids: Vec<_> = match &answer {
-                Ok(Answer::Action { action, .. }) => vec![action.action_id],
-                Ok(Answer::Applied(applied)) => applied.iter().filter_map(|applied| applied.action_id).collect(),
+                Ok(LeaderAnswer::Action { action, .. }) => vec![action.action_id],
+                Ok(LeaderAnswer::Applied(applied)) => applied.iter().filter_map(|applied| applied.action_id).collect(),
                 Ok(_) | Err(_) => continue,
             };
-            let is_of = |culprit: &&Culprit| matches!(culprit.part, Part::Action(id) if ids.contains(&id));
+            let is_of = |culprit: &&Culprit| matches!(culprit.part, CulpritPart::Action(id) if ids.contains(&id));
             let Some(culprit) = culprits.iter().find(is_of) else { continue };
             self.out.push_back(LeaderAction::Answer(asker, Box::new(Err(refused_policy(&culprit.words)))));
         }

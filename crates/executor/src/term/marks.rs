@@ -8,7 +8,7 @@ use slotline_protocol::{ExecutionId, chain};
 use slotline_store::{Error, Leadership, lost};
 use tokio::time::timeout;
 
-use super::{Context, Term};
+use super::{Term, TermContext};
 use crate::leader::{Bounds, Office};
 use crate::mark::{self, Judgement, Marks, Superseded, Unmarked};
 use crate::seeking;
@@ -24,7 +24,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 const SUPERSEDED_PAUSE: Duration = Duration::from_secs(5);
 const SUPERSEDED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Finds out where the journal stands among what the broker remembers. `None`: it must not be led on now.
-pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Result<Option<Office>, Error> {
+pub(super) async fn enter(context: &TermContext, leadership: &mut Leadership) -> Result<Option<Office>, Error> {
     let standing = leadership.standing().await?;
     let epoch = leadership.epoch();
     let mut pause = SUPERSEDED_PAUSE;
@@ -64,7 +64,11 @@ pub(super) async fn enter(context: &Context, leadership: &mut Leadership) -> Res
 
 /// Claims this copy of the journal, once the journal knows how it was judged: a leader that ended in between would leave a
 /// mark of an epoch that the next one does not take for its journal's. `false`: it must not be led on now.
-pub(super) async fn claim(context: &Context, leadership: &mut Leadership, office: &mut Office) -> Result<bool, Error> {
+pub(super) async fn claim(
+    context: &TermContext,
+    leadership: &mut Leadership,
+    office: &mut Office,
+) -> Result<bool, Error> {
     let epoch = leadership.epoch();
     match leave_claim(context, office).await {
         Ok(()) => Ok(true),
@@ -81,7 +85,7 @@ pub(super) async fn claim(context: &Context, leadership: &mut Leadership, office
 }
 
 /// Says what a person has to do before this copy of the journal is led on.
-fn forbid(context: &Context, superseded: &Superseded) {
+fn forbid(context: &TermContext, superseded: &Superseded) {
     let reason = format!(
         "no executor leads on this journal: {superseded}. To go on with this one all the same, stop every executor of the \
          other, and purge the queue {}",
@@ -95,7 +99,7 @@ fn forbid(context: &Context, superseded: &Superseded) {
 
 /// Keeps the leadership for `pause`, so that the epoch of a journal that must not be led on is raised once and not with
 /// every look at the marks; `false` at shutdown.
-async fn keep_waiting(context: &Context, leadership: &mut Leadership, pause: Duration) -> Result<bool, Error> {
+async fn keep_waiting(context: &TermContext, leadership: &mut Leadership, pause: Duration) -> Result<bool, Error> {
     let over = tokio::time::Instant::now() + pause;
     while tokio::time::Instant::now() < over {
         leadership.ping().await?;
@@ -108,7 +112,7 @@ async fn keep_waiting(context: &Context, leadership: &mut Leadership, pause: Dur
 }
 
 /// Reads the marks as soon as there is a broker, if there is one before long; keeps the leadership alive meanwhile.
-async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Option<(Marks, bool)>, Error> {
+async fn read_marks(context: &TermContext, leadership: &mut Leadership) -> Result<Option<(Marks, bool)>, Error> {
     let mut current = context.current.clone();
     let mut failed = None;
     // Then a standby whose broker answers may find out.
@@ -150,7 +154,7 @@ async fn read_marks(context: &Context, leadership: &mut Leadership) -> Result<Op
 }
 
 /// Says on the broker which copy of the journal is led on. Queues are named by the epoch, which two such copies might share.
-async fn leave_claim(context: &Context, office: &mut Office) -> Result<(), Unmarked> {
+async fn leave_claim(context: &TermContext, office: &mut Office) -> Result<(), Unmarked> {
     let Some(session) = context.current.borrow().clone() else { return Err(Unmarked::NoSession) };
     let claimed = timeout(LEAVE_DEADLINE, mark::claim(&session, &context.prefix, office.claim())).await;
     let reserved = claimed.map_err(|_| Unmarked::Late(LEAVE_DEADLINE))??;

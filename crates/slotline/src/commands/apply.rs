@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 use slotline_protocol::Policy;
-use slotline_protocol::change::{Applied, Outcome};
+use slotline_protocol::change::{Applied, ChangeOutcome};
 
 use crate::client::{Client, Error};
 use crate::commands::limit;
@@ -64,7 +64,7 @@ fn show(applied: &[Applied], dry_run: bool) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for action in applied {
         *counts.entry(action.outcome.as_str()).or_default() += 1;
-        let would = if dry_run && action.outcome != Outcome::Unchanged { "would be " } else { "" };
+        let would = if dry_run && action.outcome != ChangeOutcome::Unchanged { "would be " } else { "" };
         output::line(format!("{} {would}{}", action.action_ref, action.outcome.as_str()));
         for difference in &action.changes {
             let (old, new) = (spelt(&difference.old), spelt(&difference.new));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer};
-use slotline_api::{InvalidTokens, Token, Tokens};
+use slotline_api::{ApiToken, InvalidTokens, Tokens};
 use slotline_protocol::duration;
 
 use crate::settings::toml_file::{self, TomlFile};
@@ -246,7 +246,7 @@ pub(crate) fn require<T>(
 /// The API tokens: from the file that `flag_file` names, else from the variable, else from the settings file. A file of tokens
 /// holds one token alone, or several with their names.
 pub(crate) fn tokens(variable: Option<String>, flag_file: Option<&Path>, file: &File) -> Result<Tokens, Error> {
-    let one = |from: &str, text: &str| match Token::new(text) {
+    let one = |from: &str, text: &str| match ApiToken::new(text) {
         Ok(token) => Ok(Tokens::from(token)),
         Err(error) => Err(Error::Token(from.to_owned(), error.into())),
     };
@@ -273,7 +273,7 @@ pub(crate) fn tokens(variable: Option<String>, flag_file: Option<&Path>, file: &
 }
 
 /// The one token that a client sends; it can't choose between several, since each names another person.
-pub(crate) fn only(tokens: &Tokens) -> Result<Option<Token>, Error> {
+pub(crate) fn only(tokens: &Tokens) -> Result<Option<ApiToken>, Error> {
     match tokens.len() {
         0 | 1 => Ok(tokens.first().cloned()),
         several => Err(Error::Invalid(format!(

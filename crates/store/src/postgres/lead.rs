@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::commit::{self, Call};
 use super::{Journal, VERSION_MIN, wrong_encoding};
-use crate::clock::Reading;
+use crate::clock::ClockReading;
 use crate::deadline::{CALL_DEADLINE, borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
@@ -109,7 +109,7 @@ const SETTLE: &str = "WITH settled AS (UPDATE leadership SET generation = $11, d
 #[derive(Debug)]
 pub(crate) struct Lead {
     epoch: Epoch,
-    reading: Reading,
+    reading: ClockReading,
     clock_ahead_us: i64,
     /// Taken out for the time of a call and put back when it ended well, so that a call that fails, or is dropped,
     /// takes the session and its lock with it.
@@ -137,7 +137,7 @@ impl Journal {
 
 /// Waits until this session has the lock, with nothing open between two tries; returns the database's clock at that
 /// moment.
-async fn locked(connection: &mut PgConnection) -> Result<Reading, Error> {
+async fn locked(connection: &mut PgConnection) -> Result<ClockReading, Error> {
     let mut every = tokio::time::interval(TRY_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -146,7 +146,7 @@ async fn locked(connection: &mut PgConnection) -> Result<Reading, Error> {
         let tried = sqlx::query_as(TRY_LOCK).bind(PARTITION).fetch_one(&mut *connection);
         let (locked, at): (bool, Stamp) = within(tried).await?;
         if locked {
-            return Ok(Reading::between(asked, Instant::now(), at.0));
+            return Ok(ClockReading::between(asked, Instant::now(), at.0));
         }
     }
 }
@@ -190,7 +190,7 @@ impl Lead {
         self.epoch
     }
 
-    pub(crate) fn reading(&self) -> Reading {
+    pub(crate) fn reading(&self) -> ClockReading {
         self.reading
     }
 

@@ -13,11 +13,11 @@ use sqlx::{Connection, Postgres, Row as _};
 use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::{borrow, within};
-use crate::events::Asked;
+use crate::events::EventsAfter;
 use crate::text::hide;
 use crate::verify::REWINDS_MAX;
 use crate::{
-    AuditFilter, DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request,
+    AuditFilter, DURATIONS_SAMPLE_MAX, Durations, Error, Filter, Known, PageRequest, PastRewind, RecordPart, Request,
     audit, durations, row, sql,
 };
 
@@ -63,8 +63,8 @@ impl Journal {
         Ok(found.pop())
     }
 
-    pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
-        let asked = Asked::new(after, limit);
+    pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<RecordPart>, Error> {
+        let asked = EventsAfter::new(after, limit);
         let mut connection = borrow(&self.pool).await?;
         let mut snapshot = within(connection.begin_with(SNAPSHOT)).await?;
         let Some(row) = within(sqlx::query(sql::EXECUTION).bind(id.0).fetch_optional(&mut *snapshot)).await? else {

@@ -10,7 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::commit::{self, End, Script};
 use super::{Journal, only};
-use crate::clock::Reading;
+use crate::clock::ClockReading;
 use crate::deadline::{borrow, within};
 use crate::leadership::{self, PARTITION, lease_us};
 use crate::row::{self, Keys};
@@ -69,7 +69,7 @@ const NOTE_REWIND: &str = "INSERT OR REPLACE INTO rewinds \
 #[derive(Debug)]
 pub(crate) struct Lead {
     epoch: Epoch,
-    reading: Reading,
+    reading: ClockReading,
     clock_ahead_us: i64,
     journal: Journal,
     /// Taken out for the time of a call and put back when it ended well.
@@ -86,7 +86,13 @@ impl Journal {
         let epoch = Epoch(epoch);
         connection.give_back();
         tracing::debug!(epoch = epoch.0, "raised the epoch");
-        Ok(Lead { epoch, reading: Reading::of_this_host(), clock_ahead_us, journal: self.clone(), lock: Some(lock) })
+        Ok(Lead {
+            epoch,
+            reading: ClockReading::of_this_host(),
+            clock_ahead_us,
+            journal: self.clone(),
+            lock: Some(lock),
+        })
     }
 }
 
@@ -105,7 +111,7 @@ impl Lead {
         self.epoch
     }
 
-    pub(crate) fn reading(&self) -> Reading {
+    pub(crate) fn reading(&self) -> ClockReading {
         self.reading
     }
 

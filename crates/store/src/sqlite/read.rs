@@ -13,12 +13,12 @@ use sqlx::{Connection, Row as _, Sqlite, SqliteConnection};
 use super::Journal;
 use crate::browse::{ATTEMPTS_SHOWN_MAX, PageBuilder};
 use crate::deadline::{borrow, within};
-use crate::events::Asked;
+use crate::events::EventsAfter;
 use crate::row::json;
 use crate::text::hide;
 use crate::verify::REWINDS_MAX;
 use crate::{
-    AuditFilter, DURATIONS_SAMPLE_MAX, Durations, Error, Events, Filter, Known, PageRequest, PastRewind, Request,
+    AuditFilter, DURATIONS_SAMPLE_MAX, Durations, Error, Filter, Known, PageRequest, PastRewind, RecordPart, Request,
     audit, durations, row, sql,
 };
 
@@ -64,8 +64,8 @@ impl Journal {
         Ok(found.pop())
     }
 
-    pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<Events>, Error> {
-        let asked = Asked::new(after, limit);
+    pub(crate) async fn events(&self, id: ExecutionId, after: u64, limit: u32) -> Result<Option<RecordPart>, Error> {
+        let asked = EventsAfter::new(after, limit);
         let mut connection = borrow(&self.readers).await?;
         let found = events_of(&mut connection, id, asked).await?;
         connection.give_back();
@@ -174,7 +174,11 @@ impl Journal {
 }
 
 /// A page of the events of an execution, if there is such an execution.
-async fn events_of(connection: &mut SqliteConnection, id: ExecutionId, asked: Asked) -> Result<Option<Events>, Error> {
+async fn events_of(
+    connection: &mut SqliteConnection,
+    id: ExecutionId,
+    asked: EventsAfter,
+) -> Result<Option<RecordPart>, Error> {
     // All that is read in one transaction is of one moment.
     let mut snapshot = within(connection.begin()).await?;
     let Some(row) = within(sqlx::query(sql::EXECUTION).bind(id.0).fetch_optional(&mut *snapshot)).await? else {

@@ -6,7 +6,7 @@ use slotline_protocol::message::{GapReason, Level, Report, Stream};
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ExecutionId, OutcomeKind, Status};
 use slotline_scheduler::Settled;
-use slotline_store::{Batch, Error, Events, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest, Story};
+use slotline_store::{Batch, Error, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest, RecordPart, Story};
 
 use crate::world::{World, accepted, at, cases, ends, event, failure, lease, log, running, settled, story};
 
@@ -25,16 +25,16 @@ cases!(
     nobody_has_a_record_of_what_never_was,
 );
 
-pub(crate) async fn told(world: &World, id: i64, after: u64, limit: u32) -> anyhow::Result<Events> {
+pub(crate) async fn told(world: &World, id: i64, after: u64, limit: u32) -> anyhow::Result<RecordPart> {
     let events = world.store.events(ExecutionId(id), after, limit).await?;
     events.ok_or_else(|| anyhow::anyhow!("execution {id} is unknown"))
 }
 
-pub(crate) fn numbers(events: &Events) -> Vec<u64> {
+pub(crate) fn numbers(events: &RecordPart) -> Vec<u64> {
     events.events.iter().map(|event| event.number).collect()
 }
 
-fn kinds(events: &Events) -> Vec<&'static str> {
+fn kinds(events: &RecordPart) -> Vec<&'static str> {
     events.events.iter().map(|event| event.what.kind().as_str()).collect()
 }
 

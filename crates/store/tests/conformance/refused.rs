@@ -6,7 +6,7 @@ use slotline_protocol::message::Report;
 use slotline_protocol::record::What;
 use slotline_protocol::{ActionId, ExecutionId, Policy};
 use slotline_scheduler::Settled;
-use slotline_store::{Accepted, ActionChange, Batch, CommitError, Culprit, Error, Part, Store};
+use slotline_store::{Accepted, ActionChange, Batch, CommitError, Culprit, CulpritPart, Error, Store};
 use slotline_tests::Postgres;
 use sqlx::Connection;
 
@@ -44,14 +44,14 @@ fn poisoned(id: i64) -> Accepted {
     Accepted { request: request.into(), ..accepted(id) }
 }
 
-fn culprits(error: CommitError) -> Vec<Part> {
+fn culprits(error: CommitError) -> Vec<CulpritPart> {
     let CommitError::Refused { words, culprits } = error else { panic!("{error:?}") };
     assert!(words.contains("no_poison"), "{words}");
     let part = |culprit: Culprit| {
         assert!(culprit.words.contains("no_poison"), "{}", culprit.words);
         culprit.part
     };
-    let mut parts: Vec<Part> = culprits.into_iter().map(part).collect();
+    let mut parts: Vec<CulpritPart> = culprits.into_iter().map(part).collect();
     parts.sort_unstable();
     parts
 }
@@ -63,7 +63,7 @@ async fn culprits_are_found_by_kind_and_nothing_is_written(world: World) -> anyh
     let all = |id| if bad.contains(&id) { poisoned(id) } else { accepted(id) };
     let batch = Batch { accepted: (1..=400).map(all).collect(), ..Batch::default() };
     let error = writer.commit(batch).await.expect_err("two are refused");
-    assert_eq!(culprits(error), bad.map(|id| Part::Request(ExecutionId(id))));
+    assert_eq!(culprits(error), bad.map(|id| CulpritPart::Request(ExecutionId(id))));
     assert!(writer.accept([500]).await.is_err(), "the leadership is over");
     drop(writer);
     assert_eq!(world.recovered().await?.live, []);
@@ -87,7 +87,10 @@ async fn culprits_are_found_by_kind_and_nothing_is_written(world: World) -> anyh
     };
     let error = writer.commit(batch(true)).await.expect_err("three are refused");
     let four = ExecutionId(4);
-    assert_eq!(culprits(error), [Part::Action(ActionId(2)), Part::Ending(ExecutionId(2), 1), Part::Event(four, 2)]);
+    assert_eq!(
+        culprits(error),
+        [CulpritPart::Action(ActionId(2)), CulpritPart::Ending(ExecutionId(2), 1), CulpritPart::Event(four, 2)]
+    );
     drop(writer);
 
     let mut writer = world.lead().await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use slotline_protocol::message::Stream;
 
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::limit::RESULT_BYTES_MAX;
 
 /// A longer line is cut into several.
@@ -46,7 +46,7 @@ impl Output {
     }
 
     /// Takes what was read, and forwards the lines that it completes.
-    pub(super) fn take(&mut self, bytes: &[u8], allowance: &mut Allowance, feed: &Arc<Feed>) {
+    pub(super) fn take(&mut self, bytes: &[u8], allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
         self.tail.push(bytes);
         if allowance.is_cut {
             return;
@@ -73,7 +73,7 @@ impl Output {
     }
 
     /// Forwards a last line that no newline ended.
-    pub(super) fn finish(&mut self, allowance: &mut Allowance, feed: &Arc<Feed>) {
+    pub(super) fn finish(&mut self, allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
         if !self.partial.is_empty() && !allowance.is_cut {
             let line = self.line();
             self.forward(vec![line], allowance, feed);
@@ -94,7 +94,7 @@ impl Output {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn forward(&self, mut lines: Vec<String>, allowance: &mut Allowance, feed: &Arc<Feed>) {
+    fn forward(&self, mut lines: Vec<String>, allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
         let mut kept = 0;
         for line in &lines {
             let bytes = line.len() + 1;

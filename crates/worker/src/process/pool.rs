@@ -18,9 +18,9 @@ use tokio::sync::oneshot;
 
 use crate::clock::watched;
 use crate::confine::Doorway;
-use crate::mark::{Mark, Marks, Stubborn};
+use crate::mark::{ProcessMark, ProcessMarks, Stubborn};
 use crate::shim::ARGUMENT;
-use crate::shim::wire::{self, Files, Order, Report, Start};
+use crate::shim::wire::{self, Files, ShimOrder, ShimReport, Start};
 
 /// Between two looks at shims that are to end.
 const REAP_EVERY: Duration = Duration::from_millis(50);
@@ -57,7 +57,7 @@ struct Spawned {
     socket: OwnedFd,
     pidfd: OwnedFd,
     child: Child,
-    mark: Mark,
+    mark: ProcessMark,
 }
 
 /// What every shim of a worker gets.
@@ -66,7 +66,7 @@ pub(crate) struct Outfit {
     pub(crate) program: PathBuf,
     /// The whole environment of a shim, and so of its commands.
     pub(crate) env: Vec<(OsString, OsString)>,
-    pub(crate) marks: Arc<Marks>,
+    pub(crate) marks: Arc<ProcessMarks>,
     /// The worker's lock, which every shim holds as well; its commands do not.
     pub(crate) lock: Option<OwnedFd>,
     /// How many files a command may have open; `None`: as many as this process.
@@ -79,7 +79,7 @@ pub(crate) struct Shim {
     /// Readable once the shim has ended; the first process of a namespace ends last.
     end: AsyncFd<OwnedFd>,
     room: Room,
-    mark: Mark,
+    mark: ProcessMark,
     child: Option<Child>,
     spawner: Sender<Request>,
 }
@@ -144,13 +144,13 @@ impl Shim {
         wire::start(self.socket.get_ref().as_fd(), serial, start, files)
     }
 
-    pub(crate) fn order(&self, serial: u64, order: Order) -> rustix::io::Result<()> {
+    pub(crate) fn order(&self, serial: u64, order: ShimOrder) -> rustix::io::Result<()> {
         wire::order(self.socket.get_ref().as_fd(), serial, order)
     }
 
     /// The next report on that attempt. `None`: the shim is gone, and processes of its attempt may be left.
     /// Cancel-safe.
-    pub(crate) async fn report(&self, serial: u64) -> Option<Report> {
+    pub(crate) async fn report(&self, serial: u64) -> Option<ShimReport> {
         loop {
             let mut ready = self.socket.readable().await.ok()?;
             let received = ready.try_io(|socket| Ok(wire::receive_report(socket.get_ref().as_fd())?));

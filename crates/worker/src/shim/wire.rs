@@ -75,7 +75,7 @@ pub(crate) struct Files {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum ShimOrder {
     Extend {
         deadline: Duration,
     },
@@ -87,7 +87,7 @@ pub(crate) enum Order {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
+pub(crate) enum ShimReport {
     /// `at` is the moment before it was started, since boot; the worker turns it into a time of day, by the clock of
     /// all its stamps.
     Started { pid: Pid, at: Duration },
@@ -115,7 +115,7 @@ pub(super) enum Received {
     },
     Order {
         serial: u64,
-        order: Order,
+        order: ShimOrder,
     },
 }
 
@@ -139,17 +139,17 @@ pub(crate) fn start(socket: BorrowedFd<'_>, serial: u64, start: Start, files: &F
     rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
-pub(crate) fn order(socket: BorrowedFd<'_>, serial: u64, order: Order) -> rustix::io::Result<()> {
+pub(crate) fn order(socket: BorrowedFd<'_>, serial: u64, order: ShimOrder) -> rustix::io::Result<()> {
     let words = match order {
-        Order::Extend { deadline } => [2, serial, micros(deadline), 0, 0],
-        Order::Interrupt { grace } => [3, serial, micros(grace), 0, 0],
-        Order::Kill => [4, serial, 0, 0, 0],
+        ShimOrder::Extend { deadline } => [2, serial, micros(deadline), 0, 0],
+        ShimOrder::Interrupt { grace } => [3, serial, micros(grace), 0, 0],
+        ShimOrder::Kill => [4, serial, 0, 0, 0],
     };
     rustix::net::send(socket, &encode(words), SendFlags::NOSIGNAL).map(drop)
 }
 
 /// The next report and the serial of its attempt; `None`: the shim is gone.
-pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Option<(u64, Report)>> {
+pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Option<(u64, ShimReport)>> {
     let mut bytes = [0; BYTES];
     let (length, _) = rustix::net::recv(socket, &mut bytes, RecvFlags::empty())?;
     if length == 0 {
@@ -159,15 +159,15 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
     let at = Duration::from_micros(b);
     let [low, high] = [a as u32, (a >> 32) as u32].map(u32::cast_signed);
     let report = match tag {
-        1 => Report::Started { pid: Pid::from_raw(low).ok_or(Errno::PROTO)?, at },
-        2 => Report::Refused { errno: low },
-        3 => Report::Exited { code: (high == 0).then_some(low), signal: (high != 0).then_some(high), at },
-        4 => Report::Gone { at },
+        1 => ShimReport::Started { pid: Pid::from_raw(low).ok_or(Errno::PROTO)?, at },
+        2 => ShimReport::Refused { errno: low },
+        3 => ShimReport::Exited { code: (high == 0).then_some(low), signal: (high != 0).then_some(high), at },
+        4 => ShimReport::Gone { at },
         5 => {
             let errno = (b != 0).then(|| Errno::from_raw_os_error((b as u32).cast_signed()));
-            Report::Stubborn(Stubborn { pid: low, uid: (a >> 32) as u32, errno })
+            ShimReport::Stubborn(Stubborn { pid: low, uid: (a >> 32) as u32, errno })
         }
-        6 => Report::LeftBehind { count: a as u32 },
+        6 => ShimReport::LeftBehind { count: a as u32 },
         _ => return Err(Errno::PROTO),
     };
     Ok(Some((serial, report)))
@@ -175,18 +175,18 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
 
 // ---- the shim's end ----
 
-pub(super) fn report(socket: BorrowedFd<'_>, serial: u64, report: &Report) -> rustix::io::Result<()> {
+pub(super) fn report(socket: BorrowedFd<'_>, serial: u64, report: &ShimReport) -> rustix::io::Result<()> {
     let low = |word: i32| u64::from(word.cast_unsigned());
     let words = match report {
-        Report::Started { pid, at } => [1, serial, low(pid.as_raw_nonzero().get()), micros(*at), 0],
-        Report::Refused { errno } => [2, serial, low(*errno), 0, 0],
-        Report::Exited { code, signal, at } => {
+        ShimReport::Started { pid, at } => [1, serial, low(pid.as_raw_nonzero().get()), micros(*at), 0],
+        ShimReport::Refused { errno } => [2, serial, low(*errno), 0, 0],
+        ShimReport::Exited { code, signal, at } => {
             let status = low(code.unwrap_or(0)) | low(signal.unwrap_or(0)) << 32;
             [3, serial, status, micros(*at), 0]
         }
-        Report::LeftBehind { count } => [6, serial, u64::from(*count), 0, 0],
-        Report::Gone { at } => [4, serial, 0, micros(*at), 0],
-        Report::Stubborn(Stubborn { pid, uid, errno }) => {
+        ShimReport::LeftBehind { count } => [6, serial, u64::from(*count), 0, 0],
+        ShimReport::Gone { at } => [4, serial, 0, micros(*at), 0],
+        ShimReport::Stubborn(Stubborn { pid, uid, errno }) => {
             let errno = errno.map_or(0, |errno| low(errno.raw_os_error()));
             [5, serial, low(*pid) | u64::from(*uid) << 32, errno, 0]
         }
@@ -225,9 +225,9 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> rustix::io::Result<Received> {
             let start = Start { deadline: (a != 0).then_some(first), grace: second };
             return Ok(Received::Start { serial, start, files: Files { spec, stdin, stdout, stderr } });
         }
-        2 => Order::Extend { deadline: first },
-        3 => Order::Interrupt { grace: first },
-        4 => Order::Kill,
+        2 => ShimOrder::Extend { deadline: first },
+        3 => ShimOrder::Interrupt { grace: first },
+        4 => ShimOrder::Kill,
         _ => return Err(Errno::PROTO),
     };
     Ok(Received::Order { serial, order })

@@ -17,15 +17,15 @@ use crate::feed::{Listener, NOTICES_MAX};
 struct Nobody;
 
 impl Listener for Nobody {
-    fn ended(&self, _: &Feed, _: Ending) {}
-    fn unstarted(&self, _: &Feed, _: Shortage) {}
+    fn ended(&self, _: &AttemptFeed, _: Ending) {}
+    fn unstarted(&self, _: &AttemptFeed, _: Shortage) {}
 }
 
 /// What the feed holds of an attempt that writes `input`, in pieces of `size`.
 fn told(input: &[u8], size: usize) -> Result<Vec<Told>, String> {
     // Nothing takes from the feed meanwhile, so all of it waits there.
     let (sender, _announced) = mpsc::unbounded_channel();
-    let feed = Feed::new((ExecutionId(1), 1), Arc::new(Nobody), sender);
+    let feed = AttemptFeed::new((ExecutionId(1), 1), Arc::new(Nobody), sender);
     let mut lines = Lines::default();
     for piece in input.chunks(size) {
         lines.take(piece, &feed);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use crate::progress::LINE_BYTES_MAX;
 
 /// The part of a line that has arrived while the line is not complete.
@@ -14,7 +14,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn take(&mut self, bytes: &[u8], feed: &Arc<Feed>) {
+    pub(super) fn take(&mut self, bytes: &[u8], feed: &Arc<AttemptFeed>) {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.add(&rest[..end], feed);
@@ -25,13 +25,13 @@ impl Lines {
     }
 
     /// The line is complete.
-    pub(super) fn finish(&mut self, feed: &Arc<Feed>) {
+    pub(super) fn finish(&mut self, feed: &Arc<AttemptFeed>) {
         feed.line(&self.partial);
         self.partial.clear();
         self.is_skipped = false;
     }
 
-    fn add(&mut self, bytes: &[u8], feed: &Arc<Feed>) {
+    fn add(&mut self, bytes: &[u8], feed: &Arc<AttemptFeed>) {
         if self.is_skipped {
             return;
         }

@@ -9,14 +9,14 @@ use crate::confine::Ids;
 
 /// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Account {
+pub(crate) struct OsUser {
     /// `None`: the worker's own user.
     pub(crate) ids: Option<Ids>,
     /// What a log-in would set.
     pub(crate) env: Vec<(String, String)>,
 }
 
-impl Account {
+impl OsUser {
     /// Finds the user. An error names what is wrong and how to correct it.
     pub(crate) fn find(name: &str) -> Result<Self, String> {
         let wrong = |reason: String| format!("user {name:?}: {reason}");

@@ -21,7 +21,7 @@ use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::Feed;
+use crate::feed::AttemptFeed;
 use lines::Lines;
 
 /// Callers that are read from at once; further ones wait for their turn in the socket's queue.
@@ -33,14 +33,14 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Closed when it is dropped; its file is removed with the other files of the attempt.
-pub(crate) struct Channel {
+pub(crate) struct ReportSocket {
     closing: CancellationToken,
     listening: JoinHandle<()>,
 }
 
-impl Channel {
+impl ReportSocket {
     /// Reads what callers write to a bound, non-blocking listener, for the attempt.
-    pub(crate) fn open(listener: net::UnixListener, feed: Arc<Feed>, channels: &runtime::Handle) -> Self {
+    pub(crate) fn open(listener: net::UnixListener, feed: Arc<AttemptFeed>, channels: &runtime::Handle) -> Self {
         let closing = CancellationToken::new();
         let listening = channels.spawn(listen(listener, feed, closing.clone()));
         Self { closing, listening }
@@ -54,13 +54,13 @@ impl Channel {
     }
 }
 
-impl Drop for Channel {
+impl Drop for ReportSocket {
     fn drop(&mut self) {
         self.listening.abort();
     }
 }
 
-async fn listen(listener: net::UnixListener, feed: Arc<Feed>, closing: CancellationToken) {
+async fn listen(listener: net::UnixListener, feed: Arc<AttemptFeed>, closing: CancellationToken) {
     let Ok(listener) = UnixListener::from_std(listener)
         .inspect_err(|error| tracing::warn!(execution.id = %feed.key.0, error = %chain(&error), "no progress"))
     else {
@@ -86,7 +86,7 @@ async fn listen(listener: net::UnixListener, feed: Arc<Feed>, closing: Cancellat
 }
 
 /// Reads from one caller to its end, or until the attempt is over.
-async fn hear(mut stream: UnixStream, feed: &Arc<Feed>, closing: &CancellationToken) {
+async fn hear(mut stream: UnixStream, feed: &Arc<AttemptFeed>, closing: &CancellationToken) {
     let mut lines = Lines::default();
     let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
     loop {
@@ -103,7 +103,7 @@ async fn hear(mut stream: UnixStream, feed: &Arc<Feed>, closing: &CancellationTo
 }
 
 /// Takes what has arrived, without waiting for more.
-async fn take_rest(stream: impl AsFd, lines: &mut Lines, feed: &Arc<Feed>) {
+async fn take_rest(stream: impl AsFd, lines: &mut Lines, feed: &Arc<AttemptFeed>) {
     let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
     while let Ok((read @ 1.., _)) = rustix::net::recv(&stream, &mut *buffer, RecvFlags::DONTWAIT) {
         lines.take(&buffer[..read], feed);
