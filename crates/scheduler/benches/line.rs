@@ -3,10 +3,11 @@
 //!     cargo bench -p slotline-scheduler --bench line
 //!
 //! A transition is a move of one execution from one status to the next. A life is four of them: it is queued, granted,
-//! begins, completes. "alone" takes the effects of every input at once, as an idle executor does; "together" those of ten
-//! lives, as a busy one does. A million wait throughout, and the lines get and give in turn, so that nothing is warm.
+//! begins, completes. "alone" takes the effects of every input at once, as an idle executor does; "together" those of
+//! ten lives, as a busy one does. A million wait throughout, and the lines get and give in turn, so that nothing is
+//! warm.
 //! Measured is the time that this thread had a core to itself, since the figure is for one core.
-//! What a change of the code costs is told by `instructions`, which noise can't move; this tells what it is worth.
+//! `instructions` shows what a change of the code costs, since noise can't move it; this bench shows what it is worth.
 
 mod stage;
 
@@ -37,7 +38,7 @@ const LINES: [(&str, Kind, usize); 6] = [
     ("actions", Kind::Actions, 10_000),
 ];
 
-/// One runs to its end, the next one of its line is granted and begins, and one more comes.
+/// One attempt runs to its end, the next of its line is granted and begins, and one more request comes.
 fn live_alone(stage: &mut Stage) {
     stage.complete();
     stage.take();

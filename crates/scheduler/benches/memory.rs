@@ -1,7 +1,7 @@
 //! What one execution that waits costs the scheduler in memory. `cargo bench -p slotline-scheduler --bench memory`
 //!
-//! Counted by the allocator, so it is the same on every machine: bytes that are asked for and not given back. What the
-//! allocator itself adds (16 bytes for each piece, with glibc) is told as pieces.
+//! Counted by the allocator, so it is the same on every machine: bytes that are allocated and not freed. What the
+//! allocator itself adds (16 bytes for each piece, with glibc) is printed as pieces.
 
 mod stage;
 
@@ -25,7 +25,7 @@ static PIECES: AtomicUsize = AtomicUsize::new(0);
 struct Counting;
 
 #[expect(unsafe_code, reason = "the trait of allocators is unsafe; every call is handed on as it came")]
-// SAFETY: hands every call on to the system's allocator, which keeps the promises; counting touches no memory of theirs.
+// SAFETY: hands every call on to the system's allocator, which keeps the promises; counting touches none of its memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.fetch_add(layout.size(), Ordering::Relaxed);
@@ -49,7 +49,7 @@ fn in_use() -> (usize, usize) {
     (BYTES.load(Ordering::Relaxed), PIECES.load(Ordering::Relaxed))
 }
 
-/// Prints what was added since `before`, for each that waits.
+/// Prints what was added since `before`, for each execution that waits.
 fn tell(name: &str, (bytes, pieces): (usize, usize)) {
     let (bytes_now, pieces_now) = in_use();
     let each = |now: usize, before: usize| (now - before) as f64 / WAITING as f64;

@@ -56,17 +56,17 @@ pub(crate) struct Action {
     pub(crate) limits: Limits,
     pub(crate) paused: bool,
     pub(crate) lines: Lines,
-    /// Executions that kept their slot and are due again, by place: they start before anyone in line.
+    /// Executions that kept their slot and are due again, by place: they start before all that wait in line.
     pub(crate) resuming: BTreeSet<Spot>,
     /// Executions that hold a slot.
     pub(crate) slots: Slots,
-    /// How many wait in the lines.
+    /// How many executions wait in the lines.
     waiting: usize,
     /// Executions that back off without a slot.
     pub(crate) backing_off: BTreeSet<ExecutionId>,
-    /// Executions that wait, or back off, behind others that came later: the only ones older than who is before them.
+    /// Executions that wait, or back off, behind later requests: only these are older than what stands before them.
     set_back: BTreeSet<ExecutionId>,
-    /// Where it stands in the ring of its pool; it stands there exactly while someone of it may start.
+    /// Where the action stands in the ring of its pool; it stands there exactly while one of its executions may start.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) pool: PoolId,
     pub(crate) total_enqueued: u64,
@@ -102,7 +102,7 @@ impl Action {
         }
     }
 
-    /// Whether executions of it may be sent ahead of their slot: of lines with a single one.
+    /// Whether its executions may be sent ahead of their slot: only those of lines with a single slot may.
     pub(crate) fn runs_ahead(&self) -> bool {
         let Limits { limit, key_limit, run_ahead, .. } = self.limits;
         run_ahead > 0 && (limit == Some(1) || key_limit == Some(1))
@@ -113,7 +113,7 @@ impl Action {
         self.waiting + self.backing_off.len()
     }
 
-    /// Puts `id` into its line by its place; gives its 1-based position there.
+    /// Puts `id` into its line by its place and returns its 1-based position there.
     pub(crate) fn enqueue(&mut self, id: ExecutionId, execution: &Execution) -> usize {
         let key = self.line_key(&execution.key);
         let spot = execution.spot(id);
@@ -133,7 +133,7 @@ impl Action {
         self.set_back.insert(id);
     }
 
-    /// Who has waited longest of all, in line or backing off without a slot. Ids ascend as requests came.
+    /// The execution that has waited longest, in line or backing off without a slot. Ids ascend as requests came.
     pub(crate) fn oldest(&self) -> Option<ExecutionId> {
         let heads = self.lines.iter().filter_map(Line::head).map(|head| head.id);
         heads.chain(self.set_back.first().copied()).min()
@@ -160,7 +160,7 @@ impl Action {
         self.update_turn(number);
     }
 
-    /// `id` waits like everyone else again.
+    /// `id`, which was sent ahead, only waits in its line again.
     pub(crate) fn take_back(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let number = self.lines.find(&self.line_key(key)).expect("what was sent ahead stands in its line");
         let line = &mut self.lines[number];
@@ -175,13 +175,13 @@ impl Action {
         self.take_slot(id, &execution.key);
     }
 
-    /// Everyone who was sent ahead, in order of id.
+    /// The executions that were sent ahead, in order of id.
     pub(crate) fn ahead(&self) -> BTreeSet<ExecutionId> {
         self.lines.iter().flat_map(|line| line.ahead.iter().copied()).collect()
     }
 
-    /// Who holds the only slot that the next of this line waits for, and may leave it to him without anybody else
-    /// being passed: nobody else holds a slot that counts, and no other line could use it.
+    /// The execution with the only slot that the next of this line waits for, if that slot may pass from one to the
+    /// other without an overtaking: no other execution holds a slot that counts, and no other line could use it.
     pub(crate) fn only_holder(&self, key: &LineKey) -> Option<(ExecutionId, &Line)> {
         let number = self.lines.find(key)?;
         let line = &self.lines[number];
@@ -223,24 +223,24 @@ impl Action {
     pub(crate) fn free_slot(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let key = self.line_key(key);
         self.slots.remove(id);
-        // Where keys do not matter, a line that nobody waits in is closed although slots of it are held.
+        // Where keys do not matter, a line in which nothing waits is closed although slots of it are held.
         let Some(number) = self.lines.find(&key) else { return };
         self.lines[number].slots.remove(id);
         self.update_turn(number);
         let line = &self.lines[number];
-        // Where keys do not matter, a line does not know its slots; that it was rebuffed outlasts all who wait in it.
+        // Where keys do not matter, a line does not know its slots; its `is_rebuffed` outlasts all that wait in it.
         let is_remembered = !key.has_limit() && line.is_rebuffed && !self.slots.is_empty();
         if line.is_idle() && !is_remembered {
             self.lines.close(number);
         }
     }
 
-    /// Whether someone may start now.
+    /// Whether an execution may start now.
     pub(crate) fn has_next(&self) -> bool {
         !self.paused && (!self.resuming.is_empty() || !self.is_full() && self.lines.has_ready())
     }
 
-    /// Takes who starts next and gives it its slot; `None` exactly when [`Self::has_next`] says no.
+    /// Takes the execution that starts next and gives it its slot; `None` exactly when [`Self::has_next`] is false.
     pub(crate) fn pop_next(&mut self) -> Option<ExecutionId> {
         if !self.has_next() {
             return None;

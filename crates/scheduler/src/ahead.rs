@@ -1,15 +1,15 @@
 //! Run-ahead: the next of a line with one slot waits at the worker of the one before it, and starts the moment that one
-//! has completed there, without asking anyone.
+//! has completed there, without waiting for the executor.
 //!
 //! ```text
 //!   line     A (has the slot) | B  C  D  E ...      B after A, C after B: a chain, all at the worker of A
-//!   A completed               -> B has the slot, and somebody behind the chain is sent
-//!   A ended in any other way  -> the worker hands B, C, ... back; nobody of the line starts until all are back
+//!   A completed               -> B has the slot, and the next one behind the chain is sent
+//!   A ended in any other way  -> the worker hands B, C, ... back; nothing of the line starts until all are back
 //! ```
 //!
-//! Whoever was sent ahead stands in its line as before and holds no slot. Only its worker knows whether it has begun, so
+//! What was sent ahead stands in its line as before and holds no slot. Only its worker knows whether it has begun, so
 //! it is *recalled* and never just taken out; a recall is answered by its return, or was too late.
-//! Not here: what a worker makes of it (the duty book).
+//! Not here: what a worker does with it (the duty book).
 
 use std::collections::BTreeSet;
 
@@ -23,12 +23,12 @@ use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 use crate::state::{AtWork, Event, Moved, Phase, Verdict};
 
-/// A predecessor that no worker knows: whoever starts after it is handed back.
+/// A predecessor that no worker knows: an attempt that is to start after it is handed back.
 pub(crate) const NOBODY: AttemptKey = (ExecutionId(0), 0);
 
 impl Scheduler {
-    /// Notes that the line of `key` may have someone to send ahead. To be called when a slot of it was taken, and when
-    /// someone joined it.
+    /// Notes that the line of `id` may have an execution to send ahead. To be called when a slot of the line was taken,
+    /// and when an execution joined it.
     pub(crate) fn consider_ahead(&mut self, id: ExecutionId) {
         let execution = self.executions.live(id);
         let action = self.actions.of(execution);
@@ -37,7 +37,7 @@ impl Scheduler {
         }
     }
 
-    /// Lengthens chains. To be called when everybody who can have a slot has one.
+    /// Lengthens chains. To be called when every execution that can have a slot has one.
     pub(crate) fn send_ahead(&mut self, now: Timestamp) {
         while let Some((action_id, key)) = self.lengthening.pop_first() {
             while let Some((id, worker, after)) = self.next_ahead(action_id, &key) {
@@ -46,7 +46,7 @@ impl Scheduler {
         }
     }
 
-    /// Who may be sent ahead, to which worker, and after which attempt.
+    /// The execution that may be sent ahead, to which worker, and after which attempt.
     fn next_ahead(&self, action_id: ActionId, key: &LineKey) -> Option<(ExecutionId, Incarnation, Fence)> {
         let action = self.actions.get(&action_id)?;
         let (holder, line) = action.only_holder(key)?;
@@ -89,16 +89,16 @@ impl Scheduler {
         self.holder_mut(incarnation).ahead.insert(id);
     }
 
-    /// Takes one that was sent to this worker, to start after this attempt, out of its chain: it gets its slot, waits, or
-    /// ends.
+    /// Takes `id`, which was sent to `worker` to start after the attempt `after`, out of its chain: it gets its slot,
+    /// waits, or ends.
     pub(crate) fn unchain(&mut self, id: ExecutionId, worker: Incarnation, after: Fence) {
         self.followers.remove(&after);
         self.holder_mut(worker).ahead.remove(&id);
     }
 
-    /// The attempt with this fence has completed and left its slot: whoever was to start after it has begun.
+    /// The attempt with this fence has completed and left its slot: the attempt that was to start after it has begun.
     pub(crate) fn fire(&mut self, after: Fence, now: Timestamp) {
-        // Of most attempts nobody waits for the end.
+        // Most attempts have no follower.
         let Some(id) = self.followers.get(&after).copied() else { return };
         let Some(Moved { to: next, .. }) = self.apply(id, Event::Fired) else { return };
         let execution = self.executions.live_mut(id);
@@ -122,7 +122,7 @@ impl Scheduler {
         self.consider_ahead(id);
     }
 
-    /// It has not begun and never will: it waits for a slot like everyone else.
+    /// The attempt has not begun and never will: its execution waits for a slot in its line.
     pub(crate) fn take_back(&mut self, id: ExecutionId) {
         let ahead = self.executions.live(id).ahead().expect("what is taken back was sent ahead");
         let (worker, after) = (ahead.assignment.worker, ahead.after);
@@ -135,14 +135,14 @@ impl Scheduler {
         let action = self.actions.of_mut(execution);
         action.take_back(id, &execution.key);
         if let Some(timeout) = action.limits.queue_timeout {
-            // It may have come while it was out.
+            // The time-out may have come while the attempt was out.
             self.deadlines.set(queued_at + timeout, Timer::QueueTimeout(id));
         }
         self.effects.changed.insert(id);
         self.offer(action_id);
     }
 
-    /// Asks a worker to hand back what it has not begun, once.
+    /// Orders the worker to hand `id` back unless it has begun, once.
     pub(crate) fn recall(&mut self, id: ExecutionId) {
         let execution = self.executions.live_mut(id);
         if execution.ahead().is_some() && execution.orders.recall.is_none() {
@@ -151,14 +151,14 @@ impl Scheduler {
         }
     }
 
-    /// Recalls all of an action whose slots are not what they were.
+    /// Recalls all that were sent ahead of an action whose slots are not what they were.
     pub(crate) fn recall_all(&mut self, action_id: ActionId) {
         for id in self.actions[&action_id].ahead() {
             self.recall(id);
         }
     }
 
-    /// Recalls those whose slot is not the one of a single holder before them, by what a new leader found.
+    /// Recalls the chains of lines that have no single holder of the slot they wait for, as a new leader may find them.
     pub(crate) fn recall_misfits(&mut self, action_id: ActionId) {
         let action = &self.actions[&action_id];
         let is_misfit = |line: &&Line| action.only_holder(&line.key).is_none();
@@ -174,7 +174,7 @@ impl Scheduler {
         execution.ahead().map(|ahead| ahead.assignment.fence)
     }
 
-    /// Who must complete before `id` starts, if anyone.
+    /// The attempt that must complete before `id` starts, if there is one.
     pub(crate) fn predecessor(&self, id: ExecutionId) -> Option<AttemptKey> {
         let execution = self.executions.live(id);
         let after = execution.ahead()?.after;

@@ -1,4 +1,4 @@
-//! Attempts: what their workers say of them, and what their end means for execution, slot and line.
+//! Attempts: what their workers report of them, and what their end means for execution, slot and line.
 //!
 //! Every grant has an attempt number and a fence of its own, so `(execution, attempt)` names one grant for ever: also
 //! an attempt that was handed back before it began is never dispatched again under its number.
@@ -15,7 +15,7 @@ use crate::snapshot::Lease;
 use crate::state::{Assignment, Event, Moved, Phase, State, Verdict};
 use crate::view::lease_of;
 
-/// A worker's reason for handing an attempt back: it takes no more, whatever its last heartbeat said.
+/// A worker's reason for handing an attempt back: it takes no more, whatever its last heartbeat reported.
 const DRAIN: &str = "drain";
 /// A worker's reason for handing an attempt back: it does not serve the action after all.
 const UNKNOWN_ACTION: &str = "unknown_action";
@@ -24,7 +24,7 @@ const SHORTAGE: &str = "shortage";
 
 /// What is known of an attempt, or of a wait, that is over.
 pub(crate) struct Ending {
-    /// By its worker's word; `None`: as was known before.
+    /// As its worker reported; `None`: as was known before.
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) result: Option<Json>,
     pub(crate) error: Option<Failure>,
@@ -32,7 +32,7 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// Of what did not end by its worker's word.
+    /// For an end that its worker did not report.
     pub(crate) fn without_result(error: Option<Failure>, ended_at: Timestamp) -> Self {
         Self { started_at: None, result: None, error, ended_at }
     }
@@ -40,7 +40,7 @@ impl Ending {
 
 impl Scheduler {
     pub(crate) fn started(&mut self, key: AttemptKey, fence: Fence, started_at: Timestamp, now: Timestamp) {
-        // Of an attempt that is over here nothing follows.
+        // The start of an attempt that is over here changes nothing.
         let Some(assignment) = self.assigned(key, fence) else { return };
         let (incarnation, is_known) = (assignment.worker, assignment.started_at.is_some());
         if let Some(moved) = self.apply(key.0, Event::Started { at: Some(started_at) })
@@ -80,8 +80,8 @@ impl Scheduler {
             return;
         }
         let execution = self.executions.live_mut(key.0);
-        // Only what is being cancelled ends before it began. Else the one before it has completed, which is reported again
-        // until it is known, and so is this.
+        // Only what is being cancelled ends before it began. Else the attempt before it has completed; both completions
+        // are repeated until they are recorded.
         if let Some(ahead) = execution.ahead()
             && (ahead.cancelling.is_none() || outcome.kind != OutcomeKind::Cancelled)
         {
@@ -121,7 +121,7 @@ impl Scheduler {
         let phase = self.executions.live(key.0).phase();
         let is_ahead = self.executions.live(key.0).ahead().is_some();
         if is_ahead && started {
-            // The one before it has completed, and is told again until that is known; so is this.
+            // The attempt before it has completed; that completion and this return are repeated until recorded.
             return;
         }
         self.orders.recorded(incarnation, key);
@@ -133,7 +133,7 @@ impl Scheduler {
             }
             UNKNOWN_ACTION => self.disown(incarnation, key.0),
             SHORTAGE => {
-                // Until its next heartbeat says how many it takes.
+                // Until its next heartbeat reports its capacity.
                 if let Some(worker) = self.workers.get_mut(&incarnation) {
                     let others = worker.leases.iter().filter(|id| **id != key.0).count();
                     worker.capacity = worker.capacity.min(u32::try_from(others).unwrap_or(u32::MAX));
@@ -157,7 +157,7 @@ impl Scheduler {
         execution.assignment().filter(|assignment| assignment.fence == fence)
     }
 
-    /// Lets a worker forget an attempt that is over here; one whose lease is live must be told under its own fence.
+    /// Lets a worker forget an attempt that is over here; one with a live lease must be reported under its own fence.
     pub(crate) fn forget(&mut self, key: AttemptKey, incarnation: Incarnation) {
         let execution = self.executions.get(&key.0).filter(|execution| execution.attempt == key.1);
         let assignment = execution.and_then(Execution::assignment);
@@ -166,14 +166,14 @@ impl Scheduler {
         }
     }
 
-    /// Its worker does not know the action: it is not offered any of it until it lists other actions.
+    /// The worker does not know the action: it is not offered any of it until it lists other actions.
     fn disown(&mut self, incarnation: Incarnation, id: ExecutionId) {
         let action_ref = self.actions.of(self.executions.live(id)).action_ref.clone();
         self.pools.unserve(incarnation, &action_ref, &mut self.actions);
     }
 
-    /// Ends the lease of `id` and moves the execution on as `verdict` says. `outcome` is how the attempt ended; `None` if
-    /// it never began, and so leaves no record.
+    /// Ends the lease of `id` and moves the execution on by `verdict`. `outcome` is how the attempt ended; `None` if it
+    /// never began, and so leaves no record.
     pub(crate) fn conclude(
         &mut self,
         id: ExecutionId,
@@ -221,7 +221,7 @@ impl Scheduler {
         self.offer(action_id);
     }
 
-    /// Records an attempt that did not settle its execution. `from`: where that stood.
+    /// Records an attempt that did not settle its execution. `from`: the execution's phase before the attempt ended.
     fn note_attempt(
         &mut self,
         id: ExecutionId,
@@ -232,8 +232,8 @@ impl Scheduler {
         ending: Ending,
     ) {
         if outcome == OutcomeKind::Lost && from == Phase::Running {
-            // Only a heartbeat has shown that it began, and its worker's stamp of when went with it: no sooner than it
-            // was granted.
+            // Only a heartbeat has shown that it began, and the time was lost with its worker: it began no sooner than
+            // its grant.
             lease.started_at.get_or_insert(lease.scheduled_at);
         }
         let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();

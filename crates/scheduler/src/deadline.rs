@@ -1,5 +1,5 @@
-//! One table of timers. Whoever set one clears it once it no longer applies, so that the table stays as small as what
-//! it is about.
+//! One table of timers. The module that set a timer clears it once it no longer applies, so that the table stays as
+//! small as what it is about.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,9 @@
 //! A journal that may be older than the world: a dump was restored, a replica promoted, a snapshot rolled back.
 //!
-//! While there is doubt nothing is granted and no timer but the probes' fires: workers may hold attempts that this journal
-//! never gave, or gave and forgot. Every worker is asked for an account of what it holds, and whoever is silent for a
-//! whole lease has passed its fence; then everything that may run is known. What an account shows becomes a lease:
+//! While there is doubt nothing is granted and no timer but the probes' fires: workers may hold attempts that this
+//! journal never gave, or gave and forgot. Every worker is asked for an account of what it holds, and a worker that is
+//! silent for a whole lease has passed its fence; then everything that may run is known. What an account shows becomes
+//! a lease:
 //!
 //! ```text
 //!   the journal has the execution ...   and the worker shows an attempt of it
@@ -16,7 +17,8 @@
 //!   leased, and its worker shows none   that attempt is over: lost, uncharged, back to its place
 //! ```
 //!
-//! Numbers that nobody shows may have been given as well, so none is given before the caller has raised the counters.
+//! Numbers that no worker shows may have been given as well, so none is given before the caller has raised the
+//! counters.
 //! Not here: what the journal and the broker remember of the world (the caller compares them).
 
 use std::collections::BTreeSet;
@@ -44,11 +46,11 @@ const ATTEMPTS_PER_GENERATION: u32 = 1_000;
 pub(crate) struct Doubt {
     /// The first numbers that this journal has not given.
     floor: Counters,
-    /// Since when every message of a worker that got through was heard; `None` without a session.
+    /// Since when every message that a worker got through was received; `None` without a session.
     since: Option<Timestamp>,
-    /// The longest that a worker may live without one.
+    /// The longest that a worker may live without getting a message through.
     lease: Duration,
-    /// Who has given account.
+    /// Incarnations that have given their account.
     told: BTreeSet<Incarnation>,
     /// Executions taken over from workers, those that have ended since among them.
     recovered: BTreeSet<ExecutionId>,
@@ -59,7 +61,7 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
-    /// The worker may show the attempt again before it hears that the outcome is recorded; it is not to be taken over then,
+    /// The worker may show the attempt again before it receives `recorded`; the execution is not to be taken over then,
     /// whichever leader took it over at first.
     pub(crate) fn settled(&mut self, id: ExecutionId) {
         if id.0 >= self.floor.next_id {
@@ -68,7 +70,7 @@ impl Doubt {
     }
 }
 
-/// What the world knows and the journal does not: it is older.
+/// Numbers that a worker shows and the journal does not have: the journal is older.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     pub epoch: Epoch,
@@ -87,7 +89,7 @@ pub struct DoubtView {
     /// Executions that the journal did not know and a worker holds.
     pub recovered: Vec<ExecutionId>,
     pub shown: Highest,
-    /// The highest generation of this journal that any worker was led by; 0 if no worker told one.
+    /// The highest generation of this journal that any worker was led by; 0 if no worker reported one.
     pub generation: u64,
     pub floor: Counters,
     /// Everything that may run is known.
@@ -101,8 +103,9 @@ pub(crate) fn attempt_after((below, floor): (ExecutionId, u32), id: ExecutionId,
 
 impl Scheduler {
     /// Doubts the journal, until [`DoubtView::is_over`]. `floor` are the numbers that come next by the journal alone,
-    /// `lease` is the longest that any worker may go by, and `settled` are the executions from the floor on that an earlier
-    /// leader in the same doubt has taken over from workers and that have ended since. To be called before the first input.
+    /// `lease` is the longest that any worker may go by, and `settled` are the executions from the floor on that an
+    /// earlier leader in the same doubt has taken over from workers and that have ended since. To be called before the
+    /// first input.
     pub fn doubt(&mut self, floor: Counters, lease: Duration, settled: impl IntoIterator<Item = ExecutionId>) {
         let lease = lease.max(self.config.lease).max(self.former_lease);
         self.doubt = Some(Box::new(Doubt {
@@ -124,7 +127,7 @@ impl Scheduler {
         self.counters.next_action = self.counters.next_action.max(counters.next_action);
     }
 
-    /// Names the journal, and says which executions were known before its last rewind.
+    /// Sets the name of the journal; executions below `rewound_below` were known before its last rewind.
     pub fn know_as(&mut self, journal: Lineage, rewound_below: ExecutionId) {
         self.journal = Some(journal);
         let generations = u32::try_from(journal.generation.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -157,7 +160,7 @@ impl Scheduler {
         }
     }
 
-    /// Whatever was published before `proven` has come out of the queues.
+    /// Everything that was published before `proven` has come out of the queues.
     pub(crate) fn doubt_until(&mut self, proven: Timestamp) {
         // Without a doubt there is nothing to wait for.
         let Some(doubt) = &self.doubt else { return };
@@ -168,8 +171,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether something shows a fence that this journal has not given. Such a word is kept by its worker, and nothing
-    /// may answer it before the account that names the attempt.
+    /// Whether a report bears a fence that this journal has not given. Its worker keeps such a report, and nothing may
+    /// answer it before the account that names the attempt.
     pub(crate) fn is_unheard_of(&mut self, (id, _): AttemptKey, fence: Fence) -> bool {
         let next = self.doubt.as_ref().map_or(self.counters.next_fence, |doubt| doubt.floor.next_fence);
         if fence.0 < next {
@@ -183,8 +186,7 @@ impl Scheduler {
         !has_lease
     }
 
-    /// Whether a heartbeat bears numbers that no journal can have come to. Nothing is taken from it, and all that it says is
-    /// as if it had not been sent.
+    /// Whether a heartbeat bears numbers that no journal can have reached. It is dropped as if it had not been sent.
     pub(crate) fn is_wild(&self, heartbeat: &Heartbeat) -> bool {
         let Heartbeat { seen, highest, journal, account, .. } = heartbeat;
         let shown = account.iter().flat_map(|account| &account.attempts);
@@ -250,8 +252,8 @@ impl Scheduler {
         known.journal = known.journal.max(journal);
     }
 
-    /// Takes a worker's account, of a heartbeat that it sent when it had heard this leader. True if it is whole, so that
-    /// what it does not show is not there.
+    /// Takes a worker's account, from a heartbeat that it sent after this leader's greeting. True if the account is now
+    /// whole, so that what it does not show is not there.
     pub(crate) fn take_account(&mut self, incarnation: Incarnation, account: Account, now: Timestamp) -> bool {
         let is_last = account.is_last();
         for shown in account.attempts {
@@ -270,7 +272,7 @@ impl Scheduler {
         if shown.fence.0 < floor.next_fence {
             return;
         }
-        // One that was taken over before, and is not there any more, has ended since.
+        // An execution that was taken over before, and is not there any more, has ended since.
         let is_new = shown.execution_id.0 >= floor.next_id && !doubt.recovered.contains(&shown.execution_id);
         self.note(Evidence {
             highest: Highest { execution_id: shown.execution_id, fence: shown.fence },
@@ -321,7 +323,7 @@ impl Scheduler {
         self.actions.values().find(|action| action.action_ref == *action_ref).map(|action| action.id)
     }
 
-    /// The attempt shown becomes the lease of an execution that has none, and takes its slot, whether or not one is free.
+    /// The attempt shown becomes the lease of an execution that has none, and takes a slot, whether or not one is free.
     fn adopt(&mut self, incarnation: Incarnation, shown: &Shown, now: Timestamp) {
         let id = shown.execution_id;
         let timer = self.timer_of(id);
@@ -370,7 +372,8 @@ impl Scheduler {
         self.update_room(incarnation);
     }
 
-    /// One that was sent ahead and has begun, or is over: the one before it had completed, whatever the journal knows.
+    /// To be called for an attempt that has begun or is over: if it was sent ahead, the attempt before it had
+    /// completed, whatever the journal knows.
     pub(crate) fn fire_if_ahead(&mut self, id: ExecutionId, now: Timestamp) {
         let after = self.executions.get(&id).and_then(Execution::ahead).map(|ahead| ahead.after);
         if let Some(after) = after {
@@ -378,8 +381,8 @@ impl Scheduler {
         }
     }
 
-    /// The worker's whole account does not show an attempt that the journal gave it: it ended after the time that the
-    /// journal goes back to, and how is not known.
+    /// The worker's whole account does not show an attempt that the journal gave it: the attempt ended after the time
+    /// that the journal goes back to, and how is not known.
     pub(crate) fn miss(&mut self, id: ExecutionId, now: Timestamp) {
         if self.executions.live(id).phase() == Phase::Ahead {
             self.take_back(id);

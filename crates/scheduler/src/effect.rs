@@ -1,4 +1,4 @@
-//! What the world is owed after a batch of inputs. Nothing here may leave the process before it is committed.
+//! What is to be written and sent after a batch of inputs. Nothing here may leave the process before it is committed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Effects {
     pub probe: bool,
     /// Hardly ever there, and so apart: a batch's effects are moved as a whole.
     pub missing: Option<Box<Missing>>,
-    /// How many words bore numbers that no journal can have come to, and changed nothing for that.
+    /// How many messages were dropped because they bore numbers that no journal can have reached.
     pub wild: u32,
     /// Hopefully never there, and so apart.
     pub bugs: Option<Box<Bugs>>,
@@ -61,13 +61,13 @@ pub struct Bugs {
     pub unplaced: Vec<ExecutionId>,
 }
 
-/// A move that no input may cause, and what there was of the execution: it stands as it stood before.
+/// A move that no input may cause, and the execution as it stood before and stands still.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IllegalMove {
     pub id: ExecutionId,
     pub action: ActionId,
     pub attempt: u32,
-    /// Of the attempt that is out, if one is.
+    /// Of the attempt that is out, if there is one.
     pub fence: Option<Fence>,
     pub illegal: Illegal,
 }
@@ -85,11 +85,11 @@ pub struct Departed {
 /// How an incarnation came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Departure {
-    /// It has drained, by its own word.
+    /// It has reported that it drained.
     Drained,
-    /// Its fence has fallen, by its own word.
+    /// It has reported that its fence fell.
     Fenced,
-    /// Its process is gone, by the word of the next one of its name.
+    /// Its process is gone, as the next process of its name reported.
     Replaced,
     /// It was silent for a whole lease.
     Silent,
@@ -180,7 +180,7 @@ pub struct Settled {
     pub ended_at: Timestamp,
 }
 
-/// A move from one status to the next, for whoever watches.
+/// A move from one status to the next, to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     pub id: ExecutionId,

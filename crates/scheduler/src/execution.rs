@@ -1,7 +1,7 @@
 //! One execution: what has happened to it, and how the end of an attempt is judged.
 //!
-//! Where it stands is its own: only [`Execution::apply`] writes that, by the table in `state`.
-//! Not here: slots and lines (`action`, `line`), and what the world hears of a move (`attempt`, `waiting`).
+//! Only [`Execution::apply`] writes its state, by the table in `state`.
+//! Not here: slots and lines (`action`, `line`), and how a move is announced (`attempt`, `waiting`).
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::state::{Ahead, Assignment, Event, Illegal, Leased, Moved, Phase, Stat
 
 /// A live execution. Small, since millions wait: what has happened to it is boxed, and bodies stay in the journal.
 ///
-/// It reads as its [`Course`]. One to which nothing has happened yet has none: it reads as [`UNTOUCHED`], and the first
-/// write of a field of the course gives it one of its own.
+/// It reads as its [`Course`]. An execution to which nothing has happened yet has none: it reads as [`UNTOUCHED`], and
+/// the first write of a field of the course gives it one of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Execution {
     pub(crate) action: ActionId,
@@ -75,12 +75,12 @@ impl DerefMut for Execution {
 }
 
 impl Execution {
-    /// One that waits for its first attempt.
+    /// A new execution, which waits for its first attempt.
     pub(crate) fn requested(action: ActionId, key: Option<Arc<str>>, at: Timestamp) -> Self {
         Self { action, key, enqueued_at: at, course: None }
     }
 
-    /// One as the journal has it; `state` is where it stands by that, and `orders` what was sent about it.
+    /// An execution as the journal has it; `state` is derived from that, and `orders` is what was sent about it.
     pub(crate) fn recovered(snapshot: &Snapshot, state: State, orders: OrderNumbers) -> Self {
         let mut execution = Self::requested(snapshot.action, snapshot.key.clone(), snapshot.enqueued_at);
         let course = Course {
@@ -117,8 +117,8 @@ impl Execution {
         }
     }
 
-    /// Moves it by one event: nothing else writes where it stands. An illegal move changes nothing, and what is done is to
-    /// be taken out of the scheduler at once.
+    /// Moves the execution by one event; nothing else writes its state. An illegal move changes nothing. An execution
+    /// that is done is to be taken out of the scheduler at once.
     #[inline]
     pub(crate) fn apply(&mut self, event: Event) -> Result<Moved, Box<Illegal>> {
         let from = self.phase();
@@ -181,7 +181,7 @@ impl Execution {
     }
 }
 
-/// Judges an attempt of `id` that ended at `now` by its worker's word. `failures` counts this one if it failed.
+/// Judges an attempt of `id` whose end its worker reported at `now`. `failures` counts this attempt if it failed.
 pub(crate) fn judge(id: ExecutionId, outcome: OutcomeKind, failures: u32, limits: &Limits, now: Timestamp) -> Verdict {
     let retry = &limits.retry;
     match outcome {
@@ -196,7 +196,7 @@ pub(crate) fn judge(id: ExecutionId, outcome: OutcomeKind, failures: u32, limits
     }
 }
 
-/// Judges an attempt that was lost with its incarnation. `losses` counts this one if it is charged.
+/// Judges an attempt that was lost with its incarnation. `losses` counts this attempt if it is charged.
 pub(crate) fn judge_loss(losses: u32, limits: &Limits) -> Verdict {
     if losses > limits.max_lost_attempts { Verdict::Settle(Status::Failed) } else { Verdict::Requeue }
 }

@@ -2,8 +2,9 @@
 //!
 //! Ids ascend without gaps, and millions may wait: neighbours share a page, packed, so that one that waits costs hardly
 //! more than itself. Pages stand on shelves and shelves in cases, so that finding one is as short among millions as
-//! among ten; a map by id would also leave its nodes half empty, since a map that only ever grows at its end splits full
-//! nodes there. What has left leaves nothing behind: a page with few shrinks, and a shelf or case without any is dropped.
+//! among ten; a map by id would also leave its nodes half empty, since a map that only ever grows at its end splits
+//! full nodes there. What has left leaves nothing behind: a page with few executions shrinks, and a shelf or case
+//! without any is dropped.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub(crate) struct Executions {
 /// A row of shelves or of pages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Row<T> {
-    /// How many of them have anyone.
+    /// How many of them are not empty.
     taken: usize,
     all: [T; 1 << SHELF_BITS],
 }
@@ -88,7 +89,7 @@ impl Executions {
         if page.has(at.bit) { page.executions.get_mut(index) } else { None }
     }
 
-    /// One that a line, a slot, a worker, a timer or a chain names: what settles is taken out of all of them.
+    /// An execution that a line, slot, worker, timer or chain names: what settles is taken out of all of them.
     pub(crate) fn live(&self, id: ExecutionId) -> &Execution {
         self.get(&id).expect("what is named within the scheduler is live")
     }
@@ -102,7 +103,7 @@ impl Executions {
         self.get(id).is_some()
     }
 
-    /// Puts an execution where its id belongs; gives back the one that was there.
+    /// Puts an execution where its id belongs; returns the one that was there.
     pub(crate) fn insert(&mut self, id: ExecutionId, execution: Execution) -> Option<Execution> {
         let at = Address::of(id);
         let case = self.cases.entry(at.case).or_default();
@@ -154,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// One that is told from the others by its action.
+    /// An execution that differs from the others in its action.
     fn execution(id: i64) -> Execution {
         Execution::requested(ActionId(id), None, Timestamp::from_micros(0))
     }
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(filled([5, 1, 64]), filled([64, 5, 1]), "the same whatever the order of insertion");
     }
 
-    /// The pages that have anyone, in order.
+    /// The pages that are not empty, in order.
     fn pages(executions: &Executions) -> Vec<&Page> {
         let shelves = executions.cases.values().flat_map(|case| &case.all).flatten();
         shelves.flat_map(|shelf| &shelf.all).filter(|page| page.present != 0).collect()

@@ -1,4 +1,4 @@
-//! Granting: free slots go to whose turn it is, as long as workers have room.
+//! Granting: free slots go to the action whose turn it is, as long as workers have room.
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Timestamp};
 
@@ -8,7 +8,7 @@ use crate::scheduler::Scheduler;
 use crate::state::{Assignment, Event};
 
 impl Scheduler {
-    /// Lets an action stand in turn if someone of it may start. To be called after every change of it.
+    /// Lets an action stand in turn if one of its executions may start. To be called after every change of it.
     pub(crate) fn offer(&mut self, id: ActionId) {
         if let Some(action) = self.actions.get_mut(&id) {
             self.pools.update_turn(action);
@@ -45,7 +45,7 @@ impl Scheduler {
         self.consider_ahead(id);
     }
 
-    /// What an attempt that is granted now is known by; [`Self::issue`] uses the fence up.
+    /// The assignment of an attempt that is granted now; [`Self::issue`] uses the fence up.
     pub(crate) fn next_assignment(&self, worker: Incarnation, now: Timestamp) -> Assignment {
         Assignment { worker, fence: Fence(self.counters.next_fence), scheduled_at: now, started_at: None }
     }

@@ -1,4 +1,4 @@
-//! What a heartbeat tells, held against what the scheduler believes. Whatever message was lost shows here and is mended.
+//! A heartbeat, held against what the scheduler believes. Every lost message shows here, and its effect is mended.
 //!
 //! Only re-sends and facts follow from a heartbeat: a missing entry never ends a lease.
 
@@ -34,7 +34,7 @@ impl Scheduler {
         }
         actions.sort_unstable();
         actions.dedup_by(|one, other| one.action_ref == other.action_ref);
-        // What greeted it first was this leader, or it would have seen an order of another.
+        // This leader was the first to greet it, or it would have seen an order of another.
         let is_new = !self.workers.contains_key(&incarnation) && heartbeat.seen.0 == self.epoch;
         let worker = self.workers.entry(incarnation).or_insert_with(|| Worker::remembered(name, now));
         worker.is_new |= is_new;
@@ -75,7 +75,7 @@ impl Scheduler {
                         self.reconcile_in_doubt(leases, &account, now);
                     }
                 }
-                // It was never asked, or the message that asked was lost.
+                // It never got a greeting, or the greeting was lost.
                 None => _ = self.orders.greetings.insert(incarnation),
             }
             return;
@@ -136,7 +136,7 @@ impl Scheduler {
             Some(Holding::Running) if is_ahead || is_running => {}
             Some(Holding::Running) => self.runs(id),
             Some(Holding::Pending | Holding::Starting | Holding::Cancelling) => {}
-            // Its end is on the way, and is told again until it is recorded.
+            // Its completion is on the way, and is repeated until it is recorded.
             None if account.unrecorded.contains(&key) => {}
             None if covers(orders.dispatch) || now.since(orders.dispatched_at) > patience => {
                 orders.dispatch = UNSENT;

@@ -33,7 +33,7 @@ pub enum Input {
         id: ExecutionId,
         reason: Option<String>,
     },
-    /// A worker says what it is, what it holds, and what it has seen.
+    /// A worker reports what it is, what it holds, and what it has seen.
     Heartbeat(Heartbeat),
     /// An attempt really began.
     Started {
@@ -41,8 +41,8 @@ pub enum Input {
         fence: Fence,
         started_at: Timestamp,
     },
-    /// An attempt is over, by its worker's word; `incarnation` has told it, and is told when it is recorded. It is another
-    /// than the one whose attempt it was where a worker tells what an incarnation before it has left.
+    /// An attempt is over, as its worker reports. `incarnation` has sent the report and receives `recorded`; where a
+    /// worker reports what an earlier incarnation has left, it is not the incarnation that ran the attempt.
     Completed {
         key: AttemptKey,
         fence: Fence,
@@ -57,7 +57,7 @@ pub enum Input {
         started: bool,
         reason: String,
     },
-    /// An incarnation is over and nothing of it runs; what it had to report was told before this.
+    /// An incarnation is over and nothing of it runs; it has reported all its outcomes before this.
     IncarnationEnded {
         incarnation: Incarnation,
         reason: EndReason,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-/// The concurrency key of a line, the name of the line that executions without one share, or that of the only line there is
+/// The concurrency key of a line, the name of the line that executions without one share, or that of the only line
 /// where keys do not matter.
 ///
-/// Compared by a digest first: among a million lines, most comparisons then need not go where the text is. The order means
-/// nothing, but is the same every time; keys of one digest are told apart by their text.
+/// Compared by a digest first: among a million lines, most comparisons then need not go where the text is. The order
+/// means nothing, but is the same every time; keys of one digest are compared by their text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LineKey {
     digest: u64,

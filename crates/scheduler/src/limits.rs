@@ -77,7 +77,7 @@ impl Scheduler {
         }
     }
 
-    /// Moves the queue time-outs of everyone in line from what they were to what they are.
+    /// Moves the queue time-outs of all that wait in line from what they were to what they are.
     pub(crate) fn rearm_queue_timeouts(&mut self, id: ActionId, before: Option<Duration>) {
         let action = &self.actions[&id];
         let after = action.limits.queue_timeout;

@@ -1,4 +1,4 @@
-//! One line: who waits, and who holds a slot of it.
+//! One line: the executions that wait in it, and those that hold a slot of it.
 //!
 //! Order is by place, which comes from the journal's counter and never from arrival at a consumer.
 //! Not here: whether a slot is free (`action`), retries (`retry`), deadlines (`deadline`).
@@ -26,18 +26,18 @@ pub(crate) struct Line {
     /// Executions that hold a slot of this line, unless it is the only one: where keys do not matter, only its action
     /// counts slots.
     pub(crate) slots: Slots,
-    /// Those who wait here and at a worker as well, in the order in which they are to start. Nobody else of the line
-    /// gets a slot before each of them has begun or is back.
+    /// Executions that wait here and at a worker as well, in the order in which they are to start. No other execution
+    /// of the line gets a slot before each of them has begun or is back.
     pub(crate) ahead: Vec<ExecutionId>,
-    /// Somebody was handed back since the slot was taken last: nobody is sent ahead again before the next takes it, or
-    /// a worker that lacks the one before would be asked again and again.
+    /// An execution was handed back since the slot was taken last: none is sent ahead again before the next takes it,
+    /// or a worker that lacks the one before would get the same dispatch again and again.
     pub(crate) is_rebuffed: bool,
-    /// Where it stands among its action's lines; it stands there exactly while it is ready.
+    /// Where the line stands among its action's lines; it stands there exactly while it is ready.
     pub(crate) ticket: Option<Ticket>,
 }
 
 impl Line {
-    /// One that nobody is in.
+    /// An empty line.
     pub(crate) fn new(key: LineKey) -> Self {
         Self {
             key,
@@ -65,14 +65,14 @@ impl Line {
         self.waiting.iter().copied()
     }
 
-    /// The first who waits behind all that were sent ahead; `None` if those do not stand first any more.
+    /// The first execution behind all that were sent ahead; `None` if those do not stand first any more.
     pub(crate) fn next_ahead(&self) -> Option<Spot> {
         let count = self.ahead.len();
         let stand_first = self.waiting.iter().zip(&self.ahead).all(|(spot, id)| spot.id == *id);
         self.waiting.get(count).copied().filter(|_| stand_first)
     }
 
-    /// Puts an execution where it belongs and gives its 1-based position.
+    /// Puts an execution where it belongs and returns its 1-based position.
     pub(crate) fn insert(&mut self, spot: Spot) -> usize {
         let is_last = self.waiting.back().is_none_or(|last| *last < spot);
         let index = if is_last { self.waiting.len() } else { self.position(spot) - 1 };
@@ -84,7 +84,7 @@ impl Line {
         self.waiting.pop_front().map(|spot| spot.id)
     }
 
-    /// The 1-based position of this spot, whether or not anyone stands there.
+    /// The 1-based position of this spot, whether or not an execution stands there.
     pub(crate) fn position(&self, spot: Spot) -> usize {
         self.waiting.partition_point(|other| *other < spot) + 1
     }

@@ -1,8 +1,8 @@
 //! The lines of an action, and whose turn it is among them.
 //!
 //! There may be a million of them, and every decision is about one: a line is found by one look into a table, and stays
-//! where it is until it is closed. Neither the table's order nor a line's number is ever seen: what is shown of many lines
-//! is sorted by whoever shows it.
+//! where it is until it is closed. Neither the table's order nor a line's number is ever seen: a view of many lines
+//! sorts them.
 //! Not here: what lets a line be ready (`action`).
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ struct Found {
 }
 
 impl Found {
-    /// Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the table goes by the first bits and the last.
+    /// Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the table uses the first bits and the last.
     fn spread(digest: u32) -> u64 {
         u64::from(digest).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
@@ -79,7 +79,7 @@ impl Lines {
         }
     }
 
-    /// Forgets all of them; turns go on being drawn behind those that were. Gives back what was open.
+    /// Closes all lines and returns them. New turns are still drawn behind the old ones.
     pub(crate) fn close_all(&mut self) -> Self {
         let last_ticket = self.last_ticket;
         std::mem::replace(self, Self { last_ticket, ..Self::default() })

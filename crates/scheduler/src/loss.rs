@@ -1,7 +1,8 @@
-//! The end of incarnations, by their own word or by proof of their silence, and what becomes of what they held.
+//! The end of incarnations, by their own report or by proof of their silence, and what becomes of what they held.
 //!
-//! Silence is never counted in seconds alone: an incarnation is lost once a probe that was published a whole lease after
-//! its last message has come back from both queues, since whatever it had got confirmed would have come out before.
+//! Silence is never counted in seconds alone: an incarnation is lost once a probe that was published a whole lease
+//! after its last message has come back from both queues, since every message of it that was confirmed would have come
+//! out before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -61,7 +62,7 @@ impl Probes {
         self.next
     }
 
-    /// Whatever was published before this has come out of both queues.
+    /// Everything that was published before this has come out of both queues.
     fn proven(&self) -> Option<Timestamp> {
         let back = |queue| self.back.get(&queue).copied();
         Some(back(ProbedQueue::Completions)?.min(back(ProbedQueue::Heartbeats)?))
@@ -102,8 +103,8 @@ impl Scheduler {
         self.doubt_until(proven);
     }
 
-    /// The longest lease that leaders before this one have told a worker which may not know of another. Until it has
-    /// seen this leader's greeting it ends its attempts no sooner than by that one's fence.
+    /// Takes the longest lease of earlier leaders that a worker may still go by. Until it has seen this leader's
+    /// greeting, it ends its attempts no sooner than by the fence of that lease.
     pub fn inherit_lease(&mut self, lease: Duration) {
         self.former_lease = lease;
     }
@@ -112,14 +113,14 @@ impl Scheduler {
         if worker.knows_terms { self.config.lease } else { self.config.lease.max(self.former_lease) }
     }
 
-    /// Whether two heartbeats of the worker in a row are missing, by the proof that a loss has: whatever it had got
-    /// confirmed by then would have come out before the probes.
+    /// Whether two heartbeats of the worker in a row are missing, by the proof that a loss has: every message of it
+    /// that was confirmed by then would have come out before the probes.
     pub(crate) fn is_silent(&self, worker: &Worker) -> bool {
         let overdue = worker.silent_since + self.config.heartbeat.mul_f64(SILENT_AFTER);
         self.probes.proven().is_some_and(|proven| overdue <= proven)
     }
 
-    /// Says so once when nobody is left who holds a lease under the terms of an earlier leader.
+    /// Reports, once, that no worker is left that holds a lease under the terms of an earlier leader.
     pub(crate) fn note_terms(&mut self) {
         let is_known = self.workers.values().all(|worker| worker.knows_terms || worker.is_idle());
         if is_known && self.former_lease > self.config.lease {
@@ -143,7 +144,7 @@ impl Scheduler {
         self.ended.insert(incarnation);
     }
 
-    /// The worker that an incarnation is of, as it was first heard or as the journal has it.
+    /// The worker that an incarnation is of, by its first heartbeat or by the journal.
     pub fn name_of(&self, incarnation: Incarnation) -> Option<&WorkerName> {
         self.workers.get(&incarnation).map(|worker| &worker.name)
     }
@@ -158,7 +159,7 @@ impl Scheduler {
 
     /// The incarnation is over: nothing of it runs, or by the probes its fence has fallen.
     fn lose(&mut self, incarnation: Incarnation, how: Departure, charged: bool, now: Timestamp) {
-        // It is over already, or this leader never heard of it, and it holds nothing.
+        // It is over already, or unknown to this leader, and holds nothing.
         let Some(worker) = self.workers.get(&incarnation) else { return };
         let name = worker.name.clone();
         let ahead = worker.ahead.clone();
@@ -179,7 +180,7 @@ impl Scheduler {
         self.effects.ended_incarnations.push(Departed { incarnation, worker: name, how, lost });
     }
 
-    /// The lease ended without an outcome by its worker's word.
+    /// The lease ended without an outcome that its worker reported.
     pub(crate) fn lose_attempt(&mut self, id: ExecutionId, charged: bool, how: &str, now: Timestamp) {
         let execution = self.executions.live_mut(id);
         let action = self.actions.of(execution);

@@ -1,8 +1,8 @@
 //! Orders that wait for the end of their batch, where they get their numbers.
 //!
-//! One batch first greets whoever is new, since nothing may start under terms it does not know. Then it says what to
-//! start, what to hand back and what to end, and last what is recorded, which nobody waits for: messages of one type
-//! travel together, and `n` still rises along the queue.
+//! The orders of a batch are sorted by type, so that messages of one type travel together and `n` still rises along the
+//! queue. Greetings come first, since nothing may start under terms that its worker does not know; then the lost
+//! incarnations, dispatches, recalls and cancels; last what is recorded, since nothing waits for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,8 @@ use crate::state::Assignment;
 
 /// Stands for the number of an order that still waits for it: no heartbeat can have seen it.
 pub(crate) const UNSENT: u64 = u64::MAX;
-/// Stands for the number of an order that an earlier leader gave: whoever has seen anything of this epoch has seen all
-/// that will ever come of it.
+/// Stands for the number of an order of an earlier leader: a worker that has seen any order of this epoch will see no
+/// more of that leader's.
 pub(crate) const FORMER: u64 = 0;
 
 /// The numbers of the newest orders about an attempt that is out, in this epoch, or one of the two above.
@@ -45,7 +45,7 @@ pub(crate) struct Orders {
     /// The last number given in this epoch.
     n: u64,
     pub(crate) greet: bool,
-    /// Incarnations that were heard for the first time.
+    /// Incarnations whose first message has come.
     pub(crate) greetings: BTreeSet<Incarnation>,
     pub(crate) lost: BTreeSet<Incarnation>,
     recorded: BTreeMap<Incarnation, Vec<AttemptKey>>,
@@ -69,8 +69,8 @@ impl Orders {
 }
 
 impl Scheduler {
-    /// What the world is owed since the last call. Numbers the orders; read changed executions with
-    /// [`Self::snapshot`] before the next input.
+    /// The effects since the last call. Numbers the orders; read changed executions with [`Self::snapshot`] before the
+    /// next input.
     pub fn take_effects(&mut self) -> Effects {
         if std::mem::take(&mut self.orders.greet) {
             self.effects.hello = Some(self.orders.number());
@@ -106,7 +106,7 @@ impl Scheduler {
         std::mem::replace(&mut self.effects, next)
     }
 
-    /// What the next [`Self::take_effects`] will give, as far as it is decided.
+    /// What the next [`Self::take_effects`] will return, as far as it is decided.
     pub fn effects(&self) -> &Effects {
         &self.effects
     }
@@ -122,8 +122,8 @@ impl Scheduler {
         n
     }
 
-    // Each of these orders is numbered when it leaves, and by then its attempt may be over, or the order sent already:
-    // nothing is to be sent of that.
+    // Each of these orders is numbered when it leaves. By then its attempt may be over, or the order sent already: then
+    // nothing is sent.
 
     fn send_dispatch(&mut self, id: ExecutionId) {
         let Some(execution) = self.executions.get(&id) else { return };
@@ -133,7 +133,7 @@ impl Scheduler {
         let dispatch = Dispatch {
             id,
             attempt: execution.attempt,
-            // One that was sent ahead is out by the time it runs.
+            // An attempt that was sent ahead counts by the time it runs.
             counts_as: execution.tried + 1,
             fence: assignment.fence,
             action: action.id,

@@ -1,8 +1,8 @@
 //! Whose turn it is, and on which worker: actions that are served by the same set of workers form a pool and take turns
 //! for its capacity.
 //!
-//! Every step is logarithmic in lines, actions and workers: an action that nobody serves, or whose workers are all busy,
-//! is never looked at until one of them has room. Not here: what a worker is (`worker`).
+//! Every step is logarithmic in lines, actions and workers: an action that no worker serves, or whose workers are all
+//! busy, is never looked at until a worker has room. Not here: what a worker is (`worker`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use slotline_protocol::{ActionId, ActionRef, Incarnation};
 use crate::action::{Action, Actions};
 use crate::worker::{Seat, Worker};
 
-/// A place in a ring of turns: whoever draws later stands further back.
+/// A place in a ring of turns: a ticket that is drawn later stands further back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket(u64);
 
@@ -30,7 +30,7 @@ pub(crate) struct Pools {
     by_servers: BTreeMap<BTreeSet<Incarnation>, PoolId>,
     servers: BTreeMap<Incarnation, Server>,
     actions: BTreeMap<ActionRef, ActionId>,
-    /// Pools with someone to start and a worker with room, by the ticket of who is first there.
+    /// Pools with an execution to start and a worker with room, by the ticket of the first action in their ring.
     open: BTreeMap<Ticket, PoolId>,
     last_ticket: Ticket,
     last_pool: PoolId,
@@ -41,7 +41,7 @@ struct Pool {
     servers: BTreeSet<Incarnation>,
     /// How many actions belong to it; a pool without any is dropped.
     members: usize,
-    /// Actions with someone to start, in turn.
+    /// Actions with an execution to start, in turn.
     ring: BTreeMap<Ticket, ActionId>,
     /// Workers with room, the least loaded first.
     room: BTreeSet<Seat>,
@@ -99,7 +99,7 @@ impl Pools {
         });
     }
 
-    /// Takes a new action, and finds the pool of those who serve it.
+    /// Takes a new action, and finds the pool of the workers that serve it.
     pub(crate) fn admit(&mut self, action: &mut Action) {
         self.actions.insert(action.action_ref.clone(), action.id);
         let serves = |server: &Server| server.serves.contains(&action.action_ref);
@@ -121,7 +121,7 @@ impl Pools {
         server.serves = serves;
         let mut moves: BTreeMap<PoolId, PoolId> = BTreeMap::new();
         for action_ref in changed {
-            // A worker may serve what nobody has declared yet.
+            // A worker may serve an action that is not declared yet.
             let Some(action) = self.actions.get(&action_ref).and_then(|id| actions.get_mut(id)) else { continue };
             let from = action.pool;
             let to = match moves.get(&from) {
@@ -148,7 +148,7 @@ impl Pools {
 
     /// A worker no longer serves this one action.
     pub(crate) fn unserve(&mut self, incarnation: Incarnation, action_ref: &ActionRef, actions: &mut Actions) {
-        // One that has introduced itself to an earlier leader alone serves nothing yet.
+        // A worker that has introduced itself to an earlier leader alone serves nothing yet.
         let Some(server) = self.servers.get(&incarnation) else { return };
         let mut serves = server.serves.clone();
         if serves.remove(action_ref) {
@@ -165,7 +165,7 @@ impl Pools {
     /// Brings a worker's room up to date after any change of what it holds or can hold.
     pub(crate) fn update_room(&mut self, incarnation: Incarnation, worker: &Worker) {
         let seat = worker.seat(incarnation);
-        // One that has introduced itself to an earlier leader alone has no room here yet.
+        // A worker that has introduced itself to an earlier leader alone has no room here yet.
         let Some(server) = self.servers.get_mut(&incarnation) else { return };
         if server.seat == seat {
             return;
@@ -185,7 +185,7 @@ impl Pools {
         self.pools.get(&action.pool).map_or(&NOBODY, |pool| &pool.servers)
     }
 
-    /// Actions with someone to start that no worker takes: none that serves them is open.
+    /// Actions with an execution to start and no open worker that serves them.
     pub(crate) fn unserved(&self, is_open: impl Fn(Incarnation) -> bool) -> impl Iterator<Item = ActionId> {
         let waits = |pool: &&Pool| !pool.ring.is_empty();
         let is_unserved = move |pool: &&Pool| !pool.servers.iter().any(|server| is_open(*server));
@@ -197,9 +197,9 @@ impl Pools {
         self.actions.get(action_ref).copied()
     }
 
-    /// Whether nobody who may start waits for room on this worker.
+    /// Whether no execution that may start waits for room on this worker.
     pub(crate) fn is_unwanted(&self, incarnation: Incarnation) -> bool {
-        // One that serves nothing yet is offered nothing.
+        // A worker that serves nothing yet is offered nothing.
         let Some(server) = self.servers.get(&incarnation) else { return false };
         server.pools.iter().filter_map(|id| self.pools.get(id)).all(|pool| pool.ring.is_empty())
     }

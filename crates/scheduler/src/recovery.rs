@@ -1,6 +1,6 @@
 //! From the journal to a scheduler: what a new leader starts with.
 //!
-//! Nobody is declared lost because of what happened before: every silence counts from the first session.
+//! No worker is declared lost because of what happened before: every silence counts from the first session.
 
 use slotline_protocol::message::{AttemptKey, Holding};
 use slotline_protocol::{ActionId, ActionRef, Epoch, Incarnation, Status, Timestamp};
@@ -109,7 +109,7 @@ impl Scheduler {
 
     /// What the scheduler believes a worker holds; for checks that compare the two sides.
     pub fn leases_of(&self, incarnation: Incarnation) -> Vec<(AttemptKey, Holding)> {
-        // It holds nothing, if this leader never heard of it.
+        // An incarnation that this leader does not know holds nothing.
         let Some(worker) = self.workers.get(&incarnation) else { return Vec::new() };
         let held = |id| {
             let execution = self.executions.live(id);
@@ -137,7 +137,7 @@ fn state_of(snapshot: &Snapshot) -> State {
     };
     let Lease { incarnation: worker, fence, scheduled_at, started_at, .. } = *lease;
     let assignment = Assignment { worker, fence, scheduled_at, started_at };
-    // Why is known to the leader alone that was asked to end it.
+    // The reason is known only to the leader that got the request to cancel.
     let cancelling = (snapshot.status == Status::Cancelling).then_some(Cancelling { reason: None });
     match (lease.after, cancelling) {
         (Some(after), cancelling) => State::Ahead(Ahead { assignment, after, cancelling }),
@@ -149,7 +149,7 @@ fn state_of(snapshot: &Snapshot) -> State {
     }
 }
 
-/// What earlier leaders may have sent about an attempt that is out. That it was to be handed back the journal does not keep.
+/// What earlier leaders may have sent about an attempt that is out. The journal does not keep recalls.
 fn orders_of(snapshot: &Snapshot, now: Timestamp) -> OrderNumbers {
     if snapshot.lease.is_none() {
         return OrderNumbers::NONE;

@@ -1,8 +1,8 @@
 //! The machine itself: its state, and every input on one screen.
 //!
 //! Each arm of `handle` is one function in the module that its subject names. Every input ends with the timers that are
-//! due, with the ready actions taking turns until no slot, no worker or no one waiting is left, and with those who may
-//! be sent ahead of their slots.
+//! due, with the ready actions taking turns until no slot, no worker with room or no waiting execution is left, and
+//! with the dispatch of executions that may be sent ahead of their slots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -73,9 +73,10 @@ pub struct Scheduler {
     /// See [`Self::inherit_lease`].
     pub(crate) former_lease: Duration,
     pub(crate) orders: Orders,
-    /// Who was sent ahead, by the attempt that it starts after: a change of limits may have parted their lines.
+    /// Executions that were sent ahead, by the attempt that each starts after: a change of limits may have parted their
+    /// lines.
     pub(crate) followers: BTreeMap<Fence, ExecutionId>,
-    /// Lines that may have someone to send ahead; empty between two inputs.
+    /// Lines that may have an execution to send ahead; empty between two inputs.
     pub(crate) lengthening: BTreeSet<(ActionId, LineKey)>,
     pub(crate) effects: Effects,
 }
@@ -151,7 +152,7 @@ impl Scheduler {
             Input::Ticked => {}
         }
         if self.doubt.is_some() {
-            // Whose time is over may be out at a worker.
+            // An execution whose time is over may be out at a worker.
             if self.probes.next().is_some_and(|at| at <= now) {
                 self.deadlines.clear(self.probes.next().unwrap_or(now), Timer::Probe);
                 self.probe(now);
@@ -170,7 +171,7 @@ impl Scheduler {
         self.send_ahead(now);
     }
 
-    /// Moves `id`, which is live, by the table. An illegal move is a bug of this crate: nothing moves, and it is reported.
+    /// Moves `id`, which is live, by the table. An illegal move is a bug of this crate: it is reported and not made.
     pub(crate) fn apply(&mut self, id: ExecutionId, event: Event) -> Option<Moved> {
         match self.executions.live_mut(id).apply(event) {
             Ok(moved) => Some(moved),
@@ -181,7 +182,7 @@ impl Scheduler {
         }
     }
 
-    /// Says that a move was illegal.
+    /// Reports an illegal move.
     #[cold]
     pub(crate) fn report(&mut self, id: ExecutionId, illegal: Illegal) {
         let execution = self.executions.live(id);
@@ -191,12 +192,12 @@ impl Scheduler {
         self.effects.bugs.get_or_insert_default().illegal.push(illegal);
     }
 
-    /// Tells whoever watches. To be called while the execution has the lease that the move is about, if any.
+    /// Announces a move. To be called while the execution has the lease that the move is about, if any.
     pub(crate) fn announce(&mut self, id: ExecutionId, from: Status, to: Status, at: Timestamp) {
         self.announce_of(id, None, from, to, at);
     }
 
-    /// The same, of an attempt that is over, as people count it: the execution has gone on since.
+    /// The same for a move of an attempt that is over, `counted` as people count it: the execution has gone on since.
     pub(crate) fn announce_of(
         &mut self,
         id: ExecutionId,

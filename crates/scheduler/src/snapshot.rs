@@ -43,7 +43,7 @@ pub struct Lease {
     pub incarnation: Incarnation,
     pub fence: Fence,
     pub scheduled_at: Timestamp,
-    /// When the attempt really started, by its worker's word.
+    /// When the attempt really started, as its worker reported.
     pub started_at: Option<Timestamp>,
     /// The fence of the attempt that it starts after: until that has completed, it is no lease yet and holds no slot.
     pub after: Option<Fence>,

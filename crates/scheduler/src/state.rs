@@ -1,4 +1,4 @@
-//! Where an execution stands, and the one table that says which moves are legal and what each makes true.
+//! Where an execution stands, and the one table of the legal moves and of what each makes true.
 //!
 //! Not here: slots and lines (`action`, `line`), and what is announced of a move (`attempt`, `waiting`).
 
@@ -8,7 +8,7 @@ use slotline_protocol::{Fence, Incarnation, Status, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     Waiting,
-    /// In its line still, and at a worker already: it starts when the one before it has completed there.
+    /// In its line still, and at a worker already: it starts when the attempt before it has completed there.
     Ahead,
     BackingOff,
     Scheduled,
@@ -21,7 +21,7 @@ pub enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Granted(Assignment),
-    /// A worker has it, and its slot is still to come: that of the attempt with the fence `after`.
+    /// It was sent to a worker, and its slot is still to come: that of the attempt with the fence `after`.
     SentAhead {
         assignment: Assignment,
         after: Fence,
@@ -30,7 +30,7 @@ pub enum Event {
     Shown(Assignment),
     /// Another worker holds the attempt that is being cancelled than the journal knows.
     Moved(Assignment),
-    /// The one before it completed, and left it the slot.
+    /// The attempt before it completed, and left it the slot.
     Fired,
     /// Its worker reports that it began; without a time, a heartbeat shows no more than that.
     Started {
@@ -76,7 +76,7 @@ pub struct Illegal {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State {
-    /// In its line; or, keeping its slot, due again before anyone in line.
+    /// In its line; or, keeping its slot, due again before all that wait in line.
     Waiting {
         keeps_slot: bool,
     },
@@ -94,12 +94,12 @@ pub struct Assignment {
     pub worker: Incarnation,
     pub fence: Fence,
     pub scheduled_at: Timestamp,
-    /// By its worker's word.
+    /// As its worker reported.
     pub started_at: Option<Timestamp>,
 }
 
-/// An attempt that was sent ahead of its slot: it waits at its worker for the one before it, and still in its line. It
-/// is no lease.
+/// An attempt that was sent ahead of its slot: it waits at its worker for the attempt before it, and still in its line.
+/// It is no lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ahead {
     pub(crate) assignment: Assignment,
@@ -132,8 +132,8 @@ impl State {
     /// In line, without a slot.
     pub(crate) const IN_LINE: Self = Self::Waiting { keeps_slot: false };
 
-    /// Moves by one event, and says where to. Every pair is answered. What is done leaves the scheduler, and has no state
-    /// that anything could follow: the last one stays until then, as it does when the move is illegal.
+    /// Moves by one event, and returns the new phase. Every pair is answered. An execution that is done leaves the
+    /// scheduler and has no further state: the last one stays until then, as it does when the move is illegal.
     #[inline]
     pub(crate) fn apply(&mut self, event: Event) -> Result<Phase, Box<Illegal>> {
         use AtWork::{Running, Scheduled};
@@ -150,14 +150,15 @@ impl State {
             (BackingOff { keeps_slot, .. }, Event::BackoffOver) => Waiting { keeps_slot: *keeps_slot },
 
             (Ahead(ahead), Event::Fired) => ahead.fired(),
-            // Its worker may report that before the one before it is known to have completed: noted, and believed then.
+            // The worker may report that before the attempt before it is known to have completed: noted, and believed
+            // then.
             (Ahead(ahead), Event::Started { at }) => return Ok(ahead.started(at)),
-            // Its worker has it, so that only its worker can say whether it began.
+            // Only its worker knows whether it began.
             (Ahead(ahead), Event::CancelAsked { reason }) => return Ok(ahead.cancel(reason)),
             (Ahead(self::Ahead { cancelling: None, .. }), Event::AttemptEnded(Verdict::Requeue)) => Self::IN_LINE,
 
             (Leased(leased), Event::Started { at }) => return Ok(leased.started(at)),
-            // Asking is not ending: the slot stays taken until the worker's word.
+            // A cancellation is only a request: the slot stays taken until the worker reports the end.
             (Leased(leased), Event::CancelAsked { reason }) => return Ok(leased.cancel(reason)),
             (Leased(self::Leased { at_work: Scheduled | Running, .. }), Event::AttemptEnded(verdict)) => {
                 match verdict {
@@ -279,7 +280,7 @@ impl Ahead {
         Phase::Cancelling
     }
 
-    /// With the slot of the one before it.
+    /// It gets the slot of the attempt before it.
     fn fired(&mut self) -> State {
         let at_work = self.cancelling.take().map_or(AtWork::Scheduled, AtWork::Cancelling);
         State::Leased(Leased { assignment: self.assignment, at_work })

@@ -1,4 +1,4 @@
-//! What the scheduler can tell people: how lines stand, and why an execution waits. Nothing here changes anything.
+//! What the scheduler shows to people: how lines stand, and why an execution waits. Nothing here changes anything.
 
 use slotline_protocol::http::{KeyStats, QueueStats, WaitReason, Waiting};
 use slotline_protocol::message::{AttemptKey, Served};
@@ -94,7 +94,7 @@ impl Scheduler {
         Some((action.id, &action.action_ref))
     }
 
-    /// How the line of an action stands. That a limit is not the declared one only the caller knows.
+    /// How the line of an action stands. Only the caller knows whether a limit is the declared one.
     pub fn queue_stats(&self, id: ActionId, now: Timestamp) -> Option<QueueStats> {
         let action = self.actions.get(&id)?;
         Some(QueueStats {
@@ -208,7 +208,7 @@ impl Scheduler {
         }
     }
 
-    /// Actions of which an execution could start if a worker took it, and how many wait: none that serves them takes any.
+    /// Actions of which an execution could start but for want of an open worker that serves them, and how many wait.
     pub fn unserved(&self) -> impl Iterator<Item = (&ActionRef, usize)> {
         let is_open = |incarnation| self.workers.get(&incarnation).is_some_and(Worker::is_open);
         let actions = self.pools.unserved(is_open).filter_map(|id| self.actions.get(&id));
@@ -222,7 +222,7 @@ impl Scheduler {
         action.is_some_and(|action| self.pools.servers_of(action).iter().any(takes))
     }
 
-    /// Whether this incarnation is there, as far as is known.
+    /// Whether this incarnation is alive, as far as is known.
     pub fn knows(&self, incarnation: Incarnation) -> bool {
         self.workers.contains_key(&incarnation)
     }

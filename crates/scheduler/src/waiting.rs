@@ -1,7 +1,7 @@
 //! Executions without a lease: how they come into a line, and how they leave it other than by a grant.
 //!
 //! Invariant: an execution in line has a timer for its queue time-out, if its action has one, and one that backs off
-//! has a timer for the end of that; nobody else has one.
+//! has a timer for the end of that; no other execution has one.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Scheduler {
         self.effects.accepted.push(Accepted { token, id, position });
     }
 
-    /// The place behind everyone. Places and ids come from one counter, so a retry never stands where a request will.
+    /// The place behind all others. Places and ids come from one counter, so a retry never stands where a request will.
     fn new_place(&mut self) -> i64 {
         self.counters.next_id += 1;
         self.counters.next_id - 1

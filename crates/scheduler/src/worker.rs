@@ -22,17 +22,17 @@ pub(crate) struct Worker {
     pub(crate) draining: bool,
     /// False from a returned order until the next heartbeat.
     pub(crate) reachable: bool,
-    /// A heartbeat told what it is; before that it only holds what the journal remembers.
+    /// It has sent a heartbeat; before that, all that is known of it is what the journal gives it.
     pub(crate) introduced: bool,
-    /// It began under this leader: neither the journal nor a leader before knows of it.
+    /// It began under this leader: neither the journal nor an earlier leader knows of it.
     pub(crate) is_new: bool,
     /// It has seen an order of this epoch, and so its greeting: it goes by this leader's terms.
     pub(crate) knows_terms: bool,
     pub(crate) last_heartbeat_at: Timestamp,
-    /// No message of it was received since.
+    /// When its last message was received, or the session began if that was later.
     pub(crate) silent_since: Timestamp,
     pub(crate) leases: BTreeSet<ExecutionId>,
-    /// Sent ahead of their slots: each will take the room of the one before it.
+    /// Sent ahead of their slots: each will take the room of the attempt before it.
     pub(crate) ahead: BTreeSet<ExecutionId>,
 }
 
@@ -44,7 +44,7 @@ impl Scheduler {
 }
 
 impl Worker {
-    /// One that is known only by the leases the journal gives it.
+    /// A worker that is known only by the leases the journal gives it.
     pub(crate) fn remembered(name: WorkerName, now: Timestamp) -> Self {
         Self {
             name,

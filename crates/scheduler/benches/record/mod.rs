@@ -1,4 +1,4 @@
-//! What the paths took when somebody last agreed to it: `instructions.toml`, in the repository.
+//! What the paths took when the figures were last accepted: `instructions.toml`, in the repository.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! A scheduler in full swing, for whoever measures it: workers that are full, lines that are long, and time that moves by
-//! a microsecond with each input.
+//! A scheduler in full swing, for the benches: workers that are full, lines that are long, and time that moves by a
+//! microsecond with each input.
 //!
-//! What is measured here is deciding alone: nothing is committed or sent, and an attempt ends when the bench says so.
+//! What is measured here is deciding alone: nothing is committed or sent, and the bench ends the attempts.
 #![allow(dead_code, reason = "every bench uses its own part of the stage")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -41,12 +41,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// As many lines, none with anyone in it, and no worker. Nobody is sent ahead.
+    /// As many lines, all empty, and no worker. Nothing is sent ahead.
     pub(crate) fn new(kind: Kind, lines: usize) -> Self {
         Self::running_ahead(0, kind, lines)
     }
 
-    /// The same, where so many of a line are sent ahead of their slot.
+    /// The same, where up to `run_ahead` of a line are sent ahead of their slot.
     pub(crate) fn running_ahead(run_ahead: u32, kind: Kind, lines: usize) -> Self {
         let mut stage = Self {
             scheduler: Scheduler::new(CONFIG, Epoch(1), COUNTERS),
@@ -144,7 +144,7 @@ impl Stage {
         }
     }
 
-    /// The attempt that was out first completes, and whoever is next is granted its slot.
+    /// The oldest attempt that is out completes, and the next execution is granted its slot.
     pub(crate) fn complete(&mut self) {
         let first = self.running.pop_front().or_else(|| self.dispatched.pop_front());
         let (incarnation, dispatch) = first.expect("something is out");
@@ -174,7 +174,7 @@ impl Stage {
         self.tell(Input::CancelRequested { id, reason: None });
     }
 
-    /// What this worker would say of itself now.
+    /// The heartbeat that this worker would send now.
     pub(crate) fn heartbeat(&self, worker: usize, capacity: u32) -> Heartbeat {
         let incarnation = Incarnation(Uuid::from_u128(worker as u128));
         let served = |action_ref: &ActionRef| Served { action_ref: action_ref.clone(), capabilities: Vec::new() };
