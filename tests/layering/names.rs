@@ -30,6 +30,7 @@ const TO_BE_RENAMED: &[(&str, &[&str])] = &[
     ("Event", &["protocol", "scheduler"]),
     ("Exit", &["slotline", "worker"]),
     ("Json", &["protocol", "worker"]),
+    ("Missing", &["executor", "scheduler"]),
     ("Notice", &["executor", "worker"]),
     ("Order", &["scheduler", "worker"]),
     ("Phase", &["scheduler", "worker"]),
@@ -79,7 +80,7 @@ fn doubles() -> Names {
                 rest.extend(entries(&path));
             } else if is_source(path.strip_prefix(&folder).expect("it is below")) {
                 let text = std::fs::read_to_string(&path).expect("source is text");
-                let own = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
                 for name in own.lines().filter_map(type_name) {
                     names.entry(name.to_owned()).or_default().insert(krate.clone());
                 }

@@ -56,7 +56,7 @@ pub use migrate::{SCHEMA, Schema};
 pub use plain::plain;
 pub use record::{OpenStory, RECENT_MAX, RecordPart, Story};
 pub use standing::{PastRewind, Rewind, Standing, lost};
-pub use verify::{CLOCK_TOLERANCE, Check, Checked, VERIFY_DEADLINE, VIOLATIONS_MAX, Verdict};
+pub use verify::{CLOCK_TOLERANCE, Check, CheckResult, JournalVerdict, VERIFY_DEADLINE, VIOLATIONS_MAX};
 
 /// The journal, with the reads that are open to all. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -250,7 +250,7 @@ impl Store {
 
     /// Judges the executions enqueued at `since` or later by the promises, from the journal alone and as of one moment.
     /// Each query may take [`VERIFY_DEADLINE`]; the rows stay in memory until they are judged.
-    pub async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
+    pub async fn verify(&self, since: Option<Timestamp>) -> Result<JournalVerdict, Error> {
         on!(self, journal => journal.verify(since))
     }
 

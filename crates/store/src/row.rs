@@ -24,7 +24,7 @@ use crate::durations::Sample;
 use crate::record::Head;
 use crate::text::show;
 use crate::verify::course::Change;
-use crate::verify::facts::{Grant, Ledger, Record, Total};
+use crate::verify::facts::{Grant, Ledger, RecordRange, Total};
 use crate::{ActionState, Error, Known, PastRewind, Request, Standing, Story, audit, leadership, standing};
 
 /// A row of either database, by the names of its columns.
@@ -394,10 +394,10 @@ pub(crate) fn execution_id(row: &impl Columns) -> Result<ExecutionId, Error> {
 }
 
 /// The extent of a record, without its content.
-pub(crate) fn record(row: &impl Columns) -> Result<Record, Error> {
+pub(crate) fn record(row: &impl Columns) -> Result<RecordRange, Error> {
     let execution = execution_id(row)?;
     let status = row.maybe_text("status")?.map(|_| status(row, execution)).transpose()?;
-    Ok(Record {
+    Ok(RecordRange {
         execution,
         is_over: status.map(Status::is_terminal),
         first: row.number("first")?,

@@ -31,12 +31,12 @@ pub const VERIFY_DEADLINE: Duration = Duration::from_secs(600);
 
 /// What was examined, and what was wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct JournalVerdict {
     pub executions: u64,
     /// Attempts that were granted a slot.
     pub attempts: u64,
     /// Each of [`Check::ALL`], in that order.
-    pub checks: Vec<Checked>,
+    pub checks: Vec<CheckResult>,
     /// One sentence each, at most [`VIOLATIONS_MAX`].
     pub violations: Vec<String>,
     /// What could not be judged, and why: one sentence each, at most [`VIOLATIONS_MAX`].
@@ -62,7 +62,7 @@ pub enum Check {
 
 /// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckResult {
     pub check: Check,
     /// Grants, executions, records, actions or counters that were examined for it.
     pub examined: u64,
@@ -118,7 +118,7 @@ impl fmt::Display for Check {
     }
 }
 
-impl Verdict {
+impl JournalVerdict {
     pub fn holds(&self) -> bool {
         self.checks.iter().all(|checked| checked.violations == 0)
     }
@@ -140,14 +140,14 @@ impl Verdict {
         }
     }
 
-    fn of(&mut self, check: Check) -> &mut Checked {
+    fn of(&mut self, check: Check) -> &mut CheckResult {
         self.checks.iter_mut().find(|checked| checked.check == check).expect("every check is there from the start")
     }
 }
 
-pub(crate) fn judge(facts: Facts) -> Verdict {
-    let checks = Check::ALL.map(|check| Checked { check, examined: 0, violations: 0 });
-    let mut verdict = Verdict { checks: checks.into(), ..Verdict::default() };
+pub(crate) fn judge(facts: Facts) -> JournalVerdict {
+    let checks = Check::ALL.map(|check| CheckResult { check, examined: 0, violations: 0 });
+    let mut verdict = JournalVerdict { checks: checks.into(), ..JournalVerdict::default() };
     // The weightiest comes first: a reader may stop at the first.
     ledger::ends(&mut verdict, &facts);
     lines::judge(&mut verdict, &facts);

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use serde_json::json;
 use slotline_protocol::{Timestamp, duration};
-use slotline_store::{CLOCK_TOLERANCE, PastRewind, Verdict};
+use slotline_store::{CLOCK_TOLERANCE, JournalVerdict, PastRewind};
 
 use crate::exit::Exit;
 use crate::journal;
@@ -40,7 +40,11 @@ pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<Ex
     Ok(if verdict.holds() { Exit::Done } else { Exit::Failed }.into())
 }
 
-async fn look(settings: &Settings, url: Option<SecretSetting>, since: Option<Timestamp>) -> anyhow::Result<Verdict> {
+async fn look(
+    settings: &Settings,
+    url: Option<SecretSetting>,
+    since: Option<Timestamp>,
+) -> anyhow::Result<JournalVerdict> {
     let url = journal::url(url, &settings.file)?;
     let store = journal::open_to_read(url.expose()).await?;
     let verdict = store.verify(since).await?;
@@ -48,7 +52,7 @@ async fn look(settings: &Settings, url: Option<SecretSetting>, since: Option<Tim
     Ok(verdict)
 }
 
-fn show(style: Style, verdict: &Verdict, since: Option<Timestamp>) {
+fn show(style: Style, verdict: &JournalVerdict, since: Option<Timestamp>) {
     let window =
         since.map_or_else(|| "all that is kept".to_owned(), |since| format!("since {}", output::moment(since)));
     output::line(format!("{} executions, {} attempts ({window})\n", verdict.executions, verdict.attempts));
@@ -92,7 +96,7 @@ fn reservations(since: Option<Timestamp>) -> String {
     )
 }
 
-fn document(verdict: &Verdict, since: Option<Timestamp>) -> serde_json::Value {
+fn document(verdict: &JournalVerdict, since: Option<Timestamp>) -> serde_json::Value {
     let checks: Vec<_> = verdict
         .checks
         .iter()

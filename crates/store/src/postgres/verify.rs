@@ -10,13 +10,13 @@ use crate::Error;
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::verify::facts::gather;
-use crate::verify::{self, VERIFY_DEADLINE, Verdict};
+use crate::verify::{self, JournalVerdict, VERIFY_DEADLINE};
 
 /// For this transaction alone.
 const PATIENCE: &str = "SELECT set_config('statement_timeout', $1, true)";
 
 impl Journal {
-    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
+    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<JournalVerdict, Error> {
         let mut connection = borrow(&self.pool).await?;
         let mut snapshot = within(connection.begin_with(SNAPSHOT)).await?;
         let patience = VERIFY_DEADLINE.as_millis().to_string();

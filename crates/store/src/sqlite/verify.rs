@@ -9,10 +9,10 @@ use crate::Error;
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::verify::facts::gather;
-use crate::verify::{self, Verdict};
+use crate::verify::{self, JournalVerdict};
 
 impl Journal {
-    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<Verdict, Error> {
+    pub(crate) async fn verify(&self, since: Option<Timestamp>) -> Result<JournalVerdict, Error> {
         let mut connection = borrow(&self.readers).await?;
         // All that is read in one transaction is of one moment.
         let mut snapshot = within(connection.begin()).await?;

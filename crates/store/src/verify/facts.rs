@@ -12,7 +12,7 @@ pub(crate) struct Facts {
     /// The changes of actions, deleted ones too, in the order of the audit.
     pub(crate) changes: Vec<Change>,
     pub(crate) grants: Vec<Grant>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<RecordRange>,
     /// Executions with events, but no story.
     pub(crate) orphans: Vec<ExecutionId>,
     /// Executions whose events do not follow from their rows, with nothing written beside them.
@@ -48,7 +48,7 @@ pub(crate) struct Grant {
 
 /// How far the written record of an execution goes, and the extent of its written events.
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
+pub(crate) struct RecordRange {
     pub(crate) execution: ExecutionId,
     /// `None`: there is no such execution.
     pub(crate) is_over: Option<bool>,

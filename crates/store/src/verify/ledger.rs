@@ -1,10 +1,10 @@
 //! How the rows of the journal must agree with each other.
 
-use super::facts::{Facts, Ledger, Record};
-use super::{Check, Verdict};
+use super::facts::{Facts, Ledger, RecordRange};
+use super::{Check, JournalVerdict};
 
 /// One end each, and a slot where one is due.
-pub(super) fn ends(verdict: &mut Verdict, facts: &Facts) {
+pub(super) fn ends(verdict: &mut JournalVerdict, facts: &Facts) {
     let settled = facts.grants.iter().filter(|grant| grant.ended_at.is_some()).count();
     verdict.examine(Check::Ends, settled);
     for id in &facts.both {
@@ -19,7 +19,7 @@ pub(super) fn ends(verdict: &mut Verdict, facts: &Facts) {
     }
 }
 
-pub(super) fn records(verdict: &mut Verdict, facts: &Facts) {
+pub(super) fn records(verdict: &mut JournalVerdict, facts: &Facts) {
     verdict.examine(Check::Records, facts.records.len());
     for record in &facts.records {
         if let Some(wrong) = wrong(record) {
@@ -34,8 +34,8 @@ pub(super) fn records(verdict: &mut Verdict, facts: &Facts) {
     }
 }
 
-fn wrong(record: &Record) -> Option<String> {
-    let Record { first, last, awaits, written, lowest, highest, .. } = *record;
+fn wrong(record: &RecordRange) -> Option<String> {
+    let RecordRange { first, last, awaits, written, lowest, highest, .. } = *record;
     let Some(is_over) = record.is_over else { return Some("is of no execution".to_owned()) };
     // The event that settles it follows from its row and is not written.
     let end = if is_over && awaits.is_none() { last - 1 } else { last };
@@ -54,7 +54,7 @@ fn wrong(record: &Record) -> Option<String> {
 }
 
 /// The totals, and the counters.
-pub(super) fn sums(verdict: &mut Verdict, facts: &Facts) {
+pub(super) fn sums(verdict: &mut JournalVerdict, facts: &Facts) {
     verdict.examine(Check::Totals, facts.totals.len());
     for total in &facts.totals {
         let lost = total.enqueued - total.completed - total.living;

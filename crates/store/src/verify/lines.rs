@@ -7,7 +7,7 @@ use slotline_protocol::{ActionId, ExecutionId, Fence, Timestamp, http};
 
 use super::course::{Change, Course, Rule, Unknown};
 use super::facts::{Facts, Grant};
-use super::{CLOCK_TOLERANCE, Check, Verdict};
+use super::{CLOCK_TOLERANCE, Check, JournalVerdict};
 
 /// An attempt that was granted, and the rule at its grant.
 struct Judged<'g> {
@@ -15,7 +15,7 @@ struct Judged<'g> {
     rule: Option<Rule>,
 }
 
-pub(super) fn judge(verdict: &mut Verdict, facts: &Facts) {
+pub(super) fn judge(verdict: &mut JournalVerdict, facts: &Facts) {
     let executions: BTreeSet<ExecutionId> = facts.grants.iter().map(|grant| grant.execution).collect();
     verdict.executions = u64::try_from(executions.len()).expect("64 bits hold a length");
     let granted = facts.grants.iter().filter(|grant| grant.fence.is_some()).count();
@@ -43,7 +43,7 @@ pub(super) fn judge(verdict: &mut Verdict, facts: &Facts) {
 }
 
 /// Limits and order, by the policy at each grant.
-fn under_policy(verdict: &mut Verdict, course: &Course, lost: &[Range<i64>], grants: &[&Grant]) {
+fn under_policy(verdict: &mut JournalVerdict, course: &Course, lost: &[Range<i64>], grants: &[&Grant]) {
     let mut unknown: BTreeMap<Unknown, u64> = BTreeMap::new();
     let judged: Vec<Judged> = grants
         .iter()
@@ -78,7 +78,7 @@ fn line(name: &str, key: Option<&str>) -> String {
     key.map_or_else(|| format!("{name} [no key]"), |key| format!("{name} [{key}]"))
 }
 
-fn unique_fences(verdict: &mut Verdict, grants: &[Grant]) {
+fn unique_fences(verdict: &mut JournalVerdict, grants: &[Grant]) {
     let mut holders: BTreeMap<Fence, &Grant> = BTreeMap::new();
     for grant in grants {
         let Some(fence) = grant.fence else { continue };
@@ -91,7 +91,7 @@ fn unique_fences(verdict: &mut Verdict, grants: &[Grant]) {
 }
 
 /// No attempt number is granted twice, and a later one has the higher fence. `grants` ascend by fence.
-fn attempts(verdict: &mut Verdict, name: &str, grants: &[&Grant]) {
+fn attempts(verdict: &mut JournalVerdict, name: &str, grants: &[&Grant]) {
     let mut newest: BTreeMap<ExecutionId, u32> = BTreeMap::new();
     verdict.examine(Check::Attempts, grants.len());
     for grant in grants {
@@ -109,7 +109,7 @@ fn attempts(verdict: &mut Verdict, name: &str, grants: &[&Grant]) {
 }
 
 /// Of two grants the one with the higher fence was not granted before the other. `grants` ascend by fence.
-fn moments(verdict: &mut Verdict, name: &str, grants: &[&Grant]) {
+fn moments(verdict: &mut JournalVerdict, name: &str, grants: &[&Grant]) {
     let mut latest: Option<(Timestamp, ExecutionId)> = None;
     for grant in grants {
         let Some(at) = grant.scheduled_at else {
@@ -130,7 +130,7 @@ fn moments(verdict: &mut Verdict, name: &str, grants: &[&Grant]) {
 
 /// First attempts get their slots in the order of their line, which is the order of ids. Which line that is depends on
 /// whether keys mattered. `grants` ascend by fence.
-fn order(verdict: &mut Verdict, name: &str, grants: &[&Judged]) {
+fn order(verdict: &mut JournalVerdict, name: &str, grants: &[&Judged]) {
     let mut latest: BTreeMap<Option<&str>, ExecutionId> = BTreeMap::new();
     let mut were_keyed = None;
     for Judged { grant, rule } in grants.iter().filter(|judged| judged.grant.attempt == 1) {
@@ -155,7 +155,7 @@ fn order(verdict: &mut Verdict, name: &str, grants: &[&Judged]) {
 ///
 /// Of those that run at once the one with the highest fence got its slot last, when all the others had theirs: so the
 /// limit at its grant is the one that counts. `grants` ascend by fence.
-fn overlap(verdict: &mut Verdict, line: &str, grants: &[&Judged], limit: impl Fn(&Rule) -> Option<u32>) {
+fn overlap(verdict: &mut JournalVerdict, line: &str, grants: &[&Judged], limit: impl Fn(&Rule) -> Option<u32>) {
     let limit = |judged: &Judged| judged.rule.as_ref().and_then(&limit).and_then(|limit| usize::try_from(limit).ok());
     let Some(least) = grants.iter().filter_map(|judged| limit(judged)).min() else { return };
     // An end sorts before a start of the same microsecond: a hand-off is no overlap.

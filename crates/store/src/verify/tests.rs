@@ -6,7 +6,7 @@ use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, LimitOverride, Policy, Timestamp, WorkerName, http};
 
 use super::course::Change;
-use super::facts::{Grant, Record, Total};
+use super::facts::{Grant, RecordRange, Total};
 use super::*;
 
 fn at(millis: i64) -> Timestamp {
@@ -45,7 +45,7 @@ fn on(worker: &str, grant: Grant) -> Grant {
 }
 
 /// The judgement on a sound journal that has these grants, and whose audit has these changes.
-fn judged(actions: Vec<http::Action>, changes: &[Change], grants: &[Grant]) -> Verdict {
+fn judged(actions: Vec<http::Action>, changes: &[Change], grants: &[Grant]) -> JournalVerdict {
     let ledger = facts::Ledger { epoch: 1, next_id: 100, next_fence: 100, next_action: 2, ..facts::Ledger::default() };
     judge(Facts { actions, changes: changes.to_vec(), grants: grants.to_vec(), ledger, ..Facts::default() })
 }
@@ -210,7 +210,7 @@ fn what_the_audit_does_not_tell_is_named_and_not_judged() {
     let grants = [ran(1, 1, 10, 40), ran(2, 2, 20, 40), ran(3, 3, 50, 60)];
     let (one, two) = (of_limit(1), of_limit(2));
     let course = [changed(1, None, Some(&two)), changed(3, Some(&two), Some(&one))];
-    let named = |verdict: &Verdict, count: &str| {
+    let named = |verdict: &JournalVerdict, count: &str| {
         assert_eq!(verdict.violations, [""; 0]);
         let [sentence] = verdict.unjudged.as_slice() else { panic!("one sentence: {verdict:?}") };
         assert!(sentence.starts_with("demo.line") && sentence.contains(&format!(": {count} attempts")), "{sentence}");
@@ -276,15 +276,15 @@ fn an_attempt_granted_twice_and_fences_that_repeat_or_fall_are_seen() {
     assert!(found.len() == 1 && found[0].contains("a higher fence than 1"), "{found:?}");
 }
 
-fn record(first: i64, last: i64, written: i64) -> Record {
+fn record(first: i64, last: i64, written: i64) -> RecordRange {
     let execution = ExecutionId(7);
     let (lowest, highest) = if written > 0 { (Some(first), Some(first + written - 1)) } else { (None, None) };
-    Record { execution, is_over: Some(false), first, last, awaits: None, written, lowest, highest }
+    RecordRange { execution, is_over: Some(false), first, last, awaits: None, written, lowest, highest }
 }
 
 #[test]
 fn a_record_is_whole_from_its_first_event_to_its_last() {
-    let over = |record| Record { is_over: Some(true), ..record };
+    let over = |record| RecordRange { is_over: Some(true), ..record };
     let wrong = |record| {
         let facts = Facts { records: vec![record], ..Facts::default() };
         let ledger = facts::Ledger { epoch: 1, next_id: 1, next_fence: 1, next_action: 1, ..facts::Ledger::default() };
@@ -294,7 +294,7 @@ fn a_record_is_whole_from_its_first_event_to_its_last() {
         record(1, 5, 5),
         record(3, 5, 3),
         over(record(1, 5, 4)),
-        over(Record { awaits: Some(9), ..record(1, 5, 5) }),
+        over(RecordRange { awaits: Some(9), ..record(1, 5, 5) }),
         over(record(1, 1, 0)),
     ] {
         assert_eq!(wrong(sound.clone()), [""; 0], "{sound:?}");
@@ -305,9 +305,9 @@ fn a_record_is_whole_from_its_first_event_to_its_last() {
         record(0, 5, 6),
         record(9, 5, 0),
         over(record(1, 5, 5)),
-        Record { lowest: Some(2), highest: Some(6), ..record(1, 5, 5) },
-        Record { highest: Some(5), ..record(1, 5, 4) },
-        Record { is_over: None, ..record(1, 5, 5) },
+        RecordRange { lowest: Some(2), highest: Some(6), ..record(1, 5, 5) },
+        RecordRange { highest: Some(5), ..record(1, 5, 4) },
+        RecordRange { is_over: None, ..record(1, 5, 5) },
     ] {
         assert_eq!(wrong(broken.clone()).len(), 1, "{broken:?}");
     }

@@ -2,7 +2,7 @@
 
 use slotline_protocol::{ActionId, Fence, Policy, Status};
 use slotline_scheduler::{Counters, Lease, Settled, Snapshot};
-use slotline_store::{ActionChange, Batch, Check, Verdict};
+use slotline_store::{ActionChange, Batch, Check, JournalVerdict};
 
 use crate::world::{World, accepted, action, at, cases, ended, ends, lease, log, queued, settled, story};
 
@@ -42,7 +42,7 @@ async fn sound(world: &World) -> anyhow::Result<()> {
     Ok(writer.commit(batch).await?)
 }
 
-fn examined(verdict: &Verdict) -> Vec<(Check, u64)> {
+fn examined(verdict: &JournalVerdict) -> Vec<(Check, u64)> {
     verdict.checks.iter().map(|checked| (checked.check, checked.examined)).collect()
 }
 
