@@ -26,7 +26,7 @@ pub(crate) struct Flight {
     pub(crate) number: i64,
     pub(crate) takes_requests: bool,
     pub(crate) result: Result<Mail, Error>,
-    /// The batch that the database refuses for what it holds.
+    /// The batch, if the database refused it for what it holds.
     pub(crate) refused: Option<Box<Batch>>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the journal failed at; `None` if another leads or the batch itself was refused, which are no fault of its.
+    /// The journal's error; `None` if the commit failed only because another executor leads or the batch was refused.
     pub(crate) fn journal(&self) -> Option<&slotline_store::Error> {
         match self {
             Self::Commit(CommitError::Deposed { .. } | CommitError::Refused { .. }) => None,
@@ -51,7 +51,7 @@ impl Error {
 /// What a flight needs beside its batch.
 pub(crate) struct Crew {
     pub(crate) store: Store,
-    /// Whoever asks for it first commits first.
+    /// The flight that locks it first commits first.
     pub(crate) leadership: Arc<Mutex<Leadership>>,
     pub(crate) postman: Arc<Postman>,
     pub(crate) registry: Arc<Registry>,
@@ -91,11 +91,11 @@ impl Crew {
         crash::point("executor.commit.before");
         let (committed, written) = tokio::join!(commit, write);
         crash::point("executor.commit.after");
-        // The next may commit: what is left to read here changes no more.
+        // The next flight may commit: what is left to read here does not change any more.
         drop(leadership);
         let mut mail = committed.map_err(Error::Commit).and(written)?;
         if !ended.is_empty() {
-            // Read only now: one of them may have settled with this very batch.
+            // Read only now: one of the executions may have settled with this very batch.
             let ends = find_ends(&store, ended).await.map_err(Error::Journal)?;
             postman.ends(&mut mail, ends, cut_at);
         }
@@ -103,7 +103,7 @@ impl Crew {
     }
 }
 
-/// A name is of one execution: one that was taken over from a worker goes without where the journal knows another.
+/// A name belongs to one execution: one that was taken over from a worker loses it if the journal has another.
 async fn spare_known(store: &Store, batch: &mut Batch) -> Result<(), slotline_store::Error> {
     let recovered = batch.accepted.iter_mut().filter(|accepted| accepted.request.digest == UNKNOWN_DIGEST);
     // Nothing else has these requests, so that none is copied.
@@ -118,7 +118,7 @@ async fn spare_known(store: &Store, batch: &mut Batch) -> Result<(), slotline_st
     Ok(())
 }
 
-/// Finds who waits for the ends of executions that an earlier term accepted; after the commit their requests are history.
+/// Finds the requests that wait for the ends of executions of an earlier term; after the commit they are history.
 async fn find_heirs(store: &Store, letters: &mut Letters) -> Result<(), slotline_store::Error> {
     let inherited = std::mem::take(&mut letters.inherited);
     if inherited.is_empty() {
@@ -133,13 +133,13 @@ async fn find_heirs(store: &Store, letters: &mut Letters) -> Result<(), slotline
     Ok(())
 }
 
-/// How executions ended before somebody asked again.
+/// How executions ended whose publishers sent the request again after the end.
 async fn find_ends(
     store: &Store,
     ended: Vec<(Arc<Request>, ExecutionId)>,
 ) -> Result<Vec<(Arc<Request>, Execution)>, slotline_store::Error> {
     let find = async |(request, id)| {
-        // One that was pruned since has nobody to tell its end.
+        // The end of an execution that was pruned since is not known any more, so none is sent.
         let execution = store.execution(id).await?.filter(|execution| execution.status.is_terminal());
         Ok(execution.map(|execution| (request, execution)))
     };

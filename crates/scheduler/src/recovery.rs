@@ -137,7 +137,7 @@ fn state_of(snapshot: &Snapshot) -> State {
     };
     let Lease { incarnation: worker, fence, scheduled_at, started_at, .. } = *lease;
     let assignment = Assignment { worker, fence, scheduled_at, started_at };
-    // The reason is known only to the leader that got the request to cancel.
+    // The reason is known only to the leader that got the cancellation.
     let cancelling = (snapshot.status == Status::Cancelling).then_some(Cancelling { reason: None });
     match (lease.after, cancelling) {
         (Some(after), cancelling) => State::Ahead(Ahead { assignment, after, cancelling }),

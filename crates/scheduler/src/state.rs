@@ -158,7 +158,7 @@ impl State {
             (Ahead(self::Ahead { cancelling: None, .. }), Event::AttemptEnded(Verdict::Requeue)) => Self::IN_LINE,
 
             (Leased(leased), Event::Started { at }) => return Ok(leased.started(at)),
-            // A cancellation is only a request: the slot stays taken until the worker reports the end.
+            // A cancellation alone ends nothing: the slot stays taken until the worker reports the end.
             (Leased(leased), Event::CancelAsked { reason }) => return Ok(leased.cancel(reason)),
             (Leased(self::Leased { at_work: Scheduled | Running, .. }), Event::AttemptEnded(verdict)) => {
                 match verdict {

@@ -1,17 +1,17 @@
 //! The duty book: what a worker owes for every attempt it was granted.
 //!
-//! `(state, now, input) -> effects`, and nothing else: no I/O, no clock, no chance, no logging. [`crate::driver`] stands
-//! between it and the world, in a daemon as in the simulator.
+//! `(state, now, input) -> effects`, and nothing else: no I/O, no clock, no chance, no logging. [`crate::driver`]
+//! stands between it and the world, in a daemon as in the simulator.
 //!
 //! - An order whose `(epoch, n)` is not above the highest seen changes nothing. An entry is kept until it is recorded,
 //!   so no `(execution, attempt)` starts twice.
 //! - **The fence is a latch.** Attempts may run only while the last confirmed heartbeat was sent less than the fence
-//!   ago, and a confirm counts only if it is handled before that. Past it the incarnation is over for ever: what runs is
-//!   killed, what ended is told as its last word, and the worker goes on under a new name.
-//! - Whatever ended is told until it is recorded.
-//! - Whoever waits for a predecessor starts when that one has *completed* here, and is handed back on any other ending.
+//!   ago, and a confirm counts only if it is handled before that. Past it the incarnation is over for ever: what runs
+//!   is killed, what ended is reported in its farewell, and the worker goes on as a new incarnation.
+//! - The end of an attempt is reported until it is recorded.
+//! - An attempt with a predecessor starts when that has *completed* here, and is handed back on any other ending.
 //!
-//! Not here: what a name runs (`command`, handlers), and how effects are carried out ([`crate::driver`]).
+//! Not here: what an action runs (`command`, handlers), and how effects are carried out ([`crate::driver`]).
 
 mod alarm;
 mod effect;
@@ -47,13 +47,13 @@ pub use shortage::{RAISE_AFTER, RAISE_AFTER_MAX, Shortage};
 /// The most attempts held at once, so that a heartbeat fits its envelope. A dispatch past it is not taken, and the
 /// executor sees that it was not.
 pub const ENTRIES_MAX: usize = Account::ENTRIES_MAX;
-/// How long a drained worker waits for the last outcomes to be recorded, and for its last word to be confirmed.
+/// How long a drained worker waits for the last outcomes to be recorded, and for its farewell to be confirmed.
 pub const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 /// Wait before a refused heartbeat is sent again: many tries within any fence, and no load to speak of.
 pub const REFUSED_WAIT: Duration = Duration::from_millis(250);
-/// Between two answers to hints: anybody who gets past the broker's rights may send them.
+/// Between two answers to hints: every client that gets past the broker's rights may send them.
 pub const HINT_EVERY: Duration = Duration::from_millis(250);
-/// How long after its kill an attempt may be there still before the worker gives itself up.
+/// How long an attempt may outlive its kill before the worker process ends itself.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
 
 /// The state of a worker.
@@ -68,25 +68,25 @@ pub struct Duty {
     drain: Option<Drain>,
     /// The highest order seen by this incarnation.
     seen: (Epoch, u64),
-    /// The highest numbers ever given to this process, under whatever name.
+    /// The highest numbers that any incarnation of this process was given.
     highest: Highest,
-    /// The journal of the newest hello, and whether its leader wants to be told everything.
+    /// The journal of the newest greeting, and whether its leader wants an account.
     journal: Option<Lineage>,
     wants_account: bool,
     entries: BTreeMap<AttemptKey, Entry>,
-    /// Who waits for whom.
+    /// The attempts that wait for each predecessor.
     successors: BTreeMap<AttemptKey, BTreeSet<AttemptKey>>,
     /// When an entry must be looked at, one row for each that must.
     alarms: BTreeSet<(Duration, AttemptKey)>,
-    /// How many entries run, kept beside the table so that a look at an idle worker costs nothing.
+    /// The entries that run, kept beside the table so that a look at an idle worker costs nothing.
     running: BTreeSet<AttemptKey>,
     beat_at: Duration,
-    /// When the first heartbeat of the incarnation was sent: from then on an executor may know it, and count its silence.
+    /// When the incarnation's first heartbeat was sent: from then on an executor may know it and count its silence.
     first_beat: Option<Duration>,
     formers: Vec<Former>,
-    /// When a hint is followed at once again.
+    /// From when on a hint is answered at once again.
     hint_at: Duration,
-    /// Nothing starts, and reports are held back, until what was said could be sent.
+    /// The outbox is full: nothing starts, and reports are held back.
     is_congested: bool,
     /// While the worker is short of something.
     ceiling: Option<Ceiling>,
@@ -105,9 +105,9 @@ enum Life {
     Over {
         since: Duration,
     },
-    /// Waits for its next name.
+    /// Waits for the next incarnation.
     Between,
-    /// Drained; its last word is on the way.
+    /// Drained; its farewell is on the way.
     Leaving {
         until: Duration,
     },
@@ -119,7 +119,7 @@ struct Drain {
     /// When running work is ended.
     deadline: Duration,
     ended: bool,
-    /// Until when records are waited for, once nothing runs.
+    /// Until when the worker waits for its outcomes to be recorded, once nothing runs.
     farewell_at: Option<Duration>,
 }
 
@@ -156,15 +156,15 @@ impl Duty {
         self.sizes = sizes;
     }
 
-    /// Says of an incarnation of a process before this one that nothing of it lives. Only for whoever has proof of that.
+    /// Reports that nothing lives of an incarnation of an earlier process. The caller must have proof of that.
     pub fn replaces(&mut self, incarnation: Incarnation) {
         if self.formers.iter().all(|former| former.incarnation != incarnation) {
             self.formers.push(Former::replaced(incarnation));
         }
     }
 
-    /// Takes over what a process before this one has kept: it is said until it is recorded. To be called before
-    /// [`Self::replaces`], which would say that it is lost.
+    /// Takes over what an earlier process has kept: it is reported until it is recorded. To be called before
+    /// [`Self::replaces`], which would report it as lost.
     pub fn inherits(&mut self, ended: message::Ended) {
         self.has_kept = true;
         self.formers.push(Former::kept(ended));
@@ -287,7 +287,7 @@ impl Duty {
         }
     }
 
-    /// The latch falls: nothing starts under this name any more, and what runs is killed.
+    /// The latch falls: nothing starts in this incarnation any more, and what runs is killed.
     fn end_incarnation(&mut self, now: Now, fx: &mut Vec<Effect>) {
         self.life = Life::Over { since: now.boot };
         let waiting: Vec<_> = self.entries.values().filter(|entry| entry.is_waiting()).map(|e| e.task.key).collect();
@@ -301,7 +301,7 @@ impl Duty {
                 continue;
             }
             if let Some(run) = entry.run_mut() {
-                // Who was asked to end before is judged by what was asked then.
+                // An attempt that was asked to end before keeps the cause of that.
                 run.cause.get_or_insert(Cause::Fenced);
                 run.kill_at = None;
                 fx.push(Effect::Kill { key });
@@ -312,12 +312,12 @@ impl Duty {
 
     fn confirmed(&mut self, now: Now, incarnation: Incarnation, sent: Duration, fx: &mut Vec<Effect>) {
         let Life::Alive { confirmed } = &mut self.life else { return };
-        // A confirm that took longer than the fence says nothing about now.
+        // A confirm that took longer than the fence proves nothing about now.
         if incarnation != self.incarnation || now.boot >= sent + self.terms.fence {
             return;
         }
         let is_first = confirmed.is_none();
-        // Whoever heard an earlier one, whose confirm came too late or never, may count it as lost by now.
+        // A leader that got an earlier heartbeat, whose confirm came too late or never, may count it as lost by now.
         if is_first && self.first_beat.is_some_and(|first| now.boot >= first + self.terms.fence) {
             return self.end_incarnation(now, fx);
         }
@@ -331,8 +331,8 @@ impl Duty {
         }
     }
 
-    /// A queue refused a heartbeat: the leader's, which is full or away, or that of a leader long gone whose node is away.
-    /// Nothing can tell which, so it counts for nothing, and is sent again before long.
+    /// A queue refused a heartbeat: the leader's, which is full or away, or that of a leader long gone whose node is
+    /// away. It is unknown which, so the heartbeat counts for nothing, and is sent again before long.
     fn refused(&mut self, now: Now, incarnation: Incarnation) {
         if incarnation == self.incarnation {
             self.beat_at = self.beat_at.min(now.boot + REFUSED_WAIT);

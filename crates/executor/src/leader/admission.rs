@@ -58,7 +58,7 @@ impl<P> Leader<P> {
         self.recent.get(name?).map(|(id, digest, _)| (*id, *digest))
     }
 
-    /// What the database refuses is kept for the operator, who can mend it, and its publisher is answered.
+    /// A request that the database refuses is kept for the operator to mend, and its publisher is answered.
     fn put_aside(&mut self, asked: Asked, words: &str) {
         let detail = format!("payload: the journal's database refuses the request: {words}");
         self.pending.refused.push(Turned { asked, reason: Reason::JournalRefused, detail });
@@ -82,7 +82,7 @@ impl<P> Leader<P> {
     fn repeat(&mut self, asked: Asked, id: ExecutionId, digest: [u8; 32]) {
         let digest = if digest == UNKNOWN_DIGEST { asked.request.digest } else { digest };
         if digest == asked.request.digest && asked.request.reply == Reply::Settled && asked.request.reply_to.is_some() {
-            // A publisher that asks again has missed the end: it is sent now, or when it comes.
+            // A publisher that sends a request again has missed the end: it is sent now, or when it comes.
             if self.scheduler.status(id).is_some() {
                 self.awaited.requests.insert(id, Arc::new(address(&asked.request)));
             } else {

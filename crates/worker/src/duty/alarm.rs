@@ -1,4 +1,4 @@
-//! Time: which entry must be looked at when, and what its time asks for.
+//! Time: which entry must be looked at when, and what is due then.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Duty {
         }
     }
 
-    /// Does what an entry's time asks for.
+    /// Does what is due for an entry.
     pub(super) fn look(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         let is_congested = self.is_congested;
         let Some(entry) = self.entry_mut(key) else { return };

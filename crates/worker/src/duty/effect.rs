@@ -1,4 +1,4 @@
-//! What the duty book owes the world: taken up by the driver, in order.
+//! What the duty book wants done: the driver carries it out, in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::shortage::Shortage;
 /// What is to be done now.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Start the attempt. Answered by `Started`, if it could be, and always by `Ended`.
+    /// Start the attempt. Answered by `Ended`, and before it by `Started` if it could be started; or by `Unstarted`.
     Start(Start),
     /// Ask the attempt to end: SIGTERM, or the handler's token.
     Interrupt {
@@ -23,7 +23,7 @@ pub enum Effect {
     Kill {
         key: AttemptKey,
     },
-    /// The attempts that obey the fence may run until then, should this process not be heard of again.
+    /// The attempts that obey the fence may run until then, even if this process ends or stands still.
     Extend {
         deadline: Duration,
     },
@@ -31,8 +31,8 @@ pub enum Effect {
     Return(Traced<message::Returned>),
     ChangeStatus(Traced<message::StatusChanged>),
     Progress(Traced<message::Progress>),
-    /// Say these events of an attempt again, those with the numbers from `first` to `last`. The book itself keeps none,
-    /// and may not know the attempt any more.
+    /// Send the events `first` to `last` of an attempt again. The book itself keeps none, and may not know the attempt
+    /// any more.
     Resend {
         key: AttemptKey,
         action_ref: ActionRef,
@@ -40,12 +40,12 @@ pub enum Effect {
         /// `None`: whatever there is.
         last: Option<u64>,
     },
-    /// Publish; its confirm is told by `HeartbeatConfirmed` with the same `sent`.
+    /// Publish; its confirm comes as `HeartbeatConfirmed` with the same `sent`.
     Beat {
         heartbeat: message::Heartbeat,
         sent: Duration,
     },
-    /// Publish an incarnation's last word; its confirm is told by `FarewellConfirmed`.
+    /// Publish an incarnation's farewell; its confirm comes as `FarewellConfirmed`.
     Farewell(message::Ended),
     /// The worker is short of something: it takes no more than `most` attempts at once, and tries more after a while.
     TakeLess {
@@ -56,14 +56,14 @@ pub enum Effect {
     TakeAll,
     /// The executor does not take this worker, and it drains. It ends for this reason.
     Refused(String),
-    /// Nothing of this incarnation runs under its name any more: choose a new one, and consume its queue.
+    /// Nothing of this incarnation runs any more: choose a new one, and consume its queue.
     IncarnationOver(Incarnation),
-    /// What must outlive this process, should it end now: what has ended and is not known to be recorded, as the last words
-    /// of its incarnations. Takes the place of what was kept before; empty: nothing is to be kept.
+    /// What must outlive this process, should it end now: the outcomes that are not known to be recorded, as the
+    /// farewells of its incarnations. Takes the place of what was kept before; empty: nothing is to be kept.
     Keep(Vec<message::Ended>),
-    /// These ignore their end. Only the end of the process ends them, and nothing may go on beside them.
+    /// These attempts survive their kill. Only the end of the process ends them, and nothing may go on beside them.
     GiveUp(Vec<AttemptKey>),
-    /// All is said; the process may exit.
+    /// All is reported; the process may exit.
     Finish,
 }
 
@@ -77,7 +77,7 @@ pub struct Start {
     pub action_ref: ActionRef,
     pub parameters: Json,
     pub progress: Detail,
-    /// When it must be gone if nobody extends it; `None` where the action goes on when isolated.
+    /// When it must be gone unless it is extended; `None` where the action goes on when isolated.
     pub deadline: Option<Duration>,
     pub correlation_id: Option<Arc<str>>,
     pub trace_id: Option<Arc<str>>,

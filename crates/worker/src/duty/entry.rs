@@ -1,4 +1,4 @@
-//! One attempt in the book: what was granted, where it stands, what it last said.
+//! One attempt in the book: what was granted, where it stands, what it last reported.
 //!
 //! Not here: what any of that leads to (`duty.rs`), nor how an ending is judged (`verdict.rs`).
 
@@ -15,9 +15,9 @@ use super::phase::Course;
 use super::recent::Recent;
 use super::verdict::Outcome;
 
-/// The wait before an unrecorded outcome is told a second time; doubles with each further one.
+/// The wait before an unrecorded outcome is reported a second time; doubles with each further time.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(2);
-/// The longest wait between two tellings.
+/// The longest wait between two reports of one outcome.
 pub(super) const REPEAT_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// An attempt that this worker was granted.
@@ -106,7 +106,7 @@ pub(super) enum Cause {
     Fenced,
 }
 
-/// What the executor is told of an attempt that is no more.
+/// What is reported of an attempt that is over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Word {
     Completed(Outcome),
@@ -147,7 +147,7 @@ impl Entry {
         }
     }
 
-    /// One of a process that is no more, which has ended there.
+    /// An attempt that has ended under an earlier process.
     pub(super) fn kept(completed: message::Completed) -> Self {
         let key = completed.key();
         let outcome = Outcome {
@@ -165,7 +165,7 @@ impl Entry {
                 fence: completed.fence,
                 action_id: completed.action_id,
                 action_ref: completed.action_ref,
-                // Its end is told, and nothing of its beginning any more.
+                // Only its end is reported, so that what it was started with does not matter.
                 parameters: Json::null(),
                 timeout: None,
                 stall_timeout: None,
@@ -222,7 +222,7 @@ impl Entry {
         }
     }
 
-    /// As a leader is told of it that may never have heard of it.
+    /// Its row in an account, for a leader that may not know it.
     pub(super) fn shown(&self) -> message::Shown {
         message::Shown {
             execution_id: self.task.key.0,
@@ -241,7 +241,7 @@ impl Entry {
         }
     }
 
-    /// When somebody must look at it again, if nothing happens before. Reports that are held back wait while congested.
+    /// When it must be looked at again, if nothing happens before. Reports that are held back wait while congested.
     pub(super) fn next_alarm(&self, is_congested: bool) -> Option<Duration> {
         match &self.stage {
             Stage::Waiting { give_up_at, .. } => *give_up_at,
@@ -284,21 +284,21 @@ impl Entry {
         }))
     }
 
-    /// A report that is sent, and before it how many others it stands for.
+    /// Sends a report, and before it a gap for the reports that it stands for.
     pub(super) fn say(&mut self, Said { merged, report }: Said, at: Timestamp, fx: &mut Vec<Effect>) {
         self.gap(merged, at, fx);
         self.recent.sent(&report, at);
         fx.push(self.event(Event::Progress(report), at));
     }
 
-    /// Nothing if nothing was merged.
+    /// Sends a gap, if anything was merged.
     pub(super) fn gap(&mut self, count: u64, at: Timestamp, fx: &mut Vec<Effect>) {
         if count > 0 {
             fx.push(self.event(Event::Gap { count, reason: GapReason::Merged }, at));
         }
     }
 
-    /// Says that it runs.
+    /// The report that it runs.
     pub(super) fn running(&mut self, worker: &WorkerName, incarnation: Incarnation, at: Timestamp) -> Effect {
         self.sequence += 1;
         Effect::ChangeStatus(self.traced(message::StatusChanged {
@@ -316,7 +316,7 @@ impl Entry {
         }))
     }
 
-    /// What was said of it last, for a message to the executor; `None` while it has not ended.
+    /// The report of its end to the executor; `None` while it has not ended.
     pub(super) fn last_word(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<Effect> {
         Some(match self.word()? {
             Word::Completed(_) => Effect::Complete(self.traced(self.completed(worker, incarnation)?)),
@@ -359,7 +359,7 @@ impl Entry {
         })
     }
 
-    /// Notes that its last word was said just now, and when to say it again.
+    /// Notes that its end was reported just now, and when to report it again.
     pub(super) fn told(&mut self, now: Duration) {
         if let Stage::Done { told, repeat_at, .. } = &mut self.stage {
             let wait = REPEAT_AFTER.saturating_mul(1 << (*told).min(8)).min(REPEAT_AFTER_MAX);

@@ -1,4 +1,4 @@
-//! The ends of an incarnation: the fence, the drain, and the last word on either.
+//! The ends of an incarnation: the fence, the drain, and the farewell after either.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
     OnDrain, Stage, Word,
 };
 
-/// The most former incarnations remembered for a leader that has not heard their last word.
+/// The most former incarnations remembered for a leader that has not read their farewell.
 const FORMERS_MAX: usize = 16;
 
 impl Duty {
@@ -94,7 +94,7 @@ impl Duty {
         if self.running.is_empty() {
             let farewell_at = drain.farewell_at.unwrap_or(now.boot + FAREWELL_WAIT);
             self.drain = Some(Drain { ended: true, farewell_at: Some(farewell_at), ..drain });
-            // What is recorded needs no last word; a leader that is there records in no time.
+            // What is recorded needs no farewell; a leader that is there records in no time.
             if self.entries.is_empty() || now.boot >= farewell_at {
                 self.lay_down(EndReason::Drain);
                 self.life = Life::Leaving { until: now.boot + FAREWELL_WAIT };
@@ -115,14 +115,14 @@ impl Duty {
     }
 
     fn give_up(&mut self, left: Vec<AttemptKey>, fx: &mut Vec<Effect>) {
-        // Nothing of this incarnation outlives the process, and its successor may say so.
+        // Nothing of this incarnation outlives the process, and the next process may report that.
         self.lay_down(EndReason::Replaced);
         self.keep(fx);
         self.life = Life::Finished;
         fx.push(Effect::GiveUp(left));
     }
 
-    /// Leaves what is not known to be recorded to the next process, or says that there is nothing any more.
+    /// Leaves what is not known to be recorded to the next process, or removes what was left for it before.
     fn keep(&mut self, fx: &mut Vec<Effect>) {
         let legacy: Vec<_> = self.formers.iter().filter_map(|former| former.legacy(&self.config.worker)).collect();
         if !legacy.is_empty() || self.has_kept {
@@ -131,7 +131,7 @@ impl Duty {
         }
     }
 
-    /// What an incarnation has left is recorded.
+    /// An outcome that a former incarnation has left is recorded.
     pub(super) fn legacy_recorded(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         let forget_at = now.boot + self.terms.lease * 2;
         let mut is_known = false;
@@ -143,7 +143,7 @@ impl Duty {
         }
     }
 
-    /// What runs and has to be gone before the incarnation's last word.
+    /// What runs and has to be gone before the incarnation's farewell.
     fn killed(&self) -> impl Iterator<Item = AttemptKey> + '_ {
         self.entries.values().filter(|e| e.run().is_some() && !e.task.is_isolated_ok).map(|e| e.task.key)
     }
@@ -170,7 +170,7 @@ impl Duty {
         }
     }
 
-    /// An isolated attempt is no more.
+    /// An isolated attempt has ended.
     pub(super) fn conclude_isolated(&mut self, key: AttemptKey, word: Word) {
         for former in &mut self.formers {
             if let Some(mut entry) = former.isolated.remove(&key) {
@@ -184,7 +184,7 @@ impl Duty {
         }
     }
 
-    /// Says what is due: a new last word at once, an unconfirmed one again; forgets what was heard.
+    /// Sends the farewells that are due: a new one at once, an unconfirmed one again. Forgets those that were read.
     fn farewells_due(&mut self, now: Now, fx: &mut Vec<Effect>) {
         self.formers.retain(|former| former.forget_at.is_none_or(|at| now.boot < at) || !former.isolated.is_empty());
         for former in self.formers.iter_mut().filter(|former| former.isolated.is_empty()) {
@@ -195,7 +195,7 @@ impl Duty {
         }
     }
 
-    /// Repeats every last word that may not have been heard: to a new session, and to a new leader.
+    /// Repeats every farewell that may not have been read: in a new session, and to a new leader.
     pub(super) fn say_farewells(&mut self, now: Now, fx: &mut Vec<Effect>) {
         for former in self.formers.iter_mut().filter(|former| former.isolated.is_empty()) {
             if former.forget_at.is_none() {
@@ -206,7 +206,7 @@ impl Duty {
     }
 
     pub(super) fn farewell_confirmed(&mut self, now: Now, incarnation: Incarnation) {
-        // Whoever leads by then has either heard it or declared the incarnation lost.
+        // The executor that leads by then has either read it or declared the incarnation lost.
         let forget_at = now.boot + self.terms.lease * 2;
         for former in self.formers.iter_mut().filter(|former| former.incarnation == incarnation) {
             former.confirmed(now.boot, forget_at);

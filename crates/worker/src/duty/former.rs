@@ -1,4 +1,4 @@
-//! An incarnation that is over: its last word, until it is known to have been heard.
+//! An incarnation that is over: its farewell, until it is known to have been read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use slotline_protocol::{Incarnation, Sizes, WorkerName};
 
 use super::entry::{Entry, REPEAT_AFTER_MAX, Word};
 
-/// What an attempt takes in a last word, at most, beside its result or error.
+/// What an attempt takes in a farewell, at most, beside its result or error.
 const ATTEMPT_BYTES: usize = 512;
-/// Until the broker confirms a last word, it is said this often.
+/// A farewell that the broker does not confirm is sent this often.
 pub(super) const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What is left of an incarnation that is over.
@@ -18,18 +18,18 @@ pub(super) const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Former {
     pub(super) incarnation: Incarnation,
     pub(super) reason: EndReason,
-    /// Attempts that go on although they are isolated, because their action said so. While one does, "nothing of it
-    /// runs" would be a lie, so the last word waits.
+    /// Attempts that go on although they are isolated, as their action allows. While one does, "nothing of it runs"
+    /// would be a lie, so the farewell waits.
     pub(super) isolated: BTreeMap<AttemptKey, Entry>,
-    /// What ended before and is not known to be recorded, in the order of the grants: of a chain nobody takes the end of
-    /// one whose predecessor has not ended.
+    /// What ended before and is not known to be recorded, in the order of the grants: in a chain the executor takes no
+    /// end of an attempt before that of its predecessor.
     pub(super) ended: Vec<Entry>,
     pub(super) say_at: Option<Duration>,
-    /// Heard, as far as can be known; kept a while for a leader that was not there to hear it.
+    /// Set once the farewell was read, as far as can be known: until then it is kept for a leader that was not there.
     pub(super) forget_at: Option<Duration>,
-    /// What was last said of it was all that there was.
+    /// The last farewell that was sent held all that there was.
     is_said: bool,
-    /// Outcomes that were said last and are not known to be recorded.
+    /// Outcomes of the last farewell that are not known to be recorded.
     waits_for: usize,
 }
 
@@ -43,24 +43,24 @@ impl Former {
         Self { incarnation, reason, isolated, ended, say_at: None, forget_at: None, is_said: false, waits_for: 0 }
     }
 
-    /// One of a process that is no more: all that it held is lost.
+    /// An incarnation of an earlier process: all that it held is lost.
     pub(super) fn replaced(incarnation: Incarnation) -> Self {
         Self::new(incarnation, EndReason::Replaced, BTreeMap::new(), Vec::new())
     }
 
-    /// One of a process that is no more, and that has left what had ended by then.
+    /// An incarnation of an earlier process that has left what had ended by then.
     pub(super) fn kept(ended: message::Ended) -> Self {
         let entries = ended.outcomes.into_iter().map(Entry::kept).collect();
         Self::new(ended.incarnation, ended.reason, BTreeMap::new(), entries)
     }
 
-    /// Whether something ended that is not known to be recorded. What was handed back is recorded with the end itself.
+    /// Whether an outcome is not known to be recorded. What was handed back is recorded with the farewell itself.
     pub(super) fn owes(&self) -> bool {
         self.ended.iter().any(|entry| matches!(entry.word(), Some(Word::Completed(_))))
     }
 
-    /// What is to be said of it now: all, or as much as an envelope holds and that more follows. The outcomes are said in the
-    /// order of their grants, and what was not started last of all.
+    /// The farewell to be sent now: all, or as much as an envelope holds and `has_more`. Outcomes come in the order of
+    /// their grants, and what was not started last of all.
     pub(super) fn last_word(&mut self, worker: &WorkerName, told_by: Incarnation, sizes: Sizes) -> message::Ended {
         let most = sizes.last_word();
         let mut outcomes = Vec::new();
@@ -73,7 +73,7 @@ impl Former {
             }
             outcomes.push(completed);
         }
-        // A single large one takes the room of those, too.
+        // A single large outcome takes the room of what was handed back, too.
         has_more |= bytes > most && self.returned(worker).next().is_some();
         let returned = if has_more { Vec::new() } else { self.returned(worker).take(most / ATTEMPT_BYTES).collect() };
         self.is_said = !has_more;
@@ -102,7 +102,7 @@ impl Former {
         })
     }
 
-    /// These are recorded. Whether any of them was of this incarnation.
+    /// The outcome of this attempt is recorded. Returns whether it was one of this incarnation.
     pub(super) fn recorded(&mut self, key: AttemptKey, forget_at: Duration) -> bool {
         let before = self.ended.len();
         self.ended.retain(|entry| entry.task.key != key);
@@ -113,14 +113,15 @@ impl Former {
                 self.say_at = None;
                 self.forget_at.get_or_insert(forget_at);
             } else if !self.is_said && self.waits_for == 0 {
-                // The next part of it, now.
+                // The next part is due now.
                 self.say_at = None;
             }
         }
         is_ours
     }
 
-    /// The broker has what was said. That is not yet to be heard: with outcomes it is said until they are recorded.
+    /// The broker has the farewell. That does not mean that it was read: with outcomes it is sent until they are
+    /// recorded.
     pub(super) fn confirmed(&mut self, now: Duration, forget_at: Duration) {
         if self.owes() {
             self.say_at = Some(now + REPEAT_AFTER_MAX);

@@ -1,4 +1,4 @@
-//! What can happen to a worker, and what it knows about itself: the arguments of the duty book.
+//! What can happen to a worker, and its configuration: the arguments of the duty book.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -28,7 +28,7 @@ pub struct Config {
     pub capacity: u32,
     pub actions: BTreeMap<ActionRef, Action>,
     pub labels: BTreeMap<String, String>,
-    /// Until a leader's hello says otherwise.
+    /// Until a leader's greeting brings others.
     pub terms: Terms,
     /// How long running work may go on once a drain was asked for.
     pub drain_timeout: Duration,
@@ -36,7 +36,7 @@ pub struct Config {
     pub process: Option<message::Process>,
 }
 
-/// The lengths that executor and worker must agree on; the leader's hello has the last word.
+/// The lengths that executor and worker must agree on; those of the leader's greeting win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Terms {
     pub lease: Duration,
@@ -62,7 +62,7 @@ impl Terms {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Action {
     pub capabilities: Vec<String>,
-    /// Between the request to end and the kill, where an order names none.
+    /// Between the interrupt and the kill, where an order names none.
     pub grace: Duration,
     pub on_drain: OnDrain,
     /// What percent follows from where a report names a phase; empty if none were declared.
@@ -83,15 +83,15 @@ pub enum OnDrain {
 /// What happened, in the past tense. Whatever is stale or repeated changes nothing.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The executor said this, through the queue of that incarnation.
+    /// An order of the executor, from the queue of that incarnation.
     Ordered { incarnation: Incarnation, order: Order },
-    /// Somebody, perhaps a new leader, would like to know how this worker stands.
+    /// A hint that a report is wanted, perhaps by a new leader, from the same queue.
     Hinted { incarnation: Incarnation },
-    /// The same, by an executor that could not know a report of this incarnation before.
+    /// An order of an executor that could not read any report of this incarnation before.
     Introduced { incarnation: Incarnation, order: Order },
     /// The process or handler of an attempt really started at that moment.
     Started { key: AttemptKey, at: Now },
-    /// An attempt told of itself.
+    /// An attempt reported something.
     Reported { key: AttemptKey, event: Told },
     /// Nothing of the attempt is left.
     Ended { key: AttemptKey, ending: Ending },
@@ -102,7 +102,7 @@ pub enum Input {
     HeartbeatConfirmed { incarnation: Incarnation, sent: Duration },
     /// A queue did not take a heartbeat of that incarnation, whatever others did.
     HeartbeatRefused { incarnation: Incarnation },
-    /// The broker has the last word of that incarnation.
+    /// The broker has the farewell of that incarnation.
     FarewellConfirmed { incarnation: Incarnation },
     /// There is a new session, and the queue of that incarnation is consumed.
     SessionOpened { incarnation: Incarnation },
@@ -110,17 +110,17 @@ pub enum Input {
     DrainRequested,
     /// End everything now.
     StopRequested,
-    /// So much waits to be sent that no more is to be added than must be.
+    /// The outbox holds so much that only what must be is to be added.
     OutboxFilled,
     /// There is room again.
     OutboxEmptied,
-    /// Go on under this name; answers [`super::Effect::IncarnationOver`].
+    /// Go on as this incarnation; answers [`super::Effect::IncarnationOver`].
     NewIncarnation(Incarnation),
     /// Time passed.
     Tick,
 }
 
-/// What an executor says to one incarnation.
+/// What an executor orders one incarnation to do.
 #[derive(Clone, Debug)]
 pub enum Order {
     Scheduled(message::Scheduled),
@@ -145,7 +145,7 @@ impl Order {
     }
 }
 
-/// What an attempt tells of itself while it runs.
+/// What an attempt reports while it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Progress(message::Report),
@@ -153,13 +153,13 @@ pub enum Told {
         stream: message::Stream,
         lines: Vec<String>,
     },
-    /// So many reports that said something new, or pieces of output, found no room on their way here.
+    /// So many reports with news, or pieces of output, found no room on their way here.
     Gap {
         count: u64,
     },
 }
 
-/// How the process or handler of an attempt ended, before anyone asks why it was ended.
+/// How the process or handler of an attempt ended, without regard to why it was asked to end.
 ///
 /// [`Ending::failed`] is one that left no result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -178,7 +178,7 @@ impl Ending {
     }
 }
 
-/// JSON as somebody else wrote it, compared by its text.
+/// JSON as another program wrote it, compared by its text.
 #[derive(Clone, Debug)]
 pub struct Json(pub Arc<RawValue>);
 

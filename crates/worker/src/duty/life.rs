@@ -1,4 +1,4 @@
-//! The life of an attempt on its worker: started, heard of, asked to end, ended, told of.
+//! The life of an attempt on its worker: started, followed, asked to end, ended, reported.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Duty, Effect, Ending, Life, Now, Start, Told};
 use crate::limit;
 
 impl Duty {
-    /// Starts an attempt that waits, if the latch allows it and there is room for what it will say.
+    /// Starts an attempt that waits, if the latch allows it and there is room for what it will report.
     pub(super) fn start(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         let Some(deadline) = self.fence_deadline().filter(|deadline| now.boot < *deadline) else { return };
         if self.is_congested {
@@ -38,7 +38,7 @@ impl Duty {
         self.rearm(key);
     }
 
-    /// Starts whoever waits for nobody, in the order of their grants.
+    /// Starts the attempts that wait for no predecessor, in the order of their grants.
     pub(super) fn start_ready(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let mut ready: Vec<_> = self
             .entries
@@ -111,7 +111,7 @@ impl Duty {
         }
         let ending = limit::fit(ending, sizes);
         let (return_code, at) = (ending.return_code, ending.ended_at);
-        // Said before it is judged, so that an error tells of it, too.
+        // Reported before the end is judged, so that its error shows these reports, too.
         if has_completed(entry, &ending)
             && let Some(report) = entry.course.complete()
             && let Some(said) = entry.pace.report(entry.task.detail, report, now.boot, true)
@@ -137,7 +137,7 @@ impl Duty {
         }
     }
 
-    /// An attempt is no more: says so, and starts or hands back who waited for it.
+    /// An attempt is over: reports that, and starts or hands back the attempts that waited for it.
     pub(super) fn conclude(&mut self, now: Now, key: AttemptKey, word: Word, fx: &mut Vec<Effect>) {
         if !self.entries.contains_key(&key) {
             return self.conclude_isolated(key, word);
@@ -145,7 +145,7 @@ impl Duty {
         let completed = matches!(&word, Word::Completed(outcome) if outcome.status == OutcomeKind::Completed);
         let successors = self.close(now, key, word);
         if completed {
-            // Before it is told: the hand-over is what someone waits for.
+            // The hand-off comes before the report: the line waits for it.
             for successor in successors {
                 self.release(now, successor, fx);
             }
@@ -162,7 +162,7 @@ impl Duty {
         }
     }
 
-    /// Notes the last word of an attempt; gives back who waits for it.
+    /// Notes how an attempt ended; returns the attempts that wait for it.
     pub(super) fn close(&mut self, now: Now, key: AttemptKey, word: Word) -> BTreeSet<AttemptKey> {
         if let Some(entry) = self.entries.get_mut(&key) {
             if let Stage::Waiting { after: Some(predecessor), .. } = entry.stage
@@ -191,14 +191,14 @@ impl Duty {
         }
     }
 
-    /// Outcomes of an incarnation that is over are told in its last word, and only there.
+    /// Reports how an attempt ended, unless the incarnation is over: then its farewell alone has that.
     pub(super) fn tell_alive(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         if matches!(self.life, Life::Alive { .. }) {
             self.tell(now, key, fx);
         }
     }
 
-    /// Says how an attempt ended, and when to say it again.
+    /// Reports how an attempt ended, and sets when to report it again.
     pub(super) fn tell(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if let Some(word) = entry.last_word(&self.config.worker, self.incarnation) {
@@ -208,8 +208,8 @@ impl Duty {
         }
     }
 
-    /// Says again how each ended that is not known to be recorded, in the order in which they were granted: of a chain
-    /// nobody takes the end of one whose predecessor has not ended.
+    /// Reports all ends again that are not known to be recorded, in the order of the grants: in a chain the executor
+    /// takes no end of an attempt before that of its predecessor.
     pub(super) fn tell_all(&mut self, now: Now, fx: &mut Vec<Effect>) {
         let unrecorded = self.entries.values().filter(|entry| entry.word().is_some());
         let mut unrecorded: Vec<_> = unrecorded.map(|entry| (entry.task.fence, entry.task.key)).collect();

@@ -1,4 +1,4 @@
-//! What the executor says, and what this worker makes of it.
+//! The orders of the executor, and how this worker carries them out.
 
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{self, Event};
@@ -17,7 +17,7 @@ impl Duty {
         }
         let is_alive = matches!(self.life, Life::Alive { .. });
         if !is_alive && !matches!(order, Order::Recorded(_)) {
-            // Of an incarnation that is over nothing is asked any more; what it said may yet be heard.
+            // An incarnation that is over carries out nothing any more; its outcomes may still get recorded.
             return;
         }
         self.seen = number;
@@ -108,12 +108,12 @@ impl Duty {
             Stage::Running(_) => {
                 self.interrupt(now, key, Cause::Cancelled { reason: order.reason }, order.grace_seconds, fx);
             }
-            // The executor seems not to know that it has ended.
+            // The executor seems not to know that the attempt has ended.
             Stage::Done { .. } => self.tell(now, key, fx),
         }
     }
 
-    /// A new leader may ask how this worker stands, and so may anybody: it costs a heartbeat now and then, no more.
+    /// A new leader may want a report, and any client may send a hint: it costs a heartbeat now and then, no more.
     pub(super) fn hinted(&mut self, now: Now, fx: &mut Vec<Effect>) {
         if now.boot < self.hint_at {
             self.beat_at = self.beat_at.min(self.hint_at);
@@ -123,8 +123,8 @@ impl Duty {
         self.report(now, fx);
     }
 
-    /// Of a journal that went back or is another the order may be an old one by its number, and is not obeyed. But that leader
-    /// has not been able to read a heartbeat so far, and must see at once what this worker has seen.
+    /// If the journal went back or is another, the order may be an old one by its number, and is not carried out. But
+    /// its leader has not been able to read a heartbeat so far, and must see at once what this worker has seen.
     pub(super) fn introduced(&mut self, now: Now, order: Order, fx: &mut Vec<Effect>) {
         let before = self.seen;
         self.ordered(now, order, fx);
@@ -160,7 +160,7 @@ impl Duty {
         self.report(now, fx);
     }
 
-    /// How this worker stands, and all that is not known to be recorded.
+    /// Reports how this worker stands, and all that is not known to be recorded.
     pub(super) fn report(&mut self, now: Now, fx: &mut Vec<Effect>) {
         if matches!(self.life, Life::Alive { .. }) {
             self.beat(now, fx);

@@ -1,9 +1,10 @@
-//! How much of an attempt's progress is said: the detail its publisher asked for.
+//! How much of an attempt's progress is sent: the detail its publisher asked for.
 //!
 //! A plain report (numbers only) is sent when its interval has passed or its step is reached; the newest one that was
-//! held back follows as soon as it may, and where the publisher wants no numbers, with the next news or at the end. What says something new (a message, a phase, a step, a task, an error) is sent at once,
-//! up to [`NEWS_PER_SECOND`]; past that the newest stands for those before it, and is told with how many they were.
-//! Not here: what was said last, for the error of an attempt that is ended (`recent`).
+//! held back follows as soon as it may, and where the publisher wants no numbers, with the next news or at the end.
+//! News (a message, a phase, a step, a task, an error) are sent at once, up to [`NEWS_PER_SECOND`]; past that the
+//! newest stands for those before it, and is sent with their number.
+//! Not here: the last reports, for the error of an attempt that is ended (`recent`).
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -18,12 +19,12 @@ use slotline_protocol::record::merge_data;
 /// News of one level sent within any second.
 pub const NEWS_PER_SECOND: usize = 20;
 
-/// The most tasks that a report says something of in the place of earlier ones; of more the oldest are left out.
+/// The most tasks that a report takes over from earlier ones; of more the oldest are left out.
 const TASKS_MERGED_MAX: usize = 50;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What was said of one attempt, and what is held back.
+/// What was sent of one attempt, and what is held back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pace {
     sent_at: Option<Duration>,
@@ -33,19 +34,19 @@ pub(super) struct Pace {
     plain: Option<Held>,
     info: Lane,
     error: Lane,
-    /// What found no room on its way here, and was not told of yet.
+    /// How many reports were missed and are not in a gap yet.
     unsaid: u64,
 }
 
 /// A report to be sent now.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Said {
-    /// How many reports it stands for that said something new and are not sent.
+    /// How many reports with news it stands for, which are not sent.
     pub(super) merged: u64,
     pub(super) report: Report,
 }
 
-/// What the last report that was sent said beside its numbers.
+/// What the last report that was sent had beside its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Shown {
     message: Option<String>,
@@ -95,12 +96,12 @@ impl Lane {
 }
 
 impl Pace {
-    /// Takes a report and gives back what is to be sent now: nothing while there is no room (`is_open`), and then the
-    /// newest stands for those before it as it does past the limit.
+    /// Takes a report and returns what is to be sent now: nothing while there is no room (`is_open` is false), and then
+    /// the newest stands for those before it as it does past the limit.
     pub(super) fn report(&mut self, detail: Detail, mut report: Report, now: Duration, is_open: bool) -> Option<Said> {
         report.percent = report.percent.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
         if report == Report::default() {
-            // A sign of life, and nothing to tell.
+            // A sign of life without content.
             return None;
         }
         if !self.is_news(&report) {
@@ -114,7 +115,7 @@ impl Pace {
             self.plain = Some(Held { report, merged: 0, due_at });
             return None;
         }
-        // Numbers that were held back are older, and go with it.
+        // Numbers that were held back are older, and go with the news.
         if let Some(before) = self.plain.take() {
             absorb(&mut report, before.report);
         }
@@ -133,12 +134,13 @@ impl Pace {
         None
     }
 
-    /// So many reports found no room on their way here. Told with the next that is sent, or by [`Pace::unsaid`].
+    /// So many reports are not sent: they found no room on their way here, or were overtaken. Counted with the next
+    /// that is sent, or by [`Pace::unsaid`].
     pub(super) fn missed(&mut self, count: u64) {
         self.unsaid = self.unsaid.saturating_add(count);
     }
 
-    /// How many were missed and not told of, once.
+    /// How many were missed and are not in a gap yet, once.
     pub(super) fn unsaid(&mut self) -> u64 {
         mem::take(&mut self.unsaid)
     }
@@ -148,8 +150,8 @@ impl Pace {
         self.held().map(|held| held.due_at).min().filter(|at| *at < Duration::MAX)
     }
 
-    /// The next of what was held and is due by `by`, earliest first. Ask until there is none: at each `flush_at`, and
-    /// with [`Duration::MAX`] at the end.
+    /// The next of what was held and is due by `by`, earliest first. To be called until there is none: at each
+    /// `flush_at`, and with [`Duration::MAX`] at the end.
     pub(super) fn flush(&mut self, by: Duration, now: Duration) -> Option<Said> {
         loop {
             let earliest = self.held().map(|held| held.due_at).min().filter(|at| *at <= by)?;
@@ -159,7 +161,7 @@ impl Pace {
             if report != (Report { level: report.level, ..Report::default() }) {
                 return Some(self.send(report, merged, now));
             }
-            // All that it said was overtaken meanwhile.
+            // All that it held was overtaken meanwhile.
             self.missed(merged + 1);
         }
     }
@@ -223,7 +225,7 @@ impl Pace {
     }
 }
 
-/// Whether news of the former report are not told once the newer one stands for both.
+/// Whether news of the former report are not sent once the newer one stands for both.
 pub(crate) fn replaces(newer: &Report, before: &Report) -> bool {
     let differ =
         |newer: &Option<String>, before: &Option<String>| newer.is_some() && before.is_some() && newer != before;
@@ -232,7 +234,7 @@ pub(crate) fn replaces(newer: &Report, before: &Report) -> bool {
         || (newer.step.is_some() && before.step.is_some() && newer.step != before.step)
 }
 
-/// What a former report said and the newer one does not repeat.
+/// Adds to the newer report what a former one had and it does not repeat.
 pub(crate) fn absorb(newer: &mut Report, before: Report) {
     newer.message = newer.message.take().or(before.message);
     newer.phase = newer.phase.take().or(before.phase);
@@ -248,7 +250,7 @@ pub(crate) fn absorb(newer: &mut Report, before: Report) {
     newer.percent = newer.percent.or(before.percent);
 }
 
-/// The newest of each task that either says something of; the newer report's own stays its own.
+/// Adds the newest of each task that either report has; the newer report's own task stays its own.
 fn absorb_tasks(newer: &mut Report, before: Option<Box<Task>>, others: Vec<Task>) {
     if before.is_none() && others.is_empty() {
         return;
@@ -269,7 +271,7 @@ fn absorb_tasks(newer: &mut Report, before: Option<Box<Task>>, others: Vec<Task>
         newer.task = tasks.pop().map(Box::new);
     }
     for task in &mut tasks {
-        // So that many of them fit one envelope; their own reports would have said more.
+        // So that many of them fit one envelope; their own reports would have had more.
         if let Some(error) = &mut task.error {
             (error.stack_trace, error.details) = (None, None);
         }
@@ -278,7 +280,7 @@ fn absorb_tasks(newer: &mut Report, before: Option<Box<Task>>, others: Vec<Task>
     newer.tasks = tasks;
 }
 
-/// Where a held report stands is no news any more once a newer one was sent.
+/// Drops from a held report what a newer one that was sent has replaced.
 fn overtake(held: &mut Report, sent: &Report) {
     held.step = held.step.filter(|_| sent.step.is_none());
     held.progress = held.progress.filter(|_| sent.progress.is_none());

@@ -69,7 +69,7 @@ pub(super) struct Course {
 const PARTS: u64 = 1_000_000;
 
 impl Course {
-    /// Takes what a report says of its phase, and adds the percent if the report gives none of its own.
+    /// Takes the phase and its progress from a report, and adds the percent if the report has none of its own.
     pub(super) fn follow(&mut self, phases: &[Phase], report: &mut Report) {
         if phases.is_empty() {
             return;
@@ -99,7 +99,7 @@ impl Course {
         self.is_partial = report.percent.is_some_and(|percent| percent < 100.0);
     }
 
-    /// The attempt has completed: what is to be reported if the newest percent does not say so.
+    /// The attempt has completed: the report to be sent if the newest percent was less than all.
     pub(super) fn complete(&mut self) -> Option<Report> {
         let is_partial = std::mem::take(&mut self.is_partial);
         is_partial.then(|| Report { percent: Some(100.0), ..Report::default() })

@@ -1,4 +1,4 @@
-//! What an attempt told last: for the error of one that is ended, so that nobody has to look for it elsewhere.
+//! The last reports of an attempt: for the error of an attempt that is ended, so that the error shows them itself.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -42,7 +42,7 @@ impl Hash for Sent {
 }
 
 impl Recent {
-    /// Something was told, sent or not.
+    /// Takes a report, whether or not it is sent.
     pub(super) fn told(&mut self, report: &Report) {
         if let Some(phase) = &report.phase {
             let phase = self.phase.insert(phase.clone());

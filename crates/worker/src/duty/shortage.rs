@@ -1,8 +1,8 @@
 //! What the worker itself is short of, and how much it takes on until that has passed.
 //!
-//! An attempt that could not be started for it is no failure of the job: it is handed back unstarted, and the worker offers
-//! no more than what runs. After a while it tries more, twice as much each time, until a further shortage or all of its
-//! capacity. Not here: which refusal of the system is a shortage (`resources`).
+//! An attempt that could not be started for it is no failure of the execution: it is handed back unstarted, and the
+//! worker offers no more than what runs. After a while it tries more, twice as much each time, until a further shortage
+//! or all of its capacity. Not here: which refusal of the system is a shortage (`resources`).
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use slotline_protocol::message::{AttemptKey, Failure};
 use super::entry::Word;
 use super::{Duty, Effect, Ending, Life, Now};
 
-/// A worker's reason for handing an attempt back: it is short of something, and takes no more until it says so.
+/// A worker's reason for handing an attempt back: it is short of something, and takes no more until a heartbeat
+/// reports its room.
 pub(super) const SHORTAGE: &str = "shortage";
 /// How long the worker takes no more than what runs before it tries more...
 pub const RAISE_AFTER: Duration = Duration::from_secs(2);
@@ -61,7 +62,7 @@ pub(super) struct Ceiling {
 }
 
 impl Duty {
-    /// An attempt could not be started, for want of something that is the worker's to have.
+    /// An attempt could not be started, because the worker is short of something.
     pub(super) fn unstarted(&mut self, now: Now, key: AttemptKey, shortage: Shortage, fx: &mut Vec<Effect>) {
         let Some(run) = self.entry_mut(key).and_then(|entry| entry.run_mut()) else { return };
         if run.cause.is_some() || run.started.is_some() {
@@ -79,7 +80,7 @@ impl Duty {
         self.ceiling.map_or(self.config.capacity, |ceiling| ceiling.most.min(self.config.capacity))
     }
 
-    /// Whether one more would be more than there is room for, as the worker has learnt.
+    /// Whether one more attempt would exceed the ceiling.
     pub(super) fn is_short(&self) -> bool {
         self.ceiling.is_some_and(|ceiling| self.in_use() >= ceiling.most)
     }
@@ -93,7 +94,7 @@ impl Duty {
         let (is_news, most, wait) = match self.ceiling {
             None => (true, most, RAISE_AFTER),
             Some(before) if before.is_raised => (true, most, (before.wait * 2).min(RAISE_AFTER_MAX)),
-            // Of many that were started together all fail; that is one shortage.
+            // Attempts that were started together fail together; that is one shortage.
             Some(before) => (false, most.min(before.most), before.wait),
         };
         self.ceiling = Some(Ceiling { most, raise_at: now.boot + wait, wait, is_raised: false });

@@ -1,7 +1,7 @@
 //! How an ending is judged: what the process or handler did, and why it was asked to end.
 //!
-//! Whoever was asked to end is judged by what was asked, whatever its exit says: a command that answers SIGTERM with
-//! exit status 0 has not done its work.
+//! An attempt that was asked to end is judged by the cause of that, whatever its exit status: a command that answers
+//! SIGTERM with exit status 0 has not done its work.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Outcome {
     pub(super) return_code: Option<i32>,
 }
 
-/// Codes of endings whose words are the worker's: what the attempt itself told belongs into them.
+/// Codes of endings whose message is the worker's: the attempt's own last messages are added to it.
 const WORDLESS: [&str; 2] = ["exit_status", "signal"];
 
 /// Whether the attempt has done its work, as [`judge`] sees it.
@@ -32,7 +32,7 @@ pub(super) fn has_completed(entry: &Entry, ending: &Ending) -> bool {
     ending.result.is_ok() && matches!(cause, None | Some(Cause::Fenced))
 }
 
-/// What the executor is to be told of an attempt that ran. `None`: nothing is known that could be told; it is lost.
+/// What is to be reported of an attempt that ran. `None`: no outcome is known; the attempt is lost.
 pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
     let run = entry.run();
     let Ending { result, left, return_code, ended_at } = ending;
@@ -51,7 +51,7 @@ pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
         Some(Cause::TimedOut { after }) => outcome(OutcomeKind::Timeout, None, Some(timed_out(entry, *after))),
         Some(Cause::Stalled { after }) => outcome(OutcomeKind::Timeout, None, Some(stalled(entry, *after))),
         Some(Cause::Drained) => Some(Word::Returned { reason: "drain", started: true }),
-        // It had succeeded before the kill arrived, and that is worth telling.
+        // It had succeeded before the kill arrived, and that is worth reporting.
         Some(Cause::Fenced) => match result {
             Ok(result) => outcome(OutcomeKind::Completed, Some(result), None),
             Err(_) => None,
@@ -71,7 +71,7 @@ pub(super) fn cancelled(entry: &Entry, reason: Option<&str>) -> Failure {
     sudden("cancelled", format!("{name} was cancelled{why}."), entry)
 }
 
-/// A failure of its own, with what was known when it came.
+/// The attempt's own failure, with the progress that was known when it came.
 fn failed(entry: &Entry, error: Failure) -> Failure {
     let is_wordless = WORDLESS.contains(&error.code.as_str());
     let error = if is_wordless { with_lines(error, &entry.recent.lines()) } else { error };
@@ -96,7 +96,7 @@ fn stalled(entry: &Entry, after: Duration) -> Failure {
     sudden("stall_timeout", message, entry)
 }
 
-/// An end that the attempt has no words for: those that it said last are added.
+/// An end about which the attempt sent no message: its last messages are added.
 fn sudden(code: &str, message: String, entry: &Entry) -> Failure {
     with_events(with_lines(Failure::new(code, message), &entry.recent.lines()), entry)
 }
