@@ -211,7 +211,7 @@ async fn summary(
     }
     if verdict.violations.is_empty() {
         output::paragraph(
-            "CheckResult from the journal: every line first in, first out; no limit ever exceeded; one end each.",
+            "Checked from the journal: every line first in, first out; no limit ever exceeded; one end each.",
         );
     }
     for violation in &verdict.violations {
