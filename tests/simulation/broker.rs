@@ -6,13 +6,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use slotline_executor::leader::{Mark, Marks};
+use slotline_protocol::Incarnation;
+
 use crate::chance::Chance;
 use crate::clock::{MS, SECOND};
 use crate::faults::Node;
 use crate::history::Fact;
 use crate::plan::Mistake;
 use crate::stage::{Event, Side, Stage, Why};
-use crate::wire::{Body, Down, Mark, Queue as Name, Route, SessionId, Tag, Up, Verdict};
+use crate::wire::{Body, Down, Queue as Name, Route, SessionId, Tag, Up, Verdict};
 
 pub(crate) struct Broker {
     pub(crate) is_up: bool,
@@ -26,7 +29,9 @@ pub(crate) struct Broker {
     pub(crate) refused: Option<usize>,
     queues: BTreeMap<Name, Queue>,
     enqueued: Vec<bool>,
-    pub(crate) marks: VecDeque<Mark>,
+    pub(crate) marks: VecDeque<Rc<Mark>>,
+    /// As which incarnation a session consumes.
+    serving: BTreeMap<SessionId, Incarnation>,
 }
 
 /// Requests that a leader has at once: few, so that others wait behind them as they would behind a thousand.
@@ -66,6 +71,7 @@ impl Broker {
             queues: BTreeMap::from([(Name::Requests, Queue::default())]),
             enqueued: vec![false; requests],
             marks: VecDeque::new(),
+            serving: BTreeMap::new(),
         }
     }
 
@@ -82,12 +88,15 @@ impl Broker {
             return;
         }
         match up {
-            Up::Publish { .. } | Up::Mark(_) if self.is_blocked => self.blocked.push((session, up)),
+            Up::Publish { .. } | Up::Mark { .. } if self.is_blocked => self.blocked.push((session, up)),
             Up::Publish { seq, route, body, mandatory } => {
                 let finds_it_full = route == Route::Heartbeats
                     && self.refused.is_some_and(|worker| stage.sessions[session].owner == Node::Worker(worker));
                 let verdict = match finds_it_full {
                     true => Verdict::Refused,
+                    false if route == Route::Events => {
+                        self.publish(route, self.signed(session, body), mandatory, stage)
+                    }
                     false => self.publish(route, body, mandatory, stage),
                 };
                 stage.deliver(session, Down::Confirmed { seq, verdict });
@@ -103,6 +112,7 @@ impl Broker {
                 }
             }
             Up::Serve { incarnation, former } => {
+                self.serving.insert(session, incarnation);
                 let queue = Name::Worker(incarnation);
                 self.queues.entry(queue).or_default();
                 stage.deliver(session, Down::Serving { incarnation });
@@ -112,16 +122,30 @@ impl Broker {
                 self.consume(queue, session, stage);
             }
             Up::Delete { queue } => self.delete(queue, Some(session), stage),
-            Up::Mark(_) if self.is_refusing => {}
-            Up::Mark(mark) => {
-                self.marks.push_back(mark);
-                if self.marks.len() > MARKS_MAX {
-                    self.marks.pop_front();
+            Up::Mark { mark, asks } => {
+                if !self.is_refusing {
+                    self.marks.push_back(mark);
+                    if self.marks.len() > MARKS_MAX {
+                        self.marks.pop_front();
+                    }
                 }
-                stage.deliver(session, Down::Marked(mark));
+                if asks {
+                    stage.deliver(session, Down::Marked(!self.is_refusing));
+                }
             }
-            Up::ReadMarks => stage.deliver(session, Down::Marks(self.marks.iter().copied().collect())),
+            Up::ReadMarks => {
+                let marks = Marks::of(self.marks.iter().map(|mark| Mark::clone(mark)).collect());
+                stage.deliver(session, Down::Marks(Rc::new(marks)));
+            }
             Up::Close => self.end_session(session, stage),
+        }
+    }
+
+    /// What an incarnation says of its attempts bears its name, where nothing proves it.
+    fn signed(&self, session: SessionId, body: Rc<Body>) -> Rc<Body> {
+        match (&*body, self.serving.get(&session)) {
+            (Body::Written(_), _) | (_, None) => body,
+            (_, Some(by)) => Rc::new(Body::Of(*by, body)),
         }
     }
 
@@ -377,6 +401,7 @@ pub(crate) fn kind(body: &Body) -> String {
         Body::StatusChanged(word) => format!("status of {}/{}", word.execution_id, word.key().1),
         Body::Progress(word) => format!("progress of {}/{}", word.execution_id, word.key().1),
         Body::Probe(_) => "probe".to_owned(),
+        Body::Of(_, body) => kind(body),
         Body::Several(bodies) => {
             format!("{} of {}", bodies.len(), bodies.first().map(|one| kind(one)).unwrap_or_default())
         }
@@ -386,7 +411,7 @@ pub(crate) fn kind(body: &Body) -> String {
 }
 
 /// An incarnation as the simulation counts them.
-pub(crate) fn short(incarnation: slotline_protocol::Incarnation) -> String {
+pub(crate) fn short(incarnation: Incarnation) -> String {
     let number = incarnation.0.as_u128();
     format!("w{}.{}", number >> 64, number & u128::from(u32::MAX))
 }

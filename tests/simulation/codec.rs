@@ -224,6 +224,7 @@ pub(crate) fn write(body: &Body) -> Written {
         | Body::Greeting(_)
         | Body::Probe(_)
         | Body::Several(_)
+        | Body::Of(..)
         | Body::Written(_) => unreachable!("nothing writes that out: {body:?}"),
     };
     Written { message_type, text: text.finish(), proof: None, nonce: None, token: None, is_lie: false }

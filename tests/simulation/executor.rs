@@ -2,20 +2,27 @@
 //!
 //! As `crates/executor/src/{run,link}.rs` do it. Not here: what a leader does (`term`).
 
+mod entry;
+mod link;
+
+use std::rc::Rc;
+
+use slotline_executor::leader::{Mark, Office, Witness};
 use slotline_protocol::Epoch;
-use slotline_scheduler::Counters;
+use slotline_store::Standing;
 
 use crate::clock::{Clock, MS, Micros, SECOND};
 use crate::faults::Node;
-use crate::history::Fact;
 use crate::plan::{Mistake, Terms};
 use crate::stage::{Event, Stage};
-use crate::term::{Leadership, Office, Term};
-use crate::wire::{Answer, Ask, DbId, Down, Mark, Purpose, Recovered, SessionId, Standing, Up, Verdict};
+use crate::term::{End, Leadership, Term};
+use crate::wire::{Answer, Ask, DbId, SessionId};
 
 pub(crate) const SEEK_AGAIN: Micros = 300 * MS;
 /// Wait before a copy of the journal that must not be led on is looked at again.
 const SUPERSEDED_PAUSE: Micros = 5 * SECOND;
+/// How long the broker may take for the claim; looked at with each ping.
+const CLAIM_DEADLINE: Micros = 5 * SECOND;
 /// How long a leader may be without a broker; looked at with each ping.
 const BROKERLESS_MAX: Micros = 5 * SECOND;
 pub(crate) const PING_EVERY: Micros = 2 * SECOND;
@@ -35,10 +42,10 @@ pub(crate) struct Executor {
     /// Since when it leads without consumers at the broker.
     starving_since: Option<Micros>,
     seat: Seat,
-    /// The epoch that this process led last, and the last batch of which anything left, by what it knows itself.
-    witness: Option<(Epoch, i64)>,
-    /// The life of the journal's server that it saw last.
-    server_life: u32,
+    /// What this process knows of the journal by having led on it.
+    witness: Option<Witness>,
+    /// It was asked to end.
+    is_ending: bool,
     /// When its loop wakes up next, by true time.
     wake_at: Option<Micros>,
 }
@@ -47,21 +54,26 @@ enum Seat {
     /// Neither leads nor waits.
     Idle,
     Waiting(DbId),
-    Recovering(Leadership),
+    /// Reads where the journal stands.
+    Standing(Leadership),
     /// Waits for the marks.
-    Judging(Leadership, Box<Recovered>),
+    Judging(Leadership, Box<Standing>),
+    /// Waits until its terms, and its doubt, are noted.
+    Entering(Leadership, Box<Office>),
     /// Waits until the broker has its mark, and then whether it shows another beside it.
     Claiming(Box<Claim>),
-    /// Waits until the judgement is noted; `None`: it will stand down.
-    Entering(Leadership, Option<(Box<Recovered>, Box<Office>)>),
+    Recovering(Leadership, Box<Office>),
+    /// Waits until the journal knows that it is doubted, and stands down.
+    Doubting(Leadership),
     Leading(Box<Term>),
 }
 
 struct Claim {
     leadership: Leadership,
-    recovered: Box<Recovered>,
     office: Box<Office>,
-    mark: Mark,
+    mark: Rc<Mark>,
+    since: Micros,
+    session: SessionId,
     is_left: bool,
 }
 
@@ -80,7 +92,7 @@ impl Executor {
             starving_since: None,
             seat: Seat::Idle,
             witness: None,
-            server_life: 0,
+            is_ending: false,
             wake_at: None,
         }
     }
@@ -99,6 +111,7 @@ impl Executor {
     /// The process is gone; its sockets are closed behind it.
     pub(crate) fn crash(&mut self, stage: &mut Stage) {
         self.is_up = false;
+        self.is_ending = false;
         self.life += 1;
         self.witness = None;
         self.wake_at = None;
@@ -112,19 +125,16 @@ impl Executor {
         self.starving_since = None;
     }
 
-    /// Asked to end: hands leadership over, then is gone. Whether it ended at once.
+    /// Asked to end: hands leadership over, then is gone.
     pub(crate) fn end(&mut self, stage: &mut Stage) {
-        if let Seat::Leading(term) = &mut self.seat
-            && term.is_flying()
-        {
-            term.is_ending = true;
-            return;
+        self.is_ending = true;
+        match &mut self.seat {
+            Seat::Leading(term) => {
+                term.end.get_or_insert(End::Shutdown);
+                self.turn(stage);
+            }
+            _ => self.crash(stage),
         }
-        self.crash(stage);
-    }
-
-    pub(crate) fn is_ending(&self) -> bool {
-        matches!(&self.seat, Seat::Leading(term) if term.is_ending)
     }
 
     pub(crate) fn term(&mut self) -> Option<&mut Term> {
@@ -143,9 +153,11 @@ impl Executor {
         match &self.seat {
             Seat::Idle => None,
             Seat::Waiting(db) => Some(*db),
-            Seat::Recovering(leadership) | Seat::Judging(leadership, _) | Seat::Entering(leadership, _) => {
-                Some(leadership.db)
-            }
+            Seat::Standing(leadership)
+            | Seat::Judging(leadership, _)
+            | Seat::Entering(leadership, _)
+            | Seat::Recovering(leadership, _)
+            | Seat::Doubting(leadership) => Some(leadership.db),
             Seat::Claiming(claim) => Some(claim.leadership.db),
             Seat::Leading(term) => Some(term.db),
         }
@@ -170,140 +182,39 @@ impl Executor {
             stage.dbs[db].call = None;
         }
         match (answer, &mut self.seat) {
-            (Answer::Led { epoch, at }, Seat::Waiting(_)) => {
-                stage.trace(|| format!("executor {} leads epoch {epoch}", self.index));
-                let clock = match stage.mistake {
-                    Some(Mistake::GoesByItsOwnClock) => Clock { offset: self.wall, ..self.clock },
-                    _ => self.clock.set_to(at, stage.now),
-                };
-                self.seat = Seat::Recovering(Leadership { db, epoch, clock });
-                self.starving_since = Some(stage.now);
-                stage.ask(db, Ask::Recover, 0);
-                stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
+            (Answer::Led { epoch, at }, Seat::Waiting(_)) => self.led(db, epoch, at, stage),
+            (Answer::Stands(standing), Seat::Standing(leadership)) => {
+                self.seat = Seat::Judging(*leadership, standing);
+                self.read_marks(stage);
             }
-            (Answer::Recovered(recovered), Seat::Recovering(leadership)) => {
-                self.seat = Seat::Judging(*leadership, recovered);
-                if let Some(session) = self.session {
-                    stage.send(session, Up::ReadMarks);
-                }
-            }
-            (Answer::Noted, Seat::Entering(leadership, entering)) => {
-                let leadership = *leadership;
-                let Some((recovered, office)) = entering.take() else { return self.over(stage) };
-                let who = (self.index, self.life);
-                let mut term = Term::new(leadership, *recovered, *office, self.terms, who, stage);
-                if let Some(session) = self.session {
-                    term.open(session, stage);
-                }
-                self.seat = Seat::Leading(Box::new(term));
-            }
+            (Answer::Pong, Seat::Judging(..)) => self.read_marks(stage),
+            (Answer::Noted, Seat::Entering(..)) => self.claim(stage),
+            (Answer::Recovered(recovered), Seat::Recovering(..)) => self.enter(*recovered, stage),
+            (Answer::Noted, Seat::Doubting(_)) => return self.over(stage),
             (Answer::Noted, Seat::Leading(term)) => {
-                if let (Some(session), Some(mark)) = (self.session, term.settled_mark()) {
-                    stage.send(session, Up::Mark(mark));
+                let settles = matches!(term.end, Some(End::Settled));
+                if !(settles && term.leave_settled(stage)) {
+                    return self.over(stage);
+                }
+            }
+            (Answer::Committed(found), Seat::Leading(term)) => term.landed(found, stage),
+            (Answer::Failed, seat) => {
+                if let Seat::Leading(term) = seat {
+                    term.failed(stage);
                 }
                 return self.over(stage);
             }
-            (Answer::Committed { batch }, Seat::Leading(term)) => {
-                term.landed(batch, stage);
-                if term.is_ending {
-                    self.crash(stage);
-                    return;
-                }
-            }
-            (Answer::Pong, Seat::Judging(..)) => {
-                if let Some(session) = self.session {
-                    stage.send(session, Up::ReadMarks);
-                }
-            }
-            (Answer::Pong, _) => {}
-            (Answer::Failed, seat) => {
-                if let Seat::Leading(term) = seat {
-                    term.guess(stage);
-                }
-                self.over(stage);
-            }
-            (Answer::Led { .. } | Answer::Recovered(_) | Answer::Committed { .. } | Answer::Noted, _) => {}
+            (
+                Answer::Led { .. }
+                | Answer::Stands(_)
+                | Answer::Recovered(_)
+                | Answer::Committed(_)
+                | Answer::Noted
+                | Answer::Pong,
+                _,
+            ) => {}
         }
         self.turn(stage);
-    }
-
-    /// Holds the journal against the marks. As `crates/executor/src/mark.rs` does it.
-    fn judge(&mut self, marks: &[Mark], stage: &mut Stage) {
-        let Seat::Judging(leadership, _) = &self.seat else { return };
-        let leadership = *leadership;
-        let Leadership { db, epoch, .. } = leadership;
-        if stage.dbs[db].call.is_some() {
-            // Its answer asks for the marks again.
-            return;
-        }
-        let Seat::Judging(_, recovered) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
-        let standing = recovered.standing.clone();
-        let newest = marks.iter().max_by_key(|mark| (mark.generation, mark.epoch, mark.batch));
-        let highest = marks.iter().map(|mark| mark.epoch).max().unwrap_or_default();
-        self.server_life = standing.life;
-        let retired = marks.iter().fold(0, |retired, mark| retired | mark.retired);
-        let is_blind = stage.mistake == Some(Mistake::BelievesEveryCopy);
-        if retired & (1 << standing.site) != 0 && newest.is_some_and(|mark| mark.site != standing.site) && !is_blind {
-            stage.trace(|| format!("executor {}: copy {} must not be led on", self.index, standing.site));
-            stage.disconnect(db);
-            return self.over_for(SUPERSEDED_PAUSE, stage);
-        }
-        let (is_doubted, skips) = match is_blind {
-            true => (false, false),
-            false => self.weigh(&standing, recovered.counters, newest),
-        };
-        if is_doubted && highest >= epoch {
-            stage.ask(db, Ask::Doubt { above: highest }, 0);
-            self.seat = Seat::Entering(leadership, None);
-            return;
-        }
-        stage.trace(|| format!("executor {} enters epoch {epoch}, in doubt: {is_doubted}", self.index));
-        let office = Office::new(standing, recovered.counters, marks, is_doubted, is_doubted || skips);
-        let mark = office.claim(epoch);
-        if let Some(session) = self.session {
-            stage.send(session, Up::Mark(mark));
-        }
-        let office = Box::new(office);
-        self.seat = Seat::Claiming(Box::new(Claim { leadership, recovered, office, mark, is_left: false }));
-    }
-
-    /// The marks beside its own: of two leaders that begin at once at least one sees the other's.
-    fn claimed(&mut self, session: SessionId, marks: &[Mark], stage: &mut Stage) {
-        let Seat::Claiming(claim) = std::mem::replace(&mut self.seat, Seat::Idle) else { return };
-        let Claim { leadership, recovered, mut office, mark, .. } = *claim;
-        let Leadership { db, epoch, .. } = leadership;
-        if marks.iter().any(|other| mark.is_beside(other)) && stage.mistake != Some(Mistake::BelievesEveryCopy) {
-            stage.trace(|| format!("executor {}: another leader begins beside epoch {epoch}", self.index));
-            stage.ask(db, Ask::Doubt { above: epoch }, 0);
-            self.seat = Seat::Entering(leadership, None);
-        } else {
-            office.has_claimed(session, &mark);
-            stage.ask(db, Ask::Judge { doubt: office.is_doubted() }, 0);
-            self.seat = Seat::Entering(leadership, Some((recovered, office)));
-        }
-    }
-
-    /// Whether the journal is doubted, and whether its numbers are skipped where it is not.
-    fn weigh(&self, standing: &Standing, counters: Counters, newest: Option<&Mark>) -> (bool, bool) {
-        if standing.doubt == Some(true) {
-            return (true, true);
-        }
-        let Some(mark) = newest else { return (standing.former != (Epoch(0), 0), false) };
-        if mark.generation < standing.generation {
-            return (false, true);
-        }
-        let exceeds = mark.next.next_id > counters.next_id || mark.next.next_fence > counters.next_fence;
-        if mark.generation > standing.generation || (mark.epoch, mark.batch) > standing.former || exceeds {
-            return (true, true);
-        }
-        let knows = |(epoch, batch): (Epoch, i64)| epoch == standing.former.0 && batch <= standing.former.1;
-        if mark.epoch == standing.former.0 && self.witness.is_some_and(knows) {
-            return (false, false);
-        }
-        if mark.site != standing.site {
-            return (true, true);
-        }
-        (false, self.server_life != standing.life)
     }
 
     /// Leadership, or the wish for it, is over; the process seeks it again.
@@ -315,10 +226,10 @@ impl Executor {
         if let Some(db) = self.db() {
             stage.disconnect(db);
         }
-        let is_ending = self.is_ending();
-        if let Seat::Leading(term) = &self.seat {
+        if let Seat::Leading(term) = &mut self.seat {
             self.witness = term.witness().or(self.witness);
-            stage.trace(|| format!("the term of executor {} is over", self.index));
+            stage.trace(|| format!("the term of executor {} is over: {:?}", self.index, term.end));
+            term.say_farewell(stage);
             // So that the next leader gets the requests at once.
             if let Some(session) = self.session.take() {
                 stage.hang_up(session);
@@ -327,7 +238,7 @@ impl Executor {
         }
         self.seat = Seat::Idle;
         self.starving_since = None;
-        if is_ending {
+        if self.is_ending {
             return self.crash(stage);
         }
         let spread = stage.chance.below(200 * MS);
@@ -340,105 +251,25 @@ impl Executor {
         }
         let is_starved = self.starving_since.is_some_and(|since| since + BROKERLESS_MAX <= stage.now);
         if is_starved && stage.mistake != Some(Mistake::LeadsWithoutABroker) {
+            if let Seat::Leading(term) = &mut self.seat {
+                term.end.get_or_insert(End::Brokerless);
+            } else {
+                return self.over(stage);
+            }
+        }
+        let is_late = |claim: &Claim| claim.since + CLAIM_DEADLINE <= stage.now;
+        if matches!(&self.seat, Seat::Claiming(claim) if is_late(claim)) {
             return self.over(stage);
         }
-        let is_flying = matches!(&self.seat, Seat::Leading(term) if term.is_flying());
-        let is_idle = matches!(self.seat, Seat::Leading(_) | Seat::Judging(..));
-        if is_idle && !is_flying && stage.dbs[db].call.is_none() {
+        let is_idle = match &self.seat {
+            Seat::Leading(term) => term.end.is_none() && !term.is_flying(),
+            Seat::Judging(..) => true,
+            _ => false,
+        };
+        if is_idle && stage.dbs[db].call.is_none() {
             stage.ask(db, Ask::Ping, 0);
         }
         stage.after(PING_EVERY, Event::Ping { executor: self.index, life: self.life, db });
-    }
-
-    // ---- the broker ----
-
-    pub(crate) fn dialed(&mut self, session: SessionId, stage: &mut Stage) {
-        self.session = Some(session);
-        self.failures = 0;
-        self.seek(stage);
-        match &mut self.seat {
-            Seat::Leading(term) => term.open(session, stage),
-            Seat::Judging(..) => stage.send(session, Up::ReadMarks),
-            Seat::Idle | Seat::Waiting(_) | Seat::Recovering(..) | Seat::Claiming(..) | Seat::Entering(..) => {}
-        }
-    }
-
-    fn dial_again(&mut self, stage: &mut Stage) {
-        self.failures += 1;
-        let pause = ((100 * MS) << self.failures.min(5)).min(2 * SECOND);
-        let pause = pause / 2 + stage.chance.below(pause / 2);
-        stage.after(pause, Event::Dial { node: self.node(), life: self.life });
-    }
-
-    pub(crate) fn dial_failed(&mut self, stage: &mut Stage) {
-        self.dial_again(stage);
-    }
-
-    /// The session is over, as this side sees it.
-    pub(crate) fn lost(&mut self, session: SessionId, stage: &mut Stage) {
-        stage.hang_up(session);
-        if self.session == Some(session) {
-            self.session = None;
-            match &mut self.seat {
-                Seat::Leading(term) => {
-                    if term.feed.is_some() {
-                        self.starving_since = Some(stage.now);
-                        // Where another has the lock by now, its epoch may be the same: of a journal that went back.
-                        if stage.dbs[term.db].server_up {
-                            stage.record_of(self.site, Fact::Starves { epoch: term.epoch });
-                        }
-                    }
-                    term.close();
-                }
-                // Its place among those that wait goes with its broker.
-                Seat::Waiting(db) if stage.mistake != Some(Mistake::LeadsWithoutABroker) => {
-                    stage.disconnect(*db);
-                    self.seat = Seat::Idle;
-                }
-                Seat::Waiting(_)
-                | Seat::Recovering(..)
-                | Seat::Judging(..)
-                | Seat::Claiming(..)
-                | Seat::Entering(..)
-                | Seat::Idle => {}
-            }
-            self.dial_again(stage);
-        }
-    }
-
-    pub(crate) fn hear(&mut self, session: SessionId, down: Down, stage: &mut Stage) {
-        if self.session != Some(session) {
-            return;
-        }
-        match down {
-            Down::Closed => self.lost(session, stage),
-            Down::Confirmed { seq, verdict } => {
-                if let (Some(Purpose::Order(incarnation)), Verdict::Returned) = (stage.confirmed(session, seq), verdict)
-                    && let Seat::Leading(term) = &mut self.seat
-                {
-                    term.order_returned(incarnation, stage);
-                }
-            }
-            Down::Marks(marks) if matches!(self.seat, Seat::Judging(..)) => self.judge(&marks, stage),
-            Down::Marks(marks) if matches!(&self.seat, Seat::Claiming(claim) if claim.is_left) => {
-                self.claimed(session, &marks, stage);
-            }
-            Down::Marked(_) if matches!(self.seat, Seat::Claiming(..)) => {
-                if let Seat::Claiming(claim) = &mut self.seat {
-                    claim.is_left = true;
-                    stage.send(session, Up::ReadMarks);
-                }
-            }
-            Down::Marks(_) | Down::Leading { .. } | Down::Delivered { .. } | Down::Serving { .. } | Down::Marked(_) => {
-                if let Seat::Leading(term) = &mut self.seat {
-                    term.hear(session, down, stage);
-                    let is_fed = term.feed.is_some() && self.starving_since.take().is_some();
-                    if is_fed && stage.dbs[term.db].server_up {
-                        stage.record_of(self.site, Fact::Feeds { epoch: term.epoch });
-                    }
-                }
-            }
-        }
         self.turn(stage);
     }
 
@@ -448,23 +279,36 @@ impl Executor {
     pub(crate) fn turn(&mut self, stage: &mut Stage) {
         let (node, life) = (self.node(), self.life);
         let Seat::Leading(term) = &mut self.seat else { return };
-        let clock = term.clock;
-        term.flush(stage);
-        if term.must_read_marks() {
-            term.read_marks(stage);
-        } else if let Some(ask) = term.verdict() {
-            // What is under way lands first.
-            if !term.is_flying() && !term.is_leaving && stage.dbs[term.db].call.is_none() {
-                term.is_leaving = true;
-                stage.ask(term.db, ask, 0);
-            }
-        } else {
-            term.cut(stage);
+        term.work(stage);
+        if stage.struck.is_some() {
+            return;
         }
-        let at = clock.when_wall(term.next_deadline()).max(stage.now);
+        let (clock, deadline) = (term.clock, term.next_deadline());
+        if term.end.is_some() {
+            return self.leave(stage);
+        }
+        let at = clock.when_wall(deadline).max(stage.now);
         if self.wake_at.is_none_or(|wake_at| at < wake_at) {
             self.wake_at = Some(at);
             stage.at(at, Event::Wake { node, life, at });
+        }
+    }
+
+    /// Ends the term, once what is under way has landed.
+    fn leave(&mut self, stage: &mut Stage) {
+        let Seat::Leading(term) = &mut self.seat else { return };
+        if term.is_flying() || stage.dbs[term.db].call.is_some() {
+            return;
+        }
+        match term.end.clone() {
+            Some(End::Doubted { .. } | End::Settled) if term.has_told => {}
+            Some(End::Doubted { reason, above }) => {
+                term.has_told = true;
+                stage.ask(term.db, Ask::Doubt { reason, above }, 0);
+            }
+            Some(End::Settled) if term.begin_to_settle(stage) => {}
+            Some(End::Shutdown | End::Over | End::Brokerless | End::Settled) => self.over(stage),
+            None => {}
         }
     }
 

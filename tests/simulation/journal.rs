@@ -1,18 +1,32 @@
 //! The journal as data: one row of leadership, and what each batch makes durable. It alone tells the history what is
 //! committed, by comparing what it had with what it has.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+mod commit;
+mod stories;
 
-use slotline_protocol::policy::{OnIsolation, Policy};
-use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status, Timestamp};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slotline_executor::leader::Mark;
+use slotline_protocol::Policy;
+use slotline_protocol::http::Action;
+use slotline_protocol::message::Lineage;
+use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation};
 use slotline_scheduler::{Counters, Snapshot};
+use slotline_store::{ActionState, Known, Recovered, Request, Rewind, Standing};
+use uuid::Uuid;
 
 use crate::clock::{self, Micros, SECOND};
-use crate::history::{Fact, Rules};
+use crate::history::Fact;
 use crate::plan::Mistake;
 use crate::stage::{CALL_DEADLINE, Event, Stage, Why};
-use crate::wire::{ActionRow, Answer, Ask, Batch, DbId, Mark, Recovered, Standing};
+use crate::wire::{Answer, Ask, Commit, DbId};
+use stories::Stories;
+
+/// There is one journal.
+const IDENTITY: Uuid = Uuid::from_u128(1);
 
 pub(crate) struct Journal {
     /// Which copy it is.
@@ -33,20 +47,27 @@ pub(crate) struct Journal {
 struct Rows {
     epoch: Epoch,
     batch: i64,
-    actions: BTreeMap<ActionId, ActionRow>,
+    actions: BTreeMap<ActionId, Action>,
     live: BTreeMap<ExecutionId, Snapshot>,
-    requests: BTreeMap<usize, ExecutionId>,
+    /// Of those that live.
+    requests: BTreeMap<ExecutionId, Arc<Request>>,
+    /// Every execution that was ever accepted, by the request that it is of.
+    known: BTreeMap<usize, Known>,
+    accepted: BTreeSet<ExecutionId>,
     ended: Vec<Incarnation>,
+    stories: Stories,
     counters: Counters,
+    /// The longest lease that a worker may go by.
+    lease: Duration,
     generation: u64,
     rewound_below: ExecutionId,
     former: (Epoch, i64),
-    doubt: Option<bool>,
+    doubt: Option<String>,
     floor: Option<Counters>,
 }
 
 impl Journal {
-    pub(crate) fn new(policies: &[Policy], stage: &mut Stage) -> Self {
+    pub(crate) fn new(policies: &[Policy], lease: Duration, stage: &mut Stage) -> Self {
         let mut journal = Self {
             site: 0,
             is_up: true,
@@ -60,8 +81,12 @@ impl Journal {
                 actions: BTreeMap::new(),
                 live: BTreeMap::new(),
                 requests: BTreeMap::new(),
+                known: BTreeMap::new(),
+                accepted: BTreeSet::new(),
                 ended: Vec::new(),
+                stories: Stories::default(),
                 counters: Counters { next_id: 1, next_fence: 1, next_action: policies.len() as i64 + 1 },
+                lease,
                 generation: 1,
                 rewound_below: ExecutionId(0),
                 former: (Epoch(0), 0),
@@ -72,13 +97,17 @@ impl Journal {
             dump: None,
         };
         for (index, policy) in policies.iter().enumerate() {
-            let row = ActionRow {
-                id: action_id(index),
+            let at = clock::of_the_journal(0);
+            let action = Action {
+                action_id: action_id(index),
                 action_ref: action_ref(index),
-                policy: Rc::new(policy.clone()),
                 paused: false,
+                policy: policy.clone(),
+                limit_override: None,
+                created_at: at,
+                updated_at: at,
             };
-            journal.put(row, stage);
+            journal.put(action, stage);
         }
         journal
     }
@@ -105,220 +134,92 @@ impl Journal {
                 self.line.push_back(db);
                 self.seat_next(stage);
             }
-            Ask::Recover => {
-                let mut live: Vec<_> = self.rows.live.values().cloned().collect();
-                live.sort_by_key(|snapshot| snapshot.place);
-                let recovered = Recovered {
-                    actions: self.rows.actions.values().cloned().collect(),
-                    live,
-                    ended: self.rows.ended.clone(),
-                    counters: self.rows.counters,
-                    requests: self.rows.requests.iter().map(|(number, id)| (*id, *number)).collect(),
-                    standing: Standing {
-                        generation: self.rows.generation,
-                        rewound_below: self.rows.rewound_below,
-                        former: self.rows.former,
-                        doubt: self.rows.doubt,
-                        floor: self.rows.floor.unwrap_or(self.rows.counters),
-                        settled: self.settled_in_doubt(),
-                        site: self.site,
-                        life: self.life,
-                    },
-                };
-                stage.answer(db, Answer::Recovered(Box::new(recovered)));
-            }
-            Ask::Commit(batch) => self.commit(db, *batch, stage),
-            Ask::Judge { doubt } if self.holder == Some(db) => {
-                self.rows.doubt = doubt.then_some(true);
-                self.rows.floor = doubt.then(|| self.rows.floor.unwrap_or(self.rows.counters));
+            Ask::Stand => stage.answer(db, Answer::Stands(Box::new(self.standing()))),
+            Ask::Recover => stage.answer(db, Answer::Recovered(Box::new(self.recover()))),
+            Ask::Commit(written) => self.commit(db, *written, stage),
+            Ask::TakeTerms { doubt } if self.holder == Some(db) => {
+                self.rows.floor = doubt.as_ref().map(|_| self.rows.floor.unwrap_or(self.rows.counters));
+                self.rows.doubt = doubt;
                 stage.answer(db, Answer::Noted);
             }
-            Ask::Doubt { above } if self.holder == Some(db) => {
+            Ask::Doubt { reason, above } if self.holder == Some(db) => {
                 self.rows.epoch = self.rows.epoch.max(above);
-                self.rows.doubt = Some(true);
+                self.rows.doubt = Some(reason);
                 self.rows.floor.get_or_insert(self.rows.counters);
                 stage.answer(db, Answer::Noted);
             }
-            Ask::Settle { generation, next } if self.holder == Some(db) => {
+            Ask::Settle(rewind) if self.holder == Some(db) => {
+                let Rewind { generation, next, .. } = *rewind;
                 self.rows.generation = generation;
                 self.rows.counters = next;
                 self.rows.rewound_below = ExecutionId(next.next_id);
                 (self.rows.doubt, self.rows.floor) = (None, None);
                 stage.answer(db, Answer::Noted);
             }
-            Ask::Judge { .. } | Ask::Doubt { .. } | Ask::Settle { .. } => self.end_session(db, stage),
+            Ask::TakeTerms { .. } | Ask::Doubt { .. } | Ask::Settle(_) => self.end_session(db, stage),
             Ask::Ping => stage.answer(db, Answer::Pong),
             Ask::Close => self.end_session(db, stage),
         }
     }
 
-    fn commit(&mut self, db: DbId, batch: Batch, stage: &mut Stage) {
-        let chained = batch.epoch == self.rows.epoch && batch.number == self.rows.batch + 1 && self.holder == Some(db);
+    fn standing(&self) -> Standing {
+        let Rows { generation, former, counters, floor, lease, .. } = self.rows;
+        Standing {
+            lineage: Lineage { identity: IDENTITY, generation },
+            former,
+            doubt: self.rows.doubt.clone(),
+            counters,
+            floor: floor.unwrap_or(counters),
+            settled: self.settled_in_doubt(),
+            lease,
+            site: site_name(self.site),
+            life: self.life.to_string(),
+            log: 0,
+        }
+    }
+
+    fn recover(&self) -> Recovered {
+        let mut live: Vec<_> = self.rows.live.values().cloned().collect();
+        live.sort_unstable_by_key(|snapshot| (snapshot.place, snapshot.id));
+        let state = |action: &Action| ActionState { action: action.clone(), total_enqueued: 0, total_completed: 0 };
+        Recovered {
+            actions: self.rows.actions.values().map(state).collect(),
+            stories: self.rows.stories.open(&live),
+            live,
+            ended: self.rows.ended.clone(),
+            counters: self.rows.counters,
+            rewound_below: self.rows.rewound_below,
+            generation: self.rows.generation,
+        }
+    }
+
+    fn commit(&mut self, db: DbId, written: Commit, stage: &mut Stage) {
+        let (epoch, number) = (written.epoch, written.batch.number);
+        let chained = epoch == self.rows.epoch && number == self.rows.batch + 1 && self.holder == Some(db);
         let ignores = stage.mistake == Some(Mistake::IgnoresTheEpoch);
         if !(chained || ignores) || stage.chance.parts(stage.rates.commit_refused) {
-            stage.trace(|| format!("the journal refuses batch {} of epoch {}", batch.number, batch.epoch));
+            stage.trace(|| format!("the journal refuses batch {number} of epoch {epoch}"));
             return self.end_session(db, stage);
         }
         let is_unknown = stage.chance.parts(stage.rates.commit_unknown);
         if is_unknown && stage.chance.percent(50) {
-            stage.trace(|| format!("batch {} of epoch {} is lost, and nobody knows", batch.number, batch.epoch));
+            stage.trace(|| format!("batch {number} of epoch {epoch} is lost, and nobody knows"));
             return self.end_session(db, stage);
         }
-        let number = batch.number;
-        self.apply(batch, stage);
+        let request = |id: &ExecutionId| Some((*id, self.rows.requests.get(id)?.clone()));
+        let found = written.lacking.iter().filter_map(request).collect();
+        self.apply(written, stage);
         if is_unknown {
             stage.trace(|| format!("batch {number} is committed, and nobody knows"));
             return self.end_session(db, stage);
         }
-        stage.answer(db, Answer::Committed { batch: number });
-    }
-
-    fn apply(&mut self, batch: Batch, stage: &mut Stage) {
-        self.rows.batch = batch.number;
-        self.rows.counters = batch.counters;
-        stage.record_of(self.site, Fact::Committed { epoch: batch.epoch, batch: batch.number });
-        for row in batch.actions {
-            self.put(row, stage);
-        }
-        let mut moved: Vec<Snapshot> = Vec::with_capacity(batch.live.len() + batch.accepted.len());
-        let in_doubt = self.rows.doubt == Some(true);
-        let accepted = batch.accepted.into_iter().map(|row| (row, false));
-        let recovered = batch.recovered.into_iter().map(|row| (row, true));
-        for ((snapshot, number), is_recovered) in accepted.chain(recovered) {
-            self.rows.requests.insert(number, snapshot.id);
-            let action = self.rows.actions.get(&snapshot.action).map(|row| row.action_ref.clone());
-            let (execution, request) = (snapshot.id, stage.requests[number].clone());
-            let (action, key) = (action.unwrap_or_else(|| action_ref(0)), snapshot.key.clone());
-            stage.record_of(
-                self.site,
-                if is_recovered {
-                    Fact::Recovered { execution, request, action, key }
-                } else {
-                    Fact::Accepted { execution, request, action, key }
-                },
-            );
-            let mut fresh = snapshot.clone();
-            fresh.lease = None;
-            // One that was granted and lost before anybody heard of it has no plain order among the others of its batch.
-            if snapshot.attempt == u32::from(snapshot.lease.is_some()) {
-                stage.record_of(self.site, Fact::Waits { execution: snapshot.id, place: snapshot.place });
-            }
-            self.rows.live.insert(snapshot.id, fresh);
-            moved.push(snapshot);
-        }
-        let completed = batch.settled.iter().filter(|(_, status)| *status == Status::Completed);
-        let left: Vec<Fence> =
-            completed.filter_map(|(id, _)| Some(self.rows.live.get(id)?.lease.as_ref()?.fence)).collect();
-        for snapshot in &batch.live {
-            let Some(before) = self.rows.live.get(&snapshot.id) else { continue };
-            let granted = u32::from(snapshot.lease.is_some());
-            let has_begun =
-                before.lease.as_ref().and_then(|lease| lease.after).is_some_and(|after| left.contains(&after));
-            let is_over =
-                before.lease.as_ref().map(|lease| lease.fence) != snapshot.lease.as_ref().map(|lease| lease.fence);
-            if before.attempt + granted < snapshot.attempt || has_begun && is_over {
-                // The same for one that waited before, and for one that was sent ahead and has begun and ended.
-                stage.record_of(self.site, Fact::Stands { execution: snapshot.id });
-            }
-        }
-        moved.extend(batch.live);
-        // What ended comes first, then what was granted in order of the grants, then who waits.
-        for (id, status) in batch.settled {
-            moved.retain(|snapshot| snapshot.id != id);
-            self.release(id, None, stage);
-            self.rows.live.remove(&id);
-            stage.record_of(self.site, Fact::Settled { execution: id, status });
-        }
-        for snapshot in &moved {
-            self.release(snapshot.id, snapshot.lease.as_ref().map(|lease| lease.fence), stage);
-        }
-        moved.sort_by_key(|snapshot| snapshot.lease.as_ref().map_or(i64::MAX, |lease| lease.fence.0));
-        for snapshot in moved {
-            self.backs_off(&snapshot, batch.cut_at, stage);
-            let row = self.rows.live.get(&snapshot.id);
-            let before = row.and_then(|before| before.lease.as_ref()).map(|lease| lease.fence);
-            let has_failed = row.is_none_or(|before| before.failures < snapshot.failures);
-            let was_ahead = row.and_then(|before| before.lease.as_ref()).is_some_and(|lease| lease.after.is_some());
-            if let Some(lease) = &snapshot.lease {
-                let Snapshot { id: execution, attempt, place, .. } = snapshot;
-                let (is_new, fence) = (before != Some(lease.fence), lease.fence);
-                match lease.after {
-                    Some(after) if is_new => {
-                        stage.record_of(self.site, Fact::SentAhead { execution, attempt, fence, place, after });
-                    }
-                    // Nothing is granted in doubt: that is what a worker holds.
-                    None if in_doubt && (is_new || was_ahead) => {
-                        stage.record_of(self.site, Fact::Adopted { execution, attempt, fence });
-                    }
-                    None if is_new || was_ahead => {
-                        stage.record_of(self.site, Fact::Granted { execution, attempt, fence, place });
-                    }
-                    Some(_) | None => {}
-                }
-            } else if snapshot.status == Status::Queued && snapshot.not_before.is_none() && !snapshot.keeps_slot {
-                let (execution, place) = (snapshot.id, snapshot.place);
-                stage.record_of(
-                    self.site,
-                    if has_failed { Fact::Waits { execution, place } } else { Fact::Rejoins { execution, place } },
-                );
-            } else {
-                stage.record_of(self.site, Fact::Stands { execution: snapshot.id });
-            }
-            self.rows.live.insert(snapshot.id, snapshot);
-        }
-        for incarnation in batch.ended {
-            if !self.rows.ended.contains(&incarnation) {
-                self.rows.ended.push(incarnation);
-            }
-        }
-    }
-
-    fn release(&mut self, id: ExecutionId, next: Option<Fence>, stage: &mut Stage) {
-        let Some(live) = self.rows.live.get_mut(&id) else { return };
-        if let Some(lease) = live.lease.take_if(|lease| next != Some(lease.fence)) {
-            let fence = lease.fence;
-            stage.record_of(
-                self.site,
-                match lease.after {
-                    None => Fact::Released { execution: id, fence },
-                    Some(_) => Fact::TakenBack { execution: id, fence },
-                },
-            );
-        }
-    }
-
-    fn put(&mut self, row: ActionRow, stage: &mut Stage) {
-        let rules = Rules {
-            limit: row.policy.limit,
-            key_limit: row.policy.key_limit,
-            paused: row.paused,
-            runs_on: row.policy.on_isolation == OnIsolation::Continue,
-        };
-        stage.record_of(self.site, Fact::ActionPut { action: row.action_ref.clone(), rules });
-        self.rows.actions.insert(row.id, row);
+        stage.answer(db, Answer::Committed(found));
     }
 
     /// Which executions the journal has for these requests.
-    pub(crate) fn look_up(&self, numbers: &[usize]) -> Option<Vec<Option<ExecutionId>>> {
+    pub(crate) fn look_up(&self, numbers: &[usize]) -> Option<Vec<Option<Known>>> {
         (self.is_up && !self.frozen)
-            .then(|| numbers.iter().map(|number| self.rows.requests.get(number).copied()).collect())
-    }
-
-    /// Whether it is due later than the journal has it so far, and whether that is as late as its policy says.
-    fn backs_off(&self, snapshot: &Snapshot, since: Micros, stage: &mut Stage) {
-        let before = self.rows.live.get(&snapshot.id).and_then(|before| before.not_before);
-        let Some(due) = snapshot.not_before.filter(|due| before != Some(*due)) else { return };
-        let Some(action) = self.rows.actions.get(&snapshot.action) else { return };
-        let micros = |at: Timestamp| at.as_micros();
-        stage.record_of(
-            self.site,
-            Fact::BacksOff {
-                execution: snapshot.id,
-                since,
-                due_in: micros(due) - micros(clock::of_the_journal(since)),
-                at_most: i64::try_from(action.policy.retry.backoff_max.as_micros()).unwrap_or(i64::MAX),
-            },
-        );
+            .then(|| numbers.iter().map(|number| self.rows.known.get(number).cloned()).collect())
     }
 
     // ---- the lock ----
@@ -326,7 +227,7 @@ impl Journal {
     /// What leaders in the same doubt took over from workers, and has ended since.
     fn settled_in_doubt(&self) -> Vec<ExecutionId> {
         let Some(floor) = self.rows.floor else { return Vec::new() };
-        let accepted = self.rows.requests.values().copied().filter(|id| id.0 >= floor.next_id);
+        let accepted = self.rows.accepted.range(ExecutionId(floor.next_id)..).copied();
         accepted.filter(|id| !self.rows.live.contains_key(id)).collect()
     }
 
@@ -339,7 +240,7 @@ impl Journal {
         if self.rows.doubt.is_none() {
             self.rows.former = (self.rows.epoch, self.rows.batch);
         }
-        self.rows.doubt.get_or_insert(false);
+        self.rows.doubt.get_or_insert_default();
         self.rows.epoch = Epoch(self.rows.epoch.0 + 1);
         self.rows.batch = 0;
         stage.dbs[db].heard_at = stage.now;
@@ -416,10 +317,10 @@ impl Journal {
 
     /// The server dies, and comes back with what it held at the last dump. Only where a mark shows it: what is lost
     /// within the second that no mark covers can be told by workers alone, and that is no promise.
-    pub(crate) fn rewind(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) -> bool {
+    pub(crate) fn rewind(&mut self, marks: &VecDeque<Rc<Mark>>, stage: &mut Stage) -> bool {
         let Some(dump) = self.dump.take() else { return false };
         let known = if dump.doubt.is_none() { (dump.epoch, dump.batch) } else { dump.former };
-        if !marks.iter().any(|mark| mark.site == self.site && (mark.epoch, mark.batch) > known) {
+        if !marks.iter().any(|mark| mark.site() == site_name(self.site) && (mark.epoch(), mark.batch()) > known) {
             return false;
         }
         self.stop(stage);
@@ -436,9 +337,9 @@ impl Journal {
 
     /// A copy that holds what this one held at the last dump. This one goes on. Only where it has been led on: else nothing
     /// tells the two apart.
-    pub(crate) fn promote(&mut self, marks: &VecDeque<Mark>, stage: &mut Stage) -> Option<Self> {
+    pub(crate) fn promote(&mut self, marks: &VecDeque<Rc<Mark>>, stage: &mut Stage) -> Option<Self> {
         let rows = *self.dump.take()?;
-        if !marks.iter().any(|mark| mark.site == self.site) {
+        if !marks.iter().any(|mark| mark.site() == site_name(self.site)) {
             return None;
         }
         let site = self.site + 1;
@@ -475,6 +376,11 @@ impl Journal {
 /// How much longer a commit takes than it should.
 pub(crate) fn slowness(stage: &mut Stage) -> Micros {
     if stage.chance.parts(stage.rates.commit_slow) { stage.chance.spread(10_000, 14 * SECOND) } else { 0 }
+}
+
+/// As marks name a copy of the journal.
+fn site_name(site: usize) -> String {
+    format!("copy {site}")
 }
 
 pub(crate) fn action_id(index: usize) -> ActionId {

@@ -1,83 +1,96 @@
-//! What a leader's effects are on the wire, in the order in which they leave.
+//! What a leader's letters are on the wire, in the order in which they leave.
 //!
 //! As `crates/executor/src/mail.rs` writes them: the greetings first, then each worker's orders, those of one type
-//! together, and the probes last.
+//! together, then introductions and questions, and the answers last.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{self, AttemptKey, Cancel, Hello, Lineage, Probe, Recall, Recorded, Scheduled};
+use slotline_broker::Properties;
+use slotline_executor::leader::{Came, Letters, Mail, Missing, Purpose, Registered};
+use slotline_protocol::message::{
+    self, AttemptKey, Cancel, Hello, Lineage, Recall, Recorded, Reply, Resend, Scheduled,
+};
 use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::proof::Ring;
-use slotline_protocol::{ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, Timestamp};
-use slotline_scheduler::{Dispatch, Effects, Order, Sent};
-use slotline_worker::duty;
+use slotline_protocol::{ActionRef, Detail, Epoch, ExecutionId, Fence, Incarnation, RequestName, Timestamp};
+use slotline_scheduler::{Dispatch, Sent};
+use slotline_store::Request;
+use slotline_worker::duty::Order;
 
 use crate::history::Fact;
 use crate::journal::{action_id, action_ref};
-use crate::plan::Terms;
+use crate::plan::{RequestPlan, Terms};
 use crate::seal;
 use crate::stage::Stage;
-use crate::wire::{ActionRow, Body, Purpose, Queue, Route, SessionId, Tag, Up};
+use crate::wire::{self, Body, Queue, Route, SessionId};
 
+/// The digest of every request: each name is of one body.
+const DIGEST: [u8; 32] = [1; 32];
+
+/// One publication, as it is before it is written out.
+#[derive(Debug)]
 pub(crate) enum Letter {
-    Hello(Body),
+    Greeting(Epoch),
     Orders {
         incarnation: Incarnation,
-        orders: Vec<duty::Order>,
+        orders: Vec<Order>,
+        is_mandatory: bool,
     },
     /// To an incarnation that has no token yet, by the nonce of its heartbeat.
     Introduction {
         incarnation: Incarnation,
         nonce: String,
-        hello: duty::Order,
-    },
-    Probe {
-        queue: Queue,
-        probe: Probe,
-    },
-    Ack {
-        queue: Queue,
-        tag: Tag,
+        hello: Order,
     },
     Said(Fact),
 }
 
 impl Letter {
     /// As a leader on this copy of the journal sends it.
-    pub(crate) fn send(self, session: SessionId, site: usize, ring: Option<&Ring>, stage: &mut Stage) {
+    pub(crate) fn send(
+        self,
+        purpose: Purpose,
+        session: SessionId,
+        site: usize,
+        ring: Option<&Ring>,
+        stage: &mut Stage,
+    ) {
+        let purpose = match purpose {
+            Purpose::Order(incarnation) => wire::Purpose::Order(incarnation),
+            Purpose::Other => wire::Purpose::Other,
+        };
         match self {
-            Self::Hello(body) => stage.publish(session, Route::Workers, Rc::new(body), false, Purpose::Other),
-            Self::Orders { incarnation, orders } => {
+            Self::Greeting(epoch) => {
+                stage.publish(session, Route::Workers, Rc::new(Body::Greeting(epoch)), false, purpose);
+            }
+            Self::Orders { incarnation, orders, is_mandatory } => {
                 for order in &orders {
                     note(order, site, stage);
                 }
                 let route = Route::To(Queue::Worker(incarnation));
                 let body = seal::order(ring, incarnation, None, orders);
-                stage.publish(session, route, Rc::new(body), true, Purpose::Order(incarnation));
+                stage.publish(session, route, Rc::new(body), is_mandatory, purpose);
             }
             Self::Introduction { incarnation, nonce, hello } => {
                 let route = Route::To(Queue::Worker(incarnation));
                 let body = seal::order(ring, incarnation, Some(nonce), vec![hello]);
-                stage.publish(session, route, Rc::new(body), true, Purpose::Order(incarnation));
+                stage.publish(session, route, Rc::new(body), true, purpose);
             }
-            Self::Probe { queue, probe } => {
-                stage.publish(session, Route::To(queue), Rc::new(Body::Probe(probe)), false, Purpose::Other);
-            }
-            Self::Ack { queue, tag } => stage.send(session, Up::Ack { queue, tag }),
             Self::Said(fact) => stage.record_of(site, fact),
         }
     }
 }
 
-fn note(order: &duty::Order, site: usize, stage: &mut Stage) {
+fn note(order: &Order, site: usize, stage: &mut Stage) {
     match order {
-        duty::Order::Scheduled(order) => stage.record_of(
+        Order::Scheduled(order) => stage.record_of(
             site,
             Fact::Dispatched { execution: order.execution_id, attempt: order.attempt, fence: order.fence },
         ),
-        duty::Order::Recorded(order) => {
+        Order::Recorded(order) => {
             for (execution, attempt) in &order.attempts {
                 stage.record_of(site, Fact::Recorded { execution: *execution, attempt: *attempt });
             }
@@ -86,77 +99,103 @@ fn note(order: &duty::Order, site: usize, stage: &mut Stage) {
     }
 }
 
-/// All that letters are written from.
-pub(crate) struct Mailbag<'a> {
+/// Writes the letters of one term.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
     pub(crate) epoch: Epoch,
     pub(crate) terms: Terms,
-    pub(crate) actions: &'a BTreeMap<ActionId, ActionRow>,
-    pub(crate) bodies: &'a BTreeMap<ExecutionId, usize>,
-    pub(crate) stage: &'a Stage,
     pub(crate) journal: Lineage,
     pub(crate) wants_accounts: bool,
 }
 
-impl Mailbag<'_> {
-    pub(crate) fn write(&self, effects: &Effects, introductions: Vec<(Incarnation, String, u64)>) -> Vec<Letter> {
-        let mut letters = Vec::new();
-        if effects.hello.is_some() {
-            letters.push(Letter::Hello(Body::Greeting(self.epoch)));
+impl Writer {
+    pub(crate) fn write(&self, letters: Letters, actions: &BTreeMap<ActionRef, Arc<Registered>>) -> Mail<Letter> {
+        let mut mail = Mail { publications: Vec::new(), later: Vec::new(), dead: Vec::new() };
+        if letters.hello.is_some() {
+            mail.publications.push((Letter::Greeting(self.epoch), Purpose::Other));
         }
-        for (incarnation, n) in &effects.greetings {
-            letters.push(Letter::Orders { incarnation: *incarnation, orders: vec![self.hello(*n, false)] });
-        }
-        let mut by_worker: BTreeMap<Incarnation, Vec<duty::Order>> = BTreeMap::new();
-        for Sent { incarnation, n, order } in &effects.orders {
-            by_worker.entry(*incarnation).or_default().extend(self.order(*n, order));
+        let to = |incarnation, orders| {
+            (Letter::Orders { incarnation, orders, is_mandatory: true }, Purpose::Order(incarnation))
+        };
+        let greet = |(incarnation, n)| to(incarnation, vec![Order::Hello(self.hello(n, false))]);
+        mail.publications.extend(letters.greetings.into_iter().map(greet));
+        let mut by_worker: BTreeMap<Incarnation, Vec<Order>> = BTreeMap::new();
+        for Sent { incarnation, n, order } in letters.orders {
+            let order = self.order(n, order, &letters.requests, actions);
+            by_worker.entry(incarnation).or_default().extend(order);
         }
         for (incarnation, orders) in by_worker {
-            let same =
-                |one: &duty::Order, other: &duty::Order| std::mem::discriminant(one) == std::mem::discriminant(other);
-            for run in orders.chunk_by(same) {
-                letters.push(Letter::Orders { incarnation, orders: run.to_vec() });
+            for run in in_runs(orders) {
+                let is_recorded = matches!(run[..], [Order::Recorded(_), ..]);
+                let when = if is_recorded { &mut mail.later } else { &mut mail.publications };
+                when.push(to(incarnation, run));
             }
         }
-        letters.extend(introductions.into_iter().map(|(incarnation, nonce, n)| Letter::Introduction {
-            incarnation,
-            nonce,
-            hello: self.hello(n, false),
+        for (incarnation, nonce, n) in letters.introductions {
+            let letter = Letter::Introduction { incarnation, nonce, hello: Order::Hello(self.hello(n, false)) };
+            mail.publications.push((letter, Purpose::Order(incarnation)));
+        }
+        mail.later.extend(self.resends(letters.missing));
+        mail.later.extend(letters.namesakes.into_iter().map(greet));
+        mail.later.extend(letters.refused_workers.into_iter().map(|(incarnation, reason, n)| {
+            to(incarnation, vec![Order::Hello(Hello { refused: Some(reason), ..self.hello(n, false) })])
         }));
-        letters
+        let said = |fact: fn(Arc<str>) -> Fact, request: &Request| (Letter::Said(fact(id_of(request))), Purpose::Other);
+        let answers =
+            letters.accepted.iter().map(|(asked, _, _)| said(|request| Fact::Answered { request }, &asked.request));
+        mail.publications.extend(answers);
+        let turned =
+            letters.refused.iter().map(|turned| said(|request| Fact::Refused { request }, &turned.asked.request));
+        mail.publications.extend(turned);
+        mail
     }
 
-    fn order(&self, n: u64, order: &Order) -> Option<duty::Order> {
+    fn resends(&self, missing: Vec<(u64, Missing)>) -> Vec<(Letter, Purpose)> {
+        let mut by_worker: BTreeMap<Incarnation, Vec<Order>> = BTreeMap::new();
+        for (n, Missing { incarnation, key, action_ref, first, last }) in missing {
+            let order = Order::Resend(Resend {
+                epoch: self.epoch,
+                n,
+                execution_id: key.0,
+                action_ref,
+                attempt: key.1,
+                first_sequence: first,
+                last_sequence: last,
+            });
+            by_worker.entry(incarnation).or_default().push(order);
+        }
+        let letter = |(incarnation, orders)| Letter::Orders { incarnation, orders, is_mandatory: false };
+        by_worker.into_iter().map(|one| (letter(one), Purpose::Other)).collect()
+    }
+
+    fn order(
+        &self,
+        n: u64,
+        order: slotline_scheduler::Order,
+        requests: &BTreeMap<ExecutionId, Arc<Request>>,
+        actions: &BTreeMap<ActionRef, Arc<Registered>>,
+    ) -> Option<Order> {
         let epoch = self.epoch;
         Some(match order {
-            Order::Lost => self.hello(n, true),
-            Order::Recorded { attempts } => duty::Order::Recorded(Recorded { epoch, n, attempts: attempts.clone() }),
-            Order::Cancel { key: (execution_id, attempt), fence, reason } => duty::Order::Cancel(Cancel {
-                epoch,
-                n,
-                execution_id: *execution_id,
-                attempt: *attempt,
-                fence: *fence,
-                if_not_started: false,
-                grace_seconds: None,
-                reason: reason.clone(),
-            }),
-            Order::Recall { key: (execution_id, attempt), fence } => duty::Order::Recall(Recall {
-                epoch,
-                n,
-                execution_id: *execution_id,
-                attempt: *attempt,
-                fence: *fence,
-                reason: String::new(),
-            }),
-            Order::Dispatch(dispatch) => {
-                let number = *self.bodies.get(&dispatch.id)?;
-                duty::Order::Scheduled(self.scheduled(n, dispatch, number))
+            slotline_scheduler::Order::Lost => Order::Hello(self.hello(n, true)),
+            slotline_scheduler::Order::Recorded { attempts } => Order::Recorded(Recorded { epoch, n, attempts }),
+            slotline_scheduler::Order::Cancel { key: (execution_id, attempt), fence, reason } => {
+                let (if_not_started, grace_seconds) = (false, None);
+                Order::Cancel(Cancel { epoch, n, execution_id, attempt, fence, if_not_started, grace_seconds, reason })
+            }
+            slotline_scheduler::Order::Recall { key: (execution_id, attempt), fence } => {
+                Order::Recall(Recall { epoch, n, execution_id, attempt, fence, reason: String::new() })
+            }
+            slotline_scheduler::Order::Dispatch(dispatch) => {
+                let request = requests.get(&dispatch.id)?;
+                let action = actions.get(&dispatch.action_ref);
+                Order::Scheduled(self.scheduled(n, dispatch, request, action.map(|action| &**action)))
             }
         })
     }
 
-    fn scheduled(&self, n: u64, dispatch: &Dispatch, number: usize) -> Scheduled {
-        let policy = self.actions.get(&dispatch.action).map(|row| &row.policy);
+    fn scheduled(&self, n: u64, dispatch: Dispatch, request: &Request, action: Option<&Registered>) -> Scheduled {
+        let policy = action.map(|registered| &registered.action.policy);
         Scheduled {
             epoch: self.epoch,
             n,
@@ -165,24 +204,24 @@ impl Mailbag<'_> {
             counts_as: message::grant(dispatch.counts_as, dispatch.attempt),
             fence: dispatch.fence,
             action_id: dispatch.action,
-            action_ref: dispatch.action_ref.clone(),
-            parameters: self.stage.parameters[number].clone(),
+            action_ref: dispatch.action_ref,
+            parameters: request.parameters.clone(),
             timeout_seconds: policy.and_then(|policy| policy.timeout),
             start_timeout_seconds: policy.and_then(|policy| policy.start_timeout),
             stall_timeout_seconds: policy.and_then(|policy| policy.stall_timeout),
-            progress: Detail::default(),
+            progress: request.detail,
             starts_after: dispatch.starts_after,
             scheduled_at: dispatch.scheduled_at,
-            concurrency_key: dispatch.key.clone(),
-            message_id: None,
+            concurrency_key: dispatch.key,
+            message_id: request.name.as_ref().map(|name| name.as_text().to_owned()),
             continue_when_isolated: policy.is_some_and(|policy| policy.on_isolation == OnIsolation::Continue),
             correlation_id: None,
             trace_id: None,
         }
     }
 
-    fn hello(&self, n: u64, lost: bool) -> duty::Order {
-        duty::Order::Hello(Hello {
+    fn hello(&self, n: u64, lost: bool) -> Hello {
+        Hello {
             epoch: self.epoch,
             n,
             lease_seconds: Some(self.terms.lease),
@@ -192,13 +231,56 @@ impl Mailbag<'_> {
             journal: Some(self.journal),
             account: self.wants_accounts,
             refused: None,
-        })
+        }
     }
 }
 
+/// What travels together: those of one type that follow each other.
+fn in_runs(orders: Vec<Order>) -> Vec<Vec<Order>> {
+    let mut runs: Vec<Vec<Order>> = Vec::new();
+    for order in orders {
+        let kind = std::mem::discriminant(&order);
+        match runs.last_mut() {
+            Some(run) if run.last().is_some_and(|last| std::mem::discriminant(last) == kind) => run.push(order),
+            _ => runs.push(vec![order]),
+        }
+    }
+    runs
+}
+
 /// What names a request in its parameters.
-pub(crate) fn parameters(number: usize) -> std::sync::Arc<RawValue> {
+pub(crate) fn parameters(number: usize) -> Arc<RawValue> {
     RawValue::from_string(number.to_string()).expect("a number is JSON").into()
+}
+
+/// The request of this number, as a leader reads it.
+pub(crate) fn request(plan: &RequestPlan, parameters: Arc<RawValue>) -> Arc<Request> {
+    Arc::new(Request {
+        name: Some(RequestName::new(None, &plan.id)),
+        digest: DIGEST,
+        parameters,
+        timeout: None,
+        detail: Detail::default(),
+        correlation_id: None,
+        trace_id: None,
+        source: None,
+        reply_to: Some("publisher".to_owned()),
+        reply: Reply::Accepted,
+    })
+}
+
+/// How every request comes.
+pub(crate) fn came() -> Arc<Came> {
+    Arc::new(Came { properties: Properties::default(), routing_key: String::new(), is_array: false })
+}
+
+/// Of an execution, the number of its request.
+pub(crate) fn number(request: &Request) -> usize {
+    request.parameters.get().parse().expect("a request's number")
+}
+
+fn id_of(request: &Request) -> Arc<str> {
+    request.name.as_ref().map_or_else(|| "".into(), |name| name.as_text().into())
 }
 
 /// A dispatch as the first leader would write it, by hand.
@@ -206,7 +288,7 @@ pub(crate) fn chained(
     n: u64,
     (execution_id, attempt): AttemptKey,
     starts_after: Option<AttemptKey>,
-    parameters: std::sync::Arc<RawValue>,
+    parameters: Arc<RawValue>,
 ) -> Scheduled {
     Scheduled {
         epoch: Epoch(1),

@@ -1,5 +1,5 @@
-//! The production scheduler, and the worker's driver with its duty book, in a hostile, deterministic world: one seed, virtual
-//! time.
+//! The production scheduler, the leader with its marks of the journal, and the worker's driver with its duty book, in a
+//! hostile, deterministic world: one seed, virtual time.
 //!
 //! `SEED=n cargo sim` runs one seed and shows what happened; `SEEDS=n` runs that many, `FIRST=n` those from there on. A failure prints its seed and a
 //! trace that was made as short as it gets. The pure machines are the real ones, and so is the encoder of messages in some of

@@ -5,7 +5,7 @@
 
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Progress, Returned, StatusChanged};
-use slotline_protocol::proof::{Ring, SECRET_BYTES, Secret, Verdict};
+use slotline_protocol::proof::{Ring, SECRET_BYTES, Secret, Speaker, Verdict};
 use slotline_worker::duty::Order;
 
 use crate::codec::{self, Written};
@@ -31,7 +31,8 @@ pub(crate) fn order(ring: Option<&Ring>, incarnation: Incarnation, nonce: Option
 
 /// What a leader makes of a report.
 pub(crate) enum Heard {
-    Believed(Box<Body>),
+    /// By this incarnation, if any has proved to have said it.
+    Believed(Box<Body>, Option<Incarnation>),
     /// Its incarnation is to be introduced by this nonce.
     Stranger(Incarnation, String),
 }
@@ -51,7 +52,11 @@ pub(crate) fn hear(ring: &Ring, written: &Written, stage: &mut Stage) -> Vec<Hea
                 if written.is_lie {
                     stage.record(Fact::Believed { lie: crate::broker::kind(&body) });
                 }
-                heard.push(Heard::Believed(body.into()));
+                let by = match speaker {
+                    Speaker::Worker(by) => Some(by),
+                    _ => of,
+                };
+                heard.push(Heard::Believed(body.into(), by));
             }
             (Verdict::Introduced { nonce }, Some(of)) => heard.push(Heard::Stranger(of, nonce.to_owned())),
             (Verdict::Introduced { .. } | Verdict::Refused, _) => {}
@@ -75,6 +80,7 @@ fn speaks_of(body: &Body) -> (&'static str, Option<Incarnation>) {
         | Body::Orders(_)
         | Body::Probe(_)
         | Body::Several(_)
+        | Body::Of(..)
         | Body::Written(_) => unreachable!("that is no report: {body:?}"),
     }
 }

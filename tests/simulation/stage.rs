@@ -8,15 +8,17 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
+use slotline_executor::leader::Came;
+use slotline_protocol::ExecutionId;
 use slotline_protocol::proof::Secret;
+use slotline_store::{Known, Request};
 
 use crate::chance::Chance;
-use crate::checker::{Checker, Violation};
+use crate::checker::{Checker, Rule, Violation};
 use crate::clock::{MS, Micros, SECOND};
 use crate::faults::{Node, Rates};
 use crate::history::{Entry, Fact, RequestId};
-use crate::mail::parameters;
+use crate::mail::{came, parameters, request};
 use crate::plan::{Mistake, Plan, RequestPlan};
 use crate::process::Step;
 use crate::wire::{Answer, Ask, Body, DbId, Down, LANES, Purpose, Queue, Route, SessionId, Up};
@@ -84,7 +86,7 @@ pub(crate) enum Event {
         executor: usize,
         life: u32,
         session: SessionId,
-        known: Option<Vec<Option<slotline_protocol::ExecutionId>>>,
+        known: Option<Vec<Option<Known>>>,
     },
     Wake {
         node: Node,
@@ -264,10 +266,12 @@ pub(crate) struct Stage {
     pub(crate) secret: Option<Secret>,
     /// A proof that anybody can have seen.
     pub(crate) overheard: Option<String>,
-    /// What was planned for each request, what it is called, and what an attempt of it is handed.
+    /// What was planned for each request, and what it is called.
     pub(crate) plans: Rc<[RequestPlan]>,
     pub(crate) requests: Vec<RequestId>,
-    pub(crate) parameters: Vec<Arc<RawValue>>,
+    /// Each as a leader reads it, and how all of them come.
+    pub(crate) read: Vec<Arc<Request>>,
+    pub(crate) came: Arc<Came>,
     /// Operations that were carried out, and on which copy of the journal.
     pub(crate) operated: Vec<(usize, usize)>,
     /// Who is struck between two of its effects; the world sees to it when the turn is over.
@@ -307,7 +311,8 @@ impl Stage {
             overheard: None,
             plans: plan.requests.clone().into(),
             requests: plan.requests.iter().map(|request| request.id.clone()).collect(),
-            parameters: (0..plan.requests.len()).map(parameters).collect(),
+            read: plan.requests.iter().enumerate().map(|(number, one)| request(one, parameters(number))).collect(),
+            came: came(),
             operated: Vec::new(),
             struck: None,
             sessions: Vec::new(),
@@ -380,6 +385,17 @@ impl Stage {
             self.trace(|| format!("  {:?}", entry.fact));
             self.history.get_or_insert_default().push(entry);
         }
+    }
+
+    /// The record of an execution has a number that does not follow the one before.
+    pub(crate) fn misnumbered(&mut self, execution: ExecutionId, number: u64) {
+        let detail = format!("event {number} of execution {execution} is written behind another than the one before");
+        self.violation.get_or_insert(Violation {
+            rule: Rule::EventsAreGapFree,
+            at: self.now,
+            execution: Some(execution),
+            detail,
+        });
     }
 
     /// The same, of this copy of the journal or of its leader.

@@ -1,11 +1,12 @@
 //! What travels: between daemons and the broker, and between leaders and the journal.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use slotline_executor::leader::{Mark, Marks};
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Probe, Progress, Returned, StatusChanged};
-use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Incarnation, Policy, Timestamp};
-use slotline_scheduler::{Counters, Snapshot};
+use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
+use slotline_store::{Batch, Recovered, Request, Rewind, Standing};
 use slotline_worker::duty::Order;
 
 use crate::clock::Micros;
@@ -77,6 +78,8 @@ pub(crate) enum Body {
     Several(Vec<Rc<Body>>),
     /// Reports or orders of one type, as bytes.
     Written(Box<Written>),
+    /// What this incarnation says of its attempts, where messages travel as values and nothing proves it.
+    Of(Incarnation, Rc<Body>),
 }
 
 /// To the broker.
@@ -104,8 +107,11 @@ pub(crate) enum Up {
     Delete {
         queue: Queue,
     },
-    /// Leaves a mark of the journal.
-    Mark(Mark),
+    /// Leaves a mark of the journal. `asks`: whether it was taken.
+    Mark {
+        mark: Rc<Mark>,
+        asks: bool,
+    },
     ReadMarks,
     Close,
 }
@@ -113,37 +119,25 @@ pub(crate) enum Up {
 /// From the broker.
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
-    Leading { epoch: Epoch },
-    Serving { incarnation: Incarnation },
-    Delivered { queue: Queue, tag: Tag, body: Rc<Body> },
-    Confirmed { seq: u64, verdict: Verdict },
-    Marks(Vec<Mark>),
-    Marked(Mark),
+    Leading {
+        epoch: Epoch,
+    },
+    Serving {
+        incarnation: Incarnation,
+    },
+    Delivered {
+        queue: Queue,
+        tag: Tag,
+        body: Rc<Body>,
+    },
+    Confirmed {
+        seq: u64,
+        verdict: Verdict,
+    },
+    Marks(Rc<Marks>),
+    /// Whether a mark was taken.
+    Marked(bool),
     Closed,
-}
-
-/// How far a journal has come, where it outlives the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) generation: u64,
-    pub(crate) epoch: Epoch,
-    pub(crate) batch: i64,
-    pub(crate) next: Counters,
-    pub(crate) reserved: Counters,
-    /// Which copy of the journal it is of.
-    pub(crate) site: usize,
-    /// Copies that another has taken the place of, by bit.
-    pub(crate) retired: u64,
-}
-
-impl Mark {
-    /// Whether another leader that counts left the other.
-    pub(crate) fn is_beside(&self, other: &Self) -> bool {
-        other.epoch > self.epoch
-            || other.epoch == self.epoch && other.site != self.site
-            || other.generation > self.generation
-            || other.retired & (1 << self.site) != 0
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,23 +165,33 @@ pub(crate) enum Purpose {
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     Lead,
-    Recover,
-    Commit(Box<Batch>),
-    /// Whether the leader doubts the journal.
-    Judge {
-        doubt: bool,
+    Stand,
+    /// Why the leader doubts the journal, if it does.
+    TakeTerms {
+        doubt: Option<String>,
     },
+    Recover,
+    Commit(Box<Commit>),
     /// The journal is older than something shows.
     Doubt {
+        reason: String,
         above: Epoch,
     },
     /// All that it may have forgotten is known.
-    Settle {
-        generation: u64,
-        next: Counters,
-    },
+    Settle(Box<Rewind>),
     Ping,
     Close,
+}
+
+/// A batch, and what is read with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Commit {
+    /// By true time.
+    pub(crate) cut_at: Micros,
+    pub(crate) epoch: Epoch,
+    pub(crate) batch: Batch,
+    /// Executions whose requests its letters lack.
+    pub(crate) lacking: Vec<ExecutionId>,
 }
 
 /// What it is answered. An error also means that the session is over.
@@ -198,78 +202,11 @@ pub(crate) enum Answer {
         epoch: Epoch,
         at: Timestamp,
     },
+    Stands(Box<Standing>),
     Recovered(Box<Recovered>),
-    Committed {
-        batch: i64,
-    },
+    /// With the requests that were asked for.
+    Committed(Vec<(ExecutionId, Arc<Request>)>),
     Noted,
     Pong,
     Failed,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct ActionRow {
-    pub(crate) id: ActionId,
-    pub(crate) action_ref: ActionRef,
-    pub(crate) policy: Rc<Policy>,
-    pub(crate) paused: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Batch {
-    /// By true time.
-    pub(crate) cut_at: Micros,
-    pub(crate) epoch: Epoch,
-    pub(crate) number: i64,
-    pub(crate) counters: Counters,
-    pub(crate) actions: Vec<ActionRow>,
-    /// With the number of the request each answers.
-    pub(crate) accepted: Vec<(Snapshot, usize)>,
-    /// As accepted, of executions that were taken over from their workers.
-    pub(crate) recovered: Vec<(Snapshot, usize)>,
-    pub(crate) live: Vec<Snapshot>,
-    pub(crate) settled: Vec<(ExecutionId, slotline_protocol::Status)>,
-    pub(crate) ended: Vec<Incarnation>,
-    pub(crate) attempts: usize,
-}
-
-impl Batch {
-    /// Whether nothing but the counters would be written.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.actions.is_empty()
-            && self.accepted.is_empty()
-            && self.recovered.is_empty()
-            && self.live.is_empty()
-            && self.settled.is_empty()
-            && self.ended.is_empty()
-            && self.attempts == 0
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Recovered {
-    pub(crate) actions: Vec<ActionRow>,
-    pub(crate) live: Vec<Snapshot>,
-    pub(crate) ended: Vec<Incarnation>,
-    pub(crate) counters: Counters,
-    /// Which request each execution answers.
-    pub(crate) requests: BTreeMap<ExecutionId, usize>,
-    pub(crate) standing: Standing,
-}
-
-/// Where the journal stood before this leader.
-#[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    pub(crate) generation: u64,
-    pub(crate) rewound_below: ExecutionId,
-    pub(crate) former: (Epoch, i64),
-    /// `Some(true)`: a leader doubted it, and did not settle that.
-    pub(crate) doubt: Option<bool>,
-    pub(crate) floor: Counters,
-    /// Executions from the floor on that have settled.
-    pub(crate) settled: Vec<ExecutionId>,
-    /// Which copy of the journal this is.
-    pub(crate) site: usize,
-    /// Which life of the server this is.
-    pub(crate) life: u32,
 }

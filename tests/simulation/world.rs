@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 
 use crate::broker::Broker;
 use crate::chance::Chance;
@@ -11,13 +10,13 @@ use crate::clock::{MS, Micros, SECOND};
 use crate::executor::Executor;
 use crate::faults::{Blow, Node, Rates};
 use crate::history::{Entry, Fact};
-use crate::journal::{Journal, action_id, action_ref};
+use crate::journal::Journal;
 use crate::liar::{self, Known};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::publisher::Publisher;
 use crate::stage::{CALL_DEADLINE, Event, Side, Stage, Strike, Why};
-use crate::wire::{ActionRow, Answer};
+use crate::wire::Answer;
 use crate::worker::Worker;
 
 /// How long all must stay quiet, for what is late to come out.
@@ -72,7 +71,7 @@ impl World {
     pub(crate) fn new(plan: Plan, is_traced: bool) -> Self {
         let mut stage = Stage::new(&plan, is_traced);
         let policies: Vec<_> = plan.actions.iter().map(|action| action.policy.clone()).collect();
-        let journal = Journal::new(&policies, &mut stage);
+        let journal = Journal::new(&policies, plan.terms.lease, &mut stage);
         let mut world = Self {
             broker: Broker::new(plan.requests.len()),
             journals: vec![journal],
@@ -338,7 +337,7 @@ impl World {
                         None => self.stage.after(500 * MS, Event::LookUp { executor, life, session }),
                         Some(known) => {
                             if let Some(term) = self.executors[executor].term() {
-                                term.admit(session, &known, &mut self.stage);
+                                term.found(session, known, &mut self.stage);
                             }
                             self.executors[executor].turn(&mut self.stage);
                         }
@@ -348,7 +347,10 @@ impl World {
             Event::Wake { node, life, at } => {
                 if self.is_there(node, life) {
                     match node {
-                        Node::Executor(index) => self.executors[index].wake(at, &mut self.stage),
+                        Node::Executor(index) => {
+                            self.executors[index].wake(at, &mut self.stage);
+                            self.restart_if_gone(index, life);
+                        }
                         Node::Worker(index) => {
                             self.workers[index].wake(at, &mut self.processes, &mut self.stage);
                         }
@@ -407,7 +409,10 @@ impl World {
             return;
         }
         match owner {
-            Node::Executor(index) => self.executors[index].hear(session, down, &mut self.stage),
+            Node::Executor(index) => {
+                self.executors[index].hear(session, down, &mut self.stage);
+                self.restart_if_gone(index, life);
+            }
             Node::Worker(index) => self.workers[index].hear(session, down, &mut self.processes, &mut self.stage),
             Node::Publisher => self.publisher.hear(session, down, &mut self.stage),
         }
@@ -418,7 +423,10 @@ impl World {
         let (owner, life) = (self.stage.sessions[session].owner, self.stage.sessions[session].life);
         if self.stage.sessions[session].client_up && self.is_there(owner, life) {
             match owner {
-                Node::Executor(index) => self.executors[index].lost(session, &mut self.stage),
+                Node::Executor(index) => {
+                    self.executors[index].lost(session, &mut self.stage);
+                    self.restart_if_gone(index, life);
+                }
                 Node::Worker(index) => self.workers[index].lost(session, &mut self.processes, &mut self.stage),
                 Node::Publisher => self.publisher.lost(session, &mut self.stage),
             }
@@ -519,16 +527,10 @@ impl World {
             return;
         }
         let operation = &self.plan.operations[index];
-        let row = ActionRow {
-            id: action_id(operation.action),
-            action_ref: action_ref(operation.action),
-            policy: Rc::new(operation.policy.clone()),
-            paused: operation.paused,
-        };
         if self.executors[executor].site == self.site()
             && let Some(term) = self.executors[executor].term()
         {
-            term.put(index, row, &mut self.stage);
+            term.put(index, operation, &mut self.stage);
             self.executors[executor].turn(&mut self.stage);
         }
     }
@@ -670,7 +672,11 @@ impl World {
         arrivals.into_iter().for_each(|event| self.stage.at(now, event));
         wakes.into_iter().for_each(|event| self.stage.at(now, event));
         match node {
-            Node::Executor(index) if self.executors[index].is_up => self.executors[index].turn(&mut self.stage),
+            Node::Executor(index) if self.executors[index].is_up => {
+                let life = self.executors[index].life;
+                self.executors[index].turn(&mut self.stage);
+                self.restart_if_gone(index, life);
+            }
             Node::Worker(index) if self.workers[index].is_up => {
                 self.workers[index].turn(&mut self.processes, &mut self.stage);
             }
