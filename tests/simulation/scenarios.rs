@@ -525,6 +525,25 @@ fn of_two_primaries_the_newer_goes_on_with_what_the_older_gave() {
 }
 
 #[test]
+fn of_two_primaries_the_newer_gives_no_number_that_the_older_commits_as_it_goes_on() {
+    // The first ends while the primary stands still: that the second has its slot is on its way there, and the replica knows
+    // nothing of it.
+    let mut plan = Plan::calm(1, 1, 3);
+    plan.actions[0].policy.run_ahead = 0;
+    let long = [9 * SECOND, 5 * SECOND, SECOND];
+    plan.requests.iter_mut().zip(long).for_each(|(request, runs_for)| request.runs_for = Some(runs_for));
+    let fault = |at, lasts, blow| Fault { at: at * SECOND, lasts: lasts * SECOND, blow };
+    let faults = vec![fault(8, 60, Blow::JournalFreezes), fault(15, 10, Blow::TwoPrimaries)];
+    let scene = Scene::new(Plan { faults, ..plan }).end();
+    let fences = scene.facts().filter_map(|fact| match fact {
+        Fact::Granted { execution: ExecutionId(2), fence, .. } => Some(*fence),
+        _ => None,
+    });
+    let fences: Vec<_> = fences.collect();
+    assert!(matches!(fences[..], [newer, older] if newer != older), "{fences:?}");
+}
+
+#[test]
 fn rewound_journal_runs_again_what_it_does_not_know_to_be_over_and_under_another_number() {
     let mut plan = Plan::calm(1, 1, 2);
     plan.requests.iter_mut().for_each(|request| request.runs_for = Some(5 * SECOND));

@@ -45,8 +45,8 @@ pub(super) async fn enter(context: &TermContext, leadership: &mut Leadership) ->
         Judgement::Sound { skips } => {
             context.notice.set_doubt(None);
             if *skips {
-                tracing::warn!(%epoch, "the database was restarted and the last leader took no leave: the numbers it may \
-                    have given since its last mark are skipped");
+                tracing::warn!(%epoch, "the numbers that the last leader may have given since its last mark are skipped: the \
+                    database was restarted and that leader took no leave, or this is another copy of the journal");
             }
         }
         Judgement::Doubted(reason) if marks.epoch() >= epoch => {
