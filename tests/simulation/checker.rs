@@ -141,6 +141,8 @@ struct Live {
     /// Where it stood last.
     place: Option<i64>,
     lease: Option<(Fence, u32)>,
+    /// That lease was taken over from the worker which holds it, whatever slots there were.
+    is_adopted: bool,
     /// Out at a worker without a slot, and the widest rules that have held since it was sent.
     ahead: Option<(Ahead, Rules)>,
     /// Those who came back in front of it after it was sent.
@@ -156,6 +158,7 @@ impl Live {
             waits: None,
             place: None,
             lease: None,
+            is_adopted: false,
             ahead: None,
             passes: BTreeSet::new(),
         }
@@ -507,6 +510,7 @@ impl Checker {
         let live = self.live(id)?;
         (live.waits, live.ahead) = (None, None);
         live.lease = Some((fence, attempt));
+        live.is_adopted = true;
         let (action_ref, key) = (live.action.clone(), live.key.clone());
         if let Some(action) = self.journal.actions.get_mut(&action_ref) {
             action.leases.insert(id, key);
@@ -534,6 +538,7 @@ impl Checker {
         let waited = live.waits.take();
         live.place = Some(place);
         let before = live.lease.replace((fence, attempt));
+        live.is_adopted = false;
         let (action_ref, key) = (live.action.clone(), live.key.clone());
         let ahead = live.ahead.take();
         if let Some((ahead, rules)) = ahead {
@@ -657,15 +662,16 @@ impl Checker {
         })?;
         let Some(action) = self.journal.actions.get_mut(&action_ref) else { return Ok(()) };
         action.leases.insert(id, key.clone());
-        let of_key = action.leases.values().filter(|other| **other == key).count();
+        // What was taken over from its worker, perhaps one that waits for this very attempt, comes on top.
+        let is_counted = |id: &ExecutionId| !self.journal.live.get(id).is_some_and(|live| live.is_adopted);
+        let counted: Vec<_> = action.leases.iter().filter(|(id, _)| is_counted(id)).map(|(_, key)| key).collect();
+        let (count, of_key) = (counted.len(), counted.iter().filter(|other| ***other == key).count());
         // One leaves and one comes: under narrower rules there may be no more than there were.
         let exceeds = |now: Option<u32>, then: Option<u32>, count: usize| {
             then.zip(now).is_some_and(|(then, now)| count > then.max(now) as usize)
         };
         let (now, then) = (action.rules, widest);
-        let is_within =
-            !exceeds(now.limit, then.limit, action.leases.len()) && !exceeds(now.key_limit, then.key_limit, of_key);
-        let count = action.leases.len();
+        let is_within = !exceeds(now.limit, then.limit, count) && !exceeds(now.key_limit, then.key_limit, of_key);
         ensure(is_within, Rule::LimitHolds, Some(id), || {
             format!("{action_ref} has {count} leases, {of_key} of key {key:?}, under {now:?} and {then:?}")
         })?;

@@ -43,7 +43,7 @@ pub(crate) enum Letter {
     Introduction {
         incarnation: Incarnation,
         nonce: String,
-        hello: Order,
+        hello: Box<Order>,
     },
     Said(Fact),
 }
@@ -76,7 +76,7 @@ impl Letter {
             }
             Self::Introduction { incarnation, nonce, hello } => {
                 let route = Route::To(Queue::Worker(incarnation));
-                let body = seal::order(ring, incarnation, Some(nonce), vec![hello]);
+                let body = seal::order(ring, incarnation, Some(nonce), vec![*hello]);
                 stage.publish(session, route, Rc::new(body), true, purpose);
             }
             Self::Said(fact) => stage.record_of(site, fact),
@@ -132,7 +132,8 @@ impl Writer {
             }
         }
         for (incarnation, nonce, n) in letters.introductions {
-            let letter = Letter::Introduction { incarnation, nonce, hello: Order::Hello(self.hello(n, false)) };
+            let letter =
+                Letter::Introduction { incarnation, nonce, hello: Box::new(Order::Hello(self.hello(n, false))) };
             mail.publications.push((letter, Purpose::Order(incarnation)));
         }
         mail.later.extend(self.resends(letters.missing));

@@ -109,6 +109,22 @@ fn leases_that_were_granted_under_wider_rules_run_on_beside_one_that_was_sent_ah
 }
 
 #[test]
+fn what_was_taken_over_from_its_worker_runs_on_beside_one_that_was_sent_ahead() {
+    let (third, execution) = (request(3), ExecutionId(3));
+    let mut facts = two_in_line();
+    facts.extend([granted(1, 1), ahead(2, 2, 1), Fact::Dumped, Fact::Enqueued { request: third.clone() }]);
+    facts.push(Fact::Accepted { execution, request: third.clone(), action: action(), key: None });
+    // The journal forgets it, and its worker holds it: that it waits for the second no heartbeat says.
+    facts.extend([ahead(3, 3, 2), Fact::Rewound]);
+    facts.push(Fact::Recovered { execution, request: third, action: action(), key: None });
+    facts.push(Fact::Adopted { execution, attempt: 1, fence: Fence(3) });
+    let one_leaves = [released(1, 1), settled(1)];
+    assert_eq!(after(facts.clone(), one_leaves.clone().into_iter().chain([granted(2, 2)])), None);
+    let one_more = granted(2, 4);
+    assert_eq!(after(facts, one_leaves.into_iter().chain([back(2, 2), one_more])), Some(Rule::LimitHolds));
+}
+
+#[test]
 fn each_rule_is_broken_by_what_breaks_it() {
     let dispatched = Fact::Dispatched { execution: ExecutionId(1), attempt: 1, fence: Fence(1) };
     let recorded = Fact::Recorded { execution: ExecutionId(1), attempt: 1 };
