@@ -25,20 +25,16 @@ const TO_BE_RENAMED: &[(&str, &[&str])] = &[
     ("Accepted", &["protocol", "scheduler", "store"]),
     ("Action", &["protocol", "scheduler", "worker"]),
     ("Delivery", &["broker", "worker"]),
-    ("Ended", &["protocol", "scheduler"]),
-    ("Ending", &["scheduler", "worker"]),
-    ("Event", &["protocol", "scheduler"]),
     ("Exit", &["slotline", "worker"]),
     ("Json", &["protocol", "worker"]),
     ("Missing", &["executor", "scheduler"]),
     ("Notice", &["executor", "worker"]),
     ("Order", &["scheduler", "worker"]),
-    ("Phase", &["scheduler", "worker"]),
     ("Publication", &["broker", "worker"]),
     ("Recovered", &["scheduler", "store"]),
     ("Settled", &["protocol", "scheduler"]),
     ("Token", &["protocol", "scheduler"]),
-    ("Verdict", &["executor", "protocol", "scheduler"]),
+    ("Verdict", &["executor", "protocol"]),
 ];
 
 #[test]

@@ -250,8 +250,8 @@ fn log_bugs(effects: &Effects) {
             action.id = %action,
             attempt,
             fence = fence.map(|fence| fence.0),
-            phase = ?illegal.phase,
-            event = ?illegal.event,
+            state = ?illegal.state,
+            transition = ?illegal.transition,
             "a bug of the scheduler: a move that no input may cause was not made; the execution stands as it stood before"
         );
     }

@@ -21,7 +21,7 @@ use crate::key::LineKey;
 use crate::line::Line;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
-use crate::state::{AtWork, Event, Moved, Phase, Verdict};
+use crate::state::{AtWork, Consequence, Moved, StateKind, Transition};
 
 /// A predecessor that no worker knows: an attempt that is to start after it is handed back.
 pub(crate) const NOBODY: AttemptKey = (ExecutionId(0), 0);
@@ -80,7 +80,7 @@ impl Scheduler {
 
     fn lease_ahead(&mut self, id: ExecutionId, incarnation: Incarnation, after: Fence, now: Timestamp) {
         let assignment = self.next_assignment(incarnation, now);
-        if !self.issue(id, Event::SentAhead { assignment, after }, now) {
+        if !self.issue(id, Transition::SentAhead { assignment, after }, now) {
             return;
         }
         self.followers.insert(after, id);
@@ -100,7 +100,7 @@ impl Scheduler {
     pub(crate) fn fire(&mut self, after: Fence, now: Timestamp) {
         // Most attempts have no follower.
         let Some(id) = self.followers.get(&after).copied() else { return };
-        let Some(Moved { to: next, .. }) = self.apply(id, Event::Fired) else { return };
+        let Some(Moved { to: next, .. }) = self.apply(id, Transition::Fired) else { return };
         let execution = self.executions.live_mut(id);
         execution.orders.recall = None;
         let assignment = execution.assignment().expect("what has fired is at its worker");
@@ -112,7 +112,7 @@ impl Scheduler {
         self.holder_mut(incarnation).leases.insert(id);
         self.update_room(incarnation);
         self.effects.changed.insert(id);
-        if next == Phase::Scheduled {
+        if next == StateKind::Scheduled {
             self.announce(id, Status::Queued, Status::Scheduled, now);
         }
         if has_started {
@@ -126,7 +126,7 @@ impl Scheduler {
     pub(crate) fn take_back(&mut self, id: ExecutionId) {
         let ahead = self.executions.live(id).ahead().expect("what is taken back was sent ahead");
         let (worker, after) = (ahead.assignment.worker, ahead.after);
-        if self.apply(id, Event::AttemptEnded(Verdict::Requeue)).is_none() {
+        if self.apply(id, Transition::AttemptEnded(Consequence::Requeue)).is_none() {
             return;
         }
         self.unchain(id, worker, after);

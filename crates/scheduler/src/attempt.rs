@@ -12,7 +12,7 @@ use crate::execution::{Execution, judge};
 use crate::input::Outcome;
 use crate::scheduler::Scheduler;
 use crate::snapshot::Lease;
-use crate::state::{Assignment, Event, Moved, Phase, State, Verdict};
+use crate::state::{Assignment, Consequence, Moved, State, StateKind, Transition};
 use crate::view::lease_of;
 
 /// A worker's reason for handing an attempt back: it takes no more, whatever its last heartbeat reported.
@@ -23,7 +23,7 @@ const UNKNOWN_ACTION: &str = "unknown_action";
 const SHORTAGE: &str = "shortage";
 
 /// What is known of an attempt, or of a wait, that is over.
-pub(crate) struct Ending {
+pub(crate) struct EndDetails {
     /// As its worker reported; `None`: as was known before.
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) result: Option<Json>,
@@ -31,7 +31,7 @@ pub(crate) struct Ending {
     pub(crate) ended_at: Timestamp,
 }
 
-impl Ending {
+impl EndDetails {
     /// For an end that its worker did not report.
     pub(crate) fn without_result(error: Option<Failure>, ended_at: Timestamp) -> Self {
         Self { started_at: None, result: None, error, ended_at }
@@ -43,7 +43,7 @@ impl Scheduler {
         // The start of an attempt that is over here changes nothing.
         let Some(assignment) = self.assigned(key, fence) else { return };
         let (incarnation, is_known) = (assignment.worker, assignment.started_at.is_some());
-        if let Some(moved) = self.apply(key.0, Event::Started { at: Some(started_at) })
+        if let Some(moved) = self.apply(key.0, Transition::Started { at: Some(started_at) })
             && !(is_known && moved.from == moved.to)
         {
             self.effects.changed.insert(key.0);
@@ -53,7 +53,7 @@ impl Scheduler {
 
     /// Notes that the attempt which is out has begun.
     pub(crate) fn runs(&mut self, id: ExecutionId) {
-        match self.executions.live_mut(id).apply(Event::Started { at: None }) {
+        match self.executions.live_mut(id).apply(Transition::Started { at: None }) {
             Ok(moved) if moved.from != moved.to => _ = self.effects.changed.insert(id),
             Ok(_) => {}
             Err(illegal) => self.report(id, *illegal),
@@ -92,7 +92,7 @@ impl Scheduler {
         let limits = &self.actions.of(execution).limits;
         let verdict = judge(key.0, outcome.kind, execution.failures, limits, now);
         let Outcome { kind, result, error, started_at, ended_at } = outcome;
-        self.conclude(key.0, verdict, Some(kind), Ending { started_at, result, error, ended_at }, now);
+        self.conclude(key.0, verdict, Some(kind), EndDetails { started_at, result, error, ended_at }, now);
         if kind == OutcomeKind::Completed {
             self.fire(fence, now);
         }
@@ -118,7 +118,7 @@ impl Scheduler {
             self.forget(key, incarnation);
             return;
         }
-        let phase = self.executions.live(key.0).phase();
+        let kind = self.executions.live(key.0).kind();
         let is_ahead = self.executions.live(key.0).ahead().is_some();
         if is_ahead && started {
             // The attempt before it has completed; that completion and this return are repeated until recorded.
@@ -141,13 +141,13 @@ impl Scheduler {
             }
             _ => {}
         }
-        if phase == Phase::Ahead {
+        if kind == StateKind::Ahead {
             self.take_back(key.0);
         } else if started {
             self.runs(key.0);
             self.lose_attempt(key.0, false, "was handed back by its worker", now);
         } else {
-            self.conclude(key.0, Verdict::Requeue, None, Ending::without_result(None, now), now);
+            self.conclude(key.0, Consequence::Requeue, None, EndDetails::without_result(None, now), now);
         }
     }
 
@@ -177,9 +177,9 @@ impl Scheduler {
     pub(crate) fn conclude(
         &mut self,
         id: ExecutionId,
-        verdict: Verdict,
+        verdict: Consequence,
         outcome: Option<OutcomeKind>,
-        ending: Ending,
+        ending: EndDetails,
         now: Timestamp,
     ) {
         let execution = self.executions.live_mut(id);
@@ -187,7 +187,7 @@ impl Scheduler {
         let after = execution.ahead().map(|ahead| ahead.after);
         let mut lease = lease_of(execution, &self.workers).expect("what ends is out");
         lease.started_at = ending.started_at.or(lease.started_at);
-        let Moved { from, to: next } = match execution.apply(Event::AttemptEnded(verdict)) {
+        let Moved { from, to: next } = match execution.apply(Transition::AttemptEnded(verdict)) {
             Ok(moved) => moved,
             Err(illegal) => return self.report(id, *illegal),
         };
@@ -203,7 +203,7 @@ impl Scheduler {
             self.leave_line(id);
         }
         let incarnation = lease.incarnation;
-        if let Phase::Done(status) = next {
+        if let StateKind::Done(status) = next {
             self.settle(id, from.status(), status, Some(lease), ending, now);
         } else {
             if let Some(outcome) = outcome {
@@ -221,24 +221,24 @@ impl Scheduler {
         self.offer(action_id);
     }
 
-    /// Records an attempt that did not settle its execution. `from`: the execution's phase before the attempt ended.
+    /// Records an attempt that did not settle its execution. `from`: the execution's state before the attempt ended.
     fn note_attempt(
         &mut self,
         id: ExecutionId,
         attempt: u32,
         mut lease: Lease,
         outcome: OutcomeKind,
-        from: Phase,
-        ending: Ending,
+        from: StateKind,
+        ending: EndDetails,
     ) {
-        if outcome == OutcomeKind::Lost && from == Phase::Running {
+        if outcome == OutcomeKind::Lost && from == StateKind::Running {
             // Only a heartbeat has shown that it began, and the time was lost with its worker: it began no sooner than
             // its grant.
             lease.started_at.get_or_insert(lease.scheduled_at);
         }
         let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();
         self.executions.live_mut(id).tried += u32::from(has_begun);
-        let Ending { result, error, ended_at, .. } = ending;
+        let EndDetails { result, error, ended_at, .. } = ending;
         self.effects.attempts.push(AttemptEnded { id, attempt, lease, outcome, result, error, ended_at });
     }
 
@@ -249,7 +249,7 @@ impl Scheduler {
         from: Status,
         status: Status,
         lease: Option<Lease>,
-        ending: Ending,
+        ending: EndDetails,
         now: Timestamp,
     ) {
         self.announce(id, from, status, now);
@@ -260,7 +260,7 @@ impl Scheduler {
         self.effects.changed.remove(&id);
         let action = self.actions.of_mut(&execution);
         action.total_completed += 1;
-        let Ending { result, mut error, ended_at, .. } = ending;
+        let EndDetails { result, mut error, ended_at, .. } = ending;
         if status == Status::Completed {
             error = None;
         } else if status == Status::Cancelled && error.is_none() {

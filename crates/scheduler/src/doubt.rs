@@ -31,7 +31,7 @@ use crate::effect::Recovered;
 use crate::execution::Execution;
 use crate::orders::{FORMER, OrderNumbers, UNSENT};
 use crate::scheduler::{Counters, Scheduler};
-use crate::state::{Assignment, Event, Phase};
+use crate::state::{Assignment, StateKind, Transition};
 
 /// How far above the journal's own numbers those that a worker shows may be: what is further is not believed.
 const BELIEVED: i64 = 1 << 40;
@@ -280,7 +280,7 @@ impl Scheduler {
         });
         let id = shown.execution_id;
         let known = self.executions.get(&id).map(|execution| {
-            (execution.phase(), execution.assignment().map(|assignment| assignment.fence), execution.attempt)
+            (execution.kind(), execution.assignment().map(|assignment| assignment.fence), execution.attempt)
         });
         match known {
             None if is_new => self.recover_from_worker(incarnation, shown, now),
@@ -288,7 +288,7 @@ impl Scheduler {
             None => self.orders.recorded(incarnation, shown.key()),
             Some((_, Some(fence), _)) if fence > shown.fence => self.orders.recorded(incarnation, shown.key()),
             Some((_, Some(fence), _)) if fence == shown.fence => {}
-            Some((Phase::Cancelling, Some(_), _)) => self.move_lease(incarnation, &shown, now),
+            Some((StateKind::Cancelling, Some(_), _)) => self.move_lease(incarnation, &shown, now),
             Some((_, Some(_), _)) => {
                 self.fire_if_ahead(id, now);
                 self.lose_attempt(id, false, "was over by the time that the journal goes back to", now);
@@ -327,7 +327,7 @@ impl Scheduler {
     fn adopt(&mut self, incarnation: Incarnation, shown: &Shown, now: Timestamp) {
         let id = shown.execution_id;
         let timer = self.timer_of(id);
-        if self.apply(id, Event::Shown(assignment(incarnation, shown, now))).is_none() {
+        if self.apply(id, Transition::Shown(assignment(incarnation, shown, now))).is_none() {
             return;
         }
         if let Some((at, timer)) = timer {
@@ -354,7 +354,7 @@ impl Scheduler {
         let id = shown.execution_id;
         self.fire_if_ahead(id, now);
         let former = self.executions.live(id).assignment().expect("what is being cancelled is at a worker").worker;
-        if self.apply(id, Event::Moved(assignment(incarnation, shown, now))).is_none() {
+        if self.apply(id, Transition::Moved(assignment(incarnation, shown, now))).is_none() {
             return;
         }
         let execution = self.executions.live_mut(id);
@@ -384,7 +384,7 @@ impl Scheduler {
     /// The worker's whole account does not show an attempt that the journal gave it: the attempt ended after the time
     /// that the journal goes back to, and how is not known.
     pub(crate) fn miss(&mut self, id: ExecutionId, now: Timestamp) {
-        if self.executions.live(id).phase() == Phase::Ahead {
+        if self.executions.live(id).kind() == StateKind::Ahead {
             self.take_back(id);
         } else {
             self.lose_attempt(id, false, "ended after the time that the journal goes back to", now);

@@ -13,7 +13,7 @@ use crate::line::Spot;
 use crate::orders::OrderNumbers;
 use crate::retry;
 use crate::snapshot::Snapshot;
-use crate::state::{Ahead, Assignment, Event, Illegal, Leased, Moved, Phase, State, Verdict};
+use crate::state::{Ahead, Assignment, Consequence, Illegal, Leased, Moved, State, StateKind, Transition};
 
 /// A live execution. Small, since millions wait: what has happened to it is boxed, and bodies stay in the journal.
 ///
@@ -117,14 +117,14 @@ impl Execution {
         }
     }
 
-    /// Moves the execution by one event; nothing else writes its state. An illegal move changes nothing. An execution
+    /// Moves the execution by one transition; nothing else writes its state. An illegal move changes nothing. An execution
     /// that is done is to be taken out of the scheduler at once.
     #[inline]
-    pub(crate) fn apply(&mut self, event: Event) -> Result<Moved, Box<Illegal>> {
-        let from = self.phase();
+    pub(crate) fn apply(&mut self, transition: Transition) -> Result<Moved, Box<Illegal>> {
+        let from = self.kind();
         let to = match &mut self.course {
             Some(course) => {
-                let to = course.state.apply(event)?;
+                let to = course.state.apply(transition)?;
                 if course.state.assignment().is_none() {
                     course.orders = OrderNumbers::NONE;
                 }
@@ -132,7 +132,7 @@ impl Execution {
             }
             untouched @ None => {
                 let mut state = State::IN_LINE;
-                let to = state.apply(event)?;
+                let to = state.apply(transition)?;
                 if state != State::IN_LINE {
                     *untouched = Some(Box::new(Course { state, ..Course::UNTOUCHED }));
                 }
@@ -146,12 +146,12 @@ impl Execution {
         &self.state
     }
 
-    pub(crate) fn phase(&self) -> Phase {
-        self.state.phase()
+    pub(crate) fn kind(&self) -> StateKind {
+        self.state.kind()
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.phase().status()
+        self.kind().status()
     }
 
     /// The attempt that is at a worker, with a slot or ahead of it.
@@ -182,21 +182,27 @@ impl Execution {
 }
 
 /// Judges an attempt of `id` whose end its worker reported at `now`. `failures` counts this attempt if it failed.
-pub(crate) fn judge(id: ExecutionId, outcome: OutcomeKind, failures: u32, limits: &Limits, now: Timestamp) -> Verdict {
+pub(crate) fn judge(
+    id: ExecutionId,
+    outcome: OutcomeKind,
+    failures: u32,
+    limits: &Limits,
+    now: Timestamp,
+) -> Consequence {
     let retry = &limits.retry;
     match outcome {
-        OutcomeKind::Completed => Verdict::Settle(Status::Completed),
-        OutcomeKind::Cancelled => Verdict::Settle(Status::Cancelled),
+        OutcomeKind::Completed => Consequence::Settle(Status::Completed),
+        OutcomeKind::Cancelled => Consequence::Settle(Status::Cancelled),
         OutcomeKind::Failed | OutcomeKind::Timeout if failures < retry.max_attempts => {
-            Verdict::Retry { until: now + retry::backoff(retry, id, failures), keeps_slot: retry.keep_place }
+            Consequence::Retry { until: now + retry::backoff(retry, id, failures), keeps_slot: retry.keep_place }
         }
-        OutcomeKind::Failed => Verdict::Settle(Status::Failed),
-        OutcomeKind::Timeout => Verdict::Settle(Status::Timeout),
-        OutcomeKind::Lost => Verdict::Requeue,
+        OutcomeKind::Failed => Consequence::Settle(Status::Failed),
+        OutcomeKind::Timeout => Consequence::Settle(Status::Timeout),
+        OutcomeKind::Lost => Consequence::Requeue,
     }
 }
 
 /// Judges an attempt that was lost with its incarnation. `losses` counts this attempt if it is charged.
-pub(crate) fn judge_loss(losses: u32, limits: &Limits) -> Verdict {
-    if losses > limits.max_lost_attempts { Verdict::Settle(Status::Failed) } else { Verdict::Requeue }
+pub(crate) fn judge_loss(losses: u32, limits: &Limits) -> Consequence {
+    if losses > limits.max_lost_attempts { Consequence::Settle(Status::Failed) } else { Consequence::Requeue }
 }

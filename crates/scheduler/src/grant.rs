@@ -5,7 +5,7 @@ use slotline_protocol::{ActionId, ExecutionId, Fence, Incarnation, Status, Times
 use crate::doubt::attempt_after;
 use crate::orders::{OrderNumbers, UNSENT};
 use crate::scheduler::Scheduler;
-use crate::state::{Assignment, Event};
+use crate::state::{Assignment, Transition};
 
 impl Scheduler {
     /// Lets an action stand in turn if one of its executions may start. To be called after every change of it.
@@ -35,7 +35,7 @@ impl Scheduler {
 
     fn lease_out(&mut self, id: ExecutionId, incarnation: Incarnation, now: Timestamp) {
         let assignment = self.next_assignment(incarnation, now);
-        if !self.issue(id, Event::Granted(assignment), now) {
+        if !self.issue(id, Transition::Granted(assignment), now) {
             return;
         }
         self.leave_line(id);
@@ -50,10 +50,10 @@ impl Scheduler {
         Assignment { worker, fence: Fence(self.counters.next_fence), scheduled_at: now, started_at: None }
     }
 
-    /// Gives an execution its next attempt by `event`, to be dispatched. False if the move is illegal.
-    pub(crate) fn issue(&mut self, id: ExecutionId, event: Event, now: Timestamp) -> bool {
+    /// Gives an execution its next attempt by `transition`, to be dispatched. False if the move is illegal.
+    pub(crate) fn issue(&mut self, id: ExecutionId, transition: Transition, now: Timestamp) -> bool {
         let execution = self.executions.live_mut(id);
-        if let Err(illegal) = execution.apply(event) {
+        if let Err(illegal) = execution.apply(transition) {
             self.report(id, *illegal);
             return false;
         }

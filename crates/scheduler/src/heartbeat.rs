@@ -9,7 +9,7 @@ use slotline_protocol::{Epoch, ExecutionId, Incarnation, Timestamp};
 
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
-use crate::state::Phase;
+use crate::state::StateKind;
 use crate::worker::Worker;
 
 /// The part of a heartbeat that is about attempts.
@@ -99,7 +99,7 @@ impl Scheduler {
             let key = (id, execution.attempt);
             match account.holding.get(&key) {
                 Some(Holding::Running | Holding::Starting | Holding::Pending)
-                    if execution.phase() == Phase::Cancelling =>
+                    if execution.kind() == StateKind::Cancelling =>
                 {
                     self.reconcile(id, account, now);
                 }
@@ -120,7 +120,7 @@ impl Scheduler {
         let patience = self.config.heartbeat * 2;
         let execution = self.executions.live_mut(id);
         let key = (id, execution.attempt);
-        let (is_ahead, is_running) = (execution.ahead().is_some(), execution.phase() == Phase::Running);
+        let (is_ahead, is_running) = (execution.ahead().is_some(), execution.kind() == StateKind::Running);
         let orders = &mut execution.orders;
         match account.holding.get(&key) {
             // By the time of this heartbeat the order to end it had arrived, or should have.

@@ -52,5 +52,5 @@ pub use limits::Limits;
 pub use recovery::RecoveredAction;
 pub use scheduler::{Config, Counters, Scheduler};
 pub use snapshot::{Lease, Snapshot};
-pub use state::{Assignment, Event, Illegal, Phase, Verdict};
+pub use state::{Assignment, Consequence, Illegal, StateKind, Transition};
 pub use view::{Attendance, WorkerView};

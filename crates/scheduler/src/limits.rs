@@ -10,7 +10,7 @@ use crate::action::Action;
 use crate::deadline::Timer;
 use crate::line::Line;
 use crate::scheduler::Scheduler;
-use crate::state::Event;
+use crate::state::Transition;
 
 /// The part of a policy that the scheduler decides by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,8 @@ impl Scheduler {
     pub(crate) fn shed_surplus(&mut self, id: ActionId, now: Timestamp) {
         for spot in self.actions[&id].resuming.iter().rev().copied().collect::<Vec<_>>() {
             let execution = self.executions.live(spot.id);
-            if self.actions.of(execution).has_surplus(&execution.key) && self.apply(spot.id, Event::SlotShed).is_some()
+            if self.actions.of(execution).has_surplus(&execution.key)
+                && self.apply(spot.id, Transition::SlotShed).is_some()
             {
                 let execution = self.executions.live(spot.id);
                 let action = self.actions.of_mut(execution);

@@ -10,13 +10,13 @@ use std::time::Duration;
 use slotline_protocol::message::{EndReason, Failure};
 use slotline_protocol::{ExecutionId, Incarnation, OutcomeKind, Timestamp, WorkerName};
 
-use crate::attempt::Ending;
+use crate::attempt::EndDetails;
 use crate::deadline::Timer;
 use crate::effect::{Departed, Departure};
 use crate::execution::judge_loss;
 use crate::input::ProbedQueue;
 use crate::scheduler::Scheduler;
-use crate::state::{Phase, Verdict};
+use crate::state::{Consequence, StateKind};
 use crate::worker::Worker;
 
 /// The most ended incarnations that are remembered; the longest gone is forgotten first.
@@ -26,12 +26,12 @@ const SILENT_AFTER: f64 = 2.5;
 
 /// Incarnations that are over for ever.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Ended {
+pub(crate) struct EndedIncarnations {
     known: BTreeSet<Incarnation>,
     by_age: VecDeque<Incarnation>,
 }
 
-impl Ended {
+impl EndedIncarnations {
     pub(crate) fn insert(&mut self, incarnation: Incarnation) {
         if self.known.insert(incarnation) {
             self.by_age.push_back(incarnation);
@@ -168,7 +168,7 @@ impl Scheduler {
             self.lose_attempt(*id, charged, "was lost with it", now);
         }
         for id in ahead {
-            if self.executions.live(id).phase() == Phase::Ahead {
+            if self.executions.live(id).kind() == StateKind::Ahead {
                 self.take_back(id);
             } else {
                 self.lose_attempt(id, false, "was lost with it", now);
@@ -188,13 +188,13 @@ impl Scheduler {
             execution.losses += 1;
             judge_loss(execution.losses, &action.limits)
         } else {
-            Verdict::Requeue
+            Consequence::Requeue
         };
         let worker = execution.assignment().and_then(|assignment| self.workers.get(&assignment.worker));
         let name = worker.map_or("unknown", |worker| worker.name.as_str());
         let attempt = execution.counts_as();
         let message = format!("Execution {id} ({}): attempt {attempt} on worker {name} {how}", action.action_ref);
-        let ending = Ending::without_result(Some(Failure::new("worker_lost", message)), now);
+        let ending = EndDetails::without_result(Some(Failure::new("worker_lost", message)), now);
         self.conclude(id, verdict, Some(OutcomeKind::Lost), ending, now);
     }
 }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn of_too_many_ended_the_longest_gone_is_forgotten() {
-        let mut ended = Ended::default();
+        let mut ended = EndedIncarnations::default();
         (0..ENDED_MAX).for_each(|number| ended.insert(incarnation(number)));
         ended.insert(incarnation(0));
         assert!((0..ENDED_MAX).all(|number| ended.contains(incarnation(number))));

@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::orders::{FORMER, OrderNumbers};
 use crate::scheduler::{Config, Counters, Scheduler};
 use crate::snapshot::{Lease, Snapshot};
-use crate::state::{Ahead, Assignment, AtWork, Cancelling, Leased, Phase, State};
+use crate::state::{Ahead, Assignment, AtWork, Cancelling, Leased, State, StateKind};
 use crate::worker::Worker;
 
 /// An action as the journal has it.
@@ -113,12 +113,14 @@ impl Scheduler {
         let Some(worker) = self.workers.get(&incarnation) else { return Vec::new() };
         let held = |id| {
             let execution = self.executions.live(id);
-            let holding = match execution.phase() {
-                Phase::Running => Holding::Running,
-                Phase::Cancelling => Holding::Cancelling,
-                Phase::Waiting | Phase::Ahead | Phase::BackingOff | Phase::Scheduled | Phase::Done(_) => {
-                    Holding::Pending
-                }
+            let holding = match execution.kind() {
+                StateKind::Running => Holding::Running,
+                StateKind::Cancelling => Holding::Cancelling,
+                StateKind::Waiting
+                | StateKind::Ahead
+                | StateKind::BackingOff
+                | StateKind::Scheduled
+                | StateKind::Done(_) => Holding::Pending,
             };
             ((id, execution.attempt), holding)
         };

@@ -17,10 +17,10 @@ use crate::effect::{Announcement, Effects, IllegalMove};
 use crate::executions::Executions;
 use crate::input::Input;
 use crate::key::LineKey;
-use crate::loss::{Ended, Probes};
+use crate::loss::{EndedIncarnations, Probes};
 use crate::orders::Orders;
 use crate::pool::Pools;
-use crate::state::{Event, Illegal, Moved};
+use crate::state::{Illegal, Moved, Transition};
 use crate::worker::Workers;
 
 /// The most timers that one input fires; [`Scheduler::next_deadline`] then stays in the past.
@@ -59,7 +59,7 @@ pub struct Scheduler {
     pub(crate) actions: Actions,
     pub(crate) executions: Executions,
     pub(crate) workers: Workers,
-    pub(crate) ended: Ended,
+    pub(crate) ended: EndedIncarnations,
     pub(crate) pools: Pools,
     pub(crate) deadlines: Deadlines,
     pub(crate) probes: Probes,
@@ -91,7 +91,7 @@ impl Scheduler {
             actions: Actions::default(),
             executions: Executions::default(),
             workers: Workers::new(),
-            ended: Ended::default(),
+            ended: EndedIncarnations::default(),
             pools: Pools::default(),
             deadlines: Deadlines::default(),
             probes: Probes::default(),
@@ -172,8 +172,8 @@ impl Scheduler {
     }
 
     /// Moves `id`, which is live, by the table. An illegal move is a bug of this crate: it is reported and not made.
-    pub(crate) fn apply(&mut self, id: ExecutionId, event: Event) -> Option<Moved> {
-        match self.executions.live_mut(id).apply(event) {
+    pub(crate) fn apply(&mut self, id: ExecutionId, transition: Transition) -> Option<Moved> {
+        match self.executions.live_mut(id).apply(transition) {
             Ok(moved) => Some(moved),
             Err(illegal) => {
                 self.report(id, *illegal);
@@ -227,7 +227,7 @@ mod tests {
     use slotline_protocol::{ActionRef, Policy};
 
     use super::*;
-    use crate::{Limits, Phase, RecoveredAction, Snapshot};
+    use crate::{Limits, RecoveredAction, Snapshot, StateKind};
 
     const ID: ExecutionId = ExecutionId(1);
 
@@ -267,9 +267,9 @@ mod tests {
             total_enqueued: 1,
             total_completed: 0,
         }]);
-        assert_eq!(scheduler.apply(ID, Event::Fired), None);
+        assert_eq!(scheduler.apply(ID, Transition::Fired), None);
         assert_eq!(scheduler.snapshot(ID), Some(waiting()));
-        let illegal = Illegal { phase: Phase::Waiting, event: Event::Fired };
+        let illegal = Illegal { state: StateKind::Waiting, transition: Transition::Fired };
         let reported = IllegalMove { id: ID, action: ActionId(1), attempt: 0, fence: None, illegal };
         let bugs = scheduler.effects().bugs.as_deref().expect("it is reported");
         assert_eq!((&bugs.illegal[..], &bugs.unplaced[..]), (&[reported][..], &[][..]));

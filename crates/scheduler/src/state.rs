@@ -6,7 +6,7 @@ use slotline_protocol::{Fence, Incarnation, Status, Timestamp};
 
 /// Where an execution stands, with nothing attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum StateKind {
     Waiting,
     /// In its line still, and at a worker already: it starts when the attempt before it has completed there.
     Ahead,
@@ -19,7 +19,7 @@ pub enum Phase {
 
 /// What can happen to an execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Transition {
     Granted(Assignment),
     /// It was sent to a worker, and its slot is still to come: that of the attempt with the fence `after`.
     SentAhead {
@@ -39,7 +39,7 @@ pub enum Event {
     CancelAsked {
         reason: Option<String>,
     },
-    AttemptEnded(Verdict),
+    AttemptEnded(Consequence),
     BackoffOver,
     QueueTimedOut,
     /// More slots are held than allowed: it gives up the one that it kept.
@@ -48,7 +48,7 @@ pub enum Event {
 
 /// What the end of an attempt means for its execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Consequence {
     Settle(Status),
     /// Try again after a while.
     Retry {
@@ -62,16 +62,16 @@ pub enum Verdict {
 /// A move that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
-    pub(crate) from: Phase,
-    pub(crate) to: Phase,
+    pub(crate) from: StateKind,
+    pub(crate) to: StateKind,
 }
 
 /// A move that no input may cause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{event:?} does not apply to an execution that is {phase:?}")]
+#[error("{transition:?} does not apply to an execution that is {state:?}")]
 pub struct Illegal {
-    pub phase: Phase,
-    pub event: Event,
+    pub state: StateKind,
+    pub transition: Transition,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -132,94 +132,96 @@ impl State {
     /// In line, without a slot.
     pub(crate) const IN_LINE: Self = Self::Waiting { keeps_slot: false };
 
-    /// Moves by one event, and returns the new phase. Every pair is answered. An execution that is done leaves the
+    /// Moves by one transition, and returns the new state. Every pair is answered. An execution that is done leaves the
     /// scheduler and has no further state: the last one stays until then, as it does when the move is illegal.
     #[inline]
-    pub(crate) fn apply(&mut self, event: Event) -> Result<Phase, Box<Illegal>> {
+    pub(crate) fn apply(&mut self, transition: Transition) -> Result<StateKind, Box<Illegal>> {
         use AtWork::{Running, Scheduled};
         use State::{Ahead, BackingOff, Leased, Waiting};
-        let next = match (&mut *self, event) {
-            (Waiting { .. }, Event::Granted(assignment))
-            | (Waiting { .. } | BackingOff { .. }, Event::Shown(assignment)) => Self::leased(assignment),
-            (Waiting { .. }, Event::SentAhead { assignment, after }) => Self::ahead(assignment, after),
-            (Waiting { .. } | BackingOff { .. }, Event::CancelAsked { .. }) => {
-                return Ok(Phase::Done(Status::Cancelled));
+        let next = match (&mut *self, transition) {
+            (Waiting { .. }, Transition::Granted(assignment))
+            | (Waiting { .. } | BackingOff { .. }, Transition::Shown(assignment)) => Self::leased(assignment),
+            (Waiting { .. }, Transition::SentAhead { assignment, after }) => Self::ahead(assignment, after),
+            (Waiting { .. } | BackingOff { .. }, Transition::CancelAsked { .. }) => {
+                return Ok(StateKind::Done(Status::Cancelled));
             }
-            (Waiting { .. }, Event::QueueTimedOut) => return Ok(Phase::Done(Status::Timeout)),
-            (Waiting { keeps_slot: true }, Event::SlotShed) => Self::IN_LINE,
-            (BackingOff { keeps_slot, .. }, Event::BackoffOver) => Waiting { keeps_slot: *keeps_slot },
+            (Waiting { .. }, Transition::QueueTimedOut) => return Ok(StateKind::Done(Status::Timeout)),
+            (Waiting { keeps_slot: true }, Transition::SlotShed) => Self::IN_LINE,
+            (BackingOff { keeps_slot, .. }, Transition::BackoffOver) => Waiting { keeps_slot: *keeps_slot },
 
-            (Ahead(ahead), Event::Fired) => ahead.fired(),
+            (Ahead(ahead), Transition::Fired) => ahead.fired(),
             // The worker may report that before the attempt before it is known to have completed: noted, and believed
             // then.
-            (Ahead(ahead), Event::Started { at }) => return Ok(ahead.started(at)),
+            (Ahead(ahead), Transition::Started { at }) => return Ok(ahead.started(at)),
             // Only its worker knows whether it began.
-            (Ahead(ahead), Event::CancelAsked { reason }) => return Ok(ahead.cancel(reason)),
-            (Ahead(self::Ahead { cancelling: None, .. }), Event::AttemptEnded(Verdict::Requeue)) => Self::IN_LINE,
+            (Ahead(ahead), Transition::CancelAsked { reason }) => return Ok(ahead.cancel(reason)),
+            (Ahead(self::Ahead { cancelling: None, .. }), Transition::AttemptEnded(Consequence::Requeue)) => {
+                Self::IN_LINE
+            }
 
-            (Leased(leased), Event::Started { at }) => return Ok(leased.started(at)),
+            (Leased(leased), Transition::Started { at }) => return Ok(leased.started(at)),
             // A cancellation alone ends nothing: the slot stays taken until the worker reports the end.
-            (Leased(leased), Event::CancelAsked { reason }) => return Ok(leased.cancel(reason)),
-            (Leased(self::Leased { at_work: Scheduled | Running, .. }), Event::AttemptEnded(verdict)) => {
-                match verdict {
-                    Verdict::Settle(status) => return Ok(Phase::Done(status)),
-                    Verdict::Retry { until, keeps_slot } => BackingOff { until, keeps_slot },
-                    Verdict::Requeue => Self::IN_LINE,
+            (Leased(leased), Transition::CancelAsked { reason }) => return Ok(leased.cancel(reason)),
+            (Leased(self::Leased { at_work: Scheduled | Running, .. }), Transition::AttemptEnded(consequence)) => {
+                match consequence {
+                    Consequence::Settle(status) => return Ok(StateKind::Done(status)),
+                    Consequence::Retry { until, keeps_slot } => BackingOff { until, keeps_slot },
+                    Consequence::Requeue => Self::IN_LINE,
                 }
             }
             // The order to end it goes to the worker that really has it.
-            (Leased(leased @ self::Leased { at_work: AtWork::Cancelling(_), .. }), Event::Moved(assignment)) => {
+            (Leased(leased @ self::Leased { at_work: AtWork::Cancelling(_), .. }), Transition::Moved(assignment)) => {
                 leased.assignment = assignment;
-                return Ok(Phase::Cancelling);
+                return Ok(StateKind::Cancelling);
             }
             // It finished its work before the order reached it.
             (
                 Leased(self::Leased { at_work: AtWork::Cancelling(_), .. }),
-                Event::AttemptEnded(Verdict::Settle(Status::Completed)),
-            ) => return Ok(Phase::Done(Status::Completed)),
+                Transition::AttemptEnded(Consequence::Settle(Status::Completed)),
+            ) => return Ok(StateKind::Done(Status::Completed)),
             // Failed, timed out, lost or handed back: it was to end, and is never tried again.
             (
                 Leased(self::Leased { at_work: AtWork::Cancelling(_), .. })
                 | Ahead(self::Ahead { cancelling: Some(_), .. }),
-                Event::AttemptEnded(_),
-            ) => return Ok(Phase::Done(Status::Cancelled)),
+                Transition::AttemptEnded(_),
+            ) => return Ok(StateKind::Done(Status::Cancelled)),
 
             (
                 Waiting { .. },
-                event @ (Event::Started { .. }
-                | Event::AttemptEnded(_)
-                | Event::Fired
-                | Event::Moved(_)
-                | Event::BackoffOver
-                | Event::SlotShed),
+                transition @ (Transition::Started { .. }
+                | Transition::AttemptEnded(_)
+                | Transition::Fired
+                | Transition::Moved(_)
+                | Transition::BackoffOver
+                | Transition::SlotShed),
             )
             | (
                 BackingOff { .. },
-                event @ (Event::Granted(_)
-                | Event::SentAhead { .. }
-                | Event::Started { .. }
-                | Event::AttemptEnded(_)
-                | Event::Fired
-                | Event::Moved(_)
-                | Event::QueueTimedOut
-                | Event::SlotShed),
+                transition @ (Transition::Granted(_)
+                | Transition::SentAhead { .. }
+                | Transition::Started { .. }
+                | Transition::AttemptEnded(_)
+                | Transition::Fired
+                | Transition::Moved(_)
+                | Transition::QueueTimedOut
+                | Transition::SlotShed),
             )
-            | (Ahead(_), event @ Event::AttemptEnded(Verdict::Settle(_) | Verdict::Retry { .. }))
-            | (Leased(self::Leased { at_work: Scheduled | Running, .. }), event @ Event::Moved(_))
-            | (Leased(_), event @ Event::Fired)
-            | (Ahead(_), event @ Event::Moved(_))
+            | (Ahead(_), transition @ Transition::AttemptEnded(Consequence::Settle(_) | Consequence::Retry { .. }))
+            | (Leased(self::Leased { at_work: Scheduled | Running, .. }), transition @ Transition::Moved(_))
+            | (Leased(_), transition @ Transition::Fired)
+            | (Ahead(_), transition @ Transition::Moved(_))
             | (
                 Ahead(_) | Leased(_),
-                event @ (Event::Granted(_)
-                | Event::SentAhead { .. }
-                | Event::Shown(_)
-                | Event::BackoffOver
-                | Event::QueueTimedOut
-                | Event::SlotShed),
-            ) => return Err(Box::new(Illegal { phase: self.phase(), event })),
+                transition @ (Transition::Granted(_)
+                | Transition::SentAhead { .. }
+                | Transition::Shown(_)
+                | Transition::BackoffOver
+                | Transition::QueueTimedOut
+                | Transition::SlotShed),
+            ) => return Err(Box::new(Illegal { state: self.kind(), transition })),
         };
         *self = next;
-        Ok(self.phase())
+        Ok(self.kind())
     }
 
     fn leased(assignment: Assignment) -> Self {
@@ -230,12 +232,12 @@ impl State {
         Self::Ahead(Ahead { assignment, after, cancelling: None })
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn kind(&self) -> StateKind {
         match self {
-            Self::Waiting { .. } => Phase::Waiting,
-            Self::BackingOff { .. } => Phase::BackingOff,
-            Self::Ahead(ahead) => ahead.phase(),
-            Self::Leased(leased) => leased.phase(),
+            Self::Waiting { .. } => StateKind::Waiting,
+            Self::BackingOff { .. } => StateKind::BackingOff,
+            Self::Ahead(ahead) => ahead.kind(),
+            Self::Leased(leased) => leased.kind(),
         }
     }
 
@@ -266,18 +268,18 @@ impl Assignment {
 }
 
 impl Ahead {
-    fn phase(&self) -> Phase {
-        if self.cancelling.is_some() { Phase::Cancelling } else { Phase::Ahead }
+    fn kind(&self) -> StateKind {
+        if self.cancelling.is_some() { StateKind::Cancelling } else { StateKind::Ahead }
     }
 
-    fn started(&mut self, at: Option<Timestamp>) -> Phase {
+    fn started(&mut self, at: Option<Timestamp>) -> StateKind {
         self.assignment.started(at);
-        self.phase()
+        self.kind()
     }
 
-    fn cancel(&mut self, reason: Option<String>) -> Phase {
+    fn cancel(&mut self, reason: Option<String>) -> StateKind {
         self.cancelling.get_or_insert(Cancelling { reason });
-        Phase::Cancelling
+        StateKind::Cancelling
     }
 
     /// It gets the slot of the attempt before it.
@@ -288,32 +290,32 @@ impl Ahead {
 }
 
 impl Leased {
-    fn phase(&self) -> Phase {
+    fn kind(&self) -> StateKind {
         match self.at_work {
-            AtWork::Scheduled => Phase::Scheduled,
-            AtWork::Running => Phase::Running,
-            AtWork::Cancelling(_) => Phase::Cancelling,
+            AtWork::Scheduled => StateKind::Scheduled,
+            AtWork::Running => StateKind::Running,
+            AtWork::Cancelling(_) => StateKind::Cancelling,
         }
     }
 
     /// The order to end it stands, whenever it began.
-    fn started(&mut self, at: Option<Timestamp>) -> Phase {
+    fn started(&mut self, at: Option<Timestamp>) -> StateKind {
         self.assignment.started(at);
         if self.at_work == AtWork::Scheduled {
             self.at_work = AtWork::Running;
         }
-        self.phase()
+        self.kind()
     }
 
-    fn cancel(&mut self, reason: Option<String>) -> Phase {
+    fn cancel(&mut self, reason: Option<String>) -> StateKind {
         if !matches!(self.at_work, AtWork::Cancelling(_)) {
             self.at_work = AtWork::Cancelling(Cancelling { reason });
         }
-        Phase::Cancelling
+        StateKind::Cancelling
     }
 }
 
-impl Phase {
+impl StateKind {
     pub fn status(self) -> Status {
         match self {
             Self::Waiting | Self::Ahead | Self::BackingOff => Status::Queued,
@@ -354,35 +356,35 @@ mod tests {
         ]
     }
 
-    fn events() -> Vec<Event> {
+    fn transitions() -> Vec<Transition> {
         vec![
-            Event::Granted(assignment()),
-            Event::SentAhead { assignment: assignment(), after: Fence(0) },
-            Event::Shown(assignment()),
-            Event::Moved(assignment()),
-            Event::Fired,
-            Event::Started { at: Some(Timestamp::from_micros(3)) },
-            Event::CancelAsked { reason: None },
-            Event::AttemptEnded(Verdict::Settle(Status::Failed)),
-            Event::AttemptEnded(Verdict::Retry { until: Timestamp::from_micros(4), keeps_slot: false }),
-            Event::AttemptEnded(Verdict::Requeue),
-            Event::BackoffOver,
-            Event::QueueTimedOut,
-            Event::SlotShed,
+            Transition::Granted(assignment()),
+            Transition::SentAhead { assignment: assignment(), after: Fence(0) },
+            Transition::Shown(assignment()),
+            Transition::Moved(assignment()),
+            Transition::Fired,
+            Transition::Started { at: Some(Timestamp::from_micros(3)) },
+            Transition::CancelAsked { reason: None },
+            Transition::AttemptEnded(Consequence::Settle(Status::Failed)),
+            Transition::AttemptEnded(Consequence::Retry { until: Timestamp::from_micros(4), keeps_slot: false }),
+            Transition::AttemptEnded(Consequence::Requeue),
+            Transition::BackoffOver,
+            Transition::QueueTimedOut,
+            Transition::SlotShed,
         ]
     }
 
     #[test]
     fn what_is_done_and_what_is_illegal_leaves_the_state_as_it_was() {
         for before in states() {
-            for event in events() {
+            for transition in transitions() {
                 let mut state = before.clone();
-                match state.apply(event.clone()) {
-                    Ok(Phase::Done(_)) => assert_eq!(state, before, "{event:?}"),
-                    Ok(phase) => assert_eq!(state.phase(), phase, "{event:?}"),
+                match state.apply(transition.clone()) {
+                    Ok(StateKind::Done(_)) => assert_eq!(state, before, "{transition:?}"),
+                    Ok(kind) => assert_eq!(state.kind(), kind, "{transition:?}"),
                     Err(illegal) => {
-                        assert_eq!(state, before, "{event:?}");
-                        assert_eq!(*illegal, Illegal { phase: before.phase(), event });
+                        assert_eq!(state, before, "{transition:?}");
+                        assert_eq!(*illegal, Illegal { state: before.kind(), transition });
                     }
                 }
             }
@@ -391,28 +393,28 @@ mod tests {
 
     #[test]
     fn a_cancelling_attempt_only_ever_ends() {
-        for mut state in states().into_iter().filter(|state| state.phase() == Phase::Cancelling) {
+        for mut state in states().into_iter().filter(|state| state.kind() == StateKind::Cancelling) {
             let reason = state.cancelling().cloned();
-            for event in events() {
-                if let Ok(next) = state.apply(event.clone()) {
+            for transition in transitions() {
+                if let Ok(next) = state.apply(transition.clone()) {
                     assert!(
-                        matches!(next, Phase::Cancelling | Phase::Done(Status::Cancelled)),
-                        "{event:?} -> {next:?}"
+                        matches!(next, StateKind::Cancelling | StateKind::Done(Status::Cancelled)),
+                        "{transition:?} -> {next:?}"
                     );
                 }
-                assert_eq!(state.cancelling(), reason.as_ref(), "the first reason stays: {event:?}");
+                assert_eq!(state.cancelling(), reason.as_ref(), "the first reason stays: {transition:?}");
             }
-            let completed = Event::AttemptEnded(Verdict::Settle(Status::Completed));
-            assert_eq!(state.apply(completed), Ok(Phase::Done(Status::Completed)));
+            let completed = Transition::AttemptEnded(Consequence::Settle(Status::Completed));
+            assert_eq!(state.apply(completed), Ok(StateKind::Done(Status::Completed)));
         }
     }
 
     #[test]
     fn only_what_waits_can_be_granted() {
         for state in states() {
-            let waits = state.phase() == Phase::Waiting;
-            assert_eq!(state.clone().apply(Event::Granted(assignment())).is_ok(), waits, "{state:?}");
-            let ahead = Event::SentAhead { assignment: assignment(), after: Fence(0) };
+            let waits = state.kind() == StateKind::Waiting;
+            assert_eq!(state.clone().apply(Transition::Granted(assignment())).is_ok(), waits, "{state:?}");
+            let ahead = Transition::SentAhead { assignment: assignment(), after: Fence(0) };
             assert_eq!(state.clone().apply(ahead).is_ok(), waits, "{state:?}");
         }
     }
@@ -421,11 +423,11 @@ mod tests {
     fn what_was_sent_ahead_keeps_when_it_began_and_why_it_is_to_end_until_it_has_its_slot() {
         let mut state = State::ahead(assignment(), Fence(0));
         let began = Timestamp::from_micros(7);
-        assert_eq!(state.apply(Event::Started { at: Some(began) }), Ok(Phase::Ahead));
-        assert_eq!(state.apply(Event::CancelAsked { reason: Some("late".to_owned()) }), Ok(Phase::Cancelling));
-        assert_eq!(state.apply(Event::Fired), Ok(Phase::Cancelling));
+        assert_eq!(state.apply(Transition::Started { at: Some(began) }), Ok(StateKind::Ahead));
+        assert_eq!(state.apply(Transition::CancelAsked { reason: Some("late".to_owned()) }), Ok(StateKind::Cancelling));
+        assert_eq!(state.apply(Transition::Fired), Ok(StateKind::Cancelling));
         assert_eq!(state.assignment().and_then(|assignment| assignment.started_at), Some(began));
         assert_eq!(state.cancelling(), Some(&Cancelling { reason: Some("late".to_owned()) }));
-        assert!(state.apply(Event::Fired).is_err());
+        assert!(state.apply(Transition::Fired).is_err());
     }
 }

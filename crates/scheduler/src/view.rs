@@ -10,7 +10,7 @@ use crate::execution::Execution;
 use crate::line::Line;
 use crate::scheduler::Scheduler;
 use crate::snapshot::{Lease, Snapshot};
-use crate::state::{Phase, State};
+use crate::state::{State, StateKind};
 use crate::worker::{Worker, Workers};
 
 /// The most executions that `held_by` names.
@@ -75,7 +75,7 @@ impl Scheduler {
             queued_at: execution.queued_at(),
             not_before,
             keeps_slot,
-            cancel_requested: execution.phase() == Phase::Cancelling,
+            cancel_requested: execution.kind() == StateKind::Cancelling,
             lease: self.lease(execution),
         })
     }

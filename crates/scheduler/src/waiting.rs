@@ -8,14 +8,14 @@ use std::sync::Arc;
 use slotline_protocol::message::Failure;
 use slotline_protocol::{ActionId, ExecutionId, Status, Timestamp, duration};
 
-use crate::attempt::Ending;
+use crate::attempt::EndDetails;
 use crate::deadline::Timer;
 use crate::effect::{Accepted, RefusedRequest, Unacceptable};
 use crate::execution::Execution;
 use crate::input::Token;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
-use crate::state::{Event, Moved, Phase, State};
+use crate::state::{Moved, State, StateKind, Transition};
 
 impl Scheduler {
     pub(crate) fn request(&mut self, token: Token, action_id: ActionId, key: Option<Arc<str>>, now: Timestamp) {
@@ -89,8 +89,8 @@ impl Scheduler {
             // It may be out at a worker; the caller asks again.
             return;
         }
-        let Some(moved) = self.apply(id, Event::CancelAsked { reason: reason.clone() }) else { return };
-        if let Phase::Done(status) = moved.to {
+        let Some(moved) = self.apply(id, Transition::CancelAsked { reason: reason.clone() }) else { return };
+        if let StateKind::Done(status) = moved.to {
             let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             self.settle_waiting(id, status, "cancelled", &format!("was cancelled in the line{because}"), now);
         } else if moved.from != moved.to {
@@ -111,7 +111,7 @@ impl Scheduler {
         let action = self.actions.of_mut(execution);
         action.withdraw(id, execution);
         let error = Failure::new(code, format!("Execution {id} ({}) {what}", action.action_ref));
-        self.settle(id, Status::Queued, status, None, Ending::without_result(Some(error), now), now);
+        self.settle(id, Status::Queued, status, None, EndDetails::without_result(Some(error), now), now);
         self.offer(action_id);
     }
 
@@ -128,7 +128,7 @@ impl Scheduler {
     }
 
     pub(crate) fn backoff_over(&mut self, id: ExecutionId, now: Timestamp) {
-        if self.apply(id, Event::BackoffOver).is_none() {
+        if self.apply(id, Transition::BackoffOver).is_none() {
             return;
         }
         let execution = self.executions.live(id);
@@ -156,7 +156,7 @@ impl Scheduler {
         }
         let timeout = self.actions.of(execution).limits.queue_timeout;
         let length = duration::format(timeout.expect("an action without a time-out has no timer for it"));
-        let Some(Moved { to: Phase::Done(status), .. }) = self.apply(id, Event::QueueTimedOut) else { return };
+        let Some(Moved { to: StateKind::Done(status), .. }) = self.apply(id, Transition::QueueTimedOut) else { return };
         let what = format!("has timed out because it was waiting in the line longer than {length}.");
         self.settle_waiting(id, status, "queue_timeout", &what, now);
     }
