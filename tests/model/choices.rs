@@ -103,7 +103,7 @@ impl World {
         if worker.stall.is_none() && !worker.confirms.is_empty() {
             actions.push(Action::Confirm(w));
         }
-        if worker.stall.is_none() && worker.duty.is_some() && !worker.orders.is_empty() {
+        if worker.stall.is_none() && worker.is_up() && !worker.orders.is_empty() {
             actions.push(Action::Obey(w));
         }
         if !is_frozen && worker.is_due(self.now) {
@@ -116,7 +116,7 @@ impl World {
                 Stage::Running | Stage::Orphan => actions.push(Action::End(w, *fence)),
             }
         }
-        if worker.duty.is_none() {
+        if !worker.is_up() {
             if worker.processes.is_empty() {
                 actions.push(Action::Restart { worker: w, has_proof: true });
             }
@@ -151,7 +151,7 @@ impl World {
                 }
             }
         }
-        for (w, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.duty.is_some()) {
+        for (w, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.is_up()) {
             if crashes > 0 {
                 actions.push(Action::CrashWorker(w));
             }

@@ -1,6 +1,6 @@
 //! Every order in which things can happen, in worlds small enough: lease, fence, dispatch and leadership.
 //!
-//! The production scheduler and the production duty book, searched to the last state, where `tests/simulation` plays them
+//! The production scheduler, and the production driver and duty book of a worker, searched to the last state, where `tests/simulation` plays them
 //! by chance in a larger world. What stands around them is as small as it can be and still does what brokers, journals,
 //! networks and processes do to these two. A broken rule is told as the way to it.
 //!
@@ -9,6 +9,7 @@
 
 mod action;
 mod choices;
+mod codec;
 mod completion;
 mod executor;
 mod journal;

@@ -11,7 +11,7 @@ use crate::mistake::Mistake;
 use crate::rules::Rule;
 use crate::shared::Shared;
 use crate::wire::{Word, worker_of};
-use crate::worker::{Confirm, Worker};
+use crate::worker::Worker;
 use crate::world::{QUEUES, Remarkable, Scale, World};
 
 impl World {
@@ -204,26 +204,16 @@ impl World {
     }
 
     fn publish(&mut self, w: usize) {
-        let word = self.workers[w].change(|worker| {
-            let word = worker.outgoing.pop_front()?;
-            match &*word {
-                Word::Beat(beat) => {
-                    worker.confirms.push_back(Confirm::Beat { incarnation: beat.incarnation, sent: beat.sent });
-                }
-                Word::Ended { incarnation, .. } => {
-                    worker.confirms.push_back(Confirm::Farewell { incarnation: *incarnation });
-                }
-                Word::Completed(_) | Word::Returned(_) | Word::Probe { .. } => {}
-            }
-            Some(word)
-        });
-        let Some(word) = word else { return };
-        let queue = if word.is_heartbeat() { ProbedQueue::Heartbeats } else { ProbedQueue::Completions };
+        let now = self.now;
+        let words = self.workers[w].change(|worker| worker.published(now));
         let epoch = self.journal.epoch;
         let leads = |executor: &&mut Shared<Executor>| executor.term.as_ref().is_some_and(|term| term.epoch == epoch);
         for executor in self.executors.iter_mut().filter(leads) {
             executor.change(|executor| {
-                executor.queue(queue).into_iter().for_each(|queue| queue.push_back(word.clone()));
+                for word in &words {
+                    let queue = if word.is_heartbeat() { ProbedQueue::Heartbeats } else { ProbedQueue::Completions };
+                    executor.queue(queue).into_iter().for_each(|queue| queue.push_back(word.clone()));
+                }
             });
         }
     }

@@ -90,7 +90,6 @@ pub(crate) enum Word {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Beat {
     pub(crate) incarnation: Incarnation,
-    pub(crate) sent: Tick,
     holding: Vec<(ExecutionId, u32, Holding)>,
     unrecorded: Vec<AttemptKey>,
     seen: (Epoch, u64),
@@ -98,14 +97,14 @@ pub(crate) struct Beat {
 
 impl fmt::Display for Beat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, holding, unrecorded, seen: (epoch, n), .. } = self;
-        write!(f, "beat at {sent}: holds {holding:?}, unrecorded {unrecorded:?}, has seen ({epoch}, {n})")
+        let Self { holding, unrecorded, seen: (epoch, n), .. } = self;
+        write!(f, "beat: holds {holding:?}, unrecorded {unrecorded:?}, has seen ({epoch}, {n})")
     }
 }
 
 impl Hash for Beat {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.incarnation, self.sent, &self.unrecorded, self.seen).hash(state);
+        (self.incarnation, &self.unrecorded, self.seen).hash(state);
         for (id, attempt, holding) in &self.holding {
             (id, attempt, std::mem::discriminant(holding)).hash(state);
         }
@@ -197,9 +196,9 @@ impl Order {
 }
 
 impl Word {
-    pub(crate) fn beat(heartbeat: message::Heartbeat, sent: Tick) -> Self {
+    pub(crate) fn beat(heartbeat: message::Heartbeat) -> Self {
         let message::Heartbeat { incarnation, holding, unrecorded, seen, .. } = heartbeat;
-        Self::Beat(Beat { incarnation, sent, holding, unrecorded, seen })
+        Self::Beat(Beat { incarnation, holding, unrecorded, seen })
     }
 
     pub(crate) fn ended(ended: message::Ended) -> Self {
@@ -212,6 +211,15 @@ impl Word {
             reason,
             completed: outcomes.map(Completed::from).collect(),
             returned: returned.into_iter().map(Returned::from).collect(),
+        }
+    }
+
+    /// The incarnation of a heartbeat or a last word.
+    pub(crate) fn spoken_of(&self) -> Option<Incarnation> {
+        match self {
+            Self::Beat(beat) => Some(beat.incarnation),
+            Self::Ended { incarnation, .. } => Some(*incarnation),
+            Self::Completed(_) | Self::Returned(_) | Self::Probe { .. } => None,
         }
     }
 

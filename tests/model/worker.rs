@@ -1,28 +1,31 @@
-//! One worker process: the production duty book, its queue, what it says, and the processes of its attempts.
+//! One worker process: the production driver and duty book, its queue, what it reports, and the processes of its attempts.
 //!
-//! Stands for `crates/worker/src/{run,book,link,hands,process,lock}.rs` and the shim. A process ends by itself, by a
+//! Stands for `crates/worker/src/{run,shared,link,running,process,lock}.rs` and the shim. A process ends by itself, by a
 //! kill, or at its fence, which its shim keeps whatever has become of the worker.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use slotline_protocol::message::{AttemptKey, Failure};
-use slotline_protocol::{Fence, Incarnation, Timestamp};
-use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, OnDrain};
+use slotline_protocol::message::{AttemptKey, Failure, Heartbeat, Message};
+use slotline_protocol::{Fence, Incarnation, Sizes, Timestamp};
+use slotline_worker::driver::{Action, AttemptAction, Book, Confirm, Driver, Input};
+use slotline_worker::duty::{self, Config, Effect, Ending, Json, OnDrain};
 
 use crate::action::Stall;
+use crate::codec::Codec;
 use crate::mistake::Mistake;
 use crate::rules::Rule;
 use crate::shared::{Kept, Part};
 use crate::time::{TERMS, Tick, of_worker, terms, tick};
-use crate::wire::{CAPACITY, Completed, Order, Returned, Word, action_ref, incarnation, nothing, worker_name};
+use crate::wire::{CAPACITY, Order, Word, action_ref, incarnation, nothing, worker_name};
 
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Worker {
     index: usize,
     pub(crate) stall: Option<Stall>,
     /// `None`: the process is dead.
-    pub(crate) duty: Option<Duty>,
+    memory: Option<Memory>,
     /// How many incarnations there were.
     pub(crate) incarnations: u8,
     /// How often the process was started.
@@ -32,12 +35,44 @@ pub(crate) struct Worker {
     /// How many orders it took, for whom numbers mean nothing.
     orders_taken: u64,
     /// On its way to the broker, in order.
-    pub(crate) outgoing: VecDeque<Arc<Word>>,
+    pub(crate) outgoing: VecDeque<Outgoing>,
     /// On its way from the broker, in order.
-    pub(crate) confirms: VecDeque<Confirm>,
+    pub(crate) confirms: VecDeque<Confirmed>,
     pub(crate) processes: BTreeMap<Fence, Process>,
     /// Every attempt that ever started here.
     begun: BTreeSet<AttemptKey>,
+}
+
+/// What ends with the process.
+#[derive(Clone, Debug, Hash)]
+struct Memory {
+    book: Book,
+    driver: Driver<Codec>,
+}
+
+/// A publication.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Outgoing {
+    number: Number,
+    /// Of a heartbeat.
+    sent: Option<Tick>,
+    words: Vec<Arc<Word>>,
+}
+
+/// The broker has a heartbeat, or the last word of this incarnation.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Confirmed {
+    number: Number,
+    sent: Option<Tick>,
+    incarnation: Incarnation,
+}
+
+/// Which publication of its driver that is: a name for it, and no part of where the world stands.
+#[derive(Clone, Copy, Debug)]
+struct Number(u64);
+
+impl Hash for Number {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl Part for Worker {
@@ -45,13 +80,6 @@ impl Part for Worker {
         static KEPT: LazyLock<Kept<Worker>> = Kept::new();
         &KEPT
     }
-}
-
-/// The broker has this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Confirm {
-    Beat { incarnation: Incarnation, sent: Tick },
-    Farewell { incarnation: Incarnation },
 }
 
 /// The process of one attempt.
@@ -90,7 +118,7 @@ impl Worker {
         let mut worker = Self {
             index,
             stall: None,
-            duty: None,
+            memory: None,
             incarnations: 0,
             starts: 0,
             orders: VecDeque::new(),
@@ -108,8 +136,12 @@ impl Worker {
     pub(crate) fn start(&mut self, has_proof: bool, now: Tick, mistake: Option<Mistake>) {
         let former = incarnation(self.index, self.incarnations);
         let name = self.next_name();
-        let action =
-            Action { capabilities: Vec::new(), grace: TERMS.heartbeat, on_drain: OnDrain::Return, phases: Vec::new() };
+        let action = duty::Action {
+            capabilities: Vec::new(),
+            grace: TERMS.heartbeat,
+            on_drain: OnDrain::Return,
+            phases: Vec::new(),
+        };
         let config = Config {
             worker: worker_name(self.index),
             capacity: CAPACITY,
@@ -119,13 +151,11 @@ impl Worker {
             drain_timeout: TERMS.lease,
             process: None,
         };
-        let mut duty = Duty::new(config, name, of_worker(now));
-        if has_proof {
-            duty.replaces(former);
-        }
-        self.duty = Some(duty);
+        let formers = if has_proof { vec![former] } else { Vec::new() };
+        let book = Book::begin(config, name, of_worker(now), Vec::new(), &formers);
+        self.memory = Some(Memory { book, driver: Driver::new(name, Codec::new(mistake)) });
         self.starts += 1;
-        self.handle(Input::SessionOpened { incarnation: name }, now);
+        self.handle(Input::Subscribed { incarnation: name, sizes: Sizes::FULL }, now);
     }
 
     fn next_name(&mut self) -> Incarnation {
@@ -137,7 +167,7 @@ impl Worker {
     /// The process is dead; what it has started ends a little later.
     pub(crate) fn crash(&mut self) {
         self.stall = None;
-        self.duty = None;
+        self.memory = None;
         self.outgoing.clear();
         self.confirms.clear();
         self.orders.clear();
@@ -147,15 +177,23 @@ impl Worker {
 
     /// The session with the broker ends and the next begins: what was on its way is gone.
     pub(crate) fn reconnect(&mut self, now: Tick) {
-        self.outgoing.clear();
-        self.confirms.clear();
-        if let Some(incarnation) = self.incarnation() {
-            self.handle(Input::SessionOpened { incarnation }, now);
+        let confirms = self.confirms.drain(..).map(|confirmed| confirmed.number);
+        let lost: Vec<_> = self.outgoing.drain(..).map(|outgoing| outgoing.number).chain(confirms).collect();
+        let Some(incarnation) = self.incarnation() else { return };
+        self.handle(Input::SessionLost, now);
+        for Number(id) in lost {
+            self.handle(Input::Confirmed { id, confirm: Confirm::Lost }, now);
         }
+        self.handle(Input::Subscribed { incarnation, sizes: Sizes::FULL }, now);
+    }
+
+    /// Whether the process lives.
+    pub(crate) fn is_up(&self) -> bool {
+        self.memory.is_some()
     }
 
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
-        self.duty.as_ref().map(Duty::incarnation)
+        self.memory.as_ref().map(|memory| memory.driver.incarnation())
     }
 
     pub(crate) fn begun(&self) -> impl Iterator<Item = AttemptKey> {
@@ -183,8 +221,9 @@ impl Worker {
     }
 
     pub(crate) fn is_due(&self, now: Tick) -> bool {
-        let deadline = self.duty.as_ref().and_then(Duty::next_deadline);
-        deadline.is_some_and(|at| at <= of_worker(now).boot)
+        let Some(Memory { book, driver }) = &self.memory else { return false };
+        let deadlines = [book.duty().next_deadline(), driver.next_deadline()];
+        deadlines.into_iter().flatten().any(|at| at <= of_worker(now).boot)
     }
 
     pub(crate) fn wake(&mut self, now: Tick) {
@@ -195,32 +234,34 @@ impl Worker {
     pub(crate) fn obey(&mut self, now: Tick, mistake: Option<Mistake>) -> Option<Rule> {
         let orders = self.orders.pop_front()?;
         let incarnation = self.incarnation()?;
-        let mut broken = None;
-        for order in &*orders {
-            let order = if mistake == Some(Mistake::IgnoresOrderNumbers) {
+        let mut orders = Arc::unwrap_or_clone(orders);
+        if mistake == Some(Mistake::IgnoresOrderNumbers) {
+            for order in &mut orders {
                 self.orders_taken += 1;
-                order.renumbered(self.orders_taken).write(mistake)
-            } else {
-                order.write(mistake)
-            };
-            let input = match order {
-                Some(order) => Input::Ordered { incarnation, order },
-                None => Input::Hinted { incarnation },
-            };
-            broken = broken.or(self.handle(input, now));
+                *order = order.renumbered(self.orders_taken);
+            }
         }
-        broken
+        let delivery = self.memory.as_mut()?.driver.wire_mut().delivery(orders);
+        self.handle(Input::Delivered { incarnation, delivery, is_last: true }, now)
     }
 
-    /// Hears that the broker has what it said.
+    /// Hears that the broker has what it reported.
     pub(crate) fn confirmed(&mut self, now: Tick) -> Option<Rule> {
-        let input = match self.confirms.pop_front()? {
-            Confirm::Beat { incarnation, sent } => {
-                Input::HeartbeatConfirmed { incarnation, sent: of_worker(sent).boot }
+        let Confirmed { number: Number(id), .. } = self.confirms.pop_front()?;
+        self.handle(Input::Confirmed { id, confirm: Confirm::Stored }, now)
+    }
+
+    /// The broker takes what is next on its way. Nothing but heartbeats and last words is waited for: of all others the
+    /// worker learns at once that the broker has them.
+    pub(crate) fn published(&mut self, now: Tick) -> Vec<Arc<Word>> {
+        let Some(Outgoing { number, sent, words }) = self.outgoing.pop_front() else { return Vec::new() };
+        match words.first().and_then(|word| word.spoken_of()) {
+            Some(incarnation) => self.confirms.push_back(Confirmed { number, sent, incarnation }),
+            None => {
+                self.handle(Input::Confirmed { id: number.0, confirm: Confirm::Stored }, now);
             }
-            Confirm::Farewell { incarnation } => Input::FarewellConfirmed { incarnation },
-        };
-        self.handle(input, now)
+        }
+        words
     }
 
     /// A process ends by itself, having done its work; its worker hears of it at once.
@@ -241,7 +282,8 @@ impl Worker {
     fn ended(&mut self, key: AttemptKey, succeeded: bool, now: Tick) -> Option<Rule> {
         let result = if succeeded { Ok(Json(nothing())) } else { Err(Failure::new("signal", "killed")) };
         let ending = Ending { result, left: None, return_code: None, ended_at: Timestamp::from_micros(0) };
-        self.handle(Input::Ended { key, ending }, now)
+        let broken = self.report(duty::Input::Ended { key, ending }, now);
+        broken.or(self.turn(now))
     }
 
     /// Every shim looks at its clock.
@@ -258,64 +300,98 @@ impl Worker {
     }
 
     fn handle(&mut self, input: Input, now: Tick) -> Option<Rule> {
+        self.memory.as_mut()?.driver.handle(of_worker(now), input);
+        self.turn(now)
+    }
+
+    /// Reports to the book, and does at once what it asks of attempts.
+    fn report(&mut self, input: duty::Input, now: Tick) -> Option<Rule> {
+        let Memory { book, .. } = self.memory.as_mut()?;
         let mut broken = None;
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            let mut effects = Vec::new();
-            let Some(duty) = &mut self.duty else { return broken };
-            duty.handle(of_worker(now), input, &mut effects);
-            for effect in effects {
-                broken = broken.or(self.carry_out(effect, &mut inputs));
+        let name = incarnation(self.index, self.incarnations);
+        let (processes, begun) = (&mut self.processes, &mut self.begun);
+        book.handle(of_worker(now), input, |attempt| broken = broken.or(act(attempt, name, processes, begun)));
+        broken
+    }
+
+    /// Does what there is to do, and hands in what the book asks for until it asks for no more.
+    fn turn(&mut self, now: Tick) -> Option<Rule> {
+        let (mut broken, mut is_ended) = (None, false);
+        while let Some(Memory { book, driver }) = &mut self.memory {
+            if let Some(action) = driver.next_action() {
+                broken = broken.or(self.carry_out(action, now));
+                continue;
+            }
+            let mut effects = book.take_deferred();
+            effects.retain(|effect| !is_of_events(effect));
+            if !effects.is_empty() {
+                driver.handle(of_worker(now), Input::Asked(effects));
+                is_ended = false;
+            } else if !std::mem::replace(&mut is_ended, true) {
+                driver.handle(of_worker(now), Input::TurnEnded);
+            } else {
+                break;
             }
         }
         broken
     }
 
-    fn carry_out(&mut self, effect: Effect, inputs: &mut VecDeque<Input>) -> Option<Rule> {
-        match effect {
-            Effect::Start(start) => {
-                let process = Process {
-                    key: start.key,
-                    incarnation: incarnation(self.index, self.incarnations),
-                    deadline: tick(start.deadline.expect("nobody here goes on when isolated")),
-                    stage: Stage::Running,
-                };
-                self.processes.insert(start.fence, process);
-                return (!self.begun.insert(start.key)).then_some(Rule::NoAttemptTwice);
+    fn carry_out(&mut self, action: Action, now: Tick) -> Option<Rule> {
+        let input = match action {
+            Action::Duty(input) => return self.report(input, now),
+            Action::Publish(publication) => {
+                let words = self.memory.as_mut()?.driver.wire_mut().read(&publication);
+                let sent = (publication.message_type == Heartbeat::TYPE).then_some(now);
+                self.outgoing.push_back(Outgoing { number: Number(publication.id), sent, words });
+                return None;
             }
-            Effect::Kill { key } => {
-                let own = |process: &&mut Process| process.key == key && process.stage == Stage::Running;
-                self.processes.values_mut().filter(own).for_each(|process| process.stage = Stage::Killed);
+            Action::ChooseName => Input::Named { incarnation: self.next_name(), nonce: String::new() },
+            Action::Subscribe(incarnation) => Input::Subscribed { incarnation, sizes: Sizes::FULL },
+            Action::Exit(exit) => {
+                assert!(!exit.unstoppable.is_empty(), "nobody drains in this world");
+                // What it could not end may go on for a moment longer than the process that gives up.
+                self.crash();
+                return None;
             }
-            Effect::Extend { deadline } => {
-                let own = |process: &&mut Process| matches!(process.stage, Stage::Running | Stage::Killed);
-                for process in self.processes.values_mut().filter(own) {
-                    process.deadline = process.deadline.max(tick(deadline));
-                }
-            }
-            Effect::Complete(word) => {
-                self.outgoing.push_back(Arc::new(Word::Completed(Completed::from(word.message))));
-            }
-            Effect::Return(word) => {
-                self.outgoing.push_back(Arc::new(Word::Returned(Returned::from(word.message))));
-            }
-            Effect::Beat { heartbeat, sent } => {
-                self.outgoing.push_back(Arc::new(Word::beat(heartbeat, tick(sent))));
-            }
-            Effect::Farewell(ended) => self.outgoing.push_back(Arc::new(Word::ended(ended))),
-            Effect::IncarnationOver(_) => {
-                let name = self.next_name();
-                inputs.extend([Input::NewIncarnation(name), Input::SessionOpened { incarnation: name }]);
-            }
-            // What it could not end may go on for a moment longer than the process that gives up.
-            Effect::GiveUp(_) => self.crash(),
-            Effect::Interrupt { .. } | Effect::Finish => unreachable!("nobody cancels or drains in this world"),
-            // A process that is given up and the next have no folder in common here.
-            Effect::Keep(_) => {}
-            Effect::Refused(_) => unreachable!("nothing refuses a worker in this world"),
-            Effect::TakeLess { .. } | Effect::TakeAll => unreachable!("nothing is short in this world"),
-            Effect::ChangeStatus(_) | Effect::Progress(_) | Effect::Resend { .. } => {}
-        }
+            Action::Attempt(AttemptAction::Extend { deadline: None }) => return None,
+            Action::Attempt(_) => unreachable!("the driver asks for nothing else of attempts"),
+            // All of one broker; acked as it is taken; a process that is given up and the next have no folder in common.
+            Action::KeepTo(_) | Action::Ack | Action::Note(_) | Action::Keep(_) | Action::Log(_) => return None,
+        };
+        self.memory.as_mut()?.driver.handle(of_worker(now), input);
         None
     }
+}
+
+/// Events have no part in who may run what; they are lost before they reach the driver.
+fn is_of_events(effect: &Effect) -> bool {
+    matches!(effect, Effect::ChangeStatus(_) | Effect::Progress(_) | Effect::Resend { .. })
+}
+
+fn act(
+    attempt: AttemptAction,
+    incarnation: Incarnation,
+    processes: &mut BTreeMap<Fence, Process>,
+    begun: &mut BTreeSet<AttemptKey>,
+) -> Option<Rule> {
+    match attempt {
+        AttemptAction::Start(start) => {
+            let deadline = tick(start.deadline.expect("nobody here goes on when isolated"));
+            let process = Process { key: start.key, incarnation, deadline, stage: Stage::Running };
+            processes.insert(start.fence, process);
+            return (!begun.insert(start.key)).then_some(Rule::NoAttemptTwice);
+        }
+        AttemptAction::Kill { key } => {
+            let own = |process: &&mut Process| process.key == key && process.stage == Stage::Running;
+            processes.values_mut().filter(own).for_each(|process| process.stage = Stage::Killed);
+        }
+        AttemptAction::Extend { deadline } => {
+            let own = |process: &&mut Process| matches!(process.stage, Stage::Running | Stage::Killed);
+            for process in processes.values_mut().filter(own) {
+                process.deadline = deadline.map_or(process.deadline, |at| process.deadline.max(tick(at)));
+            }
+        }
+        AttemptAction::Interrupt { .. } => unreachable!("nobody cancels or drains in this world"),
+    }
+    None
 }

@@ -21,6 +21,7 @@ mod unheard;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use slotline_protocol::message::{AttemptKey, Ended, Heartbeat};
@@ -64,12 +65,24 @@ pub struct Driver<W> {
 }
 
 /// What a publication is for, as far as its confirm matters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Purpose {
     Heartbeat { incarnation: Incarnation, sent: Duration },
     Farewell { incarnation: Incarnation },
     Outcomes,
     Events(Batch),
+}
+
+/// Between turns, when all that was asked for is done. The numbers of publications are names, and no part of where it stands.
+impl<W: Hash> Hash for Driver<W> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { incarnation, wire, is_open, sizes, outbox, unconfirmed, is_congested, unheard, refused, .. } = self;
+        let Self { kept, finished, asked, awaits_name, actions, .. } = self;
+        let is_over = kept.is_none() && finished.is_none() && asked.is_empty() && !awaits_name && actions.is_empty();
+        debug_assert!(is_over, "the turn is not over");
+        (incarnation, wire, is_open, sizes, outbox, is_congested, unheard, refused, unconfirmed.len()).hash(state);
+        unconfirmed.values().for_each(|purpose| purpose.hash(state));
+    }
 }
 
 impl<W: Wire> Driver<W> {

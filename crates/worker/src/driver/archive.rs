@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 32 << 20;
 const OVERHEAD_BYTES: usize = 160;
 
 /// An event as it was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct ArchivedEvent {
     pub(super) weight: Weight,
     pub(super) routing_key: &'static str,
@@ -28,7 +28,7 @@ pub(super) struct ArchivedEvent {
     pub(super) envelope: Bytes,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Archive {
     attempts: BTreeMap<AttemptKey, AttemptEvents>,
     /// The attempts that go first when there is no room: those that are over, then those that are not; each by how long they are.
@@ -38,7 +38,7 @@ pub(super) struct Archive {
     moments: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct AttemptEvents {
     /// The number of the oldest event that is there; the others follow without a gap.
     first: u64,

@@ -1,6 +1,7 @@
 //! The duty book, with what it asks for parted by when it is done: what concerns attempts at once, since the next of a
 //! chain waits for it, and everything else by the driver.
 
+use std::hash::{Hash, Hasher};
 use std::mem;
 
 use slotline_protocol::message::Ended;
@@ -18,6 +19,15 @@ pub struct Book {
     effects: Vec<Effect>,
     /// Bounded by what the driver takes each turn: it takes all.
     deferred: Vec<Effect>,
+}
+
+/// Between turns, when nothing of what it asked for is left to do.
+impl Hash for Book {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { duty, effects, deferred } = self;
+        debug_assert!(effects.is_empty() && deferred.is_empty(), "the turn is not over");
+        duty.hash(state);
+    }
 }
 
 impl Book {

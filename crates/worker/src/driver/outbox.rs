@@ -38,7 +38,7 @@ const OUTCOMES_MAX: usize = 2 * ENTRIES_MAX;
 /// How long a message that the broker refused waits before it is sent again.
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Outbox {
     /// Outcomes and hand-backs.
     outcomes: VecDeque<(&'static str, Bytes)>,
@@ -61,14 +61,14 @@ pub(super) struct Outbox {
 }
 
 /// The body of a message: envelopes under one routing key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Batch {
     pub(super) routing_key: &'static str,
     pub(super) body: Bytes,
 }
 
 /// What goes first when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Weight {
     Plain,
     Output,
@@ -76,14 +76,14 @@ pub(super) enum Weight {
 }
 
 /// How much waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Load {
     events: usize,
     bytes: usize,
 }
 
 /// How much waits of what may be left out, and of what may not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Loads {
     lossy: Load,
     news: Load,

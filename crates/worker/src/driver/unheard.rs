@@ -7,7 +7,7 @@ const SAID_AFTER: Duration = Duration::from_secs(10);
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// Since when a worker has asked in vain to be known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Unheard {
     since: Option<Duration>,
     said_at: Option<Duration>,
