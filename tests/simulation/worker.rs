@@ -6,20 +6,19 @@
 
 mod notes;
 mod shell;
+mod shims;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use slotline_protocol::message::{AttemptKey, Ended, Failure, Report};
+use slotline_protocol::message::{AttemptKey, Ended};
 use slotline_protocol::proof::Worth;
 use slotline_protocol::{Incarnation, Sizes, WorkerName};
 use slotline_worker::driver::{self, AttemptAction, Book, Confirm, Driver, Input, Wire};
-use slotline_worker::duty::{self, Config, Ending, Json, Now, OnDrain, Shortage, Terms, Told};
+use slotline_worker::duty::{self, Config, Json, Now, OnDrain, Terms};
 use uuid::Uuid;
-
-use notes::note;
 
 use crate::clock::{MS, Micros, SECOND};
 use crate::codec::Codec;
@@ -28,7 +27,7 @@ use crate::history::Fact;
 use crate::journal::action_ref;
 use crate::plan::{self, WorkerPlan};
 use crate::process::Process;
-use crate::stage::{Event, News, Stage};
+use crate::stage::{Event, Stage};
 use crate::wire::{Body, Down, Purpose, Queue, SessionId, Tag, Up, Verdict};
 
 pub(crate) struct Worker {
@@ -63,9 +62,16 @@ struct Memory {
     /// Attempts of this incarnation that the book has an outcome of, and that are not known to be recorded.
     owed: BTreeSet<AttemptKey>,
     unacked: Option<(Queue, Tag)>,
+    /// Events that the book has numbered, and that the broker does not have.
+    unstored: BTreeSet<Numbered>,
+    /// Publications of events on their way.
+    events: BTreeMap<u64, Rc<Body>>,
     /// Publications that found no session.
     unsent: Vec<u64>,
 }
+
+/// An event of an attempt, by its number.
+type Numbered = (AttemptKey, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -135,9 +141,11 @@ impl Worker {
         self.memory.as_ref().map(|memory| memory.driver.incarnation())
     }
 
-    /// Whether every outcome is known to be recorded.
+    /// Whether every outcome is known to be recorded, and the broker has had every event.
     pub(crate) fn owes_nothing(&self) -> bool {
-        self.memory.as_ref().is_none_or(|memory| memory.book.duty().unrecorded().next().is_none())
+        let owes_nothing =
+            |memory: &Memory| memory.book.duty().unrecorded().next().is_none() && memory.unstored.is_empty();
+        self.memory.as_ref().is_none_or(owes_nothing)
     }
 
     // ---- life and death ----
@@ -159,6 +167,8 @@ impl Worker {
             live: BTreeMap::new(),
             owed: BTreeSet::new(),
             unacked: None,
+            unstored: BTreeSet::new(),
+            events: BTreeMap::new(),
             unsent: Vec::new(),
         });
         stage.after(MS, Event::Dial { node: self.node(), life: self.life });
@@ -226,7 +236,7 @@ impl Worker {
         }
         for purpose in unconfirmed {
             if let Purpose::Report(id) = purpose {
-                self.handle(Input::Confirmed { id, confirm: Confirm::Lost }, stage);
+                self.confirmed(id, Confirm::Lost, stage);
             }
         }
         self.turn(processes, stage);
@@ -256,7 +266,7 @@ impl Worker {
                         Verdict::Refused => Confirm::Refused,
                         Verdict::Returned => Confirm::Dropped,
                     };
-                    self.handle(Input::Confirmed { id, confirm }, stage);
+                    self.confirmed(id, confirm, stage);
                 }
             }
             Down::Leading { .. } | Down::Marks(_) | Down::Marked(_) => {}
@@ -280,6 +290,18 @@ impl Worker {
         }
     }
 
+    fn confirmed(&mut self, id: u64, confirm: Confirm, stage: &Stage) {
+        if let Some(memory) = &mut self.memory
+            && let Some(body) = memory.events.remove(&id)
+            && confirm == Confirm::Stored
+        {
+            notes::each_event(&body, &mut |event| {
+                memory.unstored.remove(&event);
+            });
+        }
+        self.handle(Input::Confirmed { id, confirm }, stage);
+    }
+
     // ---- what happens ----
 
     fn handle(&mut self, input: Input, stage: &Stage) {
@@ -287,37 +309,6 @@ impl Worker {
         if let Some(memory) = &mut self.memory {
             memory.driver.handle(now, input);
         }
-    }
-
-    /// What a shim has to say.
-    pub(crate) fn told(&mut self, process: usize, news: News, processes: &mut Vec<Process>, stage: &mut Stage) {
-        let (key, began_at) = (processes[process].key, processes[process].began_at);
-        let input = match news {
-            News::Started => {
-                let clock = self.plan.clock;
-                duty::Input::Started { key, at: Now { boot: clock.boot(began_at), wall: clock.wall(began_at) } }
-            }
-            News::Told { numbers } => {
-                let report = Report {
-                    progress: numbers.then_some((stage.now, None)),
-                    message: (!numbers).then(|| "it goes on".to_owned()),
-                    ..Report::default()
-                };
-                duty::Input::Reported { key, event: Told::Progress(report) }
-            }
-            News::Unstarted => duty::Input::Unstarted { key, shortage: Shortage::Processes },
-            News::Ended { succeeded } => {
-                let result = if succeeded { Ok(self.null.clone()) } else { Err(Failure::new("exit_status", "1")) };
-                let ended_at = self.now(stage).wall;
-                let return_code = Some(i32::from(!succeeded));
-                duty::Input::Ended { key, ending: Ending { result, left: None, return_code, ended_at } }
-            }
-        };
-        if let (News::Unstarted | News::Ended { .. }, Some(memory)) = (news, &mut self.memory) {
-            memory.live.remove(&key);
-        }
-        self.report(input, stage);
-        self.turn(processes, stage);
     }
 
     /// Reports to the book.
@@ -353,12 +344,12 @@ impl Worker {
             } else if let Some(action) = memory.driver.next_action() {
                 self.carry_out(action, processes, stage);
             } else if let Some(id) = memory.unsent.pop() {
-                self.handle(Input::Confirmed { id, confirm: Confirm::Lost }, stage);
+                self.confirmed(id, Confirm::Lost, stage);
                 continue;
             } else {
                 let effects = memory.book.take_deferred();
                 if !effects.is_empty() {
-                    effects.iter().for_each(|effect| note(effect, &mut memory.owed, stage));
+                    effects.iter().for_each(|effect| memory.note(effect, stage));
                     self.handle(Input::Asked(effects), stage);
                     is_ended = false;
                 } else if !std::mem::replace(&mut is_ended, true) {

@@ -1,32 +1,41 @@
 //! What the history and the trace record of a worker, as its shell sees it pass.
 
-use std::collections::BTreeSet;
-
 use slotline_protocol::Epoch;
 use slotline_protocol::message::{AttemptKey, Heartbeat, Message};
 use slotline_worker::duty::{Effect, Order};
 
+use super::{Memory, Numbered};
 use crate::codec;
 use crate::history::Fact;
 use crate::stage::Stage;
 use crate::wire::Body;
 
-/// Notes what the book asks the driver for.
-pub(super) fn note(effect: &Effect, owed: &mut BTreeSet<AttemptKey>, stage: &mut Stage) {
-    match effect {
-        Effect::Complete(word) => {
-            owed.insert(word.message.key());
-        }
-        Effect::ChangeStatus(word) => {
-            if let Some(sequence) = word.message.sequence {
-                let (execution, attempt) = word.message.key();
-                stage.record(Fact::Said { execution, attempt, sequence });
+impl Memory {
+    /// Notes what the book asks the driver for.
+    pub(super) fn note(&mut self, effect: &Effect, stage: &mut Stage) {
+        let numbered = match effect {
+            Effect::Complete(word) => {
+                self.owed.insert(word.message.key());
+                None
             }
-        }
-        Effect::Progress(word) => {
-            let ((execution, attempt), sequence) = (word.message.key(), word.message.sequence);
+            Effect::ChangeStatus(word) => word.message.sequence.map(|sequence| (word.message.key(), sequence)),
+            Effect::Progress(word) => Some((word.message.key(), word.message.sequence)),
+            _ => None,
+        };
+        if let Some(((execution, attempt), sequence)) = numbered {
             stage.record(Fact::Said { execution, attempt, sequence });
+            self.unstored.insert(((execution, attempt), sequence));
         }
+    }
+}
+
+/// Gives each event of a publication.
+pub(super) fn each_event(body: &Body, take: &mut dyn FnMut(Numbered)) {
+    match body {
+        Body::StatusChanged(word) => word.sequence.into_iter().for_each(|sequence| take((word.key(), sequence))),
+        Body::Progress(word) => take((word.key(), word.sequence)),
+        Body::Several(bodies) => bodies.iter().for_each(|body| each_event(body, take)),
+        Body::Written(written) => codec::read(written).iter().for_each(|body| each_event(body, take)),
         _ => {}
     }
 }

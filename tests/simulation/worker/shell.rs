@@ -4,11 +4,11 @@
 
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Progress, Returned, StatusChanged};
-use slotline_worker::driver::{Action, AttemptAction, Exit, Input, Notice, Publication};
+use slotline_worker::driver::{Action, Exit, Input, Notice, Publication};
 use slotline_worker::duty::{self, Order};
 
 use super::notes::{describe, note_told, renumber};
-use super::{Link, Memory, Worker};
+use super::{Link, Worker};
 use crate::clock::{MS, SECOND};
 use crate::codec;
 use crate::history::Fact;
@@ -18,37 +18,6 @@ use crate::stage::{Event, Stage};
 use crate::wire::{Purpose, Queue, Route, Up};
 
 impl Worker {
-    pub(super) fn act(&mut self, attempt: AttemptAction, processes: &mut Vec<Process>, stage: &mut Stage) {
-        let Some(Memory { live, .. }) = &mut self.memory else { return };
-        match attempt {
-            AttemptAction::Start(start) => {
-                let number = start.parameters.0.get().parse().expect("a request's number");
-                let index = processes.len();
-                let owner = (self.index, self.life);
-                let process = Process::start(stage, index, owner, (start.key, start.fence), start.deadline, number);
-                processes.push(process);
-                live.insert(start.key, index);
-            }
-            AttemptAction::Interrupt { key, grace } => {
-                if let Some(index) = live.get(&key) {
-                    processes[*index].interrupt(*index, grace, stage);
-                }
-            }
-            AttemptAction::Kill { key } => {
-                if let Some(index) = live.get(&key) {
-                    processes[*index].kill(*index, stage);
-                }
-            }
-            AttemptAction::Extend { deadline: Some(deadline) } => {
-                for index in live.values() {
-                    processes[*index].extend(deadline);
-                }
-            }
-            // What is started from now on has a deadline of its own.
-            AttemptAction::Extend { deadline: None } => {}
-        }
-    }
-
     pub(super) fn carry_out(&mut self, action: Action, processes: &mut [Process], stage: &mut Stage) {
         match action {
             Action::Duty(input) => {
@@ -126,7 +95,9 @@ impl Worker {
             stage.overheard.clone_from(&publication.proof);
         }
         let body = memory.driver.wire().carry(publication);
-        if route != Route::Events {
+        if route == Route::Events {
+            memory.events.insert(id, body.clone());
+        } else {
             note_told(&body, stage);
         }
         stage.publish(session, route, body, false, Purpose::Report(id));
