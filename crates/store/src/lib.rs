@@ -17,6 +17,7 @@ mod audit;
 mod batch;
 mod browse;
 mod clock;
+mod columns;
 mod culprit;
 mod dead;
 mod deadline;

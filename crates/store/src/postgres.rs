@@ -2,7 +2,7 @@
 //! the leader alone.
 
 mod announcements;
-mod commit;
+pub(crate) mod commit;
 mod dead;
 mod lead;
 mod prune;

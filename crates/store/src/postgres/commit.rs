@@ -4,31 +4,69 @@
 //! which `unnest` fills up with nulls: PostgreSQL would make an object of an empty array, too, some microseconds each,
 //! and most batches leave most columns out.
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::LazyLock;
 
-use slotline_protocol::message::Failure;
-use slotline_protocol::record::Event;
 use slotline_protocol::{Epoch, Timestamp, http};
-use slotline_scheduler::{AttemptEnded, Lease, Settled, Snapshot};
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::query::Query;
-use sqlx::{Connection, Postgres};
+use sqlx::{Connection, Encode, Postgres, Type};
 
-use crate::batch::{Accepted, ActionChange, Request, left};
+use crate::batch::ActionChange;
+use crate::columns::{self, Cell, Column, ColumnKind};
 use crate::deadline::within;
 use crate::leadership::PARTITION;
-use crate::row::{detail_text, json, large, reply_text, timeout_ns};
+use crate::row::{json, timeout_ns};
 use crate::stamp::Stamp;
-use crate::text::hide;
-use crate::{Batch, CommitError, Error, Story, announcements, audit, culprit};
+use crate::{Batch, CommitError, Error, announcements, audit, culprit};
 
-const CALL: &str = "SELECT slotline_commit(\
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
-    $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
-    $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, $67, $68, \
-    $69, $70, $71, $72, $73, $74, $75, $76, $77, $78, $79, $80, $81, $82, $83, $84, $85, $86, $87, $88, $89, $90, \
-    $91, $92, $93, $94, $95, $96)";
+/// The arguments of `slotline_commit`, in its order.
+pub(crate) static ARGUMENTS: LazyLock<Vec<CommitArgument>> = LazyLock::new(|| {
+    let first = [("p_partition", "int4"), ("p_epoch", "int8"), ("p_batch", "int8")];
+    let counters = [("p_next_id", "int8"), ("p_next_fence", "int8"), ("p_next_action", "int8")];
+    let actions = [("d_id", "_int8"), ("d_at", "_timestamptz"), ("a_rows", "text")];
+    let one = |&(name, kind): &(&str, &'static str)| CommitArgument { name: name.to_owned(), kind };
+    let mut all: Vec<CommitArgument> = first.iter().chain(&counters).chain(&actions).map(one).collect();
+    all.extend(arrays("n", &columns::ACCEPTED));
+    all.extend(arrays("l", &columns::STATE));
+    all.extend(arrays("t", &columns::ATTEMPTS));
+    all.extend(arrays("s", &columns::SETTLED));
+    all.extend(arrays("c", &columns::TOTALS));
+    all.extend(arrays("i", &columns::ENDED_INCARNATIONS));
+    all.extend(arrays("e", &columns::EVENTS));
+    all.extend(arrays("r", &columns::STORIES));
+    all.extend([("u_rows", "text"), ("p_announced", "text")].iter().map(one));
+    all
+});
+
+static CALL: LazyLock<String> = LazyLock::new(|| {
+    let arguments: Vec<String> = (1..=ARGUMENTS.len()).map(|number| format!("${number}")).collect();
+    format!("SELECT slotline_commit({})", arguments.join(", "))
+});
+
+/// One argument, by its name and its type in `pg_type`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommitArgument {
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+}
+
+fn arrays<R>(prefix: &str, columns: &[Column<R>]) -> Vec<CommitArgument> {
+    let array =
+        |column: &Column<R>| CommitArgument { name: format!("{prefix}_{}", column.name), kind: array_of(column.kind) };
+    columns.iter().map(array).collect()
+}
+
+fn array_of(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Flag => "_bool",
+        ColumnKind::Count => "_int4",
+        ColumnKind::Number => "_int8",
+        ColumnKind::Time => "_timestamptz",
+        ColumnKind::Id => "_uuid",
+        ColumnKind::Text => "_text",
+        ColumnKind::Bytes => "_bytea",
+    }
+}
 
 /// The error of `slotline_commit` when another executor leads; the detail is the current epoch.
 const DEPOSED: &str = "SL001";
@@ -38,27 +76,22 @@ pub(crate) type Call = Query<'static, Postgres, PgArguments>;
 
 /// The call that writes `batch` under `epoch`.
 pub(crate) fn call(epoch: Epoch, batch: &Batch) -> Call {
-    let call = sqlx::query(CALL)
+    let mut call = sqlx::query(CALL.as_str())
         .bind(PARTITION)
         .bind(epoch.0)
         .bind(batch.number)
         .bind(batch.counters.next_id)
         .bind(batch.counters.next_fence)
         .bind(batch.counters.next_action);
-    let call = actions(call, &batch.actions);
-    let call = accepted(call, &batch.accepted);
-    let call = state(call, &batch.live, |snapshot| snapshot);
-    let call = attempts(call, &batch.attempts);
-    let call = settled(call, &batch.settled);
-    let totals = crate::batch::sum(&batch.totals);
-    let call = call
-        .bind(column(&totals, |(action, ..)| action.0))
-        .bind(column(&totals, |(_, enqueued, _)| large(*enqueued)))
-        .bind(column(&totals, |(_, _, completed)| large(*completed)))
-        .bind(column(&batch.ended_incarnations, |(incarnation, ..)| incarnation.0))
-        .bind(column(&batch.ended_incarnations, |(_, worker, _)| worker.as_str()))
-        .bind(column(&batch.ended_incarnations, |(.., at)| Stamp(*at)));
-    let call = stories(events(call, &batch.events), &batch.stories);
+    bind_actions(&mut call, &batch.actions);
+    bind_rows(&mut call, &columns::ACCEPTED, &batch.accepted);
+    bind_rows(&mut call, &columns::STATE, &batch.live);
+    bind_rows(&mut call, &columns::ATTEMPTS, &batch.attempts);
+    bind_rows(&mut call, &columns::SETTLED, &batch.settled);
+    bind_rows(&mut call, &columns::TOTALS, &crate::batch::sum(&batch.totals));
+    bind_rows(&mut call, &columns::ENDED_INCARNATIONS, &batch.ended_incarnations);
+    bind_rows(&mut call, &columns::EVENTS, &batch.events);
+    bind_rows(&mut call, &columns::STORIES, &batch.stories);
     call.bind(audit::rows(&batch.audit)).bind(announcements::column(&batch.announced))
 }
 
@@ -93,37 +126,72 @@ impl culprit::Rehearsal for Rehearsal {
     }
 }
 
-fn column<'r, T, U>(rows: &'r [T], value: impl Fn(&'r T) -> U) -> Option<Vec<U>> {
-    (!rows.is_empty()).then(|| rows.iter().map(value).collect())
+/// Binds an array for each column.
+fn bind_rows<R>(call: &mut Call, columns: &[Column<R>], rows: &[R]) {
+    for column in columns {
+        match column.kind {
+            ColumnKind::Flag => {
+                bind(call, array(rows, column, |cell| if let Cell::Flag(flag) = cell { Some(flag) } else { None }))
+            }
+            ColumnKind::Count => bind(
+                call,
+                array(rows, column, |cell| if let Cell::Count(count) = cell { Some(small(count)) } else { None }),
+            ),
+            ColumnKind::Number => bind(
+                call,
+                array(rows, column, |cell| if let Cell::Number(number) = cell { Some(number) } else { None }),
+            ),
+            ColumnKind::Time => bind(
+                call,
+                array(rows, column, |cell| if let Cell::Time(time) = cell { Some(Stamp(time)) } else { None }),
+            ),
+            ColumnKind::Id => {
+                bind(call, array(rows, column, |cell| if let Cell::Id(id) = cell { Some(id) } else { None }))
+            }
+            ColumnKind::Text => {
+                bind(call, array(rows, column, |cell| if let Cell::Text(text) = cell { Some(text) } else { None }))
+            }
+            ColumnKind::Bytes => {
+                bind(call, array(rows, column, |cell| if let Cell::Bytes(bytes) = cell { Some(bytes) } else { None }))
+            }
+        }
+    }
 }
 
-fn sparse<'r, T, U>(rows: &'r [T], value: impl Fn(&'r T) -> Option<U>) -> Option<Vec<Option<U>>> {
-    let values: Vec<Option<U>> = rows.iter().map(value).collect();
-    values.iter().any(Option::is_some).then_some(values)
+fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(call: &mut Call, value: T) {
+    call.try_bind(value).expect("numbers, times, text and bytes are what PostgreSQL takes");
 }
 
-fn stamp(time: Timestamp) -> Stamp {
-    Stamp(time)
+/// The values of a column; `None` if no row has any. `value` gives that of a cell, whose kind is the column's.
+fn array<'r, R, T>(rows: &'r [R], column: &Column<R>, value: impl Fn(Cell<'r>) -> Option<T>) -> Option<Vec<Option<T>>> {
+    if rows.is_empty() {
+        return None;
+    }
+    let mut has_any = false;
+    let values = rows.iter().map(|row| {
+        let cell = (column.cell)(row);
+        let is_null = matches!(cell, Cell::Null);
+        let value = value(cell);
+        debug_assert_eq!(value.is_none(), is_null, "a cell is of the kind of its column");
+        has_any |= !is_null;
+        value
+    });
+    let values = values.collect();
+    has_any.then_some(values)
 }
 
 fn small(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-fn shown(text: &Option<String>) -> Option<Cow<'_, str>> {
-    text.as_deref().map(hide)
-}
-
-fn error(failure: &Option<Failure>) -> Option<String> {
-    failure.as_ref().map(json)
-}
-
-fn actions(call: Call, changes: &[ActionChange]) -> Call {
+fn bind_actions(call: &mut Call, changes: &[ActionChange]) {
     let changes = crate::batch::collapse(changes);
     let (deleted, put) = (changes.deleted, changes.put);
-    call.bind(column(&deleted, |(id, _)| id.0))
-        .bind(column(&deleted, |(_, at)| Stamp(*at)))
-        .bind((!put.is_empty()).then(|| serde_json::Value::Array(put.iter().map(action).collect()).to_string()))
+    let ids = || deleted.iter().map(|(id, _)| id.0).collect::<Vec<_>>();
+    let times = || deleted.iter().map(|(_, at)| Stamp(*at)).collect::<Vec<_>>();
+    bind(call, (!deleted.is_empty()).then(ids));
+    bind(call, (!deleted.is_empty()).then(times));
+    bind(call, (!put.is_empty()).then(|| serde_json::Value::Array(put.iter().map(action).collect()).to_string()));
 }
 
 /// Actions are changed seldom: they travel as one text, and leave the arguments to the rows of every batch.
@@ -139,95 +207,4 @@ fn action((action, deleted_at): &(&http::Action, Option<Timestamp>)) -> serde_js
         "deleted_at": deleted_at,
         "timeout_ns": action.policy.timeout.map(timeout_ns),
     })
-}
-
-fn accepted(call: Call, rows: &[Accepted]) -> Call {
-    fn request(row: &Accepted) -> &Request {
-        &row.request
-    }
-    state(call, rows, |row| &row.snapshot)
-        .bind(column(rows, |row| row.snapshot.action.0))
-        .bind(column(rows, |row| Stamp(row.snapshot.enqueued_at)))
-        .bind(sparse(rows, |row| request(row).timeout.map(timeout_ns)))
-        .bind(sparse(rows, |row| row.snapshot.key.as_deref().map(hide)))
-        .bind(sparse(rows, |row| request(row).name.as_ref().map(|name| hide(name.as_text()))))
-        .bind(column(rows, |row| request(row).digest.as_slice()))
-        .bind(sparse(rows, |row| detail_text(request(row).detail)))
-        .bind(sparse(rows, |row| shown(&request(row).correlation_id)))
-        .bind(sparse(rows, |row| shown(&request(row).trace_id)))
-        .bind(sparse(rows, |row| shown(&request(row).source)))
-        .bind(sparse(rows, |row| shown(&request(row).reply_to)))
-        .bind(column(rows, |row| reply_text(request(row).reply)))
-        .bind(column(rows, |row| request(row).parameters.get()))
-}
-
-/// The columns that may change while an execution lives.
-fn state<T>(call: Call, rows: &[T], snapshot: impl Fn(&T) -> &Snapshot) -> Call {
-    let lease = |row| snapshot(row).lease.as_ref();
-    call.bind(column(rows, |row| snapshot(row).id.0))
-        .bind(column(rows, |row| snapshot(row).place))
-        .bind(column(rows, |row| Stamp(snapshot(row).queued_at)))
-        .bind(sparse(rows, |row| snapshot(row).not_before.map(stamp)))
-        .bind(sparse(rows, |row| lease(row).map(|lease| lease.fence.0)))
-        .bind(sparse(rows, |row| lease(row).map(|lease| Stamp(lease.scheduled_at))))
-        .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.started_at).map(stamp)))
-        .bind(sparse(rows, |row| lease(row).map(|lease| lease.incarnation.0)))
-        .bind(column(rows, |row| small(snapshot(row).attempt)))
-        .bind(column(rows, |row| small(snapshot(row).failures)))
-        .bind(column(rows, |row| small(snapshot(row).losses)))
-        .bind(column(rows, |row| snapshot(row).keeps_slot))
-        .bind(column(rows, |row| snapshot(row).cancel_requested))
-        .bind(column(rows, |row| snapshot(row).status.as_str()))
-        .bind(sparse(rows, |row| lease(row).map(|lease| lease.worker.as_str())))
-        .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.after).map(|after| after.0)))
-}
-
-fn attempts(call: Call, rows: &[AttemptEnded]) -> Call {
-    call.bind(column(rows, |row| row.id.0))
-        .bind(column(rows, |row| row.lease.fence.0))
-        .bind(column(rows, |row| small(row.attempt)))
-        .bind(column(rows, |row| row.outcome.as_str()))
-        .bind(column(rows, |row| row.lease.worker.as_str()))
-        .bind(column(rows, |row| Stamp(row.lease.scheduled_at)))
-        .bind(sparse(rows, |row| row.lease.started_at.map(stamp)))
-        .bind(column(rows, |row| Stamp(row.ended_at)))
-        .bind(sparse(rows, |row| error(&row.error)))
-        .bind(sparse(rows, left))
-}
-
-fn settled(call: Call, rows: &[Arc<Settled>]) -> Call {
-    fn lease(row: &Arc<Settled>) -> Option<&Lease> {
-        row.lease.as_ref()
-    }
-    call.bind(column(rows, |row| row.id.0))
-        .bind(sparse(rows, |row| lease(row).map(|lease| Stamp(lease.scheduled_at))))
-        .bind(sparse(rows, |row| lease(row).and_then(|lease| lease.started_at).map(stamp)))
-        .bind(column(rows, |row| Stamp(row.ended_at)))
-        .bind(sparse(rows, |row| lease(row).map(|lease| lease.fence.0)))
-        .bind(sparse(rows, |row| lease(row).map(|lease| lease.incarnation.0)))
-        .bind(column(rows, |row| small(row.attempt)))
-        .bind(column(rows, |row| small(row.failures)))
-        .bind(column(rows, |row| small(row.losses)))
-        .bind(column(rows, |row| row.status.as_str()))
-        .bind(sparse(rows, |row| lease(row).map(|lease| lease.worker.as_str())))
-        .bind(sparse(rows, |row| row.result.as_ref().map(|result| result.get())))
-        .bind(sparse(rows, |row| error(&row.error)))
-}
-
-/// Their bodies are JSON, which spells U+0000 in a way that a `text` column takes.
-fn events(call: Call, rows: &[Arc<Event>]) -> Call {
-    call.bind(column(rows, |row| row.execution_id.0))
-        .bind(column(rows, |row| large(row.number)))
-        .bind(column(rows, |row| row.what.kind().as_str()))
-        .bind(column(rows, json))
-}
-
-fn stories(call: Call, rows: &[Story]) -> Call {
-    call.bind(column(rows, |row| row.id.0))
-        .bind(column(rows, |row| large(row.first)))
-        .bind(column(rows, |row| large(row.last)))
-        .bind(column(rows, |row| small(row.attempt)))
-        .bind(column(rows, |row| large(row.sequence)))
-        .bind(sparse(rows, |row| row.awaits.map(large)))
-        .bind(column(rows, |row| json(&row.head())))
 }

@@ -4,19 +4,18 @@
 //! A failure ends the whole transaction, so inserts and updates have `OR FAIL`: SQLite then keeps no copy of the pages
 //! that the single statement would have to restore. Nor does it where no function is called.
 
-use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use slotline_protocol::record::Event;
-use slotline_protocol::{Epoch, RequestName, Timestamp};
-use slotline_scheduler::{AttemptEnded, Counters, Settled, Snapshot};
+use slotline_protocol::Epoch;
+use slotline_scheduler::Counters;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, Connection, SqliteConnection};
 
-use crate::batch::{Accepted, collapse, left, sum};
+use crate::batch::{Accepted, collapse, sum};
+use crate::columns::{self, Cell, Column};
 use crate::deadline::within;
 use crate::leadership::PARTITION;
-use crate::row::{detail_text, json, large, reply_text, timeout_ns};
+use crate::row::{json, large, timeout_ns};
 use crate::text::hide;
 use crate::{Audit, Batch, CommitError, Story, announcements, audit};
 
@@ -46,56 +45,56 @@ const NOTE_TIMEOUTS: &str = "WITH p (id, since, timeout_ns) AS (VALUES $rows) \
 /// A `message_id` that is known already is refused by the key.
 const NAME: &str = "INSERT OR FAIL INTO messages (message_id, execution_id, digest) VALUES $rows";
 
-const ACCEPT: &str = "INSERT OR FAIL INTO live (id, place, queued_at, not_before, fence, scheduled_at, started_at, \
-    incarnation, attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, \
-    enqueued_at, timeout_ns, concurrency_key, message_id, digest, detail, correlation_id, trace_id, source, reply_to, reply, \
-    parameters) VALUES $rows";
+static ACCEPT: LazyLock<String> = LazyLock::new(|| insert("live", &columns::ACCEPTED));
 
-const CHANGE: &str = "WITH c (id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, attempt, \
-    failures, losses, keeps_slot, cancel_requested, status, worker, after_fence) AS (VALUES $rows) \
-    UPDATE OR FAIL live SET place = c.place, queued_at = c.queued_at, not_before = c.not_before, fence = c.fence, \
-    scheduled_at = c.scheduled_at, started_at = c.started_at, incarnation = c.incarnation, attempt = c.attempt, \
-    failures = c.failures, losses = c.losses, keeps_slot = c.keeps_slot, cancel_requested = c.cancel_requested, \
-    status = c.status, worker = c.worker, after_fence = c.after_fence FROM c WHERE live.id = c.id";
+static CHANGE: LazyLock<String> = LazyLock::new(|| {
+    let (names, changed) = (columns::names(&columns::STATE), columns::each(&columns::STATE, "$ = c.$"));
+    format!("WITH c ({names}) AS (VALUES {ROWS}) UPDATE OR FAIL live SET {changed} FROM c WHERE live.id = c.id")
+});
 
-const END_ATTEMPTS: &str = "INSERT OR FAIL INTO attempts (execution_id, fence, attempt, outcome, worker, scheduled_at, \
-    started_at, ended_at, error, result) VALUES $rows";
+static END_ATTEMPTS: LazyLock<String> = LazyLock::new(|| insert("attempts", &columns::ATTEMPTS));
 
-const SETTLE: &str = "WITH s (id, scheduled_at, started_at, ended_at, fence, incarnation, attempt, failures, losses, \
-    status, worker, result, error) AS (VALUES $rows) \
-    INSERT OR FAIL INTO history (id, action_id, enqueued_at, scheduled_at, started_at, ended_at, fence, timeout_ns, \
-    incarnation, attempt, failures, losses, status, worker, concurrency_key, message_id, detail, correlation_id, trace_id, \
-    source, parameters, result, error) \
-    SELECT live.id, live.action_id, live.enqueued_at, s.scheduled_at, s.started_at, s.ended_at, s.fence, live.timeout_ns, \
-    s.incarnation, s.attempt, s.failures, s.losses, s.status, s.worker, live.concurrency_key, live.message_id, \
-    live.detail, live.correlation_id, live.trace_id, live.source, live.parameters, s.result, s.error \
-    FROM s CROSS JOIN live ON live.id = s.id";
+static SETTLE: LazyLock<String> = LazyLock::new(|| {
+    let (names, brought) = (columns::names(&columns::SETTLED), columns::each(&columns::SETTLED, "s.$"));
+    let (kept, from_live) = (columns::KEPT.join(", "), columns::KEPT.map(|name| format!("live.{name}")).join(", "));
+    format!(
+        "WITH s ({names}) AS (VALUES {ROWS}) INSERT OR FAIL INTO history ({names}, {kept}) \
+        SELECT s.id, {brought}, {from_live} FROM s CROSS JOIN live ON live.id = s.id"
+    )
+});
 
 const LEAVE: &str = "DELETE FROM live WHERE id IN (VALUES $rows)";
 
-const ADD_TOTALS: &str = "INSERT INTO action_totals (action_id, enqueued, completed) VALUES $rows \
-    ON CONFLICT (action_id) DO UPDATE SET enqueued = enqueued + excluded.enqueued, \
-    completed = completed + excluded.completed";
+static ADD_TOTALS: LazyLock<String> = LazyLock::new(|| {
+    let (names, added) = (columns::names(&columns::TOTALS), columns::each(&columns::TOTALS, "$ = $ + excluded.$"));
+    format!("INSERT INTO action_totals ({names}) VALUES {ROWS} ON CONFLICT (action_id) DO UPDATE SET {added}")
+});
 
-const END_INCARNATIONS: &str = "INSERT INTO ended_incarnations (incarnation, worker, ended_at) VALUES $rows \
-    ON CONFLICT DO NOTHING";
+static END_INCARNATIONS: LazyLock<String> = LazyLock::new(|| {
+    let names = columns::names(&columns::ENDED_INCARNATIONS);
+    format!("INSERT INTO ended_incarnations ({names}) VALUES {ROWS} ON CONFLICT DO NOTHING")
+});
 
 /// A number that was given before is refused by the key.
-const TELL: &str = "INSERT OR FAIL INTO events (execution_id, number, kind, body) VALUES $rows";
+static TELL: LazyLock<String> = LazyLock::new(|| insert("events", &columns::EVENTS));
 
 const FORGET_EVENTS: &str = "WITH r (id, first) AS (VALUES $rows) \
     DELETE FROM events WHERE (execution_id, number) IN (SELECT e.execution_id, e.number \
     FROM r CROSS JOIN events AS e ON e.execution_id = r.id AND e.number < r.first)";
 
-const PUT_STORIES: &str = "INSERT INTO stories (execution_id, first, last, attempt, sequence, awaits, head) \
-    VALUES $rows ON CONFLICT (execution_id) DO UPDATE SET first = excluded.first, \
-    last = excluded.last, attempt = excluded.attempt, sequence = excluded.sequence, awaits = excluded.awaits, \
-    head = excluded.head";
+static PUT_STORIES: LazyLock<String> = LazyLock::new(|| {
+    let (names, put) = (columns::names(&columns::STORIES), columns::each(&columns::STORIES, "$ = excluded.$"));
+    format!("INSERT INTO stories ({names}) VALUES {ROWS} ON CONFLICT (execution_id) DO UPDATE SET {put}")
+});
 
 const NOTE: &str = "INSERT OR FAIL INTO audit (at, changed, actor, via, reason, action_id, action_ref, execution_id, \
     fence, changes) VALUES $rows";
 const ANNOUNCE: &str = "INSERT INTO announcements (epoch, batch, events) \
     SELECT epoch, batch, column1 FROM leadership CROSS JOIN (VALUES $rows)";
+
+fn insert<R>(table: &str, columns: &[Column<R>]) -> String {
+    format!("INSERT OR FAIL INTO {table} ({}) VALUES {ROWS}", columns::names(columns))
+}
 
 /// The statements that write one batch, with all their rows.
 pub(crate) struct Script {
@@ -119,59 +118,74 @@ impl Script {
     pub(crate) fn of(batch: &Batch) -> Self {
         let mut script = Self { number: batch.number, counters: batch.counters, steps: Vec::new() };
         let actions = collapse(&batch.actions);
-        script.add(DELETE_ACTIONS, &actions.deleted, |(id, at)| [number(id.0), time(*at)]);
+        script.add(DELETE_ACTIONS, &actions.deleted, |(id, at)| [id.0.into(), (*at).into()]);
         script.add(PUT_ACTIONS, &actions.put, |(action, deleted_at)| {
             [
-                number(action.action_id.0),
-                plain(action.action_ref.as_str()),
-                Cell::Text(json(&action.policy).into()),
-                Cell::Flag(action.paused),
-                maybe(action.limit_override.as_ref(), |temporary| Cell::Text(json(temporary).into())),
-                time(action.created_at),
-                time(action.updated_at),
-                maybe(*deleted_at, time),
+                action.action_id.0.into(),
+                action.action_ref.as_str().into(),
+                json(&action.policy).into(),
+                action.paused.into(),
+                action.limit_override.as_ref().map(json).into(),
+                action.created_at.into(),
+                action.updated_at.into(),
+                (*deleted_at).into(),
             ]
         });
         script.add(NOTE_TIMEOUTS, &actions.put, |(action, _)| {
-            let timeout = maybe(action.policy.timeout, |timeout| number(timeout_ns(timeout)));
-            [number(action.action_id.0), time(action.updated_at), timeout]
+            [action.action_id.0.into(), action.updated_at.into(), action.policy.timeout.map(timeout_ns).into()]
         });
         let named: Vec<_> = batch.accepted.iter().filter(|accepted| accepted.request.name.is_some()).collect();
         script.add(NAME, &named, |accepted| {
             let Accepted { snapshot, request } = accepted;
             [
-                maybe(request.name.as_ref().map(RequestName::as_text), hidden),
-                number(snapshot.id.0),
-                Cell::Bytes(&request.digest),
+                request.name.as_ref().map(|name| hide(name.as_text())).into(),
+                snapshot.id.0.into(),
+                request.digest.as_slice().into(),
             ]
         });
-        script.add(ACCEPT, &batch.accepted, accepted);
-        script.add_living(CHANGE, "changed", &batch.live, state);
-        script.add(END_ATTEMPTS, &batch.attempts, attempt);
-        script.add_living(SETTLE, "settled", &batch.settled, settled);
-        script.add_living(LEAVE, "left", &batch.settled, |settled| [number(settled.id.0)]);
-        script.add(ADD_TOTALS, &sum(&batch.totals), |(action, enqueued, completed)| {
-            [number(action.0), number(large(*enqueued)), number(large(*completed))]
-        });
-        script.add(END_INCARNATIONS, &batch.ended_incarnations, |(incarnation, worker, at)| {
-            [Cell::Bytes(incarnation.0.as_bytes()), plain(worker.as_str()), time(*at)]
-        });
-        script.add(TELL, &batch.events, event);
+        script.add_columns(&ACCEPT, &columns::ACCEPTED, &batch.accepted);
+        script.add_columns(&CHANGE, &columns::STATE, &batch.live);
+        script.expect_all("changed", batch.live.len());
+        script.add_columns(&END_ATTEMPTS, &columns::ATTEMPTS, &batch.attempts);
+        script.add_columns(&SETTLE, &columns::SETTLED, &batch.settled);
+        script.expect_all("settled", batch.settled.len());
+        script.add(LEAVE, &batch.settled, |settled| [settled.id.0.into()]);
+        script.expect_all("left", batch.settled.len());
+        script.add_columns(&ADD_TOTALS, &columns::TOTALS, &sum(&batch.totals));
+        script.add_columns(&END_INCARNATIONS, &columns::ENDED_INCARNATIONS, &batch.ended_incarnations);
+        script.add_columns(&TELL, &columns::EVENTS, &batch.events);
         let cut: Vec<&Story> = batch.stories.iter().filter(|story| story.first > 1).collect();
-        script.add(FORGET_EVENTS, &cut, |story| [number(story.id.0), number(large(story.first))]);
-        script.add(PUT_STORIES, &batch.stories, story);
+        script.add(FORGET_EVENTS, &cut, |story| [story.id.0.into(), large(story.first).into()]);
+        script.add_columns(&PUT_STORIES, &columns::STORIES, &batch.stories);
         script.add(NOTE, &batch.audit, noted);
         let announced: Vec<String> = announcements::column(&batch.announced).into_iter().collect();
-        script.add(ANNOUNCE, &announced, |events| [plain(events)]);
+        script.add(ANNOUNCE, &announced, |events| [events.as_str().into()]);
         script
     }
 
-    /// Adds a statement over the rows, if there are any.
+    /// Adds a statement over the rows, if there are any; `cells` gives the values of one.
     fn add<'r, T, const N: usize>(
         &mut self,
         statement: &'static str,
         rows: &'r [T],
         cells: impl Fn(&'r T) -> [Cell<'r>; N],
+    ) {
+        self.add_rows(statement, N, rows, |row, values| cells(row).into_iter().for_each(|cell| add(cell, values)));
+    }
+
+    /// The same, of rows with these columns.
+    fn add_columns<R>(&mut self, statement: &'static str, columns: &[Column<R>], rows: &[R]) {
+        self.add_rows(statement, columns.len(), rows, |row, values| {
+            columns.iter().for_each(|column| add((column.cell)(row), values));
+        });
+    }
+
+    fn add_rows<'r, T>(
+        &mut self,
+        statement: &'static str,
+        width: usize,
+        rows: &'r [T],
+        add_row: impl Fn(&'r T, &mut SqliteArguments),
     ) {
         if rows.is_empty() {
             return;
@@ -181,27 +195,18 @@ impl Script {
         while let Some(log) = rest.len().checked_ilog2() {
             let (piece, after) = rest.split_at(ROWS_MAX.min(1 << log));
             let mut values = SqliteArguments::default();
-            values.reserve(piece.len() * N, 0);
-            piece.iter().flat_map(&cells).for_each(|cell| cell.add_to(&mut values));
+            values.reserve(piece.len() * width, 0);
+            piece.iter().for_each(|row| add_row(row, &mut values));
             pieces.push(values);
             rest = after;
         }
-        self.steps.push(Step { statement, width: N, pieces, does: None });
+        self.steps.push(Step { statement, width, pieces, does: None });
     }
 
-    /// As [`Script::add`], for rows of executions that must live.
-    fn add_living<'r, T, const N: usize>(
-        &mut self,
-        statement: &'static str,
-        what: &'static str,
-        rows: &'r [T],
-        cells: impl Fn(&'r T) -> [Cell<'r>; N],
-    ) {
-        self.add(statement, rows, cells);
-        if !rows.is_empty()
-            && let Some(step) = self.steps.last_mut()
-        {
-            step.does = Some((what, rows.len()));
+    /// The statement added last, if there are `rows`, does this with as many executions, which must all live.
+    fn expect_all(&mut self, what: &'static str, rows: usize) {
+        if let Some(step) = self.steps.last_mut().filter(|_| rows > 0) {
+            step.does = Some((what, rows));
         }
     }
 }
@@ -290,195 +295,32 @@ fn violated(reason: String) -> sqlx::Error {
     sqlx::Error::Protocol(reason)
 }
 
-/// One value of a row.
-enum Cell<'r> {
-    Null,
-    Flag(bool),
-    Number(i64),
-    Text(Cow<'r, str>),
-    Bytes(&'r [u8]),
-}
-
-impl Cell<'_> {
-    fn add_to(self, values: &mut SqliteArguments) {
-        let added = match self {
-            Self::Null => values.add(None::<i64>),
-            Self::Flag(flag) => values.add(flag),
-            Self::Number(number) => values.add(number),
-            Self::Text(text) => values.add(Arc::<str>::from(text)),
-            Self::Bytes(bytes) => values.add(bytes),
-        };
-        added.expect("numbers, text and bytes are what SQLite takes");
-    }
-}
-
-fn number<'r>(number: i64) -> Cell<'r> {
-    Cell::Number(number)
-}
-
-fn count<'r>(count: u32) -> Cell<'r> {
-    Cell::Number(count.into())
-}
-
-fn time<'r>(time: Timestamp) -> Cell<'r> {
-    Cell::Number(time.as_micros())
-}
-
-fn plain(text: &str) -> Cell<'_> {
-    Cell::Text(text.into())
-}
-
-fn hidden(text: &str) -> Cell<'_> {
-    Cell::Text(hide(text))
-}
-
-fn maybe<'r, T>(value: Option<T>, cell: impl FnOnce(T) -> Cell<'r>) -> Cell<'r> {
-    value.map_or(Cell::Null, cell)
-}
-
-fn accepted(row: &Accepted) -> [Cell<'_>; 29] {
-    let (snapshot, request) = (&row.snapshot, &row.request);
-    let [
-        id,
-        place,
-        queued,
-        not_before,
-        fence,
-        scheduled,
-        started,
-        incarnation,
-        attempt,
-        failures,
-        losses,
-        keeps,
-        cancel,
-        status,
-        worker,
-        after_fence,
-    ] = state(snapshot);
-    [
-        id,
-        place,
-        queued,
-        not_before,
-        fence,
-        scheduled,
-        started,
-        incarnation,
-        attempt,
-        failures,
-        losses,
-        keeps,
-        cancel,
-        status,
-        worker,
-        after_fence,
-        number(snapshot.action.0),
-        time(snapshot.enqueued_at),
-        maybe(request.timeout, |timeout| number(timeout_ns(timeout))),
-        maybe(snapshot.key.as_deref(), hidden),
-        maybe(request.name.as_ref().map(RequestName::as_text), hidden),
-        Cell::Bytes(&request.digest),
-        maybe(detail_text(request.detail), |text| Cell::Text(text.into())),
-        maybe(request.correlation_id.as_deref(), hidden),
-        maybe(request.trace_id.as_deref(), hidden),
-        maybe(request.source.as_deref(), hidden),
-        maybe(request.reply_to.as_deref(), hidden),
-        plain(reply_text(request.reply)),
-        plain(request.parameters.get()),
-    ]
-}
-
-/// The columns that may change while an execution lives.
-fn state(snapshot: &Snapshot) -> [Cell<'_>; 16] {
-    let lease = snapshot.lease.as_ref();
-    [
-        number(snapshot.id.0),
-        number(snapshot.place),
-        time(snapshot.queued_at),
-        maybe(snapshot.not_before, time),
-        maybe(lease, |lease| number(lease.fence.0)),
-        maybe(lease, |lease| time(lease.scheduled_at)),
-        maybe(lease.and_then(|lease| lease.started_at), time),
-        maybe(lease, |lease| Cell::Bytes(lease.incarnation.0.as_bytes())),
-        count(snapshot.attempt),
-        count(snapshot.failures),
-        count(snapshot.losses),
-        Cell::Flag(snapshot.keeps_slot),
-        Cell::Flag(snapshot.cancel_requested),
-        plain(snapshot.status.as_str()),
-        maybe(lease, |lease| plain(lease.worker.as_str())),
-        maybe(lease.and_then(|lease| lease.after), |after| number(after.0)),
-    ]
-}
-
-fn attempt(row: &AttemptEnded) -> [Cell<'_>; 10] {
-    [
-        number(row.id.0),
-        number(row.lease.fence.0),
-        count(row.attempt),
-        plain(row.outcome.as_str()),
-        plain(row.lease.worker.as_str()),
-        time(row.lease.scheduled_at),
-        maybe(row.lease.started_at, time),
-        time(row.ended_at),
-        maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
-        maybe(left(row), plain),
-    ]
-}
-
-fn settled(row: &Arc<Settled>) -> [Cell<'_>; 13] {
-    let lease = row.lease.as_ref();
-    [
-        number(row.id.0),
-        maybe(lease, |lease| time(lease.scheduled_at)),
-        maybe(lease.and_then(|lease| lease.started_at), time),
-        time(row.ended_at),
-        maybe(lease, |lease| number(lease.fence.0)),
-        maybe(lease, |lease| Cell::Bytes(lease.incarnation.0.as_bytes())),
-        count(row.attempt),
-        count(row.failures),
-        count(row.losses),
-        plain(row.status.as_str()),
-        maybe(lease, |lease| plain(lease.worker.as_str())),
-        maybe(row.result.as_deref(), |result| plain(result.get())),
-        maybe(row.error.as_ref(), |error| Cell::Text(json(error).into())),
-    ]
-}
-
-fn event(row: &Arc<Event>) -> [Cell<'_>; 4] {
-    [
-        number(row.execution_id.0),
-        number(large(row.number)),
-        plain(row.what.kind().as_str()),
-        Cell::Text(json(row).into()),
-    ]
-}
-
-fn story(row: &Story) -> [Cell<'_>; 7] {
-    [
-        number(row.id.0),
-        number(large(row.first)),
-        number(large(row.last)),
-        count(row.attempt),
-        number(large(row.sequence)),
-        maybe(row.awaits.map(large), number),
-        Cell::Text(json(&row.head()).into()),
-    ]
+fn add(cell: Cell<'_>, values: &mut SqliteArguments) {
+    let added = match cell {
+        Cell::Null => values.add(None::<i64>),
+        Cell::Flag(flag) => values.add(flag),
+        Cell::Count(count) => values.add(i64::from(count)),
+        Cell::Number(number) => values.add(number),
+        Cell::Time(time) => values.add(time.as_micros()),
+        Cell::Id(id) => values.add(id.as_bytes().as_slice()),
+        Cell::Text(text) => values.add(Arc::<str>::from(text)),
+        Cell::Bytes(bytes) => values.add(bytes),
+    };
+    added.expect("numbers, text and bytes are what SQLite takes");
 }
 
 fn noted(entry: &Audit) -> [Cell<'_>; 10] {
     let action = entry.action.as_ref();
     [
-        time(entry.at),
-        plain(entry.changed.as_str()),
-        hidden(&entry.by.actor),
-        plain(audit::via_text(entry.by.via)),
-        maybe(entry.by.reason.as_deref(), hidden),
-        maybe(action, |(id, _)| number(id.0)),
-        maybe(action, |(_, name)| plain(name.as_str())),
-        maybe(entry.execution_id, |id| number(id.0)),
-        maybe(entry.fence, |fence| number(fence.0)),
-        maybe(audit::changes_text(&entry.changes), |text| Cell::Text(text.into())),
+        entry.at.into(),
+        entry.changed.as_str().into(),
+        hide(&entry.by.actor).into(),
+        audit::via_text(entry.by.via).into(),
+        entry.by.reason.as_deref().map(hide).into(),
+        action.map(|(id, _)| id.0).into(),
+        action.map(|(_, name)| name.as_str()).into(),
+        entry.execution_id.map(|id| id.0).into(),
+        entry.fence.map(|fence| fence.0).into(),
+        audit::changes_text(&entry.changes).into(),
     ]
 }
