@@ -125,7 +125,9 @@ fn codes(source: &str) -> BTreeSet<String> {
     // There axum's own refusals are given codes of ours.
     markers.extend(source.contains("fn uniform(").then_some("=> ("));
     let plain = markers.into_iter().flat_map(|marker| sources::quoted_after(source, marker));
-    let kinds = source.split("Refused::new(Kind::").skip(1);
+    // A call may be broken over lines.
+    let joined = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( ", "(");
+    let kinds = joined.split("ControlError::new(RefusalKind::").skip(1);
     let of_kinds = kinds.filter_map(|rest| sources::quoted(rest.split_once(',')?.1));
     let unavailable = source.contains("fn unavailable(").then(|| "unavailable".to_owned());
     plain.chain(of_kinds).chain(unavailable).filter(|code| sources::is_code(code)).collect()
