@@ -13,7 +13,7 @@ use slotline_scheduler::Counters;
 use tokio::sync::{mpsc, watch};
 
 use crate::leader::Handled;
-use crate::mail::DETAIL_HEADER;
+use crate::mail::{DETAIL_HEADER, Weighed};
 use crate::mark::Unmarked;
 
 /// Wait before a refused dead letter is tried again.
@@ -29,7 +29,7 @@ pub(crate) enum Fate {
     /// The queue of the incarnation is gone.
     Returned(Incarnation),
     /// A dead letter is stored.
-    Stored,
+    Stored { weight: usize },
     /// There is room for more events that are to be published.
     Announced,
     /// The mark of the journal was left, or was not.
@@ -112,12 +112,12 @@ pub(crate) async fn ack_requests(
                 }
             },
             Some(stored) = storing.next() => {
-                let Some(number) = stored else { return };
+                let Some((number, weight)) = stored else { return };
                 if let Some(group) = groups.get_mut(&number) {
                     group.unstored -= 1;
                 }
                 // The leader may be gone.
-                let _ = fates.send(Fate::Stored);
+                let _ = fates.send(Fate::Stored { weight });
             }
         }
         ack_what_is_stored(&mut groups, &mut acked_up_to, &acker);
@@ -154,7 +154,8 @@ fn ack_what_is_stored(groups: &mut BTreeMap<u64, Group>, acked_up_to: &mut Optio
 }
 
 /// Publishes a letter until the broker has it; `None` once the session is over.
-async fn store(session: &Session, group: u64, mut letter: Publication) -> Option<u64> {
+async fn store(session: &Session, group: u64, letter: Weighed) -> Option<(u64, usize)> {
+    let Weighed { mut letter, weight } = letter;
     let mut is_said = false;
     while let Err(error) = session.publish(letter.clone()).await {
         if matches!(error, PublishError::SessionEnded | PublishError::Overdue) {
@@ -170,7 +171,7 @@ async fn store(session: &Session, group: u64, mut letter: Publication) -> Option
         }
         tokio::time::sleep(DEAD_RETRY).await;
     }
-    Some(group)
+    Some((group, weight))
 }
 
 /// Cuts a letter to the size that can be published: a broker may take less than it took when the message was put in.
@@ -191,7 +192,7 @@ mod tests {
         let session = broker.open("test").await?;
         let most = session.sizes().message();
         let letter = |bytes: usize| Publication { body: vec![b'x'; bytes].into(), ..Publication::default() };
-        assert_eq!(store(&session, 7, letter(most + 1)).await, Some(7));
+        assert_eq!(store(&session, 7, letter(most + 1).into()).await.map(|(group, _)| group), Some(7));
         let mut large = letter(most + 1);
         cut(&mut large, most);
         assert_eq!(large.body.len(), most);

@@ -73,7 +73,7 @@ pub struct Bounds {
     /// Members of requests, by weight, that may gather beside them: neither a flood of requests nor a flood of anything
     /// else keeps the other out. Few, since what is accepted long before it can start is written once more.
     pub members_max: usize,
-    /// Dead letters that may wait for the broker; beyond, requests wait in their queue.
+    /// Dead letters, by weight, that may wait for the broker; beyond, requests wait in their queue.
     pub unstored_max: usize,
     /// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the
     /// database need not wait for it. Fewer wait, and grow.
@@ -147,7 +147,7 @@ pub struct Leader<P = Publication> {
     is_urgent: bool,
     /// What is left of the last release; nothing leaves before it.
     deferred: Option<Deferred<P>>,
-    /// Dead letters of this session that the broker does not have yet.
+    /// Dead letters of this session that the broker does not have yet, by weight.
     unstored: usize,
     /// What this leader made of the journal, and the marks that it leaves.
     office: Office,
@@ -262,7 +262,7 @@ impl<P> Leader<P> {
                 self.apply(slotline_scheduler::Input::OrderReturned { incarnation }, now);
             }
             // One of an earlier session may still come.
-            Input::LetterStored => self.unstored = self.unstored.saturating_sub(1),
+            Input::LetterStored { weight } => self.unstored = self.unstored.saturating_sub(weight),
             Input::Marked(marked) => self.marked(marked, now),
             Input::Ticked => self.tick(now),
             Input::Leaving => self.release_deferred(),

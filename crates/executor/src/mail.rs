@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::following::NEWS;
 use crate::gate::Gate;
 use crate::inbox::ProbeMark;
+use crate::intake::BYTES_PER_WEIGHT;
 use crate::outbox::{Asked, Came, Letters, Turned};
 use crate::reading::{PutAside, Rejection};
 use crate::record::Missing;
@@ -66,7 +67,20 @@ pub struct Mail<P = Publication> {
     /// What nobody waits for; after all of the others.
     pub later: Vec<(P, Purpose)>,
     /// Copies for the dead letters; the requests behind them are acked once these are confirmed.
-    pub dead: Vec<P>,
+    pub dead: Vec<Weighed<P>>,
+}
+
+/// A copy for the dead letters, and how much of the room for those it takes until the broker has it.
+#[derive(Clone, Debug)]
+pub struct Weighed<P = Publication> {
+    pub letter: P,
+    pub weight: usize,
+}
+
+impl From<Publication> for Weighed {
+    fn from(letter: Publication) -> Self {
+        Self { weight: 1 + letter.body.len() / BYTES_PER_WEIGHT, letter }
+    }
 }
 
 /// What a publication is for, as far as its fate matters.
@@ -116,7 +130,7 @@ impl Postman {
         for rejection in letters.rejections {
             self.rejected(&mut mail, rejection, now);
         }
-        mail.dead.extend(letters.refusals.iter().map(|refusal| self.dead_letter(refusal)));
+        mail.dead.extend(letters.refusals.iter().map(|refusal| self.dead_letter(refusal).into()));
         for (request, settled) in letters.settled {
             self.reply(&mut mail, &request, &settled_payload(&request, &settled), now);
         }
@@ -365,13 +379,16 @@ impl Postman {
         envelope.message_id = message_id(request);
         envelope.correlation_id.clone_from(&request.correlation_id);
         envelope.trace_id.clone_from(&request.trace_id);
-        mail.dead.push(self.dead_letter(&PutAside {
-            reason,
-            detail,
-            message_id: message_id(request),
-            body: envelope::write(&envelope),
-            came: Arc::clone(&asked.came),
-        }));
+        mail.dead.push(
+            self.dead_letter(&PutAside {
+                reason,
+                detail,
+                message_id: message_id(request),
+                body: envelope::write(&envelope),
+                came: Arc::clone(&asked.came),
+            })
+            .into(),
+        );
     }
 
     /// Answers whoever published what was refused, if it named an address.

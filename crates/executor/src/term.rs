@@ -273,7 +273,7 @@ impl Term {
                 Some(fate) = self.fates.1.recv() => match fate {
                     Fate::Returned(incarnation) => self.handle(Input::OrderReturned(incarnation)),
                     Fate::Settled => self.handle(Input::OrderConfirmed),
-                    Fate::Stored => self.handle(Input::LetterStored),
+                    Fate::Stored { weight } => self.handle(Input::LetterStored { weight }),
                     Fate::Announced => {}
                     Fate::Marked(marked) => self.handle(Input::Marked(marked)),
                 },

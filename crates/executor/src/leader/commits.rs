@@ -14,7 +14,7 @@ use crate::announcer::{self, Heard};
 use crate::ask::{Answered, Asker, LeaderAnswer};
 use crate::change::refused_policy;
 use crate::feed::Source;
-use crate::mail::{Mail, Purpose};
+use crate::mail::{Mail, Purpose, Weighed};
 use crate::outbox::pack;
 
 /// What may leave once a batch is committed, but for what is written out.
@@ -44,7 +44,7 @@ pub(super) struct Deferred<P> {
     probe: Option<Timestamp>,
     acks: Vec<(Source, Tag)>,
     requests: Option<Tag>,
-    dead: Vec<P>,
+    dead: Vec<Weighed<P>>,
     /// The session that the deliveries came by.
     session: Option<u64>,
     pub(super) events: Events,
@@ -191,7 +191,7 @@ impl<P> Leader<P> {
             self.out.push_back(LeaderAction::Ack(acks));
         }
         if requests.is_some() || !dead.is_empty() {
-            self.unstored += dead.len();
+            self.unstored += dead.iter().map(|letter| letter.weight).sum::<usize>();
             self.out.push_back(LeaderAction::AckRequests(Handled { tag: requests, dead }));
         }
     }

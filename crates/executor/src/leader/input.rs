@@ -12,7 +12,7 @@ use slotline_store::{Audit, Batch, Culprit};
 use crate::ask::{Answered, Asker, Question};
 use crate::feed::{Arrival, Source};
 use crate::intake::Checked;
-use crate::mail::{Mail, Purpose};
+use crate::mail::{Mail, Purpose, Weighed};
 use crate::mark::{Mark, Unmarked};
 use crate::outbox::Letters;
 use crate::registry::Registered;
@@ -49,7 +49,9 @@ pub enum Input<P> {
     /// The queue of the incarnation is gone.
     OrderReturned(Incarnation),
     /// A dead letter is stored.
-    LetterStored,
+    LetterStored {
+        weight: usize,
+    },
     /// A mark of the journal was left, or was not.
     Marked(Result<Counters, Unmarked>),
     /// A deadline of [`super::Leader::next_deadline`] is due.
@@ -133,7 +135,7 @@ pub struct Commit {
 #[derive(Clone, Debug)]
 pub struct Handled<P> {
     pub tag: Option<Tag>,
-    pub dead: Vec<P>,
+    pub dead: Vec<Weighed<P>>,
 }
 
 /// The grants of events whose attempt counts as another number: what a database refuses is known by its grant.

@@ -119,7 +119,7 @@ impl Term {
                 if takes_requests {
                     self.journal.proved();
                 }
-                mail.dead.iter().for_each(noted::log_put_aside);
+                mail.dead.iter().for_each(|dead| noted::log_put_aside(&dead.letter));
                 self.handle(Input::Committed(mail));
                 Ok(())
             }
