@@ -89,12 +89,12 @@ impl Course {
             self.done = u64::try_from(done).unwrap_or(PARTS);
         }
         if report.percent.is_none() {
-            let weight = |phases: &[Phase]| phases.iter().map(|phase| f64::from(phase.weight)).sum::<f64>();
-            let before = weight(&phases[..current]);
-            let within = f64::from(phases[current].weight) * (self.done as f64 / PARTS as f64);
-            let percent = (before + within) / weight(phases) * 100.0;
-            // Two decimals: 55 of a hundred is not 55.00000000000001.
-            report.percent = Some((percent * 100.0).round() / 100.0);
+            let weight = |phases: &[Phase]| phases.iter().map(|phase| u128::from(phase.weight)).sum::<u128>();
+            let (parts, all) = (u128::from(PARTS), weight(phases));
+            let done = weight(&phases[..current]) * parts + u128::from(phases[current].weight) * u128::from(self.done);
+            // Hundredths of a percent, rounded down: what is not whole never shows as 100.
+            let hundredths = u32::try_from(done * 10_000 / (all * parts).max(1)).unwrap_or(10_000);
+            report.percent = Some(f64::from(hundredths) / 100.0);
         }
         self.is_partial = report.percent.is_some_and(|percent| percent < 100.0);
     }
@@ -150,6 +150,7 @@ mod tests {
         };
         assert_eq!(percent([11, 9], Report { ..phase("9") }), Some(55.0));
         assert_eq!(percent([1, 2], Report { step: Some((1, 3)), ..phase("1") }), Some(11.11));
+        assert_eq!(percent([1, 2], Report { progress: Some((999_999, Some(1_000_000))), ..phase("2") }), Some(99.99));
     }
 
     #[test]
