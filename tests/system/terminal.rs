@@ -37,10 +37,10 @@ async fn run_and_watch_prints_what_happens_as_lines_and_exits_as_the_execution_e
         json!({"report": {"message": "slow", "level": "error"}}),
         json!({"sleep": 0.1}),
     ];
-    for (last, code, status) in [
-        (json!({"sleep": 0}), 0, "completed"),
-        (json!({"exit": 3}), 1, "failed"),
-        (json!({"wait": "never"}), 124, "timeout"),
+    for (last, code, ended) in [
+        (json!({"sleep": 0}), 0, "execution 1 completed"),
+        (json!({"exit": 3}), 1, "execution 2 failed"),
+        (json!({"wait": "never"}), 124, "execution 3 timed out"),
     ] {
         let steps: Vec<_> = begin.iter().chain([&last]).collect();
         let parameters = json!({"steps": steps}).to_string();
@@ -49,9 +49,7 @@ async fn run_and_watch_prints_what_happens_as_lines_and_exits_as_the_execution_e
         let said = String::from_utf8(done.stderr)?;
         let lines: Vec<_> = said.lines().collect();
         let mut place = 0;
-        for expected in
-            ["is running on worker-0, attempt 1", "[pull] step 1/2: layer 3", "error: slow", &format!("is {status}")]
-        {
+        for expected in ["is running on worker-0, attempt 1", "[pull] step 1/2: layer 3", "error: slow", ended] {
             let found = lines[place..].iter().position(|line| line.contains(expected));
             place += found.with_context(|| format!("{expected:?} after line {place} of\n{said}"))?;
         }
