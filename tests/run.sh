@@ -114,6 +114,8 @@ step "build" cargo test --workspace --locked --no-run
 export SLOTLINE_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/slotline
 case ${CARGO_TARGET_DIR:-} in /*) SLOTLINE_BIN=$CARGO_TARGET_DIR/debug/slotline ;; esac
 step "the program is there" test -x "$SLOTLINE_BIN"
+# Most tests wait for servers most of the time: more of them at once than there are cores take half the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
 step "every test, and 100,000 simulations" cargo test --workspace --locked --no-fail-fast
 step "instructions of the scheduler" cargo bench -p slotline-scheduler --locked --bench instructions
 step "two planted mistakes" cargo planted --draw 2
