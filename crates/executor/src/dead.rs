@@ -21,7 +21,7 @@ use crate::mail::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_HEAD
 use crate::noted;
 
 /// Letters that are taken at once. Few, since each may be as large as a message can be, and nothing waits for them.
-pub(crate) const TAKEN_AT_ONCE: u16 = 8;
+pub(crate) const TAKEN_AT_ONCE: u16 = 3;
 /// How much is kept in the journal: more than a person looks through, and little beside what runs.
 const KEPT: DeadBounds = DeadBounds { letters: 100_000, bytes: 1 << 30 };
 /// Wait before letters that the journal did not take are tried again.
