@@ -61,10 +61,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether the broker has accepted one session of this process. What a first session may not do only a person can mend;
-    /// a later one may meet a broker whose rights are being restored.
-    pub fn is_first(&self) -> bool {
-        self.opened == 1
+    /// Whether `error`, with which a session of this process failed before it could be used, ends the process: what a
+    /// first session may not do only a person can mend; a later one may meet a broker whose rights are being restored.
+    pub fn is_final(&self, error: &Error) -> bool {
+        self.opened == 1 && matches!(error, Error::NoRight(_))
     }
 
     async fn end_current(&mut self) {

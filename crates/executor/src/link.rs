@@ -58,9 +58,7 @@ impl Link {
                 Ok(()) => {}
                 // A term that ends closes the session on purpose.
                 Err(slotline_broker::Error::Closed) => tracing::debug!("closed the session with the broker"),
-                Err(error @ slotline_broker::Error::NoRight(_))
-                    if supervisor.is_first() && current.borrow().is_none() =>
-                {
+                Err(error) if supervisor.is_final(&error) && current.borrow().is_none() => {
                     session.close().await;
                     let _ = denied.send(error);
                     return;

@@ -221,7 +221,7 @@ async fn connect(
         Err(_) => formers.push(own),
     }
     formers.drain(..formers.len().saturating_sub(FORMERS_MAX));
-    let is_final = supervisor.is_first() && matches!(subscribed, Err(Error::NoRight(_)));
+    let is_final = subscribed.as_ref().is_err_and(|error| supervisor.is_final(error));
     Connected { supervisor, subscribed, is_final, formers }
 }
 
