@@ -1,4 +1,4 @@
-//! How a worker's driver writes and reads here. Nothing is proved: nobody lies in these worlds.
+//! How a worker's driver writes and reads here. Nothing is proved: these worlds have no liar.
 //!
 //! Outcomes may wait in the driver, and are envelopes of the production encoder. Heartbeats and last words leave at once,
 //! and are values.

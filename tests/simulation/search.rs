@@ -72,7 +72,7 @@ pub(crate) fn search_mistake(count: u64, mistake: Mistake, kinds: &[u64]) -> Sea
     })
 }
 
-/// Whether the search goes on: once one world fails, nobody waits for what the others come to.
+/// Whether the search goes on: it stops once one world has failed.
 type GoesOn<'a> = &'a dyn Fn() -> bool;
 
 fn search_among(count: u64, first: u64, run: &(dyn Fn(u64, GoesOn<'_>) -> Outcome + Sync)) -> Search {

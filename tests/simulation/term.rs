@@ -108,10 +108,10 @@ pub(crate) struct Term {
     errand: Option<Errand>,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
-    /// Where somebody lies.
+    /// In worlds with a liar.
     ring: Option<Ring>,
     pub(crate) end: Option<End>,
-    /// The journal was told of the end.
+    /// What the journal is to note before the end was begun.
     pub(crate) has_told: bool,
 }
 
@@ -317,7 +317,7 @@ impl Term {
             LeaderAction::ClaimMark(mark) => self.claim_mark(*mark, stage),
             LeaderAction::RenewMark(mark) => self.renew_mark(*mark, stage),
             LeaderAction::LeaveMark(mark) => self.leave_mark(*mark, stage),
-            // Nobody watches here.
+            // No client watches here.
             LeaderAction::Show(_)
             | LeaderAction::SendNews { .. }
             | LeaderAction::Announce { .. }

@@ -38,7 +38,7 @@ impl Journal {
         }
         self.note_who_stands(&batch.settled, &batch.live, stage);
         moved.extend(batch.live);
-        // What ended comes first, then what was granted in order of the grants, then who waits.
+        // What ended comes first, then what was granted in order of the grants, then what waits.
         for settled in &batch.settled {
             let id = settled.id;
             moved.retain(|snapshot| snapshot.id != id);
@@ -61,7 +61,7 @@ impl Journal {
         }
     }
 
-    /// Who was granted and taken back within this batch stands in no line.
+    /// An execution that was granted and taken back within this batch stands in no line.
     fn note_who_stands(&self, settled: &[Arc<Settled>], live: &[Snapshot], stage: &mut Stage) {
         let completed = settled.iter().filter(|settled| settled.status == Status::Completed);
         let left: Vec<Fence> =

@@ -25,7 +25,7 @@ pub(super) struct Flight {
 impl Term {
     pub(super) fn commit(&mut self, Commit { batch, letters, .. }: Commit, stage: &mut Stage) {
         for turned in &letters.refused {
-            // Told or not, it has lost its turn.
+            // Answered or not, it has lost its turn.
             let request = stage.requests[number(&turned.asked.request)].clone();
             stage.record(Fact::Refused { request });
         }

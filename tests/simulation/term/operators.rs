@@ -9,7 +9,7 @@ use crate::clock::MS;
 use crate::plan::Operation;
 use crate::stage::{Event, Stage};
 
-/// An operator who waits for an answer.
+/// A question of an operator that awaits its answer.
 pub(super) struct Call {
     operation: usize,
     is_last: bool,

@@ -57,7 +57,7 @@ impl Worker {
             }
             Action::Keep(kept) => self.keep(kept),
             Action::Log(notice) => {
-                // Whoever lies has no proof, and what has no proof is not read.
+                // A liar has no proof, and a message without proof is not read.
                 assert!(!matches!(notice, Notice::Unreadable(_)), "an order can't be read: {notice:?}");
                 stage.trace(|| format!("worker {}: {notice:?}", self.index));
             }
