@@ -53,6 +53,7 @@ missing_packages() {
   compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
   [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
   command -v valgrind >/dev/null || echo valgrind
+  command -v promtool >/dev/null || echo prometheus
 }
 
 install_packages() {

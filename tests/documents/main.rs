@@ -7,6 +7,7 @@ mod http;
 mod licences;
 mod links;
 mod messages;
+mod metrics;
 mod page;
 mod program;
 mod sources;

@@ -96,6 +96,12 @@ pub trait Control: Send + Sync + 'static {
     fn drop_dead(&self, id: String, by: By) -> BoxFuture<'_, Result<(), ControlError>>;
 
     fn health(&self) -> BoxFuture<'_, Health>;
+
+    /// Everything that is counted and measured, as text in the format of OpenMetrics.
+    fn metrics(&self, open_streams: usize) -> BoxFuture<'_, Result<String, ControlError>>;
+
+    /// A request was answered. `route`: as the router has it.
+    fn answered(&self, route: &str, status: u16, took: Duration);
 }
 
 /// Why the executor refused a request. Serializable: a follower passes on the leader's answer.

@@ -20,6 +20,7 @@ pub mod hub;
 mod input;
 mod known_actions;
 mod limits;
+mod metrics;
 mod sending;
 mod serve;
 mod stream;
@@ -129,14 +130,24 @@ routes! {
     "/readyz" => get health::ready;
 }
 
-/// The path of all routes but health.
+routes! {
+    METRICS, scrapes:
+    "/metrics" => get metrics::expose;
+}
+
+/// The path of all routes but health and metrics.
 const BASE: &str = "/api/v1";
 
 /// Every route, such as `GET /api/v1/workers`.
 pub fn served() -> Vec<String> {
     let below =
         |base: &'static str| move |(method, path): &(&str, &str)| format!("{} {base}{path}", method.to_uppercase());
-    [STREAMS, REQUESTS].concat().iter().map(below(BASE)).chain(HEALTH.iter().map(below(""))).collect()
+    [STREAMS, REQUESTS]
+        .concat()
+        .iter()
+        .map(below(BASE))
+        .chain([HEALTH, METRICS].concat().iter().map(below("")))
+        .collect()
 }
 
 fn routes(state: ApiServices, shutdown: CancellationToken) -> Router {
@@ -148,10 +159,12 @@ fn routes(state: ApiServices, shutdown: CancellationToken) -> Router {
     Router::new()
         .nest(BASE, requests)
         .merge(health())
+        .merge(scrapes())
         .layer(middleware::from_fn(limits::bound_time))
         .nest(BASE, streams())
         .fallback(async || error::Error::NoRoute)
-        .with_state(api)
+        .with_state(api.clone())
         .layer(middleware::map_response(error::uniform))
         .layer(middleware::from_fn_with_state(tokens, auth::guard))
+        .layer(middleware::from_fn_with_state(api, metrics::count))
 }

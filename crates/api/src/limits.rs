@@ -57,6 +57,10 @@ impl Permits {
         Arc::clone(&self.answers).try_acquire_many_owned(bytes).map(Some).map_err(|_| Error::Busy)
     }
 
+    pub(crate) fn open_streams(&self) -> usize {
+        STREAMS_MAX - self.streams.available_permits()
+    }
+
     pub(crate) fn stream(&self) -> Result<Permit, Error> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::TooManyStreams(STREAMS_MAX))
     }

@@ -4,6 +4,7 @@ mod changes;
 mod events;
 mod hostile;
 mod hub;
+mod metrics;
 mod router;
 mod serve;
 mod sockets;

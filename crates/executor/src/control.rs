@@ -163,4 +163,12 @@ impl Control for Handle {
         }
         .boxed()
     }
+
+    fn metrics(&self, open_streams: usize) -> BoxFuture<'_, Result<String, ControlError>> {
+        self.metrics.scrape(self, open_streams).boxed()
+    }
+
+    fn answered(&self, route: &str, status: u16, took: Duration) {
+        self.metrics.answered(route, status, took);
+    }
 }

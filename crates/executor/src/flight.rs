@@ -7,13 +7,15 @@ use futures::{StreamExt, TryStreamExt, future, stream};
 use slotline_broker::crash;
 use slotline_protocol::http::Execution;
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ExecutionId, Timestamp};
+use slotline_protocol::{ExecutionId, Reason, Timestamp};
 use slotline_store::{Batch, CommitError, Leadership, Request, Store};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::leader::Commit;
 use crate::mail::{Mail, Postman};
+use crate::metrics::Metrics;
 use crate::outbox::{Letters, UNKNOWN_DIGEST};
 use crate::registry::Registry;
 
@@ -22,12 +24,11 @@ const READS_AT_ONCE: usize = 2;
 
 /// How a commit ended.
 pub(crate) struct Flight {
-    /// The number of its batch.
-    pub(crate) number: i64,
+    pub(crate) batch: Box<Batch>,
     pub(crate) takes_requests: bool,
     pub(crate) result: Result<Mail, Error>,
-    /// The batch, if the database refused it for what it holds.
-    pub(crate) refused: Option<Box<Batch>>,
+    /// Why requests take no place, or not yet.
+    pub(crate) rejected: Vec<Reason>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,20 +56,21 @@ pub(crate) struct Crew {
     pub(crate) leadership: Arc<Mutex<Leadership>>,
     pub(crate) postman: Arc<Postman>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Commits once the flight before it has landed, and meanwhile reads what dispatches lack and writes the letters.
 pub(crate) async fn fly(crew: Crew, commit: Commit) -> Flight {
-    let Commit { mut batch, letters, cut_at, takes_requests } = commit;
+    let Commit { batch, letters, cut_at, takes_requests } = commit;
+    let mut batch = Box::new(batch);
+    let rejected = letters.rejected();
     let result = Box::pin(crew.commit(&mut batch, letters, cut_at)).await;
-    let is_refused = matches!(result, Err(Error::Commit(CommitError::Refused { .. })));
-    let number = batch.number;
-    Flight { number, takes_requests, result, refused: is_refused.then(|| Box::new(batch)) }
+    Flight { batch, takes_requests, result, rejected }
 }
 
 impl Crew {
     async fn commit(self, batch: &mut Batch, mut letters: Letters, cut_at: Timestamp) -> Result<Mail, Error> {
-        let Self { store, leadership, postman, registry } = self;
+        let Self { store, leadership, postman, registry, metrics } = self;
         if letters.brings_message_ids {
             spare_known(&store, batch).await.map_err(Error::Journal)?;
         }
@@ -79,7 +81,12 @@ impl Crew {
             leadership.forget_terms(postman.config.lease).await.map_err(Error::Journal)?;
         }
         let ended = std::mem::take(&mut letters.ended);
-        let commit = leadership.commit_encoded(batch, encoded);
+        let commit = async {
+            let began = Instant::now();
+            let committed = leadership.commit_encoded(batch, encoded).await;
+            metrics.committed(began.elapsed());
+            committed
+        };
         let write = async {
             let missing = letters.missing();
             if !missing.is_empty() {

@@ -25,6 +25,7 @@ use crate::gate::{Gate, Gates};
 use crate::journal::JournalHealth;
 use crate::link::Current;
 use crate::mark::Notice;
+use crate::metrics::Metrics;
 use crate::policies::Findings;
 use crate::remarks::Remarks;
 use crate::replies::Replies;
@@ -57,6 +58,7 @@ pub(crate) struct Handle {
     pub(crate) policies: Arc<Findings>,
     pub(crate) remarks: Arc<Remarks>,
     pub(crate) gates: Arc<Gates>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Handle {

@@ -11,6 +11,7 @@
 //!        outbox   effects ─> batch and letters                  mail     letters ─> publications
 //!   seeking ── which executor may lead; timekeeping, clock, skew ── which clock decides
 //!   change  ── what people change of actions; noted ── its actor and reason, for the log
+//!   metrics ── what a scrape reads
 //!   journal ── whether the database takes anything, as far as was seen
 //!   control ── the questions of HTTP; handle ── to the leader here, or to another one through the broker
 //! ```
@@ -51,6 +52,7 @@ mod link;
 mod lookout;
 mod mail;
 mod mark;
+mod metrics;
 mod noted;
 mod outbox;
 mod policies;

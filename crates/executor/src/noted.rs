@@ -43,6 +43,11 @@ pub(crate) fn log_put_aside(letter: &Publication) {
     );
 }
 
+/// Why a message was put aside.
+pub(crate) fn reason(letter: &Publication) -> &str {
+    letter.properties.headers.get(REASON_HEADER).map_or("unknown", String::as_str)
+}
+
 fn way(via: Via) -> &'static str {
     match via {
         Via::Http => "http",

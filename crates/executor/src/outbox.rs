@@ -139,6 +139,12 @@ impl Letters {
             || self.terms_are_known
     }
 
+    /// Why requests are answered with a refusal.
+    pub(crate) fn rejected(&self) -> Vec<Reason> {
+        let refused = self.refused.iter().map(|turned| turned.reason);
+        self.rejections.iter().map(|rejection| rejection.reason).chain(refused).collect()
+    }
+
     /// Dispatches whose requests have to be read from the journal.
     pub fn missing(&self) -> Vec<ExecutionId> {
         let dispatched = self.orders.iter().filter_map(|sent| match &sent.order {

@@ -25,6 +25,7 @@ use crate::handle::Handle;
 use crate::journal::JournalHealth;
 use crate::link::Link;
 use crate::mark::Notice;
+use crate::metrics::{self, Metrics};
 use crate::policies::Findings;
 use crate::probation::Probation;
 use crate::remarks::{Remarks, Topic};
@@ -98,6 +99,7 @@ async fn execute(
     let policies = Arc::new(Findings::default());
     let hub: Arc<Hub> = Arc::default();
     let gates: Arc<Gates> = Arc::default();
+    let metrics = Arc::new(Metrics::new(store.kind()));
     let handle = Arc::new(Handle {
         id,
         source: format!("executor/{}", config.name),
@@ -113,6 +115,7 @@ async fn execute(
         policies: policies.clone(),
         remarks: remarks.clone(),
         gates: gates.clone(),
+        metrics: metrics.clone(),
     });
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     // The link outlives the term, so that the last publications find a session.
@@ -133,6 +136,7 @@ async fn execute(
         following.await;
         Ok(())
     });
+    let lagging = tokio::spawn(metrics::watch_lag(metrics.clone()));
     let watching = tokio::spawn(timekeeping::watch_host(store.clone(), remarks.clone()));
     let context = TermContext {
         config,
@@ -152,6 +156,7 @@ async fn execute(
         remarks: remarks.clone(),
         gates,
         callers: callers.clone(),
+        metrics,
     };
     let result = tokio::select! {
         result = seek(&context, &mut calls) => result,
@@ -159,6 +164,7 @@ async fn execute(
         Ok(error) = denied => Err(Error::Broker(error)),
     };
     watching.abort();
+    lagging.abort();
     shutdown.cancel();
     while tasks.join_next().await.is_some() {}
     link_over.cancel();

@@ -41,6 +41,7 @@ use crate::leader::{Bounds, Handled, Input, Leader, LeaderSettings, Verdict};
 use crate::link::Current;
 use crate::mail::Postman;
 use crate::mark::Notice;
+use crate::metrics::Metrics;
 use crate::policies::{self, Findings};
 use crate::probation::Probation;
 use crate::prune;
@@ -80,6 +81,7 @@ pub(crate) struct TermContext {
     pub(crate) gates: Arc<Gates>,
     /// The runtime of what is not the leader's own.
     pub(crate) callers: runtime::Handle,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What the executor's loop can be doing, for the watch; the index is what [`Pulse::turn`] is given.
@@ -117,6 +119,7 @@ pub(crate) async fn lead(
     crash::point("executor.recovery.claimed");
     let recovered = leadership.recover().await?;
     crash::point("executor.recovery.read");
+    context.metrics.begin_term(&recovered);
     // Where nothing waits or runs, nothing can be moved by going back to the database's time.
     let noted = leadership.clock_ahead_us();
     let ahead = if recovered.live.is_empty() { 0 } else { noted };
@@ -185,6 +188,7 @@ struct Term {
     requests_out: Option<mpsc::UnboundedSender<Handled<Publication>>>,
     requests_acked: Option<JoinHandle<()>>,
     notice: Arc<Notice>,
+    metrics: Arc<Metrics>,
 }
 
 impl Term {
@@ -238,6 +242,7 @@ impl Term {
             requests_out: None,
             requests_acked: None,
             notice: context.notice.clone(),
+            metrics: context.metrics.clone(),
         };
         term.carry_out();
         term

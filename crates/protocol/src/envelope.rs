@@ -106,6 +106,21 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 12] = [
+        Self::Malformed,
+        Self::UnsupportedEncoding,
+        Self::Oversized,
+        Self::UnknownType,
+        Self::InvalidPayload,
+        Self::UnknownAction,
+        Self::InvalidParameters,
+        Self::LineFull,
+        Self::IdempotencyConflict,
+        Self::PriorityNotSupported,
+        Self::Poisoned,
+        Self::JournalRefused,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",

@@ -237,9 +237,12 @@ impl Scheduler {
             lease.started_at.get_or_insert(lease.scheduled_at);
         }
         let has_begun = outcome != OutcomeKind::Lost || lease.started_at.is_some();
-        self.executions.live_mut(id).tried += u32::from(has_begun);
+        let execution = self.executions.live_mut(id);
+        execution.tried += u32::from(has_begun);
+        let (action, queued_at) = (execution.action, execution.queued_at());
         let EndDetails { result, error, ended_at, .. } = ending;
-        self.effects.attempts.push(AttemptEnded { id, attempt, lease, outcome, result, error, ended_at });
+        let ended = AttemptEnded { id, action, attempt, queued_at, lease, outcome, result, error, ended_at };
+        self.effects.attempts.push(ended);
     }
 
     /// Ends an execution, which holds no slot any more, for good.
@@ -272,6 +275,7 @@ impl Scheduler {
             action_ref: action.action_ref.clone(),
             status,
             attempt: execution.attempt,
+            queued_at: execution.queued_at(),
             counts_as: execution.tried + u32::from(lease.is_some()),
             failures: execution.failures,
             losses: execution.losses,

@@ -150,7 +150,10 @@ pub enum Unacceptable {
 #[derive(Clone, Debug)]
 pub struct AttemptEnded {
     pub id: ExecutionId,
+    pub action: ActionId,
     pub attempt: u32,
+    /// Since when it had waited in its line for this attempt.
+    pub queued_at: Timestamp,
     pub lease: Lease,
     pub outcome: OutcomeKind,
     /// What it left as its result although it failed.
@@ -168,6 +171,8 @@ pub struct Settled {
     pub action_ref: ActionRef,
     pub status: Status,
     pub attempt: u32,
+    /// Since when it had waited in its line for its last attempt, or until it ended there.
+    pub queued_at: Timestamp,
     /// The last attempt as people count them; 0 if it never had one.
     pub counts_as: u32,
     pub failures: u32,

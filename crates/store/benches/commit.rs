@@ -81,6 +81,7 @@ fn settle(ids: std::ops::Range<i64>) -> Vec<Arc<Settled>> {
         action_ref: ActionRef::new("demo.echo").expect("valid"),
         status: Status::Completed,
         attempt: 1,
+        queued_at: Timestamp::from_micros(id),
         counts_as: 1,
         failures: 0,
         losses: 0,

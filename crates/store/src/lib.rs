@@ -120,6 +120,14 @@ impl Store {
         Err(Error::Unfit(reason.to_owned()))
     }
 
+    /// The kind of its database: `postgresql` or `sqlite`.
+    pub fn kind(&self) -> &'static str {
+        match &self.backend {
+            Backend::Postgres(_) => "postgresql",
+            Backend::Sqlite(_) => "sqlite",
+        }
+    }
+
     /// The same journal for viewers: however slow their reads are, they hold no connection that scheduling waits for.
     /// Closed with this one.
     #[must_use]

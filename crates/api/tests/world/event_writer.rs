@@ -63,6 +63,7 @@ impl EventWriter {
             action_ref: ActionRef::new("demo.echo").expect("a name"),
             status,
             attempt: 1,
+            queued_at: ended_at,
             counts_as: 1,
             failures: 0,
             losses: 0,

@@ -294,11 +294,17 @@ pub(crate) struct Recorder {
     is_stalled: Mutex<bool>,
     workers: Mutex<Vec<Worker>>,
     waiting: ExecutionId,
+    answered: Mutex<Vec<String>>,
 }
 
 impl Recorder {
     pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().expect("no test panics with it").clone()
+    }
+
+    /// What was answered: the status and the route of each request.
+    pub(crate) fn answered(&self) -> Vec<String> {
+        self.answered.lock().expect("no test panics with it").clone()
     }
 
     pub(crate) fn refuse(&self, refusal: ControlError) {
@@ -499,5 +505,13 @@ impl Control for Recorder {
             warnings: Vec::new(),
         };
         async move { health }.boxed()
+    }
+
+    fn metrics(&self, open_streams: usize) -> BoxFuture<'_, Result<String, ControlError>> {
+        self.quietly(format!("slotline_streams {open_streams}\n# EOF\n"))
+    }
+
+    fn answered(&self, route: &str, status: u16, _took: Duration) {
+        self.answered.lock().expect("no test panics with it").push(format!("{status} {route}"));
     }
 }

@@ -74,6 +74,7 @@ impl Term {
             LeaderAction::Note { audit, departed } => {
                 audit.iter().for_each(noted::log);
                 departed.iter().for_each(log_departed);
+                self.metrics.departed(&departed);
             }
             LeaderAction::Register { action_ref, registered } => self.registry.set(action_ref, registered),
             LeaderAction::Refuse { what, count } => self.gate.refuse_all(what, count),
@@ -107,20 +108,27 @@ impl Term {
     fn commit(&mut self, commit: Commit) {
         let Some(leadership) = self.leadership.clone() else { return };
         let (store, postman, registry) = (self.store.clone(), self.postman.clone(), self.registry.clone());
-        let crew = Crew { store, leadership, postman, registry };
+        let metrics = self.metrics.clone();
+        let crew = Crew { store, leadership, postman, registry, metrics };
         self.flights.push_back(tokio::spawn(fly(crew, commit)));
     }
 
     pub(super) fn land(&mut self, flight: Flight) -> Result<(), End> {
-        let Flight { number, takes_requests, result, refused } = flight;
+        let Flight { batch, takes_requests, result, rejected } = flight;
         match result {
             Ok(mail) => {
-                self.committed.store(number, Ordering::Release);
+                self.committed.store(batch.number, Ordering::Release);
                 if takes_requests {
                     self.journal.proved();
                 }
-                mail.dead.iter().for_each(|dead| noted::log_put_aside(&dead.letter));
+                for dead in &mail.dead {
+                    noted::log_put_aside(&dead.letter);
+                    self.metrics.put_aside(noted::reason(&dead.letter));
+                }
                 self.handle(Input::Committed(mail));
+                // Last: nothing that leaves waits for it.
+                rejected.iter().for_each(|reason| self.metrics.rejected(reason.as_str()));
+                self.metrics.count(&batch);
                 Ok(())
             }
             Err(error) => {
@@ -134,7 +142,8 @@ impl Term {
                     tracing::warn!(error = %chain(&error), %epoch, "a batch is not known to be committed; \
                         leadership is over");
                 }
-                self.handle(Input::CommitFailed(refused.map(|batch| (batch, culprits))));
+                let is_refused = matches!(error, Error::Commit(CommitError::Refused { .. }));
+                self.handle(Input::CommitFailed(is_refused.then_some((batch, culprits))));
                 if let Some(cause) = error.journal() {
                     self.journal.failed(chain(cause).to_string());
                 }

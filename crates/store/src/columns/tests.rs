@@ -196,7 +196,17 @@ fn every_cell_is_of_the_kind_of_its_column() {
     let (result, error) = (Some(raw("1")), Some(error));
     let outcome = OutcomeKind::Failed;
     let (result_of, error_of) = (result.clone(), error.clone());
-    let ended = AttemptEnded { id, attempt: 1, lease: lease.clone(), outcome, result, error, ended_at: at };
+    let ended = AttemptEnded {
+        id,
+        action: snapshot.action,
+        attempt: 1,
+        queued_at: at,
+        lease: lease.clone(),
+        outcome,
+        result,
+        error,
+        ended_at: at,
+    };
     check(&ATTEMPTS, &ended);
     let settled = Settled {
         id,
@@ -204,6 +214,7 @@ fn every_cell_is_of_the_kind_of_its_column() {
         action_ref: action_ref.clone(),
         status: Status::Failed,
         attempt: 1,
+        queued_at: at,
         counts_as: 1,
         failures: 1,
         losses: 0,

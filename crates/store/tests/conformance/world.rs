@@ -244,6 +244,7 @@ pub(crate) fn settled(id: i64) -> Settled {
         action_ref: ActionRef::new("demo.echo").expect("valid"),
         status: Status::Completed,
         attempt: 1,
+        queued_at: at(0),
         counts_as: 1,
         failures: 0,
         losses: 0,
@@ -262,7 +263,17 @@ pub(crate) fn ends<const N: usize>(ends: [Settled; N]) -> Vec<Arc<Settled>> {
 /// An attempt by this lease that did not settle its execution.
 pub(crate) fn ended(id: i64, attempt: u32, lease: Lease, ended_at: Timestamp) -> AttemptEnded {
     let outcome = OutcomeKind::Lost;
-    AttemptEnded { id: ExecutionId(id), attempt, lease, outcome, result: None, error: None, ended_at }
+    AttemptEnded {
+        id: ExecutionId(id),
+        action: ActionId(1),
+        attempt,
+        queued_at: at(0),
+        lease,
+        outcome,
+        result: None,
+        error: None,
+        ended_at,
+    }
 }
 
 pub(crate) fn failure() -> Failure {
