@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::http::Refusal;
+use crate::refusal::Refusal;
 use crate::{ActionId, ActionRef, Policy, Timestamp, canonical, did_you_mean, duration};
 
 /// The most actions of one `POST /api/v1/actions/apply`.

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod proof;
 pub mod public;
 pub mod record;
+mod refusal;
 pub mod requested;
 pub mod sizes;
 pub mod status;

@@ -4,9 +4,13 @@
 //! that a request that is accepted can be dispatched, shown in a heartbeat beside all else that its worker holds, and
 //! settled.
 
-use crate::envelope::{Body, ENVELOPE_BYTES_MAX, OWN_BYTES_MAX};
 use crate::message::Account;
 
+/// The most bytes one envelope of a publisher may have.
+pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
+/// The most bytes one envelope between executors and workers may have. It repeats what a publisher's held, with more
+/// around it: every request that is accepted can be dispatched, and fits into a heartbeat beside ten thousand attempts.
+pub const OWN_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + (1 << 20);
 /// What an envelope has beside the result or the error that it carries.
 const BESIDE_RESULT_BYTES: usize = 16 << 10;
 
@@ -63,11 +67,6 @@ impl Sizes {
     pub fn account(self) -> (usize, usize) {
         const SHOWN_BYTES: usize = 8 << 10;
         (Account::ATTEMPTS_MAX.min(self.message / SHOWN_BYTES), Account::PARAMETER_BYTES_MAX.min(self.message / 16))
-    }
-
-    /// Whether `body` takes another envelope of so many bytes.
-    pub fn fits(self, body: &Body, envelope_bytes: usize) -> bool {
-        body.is_empty() || (body.has_room() && body.len() + envelope_bytes + 2 <= self.message)
     }
 }
 
