@@ -15,16 +15,18 @@ use slotline_protocol::http::{Action, ActionDetail, Answer, Page, QueueStats, Wo
 use slotline_protocol::{ActionRef, By, Policy, parameters};
 
 use crate::auth::Actor;
-use crate::control::ControlError;
+use crate::condition::Condition;
 use crate::error::Error;
-use crate::{Api, Condition, input};
+use crate::input;
+use crate::refusal::ControlError;
+use crate::state::SharedApi;
 
 /// How long an answer waits for the leader to list its workers; without them the action is shown all the same.
 const WORKERS_WITHIN: Duration = Duration::from_secs(2);
 /// Percentiles are taken over this many of the newest executions.
 const DURATIONS_OVER: u32 = 1000;
 
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<Action>>, Error> {
+pub(crate) async fn list(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<Action>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (input::limit(&pairs)?, after(&pairs)?);
     let mut actions = api.store.actions().await?;
@@ -32,7 +34,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<A
     Ok(Json(input::page(actions, limit, cursor, |action| action.action_ref.to_string())))
 }
 
-pub(crate) async fn show(State(api): State<Api>, Path(action_ref): Path<String>) -> Result<Response, Error> {
+pub(crate) async fn show(State(api): State<SharedApi>, Path(action_ref): Path<String>) -> Result<Response, Error> {
     let action = find(&api, &input::known_ref(&action_ref)?).await?;
     let capabilities = match tokio::time::timeout(WORKERS_WITHIN, api.control.workers()).await {
         Ok(Ok(workers)) => shared_capabilities(&workers, &action.action_ref),
@@ -62,7 +64,7 @@ fn shared_capabilities(workers: &[Worker], action_ref: &ActionRef) -> Vec<String
 }
 
 pub(crate) async fn put(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -79,7 +81,7 @@ pub(crate) async fn put(
 
 /// A merge patch (RFC 7396) of the policy.
 pub(crate) async fn patch(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -102,7 +104,7 @@ fn field(pointer: &str) -> String {
 
 /// All policies of a file, or none.
 pub(crate) async fn apply(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     uri: Uri,
     input::JsonBody(body): input::JsonBody<ApplyBody>,
@@ -128,7 +130,7 @@ pub(crate) async fn apply(
 }
 
 pub(crate) async fn delete(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -140,7 +142,7 @@ pub(crate) async fn delete(
 }
 
 pub(crate) async fn pause(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -151,7 +153,7 @@ pub(crate) async fn pause(
 }
 
 pub(crate) async fn resume(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -161,13 +163,13 @@ pub(crate) async fn resume(
     set_paused(&api, &action_ref, false, by).await
 }
 
-async fn set_paused(api: &Api, action_ref: &str, paused: bool, by: By) -> Result<Json<Answer<Action>>, Error> {
+async fn set_paused(api: &SharedApi, action_ref: &str, paused: bool, by: By) -> Result<Json<Answer<Action>>, Error> {
     let data = api.control.pause(input::known_ref(action_ref)?, paused, by).await?;
     Ok(Json(Answer { data }))
 }
 
 pub(crate) async fn override_limit(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -181,7 +183,7 @@ pub(crate) async fn override_limit(
 }
 
 pub(crate) async fn clear_override(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(action_ref): Path<String>,
     uri: Uri,
@@ -192,7 +194,7 @@ pub(crate) async fn clear_override(
 }
 
 pub(crate) async fn queue_stats(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Path(action_ref): Path<String>,
 ) -> Result<Json<Answer<QueueStats>>, Error> {
     let action_ref = input::known_ref(&action_ref)?;
@@ -205,7 +207,7 @@ pub(crate) async fn queue_stats(
 }
 
 /// All actions' lines, by name. Their percentiles are null: those need the history of each action.
-pub(crate) async fn queues(State(api): State<Api>, uri: Uri) -> Result<Json<Page<QueueStats>>, Error> {
+pub(crate) async fn queues(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<QueueStats>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (input::limit(&pairs)?, after(&pairs)?);
     let mut stats = api.control.queue_stats(None).await?;
@@ -213,7 +215,7 @@ pub(crate) async fn queues(State(api): State<Api>, uri: Uri) -> Result<Json<Page
     Ok(Json(input::page(stats, limit, cursor, |stats| stats.action_ref.to_string())))
 }
 
-async fn find(api: &Api, action_ref: &ActionRef) -> Result<Action, Error> {
+async fn find(api: &SharedApi, action_ref: &ActionRef) -> Result<Action, Error> {
     Ok(api.store.action(action_ref).await?.ok_or_else(|| ControlError::unknown_action(action_ref))?)
 }
 

@@ -9,10 +9,11 @@ use slotline_protocol::http::Page;
 use slotline_store::{AuditFilter, PageRequest};
 
 use crate::error::Error;
-use crate::{Api, input};
+use crate::input;
+use crate::state::SharedApi;
 
 /// The newest first, by pages that neither new entries nor forgotten ones shift.
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<Entry>>, Error> {
+pub(crate) async fn list(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<Entry>>, Error> {
     let pairs = input::query(&uri, &["action", "execution", "actor", "limit", "cursor"])?;
     let action_ref = input::once(&pairs, "action")?
         .map(ActionRef::new)

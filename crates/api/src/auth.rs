@@ -16,13 +16,9 @@ use axum::response::Response;
 use slotline_protocol::By;
 use slotline_protocol::audit::LOCAL;
 
-use crate::error::{Error, Exposed};
+use crate::error::{Error, Exposed, INTENT_HEADER};
 use crate::health;
-use crate::token::{ApiToken, Tokens};
-
-/// The fewest characters of a token when the API listens beyond this machine: it must not be guessable from the
-/// network.
-pub const EXPOSED_TOKEN_CHARS_MIN: usize = 20;
+use crate::token::{ApiToken, EXPOSED_TOKEN_CHARS_MIN, Tokens};
 
 /// Refuses an address that other machines can reach, unless tokens guard it that can't be guessed.
 pub fn check_exposure(address: SocketAddr, tokens: &Tokens) -> Result<(), Exposed> {
@@ -84,9 +80,6 @@ fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
     };
     if host.into_iter().chain(origin).all(is_loopback) { Ok(()) } else { Err(Error::Foreign) }
 }
-
-/// This header, or the content type of JSON, shows that a program sent the request on purpose.
-pub const INTENT_HEADER: &str = "x-slotline";
 
 /// The media type of a merge patch (RFC 7396), which no form can send either.
 const MERGE_PATCH: &str = "application/merge-patch+json";

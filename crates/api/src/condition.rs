@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use slotline_protocol::{ActionRef, Policy};
 
-use crate::control::{ControlError, RefusalKind};
 use crate::error::Error;
+use crate::refusal::{ControlError, RefusalKind};
 
 /// What must hold for a policy to be changed. Serializable: a follower passes it on to the leader, which checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

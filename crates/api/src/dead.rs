@@ -11,9 +11,10 @@ use slotline_protocol::http::{Answer, DeadLetter, Page};
 use slotline_store::PageRequest;
 
 use crate::auth::Actor;
-use crate::control::ControlError;
 use crate::error::Error;
-use crate::{Api, input};
+use crate::input;
+use crate::refusal::ControlError;
+use crate::state::SharedApi;
 
 /// The properties of a letter that describe its body.
 #[derive(Default, Deserialize)]
@@ -23,7 +24,7 @@ struct BodyProperties {
 }
 
 /// In pages that neither new letters nor dropped ones shift.
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<DeadLetter>>, Error> {
+pub(crate) async fn list(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<DeadLetter>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
     let page = PageRequest {
         limit: u32::try_from(input::limit(&pairs)?).expect("the limit is bounded"),
@@ -32,7 +33,10 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<D
     Ok(Json(api.store.dead_letters(&page).await?))
 }
 
-pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<DeadLetter>>, Error> {
+pub(crate) async fn show(
+    State(api): State<SharedApi>,
+    Path(id): Path<String>,
+) -> Result<Json<Answer<DeadLetter>>, Error> {
     let whole = api.store.dead_letter(&id).await?.ok_or_else(|| ControlError::unknown_dead_letter(&id))?;
     // The body is shown as text, whatever it holds, and no more of it than one request may have.
     let shown = &whole.body[..whole.body.len().min(ENVELOPE_BYTES_MAX)];
@@ -43,7 +47,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 }
 
 pub(crate) async fn replay(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     uri: Uri,
@@ -55,7 +59,7 @@ pub(crate) async fn replay(
 }
 
 pub(crate) async fn discard(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     uri: Uri,

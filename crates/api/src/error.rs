@@ -4,6 +4,7 @@
 //! ([`uniform`]).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -13,10 +14,13 @@ use slotline_protocol::chain;
 use slotline_protocol::envelope::{ENCODING_EXPECTED, Reason};
 use slotline_protocol::http::{self, Refusal};
 
-use crate::auth::{EXPOSED_TOKEN_CHARS_MIN, INTENT_HEADER};
-use crate::control::{ControlError, RefusalKind};
-use crate::input;
+use crate::refusal::{ControlError, RefusalKind};
+use crate::token::EXPOSED_TOKEN_CHARS_MIN;
 
+/// This header, or the content type of JSON, shows that a program sent the request on purpose.
+pub const INTENT_HEADER: &str = "x-slotline";
+/// How long a client may take over its body.
+pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(15);
 /// When to try again after a 503: about the time in which another executor takes the lead.
 const RETRY_UNAVAILABLE: &str = "2";
 /// When to try again after a 429: a line shortens no faster than its executions run.
@@ -51,7 +55,7 @@ pub(crate) enum Error {
     Encoding(String),
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    #[error("the body did not arrive within {} s", input::BODY_WITHIN.as_secs())]
+    #[error("the body did not arrive within {} s", BODY_WITHIN.as_secs())]
     SlowBody,
     #[error("a bearer token is needed, in the header Authorization")]
     TokenMissing,

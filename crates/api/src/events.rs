@@ -15,12 +15,13 @@ use slotline_protocol::{ActionRef, ExecutionId, Status, duration, http};
 use slotline_store::RecordPart;
 use tokio::time::Instant;
 
-use crate::control::ControlError;
 use crate::error::Error;
 use crate::follow::{EventFollower, PastEvents};
 use crate::hub::{EventFilter, Subscription, Update};
-use crate::input::Accept;
-use crate::{Api, input, limits, stream};
+use crate::input::{self, Accept};
+use crate::refusal::ControlError;
+use crate::state::SharedApi;
+use crate::{limits, stream};
 
 /// The longest time that a page waits for events.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ const STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(crate) async fn of_one(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Path(id): Path<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -40,7 +41,7 @@ pub(crate) async fn of_one(
     }
 }
 
-pub(crate) async fn of_all(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
+pub(crate) async fn of_all(State(api): State<SharedApi>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
     if let Accept::Other = input::accepted(&headers, STREAM) {
         return Err(Error::NotAcceptable(STREAM));
     }
@@ -53,7 +54,7 @@ pub(crate) async fn of_all(State(api): State<Api>, uri: Uri, headers: HeaderMap)
     Ok(stream::of_all(api.hub.subscribe_all(filter), permit, api.shutdown.clone()))
 }
 
-async fn stream_of_one(api: &Api, id: ExecutionId, uri: &Uri, headers: &HeaderMap) -> Result<Response, Error> {
+async fn stream_of_one(api: &SharedApi, id: ExecutionId, uri: &Uri, headers: &HeaderMap) -> Result<Response, Error> {
     let after = after(&input::query(uri, &["after"])?)?;
     // A browser that reconnects keeps the address it began with.
     let after = last_event_id(headers)?.unwrap_or(after);
@@ -66,7 +67,7 @@ async fn stream_of_one(api: &Api, id: ExecutionId, uri: &Uri, headers: &HeaderMa
     Ok(stream::of_one(follower, permit, api.shutdown.clone()))
 }
 
-async fn page(api: &Api, id: ExecutionId, uri: &Uri) -> Result<http::Events, Error> {
+async fn page(api: &SharedApi, id: ExecutionId, uri: &Uri) -> Result<http::Events, Error> {
     let pairs = input::query(uri, &["after", "limit", "wait"])?;
     let (after, limit, wait) = (after(&pairs)?, input::limit(&pairs)?, wait(&pairs)?);
     let request = EventsRequest { id, after, limit: u32::try_from(limit).expect("the limit is bounded") };
@@ -95,7 +96,7 @@ impl EventsRequest {
     }
 
     /// Reads the page once it has events; returns an empty one after `wait`, or when this executor stops.
-    async fn wait(&self, api: &Api, wait: Duration) -> Result<RecordPart, Error> {
+    async fn wait(&self, api: &SharedApi, wait: Duration) -> Result<RecordPart, Error> {
         let until = Instant::now() + wait;
         let mut subscription = api.hub.subscribe(self.id);
         loop {

@@ -17,9 +17,11 @@ use slotline_store::{Filter, PageRequest};
 use tokio::time::Instant;
 
 use crate::auth::Actor;
-use crate::control::{ControlError, Submission};
+use crate::control::Submission;
 use crate::error::Error;
-use crate::{Api, input};
+use crate::input;
+use crate::refusal::ControlError;
+use crate::state::SharedApi;
 
 /// How long an answer waits for the leader to explain why executions wait.
 const EXPLAIN_WITHIN: Duration = Duration::from_secs(2);
@@ -34,7 +36,7 @@ static CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 pub(crate) async fn submit(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     headers: HeaderMap,
     input::JsonBody(body): input::JsonBody<Submit>,
 ) -> Result<Response, Error> {
@@ -61,7 +63,7 @@ pub(crate) async fn submit(
 }
 
 /// Refuses a request without a known action before it is on the broker, where it could only become a dead letter.
-async fn require_action(api: &Api, action_ref: &ActionRef) -> Result<(), Error> {
+async fn require_action(api: &SharedApi, action_ref: &ActionRef) -> Result<(), Error> {
     if !api.known_actions.contains(action_ref) {
         api.store.action(action_ref).await?.ok_or_else(|| ControlError::unknown_action(action_ref))?;
         api.known_actions.remember(action_ref);
@@ -87,7 +89,10 @@ fn text_header(headers: &HeaderMap, name: &HeaderName, read: impl Fn(&str) -> St
     }
 }
 
-pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Answer<Execution>>, Error> {
+pub(crate) async fn show(
+    State(api): State<SharedApi>,
+    Path(id): Path<String>,
+) -> Result<Json<Answer<Execution>>, Error> {
     let id = input::execution_id(&id)?;
     let mut data = whole(&api, id).await?.ok_or_else(|| ControlError::unknown_execution(id))?;
     explain(&api, std::slice::from_mut(&mut data)).await;
@@ -96,7 +101,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 
 /// The execution. If it has just ended, its last events may still be on their way: this waits for them, up to
 /// [`END_WITHIN`].
-async fn whole(api: &Api, id: ExecutionId) -> Result<Option<Execution>, Error> {
+async fn whole(api: &SharedApi, id: ExecutionId) -> Result<Option<Execution>, Error> {
     let until = Instant::now() + END_WITHIN;
     loop {
         let found = api.store.execution(id).await?;
@@ -107,7 +112,7 @@ async fn whole(api: &Api, id: ExecutionId) -> Result<Option<Execution>, Error> {
     }
 }
 
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<Execution>>, Error> {
+pub(crate) async fn list(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<Execution>>, Error> {
     let pairs = input::query(&uri, &["action", "status", "key", "limit", "cursor"])?;
     let action_ref = input::once(&pairs, "action")?
         .map(ActionRef::new)
@@ -129,7 +134,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<E
 }
 
 pub(crate) async fn cancel(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     uri: Uri,
@@ -148,7 +153,7 @@ pub(crate) struct RequestUser {
 
 /// The execution of a submission that was answered with 202, or of a request that a user of the broker published.
 pub(crate) async fn request(
-    State(api): State<Api>,
+    State(api): State<SharedApi>,
     Path(message_id): Path<String>,
     Query(RequestUser { user_id }): Query<RequestUser>,
 ) -> Result<Json<Answer<Submitted>>, Error> {
@@ -171,7 +176,7 @@ pub(crate) async fn request(
 }
 
 /// Fills in why executions wait.
-async fn explain(api: &Api, executions: &mut [Execution]) {
+async fn explain(api: &SharedApi, executions: &mut [Execution]) {
     let ids: Vec<_> =
         executions.iter().filter(|execution| execution.status == Status::Queued).map(|it| it.execution_id).collect();
     if ids.is_empty() {

@@ -11,7 +11,8 @@ use serde_json::json;
 use slotline_protocol::http::{Answer, Part};
 
 use crate::error::Error;
-use crate::{Api, input};
+use crate::input;
+use crate::state::SharedApi;
 
 /// Whether `uri` needs no token.
 pub(crate) fn is_open(uri: &Uri) -> bool {
@@ -22,7 +23,7 @@ pub(crate) async fn live() -> Response {
     Json(Answer { data: json!({"live": true}) }).into_response()
 }
 
-pub(crate) async fn ready(State(api): State<Api>, uri: Uri) -> Result<Response, Error> {
+pub(crate) async fn ready(State(api): State<SharedApi>, uri: Uri) -> Result<Response, Error> {
     let verbose = input::query(&uri, &["verbose"])?.iter().any(|(_, value)| !matches!(value.as_str(), "0" | "false"));
     let health = api.control.health().await;
     let broken: Vec<String> = [("database", &health.database), ("broker", &health.broker)]

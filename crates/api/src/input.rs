@@ -1,7 +1,5 @@
 //! Reading a request: bodies, query parameters, ids. What is wrong is named by its field.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -14,17 +12,14 @@ use slotline_protocol::foreign::compression;
 use slotline_protocol::http::Refusal;
 use slotline_protocol::{ActionRef, ExecutionId};
 
-use crate::control::ControlError;
-use crate::error::Error;
+use crate::error::{BODY_WITHIN, Error};
+use crate::refusal::ControlError;
 
 /// The largest body of a request.
 pub const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
 /// How much of a larger body is read and thrown away. If the connection were closed while the client still sends, the
 /// client would see a failure and not the refusal.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
-
-/// How long a client may take over its body.
-pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(15);
 
 /// Items of a page if the request sets no limit.
 pub const LIMIT_DEFAULT: usize = 100;

@@ -3,15 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
-use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Api;
 use crate::error::Error;
-use crate::sending::holding;
 
 /// Requests that are worked on or answered at once; one beyond is refused, not queued. Each may hold a body of a
 /// mebibyte.
@@ -49,7 +43,7 @@ impl Permits {
     }
 
     /// A permit for an answer of so many bytes.
-    fn answer(&self, bytes: usize) -> Result<Option<Permit>, Error> {
+    pub(crate) fn answer(&self, bytes: usize) -> Result<Option<Permit>, Error> {
         if bytes <= SMALL_ANSWER_BYTES {
             return Ok(None);
         }
@@ -64,19 +58,6 @@ impl Permits {
     pub(crate) fn stream(&self) -> Result<Permit, Error> {
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Error::TooManyStreams(STREAMS_MAX))
     }
-}
-
-/// Not for health, which must answer while all permits are taken. Streams have their own permits.
-pub(crate) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Error> {
-    let permit = api.permits.request()?;
-    let response = next.run(request).await;
-    let bytes = response.body().size_hint().exact().map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let memory = api.permits.answer(bytes)?;
-    Ok(holding(response, (permit, memory)))
-}
-
-pub(crate) async fn bound_time(request: Request, next: Next) -> Result<Response, Error> {
-    in_time(next.run(request)).await
 }
 
 pub(crate) async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, Error> {

@@ -8,8 +8,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::Api;
 use crate::error::Error;
+use crate::state::SharedApi;
 
 /// The media type of OpenMetrics 1.0.0.
 const OPEN_METRICS: HeaderValue =
@@ -17,13 +17,13 @@ const OPEN_METRICS: HeaderValue =
 /// The route of what has none.
 const UNMATCHED: &str = "unmatched";
 
-pub(crate) async fn expose(State(api): State<Api>) -> Result<Response, Error> {
+pub(crate) async fn expose(State(api): State<SharedApi>) -> Result<Response, Error> {
     let text = api.control.metrics(api.permits.open_streams()).await?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
 
 /// Counts the request by its route, never by its path, which has no end of values.
-pub(crate) async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(api): State<SharedApi>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;

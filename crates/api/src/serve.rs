@@ -14,11 +14,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::check_exposure;
 use crate::connections::{Connection, Connections};
 use crate::error::Exposed;
+use crate::routes::routes;
 use crate::sending::holding;
+use crate::state::ApiServices;
+use crate::token::Tokens;
 use crate::write_timeout::WriteTimeout;
-use crate::{ApiServices, Tokens, check_exposure, routes};
 
 /// How long a client may take to send the head of a request, and how long it may be idle before it.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);

@@ -7,6 +7,9 @@ use subtle::ConstantTimeEq;
 
 use slotline_protocol::audit::{EXECUTOR, LOCAL, PUBLISHER};
 
+/// The fewest characters of a token when the API listens beyond this machine: it must not be guessable from the
+/// network.
+pub const EXPOSED_TOKEN_CHARS_MIN: usize = 20;
 /// The longest token.
 const TOKEN_CHARS_MAX: usize = 1024;
 /// The most tokens of one API: each request is compared with all of them.

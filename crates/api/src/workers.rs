@@ -6,9 +6,10 @@ use axum::http::Uri;
 use slotline_protocol::http::{Page, Worker};
 
 use crate::error::Error;
-use crate::{Api, input};
+use crate::input;
+use crate::state::SharedApi;
 
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Page<Worker>>, Error> {
+pub(crate) async fn list(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<Worker>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
     let (limit, cursor) = (input::limit(&pairs)?, input::once(&pairs, "cursor")?);
     let mut workers = api.control.workers().await?;
