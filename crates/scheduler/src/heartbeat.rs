@@ -68,23 +68,26 @@ impl Scheduler {
             unrecorded: heartbeat.unrecorded.into_iter().collect(),
             seen: heartbeat.seen,
         };
-        if self.is_in_doubt() {
-            match heartbeat.account.filter(|_| has_heard) {
-                Some(told) => {
-                    if self.take_account(incarnation, told, now) {
-                        self.reconcile_in_doubt(leases, &account, now);
-                    }
-                }
-                // It never got a greeting, or the greeting was lost.
-                None => _ = self.orders.greetings.insert(incarnation),
-            }
-            return;
+        if !self.is_in_doubt() {
+            return self.reconcile_all(leases, account, now);
         }
+        match heartbeat.account.filter(|_| has_heard) {
+            Some(shown) => {
+                if self.take_account(incarnation, shown, now) {
+                    self.reconcile_in_doubt(leases, &account, now);
+                }
+            }
+            // It never got a greeting, or the greeting was lost.
+            None => _ = self.orders.greetings.insert(incarnation),
+        }
+    }
+
+    fn reconcile_all(&mut self, leases: Vec<ExecutionId>, account: Account, now: Timestamp) {
         for id in leases {
             self.reconcile(id, &account, now);
         }
         for key in account.unrecorded {
-            self.forget(key, incarnation);
+            self.forget(key, account.incarnation);
         }
     }
 
