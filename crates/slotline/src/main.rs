@@ -15,7 +15,7 @@ mod signals;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
     apply, audit, dead, executions, limit, logs, migrate, pause, policies, progress, queue, rabbitmq, run, verify,
@@ -112,7 +112,7 @@ fn main() -> ExitCode {
         return progress::progress(args);
     }
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    environment::unread(names).into_iter().for_each(|line| output::error(&line));
+    environment::unread(&Cli::command(), names).into_iter().for_each(|line| output::error(&line));
     // A daemon's memory holds passwords, and its commands may run as its user: they must not read it.
     if let Command::Executor(_) | Command::Worker(_) | Command::Dev(_) | Command::Demo(_) = cli.command {
         let _ = nix::sys::prctl::set_dumpable(false);
@@ -182,7 +182,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! It is never an error, since orchestrators set variables of that name.
 
-use clap::CommandFactory as _;
 use slotline_protocol::perhaps_meant;
-
-use crate::Cli;
 
 const PREFIX: &str = "SLOTLINE_";
 /// Variables that a worker sets for its commands, and those that are read elsewhere; without the prefix.
@@ -29,10 +26,10 @@ const FAMILIES: [&str; 3] = ["PARAM_", "PASSWORD_", "TEST_"];
 /// Endings of the variables that Kubernetes sets for a service called `slotline` or `slotline-...`.
 const OF_SERVICES: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
 
-/// One line for each variable among `names` that nothing reads.
-pub(crate) fn unread(names: impl IntoIterator<Item = String>) -> Vec<String> {
+/// One line for each variable among `names` that nothing reads, neither `command` nor one below it.
+pub(crate) fn unread(command: &clap::Command, names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut known: Vec<String> = OTHERS.iter().map(|name| format!("{PREFIX}{name}")).collect();
-    of_flags(&Cli::command(), &mut known);
+    of_flags(command, &mut known);
     let mut unread: Vec<String> = names
         .into_iter()
         .filter(|name| name.starts_with(PREFIX) && !known.contains(name) && !is_of_others(name))
@@ -68,10 +65,13 @@ fn is_of_others(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::Cli;
 
     fn of(names: &[&str]) -> Vec<String> {
-        unread(names.iter().map(|name| format!("{PREFIX}{name}")))
+        unread(&Cli::command(), names.iter().map(|name| format!("{PREFIX}{name}")))
     }
 
     #[test]
@@ -94,6 +94,6 @@ mod tests {
         assert!(of(&["CONFIG", "LEASE", "DATA", "API_TOKEN", "PARAM_APP"]).is_empty());
         let kubernetes = ["SERVICE_HOST", "PORT", "PORT_7070_TCP_ADDR"];
         assert!(of(&kubernetes).is_empty());
-        assert!(unread(["PATH".to_owned()]).is_empty());
+        assert!(unread(&Cli::command(), ["PATH".to_owned()]).is_empty());
     }
 }
