@@ -20,21 +20,23 @@ mod farewell;
 mod former;
 mod input;
 mod life;
+pub(crate) mod limit;
 mod orders;
 mod pace;
 mod phase;
 mod recent;
+mod room;
 mod shortage;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use slotline_protocol::message::{self, Account, AttemptKey, EndReason, Highest, Lineage};
+use slotline_protocol::message::{self, Account, AttemptKey, Highest, Lineage};
 use slotline_protocol::{Epoch, Incarnation, Sizes};
 
 pub use effect::{Effect, Start, Traced};
-use entry::{Cause, Entry, Stage, Word};
+use entry::{Cause, Entry, Stage};
 use former::Former;
 pub use input::{Action, Config, Ending, Input, Json, Now, OnDrain, Order, Terms, Told};
 pub use pace::NEWS_PER_SECOND;

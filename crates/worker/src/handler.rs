@@ -3,6 +3,10 @@
 //! A panic is a failure with its message and backtrace. A handler that blocks its thread delays others, but neither
 //! heartbeats nor commands.
 
+pub(crate) mod context;
+pub(crate) mod error;
+pub(crate) mod panic;
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -10,72 +14,22 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::to_raw_value;
-use slotline_protocol::chain;
 use slotline_protocol::message::Failure;
 use tokio::runtime;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::context::Context;
-use crate::duty::{Ending, Json, Start};
-use crate::feed::AttemptFeed;
-use crate::{limit, panic};
+use crate::duty::{Ending, Json, Start, limit};
+use crate::report::feed::AttemptFeed;
+use context::Context;
+use error::HandlerError;
 
 /// A handler as the worker keeps it: its result is JSON by then.
 pub(crate) type Handler = Arc<dyn Fn(Context) -> BoxFuture + Send + Sync>;
 
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Json, Failure>> + Send>>;
-
-/// Why a handler failed. Made from any error with `?`; its message then has the causes, too.
-///
-/// Does not implement [`std::error::Error`] itself: this is what makes that conversion possible.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandlerError(Failure);
-
-impl HandlerError {
-    /// An error with a message and the code `handler_error`.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self(Failure::new("handler_error", message))
-    }
-
-    /// With a code of the handler's own, for readers of the execution's error.
-    #[must_use]
-    pub fn code(mut self, code: &str) -> Self {
-        code.clone_into(&mut self.0.code);
-        self
-    }
-
-    /// With the place of the error, for the search for its cause: a backtrace, or that of the program behind the
-    /// handler.
-    #[must_use]
-    pub fn stack_trace(mut self, stack_trace: impl Into<String>) -> Self {
-        self.0.stack_trace = Some(stack_trace.into());
-        self
-    }
-
-    #[must_use]
-    pub fn details(mut self, details: Value) -> Self {
-        self.0.details = Some(details);
-        self
-    }
-
-    pub(crate) fn into_failure(self) -> Failure {
-        self.0
-    }
-
-    pub(crate) fn invalid_parameters(message: String) -> Self {
-        Self::new(message).code("invalid_parameters")
-    }
-}
-
-impl<E: std::error::Error> From<E> for HandlerError {
-    fn from(error: E) -> Self {
-        Self::new(chain(&error).to_string())
-    }
-}
 
 /// Boxes an async function.
 pub(crate) fn boxed<H, F, R>(handler: H) -> Handler
@@ -87,7 +41,7 @@ where
     Arc::new(move |context| {
         let attempt = handler(context);
         Box::pin(async move {
-            let result = attempt.await.map_err(|HandlerError(failure)| failure)?;
+            let result = attempt.await.map_err(HandlerError::into_failure)?;
             let json = to_raw_value(&result)
                 .map_err(|error| Failure::new("handler_error", format!("the result is no JSON: {error}")))?;
             limit::result(Json(json.into()))

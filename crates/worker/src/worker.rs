@@ -9,26 +9,28 @@ use std::time::Duration;
 use rustix::process::DumpableBehavior;
 use serde::Serialize;
 use slotline_broker::Broker;
-use slotline_protocol::message::{AttemptKey, Process};
-use slotline_protocol::{ActionRef, InvalidName, WorkerName};
+use slotline_protocol::message::Process;
+use slotline_protocol::{ActionRef, WorkerName};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::aside::{KEEP_ALIVE, STANDING_MAX};
-use crate::command::{Command, GRACE, RunConfig};
-use crate::confine::Layers;
-use crate::context::Context;
 use crate::duty::{Action, Config, OnDrain, Phase, Terms};
-use crate::env::{self, ENV_PASSED};
-use crate::handler::{self, Handler, HandlerError};
-use crate::lock::Lock;
+use crate::error::Error;
+use crate::handler::context::Context;
+use crate::handler::error::HandlerError;
+use crate::handler::{self, Handler};
+use crate::process::aside::{KEEP_ALIVE, STANDING_MAX};
+use crate::process::command::{Command, GRACE, RunConfig};
+use crate::process::confine::Layers;
+use crate::process::env::{self, ENV_PASSED};
+use crate::process::resources;
+use crate::process::scratch::Scratch;
 use crate::process::why::flaw;
-use crate::resources;
-use crate::run::{self, Setup};
-use crate::running::Work;
-use crate::scratch::Scratch;
+use crate::shell::lock::Lock;
+use crate::shell::run::{self, Setup};
+use crate::shell::running::Work;
+use crate::shell::watch::Gauge;
 use crate::shutdown::Shutdown;
-use crate::watch::Gauge;
 
 /// What every command can do, as a heartbeat lists it.
 const COMMAND_CAPABILITIES: &[&str] = &["cancel", "logs"];
@@ -41,44 +43,6 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most attempts a worker may offer to run at once: the duty book has room for so many, and for those that one
 /// batch of the executor starts before it reports what it has recorded.
 pub const CAPACITY_MAX: u32 = 8_000;
-
-/// Why a worker could not be built, or ended without [`Shutdown`].
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Correct the name.
-    #[error(transparent)]
-    InvalidName(#[from] InvalidName),
-    /// Correct the configuration.
-    #[error("{0}")]
-    Misconfigured(String),
-    /// The state directory can't be written.
-    #[error("can't use the state directory {path:?}")]
-    StateDir { path: PathBuf, source: std::io::Error },
-    /// Give this worker another name, or end the other one.
-    #[error("a worker named {name} already runs with the state directory {path:?}, or something it started does")]
-    NameTaken { name: WorkerName, path: PathBuf },
-    /// Give this worker another name, or end the other one.
-    #[error("{reason}: end that one, or give this one another name (--name)")]
-    Refused { reason: String },
-    /// The broker lets this worker have no session. Nothing has run by then.
-    #[error(transparent)]
-    Broker(slotline_broker::Error),
-    /// The system gave no thread, timer or event queue.
-    #[error("can't start the worker's threads")]
-    Thread(#[source] std::io::Error),
-    /// These attempts go on although they were ended. Only the end of this process ends them, so end it.
-    #[error("{} attempts ignore that they were ended, and end only with this process: {attempts:?}", attempts.len())]
-    Unstoppable { attempts: Vec<AttemptKey> },
-    /// The worker's loop has stood past its fence, so that its attempts may not run any more and nothing else can be
-    /// done. Only the end of this process ends it, so end it.
-    #[error(
-        "the worker's loop stands for {stood:?} ({doing}), past what its fence allows: it ends only with this process"
-    )]
-    Stands { doing: &'static str, stood: Duration },
-    /// A bug: the worker's own thread has panicked.
-    #[error("the worker's thread has ended without a word")]
-    Died,
-}
 
 /// A worker, ready to run.
 pub struct Worker {
@@ -151,7 +115,7 @@ impl Worker {
             None => None,
             Some(state_dir) => Some(Lock::take(state_dir, &self.config.worker).await?),
         };
-        crate::panic::install();
+        handler::panic::install();
         let (finished, result) = oneshot::channel();
         let (gives_up, given_up) = oneshot::channel();
         let setup = Setup {
@@ -271,7 +235,7 @@ impl Builder {
     }
 
     /// Serves an action with a command. The executable of this process is run again as the command's shim, so its
-    /// `main` must call [`crate::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
+    /// `main` must call [`crate::process::shim::run_if_asked`] first; see also [`Builder::shim_executable`].
     ///
     /// A process that runs commands can't be traced or dumped by others of its user any more.
     #[must_use]
@@ -360,23 +324,8 @@ impl Builder {
 
     /// Checks everything.
     pub fn build(mut self) -> Result<Worker, Error> {
+        self.check()?;
         let misconfigured = |message: String| Err(Error::Misconfigured(message));
-        if self.capacity == 0 || self.capacity > CAPACITY_MAX {
-            return misconfigured(format!("capacity is {}: expected 1 to {CAPACITY_MAX}", self.capacity));
-        }
-        if !self.terms.are_sound() {
-            let Terms { lease, fence, heartbeat } = self.terms;
-            return misconfigured(format!(
-                "a lease of {lease:?}, a fence of {fence:?} and a heartbeat of {heartbeat:?} do not fit: expected the fence \
-                 to be shorter than the lease, and the heartbeat at most half the fence (--lease, --fence, --heartbeat)"
-            ));
-        }
-        if self.actions.is_empty() {
-            return misconfigured("a worker needs at least one action to serve".to_owned());
-        }
-        if let Some(refusal) = self.env_pass.iter().find_map(|pattern| env::refusal(pattern)) {
-            return misconfigured(format!("env_pass: {refusal}"));
-        }
         let worker = WorkerName::new(&self.name)?;
         let (mut actions, mut work) = (BTreeMap::new(), BTreeMap::new());
         let mut layers = None;
@@ -430,6 +379,28 @@ impl Builder {
             process: Some(this_process()),
         };
         Ok(Worker { config, work, shim, env_pass: self.env_pass, state_dir: self.state_dir })
+    }
+
+    /// What is wrong with the worker, whatever its actions are.
+    fn check(&self) -> Result<(), Error> {
+        let misconfigured = |message: String| Err(Error::Misconfigured(message));
+        if self.capacity == 0 || self.capacity > CAPACITY_MAX {
+            return misconfigured(format!("capacity is {}: expected 1 to {CAPACITY_MAX}", self.capacity));
+        }
+        if !self.terms.are_sound() {
+            let Terms { lease, fence, heartbeat } = self.terms;
+            return misconfigured(format!(
+                "a lease of {lease:?}, a fence of {fence:?} and a heartbeat of {heartbeat:?} do not fit: expected the fence \
+                 to be shorter than the lease, and the heartbeat at most half the fence (--lease, --fence, --heartbeat)"
+            ));
+        }
+        if self.actions.is_empty() {
+            return misconfigured("a worker needs at least one action to serve".to_owned());
+        }
+        match self.env_pass.iter().find_map(|pattern| env::refusal(pattern)) {
+            Some(refusal) => misconfigured(format!("env_pass: {refusal}")),
+            None => Ok(()),
+        }
     }
 }
 

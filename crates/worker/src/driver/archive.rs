@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use slotline_protocol::message::AttemptKey;
 
-use super::outbox::Weight;
-
 /// The newest events of one attempt that are kept.
 const ATTEMPT_EVENTS_MAX: usize = 1_000;
 /// The most bytes of one attempt's events; the newest is kept whatever its size.
@@ -18,6 +16,14 @@ const ATTEMPT_BYTES_MAX: usize = 1 << 20;
 const BYTES_MAX: usize = 32 << 20;
 /// What an attempt and each of its events cost beside their text.
 const OVERHEAD_BYTES: usize = 160;
+
+/// What goes first when there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Weight {
+    Plain,
+    Output,
+    News,
+}
 
 /// An event as it was sent.
 #[derive(Clone, Debug, Hash)]

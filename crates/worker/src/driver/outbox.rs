@@ -16,7 +16,7 @@ use slotline_protocol::envelope::Body;
 use slotline_protocol::message::{AttemptKey, Event, GapReason, Level, Message, Progress, StatusChanged, Stream};
 use slotline_protocol::{ActionRef, Sizes, Timestamp};
 
-use super::archive::{Archive, ArchivedEvent, Range};
+use super::archive::{Archive, ArchivedEvent, Range, Weight};
 use super::wire::{Trace, Wire, WorkerMessage};
 use crate::duty::{ENTRIES_MAX, Traced};
 
@@ -65,14 +65,6 @@ pub(super) struct Outbox {
 pub(super) struct Batch {
     pub(super) routing_key: &'static str,
     pub(super) body: Bytes,
-}
-
-/// What goes first when there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Weight {
-    Plain,
-    Output,
-    News,
 }
 
 /// How much waits.

@@ -5,15 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotline_protocol::message::{self, AttemptKey, Event, GapReason, Holding};
-use slotline_protocol::{ActionId, ActionRef, Detail, Fence, Incarnation, Status, Timestamp, WorkerName};
+use slotline_protocol::message::{self, AttemptKey, Event, Failure, GapReason, Holding};
+use slotline_protocol::{ActionId, ActionRef, Detail, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
 
 use super::effect::{Effect, Traced};
 use super::input::{Json, Now};
 use super::pace::{Pace, Said};
 use super::phase::Course;
 use super::recent::Recent;
-use super::verdict::Outcome;
 
 /// The wait before an unrecorded outcome is reported a second time; doubles with each further time.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(2);
@@ -111,6 +110,17 @@ pub(super) enum Cause {
 pub(super) enum Word {
     Completed(Outcome),
     Returned { reason: &'static str, started: bool },
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Outcome {
+    pub(super) status: OutcomeKind,
+    pub(super) result: Option<Json>,
+    pub(super) error: Option<Failure>,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) completed_at: Timestamp,
+    pub(super) return_code: Option<i32>,
 }
 
 impl Entry {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use slotline_protocol::Incarnation;
+use slotline_protocol::message::{AttemptKey, EndReason};
+
+use super::entry::{Cause, Entry, Stage, Word};
 use super::former::{Former, SAY_AGAIN_AFTER};
-use super::{
-    AttemptKey, Cause, Drain, Duty, Effect, EndReason, Entry, FAREWELL_WAIT, Incarnation, KILL_WAIT, Life, Now,
-    OnDrain, Stage, Word,
-};
+use super::{Drain, Duty, Effect, FAREWELL_WAIT, KILL_WAIT, Life, Now, OnDrain};
 
 /// The most former incarnations remembered for a leader that has not read their farewell.
 const FORMERS_MAX: usize = 16;

@@ -8,8 +8,7 @@ use slotline_protocol::message::{AttemptKey, Event};
 
 use super::entry::{Cause, Entry, REPEAT_AFTER, Run, Stage, Word};
 use super::verdict::{has_completed, judge};
-use super::{Duty, Effect, Ending, Life, Now, Start, Told};
-use crate::limit;
+use super::{Duty, Effect, Ending, Life, Now, Start, Told, limit};
 
 impl Duty {
     /// Starts an attempt that waits, if the latch allows it and there is room for what it will report.

@@ -8,7 +8,7 @@ use slotline_protocol::Timestamp;
 use slotline_protocol::message::{Level, Report, Task};
 use slotline_protocol::record::Newest;
 
-use crate::check::clip;
+use crate::text::clip;
 
 /// How many of the last reports an error's details hold.
 pub const PROGRESS_EVENTS: usize = 10;

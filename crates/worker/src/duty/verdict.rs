@@ -9,19 +9,8 @@ use serde_json::{Value, json};
 use slotline_protocol::message::{AttemptKey, Failure};
 use slotline_protocol::{ActionRef, OutcomeKind, Timestamp};
 
-use super::entry::{Cause, Entry, Word};
-use super::input::{Ending, Json};
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Outcome {
-    pub(super) status: OutcomeKind,
-    pub(super) result: Option<Json>,
-    pub(super) error: Option<Failure>,
-    pub(super) started_at: Option<Timestamp>,
-    pub(super) completed_at: Timestamp,
-    pub(super) return_code: Option<i32>,
-}
+use super::entry::{Cause, Entry, Outcome, Word};
+use super::input::Ending;
 
 /// Codes of endings whose message is the worker's: the attempt's own last messages are added to it.
 const WORDLESS: [&str; 2] = ["exit_status", "signal"];

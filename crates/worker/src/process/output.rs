@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use slotline_protocol::message::Stream;
 
-use crate::feed::AttemptFeed;
-use crate::limit::RESULT_BYTES_MAX;
+use crate::duty::limit::RESULT_BYTES_MAX;
+use crate::report::feed::AttemptFeed;
 
 /// A longer line is cut into several.
 const LINE_BYTES_MAX: usize = 8 << 10;

@@ -13,7 +13,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::limit::RESULT_BYTES_MAX;
+use crate::duty::limit::RESULT_BYTES_MAX;
 
 /// The least room in the scratch folder to start with: what one result may take.
 const ROOM_BYTES_MIN: u64 = RESULT_BYTES_MAX as u64;

@@ -16,11 +16,11 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::confine::Doorway;
+use super::mark::{ProcessMark, ProcessMarks, Stubborn};
+use super::shim::ARGUMENT;
+use super::shim::wire::{self, Files, ShimOrder, ShimReport, Start};
 use crate::clock::watched;
-use crate::confine::Doorway;
-use crate::mark::{ProcessMark, ProcessMarks, Stubborn};
-use crate::shim::ARGUMENT;
-use crate::shim::wire::{self, Files, ShimOrder, ShimReport, Start};
 
 /// Between two looks at shims that are to end.
 const REAP_EVERY: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ struct Spawned {
 
 /// What every shim of a worker gets.
 pub(crate) struct Outfit {
-    /// The program of a shim: it must call [`crate::shim::run_if_asked`] first.
+    /// The program of a shim: it must call [`crate::process::shim::run_if_asked`] first.
     pub(crate) program: PathBuf,
     /// The whole environment of a shim, and so of its commands.
     pub(crate) env: Vec<(OsString, OsString)>,

@@ -16,9 +16,9 @@
 use serde_json::value::RawValue;
 use slotline_protocol::message::Failure;
 
-use crate::check::clip;
 use crate::duty::Json;
-use crate::limit::{self, RESULT_BYTES_MAX, result_too_large};
+use crate::duty::limit::{self, RESULT_BYTES_MAX, result_too_large};
+use crate::text::clip;
 
 /// How much of a line an error quotes.
 const QUOTED_BYTES_MAX: usize = 60;

@@ -13,7 +13,7 @@ use super::output::Tail;
 use super::places::Places;
 use super::{printed, why};
 use crate::duty::Json;
-use crate::limit::{self, RESULT_BYTES_MAX, result_too_large};
+use crate::duty::limit::{self, RESULT_BYTES_MAX, result_too_large};
 
 /// How the command itself ended.
 #[derive(Clone, Copy, Debug)]

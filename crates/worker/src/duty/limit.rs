@@ -6,8 +6,8 @@ use slotline_protocol::Sizes;
 use slotline_protocol::envelope::DEPTH_MAX;
 use slotline_protocol::message::Failure;
 
-use crate::check::clip;
-use crate::duty::{Ending, Json};
+use super::{Ending, Json};
+use crate::text::clip;
 
 /// The largest result: what an envelope holds beside the other members of a completion.
 pub const RESULT_BYTES_MAX: usize = Sizes::OUTCOME_FULL;

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use nix::unistd::User;
 use rustix::thread::CapabilitySet;
 
-use crate::confine::Ids;
+use super::confine::Ids;
 
 /// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]

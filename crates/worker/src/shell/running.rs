@@ -9,17 +9,16 @@ use slotline_protocol::message::{AttemptKey, Failure};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
+use super::watch::{Doing, Gauge};
 use crate::clock;
-use crate::command::Command;
 use crate::driver::AttemptAction;
 use crate::duty::{Ending, Start};
-use crate::feed::AttemptFeed;
 use crate::handler::{self, Handler};
+use crate::process::attempt::{self, Plan, StopRequest};
+use crate::process::command::Command;
 use crate::process::pool::Pool;
-use crate::process::{self, Plan, StopRequest};
-use crate::scratch::Scratch;
-use crate::shared::{BookListener, SharedBook};
-use crate::watch::{Doing, Gauge};
+use crate::process::scratch::Scratch;
+use crate::report::feed::{AttemptFeed, Listener};
 
 /// What an action of that name runs.
 #[derive(Clone)]
@@ -91,9 +90,10 @@ impl Running {
         }
     }
 
-    pub(crate) fn act(&mut self, book: &Arc<SharedBook>, action: AttemptAction) {
+    /// `listener` gets what happens to an attempt that is started.
+    pub(crate) fn act(&mut self, listener: impl FnOnce() -> Arc<dyn Listener>, action: AttemptAction) {
         match action {
-            AttemptAction::Start(start) => self.start(book, start),
+            AttemptAction::Start(start) => self.start(listener, start),
             AttemptAction::Interrupt { key, grace } => self.interrupt(key, grace),
             AttemptAction::Kill { key } => self.kill(key),
             AttemptAction::Extend { deadline } => drop(self.fence.send_replace(deadline)),
@@ -101,12 +101,12 @@ impl Running {
     }
 
     /// Starts an attempt. Its feed reports everything else.
-    fn start(&mut self, book: &Arc<SharedBook>, start: Start) {
+    fn start(&mut self, listener: impl FnOnce() -> Arc<dyn Listener>, start: Start) {
         if self.is_closed {
             return;
         }
         let key = start.key;
-        let feed = AttemptFeed::new(key, Arc::new(BookListener(book.clone())), self.announcements.clone());
+        let feed = AttemptFeed::new(key, listener(), self.announcements.clone());
         let live = match (self.work.get(&start.action_ref), &self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
             (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels })) => {
@@ -120,7 +120,7 @@ impl Running {
                     asks: asked,
                     fence: self.fence.subscribe(),
                 };
-                let run = process::run(pool.clone(), plan);
+                let run = attempt::run(pool.clone(), plan);
                 own.spawn(self.gauge.pulse().clone().during(Doing::Command as usize, run));
                 Live::Command(asks)
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use slotline_protocol::message::{AttemptKey, Report, Stream};
 use tokio::sync::mpsc;
 
-use crate::check;
+use super::check;
 use crate::duty::{Ending, Now, Shortage, Told};
 use waiting::Waiting;
 

@@ -1,13 +1,24 @@
 //! The descendants of this process, by `/proc`, and how all of them are signalled.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nix::unistd::Pid as Target;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions};
 
-use crate::confine;
-use crate::mark::{self, Stubborn};
+use crate::process::confine;
+use crate::process::mark::{self, Stubborn};
+
+/// Between two looks at what survived a kill, at first and at most: most of it is gone at once, and each look reads all
+/// of `/proc`.
+pub(super) const KILL_AGAIN: Duration = Duration::from_millis(5);
+const KILL_AGAIN_MAX: Duration = Duration::from_millis(250);
+
+/// The next pause between two kills.
+pub(super) fn longer(pause: Duration) -> Duration {
+    (2 * pause).min(KILL_AGAIN_MAX)
+}
 
 /// Signals every descendant of this process, and returns those for which the system refused it. A process that is born
 /// meanwhile is missed: call it until none is left.
@@ -42,14 +53,14 @@ pub(super) fn left() -> Vec<Stubborn> {
 
 /// Kills every descendant, and returns when none is left.
 pub(super) fn end_all() {
-    let mut pause = super::KILL_AGAIN;
+    let mut pause = KILL_AGAIN;
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) => {
                 signal_descendants(Signal::KILL);
                 std::thread::sleep(pause);
-                pause = super::longer(pause);
+                pause = longer(pause);
             }
             Err(_) => return,
         }

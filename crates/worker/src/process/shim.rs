@@ -22,8 +22,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 
-use crate::mark::{ProcessMark, Stubborn};
-use crate::{clock, confine};
+use super::confine;
+use super::mark::{ProcessMark, Stubborn};
+use crate::clock;
+use tree::{KILL_AGAIN, longer};
 use wire::{ShimOrder, ShimReport, Spec, Start};
 
 /// The first argument that makes an executable its own shim.
@@ -31,10 +33,6 @@ pub(crate) const ARGUMENT: &str = "__slotline_shim";
 
 /// After the command has ended, its descendants may end by themselves for this long before they get SIGTERM.
 const LINGER: Duration = Duration::from_millis(200);
-/// Between two looks at what survived a kill, at first and at most: most of it is gone at once, and each look reads all
-/// of `/proc`.
-const KILL_AGAIN: Duration = Duration::from_millis(5);
-const KILL_AGAIN_MAX: Duration = Duration::from_millis(250);
 /// A process that lives for so long after SIGKILL is reported.
 const STUBBORN_AFTER: Duration = Duration::from_secs(2);
 /// The most processes of an attempt that are reported because they can't be ended.
@@ -147,11 +145,6 @@ enum Phase {
         at: Duration,
         pause: Duration,
     },
-}
-
-/// The next pause between two kills.
-fn longer(pause: Duration) -> Duration {
-    (2 * pause).min(KILL_AGAIN_MAX)
 }
 
 impl<'a> Attempt<'a> {

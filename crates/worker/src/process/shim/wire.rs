@@ -17,8 +17,8 @@ use rustix::net::{
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::confine::Confinement;
-use crate::mark::Stubborn;
+use crate::process::confine::Confinement;
+use crate::process::mark::Stubborn;
 
 const WORDS: usize = 5;
 const BYTES: usize = WORDS * 8;

@@ -21,7 +21,7 @@ use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::AttemptFeed;
+use super::feed::AttemptFeed;
 use lines::Lines;
 
 /// Callers that are read from at once; further ones wait for their turn in the socket's queue.

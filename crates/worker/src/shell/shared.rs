@@ -9,13 +9,13 @@ use std::time::Duration;
 use slotline_protocol::Sizes;
 use tokio::sync::Notify;
 
+use super::running::Running;
+use super::watch::Gauge;
 use crate::clock;
 use crate::driver::{AttemptAction, Book};
 use crate::duty::{Effect, Ending, Input, Shortage};
-use crate::feed::{AttemptFeed, Listener};
-use crate::running::Running;
-use crate::scratch::Scratch;
-use crate::watch::Gauge;
+use crate::process::scratch::Scratch;
+use crate::report::feed::{AttemptFeed, Listener};
 
 pub(crate) struct SharedBook {
     inner: Mutex<Inner>,
@@ -40,7 +40,7 @@ impl SharedBook {
 
     /// Carries out the driver's action on an attempt.
     pub(crate) fn act(self: &Arc<Self>, action: AttemptAction) {
-        self.lock().running.act(self, action);
+        self.lock().running.act(|| BookListener::of(self), action);
     }
 
     /// Applies the message sizes that the broker of the session takes.
@@ -93,7 +93,13 @@ impl SharedBook {
 }
 
 /// The receiver of what attempts report.
-pub(crate) struct BookListener(pub(crate) Arc<SharedBook>);
+struct BookListener(Arc<SharedBook>);
+
+impl BookListener {
+    fn of(book: &Arc<SharedBook>) -> Arc<dyn Listener> {
+        Arc::new(Self(book.clone()))
+    }
+}
 
 impl Listener for BookListener {
     fn ended(&self, feed: &AttemptFeed, ending: Ending) {
@@ -118,6 +124,6 @@ impl Inner {
 
     fn handle(&mut self, shared: &Arc<SharedBook>, input: Input) {
         let Self { book, running } = self;
-        book.handle(clock::now(), input, |action| running.act(shared, action));
+        book.handle(clock::now(), input, |action| running.act(|| BookListener::of(shared), action));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::feed::AttemptFeed;
+use super::feed::AttemptFeed;
 
 /// Between two looks at what one attempt reports.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -43,7 +43,7 @@ impl Rest {
 mod tests {
     use super::*;
     use crate::duty::{Ending, Shortage};
-    use crate::feed::Listener;
+    use crate::report::feed::Listener;
     use slotline_protocol::ExecutionId;
 
     struct Nobody;

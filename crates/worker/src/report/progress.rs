@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use slotline_protocol::message::Report;
 
-use crate::check::{MESSAGE_BYTES_MAX, truncate};
+use super::check::MESSAGE_BYTES_MAX;
 use crate::clock;
+use crate::text::truncate;
 
 /// The variable that holds the path of the socket: a stream of lines, each one a report as JSON.
 pub const SOCKET: &str = "SLOTLINE_PROGRESS_SOCKET";

@@ -11,11 +11,12 @@ use serde_json::value::RawValue;
 use slotline_protocol::parameters::{self, VARIABLE_PREFIX};
 use slotline_protocol::{duration, message::AttemptKey};
 
-use crate::confine::{Confinement, Layers};
+use super::confine::{Confinement, Layers};
+use super::env;
+use super::os_user::OsUser;
+use super::pool::Room;
 use crate::duty::{OnDrain, Phase, Start};
-use crate::os_user::OsUser;
-use crate::process::pool::Room;
-use crate::{env, progress};
+use crate::report::progress;
 
 /// The longest value of a parameter that is put into the environment.
 pub const ENV_VALUE_BYTES_MAX: usize = 8 << 10;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::feed::AttemptFeed;
-use crate::progress::LINE_BYTES_MAX;
+use crate::report::feed::AttemptFeed;
+use crate::report::progress::LINE_BYTES_MAX;
 
 /// The part of a line that has arrived while the line is not complete.
 #[derive(Debug, Default)]

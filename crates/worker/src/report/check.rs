@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use slotline_protocol::message::{Failure, Level, Report, Task, TaskStatus};
 use slotline_protocol::record::DATA_BYTES_MAX;
 
-use crate::limit;
+use crate::duty::limit;
+use crate::text::clip;
 
 /// The longest message, phase or unit of a report; what is longer is clipped.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -244,21 +245,6 @@ fn quoted(text: &str) -> String {
         }
     }
     quoted
-}
-
-/// Cuts at a character, and marks the cut.
-pub(crate) fn clip(text: &mut String, bytes_max: usize) {
-    if text.len() > bytes_max {
-        truncate(text, bytes_max);
-        text.push('…');
-    }
-}
-
-/// Cuts at a character.
-pub(crate) fn truncate(text: &mut String, bytes_max: usize) {
-    if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
-    }
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use slotline_protocol::Fence;
 use slotline_protocol::chain;
 use slotline_protocol::message::AttemptKey;
 
-use crate::confine::Ids;
+use super::confine::Ids;
+use super::places::Places;
 use crate::draw;
-use crate::process::places::Places;
 
 /// The longest path that a socket can have; the system keeps a byte for its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;

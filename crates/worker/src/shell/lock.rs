@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use slotline_broker::crash;
 use slotline_protocol::{Incarnation, WorkerName, chain};
 
-use crate::mark::ProcessMarks;
+use crate::process::mark::ProcessMarks;
 use crate::{Error, driver};
 
 /// How long what a former process started may take to go; its shims kill it the moment that process ends.
@@ -41,7 +41,7 @@ impl Lock {
     pub(crate) async fn take(state_dir: &Path, name: &WorkerName) -> Result<Self, Error> {
         let path = state_dir.join(format!("{name}.lock"));
         let unusable = |source: std::io::Error| Error::StateDir { path: state_dir.to_owned(), source };
-        crate::scratch::private_folder(state_dir).map_err(unusable)?;
+        crate::process::scratch::private_folder(state_dir).map_err(unusable)?;
         let mut file = open(&path, OFlags::RDWR | OFlags::CREATE).map_err(unusable)?;
         let held = open(&path, OFlags::RDONLY).map_err(unusable)?;
         let own = file.metadata().map_err(unusable)?;

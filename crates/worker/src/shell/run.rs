@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -18,22 +19,23 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::sync::mpsc;
 
-use crate::aside::aside;
+use super::legacy::{Legacy, Written};
+use super::link::{BrokerLink, LinkEvent};
+use super::lock::Lock;
+use super::notice;
+use super::publish::{Confirming, Publisher, delivery, pass_points};
+use super::running::{Running, Work};
+use super::shared::SharedBook;
+use super::watch::{Doing, Gauge};
 use crate::driver::{Action, Book, Driver, Envelopes, Exit, Input};
 use crate::duty::Config;
-use crate::feed::AttemptFeed;
-use crate::legacy::{Legacy, Written};
-use crate::link::{BrokerLink, LinkEvent};
-use crate::lock::Lock;
-use crate::mark::ProcessMarks;
+use crate::process::aside::aside;
+use crate::process::mark::ProcessMarks;
 use crate::process::pool::{Outfit, Pool};
-use crate::publish::{Confirming, Publisher, delivery, pass_points};
-use crate::rest::Rest;
-use crate::running::{Running, Work};
-use crate::scratch::Scratch;
-use crate::shared::SharedBook;
-use crate::watch::{Doing, Gauge};
-use crate::{Error, Shutdown, clock, draw, notice};
+use crate::process::scratch::Scratch;
+use crate::report::feed::AttemptFeed;
+use crate::report::rest::Rest;
+use crate::{Error, Shutdown, clock, draw};
 
 /// Feeds looked at in one turn of the loop.
 const FEEDS_MAX: usize = 1_024;
@@ -57,27 +59,36 @@ pub(crate) struct Setup {
     pub(crate) shutdown: Shutdown,
 }
 
+impl Setup {
+    /// Starts what starts shims, with the thread that it lives on; `None` in a worker without commands.
+    fn start_pool(&mut self) -> Result<Option<(Pool, JoinHandle<()>)>, Error> {
+        if self.scratch.is_none() {
+            return Ok(None);
+        }
+        let lock = self.lock.as_ref();
+        let marks = lock.map_or_else(|| Arc::new(ProcessMarks::new(draw::uuid().as_u64_pair().0)), Lock::marks);
+        let outfit = Outfit {
+            program: std::mem::take(&mut self.shim),
+            env: std::mem::take(&mut self.env),
+            marks,
+            lock: lock.map(Lock::share).transpose().map_err(Error::Thread)?,
+            files: self.files_of_commands,
+        };
+        let capacity = usize::try_from(self.config.capacity).unwrap_or(usize::MAX);
+        Pool::start(outfit, capacity).map(Some).map_err(Error::Thread)
+    }
+}
+
 /// Runs the worker to its end, on this thread, under the watch of `gauge`. `handlers` is where handlers run, `channels`
 /// where commands' reports and files are read.
 pub(crate) async fn run(
-    setup: Setup,
+    mut setup: Setup,
     gauge: Arc<Gauge>,
     handlers: runtime::Handle,
     channels: runtime::Handle,
 ) -> Result<(), Error> {
-    let Setup { config, work, shim, env, files_of_commands, scratch, lock, state_dir, broker, shutdown } = setup;
-    let capacity = usize::try_from(config.capacity).unwrap_or(usize::MAX);
-    let (pool, shims) = match &scratch {
-        None => (None, None),
-        Some(_) => {
-            let marks =
-                lock.as_ref().map_or_else(|| Arc::new(ProcessMarks::new(draw::uuid().as_u64_pair().0)), Lock::marks);
-            let share = lock.as_ref().map(Lock::share).transpose().map_err(Error::Thread)?;
-            let outfit = Outfit { program: shim, env, marks, lock: share, files: files_of_commands };
-            let (pool, thread) = Pool::start(outfit, capacity).map_err(Error::Thread)?;
-            (Some(pool), Some(thread))
-        }
-    };
+    let (pool, shims) = setup.start_pool()?.unzip();
+    let Setup { config, work, scratch, lock, state_dir, broker, shutdown, .. } = setup;
     let incarnation = draw::incarnation();
     let (announcements, announced) = mpsc::unbounded_channel();
     let legacy = state_dir.map(|state_dir| Legacy::of(&state_dir, &config.worker));
@@ -111,42 +122,60 @@ pub(crate) async fn run(
     };
     let result = looped.turn(announced, &timer, &shutdown).await;
     let Loop { book, link, lock, .. } = looped;
-    let (result, refused) = match result {
+    let is_done = result.as_ref().is_ok_and(|exit| exit.unstoppable.is_empty());
+    let result = match result {
         Ok(Exit { unstoppable, kept, refused }) => {
             if let Some(kept) = kept {
                 keep(legacy, kept, &channels).await;
             }
-            let result =
-                if unstoppable.is_empty() { Ok(()) } else { Err(Error::Unstoppable { attempts: unstoppable }) };
-            (result, refused)
+            match refused {
+                _ if !unstoppable.is_empty() => Err(Error::Unstoppable { attempts: unstoppable }),
+                Some(reason) => Err(Error::Refused { reason }),
+                None => Ok(()),
+            }
         }
-        Err(error) => (Err(error), None),
+        Err(error) => Err(error),
     };
-    // What still lives ends with its channel.
-    let scratch = book.close();
-    // A broker that is away keeps no process from ending.
-    let _ = tokio::time::timeout(CLOSE_WAIT, link.close()).await;
-    if let Some(pool) = &pool {
-        pool.clear();
-    }
-    drop(pool);
-    if let (Some(thread), Ok(())) = (shims, &result) {
-        // Ends once every shim has; they are idle, so this is at once.
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-    }
-    // The lock is held until the last of this is done. A disk that does not answer keeps the process from ending no
-    // longer than its wait.
-    let is_done = result.is_ok();
-    let _ = aside(&channels, move || {
-        if let (Some(lock), true) = (&lock, is_done) {
-            lock.clear();
+    End { book, link, lock, pool, shims, channels, is_done }.wait().await;
+    result
+}
+
+/// What has to end once the loop has.
+struct End {
+    book: Arc<SharedBook>,
+    link: BrokerLink,
+    lock: Option<Arc<Lock>>,
+    pool: Option<Pool>,
+    shims: Option<JoinHandle<()>>,
+    channels: runtime::Handle,
+    /// Nothing of the worker's attempts is left.
+    is_done: bool,
+}
+
+impl End {
+    async fn wait(self) {
+        let Self { book, link, lock, pool, shims, channels, is_done } = self;
+        // What still lives ends with its channel.
+        let scratch = book.close();
+        // A broker that is away keeps no process from ending.
+        let _ = tokio::time::timeout(CLOSE_WAIT, link.close()).await;
+        if let Some(pool) = &pool {
+            pool.clear();
         }
-        drop(scratch);
-    })
-    .await;
-    match refused {
-        Some(reason) => result.and(Err(Error::Refused { reason })),
-        None => result,
+        drop(pool);
+        if let (Some(thread), true) = (shims, is_done) {
+            // Ends once every shim has; they are idle, so this is at once.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        // The lock is held until the last of this is done. A disk that does not answer keeps the process from ending no
+        // longer than its wait.
+        let _ = aside(&channels, move || {
+            if let (Some(lock), true) = (&lock, is_done) {
+                lock.clear();
+            }
+            drop(scratch);
+        })
+        .await;
     }
 }
 
@@ -193,10 +222,7 @@ impl Loop {
                 _ = announced.recv_many(&mut feeds, FEEDS_MAX) => {
                     self.gauge.turn(Doing::Reports);
                     let now = clock::boot();
-                    for feed in feeds.drain(..).filter_map(|feed| rest.admit(feed, now)) {
-                        feed.note_look(now);
-                        self.book.look(&feed);
-                    }
+                    feeds.drain(..).filter_map(|feed| rest.admit(feed, now)).for_each(|feed| self.look(&feed, now));
                 }
                 () = self.book.has_changed() => {}
                 event = self.link.next(incarnation, &mut self.deliveries) => self.link_event(event)?,
@@ -209,8 +235,7 @@ impl Loop {
                     self.handle(Input::Tick);
                     let now = clock::boot();
                     while let Some(feed) = rest.next(now) {
-                        feed.note_look(now);
-                        self.book.look(&feed);
+                        self.look(&feed, now);
                     }
                 }
                 Some((id, confirm)) = self.confirms.next(), if !self.confirms.is_empty() => {
@@ -232,6 +257,12 @@ impl Loop {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Takes up what an attempt has reported.
+    fn look(&self, feed: &AttemptFeed, now: Duration) {
+        feed.note_look(now);
+        self.book.look(feed);
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Result<(), Error> {

@@ -9,9 +9,9 @@ use slotline_protocol::message::{Level, Report, Task, TaskStatus};
 use slotline_protocol::{ActionRef, ExecutionId, Fence};
 use tokio_util::sync::CancellationToken;
 
+use super::error::HandlerError;
 use crate::duty::Start;
-use crate::feed::AttemptFeed;
-use crate::handler::HandlerError;
+use crate::report::feed::AttemptFeed;
 
 /// One attempt, as its handler sees it. Cheap to clone; may be used from any task or thread.
 #[derive(Clone)]

@@ -10,9 +10,9 @@ use slotline_tests::fuzz::way;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::check;
 use crate::duty::{Ending, Shortage, Told};
-use crate::feed::{Listener, NOTICES_MAX};
+use crate::report::check;
+use crate::report::feed::{Listener, NOTICES_MAX};
 
 struct Nobody;
 
