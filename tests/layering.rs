@@ -6,6 +6,8 @@
 mod files;
 #[path = "layering/names.rs"]
 mod names;
+#[path = "layering/wings.rs"]
+mod wings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! One executor process: its session with the broker, its place in the queue for leadership, and its term when it leads.
 //!
-//! As `crates/executor/src/{run,link}.rs` do it. Not here: what a leader does (`term`).
+//! As `crates/executor/src/process/{run,link}.rs` do it. Not here: what a leader does (`term`).
 
 mod entry;
 mod link;

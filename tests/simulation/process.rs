@@ -1,6 +1,6 @@
 //! Attempts as they truly run: a process under its shim, with its own deadline, whatever its worker believes.
 //!
-//! As `crates/worker/src/{shim,process}.rs` do it. A process that stands still with its machine does not run; one that
+//! As `crates/worker/src/process/{shim,attempt}.rs` do it. A process that stands still with its machine does not run; one that
 //! wakes past its deadline is killed before it does anything.
 
 use std::time::Duration;

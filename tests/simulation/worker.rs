@@ -1,6 +1,6 @@
 //! One worker process: the production driver and duty book, in a shell that is simulated.
 //!
-//! The shell does what `crates/worker/src/{run,shared,link,lock,legacy}.rs` do, without handlers, output and parameters:
+//! The shell does what `crates/worker/src/shell/{run,shared,link,lock,legacy}.rs` do, without handlers, output and parameters:
 //! a session with the broker, a lock file with what a process leaves beside it, and the shims that were started. Between
 //! any two things that it carries out (`shell`) the process may die or freeze. Not here: the shims themselves (`process`).
 

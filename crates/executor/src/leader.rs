@@ -10,15 +10,34 @@
 //! failed, or whose outcome is unknown, nothing leaves at all.
 //!
 //! Pure: time is an argument, and the same inputs give the same actions. The log is all that it writes to. What carries
-//! its actions out (`term`, or a simulation) owns clock, store, broker, encoder and the clients that wait for an answer.
+//! its actions out (`shell`, or a simulation) owns clock, store, broker, encoder and the clients that wait for an answer.
 
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub(crate) mod actions;
 mod admission;
+mod after_commit;
+mod answer;
 mod arrivals;
+pub(crate) mod ask;
+mod bodies;
+mod bounds;
+mod change;
 mod commits;
+mod followers;
+pub(crate) mod heard;
 mod input;
+pub(crate) mod item;
+pub(crate) mod letters;
+pub(crate) mod lookout;
+pub(crate) mod mark;
 mod marks;
+mod office;
+pub(crate) mod outbox;
+pub(crate) mod quarantine;
+pub(crate) mod request;
+mod rivals;
+pub(crate) mod skew;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,85 +48,36 @@ use slotline_protocol::message::Lineage;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionRef, Epoch, ExecutionId, RequestName, Timestamp, chain};
 use slotline_scheduler::{Config as SchedulerConfig, Limits, RecoveredAction, Scheduler, Snapshot};
-use slotline_store::Recovered;
+use slotline_store::{ActionState, Recovered};
 
-use crate::answer::Desk;
-use crate::bodies::Bodies;
-use crate::change::end_past_overrides;
-use crate::followers::Followers;
-use crate::lookout::Lookout;
-use crate::mark::{RESERVE, UNLOOKED_MAX};
-use crate::outbox::{Awaited, Pending};
 use crate::record::Record;
-use crate::registry::ActionTable;
-use crate::skew::Skews;
-use commits::{AfterCommit, Deferred};
+use actions::ActionTable;
+use after_commit::{AfterCommit, Deferred};
+use answer::Desk;
+use bodies::Bodies;
+use change::end_past_overrides;
+use followers::Followers;
+use lookout::Lookout;
+use outbox::{Awaited, Pending};
+use skew::Skews;
 
-pub use crate::announcer::Heard;
-pub use crate::ask::{Answered, Ask, Asker, LeaderAnswer, Question};
-pub use crate::feed::{Arrival, Source};
-pub use crate::gate::{Gate, Refusals};
-pub use crate::inbox::Item;
-pub use crate::intake::{Checked, Member, Target};
-pub use crate::mail::{Mail, Postman, Purpose};
-pub use crate::mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
-pub use crate::outbox::{Asked, Came, Letters, Turned};
-pub use crate::quarantine::Quarantine;
-pub use crate::reading::{PutAside, Rejection};
 pub use crate::record::{End, Missing, Said, Word};
-pub use crate::registry::Registered;
+pub use actions::Registered;
+pub use ask::{Answered, Ask, Asker, LeaderAnswer, Question};
+pub use bounds::{Bounds, LeaderSettings};
+pub use heard::Heard;
 pub use input::{Commit, Handled, Input, LeaderAction};
-pub use marks::{Office, Verdict};
+pub use item::{Arrival, Item, Source};
+pub use letters::{Letters, Mail, Purpose};
+pub use mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
+pub use office::{Office, Verdict};
+pub use quarantine::Quarantine;
+pub use request::{Asked, Came, Checked, Member, PutAside, Rejection, Target, Turned};
 
 /// How long a fact that needs no commit of its own may wait for one.
 const LAZY: Duration = Duration::from_millis(50);
 /// The most incarnations that one batch gives their tokens; the others ask again with their next heartbeat.
 const STRANGERS_MAX: usize = 1_000;
-
-/// What bounds a leader.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Inputs, by weight, that may gather while a batch commits; beyond, arrivals wait on the broker. With a batch of all
-    /// there is, executor, database and worker would take turns; with several under way they work side by side.
-    pub inputs_max: usize,
-    /// Members of requests, by weight, that may gather beside them: neither a flood of requests nor a flood of anything
-    /// else keeps the other out. Few, since what is accepted long before it can start is written once more.
-    pub members_max: usize,
-    /// Dead letters, by weight, that may wait for the broker; beyond, requests wait in their queue.
-    pub unstored_max: usize,
-    /// Inputs that are worth a batch of their own while another commits: it is packed and encoded then, so that the
-    /// database need not wait for it. Fewer wait, and grow.
-    pub worth_a_batch: usize,
-    /// Requests that one turn may accept: as many numbers must be left.
-    pub numbers_per_turn: i64,
-    /// Numbers that one mark reserves, and the most marks that are left before those of others are looked for.
-    pub reserve: i64,
-    pub unlooked_max: u32,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            inputs_max: 2_000,
-            members_max: 500,
-            unstored_max: 1_000,
-            worth_a_batch: 500,
-            numbers_per_turn: 2_000,
-            reserve: RESERVE,
-            unlooked_max: UNLOOKED_MAX,
-        }
-    }
-}
-
-/// The settings of a leader.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaderSettings {
-    pub lease: Duration,
-    pub heartbeat: Duration,
-    /// Events of one execution that are kept in full.
-    pub events_kept: u64,
-    pub bounds: Bounds,
-}
 
 /// One leadership. `P` is a message as its encoder wrote it, which the leader does not look into.
 #[derive(Clone, Debug)]
@@ -173,39 +143,12 @@ impl<P> Leader<P> {
         let mut pending = Pending::default();
         end_past_overrides(&mut actions, counters.next_fence, now, &mut pending);
         tracing::info!(%epoch, actions = actions.len(), live = live.len(), "leading");
-        let mut known = ActionTable::default();
-        let actions: Vec<_> = actions
-            .into_iter()
-            .map(|state| {
-                let action = state.action;
-                let recovered = RecoveredAction {
-                    id: action.action_id,
-                    action_ref: action.action_ref.clone(),
-                    limits: Limits { limit: action.limit(), ..Limits::from(&action.policy) },
-                    paused: action.paused,
-                    total_enqueued: state.total_enqueued,
-                    total_completed: state.total_completed,
-                };
-                match Registered::new(action) {
-                    Ok(registered) => known.put(registered),
-                    Err(error) => tracing::error!(error = %chain(&error), "an action in the journal has a policy that can't be used"),
-                }
-                recovered
-            })
-            .collect();
-        let names: BTreeMap<_, _> =
-            actions.iter().map(|action: &RecoveredAction| (action.id, action.action_ref.clone())).collect();
+        let (known, actions) = actions_of(actions);
+        let names: BTreeMap<_, _> = actions.iter().map(|action| (action.id, action.action_ref.clone())).collect();
         let name = |snapshot: &Snapshot| names.get(&snapshot.action).cloned();
         let record = Record::recover(settings.events_kept, stories, &live, name, now);
-        let mut scheduler = Scheduler::recover(
-            SchedulerConfig { lease: settings.lease, heartbeat: settings.heartbeat },
-            epoch,
-            counters,
-            actions,
-            live,
-            ended,
-            now,
-        );
+        let config = SchedulerConfig { lease: settings.lease, heartbeat: settings.heartbeat };
+        let mut scheduler = Scheduler::recover(config, epoch, counters, actions, live, ended, now);
         scheduler.know_as(office.lineage(), rewound_below);
         scheduler.inherit_lease(longest);
         let mut leader = Self {
@@ -345,4 +288,26 @@ impl<P> Leader<P> {
     pub fn action(&self, action_ref: &ActionRef) -> Option<&Arc<Registered>> {
         self.actions.get(action_ref)
     }
+}
+
+/// The actions of the journal: as requests are checked by them, and as the scheduler goes by them.
+fn actions_of(states: Vec<ActionState>) -> (ActionTable, Vec<RecoveredAction>) {
+    let (mut known, mut recovered) = (ActionTable::default(), Vec::with_capacity(states.len()));
+    for ActionState { action, total_enqueued, total_completed } in states {
+        recovered.push(RecoveredAction {
+            id: action.action_id,
+            action_ref: action.action_ref.clone(),
+            limits: Limits { limit: action.limit(), ..Limits::from(&action.policy) },
+            paused: action.paused,
+            total_enqueued,
+            total_completed,
+        });
+        match Registered::new(action) {
+            Ok(registered) => known.put(registered),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "an action in the journal has a policy that can't be used");
+            }
+        }
+    }
+    (known, recovered)
 }

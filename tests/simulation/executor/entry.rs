@@ -1,7 +1,7 @@
 //! How an executor comes to lead: the journal is held against the marks, its terms are noted, a mark is left and the
 //! others are read, and what lives is recovered.
 //!
-//! As `crates/executor/src/term/marks.rs` does it, with the production marks.
+//! As `crates/executor/src/shell/term/entry.rs` does it, with the production marks.
 
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! The executor's side of its sessions with the broker.
 //!
-//! As `crates/executor/src/link.rs` has it: one session at a time, and another after a pause.
+//! As `crates/executor/src/process/link.rs` has it: one session at a time, and another after a pause.
 
 use slotline_executor::leader::Marks;
 

@@ -1,6 +1,6 @@
 //! What the driver of a worker asks for, carried out.
 //!
-//! As `crates/worker/src/{run,running,publish,link,lock,legacy}.rs` do it.
+//! As `crates/worker/src/shell/{run,running,publish,link,lock,legacy}.rs` do it.
 
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Progress, Returned, StatusChanged};

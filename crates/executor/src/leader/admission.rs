@@ -10,9 +10,9 @@ use slotline_protocol::{ActionId, ExecutionId, Reason, RequestName, Timestamp};
 use slotline_scheduler::Input;
 
 use super::Leader;
-use crate::answer::Cancellation;
-use crate::intake::{Checked, Member, Target};
-use crate::outbox::{Asked, Turned, UNKNOWN_DIGEST, address};
+use super::answer::Cancellation;
+use super::outbox::address;
+use super::request::{Asked, Checked, Member, Target, Turned, UNKNOWN_DIGEST};
 
 impl<P> Leader<P> {
     pub(super) fn admit(&mut self, checked: Checked, now: Timestamp) {

@@ -4,13 +4,12 @@ use slotline_protocol::message::{self, Message};
 use slotline_protocol::{Incarnation, Timestamp};
 use slotline_scheduler::Input;
 
+use super::ask::{Ask, Asker, LeaderAnswer, Question};
+use super::item::{Arrival, Item};
+use super::lookout::News;
+use super::rivals::{RefusedWorker, Sign};
 use super::{Leader, LeaderAction, STRANGERS_MAX};
-use crate::ask::{Ask, Asker, LeaderAnswer, Question};
-use crate::feed::Arrival;
-use crate::inbox::Item;
-use crate::lookout::News;
 use crate::record::{End, Said, Word};
-use crate::rivals::{RefusedWorker, Sign};
 
 impl<P> Leader<P> {
     pub(super) fn apply(&mut self, input: Input, now: Timestamp) {

@@ -2,62 +2,17 @@
 
 use std::sync::Arc;
 
-use slotline_broker::Tag;
 use slotline_protocol::Timestamp;
 use slotline_protocol::record::Event;
-use slotline_scheduler::{Counters, Departed};
-use slotline_store::{Audit, Batch, Culprit, CulpritPart};
+use slotline_store::{Batch, Culprit, CulpritPart};
 
-use super::input::Grants;
+use super::after_commit::{AfterCommit, Deferred, Events};
+use super::ask::{Answered, Asker, LeaderAnswer};
+use super::change::refused_policy;
+use super::heard::{Heard, ranges_heard};
+use super::letters::{Mail, Purpose};
+use super::outbox::pack;
 use super::{Commit, Handled, LAZY, Leader, LeaderAction};
-use crate::announcer::{self, Heard};
-use crate::ask::{Answered, Asker, LeaderAnswer};
-use crate::change::refused_policy;
-use crate::feed::Source;
-use crate::mail::{Mail, Purpose, Weighed};
-use crate::outbox::pack;
-
-/// What may leave once a batch is committed, but for what is written out.
-#[derive(Clone, Debug)]
-pub(super) struct AfterCommit {
-    batch: i64,
-    /// The next numbers as of this batch.
-    next: Counters,
-    /// When the probes of this batch were due; `None` if none were.
-    probe: Option<Timestamp>,
-    answers: Vec<(Asker, Answered)>,
-    acks: Vec<(Source, Tag)>,
-    requests: Option<Tag>,
-    /// The session that the deliveries came by.
-    session: Option<u64>,
-    /// For the log.
-    audit: Vec<Audit>,
-    departed: Vec<Departed>,
-    grants: Grants,
-    events: Events,
-}
-
-/// What a commit has made true and nothing waits for: it leaves once the broker has the orders of the same batch.
-#[derive(Clone, Debug)]
-pub(super) struct Deferred<P> {
-    publications: Vec<(P, Purpose)>,
-    probe: Option<Timestamp>,
-    acks: Vec<(Source, Tag)>,
-    requests: Option<Tag>,
-    dead: Vec<Weighed<P>>,
-    /// The session that the deliveries came by.
-    session: Option<u64>,
-    pub(super) events: Events,
-}
-
-/// Events of a batch, for the clients that watch.
-#[derive(Clone, Debug)]
-pub(super) struct Events {
-    batch: i64,
-    events: Arc<Vec<Arc<Event>>>,
-    /// Whether the batch notes that they are to be published.
-    is_noted: bool,
-}
 
 impl<P> Leader<P> {
     /// Ends a turn: hands what has gathered to a commit, if something is due: at once if none is under way, behind that
@@ -80,7 +35,7 @@ impl<P> Leader<P> {
         if letters.wild > 0 {
             self.refuse("numbers that no journal can have come to", letters.wild);
         }
-        batch.announced = announcer::ranges_heard(&told, heard);
+        batch.announced = ranges_heard(&told, heard);
         let mut after = AfterCommit {
             batch: self.batch + 1,
             next: self.scheduler.counters(),

@@ -9,13 +9,12 @@ use slotline_protocol::{ActionRef, Incarnation, Timestamp};
 use slotline_scheduler::{Counters, Departed};
 use slotline_store::{Audit, Batch, Culprit};
 
-use crate::ask::{Answered, Asker, Question};
-use crate::feed::{Arrival, Source};
-use crate::intake::Checked;
-use crate::mail::{Mail, Purpose, Weighed};
-use crate::mark::{Mark, Unmarked};
-use crate::outbox::Letters;
-use crate::registry::Registered;
+use super::actions::Registered;
+use super::ask::{Answered, Asker, Question};
+use super::item::{Arrival, Source};
+use super::letters::{Letters, Mail, Purpose, Weighed};
+use super::mark::{Mark, Unmarked};
+use super::request::Checked;
 
 /// What happened.
 #[derive(Debug)]

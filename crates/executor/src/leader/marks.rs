@@ -1,103 +1,17 @@
 //! What a leader makes of the journal, the marks that it leaves while it leads, and why it stands down or settles where
 //! the journal went back.
 
-use std::time::Duration;
-
-use slotline_protocol::message::Lineage;
-use slotline_protocol::{ActionRef, Epoch, ExecutionId, Policy, Timestamp, chain};
+use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp, chain};
 use slotline_scheduler::{Counters, DoubtView, Input};
-use slotline_store::{Rewind, Standing};
+use slotline_store::Rewind;
 
-use super::{Bounds, Leader, LeaderAction};
-use crate::mark::{EVERY, Hand, Judgement, Mark, Marks, Unmarked, Witness};
+use super::mark::hand::EVERY;
+use super::mark::{Mark, Marks, Unmarked, Witness};
+use super::office::Verdict;
+use super::{Leader, LeaderAction};
 
 /// The most workers and executions that a sentence names.
 const NAMED_MAX: usize = 10;
-
-/// How a leader entered.
-#[derive(Clone, Debug)]
-pub struct Office {
-    lineage: Lineage,
-    /// Why the journal may be older than the world.
-    doubt: Option<String>,
-    /// The session on which the first mark was left.
-    claimed_on: Option<u64>,
-    /// The numbers that come next by the journal alone.
-    floor: Counters,
-    /// What was taken over in the same doubt, and has ended since.
-    settled: Vec<ExecutionId>,
-    /// The numbers that come next at least.
-    from: Counters,
-    /// The longest lease that any worker may go by.
-    lease: Duration,
-    /// The next execution by the newest mark.
-    next_execution: i64,
-    /// The highest generation of the journal that any mark shows.
-    generation: u64,
-    hand: Hand,
-}
-
-/// Why a leader ends its term by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The journal is older than something shows: the next leader finds out, above this epoch.
-    Doubted { reason: String, above: Epoch },
-    /// Everything that the journal may have forgotten is known: the next leader goes on.
-    Settled,
-}
-
-impl Office {
-    /// Of the leader of `epoch`, by the marks that were found. `lease`: the one that it announces.
-    pub fn new(
-        standing: Standing,
-        judgement: &Judgement,
-        epoch: Epoch,
-        lease: Duration,
-        marks: &Marks,
-        bounds: &Bounds,
-    ) -> Self {
-        let Bounds { reserve, unlooked_max, .. } = *bounds;
-        let hand = Hand::new(&standing, epoch, lease.max(standing.lease), marks, reserve, unlooked_max);
-        let (doubt, skips) = match judgement {
-            Judgement::Sound { skips } => (None, *skips),
-            Judgement::Doubted(reason) => (Some(reason.clone()), true),
-        };
-        Self {
-            lineage: standing.lineage,
-            doubt,
-            claimed_on: None,
-            floor: standing.floor,
-            settled: standing.settled,
-            from: if skips { marks.reserved() } else { standing.counters },
-            lease: standing.lease.max(marks.lease()),
-            next_execution: marks.next_execution(),
-            generation: marks.generation(),
-            hand,
-        }
-    }
-
-    pub fn lineage(&self) -> Lineage {
-        self.lineage
-    }
-
-    pub fn doubt(&self) -> Option<&str> {
-        self.doubt.as_deref()
-    }
-
-    /// To be left before anything is granted, and before any worker is greeted: the leader of another copy of the journal
-    /// stands down, and of two that begin at once at least one sees the other.
-    pub fn claim(&mut self) -> Mark {
-        if self.doubt.is_some() { self.hand.claim() } else { self.hand.first(self.from) }
-    }
-
-    /// The claim was left in this session.
-    pub fn claimed(&mut self, session: u64, reserved: Counters) {
-        if self.doubt.is_none() {
-            self.hand.renewed(Some(reserved));
-        }
-        self.claimed_on = Some(session);
-    }
-}
 
 impl<P> Leader<P> {
     /// Before the first input.

@@ -6,7 +6,7 @@ use slotline_protocol::message::GapReason;
 use slotline_protocol::{ActionRef, ExecutionId, Fence, Incarnation, Timestamp, WorkerName};
 use slotline_scheduler::Lease;
 
-use super::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
+use super::word::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
 
 /// An attempt that is out, or whose last events are awaited.
 #[derive(Clone, Debug)]

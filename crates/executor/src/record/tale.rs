@@ -16,7 +16,7 @@ use slotline_store::RECENT_MAX;
 
 use super::attempt::Attempt;
 use super::plain::is_told_by_the_row;
-use super::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
+use super::word::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
 
 #[derive(Clone, Debug)]
 pub(super) struct Tale {

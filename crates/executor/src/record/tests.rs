@@ -1,11 +1,15 @@
 //! The record beside a real scheduler: what is published, what is written, and what has to be resent.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use slotline_protocol::message::{Heartbeat, Level, Served};
-use slotline_protocol::{ActionId, Epoch, WorkerName};
+use slotline_protocol::message::{Failure, GapReason, Heartbeat, Level, Report, Served};
+use slotline_protocol::record::What;
+use slotline_protocol::{ActionId, Epoch, OutcomeKind, WorkerName};
 use slotline_scheduler::{Config, Counters, Limits, Outcome};
+use slotline_store::Story;
 
+use super::word::{ASK_AFTER, ASK_AGAIN, ASKS_MAX};
 use super::*;
 
 const KEPT: u64 = 100;

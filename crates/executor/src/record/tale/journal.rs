@@ -8,7 +8,7 @@ use slotline_scheduler::{Lease, Snapshot};
 use slotline_store::{OpenStory, Story};
 
 use super::{Attempt, Held, Of, Tale};
-use crate::record::{End, Out};
+use crate::record::word::{End, Out};
 
 impl Tale {
     /// The tale of a live execution that follows from its row.
