@@ -196,7 +196,7 @@ fn every_file_of_tests_belongs_to_a_test_program() {
 }
 
 /// What `cargo t` leaves out: it needs servers or minutes.
-const NOT_FAST: &[&str] = &["harness", "model", "system"];
+const NOT_FAST: &[&str] = &["browser", "harness", "model", "system"];
 
 #[test]
 fn cargo_t_runs_every_fast_test_program() {

@@ -54,6 +54,7 @@ missing_packages() {
   [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
   command -v valgrind >/dev/null || echo valgrind
   command -v promtool >/dev/null || echo prometheus
+  command -v chromedriver >/dev/null || echo chromium chromium-driver
 }
 
 install_packages() {

@@ -8,7 +8,7 @@ use slotline_protocol::audit::{By, Changed, Entry};
 use slotline_protocol::change::{Applied, ApplyBody, LimitOverride, OverrideBody};
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::{Event, Kind, Latest};
-use slotline_protocol::{Policy, http};
+use slotline_protocol::{Policy, http, lines};
 
 use crate::page::{Page, spans};
 use crate::world::World;
@@ -43,6 +43,11 @@ fn every_member_of_a_body_or_an_answer_has_a_row() {
     let applied: BTreeSet<String> = fields::of::<Applied>().into_iter().chain(fields::of::<ApplyBody>()).collect();
     for (heading, members) in [
         ("GET /api/v1/actions/{action_ref}/queue-stats", fields::of::<http::QueueStats>()),
+        ("GET /api/v1/lines", fields::of::<lines::LineRow>()),
+        ("How lines change", fields::of::<lines::Rates>()),
+        ("All lines at once", fields::of::<lines::Totals>()),
+        ("GET /api/v1/lines/{action_ref}/waiting", fields::of::<lines::InLine>()),
+        ("GET /api/v1/lines/{action_ref}/holders", fields::of::<lines::Holder>()),
         ("GET /api/v1/actions", fields::of::<http::Action>()),
         ("POST /api/v1/actions/apply", applied),
         ("PUT /api/v1/actions/{action_ref}/limit", fields::of::<OverrideBody>()),
@@ -148,7 +153,7 @@ fn every_example_is_answered_as_on_its_page() -> Result<()> {
         for block in section.blocks() {
             let heading = &section.heading;
             match (block.language.as_str(), block.text.as_str()) {
-                ("", text) if text.contains("/api/v1/events") => {
+                ("", text) if text.contains("/api/v1/events") || text.contains("/api/v1/stream") => {
                     let done = world.shell_for_a_while(text)?;
                     ensure!(!done.stdout.contains("error") && done.code == Some(124), "{heading}: {done:?}");
                 }

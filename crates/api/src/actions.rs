@@ -28,10 +28,10 @@ const DURATIONS_OVER: u32 = 1000;
 
 pub(crate) async fn list(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<Action>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
-    let (limit, cursor) = (input::limit(&pairs)?, after(&pairs)?);
-    let mut actions = api.store.actions().await?;
-    actions.sort_unstable_by(|a, b| a.action_ref.cmp(&b.action_ref));
-    Ok(Json(input::page(actions, limit, cursor, |action| action.action_ref.to_string())))
+    let (limit, after) = (input::limit(&pairs)?, after(&pairs)?);
+    let most = u32::try_from(limit + 1).expect("the limit is bounded");
+    let actions = api.store.actions_after(after.as_ref(), most).await?;
+    Ok(Json(input::cut(actions, limit, |action| action.action_ref.to_string())))
 }
 
 pub(crate) async fn show(State(api): State<SharedApi>, Path(action_ref): Path<String>) -> Result<Response, Error> {
@@ -198,21 +198,21 @@ pub(crate) async fn queue_stats(
     Path(action_ref): Path<String>,
 ) -> Result<Json<Answer<QueueStats>>, Error> {
     let action_ref = input::known_ref(&action_ref)?;
-    let found = api.control.queue_stats(Some(action_ref.clone())).await?;
-    let mut data = found.into_iter().next().ok_or_else(|| ControlError::unknown_action(&action_ref))?;
+    let found = api.control.queue_stats(action_ref.clone()).await?;
+    let mut data = found.ok_or_else(|| ControlError::unknown_action(&action_ref))?;
     let durations = api.store.durations(data.action_id, DURATIONS_OVER).await?;
     data.wait_seconds = durations.wait;
     data.run_seconds = durations.run;
     Ok(Json(Answer { data }))
 }
 
-/// All actions' lines, by name. Their percentiles are null: those need the history of each action.
+/// A page of actions' lines, by name, as the leader sees them; without percentiles, which need the history of each action,
+/// and without keys.
 pub(crate) async fn queues(State(api): State<SharedApi>, uri: Uri) -> Result<Json<Page<QueueStats>>, Error> {
     let pairs = input::query(&uri, &["limit", "cursor"])?;
-    let (limit, cursor) = (input::limit(&pairs)?, after(&pairs)?);
-    let mut stats = api.control.queue_stats(None).await?;
-    stats.sort_unstable_by(|a, b| a.action_ref.cmp(&b.action_ref));
-    Ok(Json(input::page(stats, limit, cursor, |stats| stats.action_ref.to_string())))
+    let (limit, after) = (input::limit(&pairs)?, after(&pairs)?);
+    let stats = api.control.queues(after, limit + 1).await?;
+    Ok(Json(input::cut(stats, limit, |stats| stats.action_ref.to_string())))
 }
 
 async fn find(api: &SharedApi, action_ref: &ActionRef) -> Result<Action, Error> {
@@ -220,10 +220,7 @@ async fn find(api: &SharedApi, action_ref: &ActionRef) -> Result<Action, Error> 
 }
 
 /// The cursor of a list of actions is the last one's name.
-fn after(pairs: &[(String, String)]) -> Result<Option<&str>, Error> {
-    let cursor = input::once(pairs, "cursor")?;
-    match cursor.map(ActionRef::new) {
-        Some(Err(_)) => Err(Error::malformed("cursor", "no page ended with this cursor")),
-        Some(Ok(_)) | None => Ok(cursor),
-    }
+fn after(pairs: &[(String, String)]) -> Result<Option<ActionRef>, Error> {
+    let cursor = input::once(pairs, "cursor")?.map(ActionRef::new).transpose();
+    cursor.map_err(|_| Error::malformed("cursor", "no page ended with this cursor"))
 }

@@ -1,6 +1,6 @@
 //! Authorization: the bearer token, and the checks that replace it without one.
 //!
-//! With a token everything but the two health answers needs it. Without one the API is for this machine only: it does
+//! With a token everything but the two health answers and the files of the page needs it. Without one the API is for this machine only: it does
 //! not listen beyond loopback ([`check_exposure`]), and it answers no web page that was not served from this machine,
 //! for a browser would carry any page's request here. A page that another program on this machine serves can't change
 //! anything either: a request that changes something needs a header that no form can send, and that a script may send
@@ -19,6 +19,7 @@ use slotline_protocol::audit::LOCAL;
 use crate::error::{Error, Exposed, INTENT_HEADER};
 use crate::health;
 use crate::token::{ApiToken, EXPOSED_TOKEN_CHARS_MIN, Tokens};
+use crate::ui;
 
 /// Refuses an address that other machines can reach, unless tokens guard it that can't be guessed.
 pub fn check_exposure(address: SocketAddr, tokens: &Tokens) -> Result<(), Exposed> {
@@ -46,6 +47,7 @@ pub(crate) async fn guard(State(tokens): State<Tokens>, mut request: Request, ne
     let actor = match given.and_then(|given| tokens.name_of(given)) {
         Some(name) => name.to_owned(),
         None if health::is_open(request.uri()) => LOCAL.to_owned(),
+        None if !tokens.is_empty() && ui::is_open(request.uri()) => LOCAL.to_owned(),
         None if !tokens.is_empty() && given.is_some() => return Err(Error::TokenWrong),
         None if !tokens.is_empty() => return Err(Error::TokenMissing),
         None => {

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, Health, QueueStats, Submit, Submitted, Waiting, Worker};
+use slotline_protocol::lines::{Holder, InLine, LinePage};
 use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status};
 
 use crate::condition::Condition;
@@ -24,6 +26,25 @@ pub struct Submission {
     pub correlation_id: Option<String>,
     /// 32 hexadecimal digits, from the header `traceparent`.
     pub trace_id: Option<String>,
+}
+
+/// A page of a line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LineQuery {
+    pub action_ref: ActionRef,
+    /// `None`: the only line of the action, or all of them.
+    pub line: Option<LineOf>,
+    pub cursor: Option<String>,
+    pub limit: usize,
+}
+
+/// One of the lines of an action whose keys matter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineOf {
+    /// That of the executions without a key.
+    Keyless,
+    Key(String),
 }
 
 /// The executor, as the API sees it.
@@ -82,9 +103,17 @@ pub trait Control: Send + Sync + 'static {
     /// Ends the override of the limit; changes nothing if there is none.
     fn clear_override(&self, action_ref: ActionRef, by: By) -> BoxFuture<'_, Result<Action, ControlError>>;
 
-    /// The state of the lines; `None` is all actions. The percentiles are left `None`: the API takes them from the
-    /// store.
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>>;
+    /// The state of an action's lines. The percentiles are left `None`: the API takes them from the store.
+    fn queue_stats(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<Option<QueueStats>, ControlError>>;
+
+    /// The same of up to `limit` actions behind this name, by name; without keys.
+    fn queues(&self, after: Option<ActionRef>, limit: usize) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>>;
+
+    /// A page of a line in its order.
+    fn waiting(&self, query: LineQuery) -> BoxFuture<'_, Result<LinePage<InLine>, ControlError>>;
+
+    /// A page of the executions that hold slots, by id.
+    fn holders(&self, query: LineQuery) -> BoxFuture<'_, Result<LinePage<Holder>, ControlError>>;
 
     /// Why executions wait; those that do not are left out.
     fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, ControlError>>;

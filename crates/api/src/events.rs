@@ -25,7 +25,6 @@ use crate::{limits, stream};
 
 /// The longest time that a page waits for events.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-const STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(crate) async fn of_one(
@@ -35,15 +34,15 @@ pub(crate) async fn of_one(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let id = input::execution_id(&id)?;
-    match input::accepted(&headers, STREAM) {
+    match input::accepted(&headers, stream::MEDIA_TYPE) {
         Accept::Named => stream_of_one(&api, id, &uri, &headers).await,
         Accept::Any | Accept::Other => page(&api, id, &uri).await.map(|page| Json(page).into_response()),
     }
 }
 
 pub(crate) async fn of_all(State(api): State<SharedApi>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
-    if let Accept::Other = input::accepted(&headers, STREAM) {
-        return Err(Error::NotAcceptable(STREAM));
+    if let Accept::Other = input::accepted(&headers, stream::MEDIA_TYPE) {
+        return Err(Error::NotAcceptable(stream::MEDIA_TYPE));
     }
     let pairs = input::query(&uri, &["action", "status"])?;
     let filter = EventFilter {

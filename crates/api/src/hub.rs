@@ -14,6 +14,8 @@ use slotline_protocol::{ActionRef, ExecutionId, Status};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use crate::board::Board;
+
 /// The most updates that wait for one subscriber. One that lags further behind is cut off, and goes on from the
 /// journal.
 pub const BUFFER_MAX: usize = 256;
@@ -84,6 +86,7 @@ pub struct Hub {
     count_of_all: AtomicUsize,
     next_key: AtomicU64,
     changed: Notify,
+    board: Arc<Board>,
 }
 
 /// The sending end of a subscription. Dropping it cuts the subscription off.
@@ -157,6 +160,11 @@ impl Hub {
         for id in ids {
             self.send_to(id, &Update::Resync);
         }
+    }
+
+    /// The lines, for the clients of this process.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// Whether there are no subscribers. Costs next to nothing.

@@ -223,8 +223,12 @@ pub(crate) fn page<T>(
     cursor: Option<&str>,
     name: impl Fn(&T) -> String,
 ) -> slotline_protocol::http::Page<T> {
-    let mut data: Vec<T> =
-        items.into_iter().filter(|item| cursor.is_none_or(|cursor| name(item).as_str() > cursor)).collect();
+    let data = items.into_iter().filter(|item| cursor.is_none_or(|cursor| name(item).as_str() > cursor)).collect();
+    cut(data, limit, name)
+}
+
+/// A page of at most `limit`; `data` has more if there are more.
+pub(crate) fn cut<T>(mut data: Vec<T>, limit: usize, name: impl Fn(&T) -> String) -> slotline_protocol::http::Page<T> {
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next_cursor = if has_more { data.last().map(name) } else { None };

@@ -7,6 +7,7 @@
 mod actions;
 mod audit;
 mod auth;
+pub mod board;
 mod condition;
 mod connections;
 pub mod control;
@@ -20,6 +21,8 @@ pub mod hub;
 mod input;
 mod known_actions;
 mod limits;
+mod lines;
+mod live;
 mod metrics;
 mod refusal;
 mod routes;
@@ -28,6 +31,8 @@ mod serve;
 mod state;
 mod stream;
 mod token;
+pub mod ui;
+mod view;
 mod workers;
 mod write_timeout;
 

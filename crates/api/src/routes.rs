@@ -12,7 +12,7 @@ use crate::error::{self, Error};
 use crate::limits::in_time;
 use crate::sending::holding;
 use crate::state::{ApiServices, SharedApi};
-use crate::{actions, audit, auth, dead, events, executions, health, metrics, workers};
+use crate::{actions, audit, auth, dead, events, executions, health, lines, live, metrics, ui, workers};
 
 /// All routes. To listen on the network use [`serve`], which also bounds connections, refuses to be exposed, and ends
 /// streams at shutdown.
@@ -36,6 +36,7 @@ routes! {
     STREAMS, streams:
     "/events" => get events::of_all;
     "/executions/{id}/events" => get events::of_one;
+    "/stream" => get live::stream;
 }
 
 routes! {
@@ -48,6 +49,10 @@ routes! {
     "/actions/{action_ref}/resume" => post actions::resume;
     "/actions/{action_ref}/queue-stats" => get actions::queue_stats;
     "/queues" => get actions::queues;
+    "/lines" => get lines::list;
+    "/lines/{action_ref}" => get lines::show;
+    "/lines/{action_ref}/waiting" => get lines::waiting;
+    "/lines/{action_ref}/holders" => get lines::holders;
     "/executions" => get executions::list, post executions::submit;
     "/executions/{id}" => get executions::show;
     "/executions/{id}/cancel" => post executions::cancel;
@@ -82,7 +87,7 @@ pub fn served() -> Vec<String> {
 }
 
 pub(crate) fn routes(state: ApiServices, shutdown: CancellationToken) -> Router {
-    let tokens = state.tokens.clone();
+    let (tokens, page) = (state.tokens.clone(), state.page.clone());
     let api = SharedApi::new(state, shutdown);
     let requests = requests().layer(middleware::from_fn_with_state(api.clone(), admit));
     Router::new()
@@ -91,8 +96,9 @@ pub(crate) fn routes(state: ApiServices, shutdown: CancellationToken) -> Router 
         .merge(scrapes())
         .layer(middleware::from_fn(bound_time))
         .nest(BASE, streams())
-        .fallback(async || Error::NoRoute)
         .with_state(api.clone())
+        .merge(ui::router(page))
+        .fallback(async || Error::NoRoute)
         .layer(middleware::map_response(error::uniform))
         .layer(middleware::from_fn_with_state(tokens, auth::guard))
         .layer(middleware::from_fn_with_state(api, metrics::count))

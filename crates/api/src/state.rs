@@ -1,6 +1,7 @@
 //! What the handlers of requests share.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use slotline_store::Store;
@@ -22,6 +23,8 @@ pub struct ApiServices {
     pub tokens: Tokens,
     /// Where the executor publishes events.
     pub hub: Arc<Hub>,
+    /// Where the files of the page are read from, for work on them; `None`: they are part of the program.
+    pub page: Option<PathBuf>,
 }
 
 #[derive(Clone)]

@@ -24,7 +24,8 @@ use crate::limits::Permit;
 /// Silence after which a comment is sent.
 pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 
-const STOPPING: &str = "this executor stops; resume with another";
+pub(crate) const MEDIA_TYPE: &str = "text/event-stream";
+pub(crate) const STOPPING: &str = "this executor stops; resume with another";
 const AWAY: &str = "the journal is away; resume later";
 
 static ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -43,7 +44,7 @@ pub(crate) fn of_all(subscription: Subscription, permit: Permit, shutdown: Cance
     respond(All { subscription, last: None, is_done: false, shutdown, _permit: permit }, All::next)
 }
 
-fn respond<S, F>(state: S, next: impl Fn(S) -> F + Send + 'static) -> Response
+pub(crate) fn respond<S, F>(state: S, next: impl Fn(S) -> F + Send + 'static) -> Response
 where
     S: Send + 'static,
     F: Future<Output = Option<(Event, S)>> + Send + 'static,

@@ -16,7 +16,7 @@ const TOKEN: &str = "a-token-of-a-test-that-is-long-enough";
 async fn state(tokens: Tokens) -> anyhow::Result<ApiServices> {
     let store = Store::open("sqlite::memory:").await?;
     store.migrate().await?;
-    Ok(ApiServices { control: Arc::new(Recorder::default()), store, tokens, hub: Arc::default() })
+    Ok(ApiServices { control: Arc::new(Recorder::default()), store, tokens, hub: Arc::default(), page: None })
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The settings of an executor at its start.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use slotline_api::Tokens;
@@ -96,4 +97,6 @@ pub struct Api {
     pub listener: TcpListener,
     /// Without any: every client that can reach the listener.
     pub tokens: Tokens,
+    /// Where the files of the page are read from; `None`: they are part of the program.
+    pub page: Option<PathBuf>,
 }

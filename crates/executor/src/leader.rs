@@ -43,7 +43,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use slotline_api::board::Round;
 use slotline_broker::{Publication, Tag};
+use slotline_protocol::http::Action;
+use slotline_protocol::lines::{LineRow, WorkerCounts};
 use slotline_protocol::message::Lineage;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionRef, Epoch, ExecutionId, RequestName, Timestamp, chain};
@@ -282,6 +285,41 @@ impl<P> Leader<P> {
     fn send_registered(&mut self) {
         let changes = self.actions.take_changes();
         self.out.extend(changes.map(|(action_ref, registered)| LeaderAction::Register { action_ref, registered }));
+    }
+
+    /// Whether clients of another executor look at lines, as far as is known.
+    pub fn has_followers(&self) -> bool {
+        !self.followers.are_none()
+    }
+
+    /// The queues of executors whose clients look at lines, each with what it has of them.
+    pub fn viewers(&self, now: Timestamp) -> impl Iterator<Item = (&str, Round)> {
+        self.followers.viewers(now)
+    }
+
+    /// The rows of the next lines behind `after`, by name, at a cost of about `lines` looks; with the last name if there
+    /// are more.
+    pub fn look(&self, after: Option<&ActionRef>, lines: usize) -> (Vec<LineRow>, Option<ActionRef>) {
+        let (mut rows, mut cost) = (Vec::new(), 0);
+        for registered in self.actions.after(after) {
+            let Action { action_id, policy, limit_override, .. } = &registered.action;
+            if cost >= lines {
+                let last = rows.last().map(|row: &LineRow| row.action_ref.clone());
+                return (rows, last);
+            }
+            cost += self.scheduler.row_cost(*action_id);
+            let row = self.scheduler.line_row(*action_id);
+            rows.extend(row.map(|row| LineRow {
+                declared_limit: policy.limit,
+                limit_override: limit_override.clone(),
+                ..row
+            }));
+        }
+        (rows, None)
+    }
+
+    pub fn workers_now(&self) -> WorkerCounts {
+        self.scheduler.workers_now()
     }
 
     /// What is known of an action.

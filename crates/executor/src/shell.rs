@@ -8,7 +8,7 @@
 //!    ├ errands  confirms, dead letters, acks     announcer the public exchange, for subscribers
 //!    └ entry, farewell, mark                     how it begins, how it ends, what it leaves on the broker
 //!   clock, timekeeping ── which clock decides    seeking   which executor may lead
-//!   metrics ── what a scrape reads
+//!   metrics ── what a scrape reads               viewing   all lines, once a second while some client looks
 //! ```
 //!
 //! Not here: any decision about an execution (`leader`), and what a process does while another one leads (`process`).
@@ -36,6 +36,7 @@ pub(crate) mod remarks;
 pub(crate) mod seeking;
 pub(crate) mod term;
 pub(crate) mod timekeeping;
+mod viewing;
 
 pub use gate::{Gate, Refusals};
 pub use mail::Postman;

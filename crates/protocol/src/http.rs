@@ -251,6 +251,11 @@ pub struct Waiting {
     /// Earliest next try, while it backs off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// When it starts, nine times of ten: between these two. Absent without an estimate, and in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_low: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_high: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ pub mod envelope;
 pub mod foreign;
 pub mod http;
 pub mod id;
+pub mod lines;
 pub mod message;
 mod name;
 pub mod parameters;

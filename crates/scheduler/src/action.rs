@@ -12,6 +12,7 @@ use slotline_protocol::{ActionId, ActionRef, ExecutionId};
 
 use crate::execution::Execution;
 use crate::executions::Executions;
+use crate::forecast::RecentRuns;
 use crate::key::LineKey;
 use crate::limits::Limits;
 use crate::line::{Line, Spot};
@@ -71,6 +72,8 @@ pub(crate) struct Action {
     pub(crate) pool: PoolId,
     pub(crate) total_enqueued: u64,
     pub(crate) total_completed: u64,
+    /// What people see; nothing is decided by it.
+    pub(crate) activity: RecentRuns,
 }
 
 impl Action {
@@ -90,6 +93,7 @@ impl Action {
             pool: PoolId::default(),
             total_enqueued: 0,
             total_completed: 0,
+            activity: RecentRuns::default(),
         }
     }
 
@@ -133,9 +137,10 @@ impl Action {
         self.set_back.insert(id);
     }
 
-    /// The execution that has waited longest, in line or backing off without a slot. Ids ascend as requests came.
-    pub(crate) fn oldest(&self) -> Option<ExecutionId> {
-        let heads = self.lines.iter().filter_map(Line::head).map(|head| head.id);
+    /// The execution that has waited longest, in the first `lines_max` lines or backing off without a slot. Ids ascend as
+    /// requests came.
+    pub(crate) fn oldest(&self, lines_max: usize) -> Option<ExecutionId> {
+        let heads = self.lines.iter().take(lines_max).filter_map(Line::head).map(|head| head.id);
         heads.chain(self.set_back.first().copied()).min()
     }
 
@@ -173,6 +178,7 @@ impl Action {
     pub(crate) fn fire(&mut self, id: ExecutionId, execution: &Execution) {
         self.withdraw(id, execution);
         self.take_slot(id, &execution.key);
+        self.activity.started += 1;
     }
 
     /// The executions that were sent ahead, in order of id.

@@ -192,6 +192,11 @@ impl Scheduler {
             Err(illegal) => return self.report(id, *illegal),
         };
         let action = self.actions.of_mut(execution);
+        if let (Some(OutcomeKind::Completed | OutcomeKind::Failed | OutcomeKind::Timeout), Some(began)) =
+            (outcome, lease.started_at)
+        {
+            action.activity.ran(ending.ended_at.since(began));
+        }
         let keeps_slot = matches!(execution.state(), State::BackingOff { keeps_slot: true, .. });
         if after.is_some() {
             action.withdraw(id, execution);
@@ -263,6 +268,7 @@ impl Scheduler {
         self.effects.changed.remove(&id);
         let action = self.actions.of_mut(&execution);
         action.total_completed += 1;
+        action.activity.failed += u64::from(matches!(status, Status::Failed | Status::Timeout));
         let EndDetails { result, mut error, ended_at, .. } = ending;
         if status == Status::Completed {
             error = None;

@@ -103,6 +103,21 @@ impl Executions {
         self.get(id).is_some()
     }
 
+    /// All of them, in order of id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ExecutionId, &Execution)> {
+        let shelves = self.cases.iter().flat_map(|(case, row)| {
+            let taken = row.all.iter().enumerate().filter_map(|(number, shelf)| Some((number, shelf.as_deref()?)));
+            taken.map(move |(number, shelf)| (case << SHELF_BITS | number as i64, shelf))
+        });
+        let pages = shelves.flat_map(|(base, shelf)| {
+            shelf.all.iter().enumerate().map(move |(number, page)| (base << SHELF_BITS | number as i64, page))
+        });
+        pages.flat_map(|(base, page)| {
+            let bits = (0..u32::BITS).filter(|bit| page.present & (1 << bit) != 0);
+            bits.map(move |bit| ExecutionId(base << PAGE_BITS | i64::from(bit))).zip(&page.executions)
+        })
+    }
+
     /// Puts an execution where its id belongs; returns the one that was there.
     pub(crate) fn insert(&mut self, id: ExecutionId, execution: Execution) -> Option<Execution> {
         let at = Address::of(id);
@@ -184,6 +199,14 @@ mod tests {
         assert_eq!(executions.insert(ExecutionId(1), execution(77)), Some(execution(1)));
         assert_eq!(executions.get(&ExecutionId(1)), Some(&execution(77)));
         assert_eq!(filled([5, 1, 64]), filled([64, 5, 1]), "the same whatever the order of insertion");
+    }
+
+    #[test]
+    fn they_are_gone_through_in_order_of_id() {
+        let ids = [1, 5, 31, 32, 63, 64, 2_047, 2_048, 131_071, 131_072, 1 << 40];
+        let executions = filled(ids.into_iter().rev());
+        let found: Vec<_> = executions.iter().map(|(id, found)| (id.0, found.action.0)).collect();
+        assert_eq!(found, ids.map(|id| (id, id)));
     }
 
     /// The pages that are not empty, in order.

@@ -28,6 +28,7 @@ impl Scheduler {
         {
             let action = self.actions.get_mut(&action_id).expect("a deleted action has left its ring");
             let id = action.pop_next().expect("an action stands in turn only while someone of it may start");
+            action.activity.started += 1;
             self.pools.end_turn(action);
             self.lease_out(id, incarnation, now);
         }

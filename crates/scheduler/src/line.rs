@@ -65,6 +65,16 @@ impl Line {
         self.waiting.iter().copied()
     }
 
+    /// Those from this 0-based place on.
+    pub(crate) fn iter_from(&self, first: usize) -> impl Iterator<Item = Spot> {
+        self.waiting.range(first.min(self.waiting.len())..).copied()
+    }
+
+    /// How many stand at this spot or before it.
+    pub(crate) fn behind(&self, spot: Spot) -> usize {
+        self.waiting.partition_point(|other| *other <= spot)
+    }
+
     /// The first execution behind all that were sent ahead; `None` if those do not stand first any more.
     pub(crate) fn next_ahead(&self) -> Option<Spot> {
         let count = self.ahead.len();

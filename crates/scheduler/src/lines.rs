@@ -118,6 +118,10 @@ impl Lines {
         Some(number)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// All of them, in an order that means nothing.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Line> {
         self.open.iter().map(|(_, line)| line)

@@ -3,6 +3,7 @@
 //! Most lines let one run at a time, and there may be a million of them: one alone costs no memory of its own.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use slotline_protocol::ExecutionId;
 
@@ -53,10 +54,16 @@ impl Slots {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = ExecutionId> + use<'_> {
+        self.iter_after(None)
+    }
+
+    /// Those with an id above this one.
+    pub(crate) fn iter_after(&self, id: Option<ExecutionId>) -> impl Iterator<Item = ExecutionId> + use<'_> {
+        let above = id.map_or(Bound::Unbounded, Bound::Excluded);
         let (one, many) = match self {
             Self::Free => (None, None),
-            Self::One(holder) => (Some(*holder), None),
-            Self::Many(holders) => (None, Some(holders)),
+            Self::One(holder) => (Some(*holder).filter(|holder| id.is_none_or(|id| *holder > id)), None),
+            Self::Many(holders) => (None, Some(holders.range((above, Bound::Unbounded)))),
         };
         one.into_iter().chain(many.into_iter().flatten().copied())
     }
@@ -77,6 +84,14 @@ mod tests {
         for (id, expected) in [(7, vec![2, 5, 9]), (5, vec![2, 9]), (2, vec![9]), (2, vec![9]), (9, vec![])] {
             slots.remove(ExecutionId(id));
             assert_eq!((holders(&slots), slots.len()), (expected.clone(), expected.len()));
+        }
+        for holders in [vec![4], vec![2, 4, 9]] {
+            holders.iter().for_each(|id| slots.insert(ExecutionId(*id)));
+            let after = |id| slots.iter_after(id).map(|id| id.0).collect::<Vec<_>>();
+            assert_eq!(after(None), holders);
+            assert_eq!(after(Some(ExecutionId(3))), holders.iter().copied().filter(|id| *id > 3).collect::<Vec<_>>());
+            assert!(after(Some(ExecutionId(9))).is_empty());
+            holders.iter().for_each(|id| slots.remove(ExecutionId(*id)));
         }
         assert_eq!(slots, Slots::Free, "the same as if nobody had ever held one");
     }

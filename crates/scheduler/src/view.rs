@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::action::Action;
 use crate::execution::Execution;
 use crate::line::Line;
+use crate::pages::LINES_MAX;
 use crate::scheduler::Scheduler;
 use crate::snapshot::{Lease, Snapshot};
 use crate::state::{State, StateKind};
@@ -96,6 +97,12 @@ impl Scheduler {
 
     /// How the line of an action stands. Only the caller knows whether a limit is the declared one.
     pub fn queue_stats(&self, id: ActionId, now: Timestamp) -> Option<QueueStats> {
+        let keys = longest_lines(self.actions.get(&id)?);
+        Some(QueueStats { keys, ..self.queue_stats_without_keys(id, now)? })
+    }
+
+    /// The same for a list of actions.
+    pub fn queue_stats_without_keys(&self, id: ActionId, now: Timestamp) -> Option<QueueStats> {
         let action = self.actions.get(&id)?;
         Some(QueueStats {
             action_id: id,
@@ -106,8 +113,8 @@ impl Scheduler {
             declared_limit: action.limits.limit,
             limit_override: None,
             key_limit: action.limits.key_limit,
-            oldest_enqueued_at: action
-                .oldest()
+            oldest_enqueued_at: self
+                .oldest_of(action)
                 .and_then(|id| self.executions.get(&id))
                 .map(|oldest| oldest.enqueued_at),
             total_enqueued: action.total_enqueued,
@@ -116,7 +123,7 @@ impl Scheduler {
             paused: action.paused,
             wait_seconds: None,
             run_seconds: None,
-            keys: longest_lines(action),
+            keys: Vec::new(),
         })
     }
 
@@ -154,7 +161,15 @@ impl Scheduler {
         } else {
             self.explain_workers(action)
         };
-        Some(Waiting { reason, message, held_by, position, until })
+        Some(Waiting { reason, message, held_by, position, until, eta_low: None, eta_high: None })
+    }
+
+    /// The same with an estimate of its start, if there is one.
+    pub fn explain_whole(&self, id: ExecutionId, now: Timestamp) -> Option<Waiting> {
+        let waiting = self.explain(id)?;
+        let eta = self.eta(id, now).filter(|_| matches!(waiting.reason, WaitReason::Limit | WaitReason::KeyLimit));
+        let (eta_low, eta_high) = eta.unzip();
+        Some(Waiting { eta_low, eta_high, ..waiting })
     }
 
     fn explain_workers(&self, action: &Action) -> (WaitReason, String, Vec<ExecutionId>) {
@@ -258,12 +273,14 @@ pub(crate) fn lease_of(execution: &Execution, workers: &Workers) -> Option<Lease
     })
 }
 
-/// The lines of an action's keys, and of its executions without one, the longest first.
+/// The lines of an action's keys, and of its executions without one, the longest first. Of an action with more lines than
+/// [`LINES_MAX`] so many are looked at.
 fn longest_lines(action: &Action) -> Vec<KeyStats> {
-    let mut lines: Vec<&Line> = action.lines.iter().filter(|line| line.key.has_limit()).collect();
+    let lines = action.lines.iter().filter(|line| line.key.has_limit());
+    let mut lines: Vec<&Line> = lines.take(LINES_MAX).collect();
     let longer =
         |one: &&Line, other: &&Line| other.len().cmp(&one.len()).then_with(|| one.key.text().cmp(&other.key.text()));
-    // Of a million keys only those that are shown are put in order.
+    // Only those that are shown are put in order.
     if lines.len() > KEYS_MAX {
         lines.select_nth_unstable_by(KEYS_MAX, longer);
         lines.truncate(KEYS_MAX);

@@ -8,6 +8,7 @@ mod keys;
 mod limits;
 mod loss;
 mod model;
+mod pages;
 mod recovery;
 mod redelivery;
 mod reference;

@@ -10,6 +10,7 @@ mod follow;
 pub(crate) mod limit;
 pub(crate) mod logs;
 pub(crate) mod migrate;
+pub(crate) mod open;
 pub(crate) mod pause;
 pub(crate) mod policies;
 pub(crate) mod progress;

@@ -18,8 +18,8 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
-    apply, audit, dead, executions, limit, logs, migrate, pause, policies, progress, queue, rabbitmq, run, verify,
-    watch, workers,
+    apply, audit, dead, executions, limit, logs, migrate, open, pause, policies, progress, queue, rabbitmq, run,
+    verify, watch, workers,
 };
 use daemons::{demo, dev, executor, worker};
 use exit::Exit;
@@ -78,6 +78,8 @@ enum Command {
     Progress(progress::Args),
     /// Show how lines stand
     Queue(queue::Args),
+    /// Open the page that shows all lines, or an execution, in the browser
+    Open(open::Args),
     /// Show an execution: the same as `executions show`
     Show { id: slotline_protocol::ExecutionId },
     /// End executions: the same as `executions cancel`
@@ -162,6 +164,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::command(&settings, args).await,
         Command::Logs(args) => logs::logs(&settings, args).await,
         Command::Progress(_) => unreachable!("it was answered without a runtime"),
+        Command::Open(args) => open::open(&settings, &args),
         Command::Queue(args) => queue::queue(&settings, args).await,
         Command::Show { id } => executions::executions(&settings, executions::Command::Show { id }).await,
         Command::Cancel(args) => executions::cancel(&settings, args).await,

@@ -68,8 +68,12 @@ impl Settings {
     }
 
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        let url = self.global.api_url.as_deref().or(self.file.api_url.as_deref()).unwrap_or(DEFAULT_API_URL);
-        Ok(Client::new(url, self.token()?)?)
+        Ok(Client::new(self.api_url(), self.token()?)?)
+    }
+
+    /// Where the API is.
+    pub(crate) fn api_url(&self) -> &str {
+        self.global.api_url.as_deref().or(self.file.api_url.as_deref()).unwrap_or(DEFAULT_API_URL)
     }
 
     /// The style of tables and times.

@@ -242,6 +242,11 @@ impl Store {
         on!(self, journal => journal.actions())
     }
 
+    /// Up to `most` of them behind this name, by name.
+    pub async fn actions_after(&self, after: Option<&ActionRef>, most: u32) -> Result<Vec<http::Action>, Error> {
+        on!(self, journal => journal.actions_after(after, most))
+    }
+
     /// The action of this name, unless it is deleted.
     pub async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
         on!(self, journal => journal.action(action))

@@ -10,6 +10,9 @@ pub(crate) const LIVE: &str = "SELECT id, place, queued_at, not_before, fence, s
 pub(crate) const ACTIONS: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at FROM actions \
     WHERE deleted_at IS NULL ORDER BY ref";
 
+pub(crate) const ACTIONS_AFTER: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at FROM actions \
+    WHERE deleted_at IS NULL AND ref > $1 ORDER BY ref LIMIT $2";
+
 pub(crate) const ACTION: &str = "SELECT id, ref, policy, paused, limit_override, created_at, updated_at FROM actions \
     WHERE deleted_at IS NULL AND ref = $1";
 

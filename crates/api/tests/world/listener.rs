@@ -75,6 +75,16 @@ impl Listener {
         self.next().await?.ok_or_else(|| anyhow::anyhow!("the stream is over"))
     }
 
+    /// The kind and data of the next event.
+    pub(crate) async fn event(&mut self) -> anyhow::Result<(String, Value)> {
+        loop {
+            let Frame { event, data, .. } = self.frame().await?;
+            if let (Some(event), Some(data)) = (event, data) {
+                return Ok((event, data));
+            }
+        }
+    }
+
     /// All frames to the end.
     pub(crate) async fn rest(mut self) -> anyhow::Result<Vec<Frame>> {
         let mut frames = Vec::new();

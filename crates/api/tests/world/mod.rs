@@ -16,10 +16,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use listener::Listener;
 use serde_json::{Value, json};
+use slotline_api::control::LineQuery;
 use slotline_api::{ApiServices, Condition, Control, ControlError, Hub, RefusalKind, Submission, Tokens};
 use slotline_protocol::audit::Changed;
 use slotline_protocol::change::{Applied, ChangeOutcome, Declared, LimitOverride, differences, pause_difference};
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, WaitReason, Waiting, Worker};
+use slotline_protocol::lines::{Holder, InLine, LinePage};
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, By, Detail, ExecutionId, Fence, Policy, Status, Timestamp};
 use slotline_scheduler::{Counters, Snapshot};
@@ -50,7 +52,8 @@ impl World {
         let waiting = fill(&store).await?;
         let control = Arc::new(Recorder { waiting, ..Recorder::default() });
         let hub: Arc<Hub> = Arc::default();
-        let state = ApiServices { control: control.clone(), store: store.clone(), tokens, hub: hub.clone() };
+        let state =
+            ApiServices { control: control.clone(), store: store.clone(), tokens, hub: hub.clone(), page: None };
         Ok(Self { control, waiting, hub, store, router: slotline_api::router(state) })
     }
 
@@ -61,6 +64,7 @@ impl World {
             store: self.store.clone(),
             tokens: Tokens::default(),
             hub: self.hub.clone(),
+            page: None,
         }
     }
 
@@ -284,6 +288,32 @@ fn actor_of(by: &By) -> String {
     by.reason.as_ref().map_or_else(|| by.actor.clone(), |reason| format!("{}: {reason}", by.actor))
 }
 
+fn spelt(LineQuery { action_ref, line, cursor, limit }: &LineQuery) -> String {
+    format!("{action_ref} {line:?} {cursor:?} {limit}")
+}
+
+/// The lines of both actions, in which nothing waits.
+fn queue_stats() -> [QueueStats; 2] {
+    [(1, "demo.echo"), (2, "demo.other")].map(|(id, name)| QueueStats {
+        action_id: ActionId(id),
+        action_ref: ActionRef::new(name).expect("a name"),
+        queue_length: 0,
+        active_count: 0,
+        max_concurrent: None,
+        declared_limit: None,
+        limit_override: None,
+        key_limit: None,
+        oldest_enqueued_at: None,
+        total_enqueued: 0,
+        total_completed: 0,
+        last_updated: Timestamp::from_micros(0),
+        paused: false,
+        wait_seconds: None,
+        run_seconds: None,
+        keys: Vec::new(),
+    })
+}
+
 /// An executor that records its calls, and answers as the test sets it up.
 #[derive(Default)]
 pub(crate) struct Recorder {
@@ -437,30 +467,34 @@ impl Control for Recorder {
         self.answer(call, action(1, action_ref.as_str(), Policy::default()))
     }
 
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>> {
-        let stats = |id: i64, name: &str| QueueStats {
-            action_id: ActionId(id),
-            action_ref: ActionRef::new(name).expect("a name"),
-            queue_length: 0,
-            active_count: 0,
-            max_concurrent: None,
-            declared_limit: None,
-            limit_override: None,
-            key_limit: None,
-            oldest_enqueued_at: None,
-            total_enqueued: 0,
-            total_completed: 0,
-            last_updated: Timestamp::from_micros(0),
-            paused: false,
-            wait_seconds: None,
-            run_seconds: None,
-            keys: Vec::new(),
+    fn queue_stats(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<Option<QueueStats>, ControlError>> {
+        self.quietly(queue_stats().into_iter().find(|stats| stats.action_ref == action_ref))
+    }
+
+    fn queues(&self, after: Option<ActionRef>, limit: usize) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>> {
+        let behind = |stats: &QueueStats| after.as_ref().is_none_or(|after| stats.action_ref > *after);
+        self.quietly(queue_stats().into_iter().filter(behind).take(limit).collect())
+    }
+
+    fn waiting(&self, query: LineQuery) -> BoxFuture<'_, Result<LinePage<InLine>, ControlError>> {
+        let moment = Timestamp::from_micros(0);
+        let item = InLine {
+            position: 1,
+            execution_id: self.waiting,
+            concurrency_key: None,
+            attempt: 0,
+            enqueued_at: moment,
+            queued_at: moment,
+            is_sent_ahead: false,
+            eta_low: Some(moment),
+            eta_high: Some(moment),
         };
-        let all = [stats(1, "demo.echo"), stats(2, "demo.other")];
-        match action_ref {
-            None => self.quietly(all.into()),
-            Some(wanted) => self.quietly(all.into_iter().filter(|stats| stats.action_ref == wanted).collect()),
-        }
+        let page = LinePage { data: vec![item], next_cursor: Some("3.3".to_owned()) };
+        self.answer(format!("waiting {}", spelt(&query)), page)
+    }
+
+    fn holders(&self, query: LineQuery) -> BoxFuture<'_, Result<LinePage<Holder>, ControlError>> {
+        self.answer(format!("holders {}", spelt(&query)), LinePage { data: Vec::new(), next_cursor: None })
     }
 
     fn explain(&self, ids: Vec<ExecutionId>) -> BoxFuture<'_, Result<Vec<(ExecutionId, Waiting)>, ControlError>> {
@@ -473,6 +507,8 @@ impl Control for Recorder {
             held_by: vec![ExecutionId(1)],
             position: 3,
             until: None,
+            eta_low: None,
+            eta_high: None,
         };
         let found = ids.into_iter().filter(|id| *id == self.waiting).map(|id| (id, waiting.clone())).collect();
         self.quietly(found)

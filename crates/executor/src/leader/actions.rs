@@ -1,6 +1,7 @@
 //! The actions of a leader with their compiled schemas.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jsonschema::Validator;
@@ -30,6 +31,12 @@ pub struct Registered {
 impl ActionTable {
     pub(crate) fn get(&self, action_ref: &ActionRef) -> Option<&Arc<Registered>> {
         self.known.get(action_ref)
+    }
+
+    /// All behind this name, by name.
+    pub(crate) fn after(&self, name: Option<&ActionRef>) -> impl Iterator<Item = &Arc<Registered>> {
+        let behind = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.known.range::<ActionRef, _>((behind, Bound::Unbounded)).map(|(_, registered)| registered)
     }
 
     pub(crate) fn put(&mut self, registered: Registered) {

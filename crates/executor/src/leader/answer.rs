@@ -1,12 +1,14 @@
 //! The leader's answers, from its scheduler; each leaves with the commit it belongs to.
 
-use slotline_api::control::ControlError;
-use slotline_protocol::http::{QueueStats, Worker};
+use std::sync::Arc;
+
+use slotline_api::control::{ControlError, LineOf, LineQuery, RefusalKind};
+use slotline_protocol::http::{Action, QueueStats, Worker};
 use slotline_protocol::{ActionId, ActionRef, By, ExecutionId, Status, Timestamp};
-use slotline_scheduler::{Input, Scheduler, WorkerView};
+use slotline_scheduler::{Input, OtherLines, Scheduler, WhichLine, WorkerView};
 use slotline_store::Audit;
 
-use super::actions::ActionTable;
+use super::actions::{ActionTable, Registered};
 use super::ask::{Answered, Ask, LeaderAnswer};
 use super::outbox::Pending;
 use super::quarantine::Quarantine;
@@ -43,9 +45,19 @@ impl Desk<'_> {
             }
             Ask::ClearOverride { action_ref, by } => self.clear_override(&action_ref, by),
             Ask::Cancel { id, by } => self.cancel(id, by),
-            Ask::QueueStats { action_ref } => self.queue_stats(action_ref),
+            Ask::QueueStats { action_ref: Some(action_ref), .. } => self.queue_stats(&action_ref),
+            Ask::QueueStats { action_ref: None, after, limit } => Ok(self.queue_page(after.as_ref(), limit)),
+            Ask::Waiting(query) => self.waiting(&query),
+            Ask::Holders(query) => self.holders(&query),
             Ask::Explain { ids } => {
-                let explain = |id: ExecutionId| self.scheduler.explain(id).map(|waiting| (id, waiting));
+                let is_one = ids.len() == 1;
+                let explain = |id: ExecutionId| {
+                    let waiting = match is_one {
+                        true => self.scheduler.explain_whole(id, self.now),
+                        false => self.scheduler.explain(id),
+                    };
+                    waiting.map(|waiting| (id, waiting))
+                };
                 Ok(LeaderAnswer::Explained(ids.into_iter().filter_map(explain).collect()))
             }
             // A question of this process: its streams get every event anyway.
@@ -66,23 +78,37 @@ impl Desk<'_> {
         Ok(LeaderAnswer::Cancelled(self.scheduler.status(id)))
     }
 
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> Answered {
-        let ids = match action_ref {
-            Some(action_ref) => {
-                let registered =
-                    self.registry.get(&action_ref).ok_or_else(|| ControlError::unknown_action(&action_ref))?;
-                vec![registered.action.action_id]
-            }
-            None => self.scheduler.action_ids().collect(),
-        };
-        let stats = ids.into_iter().filter_map(|id| {
-            let stats = self.scheduler.queue_stats(id, self.now)?;
-            let registered = self.registry.get(&stats.action_ref)?;
-            let (declared_limit, limit_override) =
-                (registered.action.policy.limit, registered.action.limit_override.clone());
-            Some(QueueStats { declared_limit, limit_override, ..stats })
+    fn queue_stats(&self, action_ref: &ActionRef) -> Answered {
+        let action = &self.registered(action_ref)?.action;
+        let stats = self.scheduler.queue_stats(action.action_id, self.now);
+        Ok(LeaderAnswer::QueueStats(stats.map(|stats| with_declared(stats, action)).into_iter().collect()))
+    }
+
+    /// Without the keys of each.
+    fn queue_page(&self, after: Option<&ActionRef>, limit: Option<usize>) -> LeaderAnswer {
+        let stats = self.registry.after(after).filter_map(|registered| {
+            let stats = self.scheduler.queue_stats_without_keys(registered.action.action_id, self.now)?;
+            Some(with_declared(stats, &registered.action))
         });
-        Ok(LeaderAnswer::QueueStats(stats.collect()))
+        LeaderAnswer::QueueStats(stats.take(limit.unwrap_or(usize::MAX)).collect())
+    }
+
+    fn waiting(&self, query: &LineQuery) -> Answered {
+        let id = self.registered(&query.action_ref)?.action.action_id;
+        let which = query.line.clone().map_or(WhichLine::Only, which);
+        let page = self.scheduler.waiting_page(id, &which, query.cursor.as_deref(), query.limit, self.now);
+        page.map(LeaderAnswer::Waiting).map_err(|other| other_lines(&query.action_ref, other))
+    }
+
+    fn holders(&self, query: &LineQuery) -> Answered {
+        let id = self.registered(&query.action_ref)?.action.action_id;
+        let cursor = query.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
+        let page = self.scheduler.holders_page(id, query.line.clone().map(which).as_ref(), cursor, query.limit);
+        page.map(LeaderAnswer::Holders).map_err(|other| other_lines(&query.action_ref, other))
+    }
+
+    fn registered(&self, action_ref: &ActionRef) -> Result<&Arc<Registered>, ControlError> {
+        self.registry.get(action_ref).ok_or_else(|| ControlError::unknown_action(action_ref))
     }
 
     fn workers(&self) -> Vec<Worker> {
@@ -101,6 +127,26 @@ impl Desk<'_> {
         };
         self.scheduler.workers().map(worker).collect()
     }
+}
+
+fn with_declared(stats: QueueStats, action: &Action) -> QueueStats {
+    QueueStats { declared_limit: action.policy.limit, limit_override: action.limit_override.clone(), ..stats }
+}
+
+fn which(line: LineOf) -> WhichLine {
+    match line {
+        LineOf::Keyless => WhichLine::Keyless,
+        LineOf::Key(key) => WhichLine::Of(key.into()),
+    }
+}
+
+fn other_lines(action_ref: &ActionRef, OtherLines { has_keys }: OtherLines) -> ControlError {
+    let message = if has_keys {
+        format!("{action_ref} has a line for each key: name it by key, or take keyless=true")
+    } else {
+        format!("{action_ref} has one line for all keys: leave this out")
+    };
+    ControlError::new(RefusalKind::Invalid, "invalid_request", message).at("key")
 }
 
 /// The wish to end an execution; the audit has it if it changes anything.

@@ -174,8 +174,8 @@ impl<P> Leader<P> {
         self.is_urgent = true;
         self.pending.inputs += 1;
         let answered = match (question.ask, &question.asker) {
-            (Ask::Follow { all, ids }, Asker::Elsewhere(asker)) => {
-                Ok(LeaderAnswer::Following { is_new: self.followers.follow(asker, all, ids, now) })
+            (Ask::Follow { all, ids, view }, Asker::Elsewhere(asker)) => {
+                Ok(LeaderAnswer::Following { is_new: self.followers.follow(asker, all, ids, view, now) })
             }
             (ask, _) => self.desk(now).answer(ask),
         };

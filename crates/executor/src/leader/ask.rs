@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slotline_api::Condition;
-use slotline_api::control::ControlError;
+use slotline_api::board::Round;
+use slotline_api::control::{ControlError, LineQuery};
 use slotline_broker::Properties;
 use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, QueueStats, Waiting, Worker};
+use slotline_protocol::lines::{Holder, InLine, LinePage};
 use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status, duration};
 
 /// Routing key of a question to the leader.
 pub(crate) const CALL: &str = "executor.call";
 /// The `type` of a message that brings events to a follower.
 pub(crate) const NEWS: &str = "executor.news";
+/// The `type` of a message that brings a part of a view of the lines.
+pub(crate) const VIEW: &str = "executor.view";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -71,9 +75,16 @@ pub enum Ask {
         #[serde(default)]
         by: By,
     },
+    /// Of one action, or of as many as `limit` behind `after`, by name.
     QueueStats {
         action_ref: Option<ActionRef>,
+        #[serde(default)]
+        after: Option<ActionRef>,
+        #[serde(default)]
+        limit: Option<usize>,
     },
+    Waiting(LineQuery),
+    Holders(LineQuery),
     Explain {
         ids: Vec<ExecutionId>,
     },
@@ -82,13 +93,19 @@ pub enum Ask {
     Follow {
         all: bool,
         ids: Vec<ExecutionId>,
+        /// Its clients look at lines; with the round of looking that they have.
+        #[serde(default)]
+        view: Option<Round>,
     },
 }
 
 impl Ask {
     /// Whether it may be asked twice.
     pub(crate) fn only_reads(&self) -> bool {
-        matches!(self, Self::QueueStats { .. } | Self::Explain { .. } | Self::Workers)
+        matches!(
+            self,
+            Self::QueueStats { .. } | Self::Waiting(_) | Self::Holders(_) | Self::Explain { .. } | Self::Workers
+        )
     }
 }
 
@@ -104,6 +121,8 @@ pub enum LeaderAnswer {
     /// `None`: the execution is not live; the journal has its end, if it ever existed.
     Cancelled(Option<Status>),
     QueueStats(Vec<QueueStats>),
+    Waiting(LinePage<InLine>),
+    Holders(LinePage<Holder>),
     Explained(Vec<(ExecutionId, Waiting)>),
     Workers(Vec<Worker>),
     /// `is_new`: events before this answer may have been missed.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use slotline_api::board::Round;
 use slotline_broker::Properties;
 use slotline_protocol::record::Event;
 use slotline_protocol::{ExecutionId, Timestamp};
@@ -21,14 +22,23 @@ pub(crate) struct Followers(BTreeMap<String, Follower>);
 struct Follower {
     all: bool,
     ids: BTreeSet<ExecutionId>,
+    /// What its clients have of the lines, if any of them looks.
+    view: Option<Round>,
     until: Timestamp,
 }
 
 impl Followers {
     /// Takes what a follower watches from now on. Whether it was unknown, and so may have missed something.
-    pub(crate) fn follow(&mut self, asker: &Properties, all: bool, ids: Vec<ExecutionId>, now: Timestamp) -> bool {
+    pub(crate) fn follow(
+        &mut self,
+        asker: &Properties,
+        all: bool,
+        ids: Vec<ExecutionId>,
+        view: Option<Round>,
+        now: Timestamp,
+    ) -> bool {
         let Some(queue) = &asker.reply_to else { return true };
-        let follower = Follower { all, ids: ids.into_iter().collect(), until: now + FORGET_AFTER };
+        let follower = Follower { all, ids: ids.into_iter().collect(), view, until: now + FORGET_AFTER };
         if self.0.len() >= FOLLOWERS_MAX && !self.0.contains_key(queue) {
             return true;
         }
@@ -41,6 +51,12 @@ impl Followers {
 
     pub(crate) fn want(&self, id: ExecutionId) -> bool {
         self.0.values().any(|follower| follower.wants(id))
+    }
+
+    /// Those whose clients look at lines, by their queues, with what they have.
+    pub(crate) fn viewers(&self, now: Timestamp) -> impl Iterator<Item = (&str, Round)> {
+        let live = self.0.iter().filter(move |(_, follower)| follower.until >= now);
+        live.filter_map(|(queue, follower)| Some((queue.as_str(), follower.view?)))
     }
 
     /// Which of `told` goes to which queue.

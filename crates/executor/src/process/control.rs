@@ -7,9 +7,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use slotline_api::Condition;
-use slotline_api::control::{Control, ControlError, Submission};
+use slotline_api::control::{Control, ControlError, LineQuery, Submission};
 use slotline_protocol::change::{Applied, Declared};
 use slotline_protocol::http::{Action, Health, Part, QueueStats, Role, Submitted, Waiting, Worker};
+use slotline_protocol::lines::{Holder, InLine, LinePage};
 use slotline_protocol::{ActionRef, By, ExecutionId, Policy, Status};
 use tokio::time::Instant;
 
@@ -88,10 +89,40 @@ impl Control for Handle {
         self.altered(Ask::ClearOverride { action_ref, by }).boxed()
     }
 
-    fn queue_stats(&self, action_ref: Option<ActionRef>) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>> {
+    fn queue_stats(&self, action_ref: ActionRef) -> BoxFuture<'_, Result<Option<QueueStats>, ControlError>> {
         async move {
-            match self.ask(Ask::QueueStats { action_ref }).await? {
+            match self.ask(Ask::QueueStats { action_ref: Some(action_ref), after: None, limit: None }).await? {
+                LeaderAnswer::QueueStats(stats) => Ok(stats.into_iter().next()),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn queues(&self, after: Option<ActionRef>, limit: usize) -> BoxFuture<'_, Result<Vec<QueueStats>, ControlError>> {
+        async move {
+            match self.ask(Ask::QueueStats { action_ref: None, after, limit: Some(limit) }).await? {
                 LeaderAnswer::QueueStats(stats) => Ok(stats),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn waiting(&self, query: LineQuery) -> BoxFuture<'_, Result<LinePage<InLine>, ControlError>> {
+        async move {
+            match self.ask(Ask::Waiting(query)).await? {
+                LeaderAnswer::Waiting(page) => Ok(page),
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn holders(&self, query: LineQuery) -> BoxFuture<'_, Result<LinePage<Holder>, ControlError>> {
+        async move {
+            match self.ask(Ask::Holders(query)).await? {
+                LeaderAnswer::Holders(page) => Ok(page),
                 _ => Err(unexpected()),
             }
         }

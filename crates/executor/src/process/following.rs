@@ -11,6 +11,7 @@ use slotline_api::Hub;
 use slotline_api::hub::{Interest, LiveEvent};
 use slotline_broker::Delivery;
 use slotline_protocol::chain;
+use slotline_protocol::lines::ViewPart;
 use slotline_protocol::record::Event;
 use tokio_util::sync::CancellationToken;
 
@@ -25,21 +26,29 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Sends to the leader what is watched here, until `shutdown`.
 pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: CancellationToken) {
     let mut known = Interest::default();
+    let board = hub.board();
     loop {
         tokio::select! {
             () = hub.interest_changed() => tokio::time::sleep(GATHER).await,
-            () = tokio::time::sleep(AGAIN), if !hub.is_idle() => {}
+            () = board.wanted() => {}
+            () = tokio::time::sleep(AGAIN), if !hub.is_idle() || board.is_watched() => {}
             () = shutdown.cancelled() => return,
         }
+        let view = board.is_watched().then(|| board.round().unwrap_or_default());
         if handle.common.leads.load(Ordering::Acquire) {
             known = Interest::default();
+            if view.is_some() {
+                // The answer says nothing: the loop looks at its lines once it turns.
+                let ask = Ask::Follow { all: false, ids: Vec::new(), view };
+                let _ = tokio::time::timeout(AGAIN, handle.ask_here(ask)).await;
+            }
             continue;
         }
         let interest = hub.interest();
-        if interest == Interest::default() && known == interest {
+        if interest == Interest::default() && known == interest && view.is_none() {
             continue;
         }
-        let ask = Ask::Follow { all: interest.all, ids: interest.ids.clone() };
+        let ask = Ask::Follow { all: interest.all, ids: interest.ids.clone(), view };
         match tokio::time::timeout(AGAIN * 2, handle.ask_elsewhere(ask)).await {
             Ok(Some(Ok(LeaderAnswer::Following { is_new }))) => {
                 if is_new || interest != known {
@@ -51,6 +60,14 @@ pub(crate) async fn follow(handle: Arc<Handle>, hub: Arc<Hub>, shutdown: Cancell
             // afterwards.
             Ok(Some(_) | None) | Err(_) => known = Interest::default(),
         }
+    }
+}
+
+/// Passes on a part of a view from the leader.
+pub(crate) fn show(hub: &Hub, delivery: &Delivery) {
+    match serde_json::from_slice::<ViewPart>(&delivery.body) {
+        Ok(part) => hub.board().apply(part),
+        Err(error) => tracing::warn!(error = %chain(&error), "dropped a view of the leader that can't be read"),
     }
 }
 

@@ -88,7 +88,7 @@ impl Handle {
         }
     }
 
-    async fn ask_here(&self, ask: Ask) -> Answered {
+    pub(crate) async fn ask_here(&self, ask: Ask) -> Answered {
         let (reply, receiver) = oneshot::channel();
         let gone = || ControlError::unavailable("the leader stood down; ask again");
         self.calls.send(LeaderCall { ask, reply }).await.map_err(|_| gone())?;

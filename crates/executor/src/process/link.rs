@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::echo::Echo;
 use super::following;
 use super::replies::Replies;
-use crate::leader::ask::NEWS;
+use crate::leader::ask::{NEWS, VIEW};
 use crate::shell::context::Common;
 
 /// Replies that may be on their way to this process at once.
@@ -71,7 +71,10 @@ impl Link {
     fn hear(&self, delivery: &Delivery) {
         let gate = self.common.gates.current();
         if gate.is_some_and(|gate| gate.is_executors(Channel::Answer, &delivery.properties, &delivery.body)) {
-            following::deliver(&self.common.hub, delivery);
+            match delivery.properties.message_type.as_deref() {
+                Some(VIEW) => following::show(&self.common.hub, delivery),
+                Some(_) | None => following::deliver(&self.common.hub, delivery),
+            }
         } else {
             self.common.gates.refusals.add(NEWS, 1);
         }
@@ -103,10 +106,9 @@ impl Link {
                         if echo.takes(&delivery) {
                             continue;
                         }
-                        if delivery.properties.message_type.as_deref() == Some(NEWS) {
-                            self.hear(&delivery);
-                        } else {
-                            self.replies.deliver(delivery);
+                        match delivery.properties.message_type.as_deref() {
+                            Some(NEWS | VIEW) => self.hear(&delivery),
+                            Some(_) | None => self.replies.deliver(delivery),
                         }
                     }
                     None => return Err(session.ended().await),

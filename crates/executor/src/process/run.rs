@@ -141,7 +141,7 @@ async fn check(store: &Store) -> Vec<String> {
 
 async fn serve(api: Api, handle: Arc<Handle>, shutdown: CancellationToken) -> Result<(), Error> {
     let (store, hub) = (handle.store.for_viewers(), handle.common.hub.clone());
-    let services = slotline_api::ApiServices { control: handle, store, tokens: api.tokens, hub };
+    let services = slotline_api::ApiServices { control: handle, store, tokens: api.tokens, hub, page: api.page };
     slotline_api::serve(api.listener, services, shutdown).await.map_err(Error::Api)
 }
 

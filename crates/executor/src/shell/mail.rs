@@ -11,6 +11,7 @@ use slotline_api::control::ControlError;
 use slotline_broker::{Properties, Publication, topology};
 use slotline_protocol::envelope::{self, Body, Envelope};
 use slotline_protocol::http::Execution;
+use slotline_protocol::lines::ViewPart;
 use slotline_protocol::message::{
     Accepted, Cancel, Failure, Hello, Lineage, Message, Probe, Recall, Recorded, Rejected, Requested, Resend, Scheduled,
 };
@@ -25,7 +26,7 @@ use super::headers::{DEAD_ID_HEADER, DETAIL_HEADER, REASON_HEADER, ROUTING_KEY_H
 use super::inbox::ProbeMark;
 use crate::config::Config;
 use crate::leader::actions::Registered;
-use crate::leader::ask::{Answered, CALL, NEWS};
+use crate::leader::ask::{Answered, CALL, NEWS, VIEW};
 use crate::leader::letters::{Letters, Mail, Purpose};
 use crate::leader::request::{Asked, Came, PutAside, Rejection, Turned};
 use crate::record::Missing;
@@ -168,6 +169,23 @@ impl Postman {
                 rest.extend([second, first]);
             } else {
                 publications.push(self.to_executor(queue.to_owned(), NEWS, None, body));
+            }
+        }
+        publications
+    }
+
+    /// A part of a view of the lines, for another executor, whose clients look. In pieces if the broker takes no more.
+    pub(crate) fn view(&self, queue: &str, part: &ViewPart) -> Vec<Publication> {
+        let mut publications = Vec::new();
+        let mut rest = vec![part.clone()];
+        while let Some(mut part) = rest.pop() {
+            let body: Bytes = serde_json::to_vec(&part).expect("views are plain data").into();
+            if body.len() > self.sizes.message() && part.rows.len() > 1 {
+                let rows = part.rows.split_off(part.rows.len() / 2);
+                let second = ViewPart { rows, is_fresh: false, gone: Vec::new(), ..part };
+                rest.extend([second, ViewPart { is_last: false, ..part }]);
+            } else {
+                publications.push(self.to_executor(queue.to_owned(), VIEW, None, body));
             }
         }
         publications

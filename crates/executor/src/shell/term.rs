@@ -40,6 +40,7 @@ use super::mark::Notice;
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::remarks::Topic;
+use super::viewing::Viewing;
 use super::{policies, prune, seeking, timekeeping};
 use crate::leader::ask::{Answered, Asker, Question};
 use crate::leader::{Bounds, Handled, Input, Leader, LeaderSettings, Quarantine, Verdict};
@@ -150,6 +151,7 @@ struct Term {
     feedless_since: Instant,
     mark: ProbeMark,
     fates: (mpsc::UnboundedSender<Fate>, mpsc::UnboundedReceiver<Fate>),
+    viewing: Viewing,
     watch: Option<mpsc::UnboundedSender<(Receipt, Incarnation)>>,
     requests_out: Option<mpsc::UnboundedSender<Handled<Publication>>>,
     requests_acked: Option<JoinHandle<()>>,
@@ -204,6 +206,7 @@ impl Term {
             feedless_since: Instant::now(),
             mark: ProbeMark { generation: 0, nonce: Uuid::new_v4() },
             fates,
+            viewing: Viewing::new(epoch, context.common.hub.clone(), &context.callers),
             watch: None,
             requests_out: None,
             requests_acked: None,
@@ -224,7 +227,7 @@ impl Term {
             context.pulse.turn(0);
             let has_room = self.leader.has_room();
             let takes_requests = self.takes_requests();
-            let deadline = self.clock.instant(self.next_deadline());
+            let deadline = self.viewing.deadline(self.clock.instant(self.next_deadline()));
             let (is_feedless, hands_over_at) = (self.feed.is_none(), self.feedless_since + brokerless_max);
             let (mut no_urgent, mut no_events, mut no_requests) = (None, None, None);
             let (urgent, events, requests) = match &mut self.feed {
@@ -269,6 +272,19 @@ impl Term {
             }
             self.leader.cut(self.announcer.heard(), self.clock.now());
             self.carry_out();
+            self.look();
+        }
+    }
+
+    /// Looks at some lines, if somebody wants to see them and it is time.
+    fn look(&mut self) {
+        let is_seen_elsewhere =
+            || self.leader.has_followers() && self.leader.viewers(self.clock.now()).next().is_some();
+        if self.hub.board().is_watched() || is_seen_elsewhere() {
+            let session = self.feed.as_ref().map(|feed| &feed.session);
+            self.viewing.turn(&self.leader, &self.hub, &self.clock, &self.postman, session);
+        } else {
+            self.viewing.rest();
         }
     }
 

@@ -114,7 +114,15 @@ mod tests {
     use super::*;
 
     fn waiting(reason: WaitReason, position: u64) -> Waiting {
-        Waiting { reason, message: String::new(), held_by: Vec::new(), position, until: None }
+        Waiting {
+            reason,
+            message: String::new(),
+            held_by: Vec::new(),
+            position,
+            until: None,
+            eta_low: None,
+            eta_high: None,
+        }
     }
 
     fn stats(max_concurrent: Option<u32>, key_limit: Option<u32>, p50: Option<f64>) -> QueueStats {

@@ -56,6 +56,7 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
         listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
         tokens: settings.tokens()?,
         capacity: CAPACITY,
+        page: None,
     };
     let mut signals = Signals::catch()?;
     let embedded = Embedded::start(plan).await?;

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Attempts that may run at once [default: twice the cores, at least 8]
     #[arg(long, env = "SLOTLINE_CAPACITY", value_parser = clap::value_parser!(u32).range(1..))]
     capacity: Option<u32>,
+    /// Read the files of the page from this folder each time, for work on them
+    #[arg(long, value_name = "DIR", hide = true)]
+    ui_dir: Option<PathBuf>,
 }
 
 /// How many actions the first lines name.
@@ -47,6 +50,7 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         listen: args.listen.or(file.listen).unwrap_or(settings::DEFAULT_LISTEN),
         tokens: settings.tokens()?,
         capacity: args.capacity.or(file.capacity).unwrap_or((2 * host::cores()).max(CAPACITY_MIN)),
+        page: args.ui_dir,
     };
     let actions = names(&plan.actions);
     let mut signals = Signals::catch()?;
@@ -56,6 +60,7 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     };
     let url = &embedded.url;
     let option = if *url == settings::DEFAULT_API_URL { String::new() } else { format!(" --api-url {url}") };
+    output::paragraph(format!("See:   {url}{}", slotline_api::ui::PATH));
     output::paragraph(format!("Slotline serves {url}, its journal is in {}", data.display()));
     output::paragraph(format!("Actions: {actions}"));
     output::paragraph(format!("Try:   {} run demo.echo -p message=hello --wait{option}", program()));

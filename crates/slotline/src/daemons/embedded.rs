@@ -43,6 +43,8 @@ pub(crate) struct EmbeddedPlan {
     pub(crate) listen: SocketAddr,
     pub(crate) tokens: Tokens,
     pub(crate) capacity: u32,
+    /// Where the files of the page are read from; `None`: they are part of the program.
+    pub(crate) page: Option<PathBuf>,
 }
 
 /// A whole installation.
@@ -70,7 +72,7 @@ impl Embedded {
 
         let stop_executor = CancellationToken::new();
         let config = Config { name: host::name(), ..Config::default() };
-        let api = Api { listener, tokens: plan.tokens };
+        let api = Api { listener, tokens: plan.tokens, page: plan.page };
         let executing = slotline_executor::run(config, store.clone(), broker.clone(), Some(api), stop_executor.clone());
         let executor = tokio::spawn(async move { Ok(executing.await?) });
 

@@ -101,8 +101,9 @@ pub(crate) async fn executor(settings: &Settings, args: Args) -> anyhow::Result<
     let opening = Box::pin(journal::wait_for(url.expose(), opening));
     let Some(store) = shutdown.run_until_cancelled(opening).await else { return Ok(ExitCode::SUCCESS) };
     let store = store?;
-    tracing::info!(name = config.name, address = %listener.local_addr()?, "executor starts");
-    slotline_executor::run(config, store.clone(), broker, Some(Api { listener, tokens }), shutdown).await?;
+    let (address, page) = (listener.local_addr()?, slotline_api::ui::PATH);
+    tracing::info!(name = config.name, %address, page = %format!("http://{address}{page}"), "executor starts");
+    slotline_executor::run(config, store.clone(), broker, Some(Api { listener, tokens, page: None }), shutdown).await?;
     store.close().await;
     tracing::info!("executor ended");
     Ok(ExitCode::SUCCESS)

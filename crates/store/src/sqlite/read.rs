@@ -133,6 +133,11 @@ impl Journal {
         self.rows(sqlx::query(sql::ACTIONS)).await?.iter().map(row::action).collect()
     }
 
+    pub(crate) async fn actions_after(&self, after: Option<&ActionRef>, most: u32) -> Result<Vec<http::Action>, Error> {
+        let list = sqlx::query(sql::ACTIONS_AFTER).bind(after.map_or("", ActionRef::as_str)).bind(i64::from(most));
+        self.rows(list).await?.iter().map(row::action).collect()
+    }
+
     pub(crate) async fn action(&self, action: &ActionRef) -> Result<Option<http::Action>, Error> {
         let rows = self.rows(sqlx::query(sql::ACTION).bind(action.as_str())).await?;
         rows.first().map(row::action).transpose()

@@ -94,7 +94,7 @@ async fn embedded() -> Result<Installation> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let api = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
-    let served = Some(Api { listener, tokens: Default::default() });
+    let served = Some(Api { listener, tokens: Default::default(), page: None });
     let running = slotline_executor::run(Config::default(), store.clone(), broker.clone(), served, shutdown.clone());
     Ok(Installation {
         system: EMBEDDED,
