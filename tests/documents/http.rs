@@ -157,6 +157,10 @@ fn every_example_is_answered_as_on_its_page() -> Result<()> {
                     let done = world.shell_for_a_while(text)?;
                     ensure!(!done.stdout.contains("error") && done.code == Some(124), "{heading}: {done:?}");
                 }
+                ("", text) if text.contains("/metrics") => {
+                    let done = world.shell(text)?;
+                    ensure!(done.code == Some(0) && done.stdout.ends_with("# EOF\n"), "{heading}: {done:?}");
+                }
                 ("", text) if text.contains("text/event-stream") => {
                     let done = world.shell(text)?;
                     ensure!(done.code == Some(0) && done.stdout.contains("event: settled"), "{heading}: {done:?}");
