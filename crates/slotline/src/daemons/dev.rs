@@ -60,8 +60,8 @@ pub(crate) async fn dev(settings: &Settings, args: Args) -> anyhow::Result<ExitC
     };
     let url = &embedded.url;
     let option = if *url == settings::DEFAULT_API_URL { String::new() } else { format!(" --api-url {url}") };
-    output::paragraph(format!("See:   {url}{}", slotline_api::ui::PATH));
     output::paragraph(format!("Slotline serves {url}, its journal is in {}", data.display()));
+    output::paragraph(format!("See:   {url}{}", slotline_api::ui::PATH));
     output::paragraph(format!("Actions: {actions}"));
     output::paragraph(format!("Try:   {} run demo.echo -p message=hello --wait{option}", program()));
     output::paragraph("Stop:  Ctrl-C. Executions, as they come:");
