@@ -14,53 +14,21 @@ const KEPT: &[(&str, &str)] = &[
     ("Config", "the settings of the component that a crate is, always written with the crate's name"),
     ("Error", "the error of a crate, always written with the crate's name"),
     ("Execution", "the API's answer about an execution bears the name of what it shows"),
-    ("DeadLetter", "the API's answer about a dead letter bears the name of what it shows"),
-    ("Input", "what a pure machine is given, one for the scheduler and one for the duty book"),
+    ("Input", "what a pure machine is given: one for each of the four"),
+    ("Order", "what the leader sends to a worker: as the scheduler decides it, and as the worker reads it"),
+    ("Settled", "the end of an execution: as the scheduler decides it, and as its publisher is answered"),
     ("Worker", "the API's answer about a worker bears the name of what it shows"),
-];
-
-/// Names that still mean several things, with the crates that define each. An entry goes when its name does; none is
-/// added.
-const TO_BE_RENAMED: &[(&str, &[&str])] = &[
-    ("Accepted", &["protocol", "scheduler", "store"]),
-    ("Action", &["protocol", "scheduler", "worker"]),
-    ("Delivery", &["broker", "worker"]),
-    ("Exit", &["slotline", "worker"]),
-    ("Json", &["protocol", "worker"]),
-    ("Missing", &["executor", "scheduler"]),
-    ("Notice", &["executor", "worker"]),
-    ("Order", &["scheduler", "worker"]),
-    ("Publication", &["broker", "worker"]),
-    ("Recovered", &["scheduler", "store"]),
-    ("Settled", &["protocol", "scheduler"]),
-    ("Token", &["protocol", "scheduler"]),
-    ("Verdict", &["executor", "protocol"]),
 ];
 
 #[test]
 fn no_type_name_is_defined_in_two_crates_without_a_reason() {
     let found = doubles();
     let kept: BTreeSet<&str> = KEPT.iter().map(|(name, _)| *name).collect();
-    let listed: BTreeMap<&str, BTreeSet<&str>> =
-        TO_BE_RENAMED.iter().map(|(name, crates)| (*name, crates.iter().copied().collect())).collect();
-    assert_eq!(listed.len(), TO_BE_RENAMED.len(), "a name is listed twice");
     for (name, crates) in &found {
-        if kept.contains(name.as_str()) {
-            assert!(!listed.contains_key(name.as_str()), "{name} is in both lists");
-            continue;
-        }
-        let crates: BTreeSet<&str> = crates.iter().map(String::as_str).collect();
-        let known = listed.get(name.as_str()).cloned().unwrap_or_default();
-        let new: Vec<_> = crates.difference(&known).collect();
-        assert!(
-            new.is_empty(),
-            "{name} is defined in {crates:?}, which of them are new: {new:?}; find another name (crates/README.md, Glossary)"
-        );
-        let gone: Vec<_> = known.difference(&crates).collect();
-        assert!(gone.is_empty(), "{name} is not defined in {gone:?} any more: take it off the list");
+        let is_kept = kept.contains(name.as_str());
+        assert!(is_kept, "{name} is defined in {crates:?}: find another name (crates/README.md, Glossary)");
     }
-    let names = kept.into_iter().chain(listed.into_keys());
-    let stale: Vec<&str> = names.filter(|name| !found.contains_key(*name)).collect();
+    let stale: Vec<&str> = kept.into_iter().filter(|name| !found.contains_key(*name)).collect();
     assert!(stale.is_empty(), "defined in one crate at most by now: take them off the list: {stale:?}");
 }
 

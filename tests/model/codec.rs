@@ -11,7 +11,7 @@ use slotline_protocol::envelope::{self, Defaults, Envelope};
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Returned};
 use slotline_protocol::proof::Worth;
 use slotline_protocol::{Incarnation, Timestamp, Unreadable};
-use slotline_worker::driver::{Delivery, Notice, Publication, Trace, Wire, WorkerMessage};
+use slotline_worker::driver::{LogLine, OutgoingMessage, ReceivedMessage, Trace, Wire, WorkerMessage};
 use slotline_worker::duty;
 
 use crate::mistake::Mistake;
@@ -32,14 +32,21 @@ impl Codec {
     }
 
     /// What came, as the driver takes it; to be handed in before the next.
-    pub(crate) fn delivery(&mut self, orders: Vec<Order>) -> Delivery {
+    pub(crate) fn delivery(&mut self, orders: Vec<Order>) -> ReceivedMessage {
         let is_to_all = orders.iter().any(|order| matches!(order, Order::Hint { .. }));
         self.came = orders;
-        Delivery { is_to_all, proof: None, nonce: None, token: None, defaults: Defaults::default(), body: Bytes::new() }
+        ReceivedMessage {
+            is_to_all,
+            proof: None,
+            nonce: None,
+            token: None,
+            defaults: Defaults::default(),
+            body: Bytes::new(),
+        }
     }
 
     /// What a publication says.
-    pub(crate) fn read(&mut self, publication: &Publication) -> Vec<Arc<Word>> {
+    pub(crate) fn read(&mut self, publication: &OutgoingMessage) -> Vec<Arc<Word>> {
         match publication.message_type {
             Heartbeat::TYPE | Ended::TYPE => self.written.pop_front().into_iter().collect(),
             _ => {
@@ -51,11 +58,11 @@ impl Codec {
 }
 
 impl Wire for Codec {
-    fn judge(&mut self, delivery: &Delivery) -> Worth {
+    fn judge(&mut self, delivery: &ReceivedMessage) -> Worth {
         if delivery.is_to_all { Worth::Hint } else { Worth::Order }
     }
 
-    fn read(&mut self, _: &Delivery, mut take: impl FnMut(Result<duty::Order, Unreadable>)) {
+    fn read(&mut self, _: &ReceivedMessage, mut take: impl FnMut(Result<duty::Order, Unreadable>)) {
         let mistake = self.mistake;
         self.came.drain(..).filter_map(|order| order.write(mistake)).for_each(|order| take(Ok(order)));
     }
@@ -70,13 +77,13 @@ impl Wire for Codec {
         }
     }
 
-    fn prove(&self, _: &mut Publication) {}
+    fn prove(&self, _: &mut OutgoingMessage) {}
 
     fn is_known(&self) -> bool {
         true
     }
 
-    fn unproven(&self) -> Option<Notice> {
+    fn unproven(&self) -> Option<LogLine> {
         None
     }
 

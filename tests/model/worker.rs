@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock};
 
 use slotline_protocol::message::{AttemptKey, Failure, Heartbeat, Message};
 use slotline_protocol::{Fence, Incarnation, Sizes, Timestamp};
-use slotline_worker::driver::{Action, AttemptAction, Book, Confirm, Driver, Input};
-use slotline_worker::duty::{self, Config, Effect, Ending, Json, OnDrain};
+use slotline_worker::driver::{AttemptAction, Book, Confirm, Driver, DriverAction, Input};
+use slotline_worker::duty::{self, Config, Effect, Ending, JsonText, OnDrain};
 
 use crate::action::Stall;
 use crate::codec::Codec;
@@ -136,7 +136,7 @@ impl Worker {
     pub(crate) fn start(&mut self, has_proof: bool, now: Tick, mistake: Option<Mistake>) {
         let former = incarnation(self.index, self.incarnations);
         let name = self.next_name();
-        let action = duty::Action {
+        let action = duty::ServedAction {
             capabilities: Vec::new(),
             grace: TERMS.heartbeat,
             on_drain: OnDrain::Return,
@@ -280,7 +280,7 @@ impl Worker {
     }
 
     fn ended(&mut self, key: AttemptKey, succeeded: bool, now: Tick) -> Option<Rule> {
-        let result = if succeeded { Ok(Json(nothing())) } else { Err(Failure::new("signal", "killed")) };
+        let result = if succeeded { Ok(JsonText(nothing())) } else { Err(Failure::new("signal", "killed")) };
         let ending = Ending { result, left: None, return_code: None, ended_at: Timestamp::from_micros(0) };
         let broken = self.report(duty::Input::Ended { key, ending }, now);
         broken.or(self.turn(now))
@@ -336,27 +336,31 @@ impl Worker {
         broken
     }
 
-    fn carry_out(&mut self, action: Action, now: Tick) -> Option<Rule> {
+    fn carry_out(&mut self, action: DriverAction, now: Tick) -> Option<Rule> {
         let input = match action {
-            Action::Duty(input) => return self.report(input, now),
-            Action::Publish(publication) => {
+            DriverAction::Duty(input) => return self.report(input, now),
+            DriverAction::Publish(publication) => {
                 let words = self.memory.as_mut()?.driver.wire_mut().read(&publication);
                 let sent = (publication.message_type == Heartbeat::TYPE).then_some(now);
                 self.outgoing.push_back(Outgoing { number: Number(publication.id), sent, words });
                 return None;
             }
-            Action::ChooseName => Input::Named { incarnation: self.next_name(), nonce: String::new() },
-            Action::Subscribe(incarnation) => Input::Subscribed { incarnation, sizes: Sizes::FULL },
-            Action::Exit(exit) => {
+            DriverAction::ChooseName => Input::Named { incarnation: self.next_name(), nonce: String::new() },
+            DriverAction::Subscribe(incarnation) => Input::Subscribed { incarnation, sizes: Sizes::FULL },
+            DriverAction::Exit(exit) => {
                 assert!(!exit.unstoppable.is_empty(), "nobody drains in this world");
                 // What it could not end may go on for a moment longer than the process that gives up.
                 self.crash();
                 return None;
             }
-            Action::Attempt(AttemptAction::Extend { deadline: None }) => return None,
-            Action::Attempt(_) => unreachable!("the driver asks for nothing else of attempts"),
+            DriverAction::Attempt(AttemptAction::Extend { deadline: None }) => return None,
+            DriverAction::Attempt(_) => unreachable!("the driver asks for nothing else of attempts"),
             // All of one broker; acked as it is taken; a process that is given up and the next have no folder in common.
-            Action::KeepTo(_) | Action::Ack | Action::Note(_) | Action::Keep(_) | Action::Log(_) => return None,
+            DriverAction::KeepTo(_)
+            | DriverAction::Ack
+            | DriverAction::Note(_)
+            | DriverAction::Keep(_)
+            | DriverAction::Log(_) => return None,
         };
         self.memory.as_mut()?.driver.handle(of_worker(now), input);
         None

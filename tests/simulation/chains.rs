@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use slotline_protocol::message::{AttemptKey, Cancel, Failure, Recall, Recorded};
 use slotline_protocol::{Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp, WorkerName};
-use slotline_worker::duty::{Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Terms};
+use slotline_worker::duty::{Config, Duty, Effect, Ending, Input, JsonText, Now, OnDrain, Order, ServedAction, Terms};
 use uuid::Uuid;
 
 use crate::chance::Chance;
@@ -53,7 +53,7 @@ pub(crate) fn play(seed: u64) -> Option<(Violation, Vec<String>)> {
 
 impl Book {
     fn new() -> Self {
-        let own = Action {
+        let own = ServedAction {
             capabilities: Vec::new(),
             grace: Duration::from_secs(2),
             on_drain: OnDrain::Return,
@@ -156,7 +156,7 @@ impl Book {
 
     fn grant(&mut self, starts_after: Option<AttemptKey>) {
         let key = (ExecutionId(self.granted.len() as i64 + 1), 1);
-        let order = chained(self.number(), key, starts_after, Json::null().0);
+        let order = chained(self.number(), key, starts_after, JsonText::null().0);
         self.granted.insert(key, starts_after);
         self.order(Order::Scheduled(order));
     }
@@ -172,7 +172,7 @@ impl Book {
 
     fn finish(&mut self, key: AttemptKey, succeeds: bool) {
         self.running.remove(&key);
-        let result = if succeeds { Ok(Json::null()) } else { Err(Failure::new("exit_status", "1")) };
+        let result = if succeeds { Ok(JsonText::null()) } else { Err(Failure::new("exit_status", "1")) };
         let ending = Ending { result, left: None, return_code: None, ended_at: at(self.now).wall };
         self.handle(Input::Ended { key, ending });
     }

@@ -14,7 +14,7 @@ use slotline_protocol::message::{
 };
 use slotline_protocol::proof::Worth;
 use slotline_protocol::{Incarnation, Timestamp, Unreadable, WorkerName};
-use slotline_worker::driver::{Delivery, Envelopes, Notice, Publication, Trace, Wire, WorkerMessage};
+use slotline_worker::driver::{Envelopes, LogLine, OutgoingMessage, ReceivedMessage, Trace, Wire, WorkerMessage};
 use slotline_worker::duty::Order;
 use uuid::Uuid;
 
@@ -75,12 +75,12 @@ impl Codec {
     }
 
     /// What came through the queue of an incarnation, as the driver takes it; to be handed in before the next.
-    pub(crate) fn delivery(&mut self, body: &Rc<Body>) -> Delivery {
+    pub(crate) fn delivery(&mut self, body: &Rc<Body>) -> ReceivedMessage {
         if let Form::Values { came, .. } = &mut self.form {
             *came = Some(body.clone());
         }
         let is_to_all = matches!(**body, Body::Greeting(_));
-        let bare = Delivery {
+        let bare = ReceivedMessage {
             is_to_all,
             proof: None,
             nonce: None,
@@ -91,15 +91,15 @@ impl Codec {
         match &**body {
             Body::Written(written) => {
                 let Written { text, proof, nonce, token, .. } = (**written).clone();
-                Delivery { proof, nonce, token, body: text, ..bare }
+                ReceivedMessage { proof, nonce, token, body: text, ..bare }
             }
             _ => bare,
         }
     }
 
     /// What leaves.
-    pub(crate) fn carry(&self, publication: Publication) -> Rc<Body> {
-        let Publication { message_type, body: text, nonce, proof, .. } = publication;
+    pub(crate) fn carry(&self, publication: OutgoingMessage) -> Rc<Body> {
+        let OutgoingMessage { message_type, body: text, nonce, proof, .. } = publication;
         let Form::Values { written, .. } = &self.form else {
             let written = Written { message_type, text, proof, nonce, token: None, is_lie: false };
             return Rc::new(Body::Written(Box::new(written)));
@@ -119,7 +119,7 @@ pub(crate) fn nonce(stage: &mut Stage) -> String {
 }
 
 impl Wire for Codec {
-    fn judge(&mut self, delivery: &Delivery) -> Worth {
+    fn judge(&mut self, delivery: &ReceivedMessage) -> Worth {
         let worth = match &mut self.form {
             Form::Values { .. } if delivery.is_to_all => Worth::Hint,
             Form::Values { .. } => Worth::Order,
@@ -132,7 +132,7 @@ impl Wire for Codec {
         self.worth
     }
 
-    fn read(&mut self, delivery: &Delivery, mut take: impl FnMut(Result<Order, Unreadable>)) {
+    fn read(&mut self, delivery: &ReceivedMessage, mut take: impl FnMut(Result<Order, Unreadable>)) {
         match &mut self.form {
             Form::Values { came, .. } => {
                 if let Some(Body::Orders(orders)) = came.take().as_deref() {
@@ -160,7 +160,7 @@ impl Wire for Codec {
         }
     }
 
-    fn prove(&self, publication: &mut Publication) {
+    fn prove(&self, publication: &mut OutgoingMessage) {
         match &self.form {
             Form::Values { .. } => {}
             Form::Text(envelopes) => envelopes.prove(publication),
@@ -174,7 +174,7 @@ impl Wire for Codec {
         }
     }
 
-    fn unproven(&self) -> Option<Notice> {
+    fn unproven(&self) -> Option<LogLine> {
         match &self.form {
             Form::Values { .. } => None,
             Form::Text(envelopes) => envelopes.unproven(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use slotline_broker::Properties;
-use slotline_executor::leader::{Came, Letters, Mail, Missing, Purpose, Registered};
+use slotline_executor::leader::{Came, Letters, Mail, MissingEvents, Purpose, Registered};
 use slotline_protocol::message::{
     self, AttemptKey, Cancel, Hello, Lineage, Recall, Recorded, Reply, Resend, Scheduled,
 };
@@ -151,9 +151,9 @@ impl Writer {
         mail
     }
 
-    fn resends(&self, missing: Vec<(u64, Missing)>) -> Vec<(Letter, Purpose)> {
+    fn resends(&self, missing: Vec<(u64, MissingEvents)>) -> Vec<(Letter, Purpose)> {
         let mut by_worker: BTreeMap<Incarnation, Vec<Order>> = BTreeMap::new();
-        for (n, Missing { incarnation, key, action_ref, first, last }) in missing {
+        for (n, MissingEvents { incarnation, key, action_ref, first, last }) in missing {
             let order = Order::Resend(Resend {
                 epoch: self.epoch,
                 n,

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use slotline_broker::Tag;
 use slotline_executor::leader::{
-    Arrival, Bounds, Checked, Handled, Heard, Input, Leader, LeaderAction, LeaderSettings, Office, Purpose, Quarantine,
-    Registered, Source, Unmarked, Verdict, Witness,
+    Arrival, Bounds, Checked, Handled, Input, Leader, LeaderAction, LeaderSettings, Office, Purpose, Quarantine,
+    Registered, Source, StandDown, SubscribedKeys, Unmarked, Witness,
 };
 use slotline_protocol::message::Probe;
 use slotline_protocol::proof::Ring;
@@ -245,13 +245,13 @@ impl Term {
                 return;
             }
             self.end = self.leader.verdict().map(|verdict| match verdict {
-                Verdict::Doubted { reason, above } => End::Doubted { reason, above },
-                Verdict::Settled => End::Settled,
+                StandDown::Doubted { reason, above } => End::Doubted { reason, above },
+                StandDown::Settled => End::Settled,
             });
             if self.end.is_some() {
                 return;
             }
-            self.leader.cut(Heard::default(), self.now(stage));
+            self.leader.cut(SubscribedKeys::default(), self.now(stage));
             self.carry_out(stage);
             let is_due = self.leader.is_urgent() && self.flights.is_empty();
             if stage.struck.is_some() || !is_due && !self.has_something_to_take() {

@@ -17,7 +17,7 @@ use slotline_protocol::message::{AttemptKey, Ended};
 use slotline_protocol::proof::Worth;
 use slotline_protocol::{Incarnation, Sizes, WorkerName};
 use slotline_worker::driver::{self, AttemptAction, Book, Confirm, Driver, Input, Wire};
-use slotline_worker::duty::{self, Config, Json, Now, OnDrain, Terms};
+use slotline_worker::duty::{self, Config, JsonText, Now, OnDrain, Terms};
 use uuid::Uuid;
 
 use crate::clock::{MS, Micros, SECOND};
@@ -49,7 +49,7 @@ pub(crate) struct Worker {
     left: BTreeSet<AttemptKey>,
     orders_taken: u64,
     wake_at: Option<Micros>,
-    null: Json,
+    null: JsonText,
 }
 
 /// What ends with the process.
@@ -82,7 +82,7 @@ enum Link {
 
 impl Worker {
     pub(crate) fn new(index: usize, plan: WorkerPlan, terms: plan::Terms) -> Self {
-        let action = duty::Action {
+        let action = duty::ServedAction {
             capabilities: Vec::new(),
             grace: Duration::from_secs(2),
             on_drain: OnDrain::Return,
@@ -113,7 +113,7 @@ impl Worker {
             left: BTreeSet::new(),
             orders_taken: 0,
             wake_at: None,
-            null: Json(RawValue::from_string("null".to_owned()).expect("valid JSON").into()),
+            null: JsonText(RawValue::from_string("null".to_owned()).expect("valid JSON").into()),
         }
     }
 

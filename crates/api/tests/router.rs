@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use slotline_api::{ControlError, RefusalKind};
 use slotline_protocol::Timestamp;
-use slotline_store::{DeadBounds, DeadLetter};
+use slotline_store::{DeadBounds, StoredLetter};
 
 #[tokio::test]
 async fn a_submission_is_answered_with_201_once_accepted_and_202_without_a_leader() -> anyhow::Result<()> {
@@ -232,7 +232,7 @@ async fn without_a_token_no_form_of_a_page_changes_anything() -> anyhow::Result<
 #[tokio::test]
 async fn dead_letters_and_workers_are_passed_through() -> anyhow::Result<()> {
     let world = World::new().await?;
-    let letter = |id: &str| DeadLetter {
+    let letter = |id: &str| StoredLetter {
         id: id.to_owned(),
         dead_at: Timestamp::from_micros(5),
         reason: "malformed".to_owned(),

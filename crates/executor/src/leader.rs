@@ -64,16 +64,16 @@ use lookout::Lookout;
 use outbox::{Awaited, Pending};
 use skew::Skews;
 
-pub use crate::record::{End, Missing, Said, Word};
+pub use crate::record::{AttemptEvent, AttemptEventKind, End, MissingEvents};
 pub use actions::Registered;
 pub use ask::{Answered, Ask, Asker, LeaderAnswer, Question};
 pub use bounds::{Bounds, LeaderSettings};
-pub use heard::Heard;
+pub use heard::SubscribedKeys;
 pub use input::{Commit, Handled, Input, LeaderAction};
 pub use item::{Arrival, Item, Source};
 pub use letters::{Letters, Mail, Purpose};
 pub use mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
-pub use office::{Office, Verdict};
+pub use office::{Office, StandDown};
 pub use quarantine::Quarantine;
 pub use request::{Asked, Came, Checked, Member, PutAside, Rejection, Target, Turned};
 

@@ -26,7 +26,7 @@ use slotline_store::OpenStory;
 use tale::Tale;
 use word::EARLY_MAX;
 pub(crate) use word::Out;
-pub use word::{End, Missing, Said, Word};
+pub use word::{AttemptEvent, AttemptEventKind, End, MissingEvents};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     kept: u64,
     tales: BTreeMap<ExecutionId, Tale>,
     /// Reports of attempts that were sent ahead of their slots: they are recorded once the slot is theirs.
-    early: BTreeMap<ExecutionId, Vec<Word>>,
+    early: BTreeMap<ExecutionId, Vec<AttemptEvent>>,
     due: BTreeSet<(Timestamp, ExecutionId)>,
     out: Out,
     /// How many of the scheduler's announcements, endings, and ends of attempts were taken since its effects were
@@ -87,7 +87,7 @@ impl Record {
     }
 
     /// Takes a worker's report. Returns the scheduler's input that follows from it.
-    pub(crate) fn heard(&mut self, word: Word, now: Timestamp) -> Option<Input> {
+    pub(crate) fn heard(&mut self, word: AttemptEvent, now: Timestamp) -> Option<Input> {
         let id = word.key.0;
         let input = self.tales.get_mut(&id)?.heard(word, now, &mut self.out);
         self.tidy(id);
@@ -96,7 +96,7 @@ impl Record {
 
     /// Takes a worker's report of an attempt that has no slot yet as far as is known: the report overtook the end of
     /// the attempt before.
-    pub(crate) fn heard_early(&mut self, word: Word) {
+    pub(crate) fn heard_early(&mut self, word: AttemptEvent) {
         let words = self.early.entry(word.key.0).or_default();
         if words.len() < EARLY_MAX {
             words.push(word);

@@ -22,22 +22,22 @@ use crate::slots::Slots;
 
 /// The actions by their ids.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Actions(BTreeMap<ActionId, Action>);
+pub(crate) struct Actions(BTreeMap<ActionId, ActionLines>);
 
 impl Actions {
     /// The action of a live execution.
-    pub(crate) fn of(&self, execution: &Execution) -> &Action {
+    pub(crate) fn of(&self, execution: &Execution) -> &ActionLines {
         self.get(&execution.action).expect("an action with live executions is never deleted")
     }
 
     /// The same, to be changed.
-    pub(crate) fn of_mut(&mut self, execution: &Execution) -> &mut Action {
+    pub(crate) fn of_mut(&mut self, execution: &Execution) -> &mut ActionLines {
         self.get_mut(&execution.action).expect("an action with live executions is never deleted")
     }
 }
 
 impl Deref for Actions {
-    type Target = BTreeMap<ActionId, Action>;
+    type Target = BTreeMap<ActionId, ActionLines>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -51,7 +51,7 @@ impl DerefMut for Actions {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Action {
+pub(crate) struct ActionLines {
     pub(crate) id: ActionId,
     pub(crate) action_ref: ActionRef,
     pub(crate) limits: Limits,
@@ -76,7 +76,7 @@ pub(crate) struct Action {
     pub(crate) activity: RecentRuns,
 }
 
-impl Action {
+impl ActionLines {
     pub(crate) fn new(id: ActionId, action_ref: ActionRef, limits: Limits, paused: bool) -> Self {
         Self {
             id,
@@ -346,7 +346,7 @@ mod tests {
     fn a_line_that_nobody_is_in_is_forgotten_while_others_run() {
         let limits = Limits { key_limit: Some(1), ..Limits::from(&Policy::default()) };
         let name = ActionRef::new("mail.send").expect("a valid name");
-        let mut action = Action::new(ActionId(1), name, limits, false);
+        let mut action = ActionLines::new(ActionId(1), name, limits, false);
         let (one, other) = (Some(Arc::from("one")), Some(Arc::from("other")));
         action.take_slot(ExecutionId(1), &one);
         action.take_slot(ExecutionId(2), &other);

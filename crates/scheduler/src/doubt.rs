@@ -27,7 +27,7 @@ use std::time::Duration;
 use slotline_protocol::message::{Account, AttemptKey, Heartbeat, Highest, Holding, Lineage, Shown};
 use slotline_protocol::{ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 
-use crate::effect::Recovered;
+use crate::effect::AdoptedExecution;
 use crate::execution::Execution;
 use crate::orders::{FORMER, OrderNumbers, UNSENT};
 use crate::scheduler::{Counters, Scheduler};
@@ -315,7 +315,7 @@ impl Scheduler {
         if let Some(doubt) = &mut self.doubt {
             doubt.recovered.insert(id);
         }
-        let recovered = Recovered { action: action_id, incarnation, shown };
+        let recovered = AdoptedExecution { action: action_id, incarnation, shown };
         self.effects.missing.get_or_insert_default().recovered.push(recovered);
     }
 

@@ -8,12 +8,12 @@ use slotline_protocol::{
     ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName,
 };
 
-use crate::{Evidence, Illegal, Lease, Token};
+use crate::{Evidence, Illegal, Lease, RequestToken};
 
 /// The effects of a batch, in the order in which each kind came about.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
-    pub accepted: Vec<Accepted>,
+    pub accepted: Vec<Enqueued>,
     pub refused: Vec<RefusedRequest>,
     /// Live executions whose journaled state changed; read each with `Scheduler::snapshot` before the next input.
     pub changed: BTreeSet<ExecutionId>,
@@ -109,7 +109,7 @@ impl From<EndReason> for Departure {
 #[derive(Clone, Debug, Default)]
 pub struct Missing {
     /// Executions that were taken over from their workers: live, with a lease.
-    pub recovered: Vec<Recovered>,
+    pub recovered: Vec<AdoptedExecution>,
     /// Actions of executions that can't be taken over before the journal has them.
     pub unknown_actions: BTreeSet<ActionRef>,
     /// The journal is older than something shows, and this leader must stand down.
@@ -118,7 +118,7 @@ pub struct Missing {
 
 /// An execution that the journal did not know, as its worker showed it.
 #[derive(Clone, Debug)]
-pub struct Recovered {
+pub struct AdoptedExecution {
     pub action: ActionId,
     pub incarnation: Incarnation,
     pub shown: Shown,
@@ -126,8 +126,8 @@ pub struct Recovered {
 
 /// A request took its place in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    pub token: Token,
+pub struct Enqueued {
+    pub token: RequestToken,
     pub id: ExecutionId,
     /// 1-based.
     pub position: u64,
@@ -135,7 +135,7 @@ pub struct Accepted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusedRequest {
-    pub token: Token,
+    pub token: RequestToken,
     pub reason: Unacceptable,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::Limits;
 
 /// Names a request within the caller's batch, so that its answer finds it.
-pub type Token = u64;
+pub type RequestToken = u64;
 
 /// One happening. Facts about an attempt carry its fence; a stale fence changes nothing.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub enum Input {
     },
     /// A request was accepted by the broker and is no duplicate.
     Requested {
-        token: Token,
+        token: RequestToken,
         action: ActionId,
         key: Option<Arc<str>>,
     },

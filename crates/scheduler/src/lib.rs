@@ -46,10 +46,10 @@ mod worker;
 
 pub use doubt::{DoubtView, Evidence};
 pub use effect::{
-    Accepted, Announcement, AttemptEnded, Bugs, Departed, Departure, Dispatch, Effects, IllegalMove, Missing, Order,
-    Recovered, RefusedRequest, Sent, Settled, Unacceptable,
+    AdoptedExecution, Announcement, AttemptEnded, Bugs, Departed, Departure, Dispatch, Effects, Enqueued, IllegalMove,
+    Missing, Order, RefusedRequest, Sent, Settled, Unacceptable,
 };
-pub use input::{Input, Outcome, ProbedQueue, Token};
+pub use input::{Input, Outcome, ProbedQueue, RequestToken};
 pub use limits::Limits;
 pub use pages::{OtherLines, WhichLine};
 pub use recovery::RecoveredAction;

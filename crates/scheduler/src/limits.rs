@@ -6,7 +6,7 @@ use std::time::Duration;
 use slotline_protocol::policy::Retry;
 use slotline_protocol::{ActionId, ActionRef, Policy, Timestamp};
 
-use crate::action::Action;
+use crate::action::ActionLines;
 use crate::deadline::Timer;
 use crate::line::Line;
 use crate::scheduler::Scheduler;
@@ -49,7 +49,7 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let Some(action) = self.actions.get_mut(&id) else {
-            let mut action = Action::new(id, action_ref, limits, paused);
+            let mut action = ActionLines::new(id, action_ref, limits, paused);
             self.pools.admit(&mut action);
             self.actions.insert(id, action);
             return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slotline_protocol::lines::{Holder, InLine, LinePage, LineRow, LineState, WorkerCounts};
 use slotline_protocol::{ActionId, ExecutionId, Timestamp};
 
-use crate::action::Action;
+use crate::action::ActionLines;
 use crate::execution::Execution;
 use crate::key::LineKey;
 use crate::line::{Line, Spot};
@@ -66,7 +66,7 @@ impl Scheduler {
         self.actions.get(&id).map_or(1, |action| 1 + action.lines.len().min(LINES_MAX))
     }
 
-    fn line_state(&self, action: &Action) -> LineState {
+    fn line_state(&self, action: &ActionLines) -> LineState {
         let is_idle = action.queue_length() == 0;
         if action.paused {
             LineState::Paused
@@ -83,7 +83,7 @@ impl Scheduler {
 
     /// The execution of an action that has waited longest. Of an action with more than [`LINES_MAX`] lines it is looked
     /// for among the oldest of all executions first, and then among so many lines.
-    pub(crate) fn oldest_of(&self, action: &Action) -> Option<ExecutionId> {
+    pub(crate) fn oldest_of(&self, action: &ActionLines) -> Option<ExecutionId> {
         if action.lines.len() > LINES_MAX {
             let mut all = self.executions.iter().take(EXECUTIONS_MAX);
             if let Some((id, _)) = all.find(|(_, execution)| execution.action == action.id && is_in_line(execution)) {
@@ -138,7 +138,7 @@ impl Scheduler {
 
     /// When the executions of a line start. A line of a key is not foreseen while the action's own limit is reached:
     /// then the other keys decide as well.
-    fn forecast(&self, action: &Action, line: &Line, now: Timestamp) -> Option<crate::forecast::Forecast> {
+    fn forecast(&self, action: &ActionLines, line: &Line, now: Timestamp) -> Option<crate::forecast::Forecast> {
         if action.paused || (line.key.has_limit() && action.is_full()) {
             return None;
         }
@@ -214,7 +214,7 @@ fn is_in_line(execution: &Execution) -> bool {
     }
 }
 
-fn line_key(action: &Action, which: &WhichLine) -> Result<LineKey, OtherLines> {
+fn line_key(action: &ActionLines, which: &WhichLine) -> Result<LineKey, OtherLines> {
     match (action.limits.key_limit, which) {
         (None, WhichLine::Only) => Ok(LineKey::WHOLE),
         (Some(_), WhichLine::Keyless) => Ok(LineKey::KEYLESS),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slotline_protocol::{ActionId, ActionRef, Incarnation};
 
-use crate::action::{Action, Actions};
+use crate::action::{ActionLines, Actions};
 use crate::worker::{Seat, Worker};
 
 /// A place in a ring of turns: a ticket that is drawn later stands further back.
@@ -69,7 +69,7 @@ impl Pools {
     }
 
     /// Brings an action's turn up to date after any change of it.
-    pub(crate) fn update_turn(&mut self, action: &mut Action) {
+    pub(crate) fn update_turn(&mut self, action: &mut ActionLines) {
         let has_next = action.has_next();
         if has_next != action.ticket.is_some() {
             self.turn(action, has_next);
@@ -77,7 +77,7 @@ impl Pools {
     }
 
     /// Sends an action that had its turn to the end of its ring, or out of it.
-    pub(crate) fn end_turn(&mut self, action: &mut Action) {
+    pub(crate) fn end_turn(&mut self, action: &mut ActionLines) {
         let has_next = action.has_next();
         let is_last = action.ticket == Some(self.last_ticket);
         if !(has_next && is_last) {
@@ -86,7 +86,7 @@ impl Pools {
     }
 
     /// Puts an action at the end of its ring, or nowhere, from wherever it stood there.
-    fn turn(&mut self, action: &mut Action, stands: bool) {
+    fn turn(&mut self, action: &mut ActionLines, stands: bool) {
         let before = action.ticket.take();
         if stands {
             self.last_ticket = self.last_ticket.next();
@@ -100,7 +100,7 @@ impl Pools {
     }
 
     /// Takes a new action, and finds the pool of the workers that serve it.
-    pub(crate) fn admit(&mut self, action: &mut Action) {
+    pub(crate) fn admit(&mut self, action: &mut ActionLines) {
         self.actions.insert(action.action_ref.clone(), action.id);
         let serves = |server: &Server| server.serves.contains(&action.action_ref);
         let servers = self.servers.iter().filter(|(_, server)| serves(server)).map(|(id, _)| *id).collect();
@@ -108,7 +108,7 @@ impl Pools {
         self.change(action.pool, |pool| pool.members += 1);
     }
 
-    pub(crate) fn dismiss_action(&mut self, action: &mut Action) {
+    pub(crate) fn dismiss_action(&mut self, action: &mut ActionLines) {
         self.turn(action, false);
         self.actions.remove(&action.action_ref);
         self.leave(action.pool);
@@ -180,7 +180,7 @@ impl Pools {
     }
 
     /// The workers that serve the action.
-    pub(crate) fn servers_of(&self, action: &Action) -> &BTreeSet<Incarnation> {
+    pub(crate) fn servers_of(&self, action: &ActionLines) -> &BTreeSet<Incarnation> {
         static NOBODY: BTreeSet<Incarnation> = BTreeSet::new();
         self.pools.get(&action.pool).map_or(&NOBODY, |pool| &pool.servers)
     }
@@ -272,14 +272,14 @@ mod tests {
         let mut actions = Actions::default();
         for id in 0..4 {
             let action_ref = ActionRef::new(&format!("test.a{id}")).expect("a name");
-            let mut action = Action::new(ActionId(id), action_ref, Limits::from(&Policy::default()), false);
+            let mut action = ActionLines::new(ActionId(id), action_ref, Limits::from(&Policy::default()), false);
             pools.admit(&mut action);
             actions.insert(action.id, action);
         }
         for life in 0..50 {
             let incarnation = Incarnation(Uuid::from_u128(life));
             let name = WorkerName::new("w").expect("a name");
-            let chosen = |action: &&Action| action.id.0 as u128 <= life % 4;
+            let chosen = |action: &&ActionLines| action.id.0 as u128 <= life % 4;
             let serves = actions.values().filter(chosen).map(|action| action.action_ref.clone()).collect();
             pools.serve(incarnation, serves, &mut actions);
             pools.update_room(incarnation, &Worker::remembered(name, slotline_protocol::Timestamp::default()));

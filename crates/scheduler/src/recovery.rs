@@ -5,7 +5,7 @@
 use slotline_protocol::message::{AttemptKey, Holding};
 use slotline_protocol::{ActionId, ActionRef, Epoch, Incarnation, Status, Timestamp};
 
-use crate::action::Action;
+use crate::action::ActionLines;
 use crate::deadline::Timer;
 use crate::execution::Execution;
 use crate::limits::Limits;
@@ -40,7 +40,7 @@ impl Scheduler {
         let mut scheduler = Self::new(config, epoch, counters);
         for recovered in actions {
             let RecoveredAction { id, action_ref, limits, paused, total_enqueued, total_completed } = recovered;
-            let mut action = Action::new(id, action_ref, limits, paused);
+            let mut action = ActionLines::new(id, action_ref, limits, paused);
             action.total_enqueued = total_enqueued;
             action.total_completed = total_completed;
             scheduler.pools.admit(&mut action);

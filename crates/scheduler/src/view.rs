@@ -5,7 +5,7 @@ use slotline_protocol::message::{AttemptKey, Served};
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 use std::collections::BTreeMap;
 
-use crate::action::Action;
+use crate::action::ActionLines;
 use crate::execution::Execution;
 use crate::line::Line;
 use crate::pages::LINES_MAX;
@@ -172,7 +172,7 @@ impl Scheduler {
         Some(Waiting { eta_low, eta_high, ..waiting })
     }
 
-    fn explain_workers(&self, action: &Action) -> (WaitReason, String, Vec<ExecutionId>) {
+    fn explain_workers(&self, action: &ActionLines) -> (WaitReason, String, Vec<ExecutionId>) {
         let name = &action.action_ref;
         let servers = self.pools.servers_of(action);
         if servers.is_empty() {
@@ -275,7 +275,7 @@ pub(crate) fn lease_of(execution: &Execution, workers: &Workers) -> Option<Lease
 
 /// The lines of an action's keys, and of its executions without one, the longest first. Of an action with more lines than
 /// [`LINES_MAX`] so many are looked at.
-fn longest_lines(action: &Action) -> Vec<KeyStats> {
+fn longest_lines(action: &ActionLines) -> Vec<KeyStats> {
     let lines = action.lines.iter().filter(|line| line.key.has_limit());
     let mut lines: Vec<&Line> = lines.take(LINES_MAX).collect();
     let longer =

@@ -10,15 +10,15 @@ use slotline_protocol::{ActionId, ExecutionId, Status, Timestamp, duration};
 
 use crate::attempt::EndDetails;
 use crate::deadline::Timer;
-use crate::effect::{Accepted, RefusedRequest, Unacceptable};
+use crate::effect::{Enqueued, RefusedRequest, Unacceptable};
 use crate::execution::Execution;
-use crate::input::Token;
+use crate::input::RequestToken;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 use crate::state::{Moved, State, StateKind, Transition};
 
 impl Scheduler {
-    pub(crate) fn request(&mut self, token: Token, action_id: ActionId, key: Option<Arc<str>>, now: Timestamp) {
+    pub(crate) fn request(&mut self, token: RequestToken, action_id: ActionId, key: Option<Arc<str>>, now: Timestamp) {
         let Some(action) = self.actions.get_mut(&action_id) else {
             self.effects.refused.push(RefusedRequest { token, reason: Unacceptable::UnknownAction });
             return;
@@ -35,7 +35,7 @@ impl Scheduler {
         self.executions.insert(id, Execution::requested(action_id, key, now));
         let position = self.join_line(id, now);
         self.announce(id, Status::Requested, Status::Queued, now);
-        self.effects.accepted.push(Accepted { token, id, position });
+        self.effects.accepted.push(Enqueued { token, id, position });
     }
 
     /// The place behind all others. Places and ids come from one counter, so a retry never stands where a request will.

@@ -9,7 +9,7 @@ use slotline_protocol::message::{Reply, Report};
 use slotline_protocol::record::{Event, Latest, Newest, What};
 use slotline_protocol::{ActionId, ActionRef, Detail, ExecutionId, Fence, Incarnation, Status, Timestamp, WorkerName};
 use slotline_scheduler::{Lease, Settled, Snapshot};
-use slotline_store::{Accepted, Batch, Leadership, Request, Store, Story};
+use slotline_store::{AcceptedRequest, Batch, Leadership, Request, Store, Story};
 use uuid::Uuid;
 
 const MILLION: i64 = 1_000_000;
@@ -66,8 +66,8 @@ fn lease(id: i64) -> Lease {
     }
 }
 
-fn accept(ids: std::ops::Range<i64>) -> Vec<Accepted> {
-    ids.map(|id| Accepted { snapshot: queued(id), request: request(id).into() }).collect()
+fn accept(ids: std::ops::Range<i64>) -> Vec<AcceptedRequest> {
+    ids.map(|id| AcceptedRequest { snapshot: queued(id), request: request(id).into() }).collect()
 }
 
 fn schedule(ids: std::ops::Range<i64>) -> Vec<Snapshot> {

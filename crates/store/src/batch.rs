@@ -23,7 +23,7 @@ pub struct Batch {
     pub counters: Counters,
     pub actions: Vec<ActionChange>,
     /// New executions; an accepted one may already hold its lease.
-    pub accepted: Vec<Accepted>,
+    pub accepted: Vec<AcceptedRequest>,
     /// The new state of executions accepted by an earlier batch. Action, key and `enqueued_at` never change.
     pub live: Vec<Snapshot>,
     /// Attempts that ended without settling their executions.
@@ -83,7 +83,7 @@ impl ActionChange {
 
 /// A request that the journal takes.
 #[derive(Clone, Debug)]
-pub struct Accepted {
+pub struct AcceptedRequest {
     pub snapshot: Snapshot,
     pub request: Arc<Request>,
 }

@@ -14,7 +14,7 @@ use slotline_scheduler::{AttemptEnded, Lease, Settled, Snapshot};
 use uuid::Uuid;
 
 use crate::Story;
-use crate::batch::{Accepted, left};
+use crate::batch::{AcceptedRequest, left};
 use crate::row::{detail_text, json, large, reply_text, timeout_ns};
 use crate::text::hide;
 
@@ -106,7 +106,7 @@ impl Living for Snapshot {
     }
 }
 
-impl Living for Accepted {
+impl Living for AcceptedRequest {
     fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -137,7 +137,7 @@ const fn state<R: Living>() -> [Column<R>; 16] {
 }
 
 /// The other columns of `live`.
-const REQUESTED: [Column<Accepted>; 13] = [
+const REQUESTED: [Column<AcceptedRequest>; 13] = [
     column("action_id", ColumnKind::Number, |row| row.snapshot.action.0.into()),
     column("enqueued_at", ColumnKind::Time, |row| row.snapshot.enqueued_at.into()),
     column("timeout_ns", ColumnKind::Number, |row| row.request.timeout.map(timeout_ns).into()),
@@ -156,7 +156,7 @@ const REQUESTED: [Column<Accepted>; 13] = [
 pub(crate) static STATE: [Column<Snapshot>; 16] = state();
 
 /// All columns of `live`.
-pub(crate) static ACCEPTED: LazyLock<Vec<Column<Accepted>>> =
+pub(crate) static ACCEPTED: LazyLock<Vec<Column<AcceptedRequest>>> =
     LazyLock::new(|| state().into_iter().chain(REQUESTED).collect());
 
 /// All columns of `attempts`.

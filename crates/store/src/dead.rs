@@ -20,7 +20,7 @@ pub struct DeadBounds {
 
 /// A message to be put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
+pub struct StoredLetter {
     /// Two letters of one id are one letter, which came twice.
     pub id: String,
     pub dead_at: Timestamp,
@@ -34,7 +34,7 @@ pub struct DeadLetter {
     pub body: Bytes,
 }
 
-impl DeadLetter {
+impl StoredLetter {
     pub(crate) fn bytes(&self) -> i64 {
         i64::try_from(self.body.len() + self.properties.len()).unwrap_or(i64::MAX)
     }

@@ -44,11 +44,11 @@ use uuid::Uuid;
 
 pub use announcements::{BatchKey, EventRange, Facts};
 pub use audit::{Audit, AuditFilter};
-pub use batch::{Accepted, ActionChange, Batch, Request};
+pub use batch::{AcceptedRequest, ActionChange, Batch, Request};
 pub use browse::{ATTEMPTS_SHOWN_MAX, Filter, PAGE_BYTES_MAX, PAGE_LIMIT_MAX, PageRequest};
 pub use clock::ClockReading;
 pub use culprit::{CULPRITS_MAX, Culprit, CulpritPart};
-pub use dead::{DeadBounds, DeadLetter, WholeLetter};
+pub use dead::{DeadBounds, StoredLetter, WholeLetter};
 pub use deadline::CALL_DEADLINE;
 pub use durations::{DURATIONS_SAMPLE_MAX, Durations};
 pub use error::{CommitError, Error};
@@ -284,7 +284,7 @@ impl Store {
 
     /// Adds these dead letters behind all that are kept, and returns how many of the oldest were dropped because of
     /// `bounds`. A letter that is there already stays as it is.
-    pub async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
+    pub async fn put_dead(&self, letters: &[StoredLetter], bounds: DeadBounds) -> Result<u64, Error> {
         on!(self, journal => journal.put_dead(letters, bounds))
     }
 

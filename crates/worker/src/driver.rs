@@ -28,10 +28,10 @@ use slotline_protocol::message::{AttemptKey, Ended, Heartbeat};
 use slotline_protocol::proof::Worth;
 use slotline_protocol::{Incarnation, Sizes};
 
-pub use action::{Action, AttemptAction, Exit, Notice, Publication};
+pub use action::{AttemptAction, DriverAction, LogLine, OutgoingMessage, WorkerExit};
 pub use book::{Book, newest};
 pub use envelopes::Envelopes;
-pub use input::{Confirm, Delivery, Input};
+pub use input::{Confirm, Input, ReceivedMessage};
 use outbox::{Batch, Outbox};
 use unheard::Unheard;
 pub use wire::{Trace, Wire, WorkerMessage};
@@ -61,7 +61,7 @@ pub struct Driver<W> {
     /// What the book has asked for; behind the end of an incarnation it waits for the next name, under which it is done.
     asked: VecDeque<Effect>,
     awaits_name: bool,
-    actions: VecDeque<Action>,
+    actions: VecDeque<DriverAction>,
 }
 
 /// What a publication is for, as far as its confirm matters.
@@ -125,7 +125,7 @@ impl<W: Wire> Driver<W> {
     }
 
     /// What is to be done next; each is done before the one after it is asked for.
-    pub fn next_action(&mut self) -> Option<Action> {
+    pub fn next_action(&mut self) -> Option<DriverAction> {
         self.actions.pop_front()
     }
 
@@ -135,13 +135,13 @@ impl<W: Wire> Driver<W> {
             Input::Subscribed { incarnation, sizes } => self.subscribed(incarnation, sizes),
             Input::SessionLost => {
                 self.is_open = false;
-                self.log(Notice::SessionLost);
+                self.log(LogLine::SessionLost);
             }
             Input::Delivered { incarnation, delivery, is_last } => {
                 self.delivered(incarnation, &delivery);
                 if is_last {
                     // The book has all of them.
-                    self.act(Action::Ack);
+                    self.act(DriverAction::Ack);
                 }
             }
             Input::Confirmed { id, confirm } => self.confirmed(now, id, confirm),
@@ -154,11 +154,11 @@ impl<W: Wire> Driver<W> {
                 self.do_what_was_asked(now);
             }
             Input::DrainRequested => {
-                self.log(Notice::Draining);
+                self.log(LogLine::Draining);
                 self.tell(duty::Input::DrainRequested);
             }
             Input::StopRequested => {
-                self.log(Notice::Stopping);
+                self.log(LogLine::Stopping);
                 self.tell(duty::Input::StopRequested);
             }
             Input::Tick => {
@@ -174,25 +174,27 @@ impl<W: Wire> Driver<W> {
     fn subscribed(&mut self, incarnation: Incarnation, sizes: Sizes) {
         if incarnation != self.incarnation {
             // That one ended meanwhile.
-            return self.act(Action::Subscribe(self.incarnation));
+            return self.act(DriverAction::Subscribe(self.incarnation));
         }
         self.is_open = true;
         self.sizes = sizes;
-        self.log(Notice::Connected(incarnation));
-        self.act(Action::KeepTo(sizes));
+        self.log(LogLine::Connected(incarnation));
+        self.act(DriverAction::KeepTo(sizes));
         self.tell(duty::Input::SessionOpened { incarnation });
     }
 
-    fn delivered(&mut self, incarnation: Incarnation, delivery: &Delivery) {
+    fn delivered(&mut self, incarnation: Incarnation, delivery: &ReceivedMessage) {
         let Self { wire, actions, .. } = self;
         match wire.judge(delivery) {
-            Worth::Nothing => actions.extend(wire.unproven().map(Action::Log)),
-            Worth::Hint => actions.push_back(Action::Duty(duty::Input::Hinted { incarnation })),
+            Worth::Nothing => actions.extend(wire.unproven().map(DriverAction::Log)),
+            Worth::Hint => actions.push_back(DriverAction::Duty(duty::Input::Hinted { incarnation })),
             worth @ (Worth::Order | Worth::Introduction) => wire.read(delivery, |read| {
                 actions.push_back(match (read, worth) {
-                    (Ok(order), Worth::Introduction) => Action::Duty(duty::Input::Introduced { incarnation, order }),
-                    (Ok(order), _) => Action::Duty(duty::Input::Ordered { incarnation, order }),
-                    (Err(error), _) => Action::Log(Notice::Unreadable(error)),
+                    (Ok(order), Worth::Introduction) => {
+                        DriverAction::Duty(duty::Input::Introduced { incarnation, order })
+                    }
+                    (Ok(order), _) => DriverAction::Duty(duty::Input::Ordered { incarnation, order }),
+                    (Err(error), _) => DriverAction::Log(LogLine::Unreadable(error)),
                 });
             }),
         }
@@ -223,14 +225,14 @@ impl<W: Wire> Driver<W> {
     /// Goes on under a new name, which no executor knows yet.
     fn named(&mut self, incarnation: Incarnation, nonce: String) {
         self.awaits_name = false;
-        self.log(Notice::Renamed { former: self.incarnation, next: incarnation });
+        self.log(LogLine::Renamed { former: self.incarnation, next: incarnation });
         self.incarnation = incarnation;
         self.wire.rename(incarnation, nonce);
-        self.act(Action::Note(incarnation));
-        self.act(Action::Attempt(AttemptAction::Extend { deadline: None }));
+        self.act(DriverAction::Note(incarnation));
+        self.act(DriverAction::Attempt(AttemptAction::Extend { deadline: None }));
         self.tell(duty::Input::NewIncarnation(incarnation));
         if std::mem::take(&mut self.is_open) {
-            self.act(Action::Subscribe(incarnation));
+            self.act(DriverAction::Subscribe(incarnation));
         }
     }
 
@@ -260,15 +262,15 @@ impl<W: Wire> Driver<W> {
             }
             Effect::Beat { heartbeat, sent } => self.beat(now, &heartbeat, sent),
             Effect::Farewell(ended) => self.farewell(now, &ended),
-            Effect::TakeLess { shortage, most } => self.log(Notice::TakesLess { shortage, most }),
-            Effect::TakeAll => self.log(Notice::TakesAll),
+            Effect::TakeLess { shortage, most } => self.log(LogLine::TakesLess { shortage, most }),
+            Effect::TakeAll => self.log(LogLine::TakesAll),
             Effect::Refused(reason) => {
-                self.log(Notice::Refused(reason.clone()));
+                self.log(LogLine::Refused(reason.clone()));
                 self.refused = Some(reason);
             }
             Effect::IncarnationOver(_) => {
                 self.awaits_name = true;
-                self.act(Action::ChooseName);
+                self.act(DriverAction::ChooseName);
             }
             Effect::Keep(kept) => self.kept = Some(kept),
             Effect::GiveUp(attempts) => self.finished = Some(attempts),
@@ -283,8 +285,8 @@ impl<W: Wire> Driver<W> {
     fn beat(&mut self, now: Now, heartbeat: &Heartbeat, sent: Duration) {
         // Without a session that is what is logged.
         let is_answered = self.wire.is_known() || !self.is_open;
-        let unanswered = self.unheard.beats(is_answered, now.boot).map(Notice::Unanswered);
-        self.actions.extend(unanswered.map(Action::Log));
+        let unanswered = self.unheard.beats(is_answered, now.boot).map(LogLine::Unanswered);
+        self.actions.extend(unanswered.map(DriverAction::Log));
         if self.is_open {
             let purpose = Purpose::Heartbeat { incarnation: heartbeat.incarnation, sent };
             self.publish_one(now, WorkerMessage::Heartbeat(heartbeat), purpose);
@@ -307,14 +309,14 @@ impl<W: Wire> Driver<W> {
         let is_congested = self.outbox.is_congested(self.is_congested);
         if is_congested != self.is_congested {
             self.is_congested = is_congested;
-            self.log(Notice::Congested(is_congested));
+            self.log(LogLine::Congested(is_congested));
             self.tell(if is_congested { duty::Input::OutboxFilled } else { duty::Input::OutboxEmptied });
         }
         if let Some(unstoppable) = self.finished.take() {
             let (kept, refused) = (self.kept.take(), self.refused.take());
-            self.act(Action::Exit(Exit { unstoppable, kept, refused }));
+            self.act(DriverAction::Exit(WorkerExit { unstoppable, kept, refused }));
         } else if let Some(kept) = self.kept.take() {
-            self.act(Action::Keep(kept));
+            self.act(DriverAction::Keep(kept));
         }
     }
 
@@ -343,20 +345,20 @@ impl<W: Wire> Driver<W> {
         let id = id.unwrap_or(self.unconfirmed.len() as u64 + 1);
         self.unconfirmed.insert(id, purpose);
         let (message_type, Batch { routing_key, body }) = (batch.message_type(), batch);
-        let mut publication = Publication { id, routing_key, message_type, body, nonce: None, proof: None };
+        let mut publication = OutgoingMessage { id, routing_key, message_type, body, nonce: None, proof: None };
         self.wire.prove(&mut publication);
-        self.act(Action::Publish(publication));
+        self.act(DriverAction::Publish(publication));
     }
 
     fn tell(&mut self, input: duty::Input) {
-        self.act(Action::Duty(input));
+        self.act(DriverAction::Duty(input));
     }
 
-    fn log(&mut self, notice: Notice) {
-        self.act(Action::Log(notice));
+    fn log(&mut self, notice: LogLine) {
+        self.act(DriverAction::Log(notice));
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, action: DriverAction) {
         self.actions.push_back(action);
     }
 }

@@ -38,7 +38,7 @@ use slotline_protocol::{Epoch, Incarnation, Sizes};
 pub use effect::{Effect, Start, Traced};
 use entry::{Cause, Entry, Stage};
 use former::Former;
-pub use input::{Action, Config, Ending, Input, Json, Now, OnDrain, Order, Terms, Told};
+pub use input::{AttemptOutput, Config, Ending, Input, JsonText, Now, OnDrain, Order, ServedAction, Terms};
 pub use pace::NEWS_PER_SECOND;
 pub(crate) use pace::{absorb, replaces};
 pub use phase::{PHASES_MAX, Phase};

@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::duty::{Ending, Json, Start, limit};
+use crate::duty::{Ending, JsonText, Start, limit};
 use crate::report::feed::AttemptFeed;
 use context::Context;
 use error::HandlerError;
@@ -29,7 +29,7 @@ use error::HandlerError;
 /// A handler as the worker keeps it: its result is JSON by then.
 pub(crate) type Handler = Arc<dyn Fn(Context) -> BoxFuture + Send + Sync>;
 
-type BoxFuture = Pin<Box<dyn Future<Output = Result<Json, Failure>> + Send>>;
+type BoxFuture = Pin<Box<dyn Future<Output = Result<JsonText, Failure>> + Send>>;
 
 /// Boxes an async function.
 pub(crate) fn boxed<H, F, R>(handler: H) -> Handler
@@ -44,7 +44,7 @@ where
             let result = attempt.await.map_err(HandlerError::into_failure)?;
             let json = to_raw_value(&result)
                 .map_err(|error| Failure::new("handler_error", format!("the result is no JSON: {error}")))?;
-            limit::result(Json(json.into()))
+            limit::result(JsonText(json.into()))
         })
     })
 }
@@ -99,7 +99,7 @@ pub(crate) fn start(
 
 struct LastWord {
     feed: Option<Arc<AttemptFeed>>,
-    ending: Option<Result<Json, Failure>>,
+    ending: Option<Result<JsonText, Failure>>,
 }
 
 impl Drop for LastWord {

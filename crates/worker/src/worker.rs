@@ -14,7 +14,7 @@ use slotline_protocol::{ActionRef, WorkerName};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-use crate::duty::{Action, Config, OnDrain, Phase, Terms};
+use crate::duty::{Config, OnDrain, Phase, ServedAction, Terms};
 use crate::error::Error;
 use crate::handler::context::Context;
 use crate::handler::error::HandlerError;
@@ -63,7 +63,7 @@ enum Given {
 pub struct Builder {
     name: String,
     capacity: u32,
-    actions: Vec<(String, Action, Given)>,
+    actions: Vec<(String, ServedAction, Given)>,
     env_pass: Vec<String>,
     phases: Vec<(String, Vec<Phase>)>,
     reports: Vec<String>,
@@ -229,7 +229,7 @@ impl Builder {
         R: Serialize,
     {
         let capabilities = owned(HANDLER_CAPABILITIES);
-        let action = Action { capabilities, grace: GRACE, on_drain: OnDrain::default(), phases: Vec::new() };
+        let action = ServedAction { capabilities, grace: GRACE, on_drain: OnDrain::default(), phases: Vec::new() };
         self.actions.push((action_ref.into(), action, Given::Handler(handler::boxed(handler))));
         self
     }
@@ -243,7 +243,7 @@ impl Builder {
         let action_ref = action_ref.into();
         let RunConfig { grace, on_drain, progress, tasks, .. } = config;
         let action =
-            Action { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases: config.phases.clone() };
+            ServedAction { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases: config.phases.clone() };
         self.reports.extend((progress || tasks).then(|| action_ref.clone()));
         self.actions.push((action_ref, action, Given::Command(config)));
         self

@@ -6,7 +6,7 @@ use slotline_protocol::http::Action;
 use slotline_protocol::policy::OnIsolation;
 use slotline_protocol::{ExecutionId, Fence, Status, Timestamp};
 use slotline_scheduler::{Settled, Snapshot};
-use slotline_store::{Accepted, ActionChange, Known};
+use slotline_store::{AcceptedRequest, ActionChange, Known};
 
 use super::{Journal, action_ref};
 use crate::clock::{self, Micros};
@@ -115,7 +115,7 @@ impl Journal {
         self.rows.live.insert(snapshot.id, snapshot);
     }
 
-    fn accept(&mut self, Accepted { snapshot, mut request }: Accepted, stage: &mut Stage) -> Snapshot {
+    fn accept(&mut self, AcceptedRequest { snapshot, mut request }: AcceptedRequest, stage: &mut Stage) -> Snapshot {
         let number = number(&request);
         let is_recovered = request.digest == UNKNOWN_DIGEST;
         // A name is of one execution: one that was taken over from a worker goes without where another has it.

@@ -4,7 +4,7 @@
 
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Progress, Returned, StatusChanged};
-use slotline_worker::driver::{Action, Exit, Input, Notice, Publication};
+use slotline_worker::driver::{DriverAction, Input, LogLine, OutgoingMessage, WorkerExit};
 use slotline_worker::duty::{self, Order};
 
 use super::notes::{describe, note_told, renumber};
@@ -18,50 +18,50 @@ use crate::stage::{Event, Stage};
 use crate::wire::{Purpose, Queue, Route, Up};
 
 impl Worker {
-    pub(super) fn carry_out(&mut self, action: Action, processes: &mut [Process], stage: &mut Stage) {
+    pub(super) fn carry_out(&mut self, action: DriverAction, processes: &mut [Process], stage: &mut Stage) {
         match action {
-            Action::Duty(input) => {
+            DriverAction::Duty(input) => {
                 let input = self.seen(input, stage);
                 self.report(input, stage);
             }
-            Action::KeepTo(sizes) => {
+            DriverAction::KeepTo(sizes) => {
                 if let Some(memory) = &mut self.memory {
                     memory.book.keep_to(sizes);
                 }
             }
-            Action::Attempt(attempt) => {
+            DriverAction::Attempt(attempt) => {
                 if let Some(memory) = &mut self.memory {
                     memory.attempts.push_back(attempt);
                 }
             }
-            Action::Publish(publication) => self.publish(publication, stage),
-            Action::Ack => {
+            DriverAction::Publish(publication) => self.publish(publication, stage),
+            DriverAction::Ack => {
                 let unacked = self.memory.as_mut().and_then(|memory| memory.unacked.take());
                 if let (Link::Open(session, _), Some((queue, tag))) = (self.link, unacked) {
                     stage.send(session, Up::Ack { queue, tag });
                 }
             }
-            Action::ChooseName => {
+            DriverAction::ChooseName => {
                 if let Some(memory) = &mut self.memory {
                     memory.owed.clear();
                 }
                 let (incarnation, nonce) = (self.next_name(), codec::nonce(stage));
                 self.handle(Input::Named { incarnation, nonce }, stage);
             }
-            Action::Note(incarnation) => self.note_in_lock(incarnation),
-            Action::Subscribe(next) => {
+            DriverAction::Note(incarnation) => self.note_in_lock(incarnation),
+            DriverAction::Subscribe(next) => {
                 if let Link::Open(session, former) = self.link {
                     self.link = Link::Subscribing(session);
                     stage.send(session, Up::Serve { incarnation: next, former: Some(former) });
                 }
             }
-            Action::Keep(kept) => self.keep(kept),
-            Action::Log(notice) => {
+            DriverAction::Keep(kept) => self.keep(kept),
+            DriverAction::Log(notice) => {
                 // A liar has no proof, and a message without proof is not read.
-                assert!(!matches!(notice, Notice::Unreadable(_)), "an order can't be read: {notice:?}");
+                assert!(!matches!(notice, LogLine::Unreadable(_)), "an order can't be read: {notice:?}");
                 stage.trace(|| format!("worker {}: {notice:?}", self.index));
             }
-            Action::Exit(exit) => self.exit(exit, processes, stage),
+            DriverAction::Exit(exit) => self.exit(exit, processes, stage),
         }
     }
 
@@ -81,7 +81,7 @@ impl Worker {
         input
     }
 
-    fn publish(&mut self, publication: Publication, stage: &mut Stage) {
+    fn publish(&mut self, publication: OutgoingMessage, stage: &mut Stage) {
         let Some(memory) = &mut self.memory else { return };
         let id = publication.id;
         let Link::Open(session, _) = self.link else { return memory.unsent.push(id) };
@@ -115,8 +115,8 @@ impl Worker {
         }
     }
 
-    fn exit(&mut self, exit: Exit, processes: &mut [Process], stage: &mut Stage) {
-        let Exit { unstoppable, kept, refused } = exit;
+    fn exit(&mut self, exit: WorkerExit, processes: &mut [Process], stage: &mut Stage) {
+        let WorkerExit { unstoppable, kept, refused } = exit;
         assert_eq!(refused, None, "nothing refuses a worker here");
         if let Some(kept) = kept {
             self.keep(kept);

@@ -2,7 +2,7 @@
 
 use slotline_protocol::message::{Failure, Report};
 use slotline_worker::driver::AttemptAction;
-use slotline_worker::duty::{Ending, Input, Now, Shortage, Told};
+use slotline_worker::duty::{AttemptOutput, Ending, Input, Now, Shortage};
 
 use super::{Memory, Worker};
 use crate::process::Process;
@@ -23,7 +23,7 @@ impl Worker {
                     message: (!numbers).then(|| "it goes on".to_owned()),
                     ..Report::default()
                 };
-                Input::Reported { key, event: Told::Progress(report) }
+                Input::Reported { key, event: AttemptOutput::Progress(report) }
             }
             News::Unstarted => Input::Unstarted { key, shortage: Shortage::Processes },
             News::Ended { succeeded } => {

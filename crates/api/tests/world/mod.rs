@@ -25,7 +25,7 @@ use slotline_protocol::lines::{Holder, InLine, LinePage};
 use slotline_protocol::message::Reply;
 use slotline_protocol::{ActionId, ActionRef, By, Detail, ExecutionId, Fence, Policy, Status, Timestamp};
 use slotline_scheduler::{Counters, Snapshot};
-use slotline_store::{Accepted, ActionChange, Audit, Batch, Store};
+use slotline_store::{AcceptedRequest, ActionChange, Audit, Batch, Store};
 use tower::ServiceExt;
 
 pub(crate) struct World {
@@ -158,7 +158,7 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
                 ActionChange::Put(action(1, "demo.echo", Policy::default())),
                 ActionChange::Put(action(2, "demo.other", Policy::default())),
             ],
-            accepted: vec![Accepted { snapshot, request: request.into() }],
+            accepted: vec![AcceptedRequest { snapshot, request: request.into() }],
             audit: audit(now),
             ..Batch::default()
         })

@@ -9,7 +9,7 @@ use super::item::{Arrival, Item};
 use super::lookout::News;
 use super::rivals::{RefusedWorker, Sign};
 use super::{Leader, LeaderAction, STRANGERS_MAX};
-use crate::record::{End, Said, Word};
+use crate::record::{AttemptEvent, AttemptEventKind, End};
 
 impl<P> Leader<P> {
     pub(super) fn apply(&mut self, input: Input, now: Timestamp) {
@@ -94,7 +94,7 @@ impl<P> Leader<P> {
     fn take(&mut self, item: Item, now: Timestamp) {
         match item {
             Item::Input(input) => self.apply(input, now),
-            Item::Said(word) => self.hear(word, now),
+            Item::Event(word) => self.hear(word, now),
             Item::Ended(end, input) => {
                 let of = match &input {
                     Input::Completed { incarnation, .. } | Input::Returned { incarnation, .. } => Some(*incarnation),
@@ -137,7 +137,7 @@ impl<P> Leader<P> {
     }
 
     /// Takes what a worker reports of an attempt.
-    fn hear(&mut self, word: Word, now: Timestamp) {
+    fn hear(&mut self, word: AttemptEvent, now: Timestamp) {
         let ahead = self.scheduler.fence_ahead(word.key);
         let teller = match ahead {
             Some(fence) => self.scheduler.holder_of(word.key, fence),
@@ -147,7 +147,7 @@ impl<P> Leader<P> {
             return self.refuse("a word on another worker's attempt", 1);
         }
         if let Some(fence) = ahead {
-            let (key, started_at, has_started) = (word.key, word.at, matches!(word.said, Said::Started));
+            let (key, started_at, has_started) = (word.key, word.at, matches!(word.said, AttemptEventKind::Started));
             self.record.heard_early(word);
             if has_started {
                 self.apply(Input::Started { key, fence, started_at }, now);

@@ -9,7 +9,7 @@ use slotline_store::{Batch, Culprit, CulpritPart};
 use super::after_commit::{AfterCommit, Deferred, Events};
 use super::ask::{Answered, Asker, LeaderAnswer};
 use super::change::refused_policy;
-use super::heard::{Heard, ranges_heard};
+use super::heard::{SubscribedKeys, ranges_heard};
 use super::letters::{Mail, Purpose};
 use super::outbox::pack;
 use super::{Commit, Handled, LAZY, Leader, LeaderAction};
@@ -17,7 +17,7 @@ use super::{Commit, Handled, LAZY, Leader, LeaderAction};
 impl<P> Leader<P> {
     /// Ends a turn: hands what has gathered to a commit, if something is due: at once if none is under way, behind that
     /// one if it is much. `heard`: which events the public may subscribe to.
-    pub fn cut(&mut self, heard: Heard, now: Timestamp) {
+    pub fn cut(&mut self, heard: SubscribedKeys, now: Timestamp) {
         let lazily_due = self.lazy_since.is_some_and(|since| since + LAZY <= now);
         let has_room = match self.under_way.len() {
             0 => true,

@@ -55,9 +55,9 @@ impl EventKey {
 
 /// Routing keys that have a subscriber, or may have one: each is a bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard(u8);
+pub struct SubscribedKeys(u8);
 
-impl Heard {
+impl SubscribedKeys {
     pub(crate) fn of(keys: impl Iterator<Item = EventKey>) -> Self {
         Self(keys.fold(0, |bits, key| bits | 1 << key as u8))
     }
@@ -69,7 +69,7 @@ impl Heard {
 }
 
 /// Which of `told` the journal has to note with the batch that is being cut.
-pub(crate) fn ranges_heard(told: &[Arc<Event>], heard: Heard) -> Vec<EventRange> {
+pub(crate) fn ranges_heard(told: &[Arc<Event>], heard: SubscribedKeys) -> Vec<EventRange> {
     ranges(told.iter().filter(|event| heard.takes(event)))
 }
 

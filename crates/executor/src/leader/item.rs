@@ -7,7 +7,7 @@ use slotline_scheduler::{Input, Outcome, ProbedQueue};
 
 use super::ask::Question;
 use super::request::BYTES_PER_WEIGHT;
-use crate::record::{End, Said, Word};
+use crate::record::{AttemptEvent, AttemptEventKind, End};
 
 /// The content of deliveries of one of the leader's queues, read before it reaches the loop.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum Item {
     /// For the scheduler alone.
     Input(Input),
     /// For the record, which passes on to the scheduler what it needs of it.
-    Said(Word),
+    Event(AttemptEvent),
     /// For both: the end of an attempt.
     Ended(End, Input),
     /// The farewell of an incarnation, by itself or by a later one of its worker.
@@ -95,7 +95,7 @@ impl Item {
 
     /// `by` is the proven sender.
     pub fn progress(word: Progress, by: Incarnation) -> Self {
-        Self::Said(progress(word, by))
+        Self::Event(progress(word, by))
     }
 }
 
@@ -163,22 +163,22 @@ fn running(changed: &StatusChanged, by: Incarnation, items: &mut Vec<Item>) {
         return;
     }
     let key = changed.key();
-    let word = |said| Item::Said(Word { key, by, sequence: changed.sequence, at: changed.changed_at, said });
-    items.push(word(Said::Running));
+    let word = |said| Item::Event(AttemptEvent { key, by, sequence: changed.sequence, at: changed.changed_at, said });
+    items.push(word(AttemptEventKind::Running));
     if changed.sequence.is_none() {
         // A worker that does not number its events sends nothing else about the start.
-        items.push(word(Said::Started));
+        items.push(word(AttemptEventKind::Started));
     }
 }
 
-fn progress(progress: Progress, by: Incarnation) -> Word {
+fn progress(progress: Progress, by: Incarnation) -> AttemptEvent {
     let key = progress.key();
     let said = match progress.event {
-        Event::Started {} => Said::Started,
-        Event::Progress(report) => Said::Progress(report),
-        Event::Log { stream, lines } => Said::Log { stream, lines },
-        Event::Finished { .. } => Said::Finished,
-        Event::Gap { count, reason } => Said::Gap { count, reason },
+        Event::Started {} => AttemptEventKind::Started,
+        Event::Progress(report) => AttemptEventKind::Progress(report),
+        Event::Log { stream, lines } => AttemptEventKind::Log { stream, lines },
+        Event::Finished { .. } => AttemptEventKind::Finished,
+        Event::Gap { count, reason } => AttemptEventKind::Gap { count, reason },
     };
-    Word { key, by, sequence: Some(progress.sequence), at: progress.timestamp, said }
+    AttemptEvent { key, by, sequence: Some(progress.sequence), at: progress.timestamp, said }
 }

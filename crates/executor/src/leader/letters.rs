@@ -9,7 +9,7 @@ use slotline_scheduler::{Departed, Order, Sent, Settled};
 use slotline_store::Request;
 
 use super::request::{Asked, BYTES_PER_WEIGHT, PutAside, Rejection, Turned};
-use crate::record::Missing;
+use crate::record::MissingEvents;
 
 /// What leaves the process after the commit.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ pub struct Letters {
     /// No worker goes by a longer lease of an earlier leader any more.
     pub terms_are_known: bool,
     /// Events to be asked for again, each with the number of the order.
-    pub missing: Vec<(u64, Missing)>,
+    pub missing: Vec<(u64, MissingEvents)>,
     /// Workers that are greeted since another one has their name; after all that has a lower number.
     pub namesakes: Vec<(Incarnation, u64)>,
     /// Workers that are refused, and why.

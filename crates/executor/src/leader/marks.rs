@@ -7,7 +7,7 @@ use slotline_store::Rewind;
 
 use super::mark::hand::EVERY;
 use super::mark::{Mark, Marks, Unmarked, Witness};
-use super::office::Verdict;
+use super::office::StandDown;
 use super::{Leader, LeaderAction};
 
 /// The most workers and executions that a sentence names.
@@ -128,13 +128,13 @@ impl<P> Leader<P> {
     }
 
     /// Whether the term is over because of what is known of the journal by now.
-    pub fn verdict(&self) -> Option<Verdict> {
+    pub fn verdict(&self) -> Option<StandDown> {
         if let Some((reason, above)) = &self.evidence {
-            return Some(Verdict::Doubted { reason: reason.clone(), above: *above });
+            return Some(StandDown::Doubted { reason: reason.clone(), above: *above });
         }
         self.office.doubt.as_ref()?;
         let is_quiet = self.under_way.is_empty() && !self.is_urgent;
-        (is_quiet && self.scheduler.in_doubt()?.is_over).then_some(Verdict::Settled)
+        (is_quiet && self.scheduler.in_doubt()?.is_over).then_some(StandDown::Settled)
     }
 
     /// For people: why nothing is granted, until when at the soonest, and what is waited for.

@@ -36,7 +36,7 @@ pub struct Office {
 
 /// Why a leader ends its term by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StandDown {
     /// The journal is older than something shows: the next leader finds out, above this epoch.
     Doubted { reason: String, above: Epoch },
     /// Everything that the journal may have forgotten is known: the next leader goes on.

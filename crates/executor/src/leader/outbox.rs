@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 use slotline_protocol::message::{AttemptKey, Failure, Reply};
 use slotline_protocol::record::Event;
 use slotline_protocol::{ActionId, ExecutionId, Incarnation, Reason, RequestName, Timestamp};
-use slotline_scheduler::{Bugs, Effects, IllegalMove, Order, Recovered, Scheduler, Snapshot, Token, Unacceptable};
+use slotline_scheduler::{
+    AdoptedExecution, Bugs, Effects, IllegalMove, Order, RequestToken, Scheduler, Snapshot, Unacceptable,
+};
 use slotline_store::{self as store, Batch, Request};
 
 use super::ask::{Answered, Asker};
@@ -16,7 +18,7 @@ use super::bodies::Bodies;
 use super::letters::Letters;
 use super::request::{Asked, PutAside, Rejection, Turned, UNKNOWN_DIGEST};
 use super::rivals::Rivals;
-use crate::record::{Missing, Out, Record};
+use crate::record::{MissingEvents, Out, Record};
 
 /// The source of an execution that only its worker knew.
 const RECOVERED_SOURCE: &str = "slotline/recovered";
@@ -25,7 +27,7 @@ const RECOVERED_SOURCE: &str = "slotline/recovered";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pending {
     /// Requests given to the scheduler, by token.
-    pub(crate) requests: BTreeMap<Token, Asked>,
+    pub(crate) requests: BTreeMap<RequestToken, Asked>,
     pub(crate) actions: Vec<store::ActionChange>,
     /// What was changed, by which actor, and why.
     pub(crate) audit: Vec<store::Audit>,
@@ -92,7 +94,12 @@ pub(crate) fn pack(
 
 /// The letters that need no look at what is committed with them. Those that are numbered here leave after the scheduler's
 /// own orders.
-fn letters(scheduler: &mut Scheduler, effects: &mut Effects, pending: &mut Pending, missing: Vec<Missing>) -> Letters {
+fn letters(
+    scheduler: &mut Scheduler,
+    effects: &mut Effects,
+    pending: &mut Pending,
+    missing: Vec<MissingEvents>,
+) -> Letters {
     let strangers = std::mem::take(&mut pending.strangers).into_iter();
     let introductions = strangers.map(|(incarnation, nonce)| (incarnation, nonce, scheduler.number_order())).collect();
     let missing = missing.into_iter().map(|missing| (scheduler.number_order(), missing)).collect();
@@ -141,7 +148,7 @@ impl Packer<'_> {
             let Some(snapshot) = self.snapshot(accepted.id, asked.key.clone()) else { continue };
             self.totals.entry(snapshot.action).or_default().0 += 1;
             let is_granted = snapshot.lease.is_some();
-            self.batch.accepted.push(store::Accepted { snapshot, request: request.clone() });
+            self.batch.accepted.push(store::AcceptedRequest { snapshot, request: request.clone() });
             if request.reply_to.is_some() {
                 match request.reply {
                     Reply::Accepted => self.letters.accepted.push((asked, accepted.id, accepted.position)),
@@ -163,7 +170,7 @@ impl Packer<'_> {
     fn pack_recovered(&mut self) {
         let recovered = self.effects.missing.take().unwrap_or_default().recovered;
         self.letters.brings_message_ids = recovered.iter().any(|recovered| recovered.shown.message_id.is_some());
-        for Recovered { action, shown, .. } in recovered {
+        for AdoptedExecution { action, shown, .. } in recovered {
             let Some(snapshot) = self.snapshot(shown.execution_id, shown.concurrency_key.clone()) else { continue };
             self.totals.entry(action).or_default().0 += 1;
             let request = Request {
@@ -179,7 +186,7 @@ impl Packer<'_> {
                 reply_to: None,
                 reply: Reply::Accepted,
             };
-            self.batch.accepted.push(store::Accepted { snapshot, request: Arc::new(request) });
+            self.batch.accepted.push(store::AcceptedRequest { snapshot, request: Arc::new(request) });
         }
     }
 

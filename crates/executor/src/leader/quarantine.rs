@@ -19,7 +19,7 @@ use slotline_scheduler::Input;
 use slotline_store::{ActionChange, Batch, Culprit, CulpritPart, Request};
 
 use super::item::Item;
-use crate::record::Said;
+use crate::record::AttemptEventKind;
 
 /// How long a culprit is remembered. What comes again comes within a second or two of the next leader.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
@@ -114,12 +114,12 @@ impl Quarantine {
             return item;
         }
         match item {
-            Item::Said(mut word) => {
+            Item::Event(mut word) => {
                 let content = of_said(word.key, &word.said);
                 if content.is_some_and(|content| self.find(|| content, now).is_some()) {
-                    word.said = Said::Gap { count: 1, reason: GapReason::Refused };
+                    word.said = AttemptEventKind::Gap { count: 1, reason: GapReason::Refused };
                 }
-                Item::Said(word)
+                Item::Event(word)
             }
             Item::Ended(mut end, input) => {
                 let Some(words) = self.find(|| Content::Ending(end.key), now) else { return Item::Ended(end, input) };
@@ -179,7 +179,7 @@ fn contents(batch: &Batch, grants: &BTreeMap<(ExecutionId, u64), u32>, part: Cul
         }
         CulpritPart::Request(id) => {
             let accepted = batch.accepted.iter().filter(|accepted| accepted.snapshot.id == id);
-            let request = |it: &slotline_store::Accepted| of_request(it.snapshot.key.as_deref(), &it.request);
+            let request = |it: &slotline_store::AcceptedRequest| of_request(it.snapshot.key.as_deref(), &it.request);
             accepted.map(|accepted| Content::Request(request(accepted))).collect()
         }
         CulpritPart::Ending(id, attempt) => vec![Content::Ending((id, attempt))],
@@ -202,11 +202,14 @@ fn of_event(key: AttemptKey, what: &What) -> Option<Content> {
     }
 }
 
-fn of_said(key: AttemptKey, said: &Said) -> Option<Content> {
+fn of_said(key: AttemptKey, said: &AttemptEventKind) -> Option<Content> {
     match said {
-        Said::Progress(report) => Some(of_progress(key, report)),
-        Said::Log { stream, lines } => Some(of_log(key, *stream, lines)),
-        Said::Running | Said::Started | Said::Gap { .. } | Said::Finished => None,
+        AttemptEventKind::Progress(report) => Some(of_progress(key, report)),
+        AttemptEventKind::Log { stream, lines } => Some(of_log(key, *stream, lines)),
+        AttemptEventKind::Running
+        | AttemptEventKind::Started
+        | AttemptEventKind::Gap { .. }
+        | AttemptEventKind::Finished => None,
     }
 }
 
@@ -232,18 +235,18 @@ mod tests {
     use slotline_protocol::Incarnation;
 
     use super::*;
-    use crate::record::Word;
+    use crate::record::AttemptEvent;
 
     const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
-    fn word(message: &str) -> Word {
+    fn word(message: &str) -> AttemptEvent {
         let report = Report { message: Some(message.to_owned()), ..Report::default() };
         let (key, by, at) = ((ExecutionId(1), 1), Incarnation(uuid::Uuid::nil()), Timestamp::from_micros(0));
-        Word { key, by, sequence: Some(4), at, said: Said::Progress(report) }
+        AttemptEvent { key, by, sequence: Some(4), at, said: AttemptEventKind::Progress(report) }
     }
 
-    fn event(word: &Word) -> std::sync::Arc<Event> {
-        let Said::Progress(report) = &word.said else { unreachable!("made above") };
+    fn event(word: &AttemptEvent) -> std::sync::Arc<Event> {
+        let AttemptEventKind::Progress(report) = &word.said else { unreachable!("made above") };
         std::sync::Arc::new(Event {
             execution_id: word.key.0,
             action_ref: ActionRef::new("demo.echo").expect("a name"),
@@ -261,8 +264,11 @@ mod tests {
         let culprit = Culprit { part: CulpritPart::Event(ExecutionId(1), 9), words: "no".to_owned() };
         quarantine.put(&batch, &BTreeMap::new(), std::slice::from_ref(&culprit), NOW);
         let is_gap = |quarantine: &Quarantine, message| {
-            let item = quarantine.cleanse(Item::Said(word(message)), NOW);
-            matches!(item, Item::Said(Word { said: Said::Gap { count: 1, reason: GapReason::Refused }, .. }))
+            let item = quarantine.cleanse(Item::Event(word(message)), NOW);
+            matches!(
+                item,
+                Item::Event(AttemptEvent { said: AttemptEventKind::Gap { count: 1, reason: GapReason::Refused }, .. })
+            )
         };
         assert!(is_gap(&quarantine, "bad"));
         assert!(!is_gap(&quarantine, "good"));
@@ -273,13 +279,17 @@ mod tests {
     #[test]
     fn an_event_is_known_by_its_grant_whatever_its_attempt_counts_as() {
         let mut quarantine = Quarantine::default();
-        let granted = Word { key: (ExecutionId(1), 3), ..word("bad") };
+        let granted = AttemptEvent { key: (ExecutionId(1), 3), ..word("bad") };
         // The two grants before came to no attempt, so people count this one as the first.
         let batch = Batch { events: vec![event(&word("bad"))], ..Batch::default() };
         let culprit = Culprit { part: CulpritPart::Event(ExecutionId(1), 9), words: "no".to_owned() };
         quarantine.put(&batch, &BTreeMap::from([((ExecutionId(1), 9), 3)]), &[culprit], NOW);
-        let is_gap =
-            |word| matches!(quarantine.cleanse(Item::Said(word), NOW), Item::Said(Word { said: Said::Gap { .. }, .. }));
+        let is_gap = |word| {
+            matches!(
+                quarantine.cleanse(Item::Event(word), NOW),
+                Item::Event(AttemptEvent { said: AttemptEventKind::Gap { .. }, .. })
+            )
+        };
         assert!(is_gap(granted));
         assert!(!is_gap(word("bad")), "that is another grant's");
     }

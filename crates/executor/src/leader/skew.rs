@@ -71,7 +71,7 @@ impl Skews {
                 *items = dated;
             }
             Item::Input(_) | Item::Stranger { .. } => {}
-            Item::Said(word) => word.at = self.in_our_time(word.key, word.at, scheduler, now),
+            Item::Event(word) => word.at = self.in_our_time(word.key, word.at, scheduler, now),
             Item::Ended(end, input) => {
                 let ours = |at| self.in_our_time(end.key, at, scheduler, now);
                 if let Input::Completed { outcome, .. } = input {

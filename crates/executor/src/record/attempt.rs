@@ -6,7 +6,7 @@ use slotline_protocol::message::GapReason;
 use slotline_protocol::{ActionRef, ExecutionId, Fence, Incarnation, Timestamp, WorkerName};
 use slotline_scheduler::Lease;
 
-use super::word::{ASKS_MAX, EARLY_MAX, End, Missing, Said};
+use super::word::{ASKS_MAX, AttemptEventKind, EARLY_MAX, End, MissingEvents};
 
 /// An attempt that is out, or whose last events are awaited.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Attempt {
     /// The number of the last event taken.
     pub(super) sequence: u64,
     /// Events that came before one that must be taken first.
-    early: BTreeMap<u64, (Timestamp, Said)>,
+    early: BTreeMap<u64, (Timestamp, AttemptEventKind)>,
     /// How it ended, by its worker's report.
     pub(super) end: Option<End>,
     /// Whether it is known to have begun.
@@ -47,14 +47,14 @@ impl Attempt {
     }
 
     /// Keeps an event until its turn. An event that was taken before, or has no room, is dropped.
-    pub(super) fn keep(&mut self, sequence: u64, at: Timestamp, said: Said) {
+    pub(super) fn keep(&mut self, sequence: u64, at: Timestamp, said: AttemptEventKind) {
         if sequence > self.sequence && (sequence - self.sequence == 1 || self.early.len() < EARLY_MAX) {
             self.early.entry(sequence).or_insert((at, said));
         }
     }
 
     /// The next event whose turn has come.
-    pub(super) fn next(&mut self) -> Option<(Timestamp, Said)> {
+    pub(super) fn next(&mut self) -> Option<(Timestamp, AttemptEventKind)> {
         let entry = self.early.first_entry()?;
         if *entry.key() - self.sequence > 1 {
             return None;
@@ -62,7 +62,7 @@ impl Attempt {
         let (at, said) = entry.remove();
         let told = match &said {
             // The gap stands for all of them.
-            Said::Gap { count, reason: GapReason::Lost } => (*count).max(1),
+            AttemptEventKind::Gap { count, reason: GapReason::Lost } => (*count).max(1),
             _ => 1,
         };
         // A number from a stranger must not wrap around.
@@ -91,7 +91,7 @@ impl Attempt {
     }
 
     /// What its worker is to be asked for now; `None` if it was asked often enough.
-    pub(super) fn ask(&mut self, id: ExecutionId, action_ref: &ActionRef) -> Option<Missing> {
+    pub(super) fn ask(&mut self, id: ExecutionId, action_ref: &ActionRef) -> Option<MissingEvents> {
         let (first, _) = self.hole()?;
         let last = self.last_known();
         let (times, up_to) = self.asked;
@@ -99,7 +99,7 @@ impl Attempt {
             return None;
         }
         self.asked = if times >= ASKS_MAX { (1, last) } else { (times + 1, last) };
-        Some(Missing { last: Some(last), ..self.rest(id, action_ref) })
+        Some(MissingEvents { last: Some(last), ..self.rest(id, action_ref) })
     }
 
     /// The next hole whose resends came to nothing.
@@ -109,18 +109,22 @@ impl Attempt {
     }
 
     /// All that follows the last event taken.
-    pub(super) fn rest(&self, id: ExecutionId, action_ref: &ActionRef) -> Missing {
+    pub(super) fn rest(&self, id: ExecutionId, action_ref: &ActionRef) -> MissingEvents {
         let (incarnation, key, first) = (self.incarnation, (id, self.number), self.sequence.saturating_add(1));
-        Missing { incarnation, key, action_ref: action_ref.clone(), first, last: None }
+        MissingEvents { incarnation, key, action_ref: action_ref.clone(), first, last: None }
     }
 
     /// Infers events that need not arrive: an attempt without reports has only events that its completion has as well.
     pub(super) fn infer(&mut self) {
         let Some(end) = &self.end else { return };
         let (at, started_at) = (end.at, end.started_at.unwrap_or(end.at));
-        let skeleton: &[(Timestamp, Said)] = match (end.last_sequence, end.started_at) {
-            (3, Some(_)) => &[(started_at, Said::Running), (started_at, Said::Started), (at, Said::Finished)],
-            (1, None) => &[(at, Said::Finished)],
+        let skeleton: &[(Timestamp, AttemptEventKind)] = match (end.last_sequence, end.started_at) {
+            (3, Some(_)) => &[
+                (started_at, AttemptEventKind::Running),
+                (started_at, AttemptEventKind::Started),
+                (at, AttemptEventKind::Finished),
+            ],
+            (1, None) => &[(at, AttemptEventKind::Finished)],
             _ => return,
         };
         for (sequence, (at, said)) in (1..).zip(skeleton) {

@@ -16,7 +16,7 @@ use slotline_store::RECENT_MAX;
 
 use super::attempt::Attempt;
 use super::plain::is_told_by_the_row;
-use super::word::{ASK_AFTER, ASK_AGAIN, End, Missing, Out, Said, Word, tell};
+use super::word::{ASK_AFTER, ASK_AGAIN, AttemptEvent, AttemptEventKind, End, MissingEvents, Out, tell};
 
 #[derive(Clone, Debug)]
 pub(super) struct Tale {
@@ -108,7 +108,7 @@ impl Tale {
     }
 
     /// The events that its worker has beyond the last one taken.
-    pub(super) fn rest(&self) -> Option<Missing> {
+    pub(super) fn rest(&self) -> Option<MissingEvents> {
         self.attempt.as_ref().map(|attempt| attempt.rest(self.id, &self.action_ref))
     }
 
@@ -193,7 +193,7 @@ impl Tale {
     }
 
     /// Takes a worker's report of an attempt. Returns the scheduler's input that follows from it.
-    pub(super) fn heard(&mut self, word: Word, now: Timestamp, out: &mut Out) -> Option<Input> {
+    pub(super) fn heard(&mut self, word: AttemptEvent, now: Timestamp, out: &mut Out) -> Option<Input> {
         let attempt = self.attempt.as_mut()?;
         if attempt.number != word.key.1 {
             self.has_skipped |= word.key.1 > attempt.number;
@@ -313,28 +313,28 @@ impl Tale {
         input
     }
 
-    fn take(&mut self, at: Timestamp, said: Said, out: &mut Out) -> Option<Input> {
+    fn take(&mut self, at: Timestamp, said: AttemptEventKind, out: &mut Out) -> Option<Input> {
         let attempt = self.attempt.as_mut()?;
         let (key, fence, number) = ((self.id, attempt.number), attempt.fence, attempt.counts_as);
         match said {
-            Said::Running if self.status == Status::Scheduled => {
+            AttemptEventKind::Running if self.status == Status::Scheduled => {
                 let worker = Some(attempt.worker.clone());
                 self.status = Status::Running;
                 self.push(What::Status { previous: Status::Scheduled, new: Status::Running, worker }, number, at, out);
             }
             // An attempt that is being cancelled stays `cancelling`.
-            Said::Running => {}
-            Said::Started => {
+            AttemptEventKind::Running => {}
+            AttemptEventKind::Started => {
                 if !std::mem::replace(&mut attempt.has_started, true) {
                     self.push(What::Started, number, at, out);
                     return Some(Input::Started { key, fence, started_at: at });
                 }
             }
-            Said::Progress(report) => self.push(What::Progress(report), number, at, out),
-            Said::Log { stream, lines } => self.push(What::Log { stream, lines }, number, at, out),
-            Said::Gap { count, reason } => self.push(What::Gap { count, reason }, number, at, out),
+            AttemptEventKind::Progress(report) => self.push(What::Progress(report), number, at, out),
+            AttemptEventKind::Log { stream, lines } => self.push(What::Log { stream, lines }, number, at, out),
+            AttemptEventKind::Gap { count, reason } => self.push(What::Gap { count, reason }, number, at, out),
             // Recorded with the outcome, which its completion brings.
-            Said::Finished => {}
+            AttemptEventKind::Finished => {}
         }
         None
     }

@@ -20,18 +20,18 @@ pub(super) const EARLY_MAX: usize = 1000;
 
 /// A worker's report of an attempt while it is out.
 #[derive(Clone, Debug)]
-pub struct Word {
+pub struct AttemptEvent {
     pub key: AttemptKey,
     /// The incarnation that is proven to have sent it.
     pub by: Incarnation,
     /// `None` from a worker that does not number its events.
     pub sequence: Option<u64>,
     pub at: Timestamp,
-    pub said: Said,
+    pub said: AttemptEventKind,
 }
 
 #[derive(Clone, Debug)]
-pub enum Said {
+pub enum AttemptEventKind {
     Running,
     Started,
     Progress(Report),
@@ -57,7 +57,7 @@ pub struct End {
 
 /// Events that did not arrive, and the incarnation that may still have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingEvents {
     pub incarnation: Incarnation,
     pub key: AttemptKey,
     pub action_ref: ActionRef,
@@ -74,7 +74,7 @@ pub(crate) struct Out {
     pub(crate) stories: BTreeMap<ExecutionId, Story>,
     /// For subscribers, once it is committed; in order.
     pub(crate) told: Vec<Arc<Event>>,
-    pub(crate) missing: Vec<Missing>,
+    pub(crate) missing: Vec<MissingEvents>,
     /// Errors of settled executions, with the newest reports at their end.
     pub(crate) errors: BTreeMap<ExecutionId, Failure>,
     /// The same of attempts that did not settle their execution.

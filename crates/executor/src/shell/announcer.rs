@@ -29,7 +29,7 @@ use tokio::task::AbortHandle;
 use super::errands::Fate;
 use super::seeking::Current;
 use crate::config::Public;
-use crate::leader::heard::{Heard, ranges};
+use crate::leader::heard::{SubscribedKeys, ranges};
 use shared::{EVENTS_MAX, ROOM, Shared};
 use task::{Batch, Content, Task};
 use writer::Writer;
@@ -68,7 +68,7 @@ impl Announcer {
     }
 
     /// The keys that have a subscriber, or may have one.
-    pub(crate) fn heard(&self) -> Heard {
+    pub(crate) fn heard(&self) -> SubscribedKeys {
         self.shared.heard()
     }
 

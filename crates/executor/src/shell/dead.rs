@@ -12,7 +12,7 @@ use slotline_api::control::ControlError;
 use slotline_broker::{Consumer, Delivery, Properties, Publication, Session, topology};
 use slotline_protocol::audit::Changed;
 use slotline_protocol::{By, Timestamp, chain};
-use slotline_store::{DeadBounds, DeadLetter, Store};
+use slotline_store::{DeadBounds, Store, StoredLetter};
 use uuid::Uuid;
 
 use super::clock::Clock;
@@ -73,13 +73,13 @@ pub(crate) async fn keep(mut consumer: Consumer, store: Store, clock: Clock) {
     }
 }
 
-fn letter(delivery: Delivery, now: Timestamp) -> DeadLetter {
+fn letter(delivery: Delivery, now: Timestamp) -> StoredLetter {
     let Delivery { routing_key, body, properties, .. } = delivery;
     let header = |name: &str| properties.headers.get(name).map(|value| clip(value));
     // Only the executor names letters; what the broker put aside has no name yet.
     let id = header(DEAD_ID_HEADER).and_then(|id| Uuid::parse_str(&id).ok()).unwrap_or_else(Uuid::now_v7);
     let reason = header(REASON_HEADER).or_else(|| header(BY_BROKER_HEADER));
-    DeadLetter {
+    StoredLetter {
         id: id.to_string(),
         dead_at: put_aside_at(id).unwrap_or(now),
         reason: reason.unwrap_or_else(|| "unknown".to_owned()),

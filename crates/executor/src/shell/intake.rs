@@ -26,7 +26,7 @@ use super::registry::Registry;
 use crate::leader::request::{Checked, Member, Target};
 use examiner::examine;
 use member::member;
-use probation::{Probation, Verdict};
+use probation::{Probation, Trial};
 use reading::Reading;
 
 /// Deliveries that are taken at once.
@@ -130,12 +130,12 @@ impl Intake {
             }
         };
         match verdict {
-            Verdict::ReadAlone(digest) => {
+            Trial::ReadAlone(digest) => {
                 let reading = Some(Reading::begin(suspect, self.sizes));
                 self.pass_on(reading, std::iter::empty(), checked).await
                     && self.probation.end(digest, tag, &mut self.acked).await
             }
-            Verdict::PutAside { readings } => {
+            Trial::PutAside { readings } => {
                 let detail = format!("{readings} processes in a row ended while they read it; it was not read again");
                 let reading = Some(Reading::refuse(suspect, Reason::Poisoned, detail));
                 self.pass_on(reading, std::iter::empty(), checked).await

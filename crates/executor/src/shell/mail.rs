@@ -29,7 +29,7 @@ use crate::leader::actions::Registered;
 use crate::leader::ask::{Answered, CALL, NEWS, VIEW};
 use crate::leader::letters::{Letters, Mail, Purpose};
 use crate::leader::request::{Asked, Came, PutAside, Rejection, Turned};
-use crate::record::Missing;
+use crate::record::MissingEvents;
 
 /// The most characters of the detail header.
 const DETAIL_CHARS_MAX: usize = 500;
@@ -134,7 +134,7 @@ impl Postman {
     }
 
     /// Asks workers for events again. Whoever is not there any more can't answer, which the record finds out in time.
-    fn resends(&self, mail: &mut Mail, missing: &[(u64, Missing)], now: Timestamp) {
+    fn resends(&self, mail: &mut Mail, missing: &[(u64, MissingEvents)], now: Timestamp) {
         let (mut by_worker, most) = (BTreeMap::<Incarnation, Bodies>::new(), self.sizes.message());
         for (n, missing) in missing {
             let payload = Resend {

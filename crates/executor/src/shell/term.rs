@@ -43,7 +43,7 @@ use super::remarks::Topic;
 use super::viewing::Viewing;
 use super::{policies, prune, seeking, timekeeping};
 use crate::leader::ask::{Answered, Asker, Question};
-use crate::leader::{Bounds, Handled, Input, Leader, LeaderSettings, Quarantine, Verdict};
+use crate::leader::{Bounds, Handled, Input, Leader, LeaderSettings, Quarantine, StandDown};
 
 /// Arrivals that join a batch in one turn of the loop.
 const ARRIVALS_MAX: usize = 64;
@@ -373,12 +373,12 @@ impl Term {
     /// Whether the term is over because of what is known of the journal by now.
     fn verdict(&self) -> Option<End> {
         match self.leader.verdict() {
-            Some(Verdict::Doubted { reason, above }) => {
+            Some(StandDown::Doubted { reason, above }) => {
                 let epoch = self.leader.epoch();
                 tracing::error!(%epoch, reason, "this journal is older than the world; leadership is over");
                 return Some(End::Doubted { reason, above });
             }
-            Some(Verdict::Settled) => return Some(End::Settled),
+            Some(StandDown::Settled) => return Some(End::Settled),
             None => {}
         }
         if let Some(waiting) = self.leader.waits_in_doubt() {

@@ -14,7 +14,7 @@ use slotline_protocol::{
     ActionId, ActionRef, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Policy, Status, Timestamp, WorkerName,
 };
 use slotline_scheduler::{
-    Accepted, AttemptEnded, Config, Counters, Effects, Evidence, Input, Limits, Missing, Order, Outcome, ProbedQueue,
+    AttemptEnded, Config, Counters, Effects, Enqueued, Evidence, Input, Limits, Missing, Order, Outcome, ProbedQueue,
     RecoveredAction, RefusedRequest, Scheduler, Sent, Settled, Snapshot,
 };
 use uuid::Uuid;
@@ -82,7 +82,7 @@ pub(crate) struct World {
     pub(crate) settled: Vec<Settled>,
     pub(crate) attempts: Vec<AttemptEnded>,
     pub(crate) refused: Vec<RefusedRequest>,
-    pub(crate) accepted: Vec<Accepted>,
+    pub(crate) accepted: Vec<Enqueued>,
     /// Every order of this epoch.
     pub(crate) orders: Vec<Sent>,
     pub(crate) probes: u64,

@@ -142,7 +142,7 @@ fn text() -> Option<String> {
     Some("text".to_owned())
 }
 
-fn accepted() -> Accepted {
+fn accepted() -> AcceptedRequest {
     let at = Timestamp::from_micros(1);
     let worker = WorkerName::new("worker-1").expect("a name");
     let lease = Lease {
@@ -182,7 +182,7 @@ fn accepted() -> Accepted {
         reply_to: text(),
         reply: Reply::Accepted,
     };
-    Accepted { snapshot, request: Arc::new(request) }
+    AcceptedRequest { snapshot, request: Arc::new(request) }
 }
 
 #[test]

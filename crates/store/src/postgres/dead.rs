@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Journal;
 use crate::audit::via_text;
-use crate::dead::{self, DeadBounds, DeadLetter, WholeLetter};
+use crate::dead::{self, DeadBounds, StoredLetter, WholeLetter};
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::text::hide;
@@ -23,7 +23,7 @@ const FORGET_OLD: &str = "DELETE FROM suspects WHERE noted_at < now() - interval
 const NOTE: &str = dead::note!("now()");
 
 impl Journal {
-    pub(crate) async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
+    pub(crate) async fn put_dead(&self, letters: &[StoredLetter], bounds: DeadBounds) -> Result<u64, Error> {
         let mut connection = borrow(&self.pool).await?;
         let mut transaction = within(connection.begin()).await?;
         for letter in letters {

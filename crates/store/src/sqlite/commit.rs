@@ -11,7 +11,7 @@ use slotline_scheduler::Counters;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, Connection, SqliteConnection};
 
-use crate::batch::{Accepted, collapse, sum};
+use crate::batch::{AcceptedRequest, collapse, sum};
 use crate::columns::{self, Cell, Column};
 use crate::deadline::within;
 use crate::leadership::PARTITION;
@@ -136,7 +136,7 @@ impl Script {
         });
         let named: Vec<_> = batch.accepted.iter().filter(|accepted| accepted.request.name.is_some()).collect();
         script.add(NAME, &named, |accepted| {
-            let Accepted { snapshot, request } = accepted;
+            let AcceptedRequest { snapshot, request } = accepted;
             [
                 request.name.as_ref().map(|name| hide(name.as_text())).into(),
                 snapshot.id.0.into(),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Journal, only};
 use crate::audit::via_text;
-use crate::dead::{self, DeadBounds, DeadLetter, WholeLetter};
+use crate::dead::{self, DeadBounds, StoredLetter, WholeLetter};
 use crate::deadline::{borrow, within};
 use crate::stamp::Stamp;
 use crate::text::hide;
@@ -24,7 +24,7 @@ const FORGET_OLD: &str = "DELETE FROM suspects WHERE noted_at < (unixepoch() - 7
 const NOTE: &str = dead::note!("CAST(unixepoch('subsec') * 1000000 AS INTEGER)");
 
 impl Journal {
-    pub(crate) async fn put_dead(&self, letters: &[DeadLetter], bounds: DeadBounds) -> Result<u64, Error> {
+    pub(crate) async fn put_dead(&self, letters: &[StoredLetter], bounds: DeadBounds) -> Result<u64, Error> {
         let mut connection = borrow(&self.writer).await?;
         let dropped = within(async {
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;

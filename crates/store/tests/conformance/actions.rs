@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use slotline_protocol::http::{self, TimeoutFrom};
 use slotline_protocol::{ActionId, ActionRef, Policy, policy};
-use slotline_store::{Accepted, ActionChange, Batch, Filter, PageRequest, Request};
+use slotline_store::{AcceptedRequest, ActionChange, Batch, Filter, PageRequest, Request};
 
 use crate::world::{World, action, at, cases, queued, request, running};
 
@@ -92,7 +92,7 @@ async fn the_time_out_that_is_shown_is_the_one_in_force_and_says_whose_it_is(wor
         ActionChange::Put(http::Action { policy, updated_at: at(second), ..action(1, "demo.echo") })
     };
     let own = Request { timeout: Some(Duration::from_secs(5)), ..request() };
-    let accept = |id, request: Request| Accepted { snapshot: queued(id), request: request.into() };
+    let accept = |id, request: Request| AcceptedRequest { snapshot: queued(id), request: request.into() };
     let accepted = vec![accept(1, request()), accept(2, request()), accept(3, own), accept(4, request())];
     writer.commit(Batch { accepted, actions: vec![with(Some(60), 10)], ..Batch::default() }).await?;
     // Granted at second 1,001, before the policy changes, and settled after it has.

@@ -2,7 +2,7 @@
 
 use slotline_protocol::{ActionId, Epoch, ExecutionId, Status};
 use slotline_scheduler::Settled;
-use slotline_store::{Accepted, Batch, BatchKey, EventRange, Facts};
+use slotline_store::{AcceptedRequest, Batch, BatchKey, EventRange, Facts};
 
 use crate::world::{World, accepted, cases, ends, full_request, lease, queued, running, settled};
 
@@ -42,7 +42,7 @@ async fn what_is_to_be_published_is_remembered_with_its_batch_until_it_is_forgot
 
 async fn what_events_are_published_with_is_known_of_the_living_and_the_settled(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
-    let named = Accepted { snapshot: queued(1), request: full_request(1).into() };
+    let named = AcceptedRequest { snapshot: queued(1), request: full_request(1).into() };
     let batch = Batch { accepted: vec![named, accepted(2), accepted(3)], live: vec![running(3)], ..Batch::default() };
     writer.commit(batch).await?;
     let timeout = Settled { status: Status::Timeout, attempt: 0, lease: None, result: None, ..settled(2) };

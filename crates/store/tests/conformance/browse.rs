@@ -2,7 +2,9 @@
 
 use slotline_protocol::{ActionId, ActionRef, Status, http};
 use slotline_scheduler::{Settled, Snapshot};
-use slotline_store::{Accepted, ActionChange, Batch, Error, Filter, PAGE_BYTES_MAX, PageRequest, Request, Store};
+use slotline_store::{
+    AcceptedRequest, ActionChange, Batch, Error, Filter, PAGE_BYTES_MAX, PageRequest, Request, Store,
+};
 
 use crate::world::{World, accepted, action, cases, ends, queued, raw, request, running, settled};
 
@@ -45,7 +47,7 @@ async fn pages_go_through_live_and_history_newest_first(world: World) -> anyhow:
 
 async fn filters_choose_by_action_status_and_key(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
-    let of = |id, action, key: Option<&str>| Accepted {
+    let of = |id, action, key: Option<&str>| AcceptedRequest {
         snapshot: Snapshot { action: ActionId(action), key: key.map(Into::into), ..queued(id) },
         request: request().into(),
     };
@@ -126,7 +128,8 @@ async fn a_limit_out_of_range_is_brought_into_it(world: World) -> anyhow::Result
 async fn a_page_of_large_results_ends_early(world: World) -> anyhow::Result<()> {
     let large = raw(&format!("\"{}\"", "x".repeat(PAGE_BYTES_MAX / 4)));
     let mut writer = world.writer().await?;
-    let accept = |id| Accepted { request: Request { parameters: large.clone(), ..request() }.into(), ..accepted(id) };
+    let accept =
+        |id| AcceptedRequest { request: Request { parameters: large.clone(), ..request() }.into(), ..accepted(id) };
     writer.commit(Batch { accepted: (1..=5).map(accept).collect(), ..Batch::default() }).await?;
     assert_eq!(pages(&world.store, &Filter::default(), 100).await?, [vec![5, 4, 3], vec![2, 1]]);
     Ok(())

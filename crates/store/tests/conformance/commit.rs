@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use slotline_protocol::{ActionId, ExecutionId, Fence, OutcomeKind, RequestName, Status, Timestamp, WorkerName};
 use slotline_scheduler::{AttemptEnded, Lease, Settled, Snapshot};
-use slotline_store::{ATTEMPTS_SHOWN_MAX, Accepted, Batch, CommitError, Filter, PageRequest, Request};
+use slotline_store::{ATTEMPTS_SHOWN_MAX, AcceptedRequest, Batch, CommitError, Filter, PageRequest, Request};
 
 use crate::world::{
     World, accepted, assert_same_request, at, cases, counters, ended, ends, failure, full_request, lease, queued, raw,
@@ -43,8 +43,8 @@ fn everything(id: i64) -> Snapshot {
 }
 
 async fn every_field_of_an_accepted_execution_reads_back(world: World) -> anyhow::Result<()> {
-    let plain = Accepted { snapshot: queued(1), request: request().into() };
-    let full = Accepted { snapshot: everything(2), request: full_request(2).into() };
+    let plain = AcceptedRequest { snapshot: queued(1), request: request().into() };
+    let full = AcceptedRequest { snapshot: everything(2), request: full_request(2).into() };
     let mut writer = world.writer().await?;
     writer.commit(Batch { accepted: vec![plain.clone(), full.clone()], ..Batch::default() }).await?;
 
@@ -71,7 +71,7 @@ async fn every_field_of_an_accepted_execution_reads_back(world: World) -> anyhow
 
 async fn a_change_replaces_all_that_may_change(world: World) -> anyhow::Result<()> {
     let keyed = |id| Snapshot { key: Some("tenant".into()), ..queued(id) };
-    let accept = |id| Accepted { snapshot: keyed(id), request: full_request(id).into() };
+    let accept = |id| AcceptedRequest { snapshot: keyed(id), request: full_request(id).into() };
     let mut writer = world.writer().await?;
     writer.commit(Batch { accepted: vec![accept(1), accept(2)], ..Batch::default() }).await?;
     writer.commit(Batch { live: vec![everything(1), everything(2)], ..Batch::default() }).await?;
@@ -98,7 +98,7 @@ async fn an_execution_settles_in_the_batch_that_accepted_it(world: World) -> any
 async fn a_settled_execution_shows_its_end_and_its_earlier_attempts(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
     let request = full_request(1);
-    let accept = Accepted { snapshot: queued(1), request: request.clone().into() };
+    let accept = AcceptedRequest { snapshot: queued(1), request: request.clone().into() };
     writer.commit(Batch { accepted: vec![accept], ..Batch::default() }).await?;
     let lost = ended(1, 1, Lease { scheduled_at: at(10), started_at: None, ..lease(5) }, at(20));
     let failed = AttemptEnded {
@@ -167,7 +167,10 @@ async fn of_many_attempts_the_newest_are_shown(world: World) -> anyhow::Result<(
     };
     let last = u32::try_from(ATTEMPTS_SHOWN_MAX)? + 7;
     let batch = Batch {
-        accepted: vec![Accepted { snapshot: Snapshot { attempt: last, ..queued(1) }, request: request().into() }],
+        accepted: vec![AcceptedRequest {
+            snapshot: Snapshot { attempt: last, ..queued(1) },
+            request: request().into(),
+        }],
         attempts: (1..=last).map(tried).collect(),
         ..Batch::default()
     };
@@ -211,7 +214,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
         };
         expected.push((id, request));
     }
-    let accept = |(id, request): &(i64, Request)| Accepted {
+    let accept = |(id, request): &(i64, Request)| AcceptedRequest {
         snapshot: Snapshot { key: request.source.as_deref().map(Into::into), ..queued(*id) },
         request: request.clone().into(),
     };
@@ -234,7 +237,7 @@ async fn hostile_text_is_stored_as_it_came(world: World) -> anyhow::Result<()> {
 }
 
 async fn a_batch_that_contradicts_the_journal_changes_nothing(world: World) -> anyhow::Result<()> {
-    let same = |id| Accepted { request: full_request(1).into(), ..accepted(id) };
+    let same = |id| AcceptedRequest { request: full_request(1).into(), ..accepted(id) };
     let bad = [
         Batch { live: vec![running(1), running(99)], ..Batch::default() },
         Batch { settled: ends([settled(1), settled(99)]), ..Batch::default() },
@@ -259,7 +262,7 @@ async fn a_batch_of_twenty_thousand_is_one_commit(world: World) -> anyhow::Resul
     const MANY: i64 = 20_000;
     let mut writer = world.writer().await?;
     let message = |id| Request { name: Some(format!("m{id}").into()), ..request() };
-    let accept = |id| Accepted { snapshot: queued(id), request: message(id).into() };
+    let accept = |id| AcceptedRequest { snapshot: queued(id), request: message(id).into() };
     writer.commit(Batch { accepted: (1..=MANY).map(accept).collect(), ..Batch::default() }).await?;
     writer.commit(Batch { live: (1..=MANY).map(running).collect(), ..Batch::default() }).await?;
     let batch = Batch {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use slotline_protocol::audit::{By, Changed};
-use slotline_store::{AuditFilter, DeadBounds, DeadLetter, PageRequest};
+use slotline_store::{AuditFilter, DeadBounds, PageRequest, StoredLetter};
 use uuid::Uuid;
 
 use crate::world::{World, at, cases};
@@ -18,8 +18,8 @@ cases!(
 
 const BOUNDS: DeadBounds = DeadBounds { letters: 1000, bytes: 1 << 30 };
 
-fn letter(number: usize, body: Bytes) -> DeadLetter {
-    DeadLetter {
+fn letter(number: usize, body: Bytes) -> StoredLetter {
+    StoredLetter {
         id: format!("letter-{number}"),
         dead_at: at(number as i64),
         reason: "malformed".to_owned(),

@@ -1,7 +1,7 @@
 //! Idempotency: a `message_id` is known while its execution lives and as long as its history is kept.
 
 use slotline_protocol::{ExecutionId, RequestName};
-use slotline_store::{Accepted, Batch, CommitError, Known, Request};
+use slotline_store::{AcceptedRequest, Batch, CommitError, Known, Request};
 
 use crate::world::{World, accepted, at, cases, ends, full_request, settled};
 
@@ -12,8 +12,8 @@ cases!(
     nothing_is_known_of_no_messages,
 );
 
-fn named(id: i64) -> Accepted {
-    Accepted { request: full_request(id).into(), ..accepted(id) }
+fn named(id: i64) -> AcceptedRequest {
+    AcceptedRequest { request: full_request(id).into(), ..accepted(id) }
 }
 
 async fn a_message_is_known_while_it_lives_and_after_it_settled(world: World) -> anyhow::Result<()> {
@@ -40,7 +40,7 @@ async fn a_message_is_known_while_it_lives_and_after_it_settled(world: World) ->
 async fn a_message_that_settled_can_not_be_accepted_again(world: World) -> anyhow::Result<()> {
     let mut writer = world.writer().await?;
     writer.commit(Batch { accepted: vec![named(1)], settled: ends([settled(1)]), ..Batch::default() }).await?;
-    let again = Accepted { request: full_request(1).into(), ..accepted(2) };
+    let again = AcceptedRequest { request: full_request(1).into(), ..accepted(2) };
     let error = writer.commit(Batch { accepted: vec![again], ..Batch::default() }).await.expect_err("refused");
     assert!(matches!(error, CommitError::Unknown(_)), "{error:?}");
     drop(writer);
@@ -50,7 +50,7 @@ async fn a_message_that_settled_can_not_be_accepted_again(world: World) -> anyho
 
 async fn two_users_may_name_their_requests_alike_and_neither_takes_the_others_name(world: World) -> anyhow::Result<()> {
     let names = [None, Some("alice"), Some("bob")].map(|user| RequestName::new(user, "the-one"));
-    let of = |name: &RequestName, id| Accepted {
+    let of = |name: &RequestName, id| AcceptedRequest {
         request: Request { name: Some(name.clone()), ..full_request(id) }.into(),
         ..accepted(id)
     };

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use slotline_protocol::{ActionId, ExecutionId, RequestName, Status};
 use slotline_scheduler::{Settled, Snapshot};
-use slotline_store::{Accepted, Batch, Filter, PageRequest, Request, Story};
+use slotline_store::{AcceptedRequest, Batch, Filter, PageRequest, Request, Story};
 
 use crate::record::{numbers, told};
 use crate::world::{World, lease, log, queued, request, settled, story};
@@ -80,7 +80,7 @@ impl Model {
                     self.live.insert(id, snapshot.clone());
                     fresh.insert(id);
                     let request = Request { name, ..request() };
-                    batch.accepted.push(Accepted { snapshot, request: request.into() });
+                    batch.accepted.push(AcceptedRequest { snapshot, request: request.into() });
                 }
                 Step::Change { which, attempt, leased, to_the_back } => {
                     let untouchable = &changed | &fresh;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use slotline_protocol::ExecutionId;
-use slotline_store::{Accepted, Batch, CommitError, Error, Store};
+use slotline_store::{AcceptedRequest, Batch, CommitError, Error, Store};
 use slotline_tests::{Bouncer, Postgres};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::timeout;
@@ -236,7 +236,7 @@ async fn updates_stay_within_their_page_and_lookups_use_indexes() -> anyhow::Res
     let scans =
         "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('live', 'history', 'messages')";
     let mut writer = world.writer().await?;
-    let named = |id| Accepted { request: full_request(id).into(), ..accepted(id) };
+    let named = |id| AcceptedRequest { request: full_request(id).into(), ..accepted(id) };
     for round in 0..20 {
         let ids = (round * 100 + 1)..=(round * 100 + 100);
         writer.commit(Batch { accepted: ids.clone().map(named).collect(), ..Batch::default() }).await?;
@@ -328,7 +328,7 @@ async fn reads_are_planned_for_the_tables_as_they_are() -> anyhow::Result<()> {
         world.store.find_messages(&ids).await?;
         world.store.requests(&[ExecutionId(1)]).await?;
     }
-    let named = |id| Accepted { request: full_request(id).into(), ..accepted(id) };
+    let named = |id| AcceptedRequest { request: full_request(id).into(), ..accepted(id) };
     writer.commit(Batch { accepted: (1..=20_000).map(named).collect(), ..Batch::default() }).await?;
     writer.settle(1..=10_000).await?;
     let before = scanned_rows(&world).await?;

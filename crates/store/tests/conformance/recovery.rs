@@ -3,7 +3,7 @@
 use slotline_protocol::record::{Latest, Newest};
 use slotline_protocol::{ExecutionId, Incarnation, Status, WorkerName};
 use slotline_scheduler::Snapshot;
-use slotline_store::{Accepted, Batch, Error, OpenStory, RECENT_MAX, Store, Story};
+use slotline_store::{AcceptedRequest, Batch, Error, OpenStory, RECENT_MAX, Store, Story};
 use uuid::Uuid;
 
 use crate::world::{World, accepted, at, cases, ends, lease, log, queued, report, running, settled, story};
@@ -115,7 +115,7 @@ async fn of_many_reports_the_newest_are_recovered(world: World) -> anyhow::Resul
 async fn a_row_that_no_version_wrote_is_named_and_not_guessed_at() -> anyhow::Result<()> {
     for world in [World::postgres().await?, World::sqlite_file().await?] {
         let mut writer = world.writer().await?;
-        let keyed = Accepted { snapshot: Snapshot { key: Some("k".into()), ..queued(2) }, ..accepted(2) };
+        let keyed = AcceptedRequest { snapshot: Snapshot { key: Some("k".into()), ..queued(2) }, ..accepted(2) };
         writer.commit(Batch { accepted: vec![accepted(1), keyed], ..Batch::default() }).await?;
         drop(writer);
         world.tamper("UPDATE live SET status = 'sleeping' WHERE id = 2").await?;

@@ -6,7 +6,7 @@ use slotline_protocol::message::Report;
 use slotline_protocol::record::What;
 use slotline_protocol::{ActionId, ExecutionId, Policy};
 use slotline_scheduler::Settled;
-use slotline_store::{Accepted, ActionChange, Batch, CommitError, Culprit, CulpritPart, Error, Store};
+use slotline_store::{AcceptedRequest, ActionChange, Batch, CommitError, Culprit, CulpritPart, Error, Store};
 use slotline_tests::Postgres;
 use sqlx::Connection;
 
@@ -39,9 +39,9 @@ async fn refuse_poison(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn poisoned(id: i64) -> Accepted {
+fn poisoned(id: i64) -> AcceptedRequest {
     let request = slotline_store::Request { parameters: raw(r#"{"is": "poison"}"#), ..request() };
-    Accepted { request: request.into(), ..accepted(id) }
+    AcceptedRequest { request: request.into(), ..accepted(id) }
 }
 
 fn culprits(error: CommitError) -> Vec<CulpritPart> {

@@ -12,7 +12,7 @@ use slotline_protocol::{
     http,
 };
 use slotline_scheduler::{AttemptEnded, Counters, Lease, Settled, Snapshot};
-use slotline_store::{Accepted, ActionChange, Batch, CommitError, Leadership, Recovered, Request, Store, Story};
+use slotline_store::{AcceptedRequest, ActionChange, Batch, CommitError, Leadership, Recovered, Request, Store, Story};
 use slotline_tests::Postgres;
 use sqlx::Connection;
 use uuid::Uuid;
@@ -233,8 +233,8 @@ pub(crate) fn full_request(id: i64) -> Request {
     }
 }
 
-pub(crate) fn accepted(id: i64) -> Accepted {
-    Accepted { snapshot: queued(id), request: request().into() }
+pub(crate) fn accepted(id: i64) -> AcceptedRequest {
+    AcceptedRequest { snapshot: queued(id), request: request().into() }
 }
 
 pub(crate) fn settled(id: i64) -> Settled {

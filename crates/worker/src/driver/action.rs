@@ -10,14 +10,14 @@ use crate::duty::{self, Shortage, Start};
 
 /// What is to be done now.
 #[derive(Clone, Debug)]
-pub enum Action {
+pub enum DriverAction {
     /// Tell the duty book.
     Duty(duty::Input),
     /// Tell the duty book what the broker takes.
     KeepTo(Sizes),
     Attempt(AttemptAction),
     /// Publish; its confirm is reported by [`super::Input::Confirmed`] with the same `id`.
-    Publish(Publication),
+    Publish(OutgoingMessage),
     /// Ack all that was delivered.
     Ack,
     /// The incarnation is over: draw the next name, and answer with [`super::Input::Named`].
@@ -29,9 +29,9 @@ pub enum Action {
     Subscribe(Incarnation),
     /// Put this in place of what was kept for the next process.
     Keep(Vec<Ended>),
-    Log(Notice),
+    Log(LogLine),
     /// End. Nothing follows it.
-    Exit(Exit),
+    Exit(WorkerExit),
 }
 
 /// What is done to attempts at once, on the thread that reported to the book.
@@ -53,7 +53,7 @@ pub enum AttemptAction {
 
 /// A message to the executors.
 #[derive(Clone, Debug)]
-pub struct Publication {
+pub struct OutgoingMessage {
     pub id: u64,
     pub routing_key: &'static str,
     pub message_type: &'static str,
@@ -66,7 +66,7 @@ pub struct Publication {
 
 /// What operators are to read.
 #[derive(Clone, Debug)]
-pub enum Notice {
+pub enum LogLine {
     Connected(Incarnation),
     SessionLost,
     Draining,
@@ -98,7 +98,7 @@ pub enum Notice {
 
 /// How the worker ends.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub struct WorkerExit {
     /// Attempts that ignore their end, so that only the end of the process ends them. None: all is done, and the lock
     /// file has nothing for the next process to tell.
     pub unstoppable: Vec<AttemptKey>,

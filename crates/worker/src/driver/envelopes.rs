@@ -10,7 +10,7 @@ use slotline_protocol::{Incarnation, Timestamp, Unreadable, WorkerName};
 use uuid::Uuid;
 
 use super::wire::{Trace, Wire, WorkerMessage};
-use super::{Delivery, Notice, Publication};
+use super::{LogLine, OutgoingMessage, ReceivedMessage};
 use crate::duty::Order;
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Envelopes {
 }
 
 impl Wire for Envelopes {
-    fn judge(&mut self, delivery: &Delivery) -> Worth {
+    fn judge(&mut self, delivery: &ReceivedMessage) -> Worth {
         let worth = self.trust.judge(Letter {
             is_to_all: delivery.is_to_all,
             proof: delivery.proof.as_deref(),
@@ -55,7 +55,7 @@ impl Wire for Envelopes {
         worth
     }
 
-    fn read(&mut self, delivery: &Delivery, mut take: impl FnMut(Result<Order, Unreadable>)) {
+    fn read(&mut self, delivery: &ReceivedMessage, mut take: impl FnMut(Result<Order, Unreadable>)) {
         match envelope::read_own(&delivery.body, delivery.defaults.clone()) {
             Ok(members) => members.iter().for_each(|member| take(member.and_then(|envelope| order(&envelope)))),
             Err(error) => take(Err(error)),
@@ -74,7 +74,7 @@ impl Wire for Envelopes {
         }
     }
 
-    fn prove(&self, publication: &mut Publication) {
+    fn prove(&self, publication: &mut OutgoingMessage) {
         publication.nonce = (publication.message_type == Heartbeat::TYPE).then(|| self.trust.nonce().to_owned());
         publication.proof = self.trust.proof(&publication.body);
     }
@@ -83,9 +83,9 @@ impl Wire for Envelopes {
         self.trust.is_known()
     }
 
-    fn unproven(&self) -> Option<Notice> {
+    fn unproven(&self) -> Option<LogLine> {
         let (incarnation, count) = (self.incarnation, self.refused);
-        count.is_power_of_two().then_some(Notice::Unproven { incarnation, count })
+        count.is_power_of_two().then_some(LogLine::Unproven { incarnation, count })
     }
 
     fn rename(&mut self, incarnation: Incarnation, nonce: String) {
@@ -138,7 +138,7 @@ mod tests {
         let report = |wire: &Envelopes, message_type: &'static str| {
             let body = Bytes::new();
             let mut publication =
-                Publication { id: 1, routing_key: message_type, message_type, body, nonce: None, proof: None };
+                OutgoingMessage { id: 1, routing_key: message_type, message_type, body, nonce: None, proof: None };
             wire.prove(&mut publication);
             let headers = [(NONCE_HEADER, publication.nonce), (PROOF_HEADER, publication.proof)];
             headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect::<BTreeMap<_, _>>()
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(report(&wire, Heartbeat::TYPE).into_keys().collect::<Vec<_>>(), [NONCE_HEADER]);
         let ring = Ring::new(Secret::new(&[1; SECRET_BYTES]).expect("long enough"));
         let (proof, nonce) = (ring.order(incarnation(), b""), wire.trust.nonce().to_owned());
-        let delivery = Delivery {
+        let delivery = ReceivedMessage {
             is_to_all: false,
             proof: Some(proof),
             nonce: Some(nonce.clone()),

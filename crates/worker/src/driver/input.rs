@@ -15,12 +15,12 @@ pub enum Input {
     /// That session is over. What was published through it and not confirmed is reported one by one, as [`Confirm::Lost`].
     SessionLost,
     /// A message came through the queue of that incarnation. `is_last`: no other waits to be handed in.
-    Delivered { incarnation: Incarnation, delivery: Delivery, is_last: bool },
+    Delivered { incarnation: Incarnation, delivery: ReceivedMessage, is_last: bool },
     /// What became of the publication of that number.
     Confirmed { id: u64, confirm: Confirm },
     /// What the duty book has asked for and is not done at once (see [`super::Book::take_deferred`]), in order.
     Asked(Vec<Effect>),
-    /// The next name of the worker, and the nonce of its heartbeats; answers [`super::Action::ChooseName`].
+    /// The next name of the worker, and the nonce of its heartbeats; answers [`super::DriverAction::ChooseName`].
     Named { incarnation: Incarnation, nonce: String },
     /// No new work; what runs may finish in time.
     DrainRequested,
@@ -34,7 +34,7 @@ pub enum Input {
 
 /// A message as it came, with the headers that prove its writer.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct ReceivedMessage {
     /// It went to all workers.
     pub is_to_all: bool,
     pub proof: Option<String>,

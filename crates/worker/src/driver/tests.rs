@@ -40,22 +40,22 @@ impl Desk {
         desk
     }
 
-    fn handle(&mut self, input: Input) -> Vec<Action> {
+    fn handle(&mut self, input: Input) -> Vec<DriverAction> {
         self.0.handle(NOW, input);
-        std::iter::from_fn(|| self.0.next_action()).filter(|action| !matches!(action, Action::Log(_))).collect()
+        std::iter::from_fn(|| self.0.next_action()).filter(|action| !matches!(action, DriverAction::Log(_))).collect()
     }
 
-    fn asked(&mut self, effects: Vec<Effect>) -> Vec<Action> {
+    fn asked(&mut self, effects: Vec<Effect>) -> Vec<DriverAction> {
         self.handle(Input::Asked(effects))
     }
 
-    fn turn_ended(&mut self) -> Vec<Action> {
+    fn turn_ended(&mut self) -> Vec<DriverAction> {
         self.handle(Input::TurnEnded)
     }
 }
 
 /// The first hello to an incarnation, with its token.
-fn hello(number: u128) -> Delivery {
+fn hello(number: u128) -> ReceivedMessage {
     let hello = Hello {
         epoch: Epoch(1),
         n: 1,
@@ -68,7 +68,7 @@ fn hello(number: u128) -> Delivery {
         refused: None,
     };
     let body = envelope::write(&Envelope::new(&hello, "executor", NOW.wall));
-    Delivery {
+    ReceivedMessage {
         is_to_all: false,
         proof: Some(ring().order(incarnation(number), &body)),
         nonce: Some(format!("nonce {number}")),
@@ -78,7 +78,7 @@ fn hello(number: u128) -> Delivery {
     }
 }
 
-fn delivered(delivery: Delivery, is_last: bool) -> Input {
+fn delivered(delivery: ReceivedMessage, is_last: bool) -> Input {
     Input::Delivered { incarnation: incarnation(1), delivery, is_last }
 }
 
@@ -119,16 +119,16 @@ fn outcome() -> Effect {
     Effect::Complete(duty::Traced { message, correlation_id: None, trace_id: None })
 }
 
-fn published(actions: &[Action]) -> Vec<&'static str> {
+fn published(actions: &[DriverAction]) -> Vec<&'static str> {
     let published = actions.iter().map(|action| match action {
-        Action::Publish(publication) => publication.message_type,
+        DriverAction::Publish(publication) => publication.message_type,
         other => panic!("{other:?}"),
     });
     published.collect()
 }
 
-fn first_id(actions: &[Action]) -> u64 {
-    let Some(Action::Publish(publication)) = actions.first() else { panic!("{actions:?}") };
+fn first_id(actions: &[DriverAction]) -> u64 {
+    let Some(DriverAction::Publish(publication)) = actions.first() else { panic!("{actions:?}") };
     publication.id
 }
 
@@ -148,9 +148,9 @@ fn before_an_executor_knows_the_incarnation_only_heartbeats_leave() {
 fn the_book_has_all_that_was_delivered_before_any_of_it_is_acked() {
     let mut desk = Desk::new();
     let first = desk.handle(delivered(hello(1), false));
-    assert!(matches!(first[..], [Action::Duty(duty::Input::Introduced { .. })]), "{first:?}");
+    assert!(matches!(first[..], [DriverAction::Duty(duty::Input::Introduced { .. })]), "{first:?}");
     let last = desk.handle(delivered(hello(1), true));
-    assert!(matches!(last[..], [Action::Duty(duty::Input::Ordered { .. }), Action::Ack]), "{last:?}");
+    assert!(matches!(last[..], [DriverAction::Duty(duty::Input::Ordered { .. }), DriverAction::Ack]), "{last:?}");
 }
 
 #[test]
@@ -158,33 +158,33 @@ fn a_message_that_can_not_be_read_or_that_nobody_has_proved_is_acked_and_changes
     let mut desk = Desk::known();
     let body = bytes::Bytes::from_static(b"nonsense");
     let proof = Some(ring().order(incarnation(1), &body));
-    let unreadable = desk.handle(delivered(Delivery { body, proof, ..hello(1) }, true));
-    assert!(matches!(unreadable[..], [Action::Ack]), "{unreadable:?}");
-    let unproven = desk.handle(delivered(Delivery { proof: Some("made up".to_owned()), ..hello(1) }, true));
-    assert!(matches!(unproven[..], [Action::Ack]), "{unproven:?}");
+    let unreadable = desk.handle(delivered(ReceivedMessage { body, proof, ..hello(1) }, true));
+    assert!(matches!(unreadable[..], [DriverAction::Ack]), "{unreadable:?}");
+    let unproven = desk.handle(delivered(ReceivedMessage { proof: Some("made up".to_owned()), ..hello(1) }, true));
+    assert!(matches!(unproven[..], [DriverAction::Ack]), "{unproven:?}");
 }
 
 #[test]
 fn what_follows_the_end_of_an_incarnation_is_done_under_the_next_name() {
     let mut desk = Desk::known();
     let asked = desk.asked(vec![outcome(), Effect::IncarnationOver(incarnation(1)), farewell(1), beat()]);
-    assert!(matches!(asked[..], [Action::ChooseName]), "{asked:?}");
+    assert!(matches!(asked[..], [DriverAction::ChooseName]), "{asked:?}");
     let named = desk.handle(Input::Named { incarnation: incarnation(2), nonce: "nonce 2".to_owned() });
     assert!(
         matches!(
             named[..],
             [
-                Action::Note(_),
-                Action::Attempt(AttemptAction::Extend { deadline: None }),
-                Action::Duty(duty::Input::NewIncarnation(_)),
-                Action::Subscribe(next),
+                DriverAction::Note(_),
+                DriverAction::Attempt(AttemptAction::Extend { deadline: None }),
+                DriverAction::Duty(duty::Input::NewIncarnation(_)),
+                DriverAction::Subscribe(next),
             ] if next == incarnation(2)
         ),
         "{named:?}"
     );
     assert!(desk.turn_ended().is_empty(), "what the former reported leaves with its last word, or again in time");
     let stale = desk.handle(Input::Subscribed { incarnation: incarnation(1), sizes: Sizes::FULL });
-    assert!(matches!(stale[..], [Action::Subscribe(next)] if next == incarnation(2)), "{stale:?}");
+    assert!(matches!(stale[..], [DriverAction::Subscribe(next)] if next == incarnation(2)), "{stale:?}");
     assert!(desk.asked(vec![beat()]).is_empty(), "its queue is not consumed yet");
 }
 
@@ -195,8 +195,8 @@ fn a_heartbeat_is_confirmed_only_by_a_queue_that_has_it() {
         let id = first_id(&desk.asked(vec![beat()]));
         desk.handle(Input::Confirmed { id, confirm })
     };
-    assert!(matches!(confirmed(Confirm::Stored)[..], [Action::Duty(duty::Input::HeartbeatConfirmed { .. })]));
-    assert!(matches!(confirmed(Confirm::Refused)[..], [Action::Duty(duty::Input::HeartbeatRefused { .. })]));
+    assert!(matches!(confirmed(Confirm::Stored)[..], [DriverAction::Duty(duty::Input::HeartbeatConfirmed { .. })]));
+    assert!(matches!(confirmed(Confirm::Refused)[..], [DriverAction::Duty(duty::Input::HeartbeatRefused { .. })]));
     assert!(confirmed(Confirm::Dropped).is_empty() && confirmed(Confirm::Lost).is_empty());
     let id = first_id(&desk.asked(vec![farewell(1)]));
     let lost = desk.handle(Input::Confirmed { id, confirm: Confirm::Lost });
@@ -214,7 +214,7 @@ fn few_messages_of_outcomes_are_on_their_way_at_once_and_what_waits_travels_toge
     assert_eq!(ids.len(), 4);
     desk.handle(Input::Confirmed { id: ids[0], confirm: Confirm::Lost });
     let next = desk.turn_ended();
-    let [Action::Publish(publication)] = &next[..] else { panic!("{next:?}") };
+    let [DriverAction::Publish(publication)] = &next[..] else { panic!("{next:?}") };
     let members = envelope::read_own(&publication.body, Defaults::default()).expect("a body");
     assert_eq!(members.len(), 2);
     assert!(publication.proof.is_some());
@@ -224,9 +224,9 @@ fn few_messages_of_outcomes_are_on_their_way_at_once_and_what_waits_travels_toge
 fn what_must_outlive_the_process_is_kept_at_once_or_with_its_end() {
     let mut desk = Desk::new();
     desk.asked(vec![Effect::Keep(Vec::new())]);
-    assert!(matches!(desk.turn_ended()[..], [Action::Keep(_)]));
+    assert!(matches!(desk.turn_ended()[..], [DriverAction::Keep(_)]));
     desk.asked(vec![Effect::Keep(Vec::new()), Effect::Finish]);
     let ended = desk.turn_ended();
-    let [Action::Exit(exit)] = &ended[..] else { panic!("{ended:?}") };
+    let [DriverAction::Exit(exit)] = &ended[..] else { panic!("{ended:?}") };
     assert!(exit.kept.is_some() && exit.unstoppable.is_empty());
 }

@@ -8,7 +8,7 @@ use slotline_protocol::message::{Completed, Ended, Heartbeat, Message, Progress,
 use slotline_protocol::proof::Worth;
 use slotline_protocol::{Incarnation, Timestamp, Unreadable};
 
-use super::{Delivery, Notice, Publication};
+use super::{LogLine, OutgoingMessage, ReceivedMessage};
 use crate::duty::{Order, Traced};
 
 /// What a worker writes.
@@ -32,22 +32,22 @@ pub struct Trace<'a> {
 /// Messages as they travel, and the standing of one incarnation with the executors.
 pub trait Wire {
     /// What came through the incarnation's queue is worth; takes the token that it may bring.
-    fn judge(&mut self, delivery: &Delivery) -> Worth;
+    fn judge(&mut self, delivery: &ReceivedMessage) -> Worth;
 
     /// Gives each order of a message to `take`, or why it can't be read.
-    fn read(&mut self, delivery: &Delivery, take: impl FnMut(Result<Order, Unreadable>));
+    fn read(&mut self, delivery: &ReceivedMessage, take: impl FnMut(Result<Order, Unreadable>));
 
     /// An envelope, written once.
     fn write(&mut self, message: WorkerMessage<'_>, trace: Trace<'_>, now: Timestamp) -> Bytes;
 
     /// Adds the proof to a report that is about to leave.
-    fn prove(&self, publication: &mut Publication);
+    fn prove(&self, publication: &mut OutgoingMessage);
 
     /// Whether executors know the incarnation, as far as it knows. Without proof nothing it reports would be believed.
     fn is_known(&self) -> bool;
 
     /// What is to be logged of messages that were worth nothing; of more of them less often.
-    fn unproven(&self) -> Option<Notice>;
+    fn unproven(&self) -> Option<LogLine>;
 
     /// Writes for this incarnation from now on, which no executor knows yet.
     fn rename(&mut self, incarnation: Incarnation, nonce: String);

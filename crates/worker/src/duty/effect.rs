@@ -6,7 +6,7 @@ use std::time::Duration;
 use slotline_protocol::message::{self, AttemptKey};
 use slotline_protocol::{ActionRef, Detail, Fence, Incarnation};
 
-use super::input::Json;
+use super::input::JsonText;
 use super::shortage::Shortage;
 
 /// What is to be done now.
@@ -75,7 +75,7 @@ pub struct Start {
     pub counts_as: u32,
     pub fence: Fence,
     pub action_ref: ActionRef,
-    pub parameters: Json,
+    pub parameters: JsonText,
     pub progress: Detail,
     /// When it must be gone unless it is extended; `None` where the action goes on when isolated.
     pub deadline: Option<Duration>,

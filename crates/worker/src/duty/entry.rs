@@ -9,8 +9,8 @@ use slotline_protocol::message::{self, AttemptKey, Event, Failure, GapReason, Ho
 use slotline_protocol::{ActionId, ActionRef, Detail, Fence, Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
 
 use super::effect::{Effect, Traced};
-use super::input::{Json, Now};
-use super::pace::{Pace, Said};
+use super::input::{JsonText, Now};
+use super::pace::{Pace, PacedReport};
 use super::phase::Course;
 use super::recent::Recent;
 
@@ -42,7 +42,7 @@ pub(super) struct Task {
     pub(super) fence: Fence,
     pub(super) action_id: ActionId,
     pub(super) action_ref: ActionRef,
-    pub(super) parameters: Json,
+    pub(super) parameters: JsonText,
     pub(super) timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
     pub(super) start_timeout: Option<Duration>,
@@ -74,7 +74,7 @@ pub(super) enum Stage {
     /// Started, or being started, or being ended.
     Running(Run),
     /// Ended; kept until recorded.
-    Done { word: Word, told: u32, repeat_at: Duration },
+    Done { word: FinalReport, told: u32, repeat_at: Duration },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -107,7 +107,7 @@ pub(super) enum Cause {
 
 /// What is reported of an attempt that is over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Word {
+pub(super) enum FinalReport {
     Completed(Outcome),
     Returned { reason: &'static str, started: bool },
 }
@@ -116,7 +116,7 @@ pub(super) enum Word {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Outcome {
     pub(super) status: OutcomeKind,
-    pub(super) result: Option<Json>,
+    pub(super) result: Option<JsonText>,
     pub(super) error: Option<Failure>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) completed_at: Timestamp,
@@ -137,7 +137,7 @@ impl Entry {
                 fence: order.fence,
                 action_id: order.action_id,
                 action_ref: order.action_ref,
-                parameters: Json(order.parameters),
+                parameters: JsonText(order.parameters),
                 timeout: order.timeout_seconds,
                 stall_timeout: order.stall_timeout_seconds,
                 start_timeout: order.start_timeout_seconds,
@@ -162,7 +162,7 @@ impl Entry {
         let key = completed.key();
         let outcome = Outcome {
             status: completed.status,
-            result: completed.result.map(Json),
+            result: completed.result.map(JsonText),
             error: completed.error,
             started_at: completed.started_at,
             completed_at: completed.completed_at,
@@ -176,7 +176,7 @@ impl Entry {
                 action_id: completed.action_id,
                 action_ref: completed.action_ref,
                 // Only its end is reported, so that what it was started with does not matter.
-                parameters: Json::null(),
+                parameters: JsonText::null(),
                 timeout: None,
                 stall_timeout: None,
                 start_timeout: None,
@@ -187,7 +187,7 @@ impl Entry {
                 correlation_id: None,
                 trace_id: None,
             },
-            stage: Stage::Done { word: Word::Completed(outcome), told: 0, repeat_at: Duration::ZERO },
+            stage: Stage::Done { word: FinalReport::Completed(outcome), told: 0, repeat_at: Duration::ZERO },
             sequence: completed.last_sequence,
             pace: Pace::default(),
             course: Course::default(),
@@ -214,7 +214,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn word(&self) -> Option<&Word> {
+    pub(super) fn word(&self) -> Option<&FinalReport> {
         match &self.stage {
             Stage::Done { word, .. } => Some(word),
             Stage::Waiting { .. } | Stage::Running(_) => None,
@@ -295,7 +295,7 @@ impl Entry {
     }
 
     /// Sends a report, and before it a gap for the reports that it stands for.
-    pub(super) fn say(&mut self, Said { merged, report }: Said, at: Timestamp, fx: &mut Vec<Effect>) {
+    pub(super) fn say(&mut self, PacedReport { merged, report }: PacedReport, at: Timestamp, fx: &mut Vec<Effect>) {
         self.gap(merged, at, fx);
         self.recent.sent(&report, at);
         fx.push(self.event(Event::Progress(report), at));
@@ -329,13 +329,13 @@ impl Entry {
     /// The report of its end to the executor; `None` while it has not ended.
     pub(super) fn last_word(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<Effect> {
         Some(match self.word()? {
-            Word::Completed(_) => Effect::Complete(self.traced(self.completed(worker, incarnation)?)),
-            Word::Returned { .. } => Effect::Return(self.traced(self.returned(worker, incarnation)?)),
+            FinalReport::Completed(_) => Effect::Complete(self.traced(self.completed(worker, incarnation)?)),
+            FinalReport::Returned { .. } => Effect::Return(self.traced(self.returned(worker, incarnation)?)),
         })
     }
 
     pub(super) fn completed(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<message::Completed> {
-        let Word::Completed(outcome) = self.word()? else { return None };
+        let FinalReport::Completed(outcome) = self.word()? else { return None };
         Some(message::Completed {
             execution_id: self.task.key.0,
             action_id: self.task.action_id,
@@ -347,7 +347,7 @@ impl Entry {
             incarnation,
             last_sequence: self.sequence,
             status: outcome.status,
-            result: outcome.result.as_ref().map(|Json(json)| json.clone()),
+            result: outcome.result.as_ref().map(|JsonText(json)| json.clone()),
             error: outcome.error.clone(),
             started_at: outcome.started_at,
             completed_at: outcome.completed_at,
@@ -356,7 +356,7 @@ impl Entry {
     }
 
     pub(super) fn returned(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<message::Returned> {
-        let Word::Returned { reason, started } = self.word()? else { return None };
+        let FinalReport::Returned { reason, started } = self.word()? else { return None };
         Some(message::Returned {
             execution_id: self.task.key.0,
             attempt: self.task.key.1,

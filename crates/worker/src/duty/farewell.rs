@@ -5,7 +5,7 @@ use std::time::Duration;
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{AttemptKey, EndReason};
 
-use super::entry::{Cause, Entry, Stage, Word};
+use super::entry::{Cause, Entry, FinalReport, Stage};
 use super::former::{Former, SAY_AGAIN_AFTER};
 use super::{Drain, Duty, Effect, FAREWELL_WAIT, KILL_WAIT, Life, Now, OnDrain};
 
@@ -172,7 +172,7 @@ impl Duty {
     }
 
     /// An isolated attempt has ended.
-    pub(super) fn conclude_isolated(&mut self, key: AttemptKey, word: Word) {
+    pub(super) fn conclude_isolated(&mut self, key: AttemptKey, word: FinalReport) {
         for former in &mut self.formers {
             if let Some(mut entry) = former.isolated.remove(&key) {
                 if let Some(at) = entry.alarm.take() {

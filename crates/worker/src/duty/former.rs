@@ -6,7 +6,7 @@ use std::time::Duration;
 use slotline_protocol::message::{self, AttemptKey, EndReason};
 use slotline_protocol::{Incarnation, Sizes, WorkerName};
 
-use super::entry::{Entry, REPEAT_AFTER_MAX, Word};
+use super::entry::{Entry, FinalReport, REPEAT_AFTER_MAX};
 
 /// What an attempt takes in a farewell, at most, beside its result or error.
 const ATTEMPT_BYTES: usize = 512;
@@ -56,7 +56,7 @@ impl Former {
 
     /// Whether an outcome is not known to be recorded. What was handed back is recorded with the farewell itself.
     pub(super) fn owes(&self) -> bool {
-        self.ended.iter().any(|entry| matches!(entry.word(), Some(Word::Completed(_))))
+        self.ended.iter().any(|entry| matches!(entry.word(), Some(FinalReport::Completed(_))))
     }
 
     /// The farewell to be sent now: all, or as much as an envelope holds and `has_more`. Outcomes come in the order of

@@ -26,7 +26,7 @@ pub struct Now {
 pub struct Config {
     pub worker: WorkerName,
     pub capacity: u32,
-    pub actions: BTreeMap<ActionRef, Action>,
+    pub actions: BTreeMap<ActionRef, ServedAction>,
     pub labels: BTreeMap<String, String>,
     /// Until a leader's greeting brings others.
     pub terms: Terms,
@@ -60,7 +60,7 @@ impl Terms {
 
 /// How this worker runs one action.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Action {
+pub struct ServedAction {
     pub capabilities: Vec<String>,
     /// Between the interrupt and the kill, where an order names none.
     pub grace: Duration,
@@ -92,7 +92,7 @@ pub enum Input {
     /// The process or handler of an attempt really started at that moment.
     Started { key: AttemptKey, at: Now },
     /// An attempt reported something.
-    Reported { key: AttemptKey, event: Told },
+    Reported { key: AttemptKey, event: AttemptOutput },
     /// Nothing of the attempt is left.
     Ended { key: AttemptKey, ending: Ending },
     /// An attempt could not be started, and nothing of it is left: the worker is short of something. Answers
@@ -147,7 +147,7 @@ impl Order {
 
 /// What an attempt reports while it runs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum AttemptOutput {
     Progress(message::Report),
     Log {
         stream: message::Stream,
@@ -165,9 +165,9 @@ pub enum Told {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// `Err`: it failed of itself.
-    pub result: Result<Json, Failure>,
+    pub result: Result<JsonText, Failure>,
     /// What it left as its result although it failed.
-    pub left: Option<Json>,
+    pub left: Option<JsonText>,
     pub return_code: Option<i32>,
     pub ended_at: Timestamp,
 }
@@ -180,23 +180,23 @@ impl Ending {
 
 /// JSON as another program wrote it, compared by its text.
 #[derive(Clone, Debug)]
-pub struct Json(pub Arc<RawValue>);
+pub struct JsonText(pub Arc<RawValue>);
 
-impl Json {
+impl JsonText {
     pub fn null() -> Self {
         Self(RawValue::NULL.to_owned().into())
     }
 }
 
-impl PartialEq for Json {
+impl PartialEq for JsonText {
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()
     }
 }
 
-impl Eq for Json {}
+impl Eq for JsonText {}
 
-impl Hash for Json {
+impl Hash for JsonText {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.get().hash(state);
     }

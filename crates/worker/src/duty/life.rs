@@ -6,9 +6,9 @@ use std::time::Duration;
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{AttemptKey, Event};
 
-use super::entry::{Cause, Entry, REPEAT_AFTER, Run, Stage, Word};
+use super::entry::{Cause, Entry, FinalReport, REPEAT_AFTER, Run, Stage};
 use super::verdict::{has_completed, judge};
-use super::{Duty, Effect, Ending, Life, Now, Start, Told, limit};
+use super::{AttemptOutput, Duty, Effect, Ending, Life, Now, Start, limit};
 
 impl Duty {
     /// Starts an attempt that waits, if the latch allows it and there is room for what it will report.
@@ -76,14 +76,14 @@ impl Duty {
         self.rearm(key);
     }
 
-    pub(super) fn reported(&mut self, now: Now, key: AttemptKey, told: Told, fx: &mut Vec<Effect>) {
+    pub(super) fn reported(&mut self, now: Now, key: AttemptKey, told: AttemptOutput, fx: &mut Vec<Effect>) {
         let Self { config, entries, formers, is_congested, .. } = self;
         let isolated = formers.iter_mut().find_map(|former| former.isolated.get_mut(&key));
         let Some(entry) = entries.get_mut(&key).or(isolated) else { return };
         let Some(run) = entry.run_mut() else { return };
         run.heard_at = now.boot;
         match told {
-            Told::Progress(mut report) => {
+            AttemptOutput::Progress(mut report) => {
                 if let Some(action) = config.actions.get(&entry.task.action_ref) {
                     entry.course.follow(&action.phases, &mut report);
                 }
@@ -92,12 +92,12 @@ impl Duty {
                     entry.say(said, now.wall, fx);
                 }
             }
-            Told::Log { stream, lines } => {
+            AttemptOutput::Log { stream, lines } => {
                 let missed = entry.pace.unsaid();
                 entry.gap(missed, now.wall, fx);
                 fx.push(entry.event(Event::Log { stream, lines }, now.wall));
             }
-            Told::Gap { count } => entry.pace.missed(count),
+            AttemptOutput::Gap { count } => entry.pace.missed(count),
         }
         self.rearm(key);
     }
@@ -124,8 +124,8 @@ impl Duty {
         entry.gap(missed, at, fx);
         let word = judge(entry, ending);
         let message = match &word {
-            Some(Word::Completed(outcome)) => outcome.error.as_ref().map(|error| error.message.clone()),
-            Some(Word::Returned { reason, .. }) => Some((*reason).to_owned()),
+            Some(FinalReport::Completed(outcome)) => outcome.error.as_ref().map(|error| error.message.clone()),
+            Some(FinalReport::Returned { reason, .. }) => Some((*reason).to_owned()),
             None => Some("the worker was isolated".to_owned()),
         };
         fx.push(entry.event(Event::Finished { return_code, message }, at));
@@ -137,11 +137,11 @@ impl Duty {
     }
 
     /// An attempt is over: reports that, and starts or hands back the attempts that waited for it.
-    pub(super) fn conclude(&mut self, now: Now, key: AttemptKey, word: Word, fx: &mut Vec<Effect>) {
+    pub(super) fn conclude(&mut self, now: Now, key: AttemptKey, word: FinalReport, fx: &mut Vec<Effect>) {
         if !self.entries.contains_key(&key) {
             return self.conclude_isolated(key, word);
         }
-        let completed = matches!(&word, Word::Completed(outcome) if outcome.status == OutcomeKind::Completed);
+        let completed = matches!(&word, FinalReport::Completed(outcome) if outcome.status == OutcomeKind::Completed);
         let successors = self.close(now, key, word);
         if completed {
             // The hand-off comes before the report: the line waits for it.
@@ -154,7 +154,7 @@ impl Duty {
         let mut left: Vec<_> = successors.into_iter().collect();
         while let Some(successor) = left.pop() {
             if self.entries.get(&successor).is_some_and(Entry::is_waiting) {
-                let word = Word::Returned { reason: "predecessor", started: false };
+                let word = FinalReport::Returned { reason: "predecessor", started: false };
                 left.extend(self.close(now, successor, word));
                 self.tell_alive(now, successor, fx);
             }
@@ -162,7 +162,7 @@ impl Duty {
     }
 
     /// Notes how an attempt ended; returns the attempts that wait for it.
-    pub(super) fn close(&mut self, now: Now, key: AttemptKey, word: Word) -> BTreeSet<AttemptKey> {
+    pub(super) fn close(&mut self, now: Now, key: AttemptKey, word: FinalReport) -> BTreeSet<AttemptKey> {
         if let Some(entry) = self.entries.get_mut(&key) {
             if let Stage::Waiting { after: Some(predecessor), .. } = entry.stage
                 && let Some(others) = self.successors.get_mut(&predecessor)
@@ -186,7 +186,7 @@ impl Duty {
     /// Hands back an attempt that waits; nothing if it does not.
     pub(super) fn hand_back(&mut self, now: Now, key: AttemptKey, reason: &'static str, fx: &mut Vec<Effect>) {
         if self.entries.get(&key).is_some_and(Entry::is_waiting) {
-            self.conclude(now, key, Word::Returned { reason, started: false }, fx);
+            self.conclude(now, key, FinalReport::Returned { reason, started: false }, fx);
         }
     }
 

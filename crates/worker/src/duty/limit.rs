@@ -6,7 +6,7 @@ use slotline_protocol::Sizes;
 use slotline_protocol::envelope::DEPTH_MAX;
 use slotline_protocol::message::Failure;
 
-use super::{Ending, Json};
+use super::{Ending, JsonText};
 use crate::text::clip;
 
 /// The largest result: what an envelope holds beside the other members of a completion.
@@ -59,7 +59,7 @@ fn bytes(failure: &Failure) -> usize {
 }
 
 /// Refuses a result that some reader would refuse.
-pub(crate) fn result(result: Json) -> Result<Json, Failure> {
+pub(crate) fn result(result: JsonText) -> Result<JsonText, Failure> {
     let text = result.0.get();
     if text.len() > RESULT_BYTES_MAX {
         return Err(result_too_large());
@@ -143,7 +143,7 @@ mod tests {
         let small = Sizes::of(Sizes::MESSAGE_MIN).expect("enough");
         let json = |bytes: usize| {
             let text = format!("\"{}\"", "x".repeat(bytes - 2));
-            Json(serde_json::value::RawValue::from_string(text).expect("JSON").into())
+            JsonText(serde_json::value::RawValue::from_string(text).expect("JSON").into())
         };
         let ended = |result, left| Ending { result, left, return_code: None, ended_at: Timestamp::from_micros(0) };
         for (bytes, sizes, fits) in

@@ -3,7 +3,7 @@
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{self, Event};
 
-use super::entry::{Cause, Entry, Stage, Word};
+use super::entry::{Cause, Entry, FinalReport, Stage};
 use super::shortage::SHORTAGE;
 use super::verdict::{cancelled, unstarted};
 use super::{Duty, Effect, HINT_EVERY, Life, Now, Order, Terms};
@@ -54,7 +54,7 @@ impl Duty {
         self.highest.fence = self.highest.fence.max(order.fence);
         if let Some(entry) = self.entries.get(&key) {
             // Handed back before it started and granted anew: the executor knows of the return, so it is recorded.
-            let granted_anew = matches!(entry.word(), Some(Word::Returned { started: false, .. }));
+            let granted_anew = matches!(entry.word(), Some(FinalReport::Returned { started: false, .. }));
             if !granted_anew || order.fence <= entry.task.fence {
                 return self.tell(now, key, fx);
             }
@@ -84,7 +84,7 @@ impl Duty {
             return self.start(now, key, fx);
         };
         match self.entries.get(&predecessor).map(|entry| (&entry.stage, entry.word())) {
-            Some((_, Some(Word::Completed(outcome)))) if outcome.status == OutcomeKind::Completed => {
+            Some((_, Some(FinalReport::Completed(outcome)))) if outcome.status == OutcomeKind::Completed => {
                 self.release(now, key, fx);
             }
             Some((Stage::Waiting { .. } | Stage::Running(_), _)) if predecessor != key => {

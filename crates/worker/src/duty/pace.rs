@@ -40,7 +40,7 @@ pub(super) struct Pace {
 
 /// A report to be sent now.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said {
+pub(super) struct PacedReport {
     /// How many reports with news it stands for, which are not sent.
     pub(super) merged: u64,
     pub(super) report: Report,
@@ -98,7 +98,13 @@ impl Lane {
 impl Pace {
     /// Takes a report and returns what is to be sent now: nothing while there is no room (`is_open` is false), and then
     /// the newest stands for those before it as it does past the limit.
-    pub(super) fn report(&mut self, detail: Detail, mut report: Report, now: Duration, is_open: bool) -> Option<Said> {
+    pub(super) fn report(
+        &mut self,
+        detail: Detail,
+        mut report: Report,
+        now: Duration,
+        is_open: bool,
+    ) -> Option<PacedReport> {
         report.percent = report.percent.filter(|percent| percent.is_finite()).map(|percent| percent.clamp(0.0, 100.0));
         if report == Report::default() {
             // A sign of life without content.
@@ -152,7 +158,7 @@ impl Pace {
 
     /// The next of what was held and is due by `by`, earliest first. To be called until there is none: at each
     /// `flush_at`, and with [`Duration::MAX`] at the end.
-    pub(super) fn flush(&mut self, by: Duration, now: Duration) -> Option<Said> {
+    pub(super) fn flush(&mut self, by: Duration, now: Duration) -> Option<PacedReport> {
         loop {
             let earliest = self.held().map(|held| held.due_at).min().filter(|at| *at <= by)?;
             let slots = [&mut self.info.held, &mut self.error.held, &mut self.plain];
@@ -204,7 +210,7 @@ impl Pace {
         }
     }
 
-    fn send(&mut self, report: Report, merged: u64, now: Duration) -> Said {
+    fn send(&mut self, report: Report, merged: u64, now: Duration) -> PacedReport {
         self.sent_at = Some(now);
         if self.is_news(&report) {
             self.lane(report.level).count(now);
@@ -221,7 +227,7 @@ impl Pace {
         for held in [&mut self.info.held, &mut self.error.held].into_iter().flatten() {
             overtake(&mut held.report, &report);
         }
-        Said { merged: merged.saturating_add(self.unsaid()), report }
+        PacedReport { merged: merged.saturating_add(self.unsaid()), report }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use slotline_protocol::message::{AttemptKey, Failure};
 
-use super::entry::Word;
+use super::entry::FinalReport;
 use super::shortage::{Ceiling, RAISE_AFTER, RAISE_AFTER_MAX, SHORTAGE, Shortage};
 use super::{Duty, Effect, Ending, Life, Now};
 
@@ -21,7 +21,7 @@ impl Duty {
         }
         self.running.remove(&key);
         self.lower(now, shortage, fx);
-        self.conclude(now, key, Word::Returned { reason: SHORTAGE, started: false }, fx);
+        self.conclude(now, key, FinalReport::Returned { reason: SHORTAGE, started: false }, fx);
     }
 
     /// How many attempts the worker takes at once, as things are.

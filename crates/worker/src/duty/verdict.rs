@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use slotline_protocol::message::{AttemptKey, Failure};
 use slotline_protocol::{ActionRef, OutcomeKind, Timestamp};
 
-use super::entry::{Cause, Entry, Outcome, Word};
+use super::entry::{Cause, Entry, FinalReport, Outcome};
 use super::input::Ending;
 
 /// Codes of endings whose message is the worker's: the attempt's own last messages are added to it.
@@ -22,12 +22,12 @@ pub(super) fn has_completed(entry: &Entry, ending: &Ending) -> bool {
 }
 
 /// What is to be reported of an attempt that ran. `None`: no outcome is known; the attempt is lost.
-pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
+pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<FinalReport> {
     let run = entry.run();
     let Ending { result, left, return_code, ended_at } = ending;
     let outcome = |status, result, error| {
         let started_at = run.and_then(|run| run.started).map(|started| started.wall);
-        Some(Word::Completed(Outcome { status, result, error, started_at, completed_at: ended_at, return_code }))
+        Some(FinalReport::Completed(Outcome { status, result, error, started_at, completed_at: ended_at, return_code }))
     };
     match run.and_then(|run| run.cause.as_ref()) {
         None => match result {
@@ -39,7 +39,7 @@ pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
         }
         Some(Cause::TimedOut { after }) => outcome(OutcomeKind::Timeout, None, Some(timed_out(entry, *after))),
         Some(Cause::Stalled { after }) => outcome(OutcomeKind::Timeout, None, Some(stalled(entry, *after))),
-        Some(Cause::Drained) => Some(Word::Returned { reason: "drain", started: true }),
+        Some(Cause::Drained) => Some(FinalReport::Returned { reason: "drain", started: true }),
         // It had succeeded before the kill arrived, and that is worth reporting.
         Some(Cause::Fenced) => match result {
             Ok(result) => outcome(OutcomeKind::Completed, Some(result), None),
@@ -49,9 +49,16 @@ pub(super) fn judge(entry: &Entry, ending: Ending) -> Option<Word> {
 }
 
 /// The end of an attempt that never started.
-pub(super) fn unstarted(status: OutcomeKind, error: Failure, at: Timestamp) -> Word {
+pub(super) fn unstarted(status: OutcomeKind, error: Failure, at: Timestamp) -> FinalReport {
     let error = Some(error);
-    Word::Completed(Outcome { status, result: None, error, started_at: None, completed_at: at, return_code: None })
+    FinalReport::Completed(Outcome {
+        status,
+        result: None,
+        error,
+        started_at: None,
+        completed_at: at,
+        return_code: None,
+    })
 }
 
 pub(super) fn cancelled(entry: &Entry, reason: Option<&str>) -> Failure {

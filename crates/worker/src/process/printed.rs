@@ -16,7 +16,7 @@
 use serde_json::value::RawValue;
 use slotline_protocol::message::Failure;
 
-use crate::duty::Json;
+use crate::duty::JsonText;
 use crate::duty::limit::{self, RESULT_BYTES_MAX, result_too_large};
 use crate::text::clip;
 
@@ -35,7 +35,7 @@ enum Found<'a> {
 }
 
 /// The last JSON value in `printed`, `null` if there is none; `is_cut`: bytes before that were not kept.
-pub(super) fn last_value(printed: &[u8], is_cut: bool) -> Result<Json, Failure> {
+pub(super) fn last_value(printed: &[u8], is_cut: bool) -> Result<JsonText, Failure> {
     let mut last = None;
     // Skips the rest of a line whose beginning is cut off, perhaps in the middle of a value.
     let mut at = if is_cut { line_end(printed, 0) } else { 0 };
@@ -61,9 +61,9 @@ pub(super) fn last_value(printed: &[u8], is_cut: bool) -> Result<Json, Failure> 
     }
     match last {
         Some(value) if value.get().len() > RESULT_BYTES_MAX => Err(result_too_large()),
-        Some(value) => limit::result(Json(value.to_owned().into())),
+        Some(value) => limit::result(JsonText(value.to_owned().into())),
         None if is_cut && ends_a_value(printed) => Err(result_too_large()),
-        None => Ok(Json::null()),
+        None => Ok(JsonText::null()),
     }
 }
 

@@ -12,7 +12,7 @@ use slotline_protocol::message::Failure;
 use super::output::Tail;
 use super::places::Places;
 use super::{printed, why};
-use crate::duty::Json;
+use crate::duty::JsonText;
 use crate::duty::limit::{self, RESULT_BYTES_MAX, result_too_large};
 
 /// How the command itself ended.
@@ -27,7 +27,7 @@ const BESIDE_BYTES: usize = 128 << 10;
 
 /// The failure of a command that ended badly, and the result that it left: in its own words if that result has them,
 /// `{"error": {"message", "code"?, "details"?, "stack_trace"?}}`, else by its exit status and the end of its stderr.
-pub(super) fn failure(exit: Exit, stderr: &Tail, left: Option<Json>) -> (Failure, Option<Json>) {
+pub(super) fn failure(exit: Exit, stderr: &Tail, left: Option<JsonText>) -> (Failure, Option<JsonText>) {
     let by_exit = by_exit(exit, stderr);
     let failure = match left.as_ref().and_then(own_words) {
         None => by_exit,
@@ -72,7 +72,7 @@ struct Words {
     stack_trace: Option<String>,
 }
 
-fn own_words(Json(result): &Json) -> Option<Words> {
+fn own_words(JsonText(result): &JsonText) -> Option<Words> {
     #[derive(Deserialize)]
     struct Result {
         error: Words,
@@ -83,8 +83,8 @@ fn own_words(Json(result): &Json) -> Option<Words> {
 
 /// What a command left as its result although it failed; `None` where that can't be read. Reads files: not for the
 /// loop's thread.
-pub(super) fn left(places: &Places, stdout: &Tail) -> Option<Json> {
-    result(places, stdout).ok().filter(|Json(result)| result.get() != "null")
+pub(super) fn left(places: &Places, stdout: &Tail) -> Option<JsonText> {
+    result(places, stdout).ok().filter(|JsonText(result)| result.get() != "null")
 }
 
 /// The failure of a command that could not be started. Looks at its folder: not for the loop's thread.
@@ -98,7 +98,7 @@ pub(super) fn spawn_failure(program: &str, cwd: Option<&Path>, errno: i32) -> Fa
 
 /// The result of a command that ended well: the file's JSON if it wrote one, else the last JSON value on stdout, else
 /// `null`. Reads files: not for the loop's thread.
-pub(super) fn result(places: &Places, stdout: &Tail) -> Result<Json, Failure> {
+pub(super) fn result(places: &Places, stdout: &Tail) -> Result<JsonText, Failure> {
     match places.read() {
         Ok(Some(text)) if !text.is_empty() => from_file(text),
         Ok(_) => printed::last_value(stdout.bytes(), stdout.is_cut()),
@@ -111,12 +111,12 @@ pub(super) fn unreadable(why: impl std::fmt::Display) -> Failure {
     Failure::new("handler_error", format!("the result file can't be read: {why}"))
 }
 
-fn from_file(text: Vec<u8>) -> Result<Json, Failure> {
+fn from_file(text: Vec<u8>) -> Result<JsonText, Failure> {
     if text.len() > RESULT_BYTES_MAX {
         return Err(result_too_large());
     }
     let refused = |reason: String| Failure::new("handler_error", format!("the result file holds no JSON: {reason}"));
     let text = String::from_utf8(text).map_err(|error| refused(error.to_string()))?;
     let value = RawValue::from_string(text.trim().to_owned()).map_err(|error| refused(error.to_string()))?;
-    limit::result(Json(value.into()))
+    limit::result(JsonText(value.into()))
 }

@@ -17,7 +17,7 @@ use slotline_protocol::message::{AttemptKey, Report, Stream};
 use tokio::sync::mpsc;
 
 use super::check;
-use crate::duty::{Ending, Now, Shortage, Told};
+use crate::duty::{AttemptOutput, Ending, Now, Shortage};
 use waiting::Waiting;
 
 /// The most warnings about what one attempt reports; the last states that further ones are left out.
@@ -70,19 +70,19 @@ impl AttemptFeed {
     /// Takes a report from a handler.
     pub(crate) fn report(self: &Arc<Self>, report: Report) {
         let report = check::checked(report, &mut |warning| self.notice(warning));
-        self.push(Told::Progress(report));
+        self.push(AttemptOutput::Progress(report));
     }
 
     /// Takes a line from a command.
     pub(crate) fn line(self: &Arc<Self>, line: &[u8]) {
         if let Some(report) = check::read(line, &mut |warning| self.notice(warning)) {
-            self.push(Told::Progress(report));
+            self.push(AttemptOutput::Progress(report));
         }
     }
 
     /// Takes what a command printed.
     pub(crate) fn log(self: &Arc<Self>, stream: Stream, lines: Vec<String>) {
-        self.push(Told::Log { stream, lines });
+        self.push(AttemptOutput::Log { stream, lines });
     }
 
     /// Writes a warning about the attempt's own reports into its log.
@@ -97,7 +97,7 @@ impl AttemptFeed {
                 return;
             }
         };
-        self.push(Told::Log { stream: Stream::Notice, lines: vec![line] });
+        self.push(AttemptOutput::Log { stream: Stream::Notice, lines: vec![line] });
     }
 
     /// The end of the attempt; what waits in the feed is taken before it.
@@ -110,7 +110,7 @@ impl AttemptFeed {
         self.listener.unstarted(self, shortage);
     }
 
-    fn push(self: &Arc<Self>, told: Told) {
+    fn push(self: &Arc<Self>, told: AttemptOutput) {
         let mut waiting = self.lock();
         waiting.push(told);
         self.announce(&mut waiting);
@@ -124,7 +124,7 @@ impl AttemptFeed {
     }
 
     /// All that waits: the start of the attempt, and then its reports, oldest first.
-    pub(crate) fn take(&self) -> (Option<Now>, VecDeque<Told>) {
+    pub(crate) fn take(&self) -> (Option<Now>, VecDeque<AttemptOutput>) {
         let mut waiting = self.lock();
         waiting.is_announced = false;
         (waiting.started_at.take(), waiting.take())
@@ -172,8 +172,8 @@ mod tests {
         Report { level, message: Some(message), ..Report::default() }
     }
 
-    fn told(report: Report) -> Told {
-        Told::Progress(report)
+    fn told(report: Report) -> AttemptOutput {
+        AttemptOutput::Progress(report)
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         }
         let (_, items) = feed.take();
         assert_eq!(items.len(), WAITING_MAX + 1);
-        assert_eq!(items[0], Told::Gap { count: 10_001 - WAITING_MAX as u64 });
+        assert_eq!(items[0], AttemptOutput::Gap { count: 10_001 - WAITING_MAX as u64 });
         assert_eq!(items[1], told(say(Level::Error, "the error".to_owned())));
         assert_eq!(items.back(), Some(&told(say(Level::Info, "message 9999".to_owned()))));
     }
@@ -211,13 +211,13 @@ mod tests {
         }
         let (_, mut items) = feed.take();
         assert_eq!(items.len(), WAITING_MAX, "a phase and a message are told as one, so nothing is missed");
-        let Some(Told::Progress(first)) = items.pop_front() else { panic!("a report was told") };
+        let Some(AttemptOutput::Progress(first)) = items.pop_front() else { panic!("a report was told") };
         assert_eq!((first.phase.as_deref(), first.message.as_deref()), (Some("copy"), Some("message 0")));
         for i in 0..=WAITING_MAX {
             feed.report(say(Level::Info, format!("message {i}")));
         }
         let (_, items) = feed.take();
-        assert_eq!(items.front(), Some(&Told::Gap { count: 1 }));
+        assert_eq!(items.front(), Some(&AttemptOutput::Gap { count: 1 }));
         assert_eq!(items.back(), Some(&told(say(Level::Info, format!("message {WAITING_MAX}")))));
     }
 
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn output_is_not_pushed_out_by_any_number_of_messages() {
         let (feed, _announced) = feed();
-        let line = |text: &str| Told::Log { stream: Stream::Stdout, lines: vec![text.to_owned()] };
+        let line = |text: &str| AttemptOutput::Log { stream: Stream::Stdout, lines: vec![text.to_owned()] };
         feed.log(Stream::Stdout, vec!["first".to_owned()]);
         for i in 0..10_000 {
             feed.report(say(Level::Info, format!("message {i}")));
@@ -256,8 +256,8 @@ mod tests {
         }
         let (_, items) = feed.take();
         assert_eq!(u32::try_from(items.len()), Ok(NOTICES_MAX));
-        assert!(items.iter().all(|item| matches!(item, Told::Log { stream: Stream::Notice, .. })));
-        let Some(Told::Log { lines, .. }) = items.back() else { panic!("a warning") };
+        assert!(items.iter().all(|item| matches!(item, AttemptOutput::Log { stream: Stream::Notice, .. })));
+        let Some(AttemptOutput::Log { lines, .. }) = items.back() else { panic!("a warning") };
         assert!(lines[0].contains("further warnings"), "{lines:?}");
     }
 
@@ -266,7 +266,7 @@ mod tests {
         let (feed, _announced) = feed();
         feed.report(Report { step: Some((9, 7)), ..Report::default() });
         let (_, items) = feed.take();
-        assert!(matches!(&items[0], Told::Log { stream: Stream::Notice, .. }), "{items:?}");
+        assert!(matches!(&items[0], AttemptOutput::Log { stream: Stream::Notice, .. }), "{items:?}");
         assert_eq!(items[1], told(Report { step: Some((7, 7)), ..Report::default() }));
     }
 }

@@ -2,35 +2,35 @@
 
 use slotline_protocol::chain;
 
-use crate::driver::Notice;
+use crate::driver::LogLine;
 
 /// `prefix`: of the exchanges and queues on the broker.
-pub(crate) fn log(notice: Notice, prefix: &str) {
+pub(crate) fn log(notice: LogLine, prefix: &str) {
     match notice {
-        Notice::Connected(incarnation) => tracing::info!(worker.incarnation = %incarnation, "connected"),
-        Notice::SessionLost => tracing::warn!("the session with the broker is over; work goes on"),
-        Notice::Draining => tracing::info!("draining: no new work"),
-        Notice::Stopping => tracing::info!("ending everything at once"),
-        Notice::Congested(is_congested) => tracing::debug!(is_congested, "events wait to be sent"),
-        Notice::Unreadable(error) => {
+        LogLine::Connected(incarnation) => tracing::info!(worker.incarnation = %incarnation, "connected"),
+        LogLine::SessionLost => tracing::warn!("the session with the broker is over; work goes on"),
+        LogLine::Draining => tracing::info!("draining: no new work"),
+        LogLine::Stopping => tracing::info!("ending everything at once"),
+        LogLine::Congested(is_congested) => tracing::debug!(is_congested, "events wait to be sent"),
+        LogLine::Unreadable(error) => {
             tracing::warn!(error = %chain(&error), "a message to this worker can't be read");
         }
-        Notice::Unproven { incarnation, count } => tracing::warn!(
+        LogLine::Unproven { incarnation, count } => tracing::warn!(
             worker.incarnation = %incarnation, count, "dropped orders that no executor has proved to have written"
         ),
-        Notice::Unanswered(unheard_for) => tracing::warn!(
+        LogLine::Unanswered(unheard_for) => tracing::warn!(
             prefix,
             "no executor has answered for {unheard_for:.0?}: does one run, on this broker and virtual host, with this prefix?"
         ),
-        Notice::TakesLess { shortage, most } => tracing::warn!(
+        LogLine::TakesLess { shortage, most } => tracing::warn!(
             takes = most,
             "short of {shortage}: what can't be started is handed back, and no more than {most} run at once for now"
         ),
-        Notice::TakesAll => tracing::info!("what was short has passed: as many run at once as ever"),
-        Notice::Refused(reason) => {
+        LogLine::TakesAll => tracing::info!("what was short has passed: as many run at once as ever"),
+        LogLine::Refused(reason) => {
             tracing::error!(reason, "refused by the executor: takes nothing more, ends what it runs, and ends");
         }
-        Notice::Renamed { former, next } => {
+        LogLine::Renamed { former, next } => {
             tracing::warn!(worker.incarnation = %former, next = %next, "isolated: going on under a new name");
         }
     }

@@ -6,7 +6,7 @@ use slotline_broker::{Delivery, Properties, PublishError, Receipt, Session, cras
 use slotline_protocol::message::{Completed, Ended, Hello, Message, Returned};
 use slotline_protocol::proof::{NONCE_HEADER, PROOF_HEADER, TOKEN_HEADER};
 
-use crate::driver::{self, Confirm, Publication};
+use crate::driver::{self, Confirm, OutgoingMessage};
 use crate::duty::Effect;
 
 /// Resolves to the number of a publication and its confirm.
@@ -23,8 +23,8 @@ impl Publisher {
     }
 
     /// Publishes through the current session. Without a session the publication is lost.
-    pub(crate) fn publish(&self, session: Option<&Session>, publication: Publication) -> Confirming {
-        let Publication { id, routing_key, message_type, body, nonce, proof } = publication;
+    pub(crate) fn publish(&self, session: Option<&Session>, publication: OutgoingMessage) -> Confirming {
+        let OutgoingMessage { id, routing_key, message_type, body, nonce, proof } = publication;
         let Some(session) = session else { return Box::pin(std::future::ready((id, Confirm::Lost))) };
         let mut properties = Properties { message_type: Some(message_type.to_owned()), ..Properties::default() };
         let headers = [(NONCE_HEADER, nonce), (PROOF_HEADER, proof)];
@@ -58,9 +58,9 @@ fn confirming(id: u64, receipt: Receipt) -> Confirming {
 }
 
 /// A delivery as the driver takes it.
-pub(crate) fn delivery(delivery: &Delivery) -> driver::Delivery {
+pub(crate) fn delivery(delivery: &Delivery) -> driver::ReceivedMessage {
     let header = |name| delivery.properties.headers.get(name).cloned();
-    driver::Delivery {
+    driver::ReceivedMessage {
         is_to_all: delivery.routing_key == Hello::TYPE,
         proof: header(PROOF_HEADER),
         nonce: header(NONCE_HEADER),

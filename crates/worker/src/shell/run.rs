@@ -27,7 +27,7 @@ use super::publish::{Confirming, Publisher, delivery, pass_points};
 use super::running::{Running, Work};
 use super::shared::SharedBook;
 use super::watch::{Doing, Gauge};
-use crate::driver::{Action, Book, Driver, Envelopes, Exit, Input};
+use crate::driver::{Book, Driver, DriverAction, Envelopes, Input, WorkerExit};
 use crate::duty::Config;
 use crate::process::aside::aside;
 use crate::process::mark::ProcessMarks;
@@ -124,7 +124,7 @@ pub(crate) async fn run(
     let Loop { book, link, lock, .. } = looped;
     let is_done = result.as_ref().is_ok_and(|exit| exit.unstoppable.is_empty());
     let result = match result {
-        Ok(Exit { unstoppable, kept, refused }) => {
+        Ok(WorkerExit { unstoppable, kept, refused }) => {
             if let Some(kept) = kept {
                 keep(legacy, kept, &channels).await;
             }
@@ -195,7 +195,7 @@ struct Loop {
     gauge: Arc<Gauge>,
     /// Where the outcomes for the next process are written; `None`: nowhere.
     keeper: Option<Legacy>,
-    exit: Option<Exit>,
+    exit: Option<WorkerExit>,
 }
 
 impl Loop {
@@ -204,7 +204,7 @@ impl Loop {
         mut announced: mpsc::UnboundedReceiver<Arc<AttemptFeed>>,
         timer: &AsyncFd<OwnedFd>,
         shutdown: &Shutdown,
-    ) -> Result<Exit, Error> {
+    ) -> Result<WorkerExit, Error> {
         let mut feeds: Vec<Arc<AttemptFeed>> = Vec::new();
         let mut rest = Rest::default();
         let (mut is_draining, mut is_stopping) = (false, false);
@@ -315,32 +315,32 @@ impl Loop {
         }
     }
 
-    fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: DriverAction) {
         match action {
-            Action::Duty(input) => self.book.handle(input),
-            Action::KeepTo(sizes) => self.book.keep_to(sizes),
-            Action::Attempt(action) => self.book.act(action),
-            Action::Publish(publication) => {
+            DriverAction::Duty(input) => self.book.handle(input),
+            DriverAction::KeepTo(sizes) => self.book.keep_to(sizes),
+            DriverAction::Attempt(action) => self.book.act(action),
+            DriverAction::Publish(publication) => {
                 let confirming = self.publisher.publish(self.link.session(), publication);
                 self.confirms.push(confirming);
             }
-            Action::Ack => {
+            DriverAction::Ack => {
                 crash::point("worker.ack.before");
                 self.link.ack(&self.deliveries);
                 crash::point("worker.ack.after");
                 self.deliveries.clear();
             }
-            Action::ChooseName => {
+            DriverAction::ChooseName => {
                 self.handle(Input::Named { incarnation: draw::incarnation(), nonce: draw::nonce() });
             }
-            Action::Note(incarnation) => {
+            DriverAction::Note(incarnation) => {
                 if let Some(lock) = self.lock.clone() {
                     // If this is late, it only costs time: what is lost is then known after the lease.
                     self.files.spawn_blocking(move || lock.note(incarnation));
                 }
             }
-            Action::Subscribe(incarnation) => self.link.subscribe(incarnation),
-            Action::Keep(kept) => {
+            DriverAction::Subscribe(incarnation) => self.link.subscribe(incarnation),
+            DriverAction::Keep(kept) => {
                 if let Some(keeper) = self.keeper.clone() {
                     // If the process ends before this, more is reported again than needed.
                     self.files.spawn_blocking(move || {
@@ -350,8 +350,8 @@ impl Loop {
                     });
                 }
             }
-            Action::Log(notice) => notice::log(notice, &self.prefix),
-            Action::Exit(exit) => self.exit = Some(exit),
+            DriverAction::Log(notice) => notice::log(notice, &self.prefix),
+            DriverAction::Exit(exit) => self.exit = Some(exit),
         }
     }
 }

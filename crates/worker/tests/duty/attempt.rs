@@ -2,7 +2,7 @@
 
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::{Event, Level, Report, Stream};
-use slotline_worker::duty::{Effect, Input, Told};
+use slotline_worker::duty::{AttemptOutput, Effect, Input};
 
 use super::world::{World, key, ms, s};
 
@@ -128,7 +128,10 @@ fn events_are_numbered_from_one_and_the_completion_knows_the_last() {
     world.dispatch(1).send();
     world.started(1);
     world.report(1, Report { message: Some("half".into()), ..Report::default() });
-    world.input(Input::Reported { key: key(1), event: Told::Log { stream: Stream::Stdout, lines: vec!["a".into()] } });
+    world.input(Input::Reported {
+        key: key(1),
+        event: AttemptOutput::Log { stream: Stream::Stdout, lines: vec!["a".into()] },
+    });
     world.fail(1);
     let events = world.take_events();
     assert_eq!(events.iter().map(|event| event.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);

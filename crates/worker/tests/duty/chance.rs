@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use slotline_protocol::Incarnation;
 use slotline_protocol::message::{AttemptKey, Completed, Level, Report, Stream};
-use slotline_worker::duty::{Effect, Input, Shortage, Told};
+use slotline_worker::duty::{AttemptOutput, Effect, Input, Shortage};
 
 use super::world::{World, key};
 
@@ -296,11 +296,11 @@ impl Judge {
                 for i in 0..*times {
                     let message = Some(format!("message {i}"));
                     let event = match kind {
-                        0 => Told::Progress(Report { progress: Some((i, Some(40))), ..Report::default() }),
-                        1 => Told::Progress(Report { message, ..Report::default() }),
-                        2 => Told::Progress(Report { message, level: Level::Error, ..Report::default() }),
-                        3 => Told::Log { stream: Stream::Stdout, lines: vec!["a".to_owned()] },
-                        _ => Told::Gap { count: i },
+                        0 => AttemptOutput::Progress(Report { progress: Some((i, Some(40))), ..Report::default() }),
+                        1 => AttemptOutput::Progress(Report { message, ..Report::default() }),
+                        2 => AttemptOutput::Progress(Report { message, level: Level::Error, ..Report::default() }),
+                        3 => AttemptOutput::Log { stream: Stream::Stdout, lines: vec!["a".to_owned()] },
+                        _ => AttemptOutput::Gap { count: i },
                     };
                     world.input(Input::Reported { key, event });
                 }

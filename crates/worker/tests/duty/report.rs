@@ -3,7 +3,7 @@
 use serde_json::json;
 use slotline_protocol::message::{Event, Failure, Level, Report, Stream};
 use slotline_protocol::{Detail, OutcomeKind};
-use slotline_worker::duty::{Effect, Input, NEWS_PER_SECOND, PROGRESS_EVENTS, Told};
+use slotline_worker::duty::{AttemptOutput, Effect, Input, NEWS_PER_SECOND, PROGRESS_EVENTS};
 
 use super::world::{World, key, ms, s};
 
@@ -45,7 +45,7 @@ fn what_is_merged_when_an_attempt_ends_is_said_before_its_end() {
     }
     world.report(1, say(Level::Info, "the last"));
     world.take_events();
-    world.input(Input::Reported { key: key(1), event: Told::Gap { count: 5 } });
+    world.input(Input::Reported { key: key(1), event: AttemptOutput::Gap { count: 5 } });
     world.succeed(1, "1");
     assert_eq!(texts(&mut world), ["gap 6 Merged", "progress Some(\"the last\")", "finished None None"]);
 }
@@ -56,24 +56,29 @@ fn what_found_no_room_on_its_way_is_told_before_the_next_line_or_at_the_end() {
     world.dispatch(1).send();
     world.started(1);
     world.take_events();
-    world.input(Input::Reported { key: key(1), event: Told::Gap { count: 2 } });
+    world.input(Input::Reported { key: key(1), event: AttemptOutput::Gap { count: 2 } });
     assert_eq!(texts(&mut world), [""; 0]);
-    let log = Told::Log { stream: Stream::Stdout, lines: vec!["a".to_owned()] };
+    let log = AttemptOutput::Log { stream: Stream::Stdout, lines: vec!["a".to_owned()] };
     world.input(Input::Reported { key: key(1), event: log });
     assert_eq!(texts(&mut world), ["gap 2 Merged", "log [\"a\"]"]);
-    world.input(Input::Reported { key: key(1), event: Told::Gap { count: 3 } });
+    world.input(Input::Reported { key: key(1), event: AttemptOutput::Gap { count: 3 } });
     world.succeed(1, "1");
     assert_eq!(texts(&mut world), ["gap 3 Merged", "finished None None"]);
 }
 
 #[test]
 fn every_report_ends_a_stall_be_it_sent_held_merged_or_output() {
-    let log = || Told::Log { stream: Stream::Stderr, lines: vec!["a".to_owned()] };
-    let number = || Told::Progress(Report { progress: Some((1, None)), ..Report::default() });
-    let same = || Told::Progress(say(Level::Info, "the same"));
-    let empty = || Told::Progress(Report::default());
-    let told: [(&str, &dyn Fn() -> Told); 5] =
-        [("log", &log), ("number", &number), ("same", &same), ("empty", &empty), ("gap", &|| Told::Gap { count: 1 })];
+    let log = || AttemptOutput::Log { stream: Stream::Stderr, lines: vec!["a".to_owned()] };
+    let number = || AttemptOutput::Progress(Report { progress: Some((1, None)), ..Report::default() });
+    let same = || AttemptOutput::Progress(say(Level::Info, "the same"));
+    let empty = || AttemptOutput::Progress(Report::default());
+    let told: [(&str, &dyn Fn() -> AttemptOutput); 5] = [
+        ("log", &log),
+        ("number", &number),
+        ("same", &same),
+        ("empty", &empty),
+        ("gap", &|| AttemptOutput::Gap { count: 1 }),
+    ];
     for (name, told) in told {
         let mut world = World::new();
         world.dispatch(1).stall_timeout(ms(100)).send();
@@ -186,9 +191,9 @@ fn an_attempt_that_is_ended_tells_its_last_ten_reports() {
             "stall_timeout" => world.advance_connected(s(30)),
             _ => {
                 world.advance_connected(s(29));
-                world.input(Input::Reported { key: key(1), event: Told::Gap { count: 0 } });
+                world.input(Input::Reported { key: key(1), event: AttemptOutput::Gap { count: 0 } });
                 world.advance_connected(s(29));
-                world.input(Input::Reported { key: key(1), event: Told::Gap { count: 0 } });
+                world.input(Input::Reported { key: key(1), event: AttemptOutput::Gap { count: 0 } });
                 world.advance_connected(s(2));
             }
         }

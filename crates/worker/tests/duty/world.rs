@@ -10,7 +10,8 @@ use slotline_protocol::{
     ActionId, ActionRef, Detail, Epoch, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp, WorkerName,
 };
 use slotline_worker::duty::{
-    Action, Config, Duty, Effect, Ending, Input, Json, Now, OnDrain, Order, Phase, Start, Terms, Told,
+    AttemptOutput, Config, Duty, Effect, Ending, Input, JsonText, Now, OnDrain, Order, Phase, ServedAction, Start,
+    Terms,
 };
 use uuid::Uuid;
 
@@ -40,7 +41,8 @@ pub(crate) struct World {
 }
 
 pub(crate) fn config(on_drain: OnDrain) -> Config {
-    let action = |on_drain| Action { capabilities: vec!["cancel".to_owned()], grace: s(5), on_drain, phases: vec![] };
+    let action =
+        |on_drain| ServedAction { capabilities: vec!["cancel".to_owned()], grace: s(5), on_drain, phases: vec![] };
     Config {
         worker: WorkerName::new("w1").expect("a name"),
         capacity: 4,
@@ -48,7 +50,7 @@ pub(crate) fn config(on_drain: OnDrain) -> Config {
             (ActionRef::new("demo.echo").expect("a ref"), action(OnDrain::Return)),
             (
                 ActionRef::new("deploy.app").expect("a ref"),
-                Action { phases: vec![Phase::new("pull", 1), Phase::new("start", 3)], ..action(on_drain) },
+                ServedAction { phases: vec![Phase::new("pull", 1), Phase::new("start", 3)], ..action(on_drain) },
             ),
         ]),
         labels: BTreeMap::new(),
@@ -282,11 +284,11 @@ impl World {
     }
 
     pub(crate) fn report(&mut self, id: i64, report: message::Report) {
-        self.input(Input::Reported { key: key(id), event: Told::Progress(report) });
+        self.input(Input::Reported { key: key(id), event: AttemptOutput::Progress(report) });
     }
 
     pub(crate) fn succeed(&mut self, id: i64, json: &str) {
-        let result = Ok(Json(RawValue::from_string(json.to_owned()).expect("JSON").into()));
+        let result = Ok(JsonText(RawValue::from_string(json.to_owned()).expect("JSON").into()));
         self.end(id, result);
     }
 
@@ -294,7 +296,7 @@ impl World {
         self.end(id, Err(Failure::new("exit_status", "exited with status 1")));
     }
 
-    pub(crate) fn end(&mut self, id: i64, result: Result<Json, Failure>) {
+    pub(crate) fn end(&mut self, id: i64, result: Result<JsonText, Failure>) {
         let ending = Ending { result, left: None, return_code: None, ended_at: self.now.wall };
         self.input(Input::Ended { key: key(id), ending });
     }

@@ -11,7 +11,7 @@ use slotline_store::{BatchKey, EventRange};
 use tokio::sync::Notify;
 
 use crate::config::Public;
-use crate::leader::heard::{EventKey, Heard, KEYS};
+use crate::leader::heard::{EventKey, KEYS, SubscribedKeys};
 
 /// Events that wait in memory; those of further batches are read from the record.
 pub(super) const EVENTS_MAX: usize = 20_000;
@@ -39,19 +39,19 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 struct State {
-    heard: Heard,
+    heard: SubscribedKeys,
     missed: Vec<Missed>,
 }
 
 impl Shared {
     /// Until the broker is asked, every key that the operator has published may have a subscriber.
     pub(super) fn new(public: Public) -> Self {
-        let heard = Heard::of(KEYS.into_iter().filter(|key| key.is_in(public)));
+        let heard = SubscribedKeys::of(KEYS.into_iter().filter(|key| key.is_in(public)));
         let state = State { heard, missed: Vec::new() };
         Self { state: Mutex::new(state), noted: Notify::new(), waiting: AtomicUsize::new(0) }
     }
 
-    pub(super) fn heard(&self) -> Heard {
+    pub(super) fn heard(&self) -> SubscribedKeys {
         self.lock().heard
     }
 
@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Takes what was noted, and sets the keys with subscribers: from now on their events come as batches.
-    pub(super) fn take(&self, heard: Heard) -> Vec<Missed> {
+    pub(super) fn take(&self, heard: SubscribedKeys) -> Vec<Missed> {
         let mut state = self.lock();
         state.heard = heard;
         std::mem::take(&mut state.missed)

@@ -16,7 +16,7 @@ use super::audience::Audience;
 use super::shared::{Missed, ROOM, Shared};
 use super::writer::Writer;
 use crate::config::Public;
-use crate::leader::heard::{EventKey, Heard, KEYS};
+use crate::leader::heard::{EventKey, KEYS, SubscribedKeys};
 use crate::shell::errands::Fate;
 use crate::shell::seeking::Current;
 
@@ -188,16 +188,16 @@ impl Task {
     }
 
     /// Takes what was noted; `heard` are the keys with subscribers from now on.
-    fn look(&mut self, heard: Heard) {
+    fn look(&mut self, heard: SubscribedKeys) {
         for Missed { batch, range, keys } in self.shared.take(heard) {
             self.miss(batch, range, keys);
         }
     }
 
     /// The keys that have a subscriber, or may have one.
-    fn heard(&self) -> Heard {
+    fn heard(&self) -> SubscribedKeys {
         let may_listen = |key: &EventKey| key.is_in(self.public) && self.audiences[*key as usize].may_listen();
-        Heard::of(KEYS.into_iter().filter(may_listen))
+        SubscribedKeys::of(KEYS.into_iter().filter(may_listen))
     }
 
     // ---- subscribers ----

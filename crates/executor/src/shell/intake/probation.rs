@@ -31,7 +31,7 @@ pub(crate) struct Probation {
 
 /// What is to be done with a message that came again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Trial {
     ReadAlone([u8; 32]),
     PutAside { readings: u32 },
 }
@@ -47,14 +47,14 @@ impl Probation {
     }
 
     /// Notes that this process is about to read it. Nothing is read before the journal has the note.
-    pub(crate) async fn begin(&self, delivery: &Delivery) -> Result<Verdict, Error> {
+    pub(crate) async fn begin(&self, delivery: &Delivery) -> Result<Trial, Error> {
         let digest = Sha256::digest(&delivery.body).into();
         self.has_notes.store(true, Ordering::Release);
         let readings = self.store.suspect(digest, self.process).await?;
         if readings <= READINGS_MAX {
-            return Ok(Verdict::ReadAlone(digest));
+            return Ok(Trial::ReadAlone(digest));
         }
-        Ok(Verdict::PutAside { readings: readings - 1 })
+        Ok(Trial::PutAside { readings: readings - 1 })
     }
 
     /// Waits until the message is acked, and removes its note; `false` once the session is over.

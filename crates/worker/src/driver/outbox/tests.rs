@@ -7,7 +7,7 @@ use slotline_protocol::{ExecutionId, Incarnation, Status, WorkerName};
 use uuid::Uuid;
 
 use super::*;
-use crate::driver::{Action, Driver, Envelopes, Input, Notice};
+use crate::driver::{Driver, DriverAction, Envelopes, Input, LogLine};
 use crate::duty::{self, Effect, Now};
 
 /// The outbox of a driver that has no session.
@@ -270,12 +270,15 @@ fn the_book_is_told_that_the_worker_is_congested_and_that_it_is_no_more() {
         std::iter::from_fn(|| outbox.0.next_action()).collect::<Vec<_>>()
     };
     let filled = ended(&mut outbox);
-    assert!(matches!(filled[..], [Action::Log(Notice::Congested(true)), Action::Duty(duty::Input::OutboxFilled)]));
+    assert!(matches!(
+        filled[..],
+        [DriverAction::Log(LogLine::Congested(true)), DriverAction::Duty(duty::Input::OutboxFilled)]
+    ));
     assert!(ended(&mut outbox).is_empty(), "it is told once");
     while outbox.is_congested(true) {
         outbox.next_events().expect("events wait");
     }
-    assert!(matches!(ended(&mut outbox)[..], [_, Action::Duty(duty::Input::OutboxEmptied)]));
+    assert!(matches!(ended(&mut outbox)[..], [_, DriverAction::Duty(duty::Input::OutboxEmptied)]));
 }
 
 #[test]

@@ -129,8 +129,8 @@ fn every_task_that_was_reported_is_told_however_fast_and_none_is_set_back() {
     let mut pace = Pace::default();
     let names: Vec<String> = (0..NEWS_PER_SECOND + 10).map(|n| n.to_string()).collect();
     let mut told = Vec::new();
-    let mut take = |said: Option<Said>| {
-        if let Some(Said { report, .. }) = said {
+    let mut take = |said: Option<PacedReport>| {
+        if let Some(PacedReport { report, .. }) = said {
             told.extend(report.tasks.into_iter().chain(report.task.map(|task| *task)));
         }
     };

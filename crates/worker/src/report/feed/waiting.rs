@@ -5,7 +5,7 @@ use std::mem;
 
 use slotline_protocol::message::{Level, Report, Stream};
 
-use crate::duty::{Now, Told, absorb, replaces};
+use crate::duty::{AttemptOutput, Now, absorb, replaces};
 
 /// The most that waits of one attempt.
 pub(super) const WAITING_MAX: usize = 256;
@@ -14,7 +14,7 @@ pub(super) const WAITING_MAX: usize = 256;
 pub(super) struct Waiting {
     /// When its process or handler really started, until that is taken.
     pub(super) started_at: Option<Now>,
-    items: VecDeque<Told>,
+    items: VecDeque<AttemptOutput>,
     /// How many of the items are plain progress, so that a flood of messages does not cause a search for any.
     plain: usize,
     /// How many items were left out for lack of room, plain progress not counted.
@@ -25,18 +25,19 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// All that waits, oldest first, after a gap with the number of items that were left out.
-    pub(super) fn take(&mut self) -> VecDeque<Told> {
+    pub(super) fn take(&mut self) -> VecDeque<AttemptOutput> {
         self.plain = 0;
         let count = mem::take(&mut self.missed);
         let mut items = mem::take(&mut self.items);
         if count > 0 {
-            items.push_front(Told::Gap { count });
+            items.push_front(AttemptOutput::Gap { count });
         }
         items
     }
 
-    pub(super) fn push(&mut self, mut told: Told) {
-        if let (Told::Progress(report), Some(Told::Progress(last))) = (&mut told, self.items.back_mut())
+    pub(super) fn push(&mut self, mut told: AttemptOutput) {
+        if let (AttemptOutput::Progress(report), Some(AttemptOutput::Progress(last))) =
+            (&mut told, self.items.back_mut())
             && adds_only_numbers(report, last)
         {
             absorb(report, mem::take(last));
@@ -50,22 +51,25 @@ impl Waiting {
         self.items.push_back(told);
     }
 
-    fn make_room(&mut self, told: &mut Told) {
-        let level = |item: &Told| if let Told::Progress(report) = item { Some(report.level) } else { None };
-        let oldest = |is: &dyn Fn(&Told) -> bool| self.items.iter().position(is);
+    fn make_room(&mut self, told: &mut AttemptOutput) {
+        let level =
+            |item: &AttemptOutput| if let AttemptOutput::Progress(report) = item { Some(report.level) } else { None };
+        let oldest = |is: &dyn Fn(&AttemptOutput) -> bool| self.items.iter().position(is);
         let index = if self.plain > 0 { oldest(&is_plain) } else { None }
             .or_else(|| oldest(&|item| level(item).is_some() && level(item) == level(told)))
             .or_else(|| oldest(&|item| level(item) == Some(Level::Info)))
-            .or_else(|| oldest(&|item| matches!(item, Told::Log { stream: Stream::Stdout | Stream::Stderr, .. })))
+            .or_else(|| {
+                oldest(&|item| matches!(item, AttemptOutput::Log { stream: Stream::Stdout | Stream::Stderr, .. }))
+            })
             .unwrap_or(0);
         let Some(removed) = self.items.remove(index) else { return };
         let was_plain = is_plain(&removed);
         self.plain -= usize::from(was_plain);
-        let Told::Progress(before) = removed else {
+        let AttemptOutput::Progress(before) = removed else {
             self.missed += 1;
             return;
         };
-        let heir = |item: &Told| level(item) == Some(before.level);
+        let heir = |item: &AttemptOutput| level(item) == Some(before.level);
         let (next, counts) = match self.items.iter().skip(index).position(heir) {
             Some(behind) => (self.items.get_mut(index + behind), true),
             None => (Some(told), false),
@@ -73,7 +77,7 @@ impl Waiting {
         match next {
             Some(item) if heir(item) => {
                 let next_was_plain = is_plain(item);
-                if let Told::Progress(next) = item {
+                if let AttemptOutput::Progress(next) = item {
                     self.missed += u64::from(before.level == Level::Error || replaces(next, &before));
                     absorb(next, before);
                 }
@@ -85,8 +89,8 @@ impl Waiting {
 }
 
 /// It has numbers only: the next one replaces it.
-fn is_plain(told: &Told) -> bool {
-    let Told::Progress(report) = told else { return false };
+fn is_plain(told: &AttemptOutput) -> bool {
+    let AttemptOutput::Progress(report) = told else { return false };
     let says_nothing_new = report.message.is_none() && report.phase.is_none() && report.step.is_none();
     report.level == Level::Info && says_nothing_new && report.task.is_none()
 }
@@ -118,7 +122,7 @@ mod tests {
                 8 => Report { step: Some((i, 10_000)), ..Report::default() },
                 _ => say(Level::Error, i),
             };
-            waiting.push(Told::Progress(report));
+            waiting.push(AttemptOutput::Progress(report));
             assert_eq!(waiting.plain, waiting.items.iter().filter(|item| is_plain(item)).count(), "after {i}");
             assert!(waiting.items.len() <= WAITING_MAX);
         }

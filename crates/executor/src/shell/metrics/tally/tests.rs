@@ -3,7 +3,7 @@
 use prometheus_client::encoding::text::encode;
 use serde_json::json;
 use slotline_protocol::{ActionRef, Fence, Incarnation, Policy, WorkerName};
-use slotline_store::Accepted;
+use slotline_store::AcceptedRequest;
 
 use super::*;
 
@@ -167,7 +167,7 @@ fn the_actions_beyond_the_first_hundred_share_one_series() {
     let actions = (2..=150).map(|id| ActionChange::Put(action(id, &format!("demo.n{id}"))));
     world.executions.count(&Batch { actions: actions.collect(), ..Batch::default() });
     let request: slotline_store::Request = request();
-    let accepted = |id: i64| Accepted {
+    let accepted = |id: i64| AcceptedRequest {
         snapshot: Snapshot { action: ActionId(id), lease: None, ..live(id, 0, 0) },
         request: Arc::new(request.clone()),
     };

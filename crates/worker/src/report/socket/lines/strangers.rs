@@ -10,7 +10,7 @@ use slotline_tests::fuzz::way;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::duty::{Ending, Shortage, Told};
+use crate::duty::{AttemptOutput, Ending, Shortage};
 use crate::report::check;
 use crate::report::feed::{Listener, NOTICES_MAX};
 
@@ -22,7 +22,7 @@ impl Listener for Nobody {
 }
 
 /// What the feed holds of an attempt that writes `input`, in pieces of `size`.
-fn told(input: &[u8], size: usize) -> Result<Vec<Told>, String> {
+fn told(input: &[u8], size: usize) -> Result<Vec<AttemptOutput>, String> {
     // Nothing takes from the feed meanwhile, so all of it waits there.
     let (sender, _announced) = mpsc::unbounded_channel();
     let feed = AttemptFeed::new((ExecutionId(1), 1), Arc::new(Nobody), sender);
@@ -60,11 +60,11 @@ fn hear(input: &[u8]) -> Result<String, String> {
     let (mut ways, mut notices) = (Vec::new(), 0);
     for told in &whole {
         match told {
-            Told::Progress(report) => {
+            AttemptOutput::Progress(report) => {
                 sense(report)?;
                 ways.push("report".to_owned());
             }
-            Told::Log { stream: Stream::Notice, lines } => {
+            AttemptOutput::Log { stream: Stream::Notice, lines } => {
                 notices += 1;
                 for line in lines {
                     if line.trim().is_empty() || line.contains('\n') {
@@ -73,8 +73,8 @@ fn hear(input: &[u8]) -> Result<String, String> {
                     ways.push(way(line));
                 }
             }
-            Told::Log { .. } => return Err("it printed nothing".to_owned()),
-            Told::Gap { .. } => ways.push("gap".to_owned()),
+            AttemptOutput::Log { .. } => return Err("it printed nothing".to_owned()),
+            AttemptOutput::Gap { .. } => ways.push("gap".to_owned()),
         }
     }
     if notices > NOTICES_MAX {
