@@ -4,6 +4,8 @@
 
 #[path = "layering/files.rs"]
 mod files;
+#[path = "layering/lengths.rs"]
+mod lengths;
 #[path = "layering/names.rs"]
 mod names;
 #[path = "layering/wings.rs"]

@@ -12,7 +12,7 @@ mod listener;
 #[path = "../system/message.rs"]
 #[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
 mod message;
-#[path = "../system/world.rs"]
+#[path = "../system/world/mod.rs"]
 #[expect(dead_code, reason = "these tests need a part of what is shared with the others")]
 mod world;
 

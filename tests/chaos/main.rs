@@ -11,7 +11,7 @@
 #[path = "../simulation/chance.rs"]
 #[allow(dead_code, reason = "the simulation asks it for more")]
 mod chance;
-#[path = "../simulation/checker.rs"]
+#[path = "../simulation/checker/mod.rs"]
 #[allow(dead_code, reason = "the simulation asks it for more")]
 mod checker;
 #[path = "../simulation/history.rs"]

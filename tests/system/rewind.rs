@@ -9,7 +9,8 @@ use slotline_tests::{Stamp, eventually, most_at_once};
 
 use crate::actions::Action;
 use crate::message::Message;
-use crate::world::{Builder, LATER, SOON, World};
+use crate::world::builder::Builder;
+use crate::world::{LATER, SOON, World};
 
 const LINE: &str = "line.one";
 /// Longer than everything that a test does while it runs: a whole lease passes, and processes start.

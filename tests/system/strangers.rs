@@ -2,18 +2,22 @@
 //!
 //! The worker is this process, with handlers that only note the order: the tests are about intake.
 
+mod installation;
+mod messages;
 mod raw;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use slotline_broker::{Broker, Properties, Publication, Session, topology};
-use slotline_tests::{Daemon, Launch, Postgres, Rabbit, Sandbox, Stranger, eventually};
+use slotline_broker::{Properties, topology};
+use slotline_tests::{Daemon, Launch, Rabbit, Stranger, eventually};
 use slotline_worker::{Context, HandlerError, Shutdown, Worker};
 
-use crate::world::{LATER, http};
+use crate::world::LATER;
+use installation::Installation;
+use messages::{bad, forged, good, line_of, lines, publication, request};
 
 const PREFIX: &str = "slotline";
 /// Good ones, and as many bad ones among them.
@@ -31,183 +35,6 @@ const NUMBER: &str = "number";
 
 /// What the ids of good messages begin with.
 const GOOD: &str = "good-";
-
-/// Servers, an executor, and a session to publish on.
-struct Installation {
-    executor: Daemon,
-    session: Session,
-    broker: Broker,
-    amqp: String,
-    sandbox: Sandbox,
-    database: String,
-    postgres: &'static Postgres,
-    http: reqwest::Client,
-}
-
-impl Installation {
-    async fn start() -> Result<Self> {
-        Self::start_with(&[]).await
-    }
-
-    /// With these variables in the environment of the executor.
-    async fn start_with(environment: &[(&str, &str)]) -> Result<Self> {
-        let (rabbit, postgres) = (Rabbit::shared().await?, Postgres::shared().await?);
-        let (amqp, database) = (rabbit.fresh_vhost().await?, postgres.fresh_database("strangers").await?);
-        let sandbox = Sandbox::new("strangers")?;
-        let launch = Launch::new("executor", &["executor", "--database-url", &database, "--amqp-url", &amqp]);
-        let launch = environment.iter().fold(launch, |launch, (name, value)| launch.env(name, *value));
-        let executor = launch.start_listening(&sandbox)?;
-        let broker = Broker::rabbit(&amqp, PREFIX)?;
-        let http = http()?;
-        let session = broker.open("strangers").await?;
-        Ok(Self { executor, session, broker, amqp, sandbox, database, postgres, http })
-    }
-
-    async fn put(&self, action: &str, policy: Value) -> Result<()> {
-        eventually("the executor takes the action", LATER, async || {
-            let url = format!("{}/api/v1/actions/{action}", self.executor.api_url());
-            let answer = self.http.put(url).json(&policy).send().await?;
-            ensure!(answer.status().is_success(), "{}", answer.text().await?);
-            Ok(Some(()))
-        })
-        .await
-    }
-
-    async fn completed(&self, action: &str) -> Result<u64> {
-        let url = format!("{}/api/v1/actions/{action}/queue-stats", self.executor.api_url());
-        let stats: Value = self.http.get(url).send().await?.error_for_status()?.json().await?;
-        stats["data"]["total_completed"].as_u64().context("queue-stats name total_completed")
-    }
-
-    async fn publish(&self, messages: impl Iterator<Item = Publication>) -> Result<()> {
-        let mut receipts = VecDeque::with_capacity(WINDOW);
-        for message in messages {
-            // What is large must not fill the session by itself.
-            if receipts.len() == WINDOW || message.body.len() > WINDOW {
-                for receipt in receipts.drain(..) {
-                    Box::pin(receipt).await?;
-                }
-            }
-            receipts.push_back(self.session.publish(message));
-        }
-        for receipt in receipts {
-            Box::pin(receipt).await?;
-        }
-        Ok(())
-    }
-
-    /// The verdict of `slotline verify`, and how it ended.
-    async fn verify(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
-        let launch =
-            Launch::new("verify", &["verify", "--database-url", &self.database]).args(arguments.iter().copied());
-        let output = launch.output(&self.sandbox).await?;
-        let said = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
-        Ok((output.status.code(), said))
-    }
-}
-
-fn publication(body: impl Into<Vec<u8>>, properties: Properties) -> Publication {
-    Publication {
-        exchange: topology::executions_exchange(PREFIX),
-        routing_key: "execution.requested".to_owned(),
-        body: body.into().into(),
-        properties,
-        mandatory: true,
-        persistent: true,
-    }
-}
-
-fn line_of(number: usize) -> String {
-    format!("line.n{}", number % LINES)
-}
-
-fn lines() -> impl Iterator<Item = String> {
-    (0..LINES).map(line_of).chain([raw::LINE.to_owned()])
-}
-
-fn good_id(number: usize) -> String {
-    format!("{GOOD}{number}")
-}
-
-fn request(payload: &Value) -> String {
-    json!({"message_type": "execution.requested", "payload": payload}).to_string()
-}
-
-fn good(number: usize) -> Publication {
-    let body = request(&json!({"action_ref": line_of(number), "parameters": {"n": number}}));
-    publication(body, Properties { message_id: Some(good_id(number)), ..Properties::default() })
-}
-
-/// A bad message, and why it will be put aside.
-fn bad(number: usize) -> (Publication, &'static str) {
-    let line = line_of(number);
-    let sound = || json!({"action_ref": line, "parameters": {"n": number}});
-    let with = |name: &str, value: Value| {
-        let mut payload = sound();
-        payload[name] = value;
-        request(&payload).into_bytes()
-    };
-    let envelope = |name: &str, value: Value| {
-        let mut envelope = json!({"message_type": "execution.requested", "payload": sound()});
-        envelope[name] = value;
-        envelope.to_string().into_bytes()
-    };
-    let mut message_id = format!("bad-{number}");
-    let (body, reason): (Vec<u8>, _) = if number.is_multiple_of(OVERSIZED_EVERY) {
-        (with("parameters", json!({"n": number, "rest": "x".repeat(1 << 20)})), "oversized")
-    } else {
-        match number % 24 {
-            0 => (Vec::new(), "malformed"),
-            1 => (b"execution.requested".to_vec(), "malformed"),
-            2 => (b"\xff\xfe\x00{}".to_vec(), "malformed"),
-            3 => (request(&sound()).into_bytes()[..40].to_vec(), "malformed"),
-            4 => ([request(&sound()).as_bytes(), b"}"].concat(), "malformed"),
-            5 => (with("parameters", json!(nested(200))), "malformed"),
-            6 => (json!({"payload": sound()}).to_string().into_bytes(), "malformed"),
-            7 => (json!({"message_type": "execution.requested"}).to_string().into_bytes(), "malformed"),
-            8 => (envelope("message_id", json!("m".repeat(129))), "malformed"),
-            9 => (envelope("message_id", json!("\u{1F600}".repeat(129))), "malformed"),
-            10 => (envelope("source", json!("a\0b")), "malformed"),
-            11 => (envelope("correlation_id", json!(7)), "malformed"),
-            12 => (b"[7]".to_vec(), "malformed"),
-            13 => (envelope("message_type", json!("execution.wished_for")), "unknown_type"),
-            14 => (envelope("message_type", json!("execution.scheduled")), "unknown_type"),
-            15 => (with("action_ref", json!(7)), "invalid_payload"),
-            16 => (with("parameters", json!([number])), "invalid_payload"),
-            17 => (with("timeout_seconds", json!(-1)), "invalid_payload"),
-            18 => (with("progress", json!({"update_step": 0})), "invalid_payload"),
-            19 => (with("concurrency_key", json!("k".repeat(257))), "invalid_payload"),
-            20 => (envelope("message_type", json!("execution.cancel_requested")), "invalid_payload"),
-            21 => (with("action_ref", json!("line.unheard_of")), "unknown_action"),
-            22 => (with("parameters", json!({"n": "a word"})), "invalid_parameters"),
-            _ => {
-                message_id = good_id(number);
-                (with("parameters", json!({"n": number + 1})), "idempotency_conflict")
-            }
-        }
-    };
-    let headers = BTreeMap::from([(NUMBER.to_owned(), number.to_string())]);
-    (publication(body, Properties { message_id: Some(message_id), headers, ..Properties::default() }), reason)
-}
-
-fn nested(depth: usize) -> Value {
-    (0..depth).fold(json!(1), |inner, _| json!([inner]))
-}
-
-/// Messages that only Slotline's own processes may publish.
-fn forged() -> impl Iterator<Item = Publication> {
-    let keys = ["execution.completed", "execution.returned", "execution.status_changed", "execution.progress"];
-    let keys = keys.into_iter().chain(["worker.heartbeat", "worker.ended", "executor.hello"]);
-    keys.flat_map(|key| {
-        let empty = json!({"message_type": key, "payload": {}}).to_string();
-        let bodies = [b"\xff".to_vec(), Vec::new(), b"[[]]".to_vec(), b"[1,{}]".to_vec(), empty.into_bytes()];
-        bodies.into_iter().map(move |body| Publication {
-            routing_key: key.to_owned(),
-            mandatory: false,
-            ..publication(body, Properties::default())
-        })
-    })
-}
 
 /// The numbers that the handlers were given, in the order in which they ran; by line.
 type Ran = Arc<Mutex<BTreeMap<String, Vec<usize>>>>;
