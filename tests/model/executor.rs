@@ -119,7 +119,7 @@ impl Executor {
             max_queue_length: None,
             max_lost_attempts: 3,
             // Chains would multiply the states; the simulation has them.
-            run_ahead: 0,
+            run_ahead: Some(0),
             retry: Default::default(),
         };
         let action = RecoveredAction {

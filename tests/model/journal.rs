@@ -74,6 +74,7 @@ impl Journal {
             not_before: None,
             keeps_slot: false,
             cancel_requested: false,
+            is_bulky: false,
             lease: None,
         };
         let last = i64::from(executions);

@@ -260,7 +260,14 @@ impl Completed {
             key: self.key,
             fence: self.fence,
             incarnation: self.incarnation,
-            outcome: Outcome { kind: self.kind, result: None, error: None, started_at: None, ended_at: LONG_AGO },
+            outcome: Outcome {
+                kind: self.kind,
+                result: None,
+                error: None,
+                started_at: None,
+                ended_at: LONG_AGO,
+                held: None,
+            },
         }
     }
 }

@@ -121,6 +121,7 @@ fn report(known: &Known, chance: &mut Chance) -> (Route, Body) {
         started_at: None,
         completed_at: Timestamp::default(),
         return_code: None,
+        held_micros: None,
     };
     match chance.below(5) {
         0 => (Route::Completions, Body::Completed(completed)),

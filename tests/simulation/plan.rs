@@ -254,7 +254,7 @@ fn policy(chance: &mut Chance) -> Policy {
         stall_timeout,
         max_queue_length: chance.percent(8).then(|| chance.between(2, 6)),
         max_lost_attempts: small(chance, 4) - 1,
-        run_ahead: chance.pick(&[0, 1, 2, 4]),
+        run_ahead: chance.pick(&[Some(0), Some(1), None, None]),
         retry: Retry {
             max_attempts: small(chance, 3),
             backoff,
@@ -279,7 +279,7 @@ fn operations(chance: &mut Chance, actions: &[ActionPlan]) -> Vec<Operation> {
             let policy = &mut policies[action];
             match chance.below(4) {
                 0 => paused[action] = !paused[action],
-                1 => policy.run_ahead = chance.pick(&[0, 2, 4]),
+                1 => policy.run_ahead = chance.pick(&[Some(0), Some(2), None]),
                 2 => policy.limit = chance.pick(&[None, Some(1), Some(2), Some(3)]),
                 _ => policy.key_limit = chance.pick(&[None, Some(1), Some(2)]),
             }

@@ -529,7 +529,7 @@ fn of_two_primaries_the_newer_gives_no_number_that_the_older_commits_as_it_goes_
     // The first ends while the primary stands still: that the second has its slot is on its way there, and the replica knows
     // nothing of it.
     let mut plan = Plan::calm(1, 1, 3);
-    plan.actions[0].policy.run_ahead = 0;
+    plan.actions[0].policy.run_ahead = Some(0);
     let long = [9 * SECOND, 5 * SECOND, SECOND];
     plan.requests.iter_mut().zip(long).for_each(|(request, runs_for)| request.runs_for = Some(runs_for));
     let fault = |at, lasts, blow| Fault { at: at * SECOND, lasts: lasts * SECOND, blow };

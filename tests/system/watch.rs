@@ -54,7 +54,7 @@ async fn every_executor_shows_where_an_execution_waits_and_for_which_others() ->
     let stats = world.stats("line.one").await?;
     assert_eq!((&stats["queue_length"], &stats["active_count"]), (&json!(2), &json!(1)), "{stats}");
     let keys = list(&world.stats("tenant.job").await?["keys"])?.clone();
-    assert_eq!(keys, [json!({"key": "a", "queue_length": 1, "active_count": 1})]);
+    assert_eq!(keys, [json!({"key": "a", "queue_length": 1, "active_count": 1, "ahead_count": 1})]);
 
     world.ask("POST", "/api/v1/actions/line.one/pause", None).await?;
     assert_eq!(world.execution(waits).await?["waiting"]["reason"], "paused");

@@ -194,7 +194,7 @@ impl<P> Leader<P> {
     pub fn handle(&mut self, input: Input<P>, now: Timestamp) {
         match input {
             Input::SessionOpening { session } => self.claim_in(session),
-            Input::SessionOpened { session } => self.session_opened(session, now),
+            Input::SessionOpened { session, sizes } => self.session_opened(session, sizes, now),
             Input::SessionClosed => self.session_closed(),
             Input::Arrived(arrival) => self.arrive(arrival, now),
             Input::Checked(checked) => self.admit(checked, now),

@@ -78,6 +78,9 @@ pub struct QueueStats {
     pub queue_length: u64,
     /// Slots in use.
     pub active_count: u64,
+    /// Executions in line that wait at the worker of the one before them, to start there without a round trip.
+    #[serde(default)]
+    pub ahead_count: u64,
     /// The limit in force; null where there is none.
     pub max_concurrent: Option<u32>,
     /// The limit of the policy, also during an override; null where there is none.
@@ -111,6 +114,8 @@ pub struct KeyStats {
     pub key: Option<String>,
     pub queue_length: u64,
     pub active_count: u64,
+    #[serde(default)]
+    pub ahead_count: u64,
 }
 
 /// Percentiles in seconds over the newest `count` executions.

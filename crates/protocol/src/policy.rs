@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration;
 
 /// The longest chain that may wait at one worker.
-pub const RUN_AHEAD_MAX: u32 = 100;
+pub const RUN_AHEAD_MAX: u32 = 256;
 
 /// How executions of one action are scheduled. Every key may be left out; unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,9 +40,9 @@ pub struct Policy {
     pub max_queue_length: Option<u64>,
     /// Attempts that may be lost with their workers before the execution fails with `worker_lost`.
     pub max_lost_attempts: u32,
-    /// Executions of a line with one slot that may wait at the worker of the one before them, each to start the moment
-    /// that one has completed; 0 for none.
-    pub run_ahead: u32,
+    /// The most executions of a line with one slot that wait at the worker of the one before them, each to start the
+    /// moment that one has completed; 0 for none. `None`: as many as the line's speed takes.
+    pub run_ahead: Option<u32>,
     pub retry: Retry,
     pub on_isolation: OnIsolation,
     /// JSON Schema of the parameters.
@@ -62,7 +62,7 @@ impl Default for Policy {
             stall_timeout: None,
             max_queue_length: None,
             max_lost_attempts: 3,
-            run_ahead: 4,
+            run_ahead: None,
             retry: Retry::default(),
             on_isolation: OnIsolation::Stop,
             schema: None,
@@ -142,8 +142,11 @@ impl Policy {
         if self.max_queue_length == Some(0) {
             return refuse("max_queue_length", "expected at least 1, or null for no bound");
         }
-        if self.run_ahead > RUN_AHEAD_MAX {
-            return refuse("run_ahead", "expected at most 100, or 0 for none");
+        if self.run_ahead.is_some_and(|most| most > RUN_AHEAD_MAX) {
+            return refuse(
+                "run_ahead",
+                "expected at most 256, 0 for none, or null for as many as the line's speed takes",
+            );
         }
         if self.retry.max_attempts == 0 {
             return refuse("retry.max_attempts", "expected at least 1");
@@ -176,7 +179,7 @@ mod tests {
             (r#"{"key_limit": 0}"#, "key_limit"),
             (r#"{"key": "tenant"}"#, "key"),
             (r#"{"timeout": 0}"#, "timeout"),
-            (r#"{"run_ahead": 101}"#, "run_ahead"),
+            (r#"{"run_ahead": 257}"#, "run_ahead"),
             (r#"{"retry": {"max_attempts": 0}}"#, "retry.max_attempts"),
             (r#"{"retry": {"backoff": "2m"}}"#, "retry.backoff_max"),
             (r#"{"schema": 5}"#, "schema"),

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         now,
     );
     for token in 0..3 {
-        scheduler.handle(Input::Requested { token, action, key: None }, now);
+        scheduler.handle(Input::Requested { token, action, key: None, bytes: 2 }, now);
     }
 
     // The caller would commit each batch of effects before it lets any of them out.
@@ -60,7 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{now} {} starts with fence {}", dispatch.id, dispatch.fence);
         let started_at = Some(now);
         now = now + Duration::from_secs(1);
-        let outcome = Outcome { kind: OutcomeKind::Completed, result: None, error: None, started_at, ended_at: now };
+        let outcome =
+            Outcome { kind: OutcomeKind::Completed, result: None, error: None, started_at, ended_at: now, held: None };
         let key = (dispatch.id, dispatch.attempt);
         scheduler.handle(Input::Completed { key, fence: dispatch.fence, incarnation, outcome }, now);
     }

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
-use slotline_protocol::{ActionId, ActionRef, ExecutionId};
+use slotline_protocol::{ActionId, ActionRef, ExecutionId, Timestamp};
 
 use crate::execution::Execution;
 use crate::executions::Executions;
@@ -109,7 +110,7 @@ impl ActionLines {
     /// Whether its executions may be sent ahead of their slot: only those of lines with a single slot may.
     pub(crate) fn runs_ahead(&self) -> bool {
         let Limits { limit, key_limit, run_ahead, .. } = self.limits;
-        run_ahead > 0 && (limit == Some(1) || key_limit == Some(1))
+        run_ahead != Some(0) && (limit == Some(1) || key_limit == Some(1))
     }
 
     /// Executions in line, those that back off without a slot included.
@@ -153,15 +154,15 @@ impl ActionLines {
         if let Some(number) = self.lines.find(&key) {
             let line = &mut self.lines[number];
             self.waiting -= usize::from(line.remove(execution.spot(id)));
-            line.ahead.retain(|other| *other != id);
+            line.unchain(id);
         }
         self.free_slot(id, &execution.key);
     }
 
     /// `id`, which waits, was sent ahead of its slot.
-    pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
+    pub(crate) fn send_ahead(&mut self, id: ExecutionId, key: &Option<Arc<str>>, now: Timestamp) {
         let number = self.lines.find(&self.line_key(key)).expect("it waits in its line");
-        self.lines[number].ahead.push(id);
+        self.lines[number].chain_mut().push(id, now);
         self.update_turn(number);
     }
 
@@ -169,21 +170,40 @@ impl ActionLines {
     pub(crate) fn take_back(&mut self, id: ExecutionId, key: &Option<Arc<str>>) {
         let number = self.lines.find(&self.line_key(key)).expect("what was sent ahead stands in its line");
         let line = &mut self.lines[number];
-        line.ahead.retain(|other| *other != id);
+        line.unchain(id);
+        line.chain_mut().pace.restart();
         line.is_rebuffed = true;
         self.update_turn(number);
     }
 
-    /// `id`, which was sent ahead, leaves its line with a slot.
-    pub(crate) fn fire(&mut self, id: ExecutionId, execution: &Execution) {
+    /// `id`, which was sent ahead, leaves its line with a slot: the attempt before it, of which the round trip may be
+    /// known, has completed.
+    pub(crate) fn fire(
+        &mut self,
+        id: ExecutionId,
+        execution: &Execution,
+        round_trip: Option<Duration>,
+        now: Timestamp,
+    ) {
+        if let Some(number) = self.lines.find(&self.line_key(&execution.key)) {
+            self.lines[number].chain_mut().pace.completed(round_trip, now);
+        }
         self.withdraw(id, execution);
         self.take_slot(id, &execution.key);
         self.activity.started += 1;
     }
 
+    /// The executions that were sent ahead for the only slot there is, while another line waits for that slot.
+    pub(crate) fn in_the_way(&self, executions: &Executions) -> Vec<ExecutionId> {
+        let Limits { limit: Some(1), key_limit: Some(_), .. } = self.limits else { return Vec::new() };
+        let Some(holder) = self.slots.iter().next() else { return Vec::new() };
+        let Some(number) = self.lines.find(&self.line_key(&executions.live(holder).key)) else { return Vec::new() };
+        if self.lines.has_other_ready(number) { self.lines[number].ahead().collect() } else { Vec::new() }
+    }
+
     /// The executions that were sent ahead, in order of id.
     pub(crate) fn ahead(&self) -> BTreeSet<ExecutionId> {
-        self.lines.iter().flat_map(|line| line.ahead.iter().copied()).collect()
+        self.lines.iter().flat_map(Line::ahead).collect()
     }
 
     /// The execution with the only slot that the next of this line waits for, if that slot may pass from one to the
@@ -288,10 +308,10 @@ impl ActionLines {
     }
 
     /// Takes new limits; rebuilds the lines if keys began or ceased to matter.
-    pub(crate) fn relimit(&mut self, limits: Limits, executions: &Executions) {
+    pub(crate) fn relimit(&mut self, limits: Limits, executions: &Executions, now: Timestamp) {
         let before = std::mem::replace(&mut self.limits, limits);
         if before.key_limit.is_some() != self.limits.key_limit.is_some() {
-            self.rebuild_lines(executions);
+            self.rebuild_lines(executions, now);
         } else if before.key_limit != self.limits.key_limit {
             // Of the lines that become ready together, the one whose first has waited longest is first in turn.
             let mut lines: Vec<_> = self.lines.numbers().collect();
@@ -302,7 +322,7 @@ impl ActionLines {
         }
     }
 
-    fn rebuild_lines(&mut self, executions: &Executions) {
+    fn rebuild_lines(&mut self, executions: &Executions, now: Timestamp) {
         let lines = self.lines.close_all();
         self.waiting = 0;
         let mut waiting: Vec<_> = lines.iter().flat_map(Line::iter).collect();
@@ -315,7 +335,7 @@ impl ActionLines {
             let execution = executions.live(id);
             self.enqueue(id, execution);
             if execution.ahead().is_some() {
-                self.send_ahead(id, &execution.key);
+                self.send_ahead(id, &execution.key, now);
             }
         }
     }
@@ -323,7 +343,7 @@ impl ActionLines {
     /// Brings a line's turn up to date. To be called after every change of it.
     fn update_turn(&mut self, number: LineNumber) {
         let line = &self.lines[number];
-        let is_ready = line.len() > 0 && line.ahead.is_empty() && !(line.key.has_limit() && self.is_key_full(line));
+        let is_ready = line.len() > 0 && line.ahead_len() == 0 && !(line.key.has_limit() && self.is_key_full(line));
         self.lines.set_ready(number, is_ready);
     }
 }

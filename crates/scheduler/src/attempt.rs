@@ -75,10 +75,8 @@ impl Scheduler {
         if self.is_in_doubt() && self.assigned(key, fence).is_some() {
             self.fire_if_ahead(key.0, now);
         }
-        if self.assigned(key, fence).is_none() {
-            self.forget(key, incarnation);
-            return;
-        }
+        let Some(assignment) = self.assigned(key, fence) else { return self.forget(key, incarnation) };
+        let round_trip = outcome.held.map(|held| now.since(assignment.scheduled_at).saturating_sub(held));
         let execution = self.executions.live_mut(key.0);
         // Only what is being cancelled ends before it began. Else the attempt before it has completed; both completions
         // are repeated until they are recorded.
@@ -91,10 +89,10 @@ impl Scheduler {
         execution.failures += u32::from(matches!(outcome.kind, OutcomeKind::Failed | OutcomeKind::Timeout));
         let limits = &self.actions.of(execution).limits;
         let verdict = judge(key.0, outcome.kind, execution.failures, limits, now);
-        let Outcome { kind, result, error, started_at, ended_at } = outcome;
+        let Outcome { kind, result, error, started_at, ended_at, held: _ } = outcome;
         self.conclude(key.0, verdict, Some(kind), EndDetails { started_at, result, error, ended_at }, now);
         if kind == OutcomeKind::Completed {
-            self.fire(fence, now);
+            self.fire(fence, round_trip, now);
         }
     }
 

@@ -32,6 +32,7 @@ use crate::execution::Execution;
 use crate::orders::{FORMER, OrderNumbers, UNSENT};
 use crate::scheduler::{Counters, Scheduler};
 use crate::state::{Assignment, StateKind, Transition};
+use crate::window::is_bulky;
 
 /// How far above the journal's own numbers those that a worker shows may be: what is further is not believed.
 const BELIEVED: i64 = 1 << 40;
@@ -308,7 +309,7 @@ impl Scheduler {
         };
         let execution = Execution::requested(action_id, shown.concurrency_key.clone(), now);
         self.actions.of_mut(&execution).total_enqueued += 1;
-        self.executions.insert(id, execution);
+        self.executions.insert(id, execution, is_bulky(shown.parameters.get().len()));
         self.join_line(id, now);
         self.announce(id, Status::Requested, Status::Queued, now);
         self.adopt(incarnation, &shown, now);
@@ -377,7 +378,7 @@ impl Scheduler {
     pub(crate) fn fire_if_ahead(&mut self, id: ExecutionId, now: Timestamp) {
         let after = self.executions.get(&id).and_then(Execution::ahead).map(|ahead| ahead.after);
         if let Some(after) = after {
-            self.fire(after, now);
+            self.fire(after, None, now);
         }
     }
 

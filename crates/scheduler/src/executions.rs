@@ -40,6 +40,8 @@ impl<T: Default> Default for Row<T> {
 struct Page {
     /// One bit for each id of the page.
     present: u32,
+    /// The same for those that are bulky.
+    bulky: u32,
     /// Those that are live, in order of id.
     executions: Vec<Execution>,
 }
@@ -118,8 +120,15 @@ impl Executions {
         })
     }
 
+    /// Whether the parameters of a live execution are large.
+    pub(crate) fn is_bulky(&self, id: ExecutionId) -> bool {
+        let at = Address::of(id);
+        let shelf = self.cases.get(&at.case).and_then(|case| case.all[at.shelf].as_ref());
+        shelf.is_some_and(|shelf| shelf.all[at.page].bulky & at.bit != 0)
+    }
+
     /// Puts an execution where its id belongs; returns the one that was there.
-    pub(crate) fn insert(&mut self, id: ExecutionId, execution: Execution) -> Option<Execution> {
+    pub(crate) fn insert(&mut self, id: ExecutionId, execution: Execution, is_bulky: bool) -> Option<Execution> {
         let at = Address::of(id);
         let case = self.cases.entry(at.case).or_default();
         let shelf = case.all[at.shelf].get_or_insert_with(|| {
@@ -128,6 +137,9 @@ impl Executions {
         });
         let page = &mut shelf.all[at.page];
         let index = page.index(at.bit);
+        if is_bulky {
+            page.bulky |= at.bit;
+        }
         if page.has(at.bit) {
             return Some(std::mem::replace(&mut page.executions[index], execution));
         }
@@ -147,6 +159,7 @@ impl Executions {
         }
         let execution = page.executions.remove(page.index(at.bit));
         page.present &= !at.bit;
+        page.bulky &= !at.bit;
         if page.executions.len() <= page.executions.capacity() / 4 {
             page.executions.shrink_to_fit();
         }
@@ -178,7 +191,7 @@ mod tests {
     fn filled(ids: impl IntoIterator<Item = i64>) -> Executions {
         let mut executions = Executions::default();
         for id in ids {
-            assert_eq!(executions.insert(ExecutionId(id), execution(id)), None);
+            assert_eq!(executions.insert(ExecutionId(id), execution(id), false), None);
         }
         executions
     }
@@ -196,7 +209,7 @@ mod tests {
             assert_eq!(executions.get_mut(&ExecutionId(id)).cloned(), expected, "{id}");
             assert_eq!(executions.contains_key(&ExecutionId(id)), expected.is_some(), "{id}");
         }
-        assert_eq!(executions.insert(ExecutionId(1), execution(77)), Some(execution(1)));
+        assert_eq!(executions.insert(ExecutionId(1), execution(77), false), Some(execution(1)));
         assert_eq!(executions.get(&ExecutionId(1)), Some(&execution(77)));
         assert_eq!(filled([5, 1, 64]), filled([64, 5, 1]), "the same whatever the order of insertion");
     }

@@ -135,6 +135,7 @@ impl Scheduler {
                 orders.recall = Some(UNSENT);
                 self.orders.recall.push(id);
             }
+            Some(Holding::Pending) if is_ahead && now.since(orders.dispatched_at) > patience => self.recall_stale(id),
             // What began although it was sent ahead is believed with the end of the one before it; the rest is known.
             Some(Holding::Running) if is_ahead || is_running => {}
             Some(Holding::Running) => self.runs(id),

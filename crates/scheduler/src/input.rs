@@ -3,6 +3,7 @@
 use slotline_protocol::message::{AttemptKey, EndReason, Failure, Heartbeat, Json};
 use slotline_protocol::{ActionId, ActionRef, ExecutionId, Fence, Incarnation, OutcomeKind, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Limits;
 
@@ -28,6 +29,8 @@ pub enum Input {
         token: RequestToken,
         action: ActionId,
         key: Option<Arc<str>>,
+        /// Of its parameters.
+        bytes: usize,
     },
     CancelRequested {
         id: ExecutionId,
@@ -85,6 +88,8 @@ pub struct Outcome {
     pub error: Option<Failure>,
     pub started_at: Option<Timestamp>,
     pub ended_at: Timestamp,
+    /// How long its worker had an attempt that was sent ahead, by that worker's clock; `None` for any other.
+    pub held: Option<Duration>,
 }
 
 /// The two queues whose emptiness a loss is proven with.

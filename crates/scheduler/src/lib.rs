@@ -42,6 +42,7 @@ mod snapshot;
 mod state;
 mod view;
 mod waiting;
+mod window;
 mod worker;
 
 pub use doubt::{DoubtView, Evidence};
@@ -57,3 +58,4 @@ pub use scheduler::{Config, Counters, Scheduler};
 pub use snapshot::{Lease, Snapshot};
 pub use state::{Assignment, Consequence, Illegal, StateKind, Transition};
 pub use view::{Attendance, WorkerView};
+pub use window::BULKY_BYTES;

@@ -20,8 +20,8 @@ pub struct Limits {
     pub queue_timeout: Option<Duration>,
     pub max_queue_length: Option<u64>,
     pub max_lost_attempts: u32,
-    /// The most executions of a line that are sent ahead of their slot; 0 for none.
-    pub run_ahead: u32,
+    /// The most executions of a line that are sent ahead of their slot; 0 for none, `None` for as many as fit its speed.
+    pub run_ahead: Option<u32>,
     pub retry: Retry,
 }
 
@@ -56,7 +56,7 @@ impl Scheduler {
         };
         let before = action.limits.clone();
         action.paused = paused;
-        action.relimit(limits, &self.executions);
+        action.relimit(limits, &self.executions, now);
         let slots = |limits: &Limits| (limits.limit, limits.key_limit, limits.run_ahead);
         if paused || slots(&before) != slots(&action.limits) {
             self.recall_all(id);

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use slotline_protocol::ExecutionId;
+use slotline_protocol::{ExecutionId, Timestamp};
 
 use crate::key::LineKey;
 use crate::pool::Ticket;
 use crate::slots::Slots;
+use crate::window::LinePace;
 
 /// An execution in its line, in order of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,9 +27,8 @@ pub(crate) struct Line {
     /// Executions that hold a slot of this line, unless it is the only one: where keys do not matter, only its action
     /// counts slots.
     pub(crate) slots: Slots,
-    /// Executions that wait here and at a worker as well, in the order in which they are to start. No other execution
-    /// of the line gets a slot before each of them has begun or is back.
-    pub(crate) ahead: Vec<ExecutionId>,
+    /// `None` as long as none was sent ahead.
+    chain: Option<Box<LineChain>>,
     /// An execution was handed back since the slot was taken last: none is sent ahead again before the next takes it,
     /// or a worker that lacks the one before would get the same dispatch again and again.
     pub(crate) is_rebuffed: bool,
@@ -36,17 +36,19 @@ pub(crate) struct Line {
     pub(crate) ticket: Option<Ticket>,
 }
 
+/// What was sent ahead of a line, and how fast the line goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LineChain {
+    /// Executions that wait in the line and at a worker as well, in the order in which they are to start. No other
+    /// execution of the line gets a slot before each of them has begun or is back.
+    ahead: VecDeque<ExecutionId>,
+    pub(crate) pace: LinePace,
+}
+
 impl Line {
     /// An empty line.
     pub(crate) fn new(key: LineKey) -> Self {
-        Self {
-            key,
-            waiting: VecDeque::new(),
-            slots: Slots::default(),
-            ahead: Vec::new(),
-            is_rebuffed: false,
-            ticket: None,
-        }
+        Self { key, waiting: VecDeque::new(), slots: Slots::default(), chain: None, is_rebuffed: false, ticket: None }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -75,11 +77,46 @@ impl Line {
         self.waiting.partition_point(|other| *other <= spot)
     }
 
-    /// The first execution behind all that were sent ahead; `None` if those do not stand first any more.
-    pub(crate) fn next_ahead(&self) -> Option<Spot> {
-        let count = self.ahead.len();
-        let stand_first = self.waiting.iter().zip(&self.ahead).all(|(spot, id)| spot.id == *id);
-        self.waiting.get(count).copied().filter(|_| stand_first)
+    /// The executions that were sent ahead, in the order in which they are to start.
+    pub(crate) fn ahead(&self) -> impl DoubleEndedIterator<Item = ExecutionId> {
+        self.chain.iter().flat_map(|chain| chain.ahead.iter().copied())
+    }
+
+    pub(crate) fn ahead_len(&self) -> usize {
+        self.chain.as_ref().map_or(0, |chain| chain.ahead.len())
+    }
+
+    pub(crate) fn pace(&self) -> LinePace {
+        self.chain.as_ref().map_or_else(LinePace::default, |chain| chain.pace)
+    }
+
+    pub(crate) fn chain_mut(&mut self) -> &mut LineChain {
+        self.chain.get_or_insert_default()
+    }
+
+    /// The execution that is to start before `id`, which was sent ahead; `None` if it is the first of its chain.
+    pub(crate) fn ahead_of(&self, id: ExecutionId) -> Option<ExecutionId> {
+        let ahead = &self.chain.as_ref()?.ahead;
+        // The newest of a chain are asked for most.
+        let index = ahead.iter().rposition(|other| *other == id)?;
+        ahead.get(index.checked_sub(1)?).copied()
+    }
+
+    /// Takes `id` out of the chain, if it is there.
+    pub(crate) fn unchain(&mut self, id: ExecutionId) {
+        let Some(chain) = &mut self.chain else { return };
+        if chain.ahead.front() == Some(&id) {
+            chain.ahead.pop_front();
+        } else {
+            chain.ahead.retain(|other| *other != id);
+        }
+    }
+
+    /// The executions behind all that were sent ahead; none if those do not stand first any more.
+    pub(crate) fn behind_ahead(&self) -> impl Iterator<Item = ExecutionId> {
+        let stand_first = self.waiting.iter().zip(self.ahead()).all(|(spot, id)| spot.id == id);
+        let most = if stand_first { usize::MAX } else { 0 };
+        self.waiting.iter().skip(self.ahead_len()).take(most).map(|spot| spot.id)
     }
 
     /// Puts an execution where it belongs and returns its 1-based position.
@@ -107,6 +144,16 @@ impl Line {
             self.waiting.remove(index);
         }
         waits
+    }
+}
+
+impl LineChain {
+    /// Another one was sent, to start after all that were.
+    pub(crate) fn push(&mut self, id: ExecutionId, now: Timestamp) {
+        if self.ahead.is_empty() {
+            self.pace.begin(now);
+        }
+        self.ahead.push_back(id);
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Pools {
     open: BTreeMap<Ticket, PoolId>,
     last_ticket: Ticket,
     last_pool: PoolId,
+    /// Pools in whose ring an action has come to stand; see [`Self::take_wanted`].
+    joined: Vec<PoolId>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -88,6 +90,9 @@ impl Pools {
     /// Puts an action at the end of its ring, or nowhere, from wherever it stood there.
     fn turn(&mut self, action: &mut ActionLines, stands: bool) {
         let before = action.ticket.take();
+        if stands && before.is_none() {
+            self.joined.push(action.pool);
+        }
         if stands {
             self.last_ticket = self.last_ticket.next();
             action.ticket = Some(self.last_ticket);
@@ -142,6 +147,9 @@ impl Pools {
                 pool.ring.extend(action.ticket.map(|ticket| (ticket, action.id)));
             });
             action.pool = to;
+            if action.ticket.is_some() {
+                self.joined.push(to);
+            }
             self.leave(from);
         }
     }
@@ -195,6 +203,24 @@ impl Pools {
     /// The action of this name.
     pub(crate) fn action_named(&self, action_ref: &ActionRef) -> Option<ActionId> {
         self.actions.get(action_ref).copied()
+    }
+
+    /// The workers whose room an action has come to wait for since the last call. To be called when every execution that
+    /// can have a slot has one.
+    pub(crate) fn take_wanted(&mut self) -> BTreeSet<Incarnation> {
+        if self.joined.is_empty() {
+            return BTreeSet::new();
+        }
+        let waits = |id: &PoolId| self.pools.get(id).filter(|pool| !pool.ring.is_empty());
+        let wanted = self.joined.iter().filter_map(waits).flat_map(|pool| pool.servers.iter().copied()).collect();
+        self.joined.clear();
+        wanted
+    }
+
+    /// The same where it is of no interest.
+    #[inline]
+    pub(crate) fn forget_wanted(&mut self) {
+        self.joined.clear();
     }
 
     /// Whether no execution that may start waits for room on this worker.

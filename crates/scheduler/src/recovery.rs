@@ -102,9 +102,9 @@ impl Scheduler {
             action.enqueue(id, &execution);
         }
         if is_ahead {
-            action.send_ahead(id, &snapshot.key);
+            action.send_ahead(id, &snapshot.key, now);
         }
-        self.executions.insert(id, execution);
+        self.executions.insert(id, execution, snapshot.is_bulky);
     }
 
     /// What the scheduler believes a worker holds; for checks that compare the two sides.

@@ -21,6 +21,7 @@ use crate::loss::{EndedIncarnations, Probes};
 use crate::orders::Orders;
 use crate::pool::Pools;
 use crate::state::{Illegal, Moved, Transition};
+use crate::window::WORKER_AHEAD_MAX;
 use crate::worker::Workers;
 
 /// The most timers that one input fires; [`Scheduler::next_deadline`] then stays in the past.
@@ -76,6 +77,8 @@ pub struct Scheduler {
     /// Executions that were sent ahead, by the attempt that each starts after: a change of limits may have parted their
     /// lines.
     pub(crate) followers: BTreeMap<Fence, ExecutionId>,
+    /// See [`Self::bound_held`].
+    pub(crate) worker_ahead_max: usize,
     /// Lines that may have an execution to send ahead; empty between two inputs.
     pub(crate) lengthening: BTreeSet<(ActionId, LineKey)>,
     pub(crate) effects: Effects,
@@ -102,6 +105,7 @@ impl Scheduler {
             former_lease: Duration::ZERO,
             orders: Orders::default(),
             followers: BTreeMap::new(),
+            worker_ahead_max: WORKER_AHEAD_MAX,
             lengthening: BTreeSet::new(),
             effects: Effects::default(),
         }
@@ -122,6 +126,12 @@ impl Scheduler {
         self.reserved = reserved;
     }
 
+    /// Takes how many attempts a worker can hold on the broker of the day. No more than a quarter of that is sent ahead of
+    /// lines that share a worker: the rest is for what runs, and for what has ended and is not known to be recorded.
+    pub fn bound_held(&mut self, held: usize) {
+        self.worker_ahead_max = WORKER_AHEAD_MAX.min(held / 4);
+    }
+
     /// When `Ticked` is due next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         if self.doubt.is_some() { self.probes.next() } else { self.deadlines.next() }
@@ -135,7 +145,7 @@ impl Scheduler {
         match input {
             Input::ActionPut { id, action_ref, limits, paused } => self.put_action(id, action_ref, limits, paused, now),
             Input::ActionDeleted { id } => self.delete_action(id),
-            Input::Requested { token, action, key } => self.request(token, action, key, now),
+            Input::Requested { token, action, key, bytes } => self.request(token, action, key, bytes, now),
             Input::CancelRequested { id, reason } => self.cancel(id, reason, now),
             Input::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now),
             Input::Started { key, fence, started_at } => self.started(key, fence, started_at, now),
@@ -157,6 +167,7 @@ impl Scheduler {
                 self.deadlines.clear(self.probes.next().unwrap_or(now), Timer::Probe);
                 self.probe(now);
             }
+            self.pools.forget_wanted();
             return;
         }
         for _ in 0..TIMERS_PER_INPUT_MAX {
@@ -168,6 +179,7 @@ impl Scheduler {
             }
         }
         self.grant(now);
+        self.make_way();
         self.send_ahead(now);
     }
 
@@ -247,6 +259,7 @@ mod tests {
             not_before: None,
             keeps_slot: false,
             cancel_requested: false,
+            is_bulky: false,
             lease: None,
         }
     }

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub keeps_slot: bool,
     /// A cancellation was asked for.
     pub cancel_requested: bool,
+    /// Its parameters are larger than [`BULKY_BYTES`](crate::BULKY_BYTES).
+    pub is_bulky: bool,
     /// The attempt that is out, if one is.
     pub lease: Option<Lease>,
 }

@@ -77,6 +77,7 @@ impl Scheduler {
             not_before,
             keeps_slot,
             cancel_requested: execution.kind() == StateKind::Cancelling,
+            is_bulky: self.executions.is_bulky(id),
             lease: self.lease(execution),
         })
     }
@@ -109,6 +110,7 @@ impl Scheduler {
             action_ref: action.action_ref.clone(),
             queue_length: action.queue_length() as u64,
             active_count: action.slots.len() as u64,
+            ahead_count: action.lines.iter().map(Line::ahead_len).sum::<usize>() as u64,
             max_concurrent: action.limits.limit,
             declared_limit: action.limits.limit,
             limit_override: None,
@@ -290,6 +292,7 @@ fn longest_lines(action: &ActionLines) -> Vec<KeyStats> {
         key: line.key.text().map(str::to_owned),
         queue_length: line.len() as u64,
         active_count: line.slots.len() as u64,
+        ahead_count: line.ahead_len() as u64,
     };
     lines.into_iter().map(stats).collect()
 }

@@ -16,9 +16,17 @@ use crate::input::RequestToken;
 use crate::orders::UNSENT;
 use crate::scheduler::Scheduler;
 use crate::state::{Moved, State, StateKind, Transition};
+use crate::window::is_bulky;
 
 impl Scheduler {
-    pub(crate) fn request(&mut self, token: RequestToken, action_id: ActionId, key: Option<Arc<str>>, now: Timestamp) {
+    pub(crate) fn request(
+        &mut self,
+        token: RequestToken,
+        action_id: ActionId,
+        key: Option<Arc<str>>,
+        bytes: usize,
+        now: Timestamp,
+    ) {
         let Some(action) = self.actions.get_mut(&action_id) else {
             self.effects.refused.push(RefusedRequest { token, reason: Unacceptable::UnknownAction });
             return;
@@ -32,7 +40,7 @@ impl Scheduler {
         action.total_enqueued += 1;
         // It waits in the place of its number.
         let id = ExecutionId(self.new_place());
-        self.executions.insert(id, Execution::requested(action_id, key, now));
+        self.executions.insert(id, Execution::requested(action_id, key, now), is_bulky(bytes));
         let position = self.join_line(id, now);
         self.announce(id, Status::Requested, Status::Queued, now);
         self.effects.accepted.push(Enqueued { token, id, position });

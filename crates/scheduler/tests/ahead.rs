@@ -8,7 +8,7 @@ use crate::world::{WORKER, World, key_slots, seconds, slots, tries, unlimited};
 
 /// One slot, and chains of up to two.
 fn chained() -> Limits {
-    Limits { run_ahead: 2, ..slots(1) }
+    Limits { run_ahead: Some(2), ..slots(1) }
 }
 
 fn returned(world: &mut World, name: &str, reason: &str) {
@@ -133,7 +133,7 @@ fn one_that_comes_when_all_who_waited_have_left_is_not_sent_before_the_slot_chan
 
 #[test]
 fn nobody_without_a_key_is_sent_after_the_holder_of_one() {
-    let mut world = World::with_line("email", Limits { run_ahead: 2, limit: Some(1), ..key_slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(2), limit: Some(1), ..key_slots(1) });
     world.submit_key("x", ["x1"]);
     world.submit(["a", "b"]);
     assert_eq!(world.running(), ["x1"]);
@@ -146,20 +146,20 @@ fn nobody_without_a_key_is_sent_after_the_holder_of_one() {
 #[test]
 fn only_a_line_with_one_holder_has_a_chain() {
     for limits in [slots(2), unlimited(), key_slots(2)] {
-        let mut world = World::with_line("email", Limits { run_ahead: 2, ..limits });
+        let mut world = World::with_line("email", Limits { run_ahead: Some(2), ..limits });
         for key in ["x", "y"] {
             world.submit_key(key, [&format!("{key}1"), &format!("{key}2"), &format!("{key}3")]);
         }
         assert_eq!(world.ahead(), [""; 0], "{:?}", world.actions);
     }
-    let mut world = World::with_line("email", Limits { run_ahead: 0, ..slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(0), ..slots(1) });
     world.submit(["a", "b"]);
     assert_eq!(world.ahead(), [""; 0]);
 }
 
 #[test]
 fn each_key_has_its_own_chain_where_only_keys_are_limited() {
-    let mut world = World::with_line("email", Limits { run_ahead: 1, ..key_slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(1), ..key_slots(1) });
     world.submit_key("x", ["x1", "x2"]);
     world.submit_key("y", ["y1", "y2"]);
     assert_eq!(world.running(), ["x1", "y1"]);
@@ -172,7 +172,7 @@ fn each_key_has_its_own_chain_where_only_keys_are_limited() {
 
 #[test]
 fn nobody_is_sent_ahead_past_another_key_that_waits_for_the_slot() {
-    let mut world = World::with_line("email", Limits { limit: Some(1), run_ahead: 2, ..key_slots(1) });
+    let mut world = World::with_line("email", Limits { limit: Some(1), run_ahead: Some(2), ..key_slots(1) });
     world.submit_key("x", ["x1"]);
     world.submit_key("y", ["y1"]);
     world.submit_key("x", ["x2"]);
@@ -448,17 +448,18 @@ fn a_chain_that_a_change_of_keys_has_parted_fires_all_the_same() {
 
 #[test]
 fn nobody_is_sent_after_one_that_another_follows_already() {
-    let mut world = World::with_line("email", Limits { run_ahead: 1, ..chained() });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(1), ..chained() });
     world.submit(["a"]);
     world.submit_key("x", ["b"]);
-    world.put("email", Limits { run_ahead: 1, key_limit: Some(1), ..chained() });
+    world.put("email", Limits { run_ahead: Some(1), key_limit: Some(1), ..chained() });
     world.submit(["c"]);
     assert_eq!(world.ahead(), ["b"], "both would begin when a has completed");
 }
 
 #[test]
 fn nobody_is_sent_after_one_that_was_called_back() {
-    let mut world = World::with_line("email", Limits { queue_timeout: Some(seconds(10)), run_ahead: 3, ..slots(1) });
+    let mut world =
+        World::with_line("email", Limits { queue_timeout: Some(seconds(10)), run_ahead: Some(3), ..slots(1) });
     world.submit(["a", "b"]);
     world.pass(seconds(10));
     assert_eq!(world.recalled(), ["b"]);
@@ -468,7 +469,7 @@ fn nobody_is_sent_after_one_that_was_called_back() {
 
 #[test]
 fn a_key_has_no_chain_while_another_holds_a_slot_that_counts_for_both() {
-    let mut world = World::with_line("email", Limits { run_ahead: 2, limit: Some(3), ..key_slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(2), limit: Some(3), ..key_slots(1) });
     world.submit_key("x", ["x1"]);
     world.submit_key("y", ["y1"]);
     world.submit_key("x", ["x2"]);

@@ -148,7 +148,7 @@ fn the_reason_travels_to_the_worker_and_into_the_record() {
 fn granted_and_cancelled_in_one_batch_is_told_in_that_order() {
     let mut world = World::with_line("email", slots(1));
     let action = world.action("email");
-    world.scheduler.handle(Input::Requested { token: 1, action, key: None }, world.now);
+    world.scheduler.handle(Input::Requested { token: 1, action, key: None, bytes: 2 }, world.now);
     world.scheduler.handle(Input::CancelRequested { id: ExecutionId(1), reason: None }, world.now);
     let orders = world.scheduler.take_effects().orders;
     assert!(
@@ -178,7 +178,7 @@ fn only_a_cancellation_without_a_reason_is_given_one() {
 
 #[test]
 fn one_sent_ahead_that_ended_unasked_as_cancelled_is_believed_after_the_one_before_it() {
-    let mut world = World::with_line("email", Limits { run_ahead: 2, ..slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(2), ..slots(1) });
     world.submit(["a", "b"]);
     let first = world.word("a", OutcomeKind::Completed);
     let second = world.word("b", OutcomeKind::Cancelled);

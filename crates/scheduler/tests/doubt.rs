@@ -197,7 +197,7 @@ fn a_lease_that_moved_to_another_worker_meanwhile_is_found_there() {
 
 #[test]
 fn what_was_sent_ahead_and_began_meanwhile_is_believed() {
-    let mut world = World::with_line("email", Limits { run_ahead: 2, ..slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(2), ..slots(1) });
     world.submit(["a", "b"]);
     assert_eq!(world.ahead(), ["b"]);
     let dump = world.dump();

@@ -38,7 +38,7 @@ fn an_execution_needs_a_slot_of_its_key_and_of_its_action_and_takes_both_or_neit
     let id = world.action("deploy");
     let stats = world.scheduler.queue_stats(id, world.now).expect("a known action");
     let z = stats.keys.iter().find(|stats| stats.key.as_deref() == Some("z"));
-    assert_eq!(z, Some(&KeyStats { key: Some("z".to_owned()), queue_length: 1, active_count: 0 }));
+    assert_eq!(z, Some(&KeyStats { key: Some("z".to_owned()), queue_length: 1, active_count: 0, ahead_count: 0 }));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn executions_without_a_key_share_one_line_and_the_limit_of_a_key() {
     assert!(why.message.contains("executions without a key"), "{}", why.message);
     let stats = world.scheduler.queue_stats(world.action("deploy"), world.now).expect("a known action");
     assert_eq!(stats.key_limit, Some(1));
-    let keyless = KeyStats { key: None, queue_length: 2, active_count: 1 };
+    let keyless = KeyStats { key: None, queue_length: 2, active_count: 1, ahead_count: 0 };
     assert!(stats.keys.contains(&keyless), "{:?}", stats.keys);
     world.complete("a");
     assert_eq!(world.running(), ["x1", "empty", "b"], "x2 and c wait for who is in front of them");

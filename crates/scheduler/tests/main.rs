@@ -2,6 +2,7 @@
 
 mod ahead;
 mod cancel;
+mod chains;
 mod doubt;
 mod fifo;
 mod keys;
@@ -14,5 +15,6 @@ mod redelivery;
 mod reference;
 mod retry;
 mod timeouts;
+mod window;
 mod workers;
 mod world;

@@ -95,7 +95,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             max_queue_length,
             max_lost_attempts,
             // Chains are tested by `ahead`, and by the simulation.
-            run_ahead: 0,
+            run_ahead: Some(0),
             retry: Retry {
                 max_attempts,
                 backoff: Duration::from_secs(1),
@@ -164,7 +164,7 @@ impl Run {
             Step::Submit { action, key } => {
                 let action = self.world.action(ACTIONS[action % ACTIONS.len()]);
                 let key = KEYS[key % KEYS.len()].map(Arc::from);
-                self.tell(Input::Requested { token: self.steps as u64, action, key });
+                self.tell(Input::Requested { token: self.steps as u64, action, key, bytes: 2 });
             }
             Step::Start { attempt } => {
                 if let Some((name, key)) = self.held(attempt) {

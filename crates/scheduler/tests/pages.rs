@@ -68,7 +68,7 @@ fn a_row_counts_what_waits_runs_started_and_failed() {
 
 #[test]
 fn pages_follow_the_order_of_the_line_and_what_leaves_does_not_shift_them() {
-    let mut world = World::with_line("email", Limits { run_ahead: 0, ..slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(0), ..slots(1) });
     world.submit(["a", "b", "c", "d", "e", "f"]);
     let (first, cursor) = world.page(&WhichLine::Only, None, 2);
     assert_eq!(first, placed(&world, &[(1, "b"), (2, "c")]));
@@ -121,7 +121,7 @@ fn holders_come_by_id_in_pages_with_their_workers() {
 
 #[test]
 fn the_start_of_what_waits_is_foreseen_once_five_have_run() {
-    let mut world = World::with_line("email", Limits { run_ahead: 0, ..slots(1) });
+    let mut world = World::with_line("email", Limits { run_ahead: Some(0), ..slots(1) });
     world.submit(["a", "b", "c", "d", "e", "f", "g", "h"]);
     for name in ["a", "b", "c", "d"] {
         world.run_for(name, seconds(2));

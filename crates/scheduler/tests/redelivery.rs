@@ -228,7 +228,7 @@ fn a_heartbeat_in_the_batch_of_a_grant_sends_nothing_twice() {
     world.worker_mut(WORKER).seen = (Epoch(1), 1_000);
     let heartbeat = world.worker(WORKER).heartbeat(world.now);
     let now = world.now;
-    world.scheduler.handle(Input::Requested { token: 1, action, key: None }, now);
+    world.scheduler.handle(Input::Requested { token: 1, action, key: None, bytes: 2 }, now);
     world.scheduler.handle(Input::Heartbeat(heartbeat.clone()), now);
     world.scheduler.handle(Input::CancelRequested { id: slotline_protocol::ExecutionId(1), reason: None }, now);
     world.scheduler.handle(Input::Heartbeat(heartbeat), now);
@@ -255,7 +255,7 @@ fn an_attempt_lost_and_granted_again_in_one_batch_is_sent_once() {
     let action = world.action("email");
     let (now, incarnation) = (world.now, world.incarnation(WORKER));
     let reason = slotline_protocol::message::EndReason::Replaced;
-    world.scheduler.handle(Input::Requested { token: 1, action, key: None }, now);
+    world.scheduler.handle(Input::Requested { token: 1, action, key: None, bytes: 2 }, now);
     world.scheduler.handle(Input::IncarnationEnded { incarnation, reason }, now);
     let orders = world.scheduler.take_effects().orders;
     let [sent] = &orders[..] else { panic!("{orders:?}") };
@@ -277,7 +277,7 @@ fn what_somebody_else_orders_is_numbered_between_the_schedulers_own() {
 fn what_is_decided_can_be_seen_before_it_is_taken() {
     let mut world = World::with_line("email", slots(1));
     let action = world.action("email");
-    world.scheduler.handle(Input::Requested { token: 7, action, key: None }, world.now);
+    world.scheduler.handle(Input::Requested { token: 7, action, key: None, bytes: 2 }, world.now);
     assert_eq!(world.scheduler.effects().accepted.len(), 1);
     assert_eq!(world.scheduler.take_effects().accepted.len(), 1);
     assert_eq!(world.scheduler.effects().accepted.len(), 0);

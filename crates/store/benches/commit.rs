@@ -51,6 +51,7 @@ fn queued(id: i64) -> Snapshot {
         not_before: None,
         keeps_slot: false,
         cancel_requested: false,
+        is_bulky: false,
         lease: None,
     }
 }

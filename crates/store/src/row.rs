@@ -17,7 +17,7 @@ use slotline_protocol::{
     ActionId, Detail, Epoch, ExecutionId, Fence, Incarnation, LimitOverride, OutcomeKind, Policy, RequestName, Status,
     Timestamp, WorkerName, http,
 };
-use slotline_scheduler::{Counters, Lease, Snapshot};
+use slotline_scheduler::{BULKY_BYTES, Counters, Lease, Snapshot};
 use sqlx::types::Uuid;
 
 use crate::durations::Sample;
@@ -73,6 +73,7 @@ pub(crate) fn snapshot(row: &impl Columns, keys: &mut Keys) -> Result<Snapshot, 
         not_before: row.maybe_time("not_before")?,
         keeps_slot: row.flag("keeps_slot")?,
         cancel_requested: row.flag("cancel_requested")?,
+        is_bulky: usize::try_from(row.number("parameter_bytes")?).is_ok_and(|bytes| bytes > BULKY_BYTES),
         lease: lease(row, id)?,
     })
 }

@@ -3,7 +3,8 @@
 /// The columns of a live execution that recovery needs.
 pub(crate) const LIVE: &str = "SELECT id, place, queued_at, not_before, fence, scheduled_at, started_at, incarnation, \
     attempt, failures, losses, keeps_slot, cancel_requested, status, worker, after_fence, action_id, enqueued_at, \
-    concurrency_key, CASE WHEN attempt > 1 OR (attempt = 1 AND fence IS NULL) THEN (SELECT count(*) FROM attempts t \
+    concurrency_key, CAST(octet_length(parameters) AS bigint) AS parameter_bytes, \
+    CASE WHEN attempt > 1 OR (attempt = 1 AND fence IS NULL) THEN (SELECT count(*) FROM attempts t \
     WHERE t.execution_id = live.id AND NOT (t.outcome = 'lost' AND t.started_at IS NULL)) ELSE 0 END AS tried \
     FROM live";
 

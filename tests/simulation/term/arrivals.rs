@@ -7,7 +7,7 @@ use std::rc::Rc;
 use slotline_broker::Tag;
 use slotline_executor::leader::{Arrival, Asked, Checked, Input, Item, Member, Source, Target};
 use slotline_protocol::message::EndReason;
-use slotline_protocol::{By, Incarnation};
+use slotline_protocol::{By, Incarnation, Sizes};
 use slotline_scheduler::ProbedQueue;
 use slotline_store::Known;
 
@@ -30,7 +30,7 @@ impl Term {
     /// The queues of this session are consumed from here on.
     pub(crate) fn feeds(&mut self, session: SessionId, stage: &mut Stage) {
         (self.opening, self.feed) = (None, Some(session));
-        self.handle(Input::SessionOpened { session: session as u64 }, stage);
+        self.handle(Input::SessionOpened { session: session as u64, sizes: Sizes::FULL }, stage);
     }
 
     pub(crate) fn deliver(&mut self, queue: Queue, tag: wire::Tag, body: Rc<Body>, stage: &mut Stage) {

@@ -136,6 +136,7 @@ async fn fill(store: &Store) -> anyhow::Result<ExecutionId> {
         not_before: None,
         keeps_slot: false,
         cancel_requested: false,
+        is_bulky: false,
         lease: None,
     };
     let request = slotline_store::Request {
@@ -299,6 +300,7 @@ fn queue_stats() -> [QueueStats; 2] {
         action_ref: ActionRef::new(name).expect("a name"),
         queue_length: 0,
         active_count: 0,
+        ahead_count: 0,
         max_concurrent: None,
         declared_limit: None,
         limit_override: None,

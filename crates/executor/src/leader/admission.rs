@@ -71,7 +71,8 @@ impl<P> Leader<P> {
         let request = asked.request.clone();
         self.pending.requests.insert(token, asked);
         let id = ExecutionId(self.scheduler.counters().next_id);
-        self.apply(Input::Requested { token, action, key }, now);
+        let bytes = request.parameters.get().len();
+        self.apply(Input::Requested { token, action, key, bytes }, now);
         if let Some(name) = &request.name
             && self.scheduler.counters().next_id > id.0
         {

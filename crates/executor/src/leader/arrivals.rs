@@ -1,7 +1,7 @@
 //! What comes in, but for requests: reports of workers, probes, questions and the passing of time.
 
 use slotline_protocol::message::{self, Message};
-use slotline_protocol::{Incarnation, Timestamp};
+use slotline_protocol::{Incarnation, Sizes, Timestamp};
 use slotline_scheduler::Input;
 
 use super::ask::{Ask, Asker, LeaderAnswer, Question};
@@ -55,8 +55,9 @@ impl<P> Leader<P> {
         self.apply(Input::Ticked, now);
     }
 
-    pub(super) fn session_opened(&mut self, session: u64, now: Timestamp) {
+    pub(super) fn session_opened(&mut self, session: u64, sizes: Sizes, now: Timestamp) {
         self.session = Some(session);
+        self.scheduler.bound_held(sizes.entries());
         self.unstored = 0;
         self.apply(Input::SessionOpened, now);
         // Whatever was on its way went with the session before, or with the leader before.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slotline_broker::Tag;
 use slotline_protocol::record::Event;
-use slotline_protocol::{ActionRef, Incarnation, Timestamp};
+use slotline_protocol::{ActionRef, Incarnation, Sizes, Timestamp};
 use slotline_scheduler::{Counters, Departed};
 use slotline_store::{Audit, Batch, Culprit};
 
@@ -26,6 +26,8 @@ pub enum Input<P> {
     /// Its queues are consumed.
     SessionOpened {
         session: u64,
+        /// What its broker takes.
+        sizes: Sizes,
     },
     SessionClosed,
     /// Deliveries of one of the leader's own queues.

@@ -1,5 +1,7 @@
 //! What deliveries bring to the leader: what workers report, and what other executors ask.
 
+use std::time::Duration;
+
 use slotline_broker::Tag;
 use slotline_protocol::message::{Completed, Ended, Event, Progress, Returned, StatusChanged};
 use slotline_protocol::{Incarnation, OutcomeKind, Status, Timestamp, WorkerName};
@@ -132,6 +134,7 @@ fn completed(completed: Completed, teller: Incarnation) -> Item {
             error: completed.error,
             started_at: completed.started_at,
             ended_at: completed.completed_at,
+            held: completed.held_micros.map(Duration::from_micros),
         },
     };
     Item::Ended(end, input)

@@ -308,6 +308,7 @@ fn accepted_and_settled(effects: &Effects, id: ExecutionId, key: Option<Arc<str>
         not_before: None,
         keeps_slot: false,
         cancel_requested: false,
+        is_bulky: false,
         lease: None,
     })
 }

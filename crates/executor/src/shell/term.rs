@@ -430,7 +430,7 @@ impl Term {
                 self.requests_out = Some(requests_out);
                 self.feed = Some(feed);
                 crash::point("executor.recovery.queues");
-                self.handle(Input::SessionOpened { session: generation });
+                self.handle(Input::SessionOpened { session: generation, sizes: self.postman.sizes });
                 self.hub.resync();
             }
             Ok(Err(error)) => {

@@ -171,6 +171,7 @@ impl PlayedWorker {
             started_at: Some(Timestamp::from_micros(1)),
             completed_at: Timestamp::from_micros(2),
             return_code: None,
+            held_micros: None,
         }
     }
 }

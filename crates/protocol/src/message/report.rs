@@ -35,6 +35,10 @@ pub struct Completed {
     /// Exit status of the command; `None` for a handler, or where a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_code: Option<i32>,
+    /// How long the worker has had an attempt that was sent ahead of its slot, in microseconds by its own clock: from the
+    /// order to this report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_micros: Option<u64>,
 }
 
 /// Hands an attempt back. Repeated until [`Recorded`](super::Recorded).

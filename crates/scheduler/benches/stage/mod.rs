@@ -60,12 +60,12 @@ impl Stage {
         };
         match kind {
             Kind::Keys => {
-                let id = stage.put(Policy { key_limit: Some(1), run_ahead, ..Policy::default() });
+                let id = stage.put(Policy { key_limit: Some(1), run_ahead: Some(run_ahead), ..Policy::default() });
                 stage.lines = (0..lines).map(|number| (id, Some(Arc::from(format!("key {number}"))))).collect();
             }
             Kind::Actions => {
                 for _ in 0..lines {
-                    let id = stage.put(Policy { limit: Some(1), run_ahead, ..Policy::default() });
+                    let id = stage.put(Policy { limit: Some(1), run_ahead: Some(run_ahead), ..Policy::default() });
                     stage.lines.push((id, None));
                 }
             }
@@ -130,7 +130,7 @@ impl Stage {
         let (action, key) = self.lines[self.next_line].clone();
         self.next_line = (self.next_line + 1) % self.lines.len();
         self.tokens += 1;
-        self.tell(Input::Requested { token: self.tokens, action, key });
+        self.tell(Input::Requested { token: self.tokens, action, key, bytes: 2 });
     }
 
     /// Everything that is out and has its slot begins.
@@ -154,6 +154,7 @@ impl Stage {
             error: None,
             started_at: Some(self.now),
             ended_at: self.now,
+            held: None,
         };
         self.tell(Input::Completed { key: key_of(&dispatch), fence: dispatch.fence, incarnation, outcome });
     }
@@ -234,6 +235,7 @@ impl Journal {
             not_before: None,
             keeps_slot: false,
             cancel_requested: false,
+            is_bulky: false,
             lease: None,
         };
         Self { actions: (0..actions).map(recovered).collect(), live: (0..waiting).map(waits).collect() }

@@ -28,7 +28,7 @@ pub(crate) const CONFIG: Config = Config { lease: LEASE, heartbeat: HEARTBEAT };
 pub(crate) const WORKER: &str = "w1";
 
 pub(crate) fn unlimited() -> Limits {
-    Limits { run_ahead: 0, ..Limits::from(&Policy::default()) }
+    Limits { run_ahead: Some(0), ..Limits::from(&Policy::default()) }
 }
 
 pub(crate) fn slots(limit: u32) -> Limits {
@@ -76,6 +76,8 @@ pub(crate) struct World {
     ids: BTreeMap<String, ExecutionId>,
     names: BTreeMap<ExecutionId, String>,
     tokens: u64,
+    /// Of each request from now on.
+    pub(crate) parameter_bytes: usize,
     incarnations: u128,
     /// The expected content of a database, by the effects alone.
     pub(crate) journal: BTreeMap<ExecutionId, Snapshot>,
@@ -115,6 +117,7 @@ impl World {
             ids: BTreeMap::new(),
             names: BTreeMap::new(),
             tokens: 0,
+            parameter_bytes: 2,
             incarnations: 0,
             journal: BTreeMap::new(),
             settled: Vec::new(),
@@ -239,7 +242,8 @@ impl World {
         self.tokens += 1;
         let token = self.tokens;
         let action = self.actions.get(action).map_or(ActionId(-1), |(id, _, _)| *id);
-        self.scheduler.handle(Input::Requested { token, action, key: key.map(Arc::from) }, self.now);
+        self.scheduler
+            .handle(Input::Requested { token, action, key: key.map(Arc::from), bytes: self.parameter_bytes }, self.now);
         let effects = self.scheduler.take_effects();
         if let Some(accepted) = effects.accepted.first() {
             assert_eq!(accepted.token, token);
@@ -551,5 +555,5 @@ pub(crate) fn outcome(kind: OutcomeKind, now: Timestamp) -> Outcome {
         OutcomeKind::Timeout => Some(Failure::new("timeout", "too slow")),
         OutcomeKind::Cancelled => Some(Failure::new("cancelled", "ended as asked")),
     };
-    Outcome { kind, result: None, error, started_at: Some(now), ended_at: now }
+    Outcome { kind, result: None, error, started_at: Some(now), ended_at: now, held: None }
 }

@@ -131,6 +131,7 @@ mod tests {
             action_ref: ActionRef::new("a.b").expect("a name"),
             queue_length: 9,
             active_count: 1,
+            ahead_count: 0,
             max_concurrent,
             declared_limit: None,
             limit_override: None,

@@ -54,10 +54,21 @@ pub(crate) async fn queue(settings: &Settings, args: Args) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last two columns are for `--output wide`.
-const HEADER: [&str; 10] =
-    ["ACTION", "STATE", "RUNNING", "LIMIT", "KEY LIMIT", "WAITING", "OLDEST", "OVERRIDE", "SUBMITTED", "FINISHED"];
-const NARROW: usize = HEADER.len() - 2;
+/// The last three columns are for `--output wide`.
+const HEADER: [&str; 11] = [
+    "ACTION",
+    "STATE",
+    "RUNNING",
+    "LIMIT",
+    "KEY LIMIT",
+    "WAITING",
+    "OLDEST",
+    "OVERRIDE",
+    "AHEAD",
+    "SUBMITTED",
+    "FINISHED",
+];
+const NARROW: usize = HEADER.len() - 3;
 
 fn all(style: Style, stats: &[QueueStats], serving: Option<&Serving>) {
     let rows = stats.iter().map(|stats| {
@@ -70,6 +81,7 @@ fn all(style: Style, stats: &[QueueStats], serving: Option<&Serving>) {
             stats.queue_length.to_string(),
             style.optional(stats.oldest_enqueued_at),
             stats.limit_override.as_ref().map(describe).unwrap_or_default(),
+            stats.ahead_count.to_string(),
             stats.total_enqueued.to_string(),
             stats.total_completed.to_string(),
         ]
@@ -97,6 +109,7 @@ fn one(style: Style, stats: &QueueStats, state: String, serving: Option<&Serving
         ("override", stats.limit_override.as_ref().map(describe).unwrap_or_default()),
         ("limit per key", limit(stats.key_limit)),
         ("waiting", stats.queue_length.to_string()),
+        ("sent ahead", stats.ahead_count.to_string()),
         ("first waits since", style.optional(stats.oldest_enqueued_at)),
         ("submitted", stats.total_enqueued.to_string()),
         ("finished", stats.total_completed.to_string()),
@@ -107,10 +120,10 @@ fn one(style: Style, stats: &QueueStats, state: String, serving: Option<&Serving
         output::line("");
         let keys = stats.keys.iter();
         style.table(
-            ["KEY", "RUNNING", "WAITING"],
+            ["KEY", "RUNNING", "WAITING", "AHEAD"],
             keys.map(|line| {
                 let key = line.key.clone().unwrap_or_else(|| NO_KEY.to_owned());
-                [key, line.active_count.to_string(), line.queue_length.to_string()]
+                [key, line.active_count.to_string(), line.queue_length.to_string(), line.ahead_count.to_string()]
             }),
         );
     }

@@ -168,6 +168,7 @@ fn accepted() -> AcceptedRequest {
         not_before: Some(at),
         keeps_slot: false,
         cancel_requested: false,
+        is_bulky: false,
         lease: Some(lease),
     };
     let request = Request {

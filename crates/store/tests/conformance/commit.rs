@@ -37,6 +37,7 @@ fn everything(id: i64) -> Snapshot {
         not_before: Some(Timestamp::MAX),
         keeps_slot: true,
         cancel_requested: true,
+        is_bulky: false,
         lease: Some(lease(9)),
         ..queued(id)
     }

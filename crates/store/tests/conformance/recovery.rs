@@ -2,16 +2,19 @@
 
 use slotline_protocol::record::{Latest, Newest};
 use slotline_protocol::{ExecutionId, Incarnation, Status, WorkerName};
-use slotline_scheduler::Snapshot;
-use slotline_store::{AcceptedRequest, Batch, Error, OpenStory, RECENT_MAX, Store, Story};
+use slotline_scheduler::{BULKY_BYTES, Snapshot};
+use slotline_store::{AcceptedRequest, Batch, Error, OpenStory, RECENT_MAX, Request, Store, Story};
 use uuid::Uuid;
 
-use crate::world::{World, accepted, at, cases, ends, lease, log, queued, report, running, settled, story};
+use crate::world::{
+    World, accepted, at, cases, ends, lease, log, queued, raw, report, request, running, settled, story,
+};
 
 cases! {
     live_executions_come_in_the_order_of_their_places,
     incarnations_that_ended_stay_ended,
     a_fresh_journal_is_empty,
+    which_parameters_are_large_is_known_to_the_next_leader,
     stories_of_the_living_and_of_those_awaited_go_on,
     of_many_reports_the_newest_are_recovered,
 }
@@ -37,6 +40,21 @@ async fn incarnations_that_ended_stay_ended(world: World) -> anyhow::Result<()> 
     writer.commit(ended(vec![(first, worker, at(3))])).await?;
     drop(writer);
     assert_eq!(world.recovered().await?.ended, [first, second]);
+    Ok(())
+}
+
+async fn which_parameters_are_large_is_known_to_the_next_leader(world: World) -> anyhow::Result<()> {
+    let mut writer = world.writer().await?;
+    let with = |id, bytes: usize| {
+        // Two bytes for each character, and two for the quotes.
+        let parameters = raw(&format!("\"{}\"", "\u{fc}".repeat((bytes - 2) / 2)));
+        AcceptedRequest { request: Request { parameters, ..request() }.into(), ..accepted(id) }
+    };
+    let accepted = vec![with(1, 2), with(2, BULKY_BYTES), with(3, BULKY_BYTES + 2), with(4, 1 << 20)];
+    writer.commit(Batch { accepted, ..Batch::default() }).await?;
+    drop(writer);
+    let are_bulky: Vec<_> = world.recovered().await?.live.iter().map(|live| live.is_bulky).collect();
+    assert_eq!(are_bulky, [false, false, true, true]);
     Ok(())
 }
 

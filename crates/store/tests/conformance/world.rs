@@ -181,6 +181,7 @@ pub(crate) fn queued(id: i64) -> Snapshot {
         not_before: None,
         keeps_slot: false,
         cancel_requested: false,
+        is_bulky: false,
         lease: None,
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) recent: Recent,
     /// Where it stands in the table of alarms.
     pub(super) alarm: Option<Duration>,
+    /// When its order came, if it was sent ahead of its slot.
+    pub(super) ahead_since: Option<Duration>,
 }
 
 /// What was granted.
@@ -148,6 +150,7 @@ impl Entry {
                 correlation_id: order.correlation_id.map(Into::into),
                 trace_id: order.trace_id.map(Into::into),
             },
+            ahead_since: order.starts_after.map(|_| now.boot),
             stage: Stage::Waiting { after: order.starts_after, give_up_at },
             sequence: 0,
             pace: Pace::default(),
@@ -187,6 +190,7 @@ impl Entry {
                 correlation_id: None,
                 trace_id: None,
             },
+            ahead_since: None,
             stage: Stage::Done { word: FinalReport::Completed(outcome), told: 0, repeat_at: Duration::ZERO },
             sequence: completed.last_sequence,
             pace: Pace::default(),
@@ -327,9 +331,14 @@ impl Entry {
     }
 
     /// The report of its end to the executor; `None` while it has not ended.
-    pub(super) fn last_word(&self, worker: &WorkerName, incarnation: Incarnation) -> Option<Effect> {
+    pub(super) fn last_word(&self, worker: &WorkerName, incarnation: Incarnation, now: Duration) -> Option<Effect> {
         Some(match self.word()? {
-            FinalReport::Completed(_) => Effect::Complete(self.traced(self.completed(worker, incarnation)?)),
+            FinalReport::Completed(_) => {
+                let held = self.ahead_since.map(|since| now.saturating_sub(since));
+                let held_micros = held.and_then(|held| u64::try_from(held.as_micros()).ok());
+                let completed = self.completed(worker, incarnation)?;
+                Effect::Complete(self.traced(message::Completed { held_micros, ..completed }))
+            }
             FinalReport::Returned { .. } => Effect::Return(self.traced(self.returned(worker, incarnation)?)),
         })
     }
@@ -352,6 +361,7 @@ impl Entry {
             started_at: outcome.started_at,
             completed_at: outcome.completed_at,
             return_code: outcome.return_code,
+            held_micros: None,
         })
     }
 

@@ -200,7 +200,7 @@ impl Duty {
     /// Reports how an attempt ended, and sets when to report it again.
     pub(super) fn tell(&mut self, now: Now, key: AttemptKey, fx: &mut Vec<Effect>) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        if let Some(word) = entry.last_word(&self.config.worker, self.incarnation) {
+        if let Some(word) = entry.last_word(&self.config.worker, self.incarnation, now.boot) {
             fx.push(word);
             entry.told(now.boot);
             self.rearm(key);

@@ -3,7 +3,7 @@
 use slotline_protocol::OutcomeKind;
 use slotline_protocol::message::Holding;
 
-use super::world::{World, key};
+use super::world::{World, key, ms, s};
 
 #[test]
 fn a_chain_starts_link_by_link_the_moment_each_predecessor_completes() {
@@ -88,4 +88,26 @@ fn what_runs_is_what_was_started_and_has_not_ended() {
     assert_eq!(world.duty.running().collect::<Vec<_>>(), [key(1), key(2)]);
     world.succeed(2, "1");
     assert_eq!(world.duty.running().collect::<Vec<_>>(), [key(1)]);
+}
+
+#[test]
+fn the_report_of_what_was_sent_ahead_shows_how_long_it_was_here_each_time() {
+    let mut world = World::new();
+    world.dispatch(1).send();
+    world.clock(ms(5));
+    world.dispatch(2).after(1).send();
+    world.clock(ms(7));
+    world.succeed(1, "1");
+    world.clock(ms(4));
+    world.succeed(2, "1");
+    let held = |world: &mut World| -> Vec<_> {
+        world.take_completions().into_iter().map(|completed| completed.held_micros).collect()
+    };
+    assert_eq!(held(&mut world), [None, Some(11_000)]);
+    world.advance_connected(s(3));
+    assert_eq!(
+        held(&mut world),
+        [None, Some(2_011_000)],
+        "repeated after two seconds, and not because the way is long"
+    );
 }

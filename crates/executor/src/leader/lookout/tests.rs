@@ -53,7 +53,7 @@ impl World {
     }
 
     fn submits(&mut self) {
-        self.scheduler.handle(Input::Requested { token: 0, action: ACTION, key: None }, self.now);
+        self.scheduler.handle(Input::Requested { token: 0, action: ACTION, key: None, bytes: 2 }, self.now);
     }
 
     /// A heartbeat of worker `w<number>`, which was greeted by this leader or by the one before.

@@ -90,7 +90,7 @@ impl World {
 
     pub(super) fn submits(&mut self) -> ExecutionId {
         let id = ExecutionId(self.scheduler.counters().next_id);
-        self.happens(Input::Requested { token: 0, action: ACTION, key: None });
+        self.happens(Input::Requested { token: 0, action: ACTION, key: None, bytes: 2 });
         self.commits();
         id
     }
@@ -178,7 +178,8 @@ impl World {
             return_code: None,
             message: None,
         });
-        let outcome = Outcome { kind, result: None, error: None, started_at: Some(started_at), ended_at: self.now };
+        let outcome =
+            Outcome { kind, result: None, error: None, started_at: Some(started_at), ended_at: self.now, held: None };
         self.happens(Input::Completed { key: (id, attempt), fence, incarnation: self.worker, outcome });
     }
 

@@ -72,6 +72,7 @@ fn live(id: i64, queued: i64, started: i64) -> Snapshot {
         not_before: None,
         keeps_slot: false,
         cancel_requested: false,
+        is_bulky: false,
         lease: Some(lease(Some(started))),
     }
 }
