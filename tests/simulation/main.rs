@@ -18,6 +18,7 @@ mod faults;
 mod history;
 mod journal;
 mod liar;
+mod long_lines;
 mod mail;
 mod mistakes;
 mod plan;

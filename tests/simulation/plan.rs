@@ -10,6 +10,7 @@ use crate::chance::Chance;
 use crate::clock::{Clock, MS, Micros, SECOND};
 use crate::faults::{Blow, Fault, Rates};
 use crate::history::RequestId;
+use crate::long_lines;
 
 /// Requests are sent within this.
 const SENDING: Micros = 60 * SECOND;
@@ -169,6 +170,7 @@ impl Plan {
         plan.calm_at = faults.iter().map(Fault::ends_at).max().unwrap_or(0).max(SENDING);
         plan.faults = faults;
         plan.rates = rates;
+        long_lines::add(&mut plan, seed, SENDING);
         plan
     }
 
