@@ -22,7 +22,7 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
     let actions = scale.of(ACTIONS);
     let installation = site.install().await?;
     installation.put_many(ACTION, actions, r#"{"limit": 1}"#).await?;
-    let served = Served { action: ACTION.to_owned(), many: Some(actions), run_ms: 0 };
+    let served = Served { action: ACTION.to_owned(), many: Some(actions), ..Served::one(ACTION, 0) };
     let workers = installation.start_workers(WORKERS, CAPACITY, &[served]).await?;
     let (mut rounds, mut spent, mut published) = (Vec::new(), Spent::default(), 0);
     while rounds.iter().sum::<f64>() < scale.floor.as_secs_f64() {

@@ -28,6 +28,8 @@ pub(crate) struct Figure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) per_second: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mean_us: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p50_us: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) p99_us: Option<f64>,
@@ -78,6 +80,8 @@ impl Figure {
         nanoseconds.sort_unstable();
         let at =
             |share: f64| Some((nanoseconds[((nanoseconds.len() - 1) as f64 * share) as usize] / 100) as f64 / 10.0);
+        let sum: u64 = nanoseconds.iter().sum();
+        self.mean_us = Some((sum / nanoseconds.len() as u64 / 100) as f64 / 10.0);
         (self.p50_us, self.p99_us, self.p999_us, self.max_us) = (at(0.5), at(0.99), at(0.999), at(1.0));
         self
     }

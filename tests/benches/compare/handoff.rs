@@ -1,17 +1,17 @@
 //! H: from the end of a handler to the start of the next one of its line, which has one slot.
 //!
 //! All requests wait in the journal before the first starts, so that every pause is a hand-off and none a wait for a
-//! publisher. Times are the handlers' own stamps.
+//! publisher. Times are the handlers' own stamps. A handler of 1 ms sleeps by a timer, which takes about twice that: `S`
+//! has handlers of one length.
 
 use anyhow::Result;
 
 use crate::figure::{Book, Figure};
 use crate::installation::{Installation, Site};
 use crate::limits::{self, Round};
-use crate::publisher::{Form, Request, publish};
+use crate::prefilled::{self, Filling};
 use crate::scale::Scale;
-use crate::stamps;
-use crate::workers::{Served, Spent};
+use crate::workers::Served;
 
 const ACTION: &str = "bench.handoff";
 const COUNT: usize = 5_000;
@@ -54,8 +54,10 @@ pub(crate) async fn measure(site: Site<'_>, scale: &Scale, book: &mut Book) -> R
 
 /// The policy of a line with one slot. The only place that knows the member for running ahead.
 fn policy(runs_ahead: bool, scale: &Scale) -> String {
-    let chain = if runs_ahead { scale.run_ahead } else { 0 };
-    format!(r#"{{"limit": 1, "run_ahead": {chain}}}"#)
+    match if runs_ahead { scale.run_ahead } else { Some(0) } {
+        None => r#"{"limit": 1}"#.to_owned(),
+        Some(most) => format!(r#"{{"limit": 1, "run_ahead": {most}}}"#),
+    }
 }
 
 /// Declares the line; `false` if this build can't. A build without run-ahead takes a policy without its member.
@@ -74,42 +76,21 @@ pub(crate) async fn run(
     if !put(installation, ACTION, line.runs_ahead, scale).await? {
         return Ok(None);
     }
-    let count = scale.of(COUNT);
+    let filling = Filling { action: ACTION, keys: None, count: scale.of(COUNT) };
     let workers = installation.start_workers(line.workers, CAPACITY, &[Served::one(ACTION, line.run_ms)]).await?;
-    let (mut rounds, mut seconds, mut spent) = (0, 0.0, Spent::default());
-    while seconds < scale.floor.as_secs_f64() {
-        let before = installation.totals().await?;
-        installation.pause(ACTION).await?;
-        let requests = Request::of(ACTION, None, rounds * count..(rounds + 1) * count);
-        publish(&installation.session, Form::Arrays, requests).await?;
-        installation.until_enqueued(before.enqueued + count as u64).await?;
-        let (clocks, begun) = (workers.meter.read()?, std::time::Instant::now());
-        installation.resume(ACTION).await?;
-        installation.until_settled_undisturbed(before.settled + count as u64).await?;
-        seconds += begun.elapsed().as_secs_f64();
-        spent.add(workers.meter.since(&clocks)?);
-        rounds += 1;
-    }
-    let stamps = workers.end().await?;
-    stamps::each_once(&stamps, rounds * count)?;
+    let rounds = prefilled::run(installation, workers, filling, scale).await?;
 
     let Line { workers, run_ms, runs_ahead } = line;
     let (work, ahead) = (
         if run_ms == 0 { "no-op".to_owned() } else { format!("{run_ms} ms") },
-        if runs_ahead { format!("run-ahead {}", scale.run_ahead) } else { "no run-ahead".to_owned() },
+        match (runs_ahead, scale.run_ahead) {
+            (true, None) => "run-ahead".to_owned(),
+            (true, Some(most)) => format!("run-ahead {most}"),
+            (false, _) => "no run-ahead".to_owned(),
+        },
     );
-    let case = format!("{count} handlers, {work}, {workers} worker{}, {ahead}", if workers == 1 { "" } else { "s" });
-    // Between two rounds the line is empty, and what passes there is no hand-off.
-    let by_round = (0..rounds as u64).map(|round| {
-        stamps::lines(&stamps.iter().copied().filter(|stamp| stamp.n / count as u64 == round).collect::<Vec<_>>())
-    });
-    let mut figure = Figure::new(installation.system, measure, case, rounds * count).rate(rounds, seconds).cpu(spent.0);
-    let (mut pauses, mut order_violations, mut overlaps) = (Vec::new(), 0, 0);
-    for lines in by_round {
-        pauses.extend(lines.pauses);
-        order_violations += lines.order_violations;
-        overlaps += lines.overlaps;
-    }
-    (figure.order_violations, figure.overlaps) = (Some(order_violations), Some(overlaps));
-    Ok(Some(figure.percentiles(pauses)))
+    let plural = if workers == 1 { "" } else { "s" };
+    let case = format!("{} handlers, {work}, {workers} worker{plural}, {ahead}", filling.count);
+    let seconds = rounds.seconds;
+    Ok(Some(rounds.figure(installation.system, measure, case, seconds)))
 }

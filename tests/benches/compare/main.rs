@@ -5,21 +5,22 @@
 //! | measure | what |
 //! | --- | --- |
 //! | `limits` | what the broker, the database and the disk give to a program that does nothing else |
+//! | `S` | how fast a line with one slot goes, with handlers of one length; 10 and 100 such lines at once |
 //! | `T` | no-op executions per second, end to end, one unlimited action, one message each and in arrays |
-//! | `M` | the same over 100 keys with one slot each, in chains of 16 |
+//! | `M` | the same over 100 keys with one slot each, in chains of up to 40 |
 //! | `H` | hand-off: end of one to start of the next on a line with one slot, with 1 and 4 workers, with run-ahead and without |
 //! | `L` | idle: publication to start |
 //! | `F` | fan-out: 10,000 actions with one slot each, 4 workers |
 //! | `G` | growth: T and H beside 10^6 that wait and beside 10^5 actions, memory, start-up |
 //! | `C` | commands per second, beside a bare loop that starts them |
-//! | `embedded` | T, M, H and L of everything in one process |
+//! | `embedded` | S, T, M, H and L of everything in one process |
 //! | `rivals` | runs `tests/benches/rivals/run.sh`, which takes long and packages of others |
 //!
 //! Without a measure: all but `rivals`. Prints a table, then the same as JSON.
 //!
 //! - `--output table` or `--output json`: only that.
 //! - `--rivals FILE`: shows what the rivals' script printed earlier beside it all.
-//! - `--run-ahead N`: how long a chain is where a line may run ahead (4).
+//! - `--run-ahead N`: the longest chain where a line of `H` may run ahead; as long as fits.
 //! - `--subscriber`: a queue gets every public event, and keeps the newest thousand.
 //! - `--trial`: a twentieth of everything, to see that it all works. Its figures mean nothing.
 //!
@@ -40,12 +41,14 @@ mod limits;
 mod load;
 mod machine;
 mod options;
+mod prefilled;
 mod program;
 mod publisher;
 mod ratios;
 mod rivals;
 mod scale;
 mod servers;
+mod speed;
 mod stamps;
 mod table;
 mod workers;
@@ -111,6 +114,7 @@ async fn one(measure: Measure, servers: &Servers, options: &Options, book: &mut 
     let (site, scale) = (Site::Servers(servers), &options.scale);
     match measure {
         Measure::Limits => limits::measure(servers, scale, book).await,
+        Measure::Speed => speed::measure(site, scale, book).await,
         Measure::Throughput => load::throughput(site, scale, book).await,
         Measure::Keys => load::keys(site, scale, book).await,
         Measure::Handoff => handoff::measure(site, scale, book).await,
@@ -119,6 +123,7 @@ async fn one(measure: Measure, servers: &Servers, options: &Options, book: &mut 
         Measure::Growth => growth::measure(site, scale, book).await,
         Measure::Commands => commands::measure(site, scale, book).await,
         Measure::Embedded => {
+            speed::measure(Site::Embedded, scale, book).await?;
             load::throughput(Site::Embedded, scale, book).await?;
             load::keys(Site::Embedded, scale, book).await?;
             handoff::measure(Site::Embedded, scale, book).await?;

@@ -7,12 +7,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::scale::Scale;
 
-/// How long a chain may be by default.
-const RUN_AHEAD: u32 = 4;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
     Limits,
+    Speed,
     Throughput,
     Keys,
     Handoff,
@@ -25,8 +23,9 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Limits,
+        Self::Speed,
         Self::Throughput,
         Self::Keys,
         Self::Handoff,
@@ -41,6 +40,7 @@ impl Measure {
     fn name(self) -> &'static str {
         match self {
             Self::Limits => "limits",
+            Self::Speed => "S",
             Self::Throughput => "T",
             Self::Keys => "M",
             Self::Handoff => "H",
@@ -79,7 +79,7 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
         let (mut measures, mut output, mut rivals) = (Vec::new(), Output::Both, None);
-        let (mut run_ahead, mut is_trial, mut has_subscriber) = (RUN_AHEAD, false, false);
+        let (mut run_ahead, mut is_trial, mut has_subscriber) = (None, false, false);
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("{argument}: expected a value"));
@@ -94,7 +94,7 @@ impl Options {
                     };
                 }
                 "--rivals" => rivals = Some(PathBuf::from(value()?)),
-                "--run-ahead" => run_ahead = value()?.parse().context("--run-ahead: expected a number")?,
+                "--run-ahead" => run_ahead = Some(value()?.parse().context("--run-ahead: expected a number")?),
                 "--subscriber" => has_subscriber = true,
                 "--trial" => is_trial = true,
                 name => match Measure::ALL.into_iter().find(|measure| measure.name() == name) {

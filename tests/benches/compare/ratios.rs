@@ -34,7 +34,7 @@ fn by_rivals(ours: &Figure, figures: &[Figure]) -> Option<String> {
     let same_size = rivals.clone().filter(|figure| size(figure) == size(ours)).collect::<Vec<_>>();
     let rivals = if same_size.is_empty() { rivals.collect() } else { same_size };
     let (best, ratio) = match ours.measure.as_str() {
-        "T" | "M" => {
+        "S" | "T" | "M" => {
             let best = rivals
                 .into_iter()
                 .max_by(|a, b| a.per_second.unwrap_or(0.0).total_cmp(&b.per_second.unwrap_or(0.0)))?;
@@ -47,11 +47,12 @@ fn by_rivals(ours: &Figure, figures: &[Figure]) -> Option<String> {
         }
         _ => return None,
     };
-    let what = if ours.p50_us.is_some() { "p50" } else { "rate" };
+    let what = if ["H", "L"].contains(&ours.measure.as_str()) { "p50" } else { "rate" };
     Some(format!("{}, {}: {what} is {ratio:.2} of {}, {}", ours.measure, ours.case, best.system, best.case))
 }
 
-/// How many executions each round had: every case of a throughput begins with it.
-fn size(figure: &Figure) -> &str {
-    figure.case.split(',').next().unwrap_or_default()
+/// How many executions each round had: every case of a throughput begins with it. That of a line's speed begins with the
+/// number of lines, and how long its handlers take.
+fn size(figure: &Figure) -> Vec<&str> {
+    figure.case.split(',').take(if figure.measure == "S" { 2 } else { 1 }).collect()
 }

@@ -12,17 +12,17 @@ pub(crate) struct Scale {
     /// Rounds are repeated until they have taken this long together.
     pub(crate) floor: Duration,
     divisor: usize,
-    /// How long a chain is where the line may run ahead.
-    pub(crate) run_ahead: u32,
+    /// The longest chain where the line may run ahead; `None`: as long as fits.
+    pub(crate) run_ahead: Option<u32>,
 }
 
 impl Scale {
-    pub(crate) fn full(run_ahead: u32) -> Self {
+    pub(crate) fn full(run_ahead: Option<u32>) -> Self {
         Self { floor: FLOOR, divisor: 1, run_ahead }
     }
 
     /// Everything works, and no figure means anything.
-    pub(crate) fn trial(run_ahead: u32) -> Self {
+    pub(crate) fn trial(run_ahead: Option<u32>) -> Self {
         Self { floor: FLOOR / 20, divisor: TRIAL, run_ahead }
     }
 

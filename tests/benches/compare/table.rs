@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use crate::figure::Figure;
 
 /// In this order; what has none of these names comes last.
-const MEASURES: [&str; 8] = ["limits", "T", "M", "H", "L", "F", "G", "C"];
-const HEADS: [&str; 10] = ["", "system", "case", "n", "s", "per s", "p50 ms", "p99 ms", "p99.9 ms", "kept"];
+const MEASURES: [&str; 9] = ["limits", "S", "T", "M", "H", "L", "F", "G", "C"];
+const HEADS: [&str; 11] = ["", "system", "case", "n", "s", "per s", "mean ms", "p50 ms", "p99 ms", "p99.9 ms", "kept"];
 
 pub(crate) fn told(what: &BTreeMap<String, String>, figures: &[Figure]) -> String {
     let mut text = String::new();
@@ -48,6 +48,7 @@ fn row(figure: &Figure) -> Vec<String> {
         figure.n.to_string(),
         figure.seconds.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),
         figure.per_second.map(|rate| format!("{rate:.0}")).unwrap_or_default(),
+        milliseconds(figure.mean_us),
         milliseconds(figure.p50_us),
         milliseconds(figure.p99_us),
         milliseconds(figure.p999_us),

@@ -64,11 +64,13 @@ pub(crate) struct Served {
     pub(crate) many: Option<usize>,
     /// How long each handler sleeps; 0 returns at once.
     pub(crate) run_ms: u64,
+    /// How long each handler then spins, since it began; see `speed`.
+    pub(crate) spin_us: u64,
 }
 
 impl Served {
     pub(crate) fn one(action: &str, run_ms: u64) -> Self {
-        Self { action: action.to_owned(), many: None, run_ms }
+        Self { action: action.to_owned(), many: None, run_ms, spin_us: 0 }
     }
 
     fn names(&self) -> Vec<String> {
@@ -174,23 +176,27 @@ pub(crate) fn run(orders: &str) -> Result<()> {
 fn worker(role: &Role, stamps: &Stamps) -> Result<Worker> {
     let mut builder = Worker::builder(&role.name).capacity(role.capacity);
     for served in &role.served {
-        let run = Duration::from_millis(served.run_ms);
+        let (run, spin) = (Duration::from_millis(served.run_ms), Duration::from_micros(served.spin_us));
         for name in served.names() {
             let stamps = stamps.clone();
             builder = builder.action(name, move |context: Context| {
                 let stamps = stamps.clone();
-                async move { handle(&context, run, &stamps).await }
+                async move { handle(&context, run, spin, &stamps).await }
             });
         }
     }
     builder.build().context("a worker")
 }
 
-async fn handle(context: &Context, run: Duration, stamps: &Stamps) -> Result<(), HandlerError> {
+async fn handle(context: &Context, run: Duration, spin: Duration, stamps: &Stamps) -> Result<(), HandlerError> {
     let start = now_ns();
     let Parameters { line, n } = context.parameters()?;
     if !run.is_zero() {
         tokio::time::sleep(run).await;
+    }
+    let until = start + spin.as_nanos() as u64;
+    while now_ns() < until {
+        tokio::task::yield_now().await;
     }
     let end = now_ns();
     stamps.lock().push(Stamp { line, n, start, end });

@@ -60,6 +60,31 @@ async function handoff(concurrency) {
   });
 }
 
+const plural = (count, what) => `${count} ${what}${count === 1 ? '' : 's'}`;
+
+// A line is a queue with global concurrency 1; all its worker objects are in this process. Counts from the first start.
+async function speed({ lines, workers, us, count }) {
+  const work = us === 0 ? 'no-op' : `${us / 1000} ms`;
+  const name = `${plural(lines, 'line')}, ${work}, global concurrency 1, ${plural(workers, 'worker')} a line`;
+  const each = Math.max(Math.floor(sized(count) / lines), 1);
+  await measured(SYSTEM, 'S', name, { inLines: true, pauses: true }, async () => {
+    const queues = [];
+    for (let line = 0; line < lines; line++) {
+      const queue = await fresh(`speed${line}`);
+      await queue.setGlobalConcurrency(1);
+      await inBatches(each, (numbers) => fill(queue, numbers));
+      queues.push(queue);
+    }
+    const records = [];
+    const objects = queues.flatMap((_, line) => Array.from({ length: workers }, () =>
+      new Worker(`speed${line}`, (job) => handle(records, line, job.data.n, 0, us), { connection, concurrency: 1 })));
+    await until(() => records.length >= each * lines);
+    await Promise.all(objects.map((worker) => worker.close()));
+    await Promise.all(queues.map(async (queue) => { await queue.removeGlobalConcurrency(); await queue.close(); }));
+    return { records, begun: Math.min(...records.map((record) => record.start)) };
+  });
+}
+
 // A key is a queue with global concurrency 1 and a worker object of its own.
 async function keys(count) {
   await measured(SYSTEM, 'M', `${count}, ${KEYS} keys, a queue a key, prefilled`, { inLines: true }, async () => {
@@ -95,6 +120,14 @@ if (wants('T')) {
   for (const count of [50_000, 250_000]) {
     await throughput(sized(count), false);
     await throughput(sized(count), true);
+  }
+}
+if (wants('S')) {
+  for (const us of [0, 1000, 10_000]) {
+    for (const workers of [1, 4]) await speed({ lines: 1, workers, us, count: us === 10_000 ? 500 : 5000 });
+  }
+  for (const lines of [10, 100]) {
+    for (const us of [0, 1000]) await speed({ lines, workers: 1, us, count: us === 0 ? 20_000 : 5000 });
   }
 }
 if (wants('M')) for (const count of [5000, 50_000, 250_000]) await keys(Math.max(sized(count), KEYS));

@@ -42,10 +42,12 @@ export async function inBatches(count, add) {
   }
 }
 
-/** A handler's own stamps: runs `ms` milliseconds and records it. */
-export async function handle(records, line, n, ms = 0) {
+/** A handler's own stamps: waits `ms` milliseconds, spins until it has taken `us` microseconds, and records it. */
+export async function handle(records, line, n, ms = 0, us = 0) {
   const start = now();
   if (ms > 0) await sleep(ms);
+  // What else this process has to do is done meanwhile.
+  while (now() - start < us) await new Promise(setImmediate);
   records.push({ line, n, start, end: now() });
 }
 
@@ -68,8 +70,9 @@ function percentile(sorted, share) {
 function percentiles(values) {
   if (values.length === 0) return {};
   const sorted = values.sort((a, b) => a - b);
+  const mean_us = Math.round((sorted.reduce((sum, value) => sum + value, 0) / sorted.length) * 10) / 10;
   const [p50_us, p99_us, p999_us, max_us] = [0.5, 0.99, 0.999, 1].map((share) => percentile(sorted, share));
-  return { p50_us, p99_us, p999_us, max_us };
+  return { mean_us, p50_us, p99_us, p999_us, max_us };
 }
 
 /** What lines with one slot each show: starts out of order, starts before an end, and the pauses between. */
@@ -97,6 +100,7 @@ function lines(records) {
  * with the last handler. `inLines`: each line has one slot; `pauses`: the times between its jobs are wanted.
  */
 export async function measured(system, measure, name, { inLines = false, pauses = false }, round) {
+  let took = 0;
   let [seconds, rounds, n, order_violations, overlaps, all, more] = [0, 0, 0, 0, 0, [], {}];
   const before = cpu();
   while (seconds < FLOOR_SECONDS) {
@@ -105,12 +109,14 @@ export async function measured(system, measure, name, { inLines = false, pauses 
     seconds += (done.records.reduce((latest, record) => Math.max(latest, record.end), 0) - done.begun) / 1e6;
     rounds++;
     n += done.records.length;
+    took += done.records.reduce((sum, record) => sum + record.end - record.start, 0);
     more = { ...more, ...done.more };
     const seen = lines(done.records);
     order_violations += seen.order_violations;
     overlaps += seen.overlaps;
     if (pauses) all = all.concat(seen.pauses);
   }
+  if (pauses) more = { ...more, handler_us: Math.round((took / n) * 10) / 10 };
   const after = cpu();
   const cpu_seconds = Object.fromEntries(Object.keys(after).map((who) => [who, Math.round((after[who] - before[who]) * 100) / 100]));
   print({

@@ -43,11 +43,14 @@ def wants(measure):
     return len(sys.argv) < 2 or measure in sys.argv[1:]
 
 
-def job(line, n, ms=0):
-    """A handler: its stamps, and nothing else but the wait."""
+def job(line, n, ms=0, us=0):
+    """A handler: its stamps, and nothing else but the wait, or spinning until it has taken `us` microseconds."""
     start = time.monotonic_ns()
     if ms:
         time.sleep(ms / 1e3)
+    while time.monotonic_ns() - start < us * 1000:
+        # What else this process has to do is done meanwhile.
+        time.sleep(0)
     end = time.monotonic_ns()
     process = os.getpid()
     if process not in _files:
@@ -102,7 +105,8 @@ def percentiles(nanoseconds):
         return {}
     values = sorted(nanoseconds)
     at = {"p50_us": 0.5, "p99_us": 0.99, "p999_us": 0.999, "max_us": 1}
-    return {name: round(values[int((len(values) - 1) * share)] / 1e3, 1) for name, share in at.items()}
+    shares = {name: round(values[int((len(values) - 1) * share)] / 1e3, 1) for name, share in at.items()}
+    return {"mean_us": round(sum(values) / len(values) / 1e3, 1)} | shares
 
 
 def lines(records):
@@ -132,7 +136,7 @@ class Tally:
     def __init__(self, system, measure, case, in_lines=False, pauses=False):
         self.figure = {"system": system, "measure": measure, "case": case}
         self.in_lines, self.wants_pauses = in_lines, pauses
-        self.seconds, self.rounds, self.n = 0, 0, 0
+        self.seconds, self.rounds, self.n, self.took = 0, 0, 0, 0
         self.order_violations, self.overlaps, self.pauses, self.more = 0, 0, [], {}
         self.before = cpu()
 
@@ -146,6 +150,7 @@ class Tally:
         self.seconds += (max(record[3] for record in records) - begun) / 1e9
         self.rounds += 1
         self.n += len(records)
+        self.took += sum(end - start for _, _, start, end in records)
         self.more |= more
         order_violations, overlaps, pauses = lines(records)
         self.order_violations += order_violations
@@ -162,6 +167,7 @@ class Tally:
         }
         if self.wants_pauses:
             figure |= percentiles(self.pauses)
+            self.more["handler_us"] = round(self.took / self.n / 1e3, 1)
         if self.in_lines:
             figure |= {"order_violations": self.order_violations, "overlaps": self.overlaps}
         figure["cpu_seconds"] = {who: round(after[who] - self.before[who], 2) for who in after}

@@ -35,10 +35,10 @@ def fresh(actor):
     common.forget()
 
 
-def send(actor, count):
+def send(actor, count, *more):
     begun = time.monotonic_ns()
     for n in range(count):
-        actor.send(0, n)
+        actor.send(0, n, *more)
     return begun
 
 
@@ -48,15 +48,23 @@ def until_there(actor):
         raise RuntimeError(f"no worker came for {actor.queue_name}")
 
 
-def prefilled(tally, actor, count, threads, prefetch=None):
+def prefilled(tally, actor, count, threads, prefetch=None, more=()):
     while tally.is_short():
         fresh(actor)
-        send(actor, count)
+        send(actor, count, *more)
         process = worker(actor.queue_name, threads, prefetch)
         done = common.until(lambda: common.ran() >= count)
         tally.add(common.recorded(), all_done=done)
         end(process)
     tally.show()
+
+
+def speed():
+    """One line is a queue and a thread of its own, with the next job at hand."""
+    for us, work, count in [(0, "no-op", 5000), (1000, "1 ms", 5000), (10_000, "10 ms", 500)]:
+        case = f"1 line, {work}, a queue and a thread of its own, prefetch 2"
+        tally = common.Tally(SYSTEM, "S", case, in_lines=True, pauses=True)
+        prefilled(tally, tasks.speed, common.sized(count), 1, 2, (us,))
 
 
 def throughput():
@@ -103,6 +111,6 @@ def latency():
     end(process)
 
 
-for name, measure in [("T", throughput), ("H", handoff), ("L", latency)]:
+for name, measure in [("S", speed), ("T", throughput), ("H", handoff), ("L", latency)]:
     if common.wants(name):
         measure()

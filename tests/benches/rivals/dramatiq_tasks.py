@@ -21,6 +21,11 @@ def handoff(line, n):
     common.job(line, n, 1)
 
 
+@dramatiq.actor(queue_name="dramatiq_speed", max_retries=0)
+def speed(line, n, us=0):
+    common.job(line, n, us=us)
+
+
 @dramatiq.actor(queue_name="dramatiq_limited", max_retries=None, min_backoff=5, max_backoff=50)
 def limited(line, n):
     with MUTEX.acquire():

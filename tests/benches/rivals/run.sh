@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs rivals on private servers of their own and prints one JSON line a figure; their other output goes to standard error.
-#   ./run.sh [RIVAL...] [T|M|H|L...]
+#   ./run.sh [RIVAL...] [S|T|M|H|L...]
 # Rivals: bullmq bullmq-always graphile-worker graphile-crate pg-boss celery dramatiq procrastinate. Without one: all of them.
 # RIVALS_DIVISOR=20 is a trial: a twentieth of everything. The packages of others are installed at the first run.
 set -euo pipefail
@@ -10,7 +10,7 @@ ALL="bullmq bullmq-always celery dramatiq graphile-worker graphile-crate pg-boss
 rivals=() measures=()
 for word in "$@"; do
   case $word in
-    T | M | H | L) measures+=("$word") ;;
+    S | T | M | H | L) measures+=("$word") ;;
     *) rivals+=("$word") ;;
   esac
 done
