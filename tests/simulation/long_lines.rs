@@ -27,7 +27,8 @@ pub(crate) fn add(plan: &mut Plan, seed: u64, within: Micros) {
         max_queue_length: None,
         ..policy.clone()
     };
-    plan.actions[action].policy = lines(&plan.actions[action].policy);
+    let policy = &mut plan.actions[action].policy;
+    *policy = lines(policy);
     let mut at = chance.below(within);
     let number = plan.requests.len();
     let count = usize::try_from(chance.spread(40, 160)).unwrap_or(40);
