@@ -102,7 +102,7 @@ pub struct Viewer {
 }
 
 impl Board {
-    /// Whether somebody looks. Costs next to nothing while nobody does.
+    /// Whether a client looks. Costs next to nothing while none does.
     pub fn is_watched(&self) -> bool {
         if self.viewers.load(Ordering::Relaxed) > 0 {
             return true;

@@ -63,7 +63,7 @@ pub(super) struct Live {
     pub(super) is_adopted: bool,
     /// Out at a worker without a slot, and the widest rules that have held since it was sent.
     pub(super) ahead: Option<(Ahead, Rules)>,
-    /// Those who came back in front of it after it was sent.
+    /// Executions that came back in front of it after it was sent.
     pub(super) passes: BTreeSet<ExecutionId>,
 }
 

@@ -85,7 +85,7 @@ impl Letters {
 #[derive(Debug, Default)]
 pub struct Mail<P = Publication> {
     pub publications: Vec<(P, Purpose)>,
-    /// What nobody waits for; after all of the others.
+    /// What nothing waits for; after all of the others.
     pub later: Vec<(P, Purpose)>,
     /// Copies for the dead letters; the requests behind them are acked once these are confirmed.
     pub dead: Vec<Weighed<P>>,

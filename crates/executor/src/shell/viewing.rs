@@ -1,4 +1,4 @@
-//! Looking at all lines once a second, while somebody looks: in slices, so that nothing waits for it, and sending on
+//! Looking at all lines once a second, while a client looks: in slices, so that nothing waits for it, and sending on
 //! only what has changed.
 //!
 //! One round goes through all lines by name. Rounds follow on each other; one repeats every row if a board lacks the
@@ -43,7 +43,7 @@ pub(crate) struct Viewing {
     is_local: bool,
     is_fresh: bool,
     is_under_way: bool,
-    /// When the next slice is due; `None` while nobody looks.
+    /// When the next slice is due; `None` while no client looks.
     due: Option<Instant>,
     began: Instant,
     out: mpsc::UnboundedSender<Outgoing>,
