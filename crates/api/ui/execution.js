@@ -66,7 +66,7 @@ function Why({ execution, holders }) {
       limit: "Every slot is taken.", key_limit: `Every slot of its key is taken.`, no_worker: "No live worker serves it.",
       capacity: "Slots are free, and no worker has room.", paused: "The line is paused.",
       backoff: `Its last attempt failed; the next try is ${until ? `in ${length(Math.max(0, -since(until, now.value)))}` : "due"}.`,
-    }[reason]}${held_by.length > 0 && html` Held by ${links}${more}.`} ${["limit", "key_limit"].includes(reason) && html`<span data-eta>Starts ${eta(waiting.eta_low, waiting.eta_high, now.value)}.</span>`}</p>`;
+    }[reason]}${held_by.length > 0 && html` Held by ${links}${more}.`} ${["limit", "key_limit"].includes(reason) && html`<span data-eta>Start: ${eta(waiting.eta_low, waiting.eta_high, now.value)}.</span>`}</p>`;
   }
   if (status === "queued") return html`<p class="why" data-why>Waits in ${line}; no leader says why now.</p>`;
   if (status === "scheduled") return html`<p class="why" data-why>Is on its way to ${execution.worker}.</p>`;

@@ -51,7 +51,7 @@ export function Lines({ query, setQuery }) {
       <input data-search type="search" placeholder="Name begins with" aria-label="Name begins with" value=${search} onInput=${(event) => setSearch(event.target.value)} />
       <label class="flat">State <select value=${state} onChange=${(event) => setQuery({ state: event.target.value, cursor: "" })}>
         <option value="">all</option>${STATES.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
-      <span class="soft">${totals.value ? `${count(totals.value.lines)} actions` : ""}</span></div>
+      <span class="soft">${totals.value ? `${count(totals.value.lines)} ${totals.value.lines === 1 ? "action" : "actions"}` : ""}</span></div>
     ${!live && html`<${Failed} error=${page.error} />`}
     ${rows && rows.length === 0 && (isFiltered
       ? html`<${Empty}>No line is like that. <button onClick=${() => { setSearch(""); setQuery({ state: "", prefix: "", cursor: "" }); }}>Show all</button><//>`
