@@ -41,9 +41,17 @@ impl Status {
     ];
 
     pub fn is_terminal(self) -> bool {
+        self.outcome().is_some()
+    }
+
+    /// The outcome of the attempt with which an execution ended that has this status; `None` if it has not ended.
+    pub fn outcome(self) -> Option<OutcomeKind> {
         match self {
-            Self::Completed | Self::Failed | Self::Timeout | Self::Cancelled => true,
-            Self::Requested | Self::Queued | Self::Scheduled | Self::Running | Self::Cancelling => false,
+            Self::Completed => Some(OutcomeKind::Completed),
+            Self::Failed => Some(OutcomeKind::Failed),
+            Self::Timeout => Some(OutcomeKind::Timeout),
+            Self::Cancelled => Some(OutcomeKind::Cancelled),
+            Self::Requested | Self::Queued | Self::Scheduled | Self::Running | Self::Cancelling => None,
         }
     }
 
@@ -95,6 +103,8 @@ pub enum OutcomeKind {
 }
 
 impl OutcomeKind {
+    pub const ALL: [Self; 5] = [Self::Completed, Self::Failed, Self::Timeout, Self::Cancelled, Self::Lost];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
@@ -116,10 +126,7 @@ impl FromStr for OutcomeKind {
     type Err = UnknownStatus;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Completed, Self::Failed, Self::Timeout, Self::Cancelled, Self::Lost]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| UnknownStatus(text.to_owned()))
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| UnknownStatus(text.to_owned()))
     }
 }
 

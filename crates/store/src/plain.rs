@@ -3,7 +3,7 @@
 //! Not here: executions with a story of their own (`events`).
 
 use slotline_protocol::record::{Event, What};
-use slotline_protocol::{OutcomeKind, Status, Timestamp, http};
+use slotline_protocol::{Status, Timestamp, http};
 
 /// The events of a plain execution, from its row, from number 1 on. A step whose time is not known is left out.
 pub fn plain(execution: &http::Execution) -> Vec<Event> {
@@ -17,7 +17,7 @@ pub fn plain(execution: &http::Execution) -> Vec<Event> {
     // An execution that never started did not finish either; it settled.
     let finished = execution.start_time.and(execution.end_time).filter(|_| execution.status.is_terminal());
     let message = execution.error.as_ref().map(|error| error.message.clone());
-    told.at(finished, attempt, What::Finished { outcome: outcome(execution.status), return_code: None, message });
+    told.at(finished, attempt, What::Finished { outcome: execution.status.outcome(), return_code: None, message });
     let number = told.next();
     let before = execution.start_time.map(|_| Status::Running).or(execution.scheduled_at.map(|_| Status::Scheduled));
     told.events.extend(settled(execution, before.unwrap_or(Status::Queued), number));
@@ -31,17 +31,6 @@ pub(crate) fn settled(execution: &http::Execution, previous: Status, number: u64
     let (result, error) = (execution.result.clone(), execution.error.clone());
     let what = What::Settled { previous, status: execution.status, result, error };
     Some(event(execution, number, at, execution.attempt, what))
-}
-
-/// The outcome of the only attempt, by the status it led to.
-fn outcome(status: Status) -> Option<OutcomeKind> {
-    match status {
-        Status::Completed => Some(OutcomeKind::Completed),
-        Status::Failed => Some(OutcomeKind::Failed),
-        Status::Timeout => Some(OutcomeKind::Timeout),
-        Status::Cancelled => Some(OutcomeKind::Cancelled),
-        Status::Requested | Status::Queued | Status::Scheduled | Status::Running | Status::Cancelling => None,
-    }
 }
 
 struct Told<'e> {

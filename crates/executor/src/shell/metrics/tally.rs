@@ -20,9 +20,6 @@ const ACTIONS_MAX: usize = 100;
 
 /// How executions end.
 const ENDS: [Status; 4] = [Status::Completed, Status::Failed, Status::Timeout, Status::Cancelled];
-/// How attempts end.
-const OUTCOMES: [OutcomeKind; 5] =
-    [OutcomeKind::Completed, OutcomeKind::Failed, OutcomeKind::Timeout, OutcomeKind::Cancelled, OutcomeKind::Lost];
 
 type ActionHistogram = Family<ActionLabel, Histogram, fn() -> Histogram>;
 
@@ -66,8 +63,8 @@ struct ActionSeries {
     accepted: Counter,
     /// In the order of [`ENDS`].
     settled: [Counter; ENDS.len()],
-    /// In the order of [`OUTCOMES`].
-    attempts: [Counter; OUTCOMES.len()],
+    /// In the order of [`OutcomeKind::ALL`].
+    attempts: [Counter; OutcomeKind::ALL.len()],
     wait: Histogram,
     run: Histogram,
     handoff: Histogram,
@@ -144,17 +141,6 @@ impl ExecutionCounts {
     }
 }
 
-/// How the attempt ended with which an execution ended.
-fn outcome(end: Status) -> Option<OutcomeKind> {
-    match end {
-        Status::Completed => Some(OutcomeKind::Completed),
-        Status::Failed => Some(OutcomeKind::Failed),
-        Status::Timeout => Some(OutcomeKind::Timeout),
-        Status::Cancelled => Some(OutcomeKind::Cancelled),
-        Status::Requested | Status::Queued | Status::Scheduled | Status::Running | Status::Cancelling => None,
-    }
-}
-
 /// When the attempt began that is out, if it has.
 fn started_at(snapshot: &Snapshot) -> Option<Timestamp> {
     snapshot.lease.as_ref().and_then(|lease| lease.started_at)
@@ -211,7 +197,7 @@ impl Tally {
         if let Some(end) = ENDS.iter().position(|end| *end == settled.status) {
             action.series.settled[end].inc();
         }
-        if let (Some(lease), Some(outcome)) = (&settled.lease, outcome(settled.status)) {
+        if let (Some(lease), Some(outcome)) = (&settled.lease, settled.status.outcome()) {
             action.end(outcome, (!was_seen).then_some(settled.queued_at), lease, settled.ended_at);
         }
     }
@@ -229,7 +215,7 @@ impl Tallied {
 
     /// `queued_at`: if the attempt has not been seen to begin before.
     fn end(&mut self, outcome: OutcomeKind, queued_at: Option<Timestamp>, lease: &Lease, ended_at: Timestamp) {
-        if let Some(known) = OUTCOMES.iter().position(|known| *known == outcome) {
+        if let Some(known) = OutcomeKind::ALL.iter().position(|known| *known == outcome) {
             self.series.attempts[known].inc();
         }
         if let Some(at) = lease.started_at {
@@ -254,7 +240,7 @@ impl ActionSeries {
         };
         Self {
             settled: ENDS.map(settled),
-            attempts: OUTCOMES.map(attempts),
+            attempts: OutcomeKind::ALL.map(attempts),
             accepted: families.accepted.get_or_create_owned(&label),
             wait: families.wait.get_or_create_owned(&label),
             run: families.run.get_or_create_owned(&label),
