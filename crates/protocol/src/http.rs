@@ -300,6 +300,41 @@ pub struct Worker {
     pub clock_ahead_seconds: Option<f64>,
 }
 
+impl Worker {
+    pub fn state(&self) -> WorkerState {
+        WorkerState::of(self.silent, self.draining)
+    }
+}
+
+/// How a worker stands, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    Ready,
+    Silent,
+    Draining,
+}
+
+impl WorkerState {
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Silent, Self::Draining];
+
+    /// A worker that is silent may be gone, so that is what counts of one that drains as well.
+    pub fn of(is_silent: bool, is_draining: bool) -> Self {
+        match (is_silent, is_draining) {
+            (true, _) => Self::Silent,
+            (false, true) => Self::Draining,
+            (false, false) => Self::Ready,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Silent => "silent",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// A message that was put aside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadLetter {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use slotline_protocol::http::WorkerState;
 use slotline_protocol::lines::{Holder, InLine, LinePage, LineRow, LineState, WorkerCounts};
 use slotline_protocol::{ActionId, ExecutionId, Timestamp};
 
@@ -194,12 +195,10 @@ impl Scheduler {
         let mut counted = WorkerCounts::default();
         for worker in self.workers.values().filter(|worker| worker.introduced) {
             counted.capacity += u64::from(worker.capacity);
-            if self.is_silent(worker) {
-                counted.silent += 1;
-            } else if worker.draining {
-                counted.draining += 1;
-            } else {
-                counted.ready += 1;
+            match WorkerState::of(self.is_silent(worker), worker.draining) {
+                WorkerState::Ready => counted.ready += 1,
+                WorkerState::Silent => counted.silent += 1,
+                WorkerState::Draining => counted.draining += 1,
             }
         }
         counted

@@ -21,7 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use slotline_api::control::ControlError;
 use slotline_broker::Session;
 use slotline_protocol::Reason;
-use slotline_protocol::http::Worker;
+use slotline_protocol::http::{Worker, WorkerState};
 use slotline_scheduler::{Departed, Departure};
 use slotline_store::{Batch, Recovered};
 use tokio::time::Instant;
@@ -33,10 +33,6 @@ use tally::ExecutionCounts;
 const WORKERS_MAX: usize = 200;
 /// How often the lag of the leader's thread is measured.
 const LAG_EVERY: Duration = Duration::from_secs(1);
-/// The states of workers.
-const READY: &str = "ready";
-const SILENT: &str = "silent";
-const DRAINING: &str = "draining";
 
 /// The metrics of an executor's process, for as long as it lives.
 pub(crate) struct Metrics {
@@ -207,16 +203,12 @@ impl Gauges {
         if !leads {
             return;
         }
-        for state in [READY, SILENT, DRAINING] {
-            self.workers.get_or_create(&StateLabel { state }).set(0);
+        let in_state = |state: WorkerState| self.workers.get_or_create_owned(&StateLabel { state: state.as_str() });
+        for state in WorkerState::ALL {
+            in_state(state).set(0);
         }
         for (number, worker) in workers.iter().enumerate() {
-            let state = match worker {
-                Worker { silent: true, .. } => SILENT,
-                Worker { draining: true, .. } => DRAINING,
-                Worker { .. } => READY,
-            };
-            self.workers.get_or_create(&StateLabel { state }).inc();
+            in_state(worker.state()).inc();
             let name = if number < WORKERS_MAX { worker.worker.as_str() } else { OTHER };
             let label = WorkerLabel { worker: name.to_owned() };
             self.running.get_or_create(&label).inc_by(i64::from(worker.active_count));

@@ -57,11 +57,7 @@ pub(crate) async fn workers(settings: &Settings) -> anyhow::Result<ExitCode> {
 
 /// `ready`, `draining` or `silent`, and how far the worker's clock is off.
 fn state(worker: &Worker) -> String {
-    let state = match worker {
-        Worker { silent: true, .. } => "silent",
-        Worker { draining: true, .. } => "draining",
-        Worker { .. } => "ready",
-    };
+    let state = worker.state().as_str();
     match worker.clock_ahead_seconds {
         Some(ahead) if ahead < 0.0 => format!("{state}, clock {:.0} s behind", -ahead),
         Some(ahead) => format!("{state}, clock {ahead:.0} s ahead"),
