@@ -51,7 +51,8 @@ struct ShownList {
     query: String,
     list: LineList,
     rows: HashMap<ActionRef, Arc<LineRow>>,
-    order: Vec<ActionRef>,
+    /// `None` until something was served.
+    order: Option<Vec<ActionRef>>,
 }
 
 pub(crate) async fn stream(State(api): State<SharedApi>, uri: Uri, headers: HeaderMap) -> Result<Response, Error> {
@@ -148,21 +149,21 @@ impl ShownList {
         if list.limit > ROWS_MAX {
             return Err(Error::malformed("lines", format!("expected at most {ROWS_MAX} rows")));
         }
-        Ok(Self { query: query.to_owned(), list, rows: HashMap::new(), order: Vec::new() })
+        Ok(Self { query: query.to_owned(), list, rows: HashMap::new(), order: None })
     }
 
     /// What changed since the last call; `None` if nothing did.
-    fn changes(&mut self, view: &LinesView, is_first: bool) -> Option<Event> {
+    fn changes(&mut self, view: &LinesView) -> Option<Event> {
         let (page, next_cursor) = view.page(&self.list);
         let order: Vec<ActionRef> = page.iter().map(|row| row.action_ref.clone()).collect();
         let is_new = |row: &&Arc<LineRow>| self.rows.get(&row.action_ref).is_none_or(|old| !Arc::ptr_eq(old, row));
         let changed: Vec<_> = page.iter().filter(is_new).cloned().collect();
-        if changed.is_empty() && order == self.order && !is_first {
+        if changed.is_empty() && self.order.as_ref() == Some(&order) {
             return None;
         }
         let data = json!({"list": self.query, "order": order, "rows": changed, "next_cursor": next_cursor});
         self.rows = page.into_iter().map(|row| (row.action_ref.clone(), row)).collect();
-        self.order = order;
+        self.order = Some(order);
         Some(Event::default().event("lines").data(data.to_string()))
     }
 }
@@ -208,8 +209,7 @@ impl Wanted {
     fn changes(&mut self, view: &LinesView) -> Vec<Event> {
         let mut changes = vec![Event::default().event("totals").data(json!(view.totals).to_string())];
         for list in &mut self.lists {
-            let is_first = list.rows.is_empty();
-            changes.extend(list.changes(view, is_first));
+            changes.extend(list.changes(view));
         }
         for (name, served) in &mut self.lines {
             let row = view.row(name);
