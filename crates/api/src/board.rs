@@ -119,7 +119,7 @@ impl Board {
         is_watched
     }
 
-    /// Returns once somebody began to look. For one caller.
+    /// Returns once a client began to look. For one caller.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
     }

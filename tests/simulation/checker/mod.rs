@@ -33,7 +33,7 @@ pub(crate) struct Checker {
     enqueued: BTreeMap<RequestId, u64>,
     confirmed: BTreeSet<RequestId>,
     refused: BTreeSet<RequestId>,
-    /// The copy of the journal that is told of, and the others.
+    /// The copy of the journal that the facts are of, and the others.
     site: usize,
     journal: Journal,
     others: BTreeMap<usize, Journal>,

@@ -10,7 +10,7 @@ use super::rule::{Rule, Violation, broken, ensure};
 use crate::history::Rules;
 
 impl Checker {
-    /// It stands in its line. Whoever was sent ahead before may pass it.
+    /// It stands in its line. An execution that was sent ahead before may pass it.
     pub(super) fn waits(&mut self, id: ExecutionId, place: i64) -> Result<(), Violation> {
         let live = self.live(id)?;
         if live.waits.replace(place).is_none() {
@@ -32,7 +32,7 @@ impl Checker {
         })
     }
 
-    /// Nobody of its line waits in front.
+    /// No execution of its line waits in front.
     pub(super) fn is_in_order(
         &self,
         id: ExecutionId,

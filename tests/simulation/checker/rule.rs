@@ -21,7 +21,7 @@ pub(crate) enum Rule {
     NothingUnacceptedRuns,
     NoOrphans,
     EverythingEnds,
-    /// Whoever waits for another starts once that one has completed, and on nothing else.
+    /// An attempt that waits for another starts once that one has completed, and on nothing else.
     ChainsFollowSuccess,
     /// Leadership goes to an executor that can do the whole job: none keeps it for long without a broker.
     LeadersHaveABroker,
@@ -31,7 +31,7 @@ pub(crate) enum Rule {
     EndedIsTold,
     /// What backs off is due when its policy says, whichever clock shows what.
     DueWhenItWas,
-    /// Whoever recorded the history fell over a bug.
+    /// The recorder of the history fell over a bug.
     NothingPanics,
 }
 

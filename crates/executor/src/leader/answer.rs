@@ -52,10 +52,8 @@ impl Desk<'_> {
             Ask::Explain { ids } => {
                 let is_one = ids.len() == 1;
                 let explain = |id: ExecutionId| {
-                    let waiting = match is_one {
-                        true => self.scheduler.explain_whole(id, self.now),
-                        false => self.scheduler.explain(id),
-                    };
+                    let waiting =
+                        if is_one { self.scheduler.explain_whole(id, self.now) } else { self.scheduler.explain(id) };
                     waiting.map(|waiting| (id, waiting))
                 };
                 Ok(LeaderAnswer::Explained(ids.into_iter().filter_map(explain).collect()))

@@ -81,7 +81,7 @@ impl Viewing {
         self.due.map_or(other, |due| due.min(other))
     }
 
-    /// Nobody looks.
+    /// No client looks.
     pub(crate) fn rest(&mut self) {
         if self.due.take().is_some() {
             self.sent = BTreeMap::new();
