@@ -72,6 +72,7 @@ pub use heard::SubscribedKeys;
 pub use input::{Commit, Handled, Input, LeaderAction};
 pub use item::{Arrival, Item, Source};
 pub use letters::{Letters, Mail, Purpose};
+use mark::hand::LOOK_EVERY;
 pub use mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
 pub use office::{Office, StandDown};
 pub use quarantine::Quarantine;
@@ -126,6 +127,8 @@ pub struct Leader<P = Publication> {
     office: Office,
     /// When the newest mark was left, if something was committed since.
     marked_at: Option<Timestamp>,
+    /// When it looks at the marks of others, whether or not one of its own is due.
+    looks_at: Timestamp,
     /// Why this leader must stand down, and above which epoch the next begins.
     evidence: Option<(String, Epoch)>,
     out: VecDeque<LeaderAction<P>>,
@@ -182,6 +185,7 @@ impl<P> Leader<P> {
             unstored: 0,
             office,
             marked_at: None,
+            looks_at: now + LOOK_EVERY,
             evidence: None,
             out: VecDeque::new(),
         };
@@ -261,7 +265,7 @@ impl<P> Leader<P> {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let lazy = self.lazy_since.filter(|_| self.under_way.is_empty()).map(|since| since + LAZY);
         let ends = self.actions.next_end();
-        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy, self.mark_due(), ends];
+        let deadlines = [self.scheduler.next_deadline(), self.record.next_deadline(), lazy, self.next_mark(), ends];
         deadlines.into_iter().flatten().min()
     }
 

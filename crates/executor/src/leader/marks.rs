@@ -5,7 +5,7 @@ use slotline_protocol::{ActionRef, ExecutionId, Policy, Timestamp, chain};
 use slotline_scheduler::{Counters, DoubtView, Input};
 use slotline_store::Rewind;
 
-use super::mark::hand::EVERY;
+use super::mark::hand::{EVERY, LOOK_EVERY};
 use super::mark::{Mark, Marks, Unmarked, Witness};
 use super::office::StandDown;
 use super::{Leader, LeaderAction};
@@ -41,7 +41,7 @@ impl<P> Leader<P> {
 
     /// Leaves a mark that covers more numbers, if those that are left are few.
     fn renew_mark(&mut self) {
-        if self.session.is_none() || self.office.doubt.is_some() {
+        if !self.can_mark() {
             return;
         }
         if let Some(mark) = self.office.hand.renewal(self.scheduler.counters()) {
@@ -50,6 +50,7 @@ impl<P> Leader<P> {
     }
 
     pub(super) fn marked(&mut self, marked: Result<Counters, Unmarked>, now: Timestamp) {
+        self.looks_at = now + LOOK_EVERY;
         match marked {
             Ok(reserved) => {
                 self.office.hand.renewed(Some(reserved));
@@ -79,18 +80,33 @@ impl<P> Leader<P> {
     }
 
     /// When a mark of what was committed is due.
-    pub(super) fn mark_due(&self) -> Option<Timestamp> {
+    fn mark_due(&self) -> Option<Timestamp> {
         self.marked_at.map(|since| since + EVERY)
+    }
+
+    /// When it leaves a mark, or looks at those of others.
+    pub(super) fn next_mark(&self) -> Option<Timestamp> {
+        let looks_at = self.can_mark().then_some(self.looks_at);
+        [self.mark_due(), looks_at].into_iter().flatten().min()
+    }
+
+    fn can_mark(&self) -> bool {
+        self.session.is_some() && self.office.doubt.is_none()
     }
 
     pub(super) fn leave_mark_if_due(&mut self, now: Timestamp) {
         if self.mark_due().is_some_and(|due| due <= now) {
             self.marked_at = None;
-            if self.office.doubt.is_none() && self.office.hand.may_leave() && self.session.is_some() {
+            if self.can_mark() && self.office.hand.may_leave() {
                 let mark = self.office.hand.progress(false);
                 self.out.push_back(LeaderAction::LeaveMark(Box::new(mark)));
             }
             self.renew_mark();
+        }
+        if self.can_mark() && self.looks_at <= now {
+            self.looks_at = now + LOOK_EVERY;
+            let mark = self.office.hand.look(self.scheduler.counters());
+            self.out.extend(mark.map(|mark| LeaderAction::RenewMark(Box::new(mark))));
         }
     }
 
@@ -201,4 +217,68 @@ fn waiting(reason: &str, view: &DoubtView) -> String {
     format!(
         "nothing is granted, since the journal may be older than its workers: {reason}. Waits until {until}{awaited}{recovered}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use slotline_protocol::{Epoch, Sizes};
+    use slotline_store::Recovered;
+
+    use super::*;
+    use crate::leader::mark::tests::{mark, standing};
+    use crate::leader::{Bounds, Input, Judgement, LeaderSettings, Office, Quarantine};
+
+    const EPOCH: Epoch = Epoch(6);
+
+    /// A leader of [`standing`] with a session, which has claimed it.
+    fn leader(now: Timestamp) -> Leader<()> {
+        let (lease, heartbeat) = (Duration::from_secs(60), Duration::from_secs(5));
+        let settings = LeaderSettings { lease, heartbeat, events_kept: 100, bounds: Bounds::default() };
+        let (standing, sound) = (standing(), Judgement::Sound { skips: false });
+        let recovered = Recovered {
+            actions: Vec::new(),
+            live: Vec::new(),
+            ended: Vec::new(),
+            counters: standing.counters,
+            rewound_below: ExecutionId(0),
+            generation: 1,
+            stories: Vec::new(),
+        };
+        let office = Office::new(standing, &sound, EPOCH, lease, &Marks::of(vec![mark()]), &settings.bounds);
+        let mut leader = Leader::new(EPOCH, settings, recovered, office, Quarantine::default(), lease, now);
+        leader.handle(Input::SessionOpening { session: 1 }, now);
+        let claim = actions(&mut leader).into_iter().find_map(|action| match action {
+            LeaderAction::ClaimMark(mark) => Some(mark.reserved()),
+            _ => None,
+        });
+        leader.handle(Input::Marked(Ok(claim.expect("it claims the journal"))), now);
+        leader.handle(Input::SessionOpened { session: 1, sizes: Sizes::FULL }, now);
+        leader
+    }
+
+    fn actions(leader: &mut Leader<()>) -> Vec<LeaderAction<()>> {
+        std::iter::from_fn(|| leader.next_action()).collect()
+    }
+
+    fn looks(leader: &mut Leader<()>) -> usize {
+        actions(leader).iter().filter(|action| matches!(action, LeaderAction::RenewMark(_))).count()
+    }
+
+    #[test]
+    fn a_leader_to_which_nothing_happens_looks_for_the_leader_of_another_copy_all_the_same() {
+        let begun = Timestamp::from_micros(1_000_000);
+        let mut leader = leader(begun);
+        leader.handle(Input::Ticked, begun + LOOK_EVERY / 2);
+        assert_eq!(looks(&mut leader), 0);
+        assert!(leader.next_deadline().is_some_and(|deadline| deadline <= begun + LOOK_EVERY));
+        leader.handle(Input::Ticked, begun + LOOK_EVERY);
+        assert_eq!(looks(&mut leader), 1);
+        leader.handle(Input::Ticked, begun + LOOK_EVERY * 2);
+        assert_eq!(looks(&mut leader), 0, "one look at a time");
+        let found = Unmarked::Foreign("another leader has left a mark".to_owned());
+        leader.handle(Input::Marked(Err(found)), begun + LOOK_EVERY * 2);
+        assert!(matches!(leader.verdict(), Some(StandDown::Doubted { .. })));
+    }
 }

@@ -15,6 +15,9 @@ use super::{Mark, Marks, Numbers};
 pub(crate) const RESERVE: i64 = 20_000;
 /// How far behind the commits the newest mark may be.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// How long a leader goes without a look at the marks of others: so long at most does the leader of a superseded copy lead on
+/// that hears of nothing, since the workers follow the other.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The most copies of the journal that are remembered as superseded; the oldest is forgotten first.
 const RETIRED_MAX: usize = 16;
 /// The most marks that a leader leaves before it looks for those of others: few enough that the claim to another copy of the
@@ -103,7 +106,12 @@ impl Hand {
         let left = |of: fn(Numbers) -> i64| of(self.confirmed) - of(given);
         let least = left(|of| of.execution).min(left(|of| of.fence)).min(left(|of| of.action));
         let is_due = least < self.reserve / 2 || !self.may_leave();
-        (is_due && !self.is_renewing).then(|| self.first(next))
+        if is_due { self.look(next) } else { None }
+    }
+
+    /// The same although none is due: for the look at the others.
+    pub(crate) fn look(&mut self, next: Counters) -> Option<Mark> {
+        (!self.is_renewing).then(|| self.first(next))
     }
 
     /// The same for a new session, whatever is left.
