@@ -61,6 +61,7 @@ use bodies::Bodies;
 use change::end_past_overrides;
 use followers::Followers;
 use lookout::Lookout;
+use mark::hand::LOOK_EVERY;
 use outbox::{Awaited, Pending};
 use skew::Skews;
 
@@ -72,7 +73,6 @@ pub use heard::SubscribedKeys;
 pub use input::{Commit, Handled, Input, LeaderAction};
 pub use item::{Arrival, Item, Source};
 pub use letters::{Letters, Mail, Purpose};
-use mark::hand::LOOK_EVERY;
 pub use mark::{Judgement, Mark, Marks, Superseded, Unmarked, Witness};
 pub use office::{Office, StandDown};
 pub use quarantine::Quarantine;

@@ -1,6 +1,6 @@
 //! The marks that a leader leaves while it leads, and the mark of a journal that it has settled.
 //!
-//! As `crates/executor/src/mark.rs` leaves them: a claim is left and then the others are read, a renewal the other way round.
+//! As `crates/executor/src/shell/mark.rs` leaves them: a claim is left and then the others are read, a renewal the other way round.
 
 use std::rc::Rc;
 
