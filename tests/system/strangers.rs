@@ -321,9 +321,7 @@ async fn kills_in(step: &str, policy: Value) -> Result<()> {
 async fn dead_letters_of_half_a_gigabyte_are_looked_through_in_little_memory_and_replayed_one_by_one() -> Result<()> {
     const LETTERS: usize = 60;
     const BODY: usize = 8 << 20;
-    const AT_ONCE: usize = 6;
-    /// What the executor may take for all of it: of each body that is on its way a few copies, never all bodies at
-    /// once.
+    /// What the executor may take for all of it: a few copies of a body, never all bodies at once.
     const MEMORY_MAX: u64 = 20 * BODY as u64;
     let installation = Installation::start().await?;
     // The broker ends the session of a publisher to an exchange that no executor has declared yet.
@@ -334,14 +332,12 @@ async fn dead_letters_of_half_a_gigabyte_are_looked_through_in_little_memory_and
         let mut page: Value = installation.http.get(url).send().await?.error_for_status()?.json().await?;
         Ok(serde_json::from_value(page["data"].take())?)
     };
-    // Some at a time: how many the broker has sent before the first is put aside is the broker's affair.
+    // One by one: how many the broker has sent before the first is put aside is the broker's affair.
     for number in 0..LETTERS {
         let properties = Properties { message_id: Some(format!("large-{number}")), ..Properties::default() };
         installation.publish([publication(vec![b'x'; BODY], properties)].into_iter()).await?;
-        if (number + 1) % AT_ONCE == 0 {
-            let are_there = async || Ok((list().await?.len() == number + 1).then_some(()));
-            eventually("all so far are put aside", LATER, are_there).await?;
-        }
+        let are_there = async || Ok((list().await?.len() == number + 1).then_some(()));
+        eventually("all so far are put aside", LATER, are_there).await?;
     }
     let letters = list().await?;
     ensure!(letters == list().await?, "they are listed in another order");
