@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod feed;
+pub(crate) mod phases;
 pub mod progress;
 pub(crate) mod rest;
 pub(crate) mod socket;

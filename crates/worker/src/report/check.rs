@@ -231,7 +231,7 @@ fn pair(value: &Value) -> Option<(u64, Option<u64>)> {
 }
 
 /// Short, and on one line, whatever it holds.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for c in text.chars() {
         if quoted.len() >= QUOTED_BYTES_MAX {

@@ -17,6 +17,7 @@ use slotline_protocol::message::{AttemptKey, Report, Stream};
 use tokio::sync::mpsc;
 
 use super::check;
+use super::phases::{DeclaredPhases, Warned};
 use crate::duty::{AttemptOutput, Ending, Now, Shortage};
 use waiting::Waiting;
 
@@ -37,6 +38,9 @@ pub(crate) struct AttemptFeed {
     waiting: Mutex<Waiting>,
     /// When the loop took from it last, in microseconds since boot; 0 before.
     looked_at: AtomicU64,
+    phases: Arc<DeclaredPhases>,
+    /// The phases that are not declared, as far as this attempt has named them.
+    warned: Warned,
     /// Warnings given so far, those left out included.
     notices: AtomicU32,
     listener: Arc<dyn Listener>,
@@ -48,6 +52,7 @@ pub(crate) struct AttemptFeed {
 impl AttemptFeed {
     pub(crate) fn new(
         key: AttemptKey,
+        phases: Arc<DeclaredPhases>,
         listener: Arc<dyn Listener>,
         announcements: mpsc::UnboundedSender<Arc<Self>>,
     ) -> Arc<Self> {
@@ -55,6 +60,8 @@ impl AttemptFeed {
             key,
             waiting: Mutex::default(),
             looked_at: AtomicU64::new(0),
+            phases,
+            warned: Warned::default(),
             notices: AtomicU32::new(0),
             listener,
             announcements,
@@ -70,14 +77,28 @@ impl AttemptFeed {
     /// Takes a report from a handler.
     pub(crate) fn report(self: &Arc<Self>, report: Report) {
         let report = check::checked(report, &mut |warning| self.notice(warning));
-        self.push(AttemptOutput::Progress(report));
+        self.take_report(report);
     }
 
     /// Takes a line from a command.
     pub(crate) fn line(self: &Arc<Self>, line: &[u8]) {
         if let Some(report) = check::read(line, &mut |warning| self.notice(warning)) {
-            self.push(AttemptOutput::Progress(report));
+            self.take_report(report);
         }
+    }
+
+    fn take_report(self: &Arc<Self>, report: Report) {
+        if let Some(phase) = &report.phase
+            && self.phases.lack(phase)
+            && self.warned.is_first(phase)
+        {
+            let warning = self.phases.warning(phase);
+            if self.phases.is_first(phase) {
+                tracing::warn!(execution.id = %self.key.0, "{warning}");
+            }
+            self.notice(warning);
+        }
+        self.push(AttemptOutput::Progress(report));
     }
 
     /// Takes what a command printed.
@@ -149,6 +170,7 @@ impl AttemptFeed {
 mod tests {
     use super::waiting::WAITING_MAX;
     use super::*;
+    use crate::duty::Phase;
     use slotline_protocol::ExecutionId;
     use slotline_protocol::message::Level;
 
@@ -161,7 +183,8 @@ mod tests {
 
     fn feed() -> (Arc<AttemptFeed>, mpsc::UnboundedReceiver<Arc<AttemptFeed>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (AttemptFeed::new((ExecutionId(1), 1), Arc::new(Nobody), sender), receiver)
+        let phases = Arc::new(DeclaredPhases::new(&[Phase::new("copy", 1)]));
+        (AttemptFeed::new((ExecutionId(1), 1), phases, Arc::new(Nobody), sender), receiver)
     }
 
     fn units(done: u64) -> Report {
@@ -268,5 +291,26 @@ mod tests {
         let (_, items) = feed.take();
         assert!(matches!(&items[0], AttemptOutput::Log { stream: Stream::Notice, .. }), "{items:?}");
         assert_eq!(items[1], told(Report { step: Some((7, 7)), ..Report::default() }));
+    }
+
+    #[test]
+    fn a_phase_that_is_not_declared_is_taken_with_one_warning_however_often_it_is_named() {
+        let (feed, _announced) = feed();
+        for phase in ["copi", "copy", "copi", "check"] {
+            feed.line(format!("{{\"phase\": \"{phase}\"}}").as_bytes());
+            feed.report(Report { phase: Some(phase.to_owned()), ..Report::default() });
+        }
+        let (mut warnings, mut phases) = (Vec::new(), Vec::new());
+        for item in feed.take().1 {
+            match item {
+                AttemptOutput::Log { stream: Stream::Notice, lines } => warnings.extend(lines),
+                AttemptOutput::Progress(report) => phases.extend(report.phase),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("declared are copy: did you mean `copy`?"), "{warnings:?}");
+        assert!(warnings[1].starts_with("phase check is not declared"), "{warnings:?}");
+        assert_eq!(phases, ["copi", "copy", "copi", "check"], "taken all the same");
     }
 }

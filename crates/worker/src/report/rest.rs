@@ -55,7 +55,7 @@ mod tests {
 
     fn feed(id: i64) -> Arc<AttemptFeed> {
         let (announcements, _) = tokio::sync::mpsc::unbounded_channel();
-        AttemptFeed::new((ExecutionId(id), 1), Arc::new(Nobody), announcements)
+        AttemptFeed::new((ExecutionId(id), 1), Arc::default(), Arc::new(Nobody), announcements)
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::link::{BrokerLink, LinkEvent};
 use super::lock::Lock;
 use super::notice;
 use super::publish::{Confirming, Publisher, delivery, pass_points};
-use super::running::{Running, Work};
+use super::running::{self, Running, Work};
 use super::shared::SharedBook;
 use super::watch::{Doing, Gauge};
 use crate::driver::{Book, Driver, DriverAction, Envelopes, Input, WorkerExit};
@@ -105,7 +105,8 @@ pub(crate) async fn run(
     let timer = clock::timer().map_err(|error| Error::Thread(error.into()))?;
     let timer = clock::watched(timer).map_err(Error::Thread)?;
     let lock = lock.map(Arc::new);
-    let running = Running::new(work, pool.clone(), scratch, handlers, channels.clone(), announcements, gauge.clone());
+    let offers = running::offers(work, &config.actions);
+    let running = Running::new(offers, pool.clone(), scratch, handlers, channels.clone(), announcements, gauge.clone());
     let mut looped = Loop {
         book: SharedBook::new(book, running),
         driver: Driver::new(incarnation, Envelopes::new(&config.worker, draw::uuid(), incarnation, draw::nonce())),

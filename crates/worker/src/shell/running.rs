@@ -12,13 +12,14 @@ use tokio::sync::{mpsc, watch};
 use super::watch::{Doing, Gauge};
 use crate::clock;
 use crate::driver::AttemptAction;
-use crate::duty::{Ending, Start};
+use crate::duty::{Ending, ServedAction, Start};
 use crate::handler::{self, Handler};
 use crate::process::attempt::{self, Plan, StopRequest};
 use crate::process::command::Command;
 use crate::process::pool::Pool;
 use crate::process::scratch::Scratch;
 use crate::report::feed::{AttemptFeed, Listener};
+use crate::report::phases::DeclaredPhases;
 
 /// What an action of that name runs.
 #[derive(Clone)]
@@ -36,8 +37,26 @@ impl Work {
     }
 }
 
-pub(crate) struct Running {
+/// What an action runs, and the phases that its attempts may name.
+pub(crate) struct Offer {
+    work: Work,
+    phases: Arc<DeclaredPhases>,
+}
+
+/// All that a worker serves.
+pub(crate) fn offers(
     work: BTreeMap<ActionRef, Work>,
+    actions: &BTreeMap<ActionRef, ServedAction>,
+) -> BTreeMap<ActionRef, Offer> {
+    let offer = |(name, work)| {
+        let phases = actions.get(&name).map_or(&[][..], |action| &action.phases);
+        (name, Offer { work, phases: Arc::new(DeclaredPhases::new(phases)) })
+    };
+    work.into_iter().map(offer).collect()
+}
+
+pub(crate) struct Running {
+    offers: BTreeMap<ActionRef, Offer>,
     /// The handle of each attempt that has not ended.
     live: BTreeMap<AttemptKey, Live>,
     /// Until when attempts that obey the fence may run.
@@ -68,7 +87,7 @@ enum Live {
 impl Running {
     /// To be called on the loop's runtime.
     pub(crate) fn new(
-        work: BTreeMap<ActionRef, Work>,
+        offers: BTreeMap<ActionRef, Offer>,
         pool: Option<Pool>,
         scratch: Option<Scratch>,
         handlers: runtime::Handle,
@@ -79,7 +98,7 @@ impl Running {
         let own = runtime::Handle::current();
         let commands = pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own, channels });
         Self {
-            work,
+            offers,
             live: BTreeMap::new(),
             fence: watch::Sender::new(None),
             commands,
@@ -106,8 +125,10 @@ impl Running {
             return;
         }
         let key = start.key;
-        let feed = AttemptFeed::new(key, listener(), self.announcements.clone());
-        let live = match (self.work.get(&start.action_ref), &self.commands) {
+        let offer = self.offers.get(&start.action_ref);
+        let phases = offer.map(|offer| offer.phases.clone()).unwrap_or_default();
+        let feed = AttemptFeed::new(key, phases, listener(), self.announcements.clone());
+        let live = match (offer.map(|offer| &offer.work), &self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
             (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels })) => {
                 let (asks, asked) = mpsc::unbounded_channel();

@@ -190,6 +190,31 @@ async fn percent_follows_from_the_phases_of_the_configuration_and_is_all_once_it
 }
 
 #[tokio::test]
+async fn a_phase_that_its_action_does_not_declare_is_taken_and_warned_of_once() -> anyhow::Result<()> {
+    let phases = vec![Phase::new("pull", 3), Phase::new("start", 1)];
+    let mut stage = Stage::with(|folder| RunConfig {
+        phases,
+        cwd: Some(folder.to_owned()),
+        ..RunConfig::new(["/bin/sh", "-c", WAITS])
+    })
+    .await?;
+    stage.dispatch(1, json!({})).await?;
+    let socket = stage.written("socket").await?;
+    let lines = b"{\"phase\": \"pul\"}\n{\"phase\": \"start\"}\n{\"phase\": \"pul\"}\n";
+    UnixStream::connect(socket)?.write_all(lines)?;
+    std::fs::write(stage.folder.path().join("end1"), "")?;
+    let completed = stage.executor.completed(1).await?;
+    assert_eq!(completed.status, OutcomeKind::Completed, "{completed:?}");
+    stage.executor.events(1, completed.last_sequence).await?;
+    let events = all(&stage.executor.heard, 1);
+    let warning = "phase pul is not declared, so it has no percentage: declared are pull, start: did you mean `pull`?";
+    assert_eq!(notices(&events), [warning]);
+    let phase = |event: &Event| if let Event::Progress(report) = event { report.phase.clone() } else { None };
+    assert_eq!(events.iter().filter_map(phase).collect::<Vec<_>>(), ["pul", "start", "pul"]);
+    stage.end().await
+}
+
+#[tokio::test]
 async fn a_flood_of_a_hundred_thousand_lines_costs_few_events_and_delays_no_other_command() -> anyhow::Result<()> {
     let mut waiting = Waiting::start().await?;
     let mut caller = waiting.call()?;

@@ -25,7 +25,7 @@ impl Listener for Nobody {
 fn told(input: &[u8], size: usize) -> Result<Vec<AttemptOutput>, String> {
     // Nothing takes from the feed meanwhile, so all of it waits there.
     let (sender, _announced) = mpsc::unbounded_channel();
-    let feed = AttemptFeed::new((ExecutionId(1), 1), Arc::new(Nobody), sender);
+    let feed = AttemptFeed::new((ExecutionId(1), 1), Arc::default(), Arc::new(Nobody), sender);
     let mut lines = Lines::default();
     for piece in input.chunks(size) {
         lines.take(piece, &feed);
