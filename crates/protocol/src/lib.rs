@@ -32,6 +32,7 @@ pub mod status;
 pub mod tasks;
 mod text;
 pub mod time;
+mod url;
 
 pub use audit::By;
 pub use canonical::canonical;
@@ -46,3 +47,4 @@ pub use policy::Policy;
 pub use sizes::Sizes;
 pub use status::{OutcomeKind, Status};
 pub use time::Timestamp;
+pub use url::ends_early;

@@ -18,6 +18,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slotline_api::ApiToken;
+use slotline_protocol::ends_early;
 use slotline_protocol::http::{Answer, Page, Refusal, Refused};
 
 use crate::settings::TOKEN_VARIABLE;
@@ -66,7 +67,7 @@ impl Bases {
 /// Why the API did not do what was requested.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{0:?} is no URL of an API: expected for example http://127.0.0.1:7070")]
+    #[error("{0}")]
     InvalidUrl(String),
     /// No server listens there now; the same call may succeed later.
     #[error(
@@ -151,10 +152,23 @@ fn without_routes(mut base: Url) -> Url {
 }
 
 fn read(url: &str) -> Result<Url, Error> {
-    let invalid = || Error::InvalidUrl(url.to_owned());
+    let invalid = || Error::InvalidUrl(invalid(url));
+    if url.contains('@') && ends_early(url).is_some() {
+        return Err(invalid());
+    }
     let base = Url::parse(url).map_err(|_| invalid())?;
     let is_usable = matches!(base.scheme(), "http" | "https") && !base.cannot_be_a_base() && base.host().is_some();
     if is_usable { Ok(without_routes(base)) } else { Err(invalid()) }
+}
+
+/// Why this is no URL of an API, without its user and password.
+fn invalid(url: &str) -> String {
+    let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("...@{host}"));
+    let expected = "expected for example http://127.0.0.1:7070";
+    match ends_early(url).filter(|_| url.contains('@')) {
+        Some(instead) => format!("{shown:?} is no URL of an API: {instead}: {expected}"),
+        None => format!("{shown:?} is no URL of an API: {expected}"),
+    }
 }
 
 fn is_local(url: &Url) -> bool {

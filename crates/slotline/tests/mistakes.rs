@@ -18,6 +18,18 @@ fn without_version(text: &str) -> String {
     text.replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
 
+/// Each of these commands is refused with these words.
+fn refuses(desk: &Desk, cases: &[(&[&str], &str)]) -> anyhow::Result<()> {
+    for (arguments, expected) in cases {
+        let (code, stderr) = desk.fails(arguments, &[])?;
+        // Lines that a daemon logs before the error are about the user that runs it.
+        let stderr: String =
+            stderr.lines().filter(|line| line.starts_with("slotline:")).map(|it| format!("{it}\n")).collect();
+        assert_eq!((stderr.as_str(), code), (*expected, Some(2)), "{arguments:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_wrong_setting_is_named_with_its_place_and_what_to_write() -> anyhow::Result<()> {
     let desk = Desk::new()?;
@@ -81,14 +93,36 @@ fn a_wrong_setting_is_named_with_its_place_and_what_to_write() -> anyhow::Result
              migrate`, or start without --no-migrate\n",
         ),
     ];
-    for (arguments, expected) in cases {
-        let (code, stderr) = desk.fails(arguments, &[])?;
-        // Lines that a daemon logs before the error are about the user that runs it.
-        let stderr: String =
-            stderr.lines().filter(|line| line.starts_with("slotline:")).map(|it| format!("{it}\n")).collect();
-        assert_eq!((stderr.as_str(), code), (expected, Some(2)), "{arguments:?}");
-    }
-    Ok(())
+    refuses(&desk, &cases)
+}
+
+#[test]
+fn a_password_that_a_url_would_cut_off_is_found_and_never_shown() -> anyhow::Result<()> {
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["executor", "--database-url", "sqlite::memory:", "--amqp-url", "amqp://u:12#geheim@h"],
+            "slotline: the broker URL can't be used: a # ends a URL: in a user or password write %23 for it: expected \
+             amqp://user:password@host:port/vhost or amqps://..., several of them separated by commas (--amqp-url, \
+             SLOTLINE_AMQP_URL or `amqp_url`)\n",
+        ),
+        (
+            &["executor", "--database-url", "postgres://u:12/geheim@h/d"],
+            "slotline: the database URL can't be used: a / ends user and password: within them write %2F for it, and \
+             behind them %40 for an @: expected postgres://user:password@host:port/database (--database-url, \
+             SLOTLINE_DATABASE_URL or `database_url`)\n",
+        ),
+        (
+            &["migrate", "--database-url", "postgres://u:geheim?@h/d"],
+            "slotline: the database URL can't be used: a ? ends user and password: within them write %3F for it: expected \
+             postgres://user:password@host:port/database (--database-url, SLOTLINE_DATABASE_URL or `database_url`)\n",
+        ),
+        (
+            &["workers", "--api-url", "http://u:geheim#@h:7070"],
+            "slotline: \"...@h:7070\" is no URL of an API: a # ends a URL: in a user or password write %23 for it: expected \
+             for example http://127.0.0.1:7070\n",
+        ),
+    ];
+    refuses(&Desk::new()?, &cases)
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slotline_protocol::ends_early;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions, Connection, Row};
 
@@ -104,6 +105,9 @@ pub(crate) fn endpoint(url: &str) -> String {
 impl Journal {
     pub(crate) async fn open(url: &str) -> Result<Self, Error> {
         let expected = || Error::InvalidUrl("expected postgres://user:password@host:port/database".to_owned());
+        if let Some(instead) = ends_early(url) {
+            return Err(Error::InvalidUrl(format!("{instead}: expected postgres://user:password@host:port/database")));
+        }
         let mut options = PgConnectOptions::from_str(url).map_err(|_| expected())?.disable_statement_logging();
         if options.get_application_name().is_none() {
             options = options.application_name("slotline");

@@ -10,6 +10,7 @@ use lapin::options::ConfirmSelectOptions;
 use lapin::protocol::constants::REPLY_SUCCESS;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Event};
+use slotline_protocol::ends_early;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 
@@ -55,14 +56,15 @@ impl Endpoint {
     fn new(url: &str) -> Result<Self, Error> {
         // The parser's message may quote the URL, and with it the password.
         let shape = "expected amqp://user:password@host:port/vhost or amqps://..., several of them separated by commas";
+        if let Some(instead) = ends_early(url) {
+            return Err(Error::InvalidUrl(format!("{instead}: {shape}")));
+        }
         let mut uri: AMQPUri = url.parse().map_err(|detail: String| {
             Error::InvalidUrl(if detail.contains(url) { shape.to_owned() } else { format!("{detail}: {shape}") })
         })?;
         // The parser finds no host in an IPv6 address, and would connect to localhost.
-        if let Some(start) = url.find('[')
-            && let Some(length) = url[start..].find(']')
-        {
-            uri.authority.host = url[start + 1..start + length].to_owned();
+        if let Some((address, _)) = host_on(url).strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            uri.authority.host = address.to_owned();
         }
         if uri.vhost.is_empty() {
             uri.vhost = "/".to_owned();
@@ -104,6 +106,13 @@ impl Endpoint {
         let user = self.uri.authority.userinfo.username.clone();
         Error::Denied { endpoint: self.label.clone(), user, detail }
     }
+}
+
+/// The part of a URL behind its user and password.
+fn host_on(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.find(['/', '?']).map_or(rest, |end| &rest[..end]);
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// The endpoints of a list. A comma that no scheme follows is part of a password.
