@@ -5,6 +5,7 @@
 
 pub(crate) mod actions;
 pub(crate) mod argv;
+mod duration;
 pub(crate) mod environment;
 mod file;
 mod log;
@@ -18,6 +19,7 @@ use slotline_api::{ApiToken, Tokens};
 use crate::client::Client;
 use crate::show::style::Style;
 
+pub(crate) use duration::duration;
 pub(crate) use file::{
     DEFAULT_AMQP_URL, DEFAULT_API_URL, DEFAULT_LISTEN, DEFAULT_PREFIX, Error, File, LogFormat, Output, ReadError,
     SecretSetting, TOKEN_VARIABLE, address, require,

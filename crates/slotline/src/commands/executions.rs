@@ -7,10 +7,10 @@ use serde::Deserialize;
 use slotline_protocol::http::{Attempt, CancelBody, Execution, Page, Submitted, TimeoutFrom};
 use slotline_protocol::message::Failure;
 use slotline_protocol::record::Latest;
-use slotline_protocol::{ActionRef, ExecutionId, Status, Timestamp, chain, duration};
+use slotline_protocol::{ActionRef, ExecutionId, Status, Timestamp, chain};
 
 use crate::client::Client;
-use crate::settings::{Output, Settings};
+use crate::settings::{self, Output, Settings};
 use crate::show::style::Style;
 use crate::show::{describe, format, output};
 
@@ -27,10 +27,10 @@ pub(crate) enum Command {
         #[arg(long)]
         key: Option<String>,
         /// Submitted within this time, such as 2h
-        #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+        #[arg(long, value_name = "DURATION", value_parser = settings::duration)]
         since: Option<Duration>,
         /// Submitted longer ago than this
-        #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+        #[arg(long, value_name = "DURATION", value_parser = settings::duration)]
         before: Option<Duration>,
         /// The execution of the request with this id
         #[arg(long, value_name = "ID", conflicts_with_all = ["action", "status", "key", "since", "before"])]

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use slotline_protocol::ActionRef;
 use slotline_protocol::change::{LimitOverride, OverrideBody};
 use slotline_protocol::http::Action;
-use slotline_protocol::{ActionRef, duration};
 
 use crate::client::hint;
-use crate::settings::{Output, Settings};
+use crate::settings::{self, Output, Settings};
 use crate::show::output;
 
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(value_parser = slots, required_unless_present = "clear", conflicts_with = "clear")]
     limit: Option<Slots>,
     /// How long it holds, such as 2h; afterwards the declared limit holds again by itself
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse, required_unless_present = "clear", conflicts_with = "clear")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = settings::duration, required_unless_present = "clear", conflicts_with = "clear")]
     duration: Option<Duration>,
     /// Let the declared limit hold again now
     #[arg(long)]

@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use slotline_protocol::http::{Execution, Submit, Submitted, WaitReason};
 use slotline_protocol::message::Reply;
-use slotline_protocol::{ActionRef, Detail, ExecutionId, Status, duration};
+use slotline_protocol::{ActionRef, Detail, ExecutionId, Status};
 use uuid::Uuid;
 
 use crate::client::{Client, hint};
 use crate::commands::watch::WatchedExecution;
 use crate::commands::{follow, pause};
 use crate::exit::Exit;
-use crate::settings::{Error, Output, Settings};
+use crate::settings::{self, Error, Output, Settings};
 use crate::show::{end, output};
 use crate::signals::Signals;
 
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     key: Option<String>,
     /// Longest run, instead of the action's own
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration)]
     timeout: Option<Duration>,
     /// Idempotency key: the same one runs once [default: a new one]
     #[arg(long, value_name = "ID")]

@@ -9,19 +9,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde_json::json;
-use slotline_protocol::{Timestamp, duration};
+use slotline_protocol::Timestamp;
 use slotline_store::{CLOCK_TOLERANCE, JournalVerdict, PastRewind};
 
 use crate::exit::Exit;
 use crate::journal;
-use crate::settings::{Output, SecretSetting, Settings};
+use crate::settings::{self, Output, SecretSetting, Settings};
 use crate::show::output;
 use crate::show::style::Style;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only executions enqueued in this time before now, such as 24h [default: all that are kept]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration)]
     since: Option<Duration>,
     /// postgres://user:password@host/database
     #[arg(long, env = "SLOTLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use slotline_broker::Broker;
 use slotline_executor::{Api, Config, Public};
-use slotline_protocol::duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemons::host;
@@ -33,16 +32,16 @@ pub(crate) struct Args {
     #[arg(long, env = "SLOTLINE_NAME")]
     name: Option<String>,
     /// Silence after which a worker is given up [default: 60s]
-    #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = settings::duration)]
     lease: Option<Duration>,
     /// Silence after which a worker ends its own attempts; less than the lease [default: 45s]
-    #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = settings::duration)]
     fence: Option<Duration>,
     /// Time between two heartbeats of a worker [default: 5s]
-    #[arg(long, env = "SLOTLINE_HEARTBEAT", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_HEARTBEAT", value_name = "DURATION", value_parser = settings::duration)]
     heartbeat: Option<Duration>,
     /// How long what has ended is kept [default: 7days]
-    #[arg(long, env = "SLOTLINE_RETENTION", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_RETENTION", value_name = "DURATION", value_parser = settings::duration)]
     retention: Option<Duration>,
     /// Events of one execution that are kept in full [default: 1000]
     #[arg(long, env = "SLOTLINE_EVENTS_KEPT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use slotline_protocol::duration;
 use slotline_worker::{Shutdown, Worker};
 
 use crate::daemons::executor::broker;
@@ -36,16 +35,16 @@ pub(crate) struct Args {
     #[arg(long, env = "SLOTLINE_ENV_PASS", value_name = "NAME", value_delimiter = ',')]
     env_pass: Vec<String>,
     /// How long running work may take to end after SIGTERM [default: 30s]
-    #[arg(long, env = "SLOTLINE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = settings::duration)]
     drain_timeout: Option<Duration>,
     /// Silence after which it is given up, until an executor sets another [default: 60s]
-    #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_LEASE", value_name = "DURATION", value_parser = settings::duration)]
     lease: Option<Duration>,
     /// Silence after which it ends its own attempts, until an executor sets another; less than the lease [default: 45s]
-    #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_FENCE", value_name = "DURATION", value_parser = settings::duration)]
     fence: Option<Duration>,
     /// Time between two heartbeats, until an executor sets another [default: 5s]
-    #[arg(long, env = "SLOTLINE_HEARTBEAT", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, env = "SLOTLINE_HEARTBEAT", value_name = "DURATION", value_parser = settings::duration)]
     heartbeat: Option<Duration>,
 }
 
