@@ -272,7 +272,7 @@ pub(crate) fn request(plan: &RequestPlan, parameters: Arc<RawValue>) -> Arc<Requ
 
 /// How every request comes.
 pub(crate) fn came() -> Arc<Came> {
-    Arc::new(Came { properties: Properties::default(), routing_key: String::new(), is_array: false })
+    Arc::new(Came { properties: Properties::default(), routing_key: String::new(), is_array: false, is_awaited: false })
 }
 
 /// Of an execution, the number of its request.

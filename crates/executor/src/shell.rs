@@ -21,7 +21,7 @@ mod errands;
 mod feed;
 mod flight;
 pub(crate) mod gate;
-mod headers;
+pub(crate) mod headers;
 mod inbox;
 pub(crate) mod intake;
 pub(crate) mod journal;

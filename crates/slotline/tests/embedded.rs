@@ -358,6 +358,29 @@ fn to_verify_a_journal_changes_no_file_and_makes_none_whatever_the_url_names() -
 }
 
 #[test]
+fn what_is_refused_in_the_answer_is_not_put_aside_as_well() -> anyhow::Result<()> {
+    let dev = Dev::start(ACTIONS)?;
+    ensure!(dev.slotline(&["run", "demo.echo", "--message-id", "m", "-p", "message=1"])?.status.success());
+    let mut slow = 0;
+    for (arguments, code, refusal) in [
+        (&["run", "demo.ecko"][..], 3, "no action is called demo.ecko"),
+        (&["run", "test.strict"], 2, "app"),
+        (&["run", "demo.echo", "--message-id", "m", "-p", "message=2"], 2, "message_id"),
+    ] {
+        let begun = Instant::now();
+        let refused = dev.slotline(arguments)?;
+        // After three seconds the client of a request may be gone.
+        slow += usize::from(begun.elapsed() > Duration::from_secs(3));
+        let text = printed(&refused);
+        ensure!(refused.status.code() == Some(code) && text.contains(refusal), "{arguments:?}: {text}");
+    }
+    let letters = dev.json(&["dead", "list"])?;
+    let count = letters.as_array().context("a list")?.len();
+    ensure!(count <= slow && dev.log()?.matches("put a message aside").count() == count, "{letters}\n{}", dev.log()?);
+    dev.stop().map(drop)
+}
+
+#[test]
 fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Result<()> {
     let dev = Dev::start(ACTIONS)?;
     assert!(dev.slotline(&["run", "demo.echo", "--wait"])?.status.success());

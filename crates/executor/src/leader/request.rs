@@ -35,7 +35,8 @@ pub enum Member {
         target: Target,
         by: By,
     },
-    /// Its publisher gets an answer; the letter that puts it aside comes after the last member of its delivery.
+    /// Its publisher gets an answer; the letter that puts it aside, if it needs one, comes after the last member of its
+    /// delivery.
     Rejected(Box<Rejection>),
     Refused(Box<PutAside>),
 }
@@ -77,6 +78,8 @@ pub struct Came {
     pub routing_key: String,
     /// Whether others came with it.
     pub is_array: bool,
+    /// Whether a client waits for the answer over HTTP: a refusal that reaches it is not put aside.
+    pub is_awaited: bool,
 }
 
 /// A request that was read but can't be taken.

@@ -24,6 +24,7 @@ use crate::leader::ask::{Answered, Ask, CALL, LeaderAnswer};
 use crate::shell::clock;
 use crate::shell::context::{Common, LeaderCall};
 use crate::shell::gate::{Gate, Gates};
+use crate::shell::headers::awaited_until;
 use crate::shell::seeking::Current;
 
 /// How long an answer of the leader is waited for.
@@ -179,6 +180,7 @@ impl Handle {
                 app_id: Some(self.source.clone()),
                 correlation_id: Some(ticket),
                 reply_to: Some(topology::replies_queue(&self.prefix, self.id, session.generation())),
+                headers: [awaited_until(clock::wall())].into(),
                 ..Properties::default()
             },
             mandatory: true,

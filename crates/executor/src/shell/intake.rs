@@ -21,6 +21,7 @@ use slotline_protocol::{Reason, RequestName, Sizes, chain};
 use slotline_store::{Known, Store};
 use tokio::sync::{mpsc, watch};
 
+use super::clock;
 use super::gate::Gate;
 use super::registry::Registry;
 use crate::leader::request::{Checked, Member, Target};
@@ -131,7 +132,7 @@ impl Intake {
         };
         match verdict {
             Trial::ReadAlone(digest) => {
-                let reading = Some(Reading::begin(suspect, self.sizes));
+                let reading = Some(Reading::begin(suspect, self.sizes, clock::wall()));
                 self.pass_on(reading, std::iter::empty(), checked).await
                     && self.probation.end(digest, tag, &mut self.acked).await
             }
@@ -151,7 +152,8 @@ impl Intake {
     ) -> Option<(Vec<Member>, Option<Tag>)> {
         let (mut members, mut weight, mut tag) = (Vec::new(), 0, None);
         while weight < WEIGHT_MAX
-            && let Some(mut reading) = opened.take().or_else(|| Some(Reading::begin(deliveries.next()?, self.sizes)))
+            && let Some(mut reading) =
+                opened.take().or_else(|| Some(Reading::begin(deliveries.next()?, self.sizes, clock::wall())))
         {
             while weight < WEIGHT_MAX
                 && let Some(member) = reading.next(|envelope, came| member(&self.registry, envelope, came))

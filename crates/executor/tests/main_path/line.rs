@@ -58,6 +58,8 @@ async fn the_next_ones_wait_at_the_worker_and_show_as_queued_until_their_turn() 
     worker.complete(&first, OutcomeKind::Completed).await?;
     let _: Recorded = worker.order().await?;
     assert_eq!(slotline.status(second.execution_id.0).await?, Status::Scheduled, "the slot is its own");
+    let shown = slotline.store.execution(second.execution_id).await?.expect("it lives");
+    assert_eq!(shown.scheduled_at, Some(second.scheduled_at), "when it was sent, as its worker has it");
     assert_eq!(slotline.status(third.execution_id.0).await?, Status::Queued);
     for scheduled in [&second, &third] {
         worker.complete(scheduled, OutcomeKind::Completed).await?;

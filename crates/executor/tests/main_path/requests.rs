@@ -1,6 +1,6 @@
 //! Requests on their way in: taken once and in order, or put aside with their reason.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::PATIENCE;
 use super::installation::Installation;
 use super::played::PlayedWorker;
+
 #[tokio::test]
 async fn the_largest_request_can_be_dispatched() -> Result<()> {
     let mut slotline = Installation::start(&[("demo.echo", r#"{"limit": 1}"#)]).await?;
@@ -52,6 +53,45 @@ async fn a_label_longer_than_any_message_can_repeat_is_refused_by_name() -> Resu
         assert!(detail.contains(&format!("{field}: expected at most 255 characters")), "{detail}");
     }
     Ok(())
+}
+
+/// The header that an executor puts on a request over HTTP.
+fn awaited(until: SystemTime) -> Result<(String, String)> {
+    let micros = until.duration_since(SystemTime::UNIX_EPOCH)?.as_micros();
+    Ok(("x-slotline-awaited-until".to_owned(), micros.to_string()))
+}
+
+#[tokio::test]
+async fn a_refusal_is_put_aside_unless_a_client_waits_for_it() -> Result<()> {
+    let mut slotline = Installation::start(&[("demo.echo", "{}")]).await?;
+    let request = |name: &str| {
+        let payload = serde_json::json!({"action_ref": "no.such"});
+        serde_json::json!({"message_type": Requested::TYPE, "message_id": name, "payload": payload}).to_string()
+    };
+    let second = Duration::from_secs(1);
+    let mut expected = Vec::new();
+    for (name, until) in [
+        ("waits", SystemTime::now() + 5 * second),
+        ("gone", SystemTime::now() - second),
+        ("lies", SystemTime::now() + 600 * second),
+    ] {
+        let mut properties = slotline.properties(None);
+        properties.headers.extend([awaited(until)?]);
+        slotline.publish(request(name), properties).await?;
+        let rejected: Rejected = slotline.replied().await?;
+        assert_eq!((rejected.message_id.as_deref(), rejected.error.code.as_str()), (Some(name), "unknown_action"));
+        // On a machine so slow that its client is gone by then, even the first.
+        let is_answered = name == "waits" && SystemTime::now() < until;
+        expected.extend((!is_answered).then_some(name));
+    }
+    let nowhere = Properties { headers: [awaited(SystemTime::now() + 5 * second)?].into(), ..Properties::default() };
+    slotline.publish(request("mute"), nowhere).await?;
+    expected.push("mute");
+    for (letter, name) in slotline.dead(expected.len()).await?.iter().zip(expected) {
+        let body = String::from_utf8_lossy(&letter.body);
+        assert!(body.contains(&format!("\"message_id\":\"{name}\"")), "{name}: {body}");
+    }
+    slotline.stop_executor().await
 }
 
 #[tokio::test]

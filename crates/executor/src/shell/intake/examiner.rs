@@ -84,7 +84,8 @@ fn read(registry: &Registry, message_type: Option<String>, body: Bytes) {
     let message_type = message_type.filter(|message_type| !message_type.is_empty());
     let Ok(members) = divide(Sizes::FULL, &body, Defaults { message_type, ..Defaults::default() }) else { return };
     let is_array = members.is_array();
-    let came = Arc::new(Came { properties: Properties::default(), routing_key: String::new(), is_array });
+    let came =
+        Arc::new(Came { properties: Properties::default(), routing_key: String::new(), is_array, is_awaited: false });
     for index in 0..members.len() {
         drop(members.get(index).and_then(|envelope| member(registry, &envelope, &came)));
     }

@@ -3,7 +3,8 @@
 //! Whatever it holds, it costs a small multiple of its own bytes: members are read when their turn comes, refused
 //! members share the delivery's body and properties, and the letters that put them aside are few. Up to
 //! [`REFUSED_SINGLY_MAX`] refused members get a letter each; more of them share one, which is the body itself if
-//! nothing of it was taken. Not here: what a member requests (`intake`).
+//! nothing of it was taken. What is refused while its client waits over HTTP is answered alone. Not here: what a member
+//! requests (`intake`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slotline_broker::{Delivery, PRIORITY_NORMAL, Tag, crash};
 use slotline_protocol::envelope::{self, Defaults, Envelope, Members};
-use slotline_protocol::{Reason, Sizes, Unreadable};
+use slotline_protocol::{Reason, Sizes, Timestamp, Unreadable};
 
 use crate::leader::request::{Came, Member, PutAside, Rejection};
+use crate::shell::headers::is_awaited;
 
 /// Refused members of one body that get a letter each, so that each can be mended and replayed alone. With more of them
 /// something is wrong with the body.
@@ -35,14 +37,16 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(crate) fn begin(delivery: Delivery, sizes: Sizes) -> Self {
+    pub(crate) fn begin(delivery: Delivery, sizes: Sizes, now: Timestamp) -> Self {
+        let is_awaited = is_awaited(&delivery.properties, now);
         if let Some(unreadable) = out_of_turn(&delivery) {
-            let mut reading = Self::unopened(delivery, false);
+            let mut reading = Self::unopened(delivery, false, is_awaited);
             reading.put_aside(unreadable);
             return reading;
         }
         let divided = divide(sizes, &delivery.body, delivery.properties.defaults());
-        let mut reading = Self::unopened(delivery, divided.as_ref().is_ok_and(Members::is_array));
+        let is_array = divided.as_ref().is_ok_and(Members::is_array);
+        let mut reading = Self::unopened(delivery, is_array, is_awaited);
         match divided {
             Ok(members) => reading.members = Some(members),
             Err(unreadable) => reading.put_aside(unreadable),
@@ -53,21 +57,23 @@ impl Reading {
     /// Puts a delivery aside as it came, without a look at its content.
     pub(crate) fn refuse(delivery: Delivery, reason: Reason, detail: String) -> Self {
         let message_id = delivery.properties.message_id.clone();
-        let mut reading = Self::unopened(delivery, false);
+        let mut reading = Self::unopened(delivery, false, false);
         reading.put_aside(Unreadable { reason, detail, message_id });
         reading
     }
 
-    fn unopened(delivery: Delivery, is_array: bool) -> Self {
+    fn unopened(delivery: Delivery, is_array: bool, is_awaited: bool) -> Self {
         let Delivery { tag, body, properties, routing_key, .. } = delivery;
-        let came = Arc::new(Came { properties, routing_key, is_array });
+        let came = Arc::new(Came { properties, routing_key, is_array, is_awaited });
         let (refused, refused_more, last) = (Vec::new(), Vec::new(), VecDeque::new());
         Self { tag, came, body, members: None, next: 0, refused, refused_more, last }
     }
 
     fn put_aside(&mut self, unreadable: Unreadable) {
         self.last.push_back(self.rejected(&unreadable));
-        self.last.push_back(self.letter(unreadable, self.body.clone()));
+        if !self.came.is_awaited {
+            self.last.push_back(self.letter(unreadable, self.body.clone()));
+        }
     }
 
     /// Whether there is nothing more to come of it.
@@ -115,7 +121,7 @@ impl Reading {
     /// The letters that put the refused members aside.
     fn letters(&mut self) -> VecDeque<Member> {
         let refused = std::mem::take(&mut self.refused);
-        let Some(members) = &self.members else { return VecDeque::new() };
+        let Some(members) = self.members.as_ref().filter(|_| !self.came.is_awaited) else { return VecDeque::new() };
         if !members.is_array() {
             return refused.into_iter().map(|(_, unreadable)| self.letter(unreadable, self.body.clone())).collect();
         }
