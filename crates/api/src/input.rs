@@ -106,6 +106,12 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let text = text.trim_start_matches('\u{feff}');
     envelope::check_depth(text).map_err(|message| Error::malformed("body", message))?;
     envelope::parse(text).map_err(|(path, error)| {
+        if path.is_none() && error.is_data() && text.trim_ascii_start().starts_with('[') {
+            return Error::invalid(
+                "body",
+                "expected one object, found an array: send each member by a request of its own",
+            );
+        }
         let refusal = Refusal::new("invalid_request", error.to_string()).at(path.unwrap_or_else(|| "body".to_owned()));
         match error.classify() {
             serde_json::error::Category::Data => Error::Invalid(refusal),
