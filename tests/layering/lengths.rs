@@ -24,7 +24,6 @@ const LONG_TESTS: &[&str] = &[
     "scheduler/tests/ahead.rs",
     "scheduler/tests/model.rs",
     "scheduler/tests/world/mod.rs",
-    "slotline/tests/embedded.rs",
     "store/tests/conformance/postgres.rs",
     "tests/model/worker.rs",
     "tests/simulation/broker.rs",

@@ -1,10 +1,10 @@
-//! The program against its own embedded set-up: the exit codes of `run`, and the order that `demo` shows.
+//! The program against its own embedded set-up: the exit codes of `run`, and what its commands show and change.
 
 mod dev;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -391,64 +391,4 @@ fn the_journal_outlives_the_process_and_is_used_by_one_at_a_time() -> anyhow::Re
     assert_eq!(dev.json(&["executions", "show", "1"])?["status"], "completed");
     assert_eq!(dev.json(&["run", "demo.echo"])?["execution_id"], 2);
     dev.stop().map(drop)
-}
-
-/// As after `slotline dev 2>&1 | tee log` of which `tee` was ended, or after its terminal was closed.
-#[test]
-fn dev_without_a_reader_of_its_log_works_on_and_ends_in_order() -> anyhow::Result<()> {
-    for signal in [Signal::TERM, Signal::HUP] {
-        let dev = start_without_a_reader("--default-signal=HUP")?;
-        echo(&dev)?;
-        dev.stop_by(signal)?;
-    }
-    Ok(())
-}
-
-#[test]
-fn dev_that_was_started_with_nohup_outlives_its_terminal() -> anyhow::Result<()> {
-    let dev = start_without_a_reader("--ignore-signal=HUP")?;
-    interrupt(&dev.process, Signal::HUP)?;
-    echo(&dev)?;
-    dev.stop().map(drop)
-}
-
-/// `hang_up`: what SIGHUP does at its start, in the words of `env`. Whatever runs the tests may ignore it.
-fn start_without_a_reader(hang_up: &str) -> anyhow::Result<Dev> {
-    let folder = tempfile::tempdir()?;
-    let mut command = Command::new("/usr/bin/env");
-    command.current_dir(folder.path()).env_clear().env("PATH", "/usr/bin:/bin");
-    command.args([hang_up, env!("CARGO_BIN_EXE_slotline")]);
-    command.args(["dev", "--data", "data", "--listen", "127.0.0.1:0", "--log-level", "debug"]);
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().context("a pipe")?).read_line(&mut line)?;
-    // Of both pipes no end is open any more but its own.
-    drop(process.stderr.take());
-    let url = line.split([' ', ',']).find(|word| word.starts_with("http://")).context(line.clone())?.to_owned();
-    Ok(Dev { folder, process, url })
-}
-
-fn echo(dev: &Dev) -> anyhow::Result<()> {
-    for _ in 0..3 {
-        let done = dev.slotline(&["run", "demo.echo", "-p", "message=on", "--wait"])?;
-        ensure!(done.status.success(), "{}", printed(&done));
-    }
-    Ok(())
-}
-
-#[test]
-fn the_demo_shows_lines_checks_them_and_ends_well() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let begun = Instant::now();
-    let done = program(folder.path(), &["demo"]).output()?;
-    assert!(done.status.success(), "{}", printed(&done));
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    let text = String::from_utf8(done.stdout.clone())?;
-    for expected in
-        ["demo.deploy", "demo.resize", "demo.sync", "48 executions, 48 completed", "Checked from the journal"]
-    {
-        assert!(text.contains(expected), "{}", printed(&done));
-    }
-    assert!(!text.contains('\u{1b}'), "no terminal, no escapes: {text}");
-    Ok(())
 }

@@ -1,7 +1,9 @@
 //! The program at a terminal: nothing is wider than it, colours are there and can be refused, and a stray key ends
-//! nothing.
+//! nothing. And without one.
 
 mod dev;
+#[path = "terminal/piped.rs"]
+mod piped;
 #[path = "terminal/screen.rs"]
 mod screen;
 

@@ -104,7 +104,7 @@ pub(crate) async fn cancel(
         match client.post::<Cancelled>(&path, &CancelBody { reason: reason.clone() }).await {
             Ok(answer) => {
                 if settings.output() != Output::Json {
-                    output::line(format!("execution {id} is {}", answer.status));
+                    output::announce(format!("execution {id} is {}", answer.status));
                 }
                 cancelled.push(answer);
             }

@@ -33,11 +33,13 @@ pub(crate) async fn verify(settings: &Settings, args: Args) -> anyhow::Result<Ex
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since = args.since.map(|since| Timestamp::from_micros(0) + now.saturating_sub(since));
     let verdict = look(settings, args.database_url, since).await.context("the journal could not be verified")?;
+    let exit = if verdict.holds() { Exit::Done } else { Exit::Failed };
+    output::ends_as(exit);
     match settings.output() {
         Output::Table | Output::Wide => show(settings.style(), &verdict, since),
         Output::Json => output::json(&document(&verdict, since)),
     }
-    Ok(if verdict.holds() { Exit::Done } else { Exit::Failed }.into())
+    Ok(exit.into())
 }
 
 async fn look(

@@ -70,6 +70,7 @@ pub(crate) async fn demo(settings: &Settings, args: Args) -> anyhow::Result<Exit
     shown
 }
 
+/// Goes on when nothing reads its output any more: all that it has started is ended, and its folder removed, in any case.
 async fn show(embedded: &Embedded) -> anyhow::Result<ExitCode> {
     let client = &embedded.client;
     let begun = Instant::now();
@@ -77,7 +78,7 @@ async fn show(embedded: &Embedded) -> anyhow::Result<ExitCode> {
     let mut watched: BTreeMap<ExecutionId, Execution> = BTreeMap::new();
     let ids = submit(client).await?;
     output::paragraph(format!("Submitted {} executions; watch them line up:\n", ids.len()));
-    output::line("");
+    output::announce("");
     let is_live = std::io::stdout().is_terminal();
     let mut drawn = 0;
     loop {
@@ -90,7 +91,7 @@ async fn show(embedded: &Embedded) -> anyhow::Result<ExitCode> {
         }
         if !is_live {
             news.sort_unstable();
-            news.into_iter().for_each(|(moment, text)| output::line(stamped(&watched, moment, &text)));
+            news.into_iter().for_each(|(moment, text)| output::announce(stamped(&watched, moment, &text)));
         }
         if is_live {
             drawn = redraw(&frame(&watched), drawn);
@@ -199,7 +200,7 @@ async fn summary(
     let since: Option<Timestamp> = watched.values().map(|execution| execution.enqueued_at).min();
     let verdict = embedded.store.verify(since).await?;
     let completed = watched.values().filter(|execution| execution.status == Status::Completed).count();
-    output::line("");
+    output::announce("");
     output::paragraph(format!(
         "{} executions, {completed} completed, {} attempts, in {:.1} s.",
         verdict.executions,
@@ -208,7 +209,7 @@ async fn summary(
     ));
     for execution in watched.values().filter(|execution| execution.status != Status::Completed) {
         let why = execution.error.as_ref().map(describe::failure).unwrap_or_default();
-        output::line(output::clean(&format!("#{} is {}: {why}", execution.execution_id, execution.status)));
+        output::announce(output::clean(&format!("#{} is {}: {why}", execution.execution_id, execution.status)));
     }
     if verdict.violations.is_empty() {
         output::paragraph(
@@ -216,7 +217,7 @@ async fn summary(
         );
     }
     for violation in &verdict.violations {
-        output::line(format!("VIOLATED: {}", output::clean(violation)));
+        output::announce(format!("VIOLATED: {}", output::clean(violation)));
     }
     let program = crate::daemons::dev::program();
     output::paragraph(format!("Next:  {program} dev    the same actions and yours, until Ctrl-C"));

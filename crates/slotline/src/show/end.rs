@@ -10,9 +10,11 @@ use crate::settings::Output;
 use crate::show::{describe, output};
 
 /// Prints how `execution` ended, and returns the exit code.
-pub(crate) fn show(output: Output, execution: &Execution) -> ExitCode {
+pub(crate) fn show(format: Output, execution: &Execution) -> ExitCode {
     let id = execution.execution_id;
-    match output {
+    let exit = Exit::of_status(execution.status);
+    output::ends_as(exit);
+    match format {
         Output::Json => output::json(execution),
         Output::Table | Output::Wide => {
             let run = match (execution.start_time, execution.end_time) {
@@ -34,7 +36,7 @@ pub(crate) fn show(output: Output, execution: &Execution) -> ExitCode {
             }
         }
     }
-    Exit::of_status(execution.status).into()
+    exit.into()
 }
 
 /// What is printed when the command ends before the execution.

@@ -5,11 +5,21 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::Serialize;
 use slotline_protocol::Timestamp;
 
+use crate::exit::Exit;
 use crate::show::terminal::{Ink, Span, Stdio, wrapped};
+
+/// The code with which the program ends if nothing reads its output any more.
+static UNREAD: AtomicU8 = AtomicU8::new(0);
+
+/// What follows only shows how it ended: a closed pipe changes nothing of that.
+pub(crate) fn ends_as(exit: Exit) {
+    UNREAD.store(exit.number(), Ordering::Relaxed);
+}
 
 /// Prints a line to stdout. A closed pipe (`| head`) ends the program without an error.
 pub(crate) fn line(text: impl AsRef<str>) {
@@ -26,7 +36,7 @@ fn write_line(text: &str) {
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"))
         && error.kind() == io::ErrorKind::BrokenPipe
     {
-        std::process::exit(0);
+        std::process::exit(UNREAD.load(Ordering::Relaxed).into());
     }
 }
 
