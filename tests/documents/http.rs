@@ -168,8 +168,8 @@ fn every_example_is_answered_as_on_its_page() -> Result<()> {
                 ("", text) => {
                     let done = world.shell(text)?;
                     let answer = answer(&done.stdout).with_context(|| format!("{heading}: {done:?}"))?;
-                    match text.split_once("# 404 ") {
-                        Some((_, code)) => ensure!(answer["error"]["code"] == code.trim(), "{heading}: {answer}"),
+                    match refusal(text) {
+                        Some(code) => ensure!(answer["error"]["code"] == code, "{heading}: {answer}"),
                         None => ensure!(answer.get("data").is_some(), "{heading}: {answer}"),
                     }
                     let one = answer["data"].as_array().and_then(|items| items.first()).unwrap_or(&answer["data"]);
@@ -190,6 +190,12 @@ fn every_example_is_answered_as_on_its_page() -> Result<()> {
     let untried: Vec<&str> = page.headings().filter(|heading| is_route(heading) && !tried.contains(*heading)).collect();
     ensure!(untried.is_empty(), "{PAGE}: these have no example: {untried:?}");
     Ok(())
+}
+
+/// The code of the refusal that an example shows: what is behind `# 404 ` or another status of the client's mistakes.
+fn refusal(text: &str) -> Option<&str> {
+    let (status, code) = text.rsplit_once("# ")?.1.trim().split_once(' ')?;
+    (status.len() == 3 && status.starts_with('4')).then_some(code)
 }
 
 /// Whether a page names a member otherwise: in a sentence, or beside others.
