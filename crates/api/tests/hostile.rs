@@ -8,17 +8,18 @@ use serde_json::json;
 use slotline_tests::Fuzz;
 use slotline_tests::fuzz::way;
 
-#[tokio::test]
-async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> anyhow::Result<()> {
-    let world = World::new().await?;
-    let submit = |body: &str| TestRequest::post("/api/v1/executions").text("application/json", body);
-    let put = |body: &str| TestRequest::put("/api/v1/actions/a.b").text("application/json", body);
-    let list = |query: &str| TestRequest::get(&format!("/api/v1/executions?{query}"));
+/// A request; the status, the code and the field of its refusal.
+type Case = (TestRequest, u16, &'static str, &'static str);
+
+fn submit(body: &str) -> TestRequest {
+    TestRequest::post("/api/v1/executions").text("application/json", body)
+}
+
+/// Bodies that are no execution.
+fn bodies() -> Vec<Case> {
     let deep =
         format!(r#"{{"action_ref": "demo.echo", "parameters": {}1{}}}"#, r#"{"a":"#.repeat(5000), "}".repeat(5000));
-    let large = format!(r#"{{"action_ref": "demo.echo", "parameters": {{"a": "{}"}}}}"#, "x".repeat(1 << 20));
-    let long_key = "k".repeat(129);
-    let cases = [
+    vec![
         (submit(""), 400, "invalid_request", "body"),
         (submit("{"), 400, "invalid_request", "body"),
         (submit("nonsense"), 400, "invalid_request", "body"),
@@ -46,6 +47,14 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
             "invalid_request",
             "progress.update_step",
         ),
+    ]
+}
+
+/// Executions that are sent otherwise than they may be.
+fn submissions() -> Vec<Case> {
+    let large = format!(r#"{{"action_ref": "demo.echo", "parameters": {{"a": "{}"}}}}"#, "x".repeat(1 << 20));
+    let long_key = "k".repeat(129);
+    vec![
         (submit(r#"{"action_ref": "demo.nothing"}"#), 404, "unknown_action", "action_ref"),
         (submit(&large), 413, "too_large", ""),
         (
@@ -97,6 +106,13 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
             "invalid_request",
             "idempotency-key",
         ),
+    ]
+}
+
+/// Policies that no action can have.
+fn policies() -> Vec<Case> {
+    let put = |body: &str| TestRequest::put("/api/v1/actions/a.b").text("application/json", body);
+    vec![
         (put(r#"{"limit": 0}"#), 422, "invalid_request", "limit"),
         (put(r#"{"limit": -1}"#), 422, "invalid_request", "limit"),
         (put(r#"{"limit": 4294967296}"#), 422, "invalid_request", "limit"),
@@ -108,9 +124,13 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         (put(r#"{"run": {"command": ["rm"]}}"#), 422, "invalid_request", "run"),
         (TestRequest::put("/api/v1/actions/noname").json(&json!({})), 422, "invalid_request", "action_ref"),
         (TestRequest::put("/api/v1/actions/a.b%00").json(&json!({})), 422, "invalid_request", "action_ref"),
-        (TestRequest::get("/api/v1/actions/%ff"), 400, "invalid_request", ""),
-        (TestRequest::get("/api/v1/actions/..%2f..%2fetc"), 404, "unknown_action", "action_ref"),
-        (TestRequest::get("/api/v1/actions?cursor=x"), 400, "invalid_request", "cursor"),
+    ]
+}
+
+/// Queries that no list takes.
+fn queries() -> Vec<Case> {
+    let list = |query: &str| TestRequest::get(&format!("/api/v1/executions?{query}"));
+    vec![
         (list("limit=0"), 400, "invalid_request", "limit"),
         (list("limit=1001"), 400, "invalid_request", "limit"),
         (list("limit=x"), 400, "invalid_request", "limit"),
@@ -120,6 +140,15 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         (list("action=noname"), 400, "invalid_request", "action"),
         (list("key=%00"), 400, "invalid_request", "key"),
         (list("sort=asc"), 400, "invalid_request", "sort"),
+    ]
+}
+
+/// Paths and methods that are not served.
+fn paths() -> Vec<Case> {
+    vec![
+        (TestRequest::get("/api/v1/actions/%ff"), 400, "invalid_request", ""),
+        (TestRequest::get("/api/v1/actions/..%2f..%2fetc"), 404, "unknown_action", "action_ref"),
+        (TestRequest::get("/api/v1/actions?cursor=x"), 400, "invalid_request", "cursor"),
         (TestRequest::get("/api/v1/executions/x"), 400, "invalid_request", "execution_id"),
         (TestRequest::get("/api/v1/executions/99999999999999999999"), 400, "invalid_request", "execution_id"),
         (TestRequest::get("/api/v1/executions/-1"), 404, "unknown_execution", ""),
@@ -141,7 +170,13 @@ async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> any
         (TestRequest::delete("/api/v1/executions"), 405, "method_not_allowed", ""),
         (TestRequest::post("/livez"), 405, "method_not_allowed", ""),
         (TestRequest::get("/readyz?details"), 400, "invalid_request", "details"),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn hostile_requests_are_refused_in_one_shape_with_the_field_named() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let cases = [bodies(), submissions(), policies(), queries(), paths()].into_iter().flatten();
     for (request, status, code, field) in cases {
         let name = format!("{request:?}");
         let answer = world.ask(request).await?;

@@ -45,16 +45,21 @@ async fn send(address: std::net::SocketAddr, bytes: &[u8], is_all: bool) -> anyh
 /// Cases below in which the client stops before the end of its request.
 const UNFINISHED: [&str; 4] = ["nothing", "half a head", "chunks that end early", "a body shorter than its length"];
 
-/// `Some`: refused with this status. `None`: HTTP itself is broken, and the connection may just as well be closed.
-fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
-    let get =
-        |path: &str, rest: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{rest}\r\n");
-    let post = |rest: &str, body: &[u8]| {
-        let head = "POST /api/v1/executions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
-        [head.as_bytes(), rest.as_bytes(), b"\r\n", body].concat()
-    };
+/// What a client sends. `Some`: refused with this status. `None`: HTTP itself is broken, and the connection may just as
+/// well be closed.
+type Sent = (&'static str, Vec<u8>, Option<u16>);
+
+fn get(path: &str, rest: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{rest}\r\n")
+}
+
+fn post(rest: &str, body: &[u8]) -> Vec<u8> {
+    let head = "POST /api/v1/executions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    [head.as_bytes(), rest.as_bytes(), b"\r\n", body].concat()
+}
+
+fn broken_heads() -> Vec<Sent> {
     let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
-    let submit = br#"{"action_ref":"demo.echo"}"#;
     vec![
         ("nothing", Vec::new(), None),
         ("no HTTP", b"hello\r\n\r\n".to_vec(), None),
@@ -72,6 +77,12 @@ fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
         ("too many headers", get("/livez", &many).into_bytes(), None),
         ("a huge header", get("/livez", &format!("x-a: {}\r\n", "a".repeat(1 << 20))).into_bytes(), None),
         ("a huge path", get(&format!("/{}", "a".repeat(1 << 20)), "").into_bytes(), None),
+    ]
+}
+
+fn broken_bodies() -> Vec<Sent> {
+    let submit = br#"{"action_ref":"demo.echo"}"#;
+    vec![
         ("a negative length", post("content-length: -1\r\n", submit), None),
         ("a length that is no number", post("content-length: many\r\n", submit), None),
         ("a length beyond 64 bits", post("content-length: 99999999999999999999\r\n", submit), None),
@@ -85,6 +96,11 @@ fn broken_heads() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
         ("a body longer than its length", post("content-length: 5\r\n", submit), Some(400)),
         ("a body larger than a client may send", post("content-length: 999999999999\r\n", submit), Some(413)),
         ("chunks without end", post("transfer-encoding: chunked\r\n", &endless_chunks()), Some(413)),
+    ]
+}
+
+fn misdirected() -> Vec<Sent> {
+    vec![
         (
             "another host",
             b"GET /api/v1/actions HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".to_vec(),
@@ -139,7 +155,7 @@ async fn over_real_connections_each_is_refused_or_cut_off_and_the_next_is_served
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let (address, shutdown) = (listener.local_addr()?, CancellationToken::new());
     let serving = tokio::spawn(serve(listener, world.state(), shutdown.clone()));
-    for (name, bytes, expected) in broken_heads() {
+    for (name, bytes, expected) in [broken_heads(), broken_bodies(), misdirected()].into_iter().flatten() {
         let answer = send(address, &bytes, !UNFINISHED.contains(&name)).await.map_err(|error| error.context(name))?;
         match (&answer, expected) {
             (Some(raw), Some(status)) => {
