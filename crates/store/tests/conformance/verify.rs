@@ -76,120 +76,123 @@ async fn what_was_enqueued_earlier_is_left_out(world: World) -> anyhow::Result<(
     Ok(())
 }
 
+/// A change behind the program's back, how it is undone, and the check that finds it with its words.
+type Tampering = (&'static str, &'static str, Check, &'static str);
+
+const OF_EXECUTIONS: &[Tampering] = &[
+    (
+        "UPDATE history SET started_at = (SELECT scheduled_at FROM attempts) WHERE id = 2",
+        "UPDATE history SET started_at = scheduled_at WHERE id = 2",
+        Check::Limits,
+        "demo.echo: 2 ran at",
+    ),
+    (
+        "UPDATE history SET fence = 9 - fence WHERE id = 1",
+        "UPDATE history SET fence = 9 - fence WHERE id = 1",
+        Check::Order,
+        "got its slot before 1",
+    ),
+    (
+        "UPDATE history SET fence = 2 WHERE id = 1",
+        "UPDATE history SET fence = 1 WHERE id = 1",
+        Check::Fences,
+        "fence 2 was given to execution 1 and to 2",
+    ),
+    (
+        "UPDATE history SET fence = 1 WHERE id = 2",
+        "UPDATE history SET fence = 3 WHERE id = 2",
+        Check::Fences,
+        "fence 1 was given to execution 1 and to 2",
+    ),
+    (
+        "UPDATE history SET attempt = 1 WHERE id = 2",
+        "UPDATE history SET attempt = 2 WHERE id = 2",
+        Check::Attempts,
+        "attempt 1 of execution 2 was granted twice",
+    ),
+    (
+        "UPDATE history SET status = 'running' WHERE id = 1",
+        "UPDATE history SET status = 'completed' WHERE id = 1",
+        Check::Ends,
+        "execution 1 has settled without a terminal status",
+    ),
+    (
+        "UPDATE live SET id = 1 WHERE id = 4",
+        "UPDATE live SET id = 4 WHERE id = 1",
+        Check::Ends,
+        "execution 1 has settled and lives",
+    ),
+    (
+        "UPDATE live SET status = 'queued' WHERE id = 3",
+        "UPDATE live SET status = 'running' WHERE id = 3",
+        Check::Slots,
+        "execution 3 is out without a slot",
+    ),
+    (
+        "UPDATE live SET status = 'completed' WHERE id = 4",
+        "UPDATE live SET status = 'queued' WHERE id = 4",
+        Check::Slots,
+        "execution 4 is out without a slot",
+    ),
+];
+
+const OF_RECORDS_AND_NUMBERS: &[Tampering] = &[
+    (
+        "UPDATE events SET number = 9 WHERE number = 3",
+        "UPDATE events SET number = 3 WHERE number = 9",
+        Check::Records,
+        "should have events 1 to 5, and has 5 from 1 to 9",
+    ),
+    ("UPDATE stories SET last = 7", "UPDATE stories SET last = 6", Check::Records, "should have events 1 to 6"),
+    ("UPDATE stories SET awaits = 3", "UPDATE stories SET awaits = NULL", Check::Records, "should have events 1 to 6"),
+    ("UPDATE stories SET first = 3", "UPDATE stories SET first = 1", Check::Records, "should have events 3 to 5"),
+    (
+        "UPDATE stories SET execution_id = 77",
+        "UPDATE stories SET execution_id = 2",
+        Check::Records,
+        "the record of execution 77 is of no execution",
+    ),
+    ("UPDATE events SET execution_id = 1", "UPDATE events SET execution_id = 2", Check::Records, "and has none"),
+    (
+        "UPDATE action_totals SET completed = 1",
+        "UPDATE action_totals SET completed = 2",
+        Check::Totals,
+        "demo.echo: 4 were taken, 1 settled and 2 live, which leaves 1",
+    ),
+    (
+        "UPDATE live SET place = 5 WHERE id = 4",
+        "UPDATE live SET place = 4 WHERE id = 4",
+        Check::Counters,
+        "the next place is 5, but 5 was given away",
+    ),
+    (
+        "UPDATE leadership SET next_id = 4",
+        "UPDATE leadership SET next_id = 5",
+        Check::Counters,
+        "the next id is 4, but 4 was given away",
+    ),
+    (
+        "UPDATE leadership SET next_fence = 4",
+        "UPDATE leadership SET next_fence = 5",
+        Check::Counters,
+        "the next fence is 4",
+    ),
+    (
+        "UPDATE leadership SET next_action = 1",
+        "UPDATE leadership SET next_action = 2",
+        Check::Counters,
+        "the next action is 1",
+    ),
+    ("UPDATE leadership SET epoch = 0", "UPDATE leadership SET epoch = 1", Check::Counters, "in which nobody led"),
+];
+
 async fn whatever_is_tampered_with_is_seen(world: World) -> anyhow::Result<()> {
     sound(&world).await?;
     // No other process can reach a database in memory.
     if world.url.contains(":memory:") {
         return Ok(());
     }
-    for (tamper, undo, check, words) in [
-        (
-            "UPDATE history SET started_at = (SELECT scheduled_at FROM attempts) WHERE id = 2",
-            "UPDATE history SET started_at = scheduled_at WHERE id = 2",
-            Check::Limits,
-            "demo.echo: 2 ran at",
-        ),
-        (
-            "UPDATE history SET fence = 9 - fence WHERE id = 1",
-            "UPDATE history SET fence = 9 - fence WHERE id = 1",
-            Check::Order,
-            "got its slot before 1",
-        ),
-        (
-            "UPDATE history SET fence = 2 WHERE id = 1",
-            "UPDATE history SET fence = 1 WHERE id = 1",
-            Check::Fences,
-            "fence 2 was given to execution 1 and to 2",
-        ),
-        (
-            "UPDATE history SET fence = 1 WHERE id = 2",
-            "UPDATE history SET fence = 3 WHERE id = 2",
-            Check::Fences,
-            "fence 1 was given to execution 1 and to 2",
-        ),
-        (
-            "UPDATE history SET attempt = 1 WHERE id = 2",
-            "UPDATE history SET attempt = 2 WHERE id = 2",
-            Check::Attempts,
-            "attempt 1 of execution 2 was granted twice",
-        ),
-        (
-            "UPDATE history SET status = 'running' WHERE id = 1",
-            "UPDATE history SET status = 'completed' WHERE id = 1",
-            Check::Ends,
-            "execution 1 has settled without a terminal status",
-        ),
-        (
-            "UPDATE live SET id = 1 WHERE id = 4",
-            "UPDATE live SET id = 4 WHERE id = 1",
-            Check::Ends,
-            "execution 1 has settled and lives",
-        ),
-        (
-            "UPDATE live SET status = 'queued' WHERE id = 3",
-            "UPDATE live SET status = 'running' WHERE id = 3",
-            Check::Slots,
-            "execution 3 is out without a slot",
-        ),
-        (
-            "UPDATE live SET status = 'completed' WHERE id = 4",
-            "UPDATE live SET status = 'queued' WHERE id = 4",
-            Check::Slots,
-            "execution 4 is out without a slot",
-        ),
-        (
-            "UPDATE events SET number = 9 WHERE number = 3",
-            "UPDATE events SET number = 3 WHERE number = 9",
-            Check::Records,
-            "should have events 1 to 5, and has 5 from 1 to 9",
-        ),
-        ("UPDATE stories SET last = 7", "UPDATE stories SET last = 6", Check::Records, "should have events 1 to 6"),
-        (
-            "UPDATE stories SET awaits = 3",
-            "UPDATE stories SET awaits = NULL",
-            Check::Records,
-            "should have events 1 to 6",
-        ),
-        ("UPDATE stories SET first = 3", "UPDATE stories SET first = 1", Check::Records, "should have events 3 to 5"),
-        (
-            "UPDATE stories SET execution_id = 77",
-            "UPDATE stories SET execution_id = 2",
-            Check::Records,
-            "the record of execution 77 is of no execution",
-        ),
-        ("UPDATE events SET execution_id = 1", "UPDATE events SET execution_id = 2", Check::Records, "and has none"),
-        (
-            "UPDATE action_totals SET completed = 1",
-            "UPDATE action_totals SET completed = 2",
-            Check::Totals,
-            "demo.echo: 4 were taken, 1 settled and 2 live, which leaves 1",
-        ),
-        (
-            "UPDATE live SET place = 5 WHERE id = 4",
-            "UPDATE live SET place = 4 WHERE id = 4",
-            Check::Counters,
-            "the next place is 5, but 5 was given away",
-        ),
-        (
-            "UPDATE leadership SET next_id = 4",
-            "UPDATE leadership SET next_id = 5",
-            Check::Counters,
-            "the next id is 4, but 4 was given away",
-        ),
-        (
-            "UPDATE leadership SET next_fence = 4",
-            "UPDATE leadership SET next_fence = 5",
-            Check::Counters,
-            "the next fence is 4",
-        ),
-        (
-            "UPDATE leadership SET next_action = 1",
-            "UPDATE leadership SET next_action = 2",
-            Check::Counters,
-            "the next action is 1",
-        ),
-        ("UPDATE leadership SET epoch = 0", "UPDATE leadership SET epoch = 1", Check::Counters, "in which nobody led"),
-    ] {
+    for (tamper, undo, check, words) in OF_EXECUTIONS.iter().chain(OF_RECORDS_AND_NUMBERS).copied() {
         world.tamper(tamper).await?;
         let verdict = world.store.verify(None).await?;
         let accused = verdict.checks.iter().any(|checked| checked.check == check && checked.violations > 0);
