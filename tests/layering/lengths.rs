@@ -34,7 +34,6 @@ const LONG_TESTS: &[&str] = &[
     "tests/system/journal.rs",
     "tests/system/progress.rs",
     "worker/tests/commands/process.rs",
-    "worker/tests/duty/chance.rs",
     "worker/tests/duty/world.rs",
 ];
 
