@@ -99,47 +99,15 @@ fn order(known: &Known, chance: &mut Chance) -> Order {
 
 fn report(known: &Known, chance: &mut Chance) -> (Route, Body) {
     let worker = WorkerName::new(&format!("w{}", known.worker)).expect("a word");
-    let (execution_id, attempt) = known.key;
     // Its own, or one that nobody has.
     let incarnation = match chance.below(3) {
         0 => Incarnation(Uuid::from_u128(u128::MAX - u128::from(chance.below(3)))),
         _ => known.incarnation,
     };
-    let completed = Completed {
-        execution_id,
-        action_id: action_id(0),
-        action_ref: action_ref(0),
-        counts_as: attempt,
-        grant: None,
-        fence: Fence(number(chance, known.fence.0)),
-        worker: worker.clone(),
-        incarnation,
-        last_sequence: 1,
-        status: OutcomeKind::Completed,
-        result: None,
-        error: None,
-        started_at: None,
-        completed_at: Timestamp::default(),
-        return_code: None,
-        held_micros: None,
-    };
+    let completed = completed(known, chance, worker.clone(), incarnation);
     match chance.below(5) {
         0 => (Route::Completions, Body::Completed(completed)),
-        1 => {
-            let Completed { fence, .. } = completed;
-            let reason = "drain".to_owned();
-            let returned = Returned {
-                execution_id,
-                attempt,
-                fence,
-                worker,
-                incarnation,
-                reason,
-                started: false,
-                last_sequence: 0,
-            };
-            (Route::Completions, Body::Returned(returned))
-        }
+        1 => (Route::Completions, Body::Returned(returned(completed))),
         2 => {
             let outcomes = if chance.percent(50) { vec![completed] } else { Vec::new() };
             let told_by = chance.percent(30).then_some(known.incarnation);
@@ -154,44 +122,83 @@ fn report(known: &Known, chance: &mut Chance) -> (Route, Body) {
             };
             (Route::Heartbeats, Body::Ended(ended))
         }
-        3 => {
-            let changed = StatusChanged {
-                execution_id,
-                action_ref: action_ref(0),
-                counts_as: attempt,
-                grant: None,
-                sequence: None,
-                worker: Some(worker),
-                fence: Some(known.fence),
-                incarnation: Some(incarnation),
-                previous_status: Status::Scheduled,
-                new_status: Status::Running,
-                changed_at: Timestamp::default(),
-            };
-            (Route::Events, Body::StatusChanged(changed))
-        }
-        _ => {
-            let served = |index| Served { action_ref: action_ref(index), capabilities: Vec::new() };
-            let heartbeat = Heartbeat {
-                worker,
-                incarnation,
-                capacity: 1_000,
-                holding: Vec::new(),
-                unrecorded: Vec::new(),
-                seen: (Epoch(number(chance, known.epoch.0)), u64::MAX),
-                actions: (0..known.actions).map(served).collect(),
-                labels: std::collections::BTreeMap::new(),
-                draining: chance.percent(20),
-                sent_at: Timestamp::default(),
-                journal: None,
-                highest: Highest {
-                    execution_id: ExecutionId(number(chance, execution_id.0)),
-                    fence: Fence(number(chance, known.fence.0)),
-                },
-                account: None,
-                process: None,
-            };
-            (Route::Heartbeats, Body::Heartbeat(heartbeat))
-        }
+        3 => (Route::Events, Body::StatusChanged(status_changed(known, worker, incarnation))),
+        _ => (Route::Heartbeats, Body::Heartbeat(heartbeat(known, chance, worker, incarnation))),
+    }
+}
+
+fn completed(known: &Known, chance: &mut Chance, worker: WorkerName, incarnation: Incarnation) -> Completed {
+    let (execution_id, attempt) = known.key;
+    Completed {
+        execution_id,
+        action_id: action_id(0),
+        action_ref: action_ref(0),
+        counts_as: attempt,
+        grant: None,
+        fence: Fence(number(chance, known.fence.0)),
+        worker,
+        incarnation,
+        last_sequence: 1,
+        status: OutcomeKind::Completed,
+        result: None,
+        error: None,
+        started_at: None,
+        completed_at: Timestamp::default(),
+        return_code: None,
+        held_micros: None,
+    }
+}
+
+fn returned(completed: Completed) -> Returned {
+    let Completed { execution_id, counts_as, fence, worker, incarnation, .. } = completed;
+    Returned {
+        execution_id,
+        attempt: counts_as,
+        fence,
+        worker,
+        incarnation,
+        reason: "drain".to_owned(),
+        started: false,
+        last_sequence: 0,
+    }
+}
+
+fn status_changed(known: &Known, worker: WorkerName, incarnation: Incarnation) -> StatusChanged {
+    let (execution_id, attempt) = known.key;
+    StatusChanged {
+        execution_id,
+        action_ref: action_ref(0),
+        counts_as: attempt,
+        grant: None,
+        sequence: None,
+        worker: Some(worker),
+        fence: Some(known.fence),
+        incarnation: Some(incarnation),
+        previous_status: Status::Scheduled,
+        new_status: Status::Running,
+        changed_at: Timestamp::default(),
+    }
+}
+
+fn heartbeat(known: &Known, chance: &mut Chance, worker: WorkerName, incarnation: Incarnation) -> Heartbeat {
+    let served = |index| Served { action_ref: action_ref(index), capabilities: Vec::new() };
+    Heartbeat {
+        worker,
+        incarnation,
+        capacity: 1_000,
+        holding: Vec::new(),
+        unrecorded: Vec::new(),
+        seen: (Epoch(number(chance, known.epoch.0)), u64::MAX),
+        actions: (0..known.actions).map(served).collect(),
+        labels: std::collections::BTreeMap::new(),
+        draining: chance.percent(20),
+        sent_at: Timestamp::default(),
+        journal: None,
+        highest: Highest {
+            execution_id: ExecutionId(number(chance, known.key.0.0)),
+            fence: Fence(number(chance, known.fence.0)),
+        },
+        account: None,
+        process: None,
     }
 }
