@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use slotline_protocol::message::{Report, Task};
 use slotline_protocol::{Policy, duration, policy};
 use slotline_tests::slotline_binary;
-use slotline_worker::{Phase, RunConfig};
+use slotline_worker::{HandlerConfig, HandlerRun, Phase, RunConfig};
 
 use crate::page::{Page, Section, root, spans};
 use crate::world::World;
@@ -193,6 +193,16 @@ fn every_key_of_an_actions_file_has_a_row_with_its_default() -> Result<()> {
         ("The policy: `[[action]]`", keys, policy),
         ("`retry`", fields::of::<policy::Retry>(), members(serde_json::to_value(policy::Retry::default())?)?),
         ("What a worker runs: `[action.run]`", run, members(serde_json::to_value(RunConfig::new(["x"]))?)?),
+        (
+            "Programs that stay: `[[handler]]`",
+            fields::of::<HandlerConfig>(),
+            members(serde_json::to_value(HandlerConfig::new("x", ["x"]))?)?,
+        ),
+        (
+            "`[action.run]` with a handler",
+            fields::of::<HandlerRun>(),
+            members(serde_json::to_value(HandlerRun::by("x"))?)?,
+        ),
         ("`phases`", fields::of::<Phase>(), members(serde_json::to_value(Phase::new("x", 1))?)?),
     ] {
         let section = page.section(heading);

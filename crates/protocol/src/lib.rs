@@ -15,6 +15,7 @@ pub mod detail;
 pub mod duration;
 pub mod envelope;
 pub mod foreign;
+pub mod handler;
 pub mod http;
 pub mod id;
 pub mod lines;

@@ -47,6 +47,7 @@ pub use handler::context::Context;
 pub use handler::error::HandlerError;
 pub use process::command::{ENV_VALUE_BYTES_MAX, GRACE, OUTPUT_MAX, RunConfig};
 pub use process::env::ENV_PASSED;
+pub use process::resident::{HandlerConfig, HandlerRun};
 pub use process::shim;
 pub use report::progress;
 pub use shutdown::Shutdown;

@@ -23,6 +23,7 @@ use crate::process::aside::{KEEP_ALIVE, STANDING_MAX};
 use crate::process::command::{Command, GRACE, RunConfig};
 use crate::process::confine::Layers;
 use crate::process::env::{self, ENV_PASSED};
+use crate::process::resident::{HandlerConfig, HandlerRun, Resident};
 use crate::process::resources;
 use crate::process::scratch::Scratch;
 use crate::process::why::flaw;
@@ -57,6 +58,7 @@ pub struct Worker {
 enum Given {
     Handler(Handler),
     Command(RunConfig),
+    Resident(String),
 }
 
 /// Builds a worker.
@@ -64,6 +66,7 @@ pub struct Builder {
     name: String,
     capacity: u32,
     actions: Vec<(String, ServedAction, Given)>,
+    handler_processes: Vec<HandlerConfig>,
     env_pass: Vec<String>,
     phases: Vec<(String, Vec<Phase>)>,
     reports: Vec<String>,
@@ -81,6 +84,7 @@ impl Worker {
             name: name.into(),
             capacity: 1,
             actions: Vec::new(),
+            handler_processes: Vec::new(),
             env_pass: Vec::new(),
             phases: Vec::new(),
             reports: Vec::new(),
@@ -249,6 +253,19 @@ impl Builder {
         self
     }
 
+    /// Serves an action with a program that stays, and may run other actions as well. See [`Builder::command`] for what
+    /// that asks of this program.
+    #[must_use]
+    pub fn handled(mut self, action_ref: impl Into<String>, process: HandlerConfig, run: HandlerRun) -> Self {
+        let action_ref = action_ref.into();
+        let HandlerRun { handler: _, grace, on_drain, progress, phases, tasks } = run;
+        let action = ServedAction { capabilities: owned(COMMAND_CAPABILITIES), grace, on_drain, phases };
+        self.reports.extend((progress || tasks).then(|| action_ref.clone()));
+        self.actions.push((action_ref, action, Given::Resident(process.name.clone())));
+        self.handler_processes.push(process);
+        self
+    }
+
     /// Declares the phases of an action that this builder has, too: a report that names one has a percent by their
     /// weights. Those of a command may as well be in its [`RunConfig`].
     #[must_use]
@@ -323,12 +340,13 @@ impl Builder {
     }
 
     /// Checks everything.
-    pub fn build(mut self) -> Result<Worker, Error> {
+    pub fn build(self) -> Result<Worker, Error> {
         self.check()?;
         let misconfigured = |message: String| Err(Error::Misconfigured(message));
         let worker = WorkerName::new(&self.name)?;
         let (mut actions, mut work) = (BTreeMap::new(), BTreeMap::new());
         let mut layers = None;
+        let residents = Resident::by_name(self.handler_processes).map_err(Error::Misconfigured)?;
         for (name, mut action, given) in self.actions {
             let action_ref = ActionRef::new(&name)?;
             let runs = match given {
@@ -340,30 +358,19 @@ impl Builder {
                     action.capabilities.extend(command.capabilities(layers).into_iter().map(str::to_owned));
                     Work::Command(Arc::new(command))
                 }
+                Given::Resident(handler) => {
+                    let resident = &residents[&handler];
+                    let layers = *layers.get_or_insert_with(Layers::probe);
+                    action.capabilities.extend(resident.command.capabilities(layers).into_iter().map(str::to_owned));
+                    Work::Resident(resident.clone())
+                }
             };
             if work.insert(action_ref.clone(), runs).is_some() {
                 return misconfigured(format!("{action_ref} is given twice"));
             }
             actions.insert(action_ref, action);
         }
-        for (name, phases) in self.phases {
-            let Some(action) = actions.get_mut(&ActionRef::new(&name)?) else {
-                return misconfigured(format!("{name}: phases are declared for it, and nothing runs it"));
-            };
-            action.phases = phases;
-        }
-        self.reports.extend(actions.iter().filter(|(_, it)| !it.phases.is_empty()).map(|(name, _)| name.to_string()));
-        for name in self.reports {
-            let Some(action) = actions.get_mut(&ActionRef::new(&name)?) else {
-                return misconfigured(format!("{name}: it is declared to report, and nothing runs it"));
-            };
-            if !action.capabilities.iter().any(|capability| capability == REPORTS) {
-                action.capabilities.insert(0, REPORTS.to_owned());
-            }
-        }
-        for (action_ref, action) in &actions {
-            Phase::check(&action.phases).map_err(|wrong| Error::Misconfigured(format!("{action_ref}: {wrong}")))?;
-        }
+        declare(&mut actions, self.phases, self.reports)?;
         let shim = match self.shim {
             Some(shim) => shim,
             // The file that runs now, even if an upgrade replaces the one of its name.
@@ -412,4 +419,32 @@ fn this_process() -> Process {
 
 fn owned(capabilities: &[&str]) -> Vec<String> {
     capabilities.iter().map(|capability| (*capability).to_owned()).collect()
+}
+
+/// Adds to the actions what is declared of them: their phases, and that they report.
+fn declare(
+    actions: &mut BTreeMap<ActionRef, ServedAction>,
+    phases: Vec<(String, Vec<Phase>)>,
+    mut reports: Vec<String>,
+) -> Result<(), Error> {
+    let wrong = |message: String| Err(Error::Misconfigured(message));
+    for (name, phases) in phases {
+        let Some(action) = actions.get_mut(&ActionRef::new(&name)?) else {
+            return wrong(format!("{name}: phases are declared for it, and nothing runs it"));
+        };
+        action.phases = phases;
+    }
+    reports.extend(actions.iter().filter(|(_, it)| !it.phases.is_empty()).map(|(name, _)| name.to_string()));
+    for name in reports {
+        let Some(action) = actions.get_mut(&ActionRef::new(&name)?) else {
+            return wrong(format!("{name}: it is declared to report, and nothing runs it"));
+        };
+        if !action.capabilities.iter().any(|capability| capability == REPORTS) {
+            action.capabilities.insert(0, REPORTS.to_owned());
+        }
+    }
+    for (action_ref, action) in actions {
+        Phase::check(&action.phases).map_err(|wrong| Error::Misconfigured(format!("{action_ref}: {wrong}")))?;
+    }
+    Ok(())
 }

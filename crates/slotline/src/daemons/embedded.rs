@@ -79,7 +79,7 @@ impl Embedded {
         let mut builder = Worker::builder(host::name()).capacity(plan.capacity).drain_timeout(DRAIN_WITHIN);
         for action in &plan.actions {
             if let Some(run) = &action.run {
-                builder = builder.command(action.action_ref.as_str(), run.clone());
+                builder = run.clone().serve(builder, &action.action_ref);
             }
         }
         let built = builder.build()?;

@@ -76,7 +76,7 @@ pub(crate) async fn worker(settings: &Settings, args: Args) -> anyhow::Result<Ex
     let mut served = 0;
     for action in actions::read(&path)? {
         if let Some(run) = action.run {
-            builder = builder.command(action.action_ref.as_str(), run);
+            builder = run.serve(builder, &action.action_ref);
             served += 1;
         }
     }

@@ -3,11 +3,11 @@
 //! Not here: what the keys of a policy or of `[action.run]` mean; those are `Policy` and `RunConfig`.
 
 use std::collections::btree_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use slotline_protocol::{ActionRef, Policy, did_you_mean};
-use slotline_worker::RunConfig;
+use slotline_worker::{Builder, HandlerConfig, HandlerRun, RunConfig};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -25,7 +25,24 @@ pub(crate) struct DeclaredAction {
     pub(crate) action_ref: ActionRef,
     pub(crate) policy: Policy,
     /// What a worker runs for it, if the file has an `[action.run]` table.
-    pub(crate) run: Option<RunConfig>,
+    pub(crate) run: Option<Run>,
+}
+
+/// `[action.run]`.
+#[derive(Clone, Debug)]
+pub(crate) enum Run {
+    Command(RunConfig),
+    Handler(HandlerConfig, HandlerRun),
+}
+
+impl Run {
+    /// Has the worker serve the action.
+    pub(crate) fn serve(self, builder: Builder, action_ref: &ActionRef) -> Builder {
+        match self {
+            Self::Command(config) => builder.command(action_ref.as_str(), config),
+            Self::Handler(process, run) => builder.handled(action_ref.as_str(), process, run),
+        }
+    }
 }
 
 /// Reads the file at `path`. Relative paths in it start at its folder.
@@ -67,8 +84,9 @@ pub(crate) fn with_examples(path: Option<&Path>) -> Result<Vec<DeclaredAction>, 
 fn parse(toml: &TomlFile, folder: &Path) -> Result<Vec<DeclaredAction>, Error> {
     let mut table = toml.table()?.into_inner();
     let entries = table.remove("action");
+    let handlers = handlers(toml, folder, table.remove("handler"))?;
     if let Some((key, _)) = table.iter().next() {
-        let hint = did_you_mean(key.get_ref(), &["action"]);
+        let hint = did_you_mean(key.get_ref(), &["action", "handler"]);
         return Err(toml.wrong(Some(key.span()), format!("unknown key `{}`{hint}", key.get_ref())));
     }
     let Some(entries) = entries else {
@@ -86,7 +104,7 @@ fn parse(toml: &TomlFile, folder: &Path) -> Result<Vec<DeclaredAction>, Error> {
         let DeValue::Table(entry) = entry.into_inner() else {
             return Err(toml.wrong(Some(span), format!("action[{index}]: expected a table, headed [[action]]")));
         };
-        let action = action(toml, folder, Spanned::new(span.clone(), entry), index)?;
+        let action = action(toml, folder, &handlers, Spanned::new(span.clone(), entry), index)?;
         if let Some(earlier) = lines.insert(action.action_ref.clone(), line) {
             let message =
                 format!("the action {} is declared twice, first at line {earlier}: leave one", action.action_ref);
@@ -97,7 +115,49 @@ fn parse(toml: &TomlFile, folder: &Path) -> Result<Vec<DeclaredAction>, Error> {
     Ok(actions)
 }
 
-fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: usize) -> Result<DeclaredAction, Error> {
+/// The tables headed `[[handler]]`, by their names.
+fn handlers(
+    toml: &TomlFile,
+    folder: &Path,
+    entries: Option<Spanned<DeValue<'_>>>,
+) -> Result<HashMap<String, HandlerConfig>, Error> {
+    let mut handlers = HashMap::new();
+    let Some(entries) = entries else { return Ok(handlers) };
+    let expected = "handler: expected tables, each headed [[handler]]";
+    let span = entries.span();
+    let DeValue::Array(entries) = entries.into_inner() else { return Err(toml.wrong(Some(span), expected)) };
+    for (index, entry) in entries.into_iter().enumerate() {
+        let span = entry.span();
+        let DeValue::Table(entry) = entry.into_inner() else { return Err(toml.wrong(Some(span), expected)) };
+        let config: HandlerConfig = toml.parse(Spanned::new(span.clone(), entry), &format!("handler[{index}]"))?;
+        let name = config.name.clone();
+        if config.command.first().is_none_or(String::is_empty) {
+            let message = format!("handler {name}: command: expected a program and its arguments");
+            return Err(toml.wrong(Some(span), message));
+        }
+        let mut config = config.resolved(folder);
+        name_program(&mut config.env);
+        if handlers.insert(name.clone(), config).is_some() {
+            return Err(toml.wrong(Some(span), format!("the handler {name} is declared twice: leave one")));
+        }
+    }
+    Ok(handlers)
+}
+
+/// Adds the variable with the path of this program.
+fn name_program(env: &mut BTreeMap<String, String>) {
+    if let (Entry::Vacant(unset), Ok(program)) = (env.entry(PROGRAM.to_owned()), std::env::current_exe()) {
+        unset.insert(program.to_string_lossy().into_owned());
+    }
+}
+
+fn action(
+    toml: &TomlFile,
+    folder: &Path,
+    handlers: &HashMap<String, HandlerConfig>,
+    entry: Spanned<DeTable<'_>>,
+    index: usize,
+) -> Result<DeclaredAction, Error> {
     let whole = entry.span();
     let mut entry = entry.into_inner();
     let Some(name) = entry.remove("ref") else {
@@ -109,7 +169,7 @@ fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: us
     }
     .map_err(|message| toml.wrong(Some(name.span()), format!("action[{index}].ref: {message}")))?;
     let run = match entry.remove("run") {
-        Some(run) => Some(self::run(toml, folder, run, &format!("{action_ref}: run"))?),
+        Some(run) => Some(self::run(toml, folder, handlers, run, &format!("{action_ref}: run"))?),
         None => None,
     };
     let policy: Policy = toml.parse(Spanned::new(whole.clone(), entry.clone()), action_ref.as_str())?;
@@ -122,20 +182,35 @@ fn action(toml: &TomlFile, folder: &Path, entry: Spanned<DeTable<'_>>, index: us
     Ok(DeclaredAction { action_ref, policy, run })
 }
 
-fn run(toml: &TomlFile, folder: &Path, run: Spanned<DeValue<'_>>, name: &str) -> Result<RunConfig, Error> {
+fn run(
+    toml: &TomlFile,
+    folder: &Path,
+    handlers: &HashMap<String, HandlerConfig>,
+    run: Spanned<DeValue<'_>>,
+    name: &str,
+) -> Result<Run, Error> {
     let span = run.span();
     let DeValue::Table(table) = run.into_inner() else {
         return Err(toml.wrong(Some(span), format!("{name}: expected a table, headed [action.run]")));
     };
+    if table.contains_key("handler") {
+        let run: HandlerRun = toml.parse(Spanned::new(span.clone(), table), name)?;
+        let Some(process) = handlers.get(&run.handler) else {
+            let known: Vec<&str> = handlers.keys().map(String::as_str).collect();
+            let hint = did_you_mean(&run.handler, &known);
+            return Err(
+                toml.wrong(Some(span), format!("{name}.handler: no [[handler]] is named {:?}{hint}", run.handler))
+            );
+        };
+        return Ok(Run::Handler(process.clone(), run));
+    }
     let run: RunConfig = toml.parse(Spanned::new(span.clone(), table), name)?;
     if run.command.first().is_none_or(String::is_empty) {
         return Err(toml.wrong(Some(span), format!("{name}.command: expected a program and its arguments")));
     }
     let mut run = run.resolved(folder);
-    if let (Entry::Vacant(unset), Ok(program)) = (run.env.entry(PROGRAM.to_owned()), std::env::current_exe()) {
-        unset.insert(program.to_string_lossy().into_owned());
-    }
-    Ok(run)
+    name_program(&mut run.env);
+    Ok(Run::Command(run))
 }
 
 #[cfg(test)]
@@ -170,13 +245,34 @@ mod tests {
         assert_eq!(actions.len(), 2);
         assert_eq!(actions[0].policy.limit, Some(1));
         assert_eq!(actions[0].policy.retry.max_attempts, 3);
-        let run = actions[0].run.as_ref().expect("what to run");
+        let Some(Run::Command(run)) = &actions[0].run else { panic!("it runs a command") };
         assert_eq!(run.command, ["/srv/work/./deploy.sh", "./untouched"]);
         assert_eq!(run.cwd.as_deref(), Some(Path::new("/srv/work")));
         let program = std::env::current_exe().expect("a test has a program");
         assert_eq!(run.env[PROGRAM], program.to_string_lossy());
         assert_eq!(run.env["STAGE"], "prod");
         assert!(actions[1].run.is_none());
+    }
+
+    #[test]
+    fn actions_of_one_handler_run_in_the_same_processes() {
+        let actions = read(
+            r#"
+            [[handler]]
+            name = "reports"
+            command = ["python3", "reports.py"]
+            concurrency = 4
+            start_timeout = "3s"
+            [[action]]
+            ref = "report.render"
+            run = { handler = "reports", grace = "2s" }
+            "#,
+        )
+        .expect("a sound file");
+        let Some(Run::Handler(process, run)) = &actions[0].run else { panic!("a handler runs it") };
+        assert_eq!((process.concurrency, process.processes, run.grace.as_secs()), (4, 1, 2));
+        assert_eq!(process.cwd.as_deref(), Some(Path::new("/srv")));
+        assert!(process.env.contains_key(PROGRAM));
     }
 
     #[test]
@@ -245,11 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn every_error_of_a_handler_names_its_line_and_key() {
+        for (text, expected) in [
+            (
+                "[[handler]]\nname = 'py'\ncommand = ['x']\n[[action]]\nref = 'a.b'\nrun = { handler = 'pi' }",
+                "actions.toml:6: a.b: run.handler: no [[handler]] is named \"pi\": did you mean `py`?",
+            ),
+            ("[[handler]]\nname = 'py'\ncommand = []\n", "actions.toml:1: handler py: command: expected a program"),
+            (
+                "[[handler]]\nname = 'py'\ncommand = ['x']\nproceses = 2\n",
+                "actions.toml:4: handler[0].proceses: unknown key `proceses`: did you mean `processes`?",
+            ),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text}\n  expected {expected}\n  found    {error}");
+        }
+    }
+
+    #[test]
     fn the_examples_all_run_something_that_every_machine_has() {
         let examples = examples();
         assert!(examples.iter().any(|action| action.action_ref.as_str() == "demo.echo"));
         for action in examples {
-            let run = action.run.expect("every example runs something");
+            let Some(Run::Command(run)) = action.run else { panic!("every example runs a command") };
             assert_eq!(run.command[0], "/bin/sh", "{}", action.action_ref);
         }
     }

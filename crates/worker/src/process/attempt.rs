@@ -8,22 +8,19 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fd::OwnedFd;
-use rustix::pipe::PipeFlags;
 use slotline_broker::crash;
 use slotline_protocol::chain;
 use slotline_protocol::message::{self, Failure, Level, Stream};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::aside::{self, aside};
 use super::command::{Command, Variables, environment};
 use super::mark::Stubborn;
-use super::output::{Allowance, Output};
+use super::output::Allowance;
 use super::places::Places;
 use super::pool::{Pool, Shim};
+use super::reader::{Reader, pipe};
 use super::resources;
 use super::result::{self, Exit};
 use super::shim::wire::{self, Files, ShimOrder, ShimReport, Spec};
@@ -37,7 +34,6 @@ const SHIMS_TRIED: u32 = 3;
 /// How long output is read after the last descendant has gone: a process that the command did not start may hold the
 /// pipe.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
-const READ_BYTES: usize = 16 << 10;
 
 /// A message of the loop to a running attempt.
 #[derive(Clone, Copy, Debug)]
@@ -384,37 +380,4 @@ fn say_stubborn(feed: &Arc<AttemptFeed>, Stubborn { pid, uid, errno }: Stubborn)
     tracing::warn!(execution.id = %id, pid, uid, reason, "a process of an attempt can't be ended; its slot stays taken");
     let message = format!("process {pid} of user {uid} can't be ended, and keeps the slot: {reason}");
     feed.report(message::Report { level: Level::Error, message: Some(message), ..message::Report::default() });
-}
-
-/// One stream of the command while it is read.
-struct Reader {
-    pipe: pipe::Receiver,
-    output: Output,
-    buffer: Box<[u8]>,
-    is_over: bool,
-}
-
-impl Reader {
-    fn new(pipe: OwnedFd, stream: Stream) -> io::Result<Self> {
-        let pipe = pipe::Receiver::from_owned_fd(pipe)?;
-        Ok(Self { pipe, output: Output::new(stream), buffer: vec![0; READ_BYTES].into_boxed_slice(), is_over: false })
-    }
-
-    /// Reads once; never returns when the stream is over. Cancel-safe.
-    async fn read(&mut self) -> usize {
-        if self.is_over {
-            return std::future::pending().await;
-        }
-        self.pipe.read(&mut self.buffer).await.unwrap_or(0)
-    }
-
-    /// Takes as many bytes as were read; none means that the stream is over.
-    fn take(&mut self, read: usize, allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
-        self.is_over = read == 0;
-        self.output.take(&self.buffer[..read], allowance, feed);
-    }
-}
-
-fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
 }

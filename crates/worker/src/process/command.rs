@@ -161,17 +161,22 @@ impl Command {
     }
 }
 
+/// What every attempt of a command finds in its environment.
+pub(crate) fn lasting(Command { config, passed, .. }: &Command) -> Vec<(String, String)> {
+    let own = config.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    passed.iter().cloned().chain(own).collect()
+}
+
 /// What one attempt adds to a command's environment.
 pub(crate) fn environment(
-    Command { config, passed, .. }: &Command,
+    command: &Command,
     start: &Start,
     result_file: &Path,
     socket: Option<&Path>,
     parameters: &Variables,
 ) -> Vec<(String, String)> {
     let (id, grant): AttemptKey = start.key;
-    let own = config.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let mut env: Vec<(String, String)> = passed.iter().cloned().chain(own).collect();
+    let mut env = lasting(command);
     let mut set = |name: &str, value: String| env.push((name.to_owned(), value));
     set("SLOTLINE_EXECUTION_ID", id.to_string());
     set("SLOTLINE_ATTEMPT", start.counts_as.to_string());

@@ -34,6 +34,28 @@ impl Allowance {
     pub(super) fn new(most: usize) -> Self {
         Self { left: most, most, is_cut: false }
     }
+
+    /// Takes off what may not be forwarded any more; where that begins, a line says so.
+    pub(super) fn cut(&mut self, lines: &mut Vec<String>) {
+        if self.is_cut {
+            lines.clear();
+            return;
+        }
+        let mut kept = 0;
+        for line in lines.iter() {
+            let bytes = line.len() + 1;
+            if bytes > self.left {
+                self.is_cut = true;
+                break;
+            }
+            self.left -= bytes;
+            kept += 1;
+        }
+        lines.truncate(kept);
+        if self.is_cut {
+            lines.push(format!("[output cut after {} bytes]", self.most));
+        }
+    }
 }
 
 impl Output {
@@ -72,6 +94,11 @@ impl Output {
         self.forward(lines, allowance, feed);
     }
 
+    /// Takes what is printed while no attempt can be made out that prints it.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        self.tail.push(bytes);
+    }
+
     /// Forwards a last line that no newline ended.
     pub(super) fn finish(&mut self, allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
         if !self.partial.is_empty() && !allowance.is_cut {
@@ -95,20 +122,7 @@ impl Output {
     }
 
     fn forward(&self, mut lines: Vec<String>, allowance: &mut Allowance, feed: &Arc<AttemptFeed>) {
-        let mut kept = 0;
-        for line in &lines {
-            let bytes = line.len() + 1;
-            if bytes > allowance.left {
-                allowance.is_cut = true;
-                break;
-            }
-            allowance.left -= bytes;
-            kept += 1;
-        }
-        lines.truncate(kept);
-        if allowance.is_cut {
-            lines.push(format!("[output cut after {} bytes]", allowance.most));
-        }
+        allowance.cut(&mut lines);
         if !lines.is_empty() {
             feed.log(self.stream, lines);
         }

@@ -17,6 +17,7 @@ use crate::handler::{self, Handler};
 use crate::process::attempt::{self, Plan, StopRequest};
 use crate::process::command::Command;
 use crate::process::pool::Pool;
+use crate::process::resident::{self, GroupInput, Resident};
 use crate::process::scratch::Scratch;
 use crate::report::feed::{AttemptFeed, Listener};
 use crate::report::phases::DeclaredPhases;
@@ -26,6 +27,7 @@ use crate::report::phases::DeclaredPhases;
 pub(crate) enum Work {
     Handler(Handler),
     Command(Arc<Command>),
+    Resident(Arc<Resident>),
 }
 
 impl Work {
@@ -33,6 +35,7 @@ impl Work {
         match self {
             Self::Handler(_) => None,
             Self::Command(command) => Some(command),
+            Self::Resident(resident) => Some(&resident.command),
         }
     }
 }
@@ -77,11 +80,31 @@ struct Commands {
     own: runtime::Handle,
     /// The runtime where their reports are read.
     channels: runtime::Handle,
+    /// The handler processes of each name, once there was an attempt for them.
+    groups: BTreeMap<String, mpsc::UnboundedSender<GroupInput>>,
+}
+
+impl Commands {
+    /// The group of that handler, which is there from its first attempt on.
+    fn group(
+        &mut self,
+        resident: &Arc<Resident>,
+        fence: &watch::Sender<Option<Duration>>,
+    ) -> mpsc::UnboundedSender<GroupInput> {
+        let Self { pool, channels, groups, .. } = self;
+        let group = groups.entry(resident.config.name.clone()).or_insert_with(|| {
+            let (group, inputs) = mpsc::unbounded_channel();
+            channels.spawn(resident::run(resident.clone(), pool.clone(), fence.subscribe(), inputs));
+            group
+        });
+        group.clone()
+    }
 }
 
 enum Live {
     Handler(handler::RunningHandler),
     Command(mpsc::UnboundedSender<StopRequest>),
+    Resident(mpsc::UnboundedSender<GroupInput>),
 }
 
 impl Running {
@@ -96,7 +119,8 @@ impl Running {
         gauge: Arc<Gauge>,
     ) -> Self {
         let own = runtime::Handle::current();
-        let commands = pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own, channels });
+        let commands =
+            pool.zip(scratch).map(|(pool, scratch)| Commands { pool, scratch, own, channels, groups: BTreeMap::new() });
         Self {
             offers,
             live: BTreeMap::new(),
@@ -128,9 +152,9 @@ impl Running {
         let offer = self.offers.get(&start.action_ref);
         let phases = offer.map(|offer| offer.phases.clone()).unwrap_or_default();
         let feed = AttemptFeed::new(key, phases, listener(), self.announcements.clone());
-        let live = match (offer.map(|offer| &offer.work), &self.commands) {
+        let live = match (offer.map(|offer| &offer.work), &mut self.commands) {
             (Some(Work::Handler(handler)), _) => Live::Handler(handler::start(&self.handlers, handler, start, feed)),
-            (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels })) => {
+            (Some(Work::Command(command)), Some(Commands { pool, scratch, own, channels, .. })) => {
                 let (asks, asked) = mpsc::unbounded_channel();
                 let plan = Plan {
                     places: scratch.places(key, start.fence, command.confinement.account.as_ref()),
@@ -145,7 +169,13 @@ impl Running {
                 own.spawn(self.gauge.pulse().clone().during(Doing::Command as usize, run));
                 Live::Command(asks)
             }
-            (Some(Work::Command(_)) | None, _) => {
+            (Some(Work::Resident(resident)), Some(commands)) => {
+                let group = commands.group(resident, &self.fence);
+                // It ends after this table.
+                let _ = group.send(GroupInput::Start(Box::new(start), feed));
+                Live::Resident(group)
+            }
+            (Some(Work::Command(_) | Work::Resident(_)) | None, _) => {
                 // The book has the same table of actions. Reported from another task: the caller holds the book's lock.
                 let error = Failure::new("spawn_failed", format!("this worker does not run {}", start.action_ref));
                 self.handlers.spawn(async move {
@@ -162,6 +192,7 @@ impl Running {
             Some(Live::Handler(handle)) => handle.interrupt(),
             // An attempt that has just ended takes no more messages.
             Some(Live::Command(asks)) => drop(asks.send(StopRequest::Interrupt { grace })),
+            Some(Live::Resident(group)) => drop(group.send(GroupInput::Interrupt { key, grace })),
             None => {}
         }
     }
@@ -170,6 +201,7 @@ impl Running {
         match self.live.get(&key) {
             Some(Live::Handler(handle)) => handle.kill(),
             Some(Live::Command(asks)) => drop(asks.send(StopRequest::Kill)),
+            Some(Live::Resident(group)) => drop(group.send(GroupInput::Kill { key })),
             None => {}
         }
     }
