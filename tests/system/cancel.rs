@@ -10,17 +10,17 @@ use crate::world::{LATER, SOON, World};
 
 #[tokio::test]
 async fn what_is_cancelled_in_line_never_starts_and_holds_up_no_other() -> anyhow::Result<()> {
-    cancelled_in_line("limit = 1\nrun_ahead = 0", &["cancelled"]).await
+    cancelled_in_line(Action::stamp("line.one", "limit = 1\nrun_ahead = 0"), &["cancelled"]).await
 }
 
 /// Only its worker knows whether it has begun, so the worker is asked first.
 #[tokio::test]
 async fn what_is_cancelled_at_the_worker_of_the_one_before_never_starts_either() -> anyhow::Result<()> {
-    cancelled_in_line("limit = 1\nrun_ahead = 4", &["cancelling", "cancelled"]).await
+    cancelled_in_line(Action::stamp("line.one", "limit = 1\nrun_ahead = 4"), &["cancelling", "cancelled"]).await
 }
 
-async fn cancelled_in_line(policy: &str, answers: &[&str]) -> anyhow::Result<()> {
-    let world = World::with([Action::stamp("line.one", policy)]).start().await?;
+pub(crate) async fn cancelled_in_line(action: Action, answers: &[&str]) -> anyhow::Result<()> {
+    let world = World::with([action]).start().await?;
     let first = world.submit("line.one", json!({"tag": "first", "gate": world.gate("first")})).await?;
     let by_http = world.submit("line.one", json!({"tag": "by-http"})).await?;
     let to_publish = |tag: &str| Message::request("line.one", json!({"tag": tag})).id(tag);
@@ -55,7 +55,11 @@ async fn cancelled_in_line(policy: &str, answers: &[&str]) -> anyhow::Result<()>
 
 #[tokio::test]
 async fn what_is_cancelled_while_it_runs_is_ended_and_the_next_starts() -> anyhow::Result<()> {
-    let world = World::with([Action::stamp("line.one", "limit = 1\nrun_ahead = 0")]).start().await?;
+    cancelled_while_it_runs(Action::stamp("line.one", "limit = 1\nrun_ahead = 0")).await
+}
+
+pub(crate) async fn cancelled_while_it_runs(action: Action) -> anyhow::Result<()> {
+    let world = World::with([action]).start().await?;
     let long = |tag: &str| json!({"tag": tag, "sleep_ms": 120_000, "beat_ms": 20});
     let polite = world.submit("line.one", long("polite")).await?;
     let mut stubborn = long("stubborn");

@@ -140,8 +140,12 @@ async fn a_database_restarted_in_mid_stream_loses_repeats_and_reorders_nothing()
 
 #[tokio::test]
 async fn a_worker_killed_in_mid_run_and_started_again_is_known_lost_at_once() -> anyhow::Result<()> {
+    killed_and_started_again(Action::stamp("line.one", "limit = 1")).await
+}
+
+pub(crate) async fn killed_and_started_again(action: Action) -> anyhow::Result<()> {
     // With the default lease of a minute: the new process has proof that nothing of the old one lives.
-    let mut world = World::with([Action::stamp("line.one", "limit = 1")]).workers(1, 2).start().await?;
+    let mut world = World::with([action]).workers(1, 2).start().await?;
     let request =
         |tag: &str, sleep: u64| Message::request("line.one", json!({"tag": tag, "sleep_ms": sleep, "beat_ms": 5}));
     world.publish(&[request("first", 5000), request("second", 0), request("third", 0)]).await?;
@@ -156,7 +160,11 @@ async fn a_worker_killed_in_mid_run_and_started_again_is_known_lost_at_once() ->
 
 #[tokio::test]
 async fn a_worker_killed_in_mid_run_for_good_gives_its_slot_back_when_its_lease_is_over() -> anyhow::Result<()> {
-    let mut world = World::with([Action::stamp("line.one", "limit = 1")]).workers(2, 2).short_lease().start().await?;
+    killed_for_good(Action::stamp("line.one", "limit = 1")).await
+}
+
+pub(crate) async fn killed_for_good(action: Action) -> anyhow::Result<()> {
+    let mut world = World::with([action]).workers(2, 2).short_lease().start().await?;
     let request =
         |tag: &str, sleep: u64| Message::request("line.one", json!({"tag": tag, "sleep_ms": sleep, "beat_ms": 5}));
     world.publish(&[request("first", 5000), request("second", 0), request("third", 0)]).await?;
@@ -187,7 +195,11 @@ async fn check_lost_once(world: &World) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_frozen_worker_leaves_no_process_running_past_its_fence() -> anyhow::Result<()> {
-    let mut world = World::with([Action::stamp("line.one", "limit = 1")]).workers(1, 2).short_lease().start().await?;
+    frozen(Action::stamp("line.one", "limit = 1")).await
+}
+
+pub(crate) async fn frozen(action: Action) -> anyhow::Result<()> {
+    let mut world = World::with([action]).workers(1, 2).short_lease().start().await?;
     let request =
         |tag: &str, sleep: u64| Message::request("line.one", json!({"tag": tag, "sleep_ms": sleep, "beat_ms": 5}));
     world.publish(&[request("first", 20_000), request("second", 0), request("third", 0)]).await?;

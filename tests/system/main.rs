@@ -13,6 +13,7 @@ mod world;
 
 mod cancel;
 mod change;
+mod clients;
 mod clocks;
 mod command_line;
 mod crash;
@@ -20,6 +21,7 @@ mod ending;
 mod escape;
 mod flood;
 mod full;
+mod handlers;
 mod intake;
 mod journal;
 mod leader;
