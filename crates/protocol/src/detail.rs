@@ -26,11 +26,14 @@ pub enum Detail {
 }
 
 #[derive(Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, remote = "Self")]
 struct WireDetail {
     #[serde(alias = "updateInterval", alias = "update-interval", with = "crate::duration::optional")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     update_interval: Option<Duration>,
     #[serde(alias = "updateStep", alias = "update-step", deserialize_with = "step")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     update_step: Option<u64>,
 }
 
@@ -57,6 +60,17 @@ impl<'de> Deserialize<'de> for Detail {
                 Self::Negotiated { interval: update_interval, step: update_step }
             }
         })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Detail {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Detail".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        <Option<WireDetail>>::json_schema(generator)
     }
 }
 

@@ -21,6 +21,7 @@ pub const LINE_BYTES_MAX: usize = 8 << 20;
 
 /// From the worker to a handler process.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToHandler<'a> {
     /// Answers `hello`; `concurrency` is the most attempts that the process will have at once.
@@ -57,6 +58,8 @@ pub enum ToHandler<'a> {
 
 /// From a handler process to the worker.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(tag = "type", rename_all = "snake_case"))]
 pub enum FromHandler {
     Hello(HandlerHello),
     Started {
@@ -65,11 +68,13 @@ pub enum FromHandler {
     /// The report is checked where those of commands are.
     Progress {
         id: AttemptId,
+        #[cfg_attr(feature = "schema", schemars(with = "crate::message::Report"))]
         report: Arc<RawValue>,
     },
     Log(LogEntry),
     Completed {
         id: AttemptId,
+        #[cfg_attr(feature = "schema", schemars(default = "null"))]
         result: Arc<RawValue>,
     },
     Failed {
@@ -83,11 +88,13 @@ pub enum FromHandler {
         n: u64,
     },
     /// Of a type that begins with `x-`.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
 /// The first line of a handler process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HandlerHello {
     pub protocol: u32,
     /// The library and its version, for people.
@@ -102,6 +109,7 @@ pub struct HandlerHello {
 
 /// A line for the log of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogEntry {
     pub id: AttemptId,
     /// `error` and `warning` are kept with what commands print to stderr, everything else with stdout.
@@ -113,7 +121,9 @@ pub struct LogEntry {
 /// The name of an attempt between a worker and its handler processes: `execution:grant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AttemptId(pub AttemptKey);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("pattern" = "^[0-9]+:[0-9]+$")))]
+pub struct AttemptId(#[cfg_attr(feature = "schema", schemars(with = "String"))] pub AttemptKey);
 
 impl From<AttemptId> for String {
     fn from(AttemptId((execution, grant)): AttemptId) -> Self {

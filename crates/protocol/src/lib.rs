@@ -10,6 +10,8 @@ pub mod audit;
 pub mod canonical;
 mod chain;
 pub mod change;
+#[cfg(feature = "schema")]
+pub mod contract;
 mod declared;
 pub mod detail;
 pub mod duration;

@@ -15,6 +15,7 @@ use crate::{ActionId, ActionRef, ExecutionId, Fence, Incarnation, Status, Timest
 /// An execution moved from one status to the next. The first moves from `requested`, and each other from the status that
 /// the one before it led to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StatusChanged {
     pub execution_id: ExecutionId,
     pub action_ref: ActionRef,
@@ -31,6 +32,7 @@ pub struct StatusChanged {
 
 /// An execution reached its terminal status, once and for ever.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Completed {
     pub execution_id: ExecutionId,
     pub action_id: ActionId,

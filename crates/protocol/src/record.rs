@@ -26,6 +26,17 @@ pub struct Event {
     pub what: What,
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Event {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Event".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        WireEvent::json_schema(generator)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum What {
@@ -162,6 +173,7 @@ impl Newest {
 
 /// The kinds of events, as they are spelt in `kind` and in `event:` of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Status,
@@ -203,6 +215,7 @@ impl What {
 
 /// The flat shape. Not a tagged enum of serde's: a result must stay as its worker wrote it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(expecting = "an event")]
 struct WireEvent {
     execution_id: ExecutionId,

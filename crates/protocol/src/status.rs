@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The status of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Confirmed by the broker, not yet in the journal.
@@ -93,6 +94,7 @@ impl FromStr for Status {
 
 /// How one attempt ended. Unlike a terminal [`Status`], an attempt may also be lost with its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
     Completed,

@@ -14,7 +14,9 @@ use crate::text::Text;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(description = "RFC 3339, in UTC."))]
+pub struct Timestamp(#[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "date-time")))] i64);
 
 impl Timestamp {
     /// The earliest moment RFC 3339 can spell: 0000-01-01T00:00:00Z.

@@ -17,6 +17,7 @@ pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod rabbitmq;
 pub(crate) mod run;
+pub(crate) mod schema;
 pub(crate) mod verify;
 pub(crate) mod watch;
 pub(crate) mod workers;

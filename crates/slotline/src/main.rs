@@ -19,7 +19,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{
     apply, audit, dead, executions, limit, logs, migrate, open, pause, policies, progress, queue, rabbitmq, run,
-    verify, watch, workers,
+    schema, verify, watch, workers,
 };
 use daemons::{demo, dev, executor, worker};
 use exit::Exit;
@@ -95,6 +95,8 @@ enum Command {
     /// Prepare RabbitMQ
     #[command(subcommand)]
     Rabbitmq(rabbitmq::Command),
+    /// Print a document of the contract: JSON Schema, or AsyncAPI
+    Schema(schema::Args),
     /// Print the version
     Version,
 }
@@ -172,6 +174,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dead(command) => dead::dead(&settings, command).await,
         Command::Workers => workers::workers(&settings).await,
         Command::Rabbitmq(command) => Ok(rabbitmq::rabbitmq(&settings, &command)),
+        Command::Schema(args) => Ok(schema::schema(&args)),
         Command::Version => {
             output::line(concat!("slotline ", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)

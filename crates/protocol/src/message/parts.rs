@@ -23,6 +23,7 @@ pub fn grant(number: u32, counts_as: u32) -> Option<u32> {
 
 /// Why something did not succeed. `code` is one of DESIGN's error codes or a handler's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     pub code: String,
     pub message: String,

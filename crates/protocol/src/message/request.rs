@@ -11,16 +11,20 @@ use crate::{ActionRef, Detail, ExecutionId, Status, Timestamp};
 
 /// Asks for one execution of an action.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("additionalProperties" = false, "patternProperties" = {"^x-": true})))]
 #[serde(remote = "Self")]
 pub struct Requested {
     pub action_ref: ActionRef,
     /// Any JSON object; kept as the publisher wrote it.
     #[serde(default = "empty_object")]
+    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Map<String, serde_json::Value>"))]
     pub parameters: Json,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<String>,
     /// Overrides the action's `timeout`.
     #[serde(default, with = "crate::duration::seconds", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub timeout_seconds: Option<Duration>,
     #[serde(default)]
     pub progress: Detail,
@@ -31,6 +35,7 @@ pub struct Requested {
 
 /// When the publisher is answered, if it named a `reply_to`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// [`Accepted`] or [`Rejected`], once the journal has decided.
@@ -47,6 +52,8 @@ fn empty_object() -> Json {
 /// Asks to end an execution, named by the `message_id` of its request, which must be the publisher's own. A number is
 /// easily guessed: cancelling by number needs the HTTP API.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("additionalProperties" = false, "patternProperties" = {"^x-": true})))]
 #[serde(remote = "Self")]
 pub struct CancelRequested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +68,7 @@ declared!(Requested, CancelRequested);
 
 /// The journal has the request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accepted {
     pub message_id: String,
     pub execution_id: ExecutionId,
@@ -70,6 +78,7 @@ pub struct Accepted {
 
 /// The request can't be taken; nothing of it remains.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rejected {
     pub message_id: Option<String>,
     pub error: Failure,
@@ -77,6 +86,7 @@ pub struct Rejected {
 
 /// The execution reached its terminal status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Settled {
     pub message_id: Option<String>,
     pub execution_id: ExecutionId,
